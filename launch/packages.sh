@@ -1,0 +1,61 @@
+# shellcheck shell=bash disable=SC2034
+# Sourced by the other scripts of this directory: installs missing Debian packages, configures a build.
+
+build_packages=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libeigen3-dev libopenblas-serial-dev
+  libboost-program-options-dev nlohmann-json3-dev librandom123-dev)
+test_packages=(libgtest-dev libgmock-dev python3 python3-numpy ccache git)
+
+# require_packages PACKAGE...: says and does nothing when all are installed.
+require_packages() {
+  local id='' id_like='' missing=() package
+  if [ -r /etc/os-release ]; then
+    id=$(. /etc/os-release && echo "${ID:-}")
+    id_like=$(. /etc/os-release && echo "${ID_LIKE:-}")
+  fi
+  case " $id $id_like " in
+    *' debian '* | *' ubuntu '*) ;;
+    *) id='' ;;
+  esac
+  if [ -z "$id" ] || ! command -v apt-get > /dev/null || ! command -v dpkg-query > /dev/null; then
+    # Another system: whoever has the tools and libraries under other names says so.
+    if [ -n "${ATTNREG_SKIP_PACKAGES:-}" ]; then return; fi
+    {
+      echo "This system has no Debian packages. Please install what corresponds to these, with the system's own tools:"
+      printf '  %s\n' "$@"
+      echo 'and run this script again with ATTNREG_SKIP_PACKAGES=1.'
+    } >&2
+    exit 1
+  fi
+
+  for package in "$@"; do
+    # Several packages provide these.
+    if [ "$package" = pkg-config ] && command -v pkg-config > /dev/null; then continue; fi
+    if [ "$package" = libopenblas-serial-dev ] && pkg-config --exists openblas 2> /dev/null; then continue; fi
+    if [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null)" != installed ]; then missing+=("$package"); fi
+  done
+  if [ ${#missing[@]} -eq 0 ]; then return; fi
+
+  local as_root=()
+  if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo > /dev/null; then
+      echo "These packages are missing, and there is no sudo to install them: ${missing[*]}" >&2
+      exit 1
+    fi
+    as_root=(sudo)
+  fi
+  echo "Installing with apt-get: ${missing[*]}"
+  "${as_root[@]}" apt-get update -qq
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+}
+
+# configure PRESET [CMAKE_ARGUMENT...]: with Ninja where the build directory is new and Ninja is there.
+configure() {
+  local preset=$1 generator=() output
+  shift
+  if [ ! -e "build/$preset/CMakeCache.txt" ] && command -v ninja > /dev/null; then generator=(-G Ninja); fi
+  echo "Configuring build/$preset"
+  output=$(cmake --preset "$preset" "${generator[@]}" "$@" 2>&1) || {
+    printf '%s\n' "$output" >&2
+    exit 1
+  }
+}

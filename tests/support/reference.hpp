@@ -1,0 +1,192 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <cmath>
+#include <cstdint>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "attnreg/row_matrix.hpp"
+
+/// What the tests compare with: whole problems in one process, formulas as they stand in the papers, in long double.
+namespace attnreg::reference {
+
+using Eigen::VectorXd;
+using Real = long double;
+using Vector = Eigen::Matrix<Real, Eigen::Dynamic, 1>;
+using Matrix = Eigen::Matrix<Real, Eigen::Dynamic, Eigen::Dynamic>;
+
+inline constexpr double eps = std::numeric_limits<double>::epsilon();
+
+/// L(x) = phi(A x) + 1/2 |diag(w) A x|^2.
+struct Problem {
+  RowMajorMatrix A;
+  VectorXd b, w;
+  std::string loss = "softmax";
+};
+
+struct Evaluation {
+  Real value = 0;
+  Vector gradient;
+  Matrix hessian;
+  Vector f;
+};
+
+/// Value, gradient and Hessian in the uncentred form: Hess_z phi = diag(D) + U S U^T, spelled out.
+inline Evaluation evaluate(const Problem& problem, const VectorXd& at) {
+  const Matrix A = problem.A.cast<Real>();
+  const Vector x = at.cast<Real>(), b = problem.b.cast<Real>(), w2 = problem.w.cast<Real>().cwiseAbs2(), z = A * x;
+  const Real largest = z.maxCoeff(), sum = (z.array() - largest).exp().sum();
+  const Vector f = (z.array() - largest).exp() / sum;
+  const Vector centre = A.transpose() * f;
+
+  Evaluation result;
+  result.f = f;
+  const Real ridge = w2.dot(z.cwiseAbs2()) / 2;
+  if (problem.loss == "softmax") {
+    const Vector c = f - b, p = f.cwiseProduct(2 * f - b);
+    const Real gamma = f.dot(c), kappa = (3 * f - 2 * b).dot(f);
+    const Vector q = f.cwiseProduct(c) - gamma * f;
+    const Vector Ap = A.transpose() * p;
+    result.value = c.squaredNorm() / 2 + ridge;
+    result.gradient = A.transpose() * (q + w2.cwiseProduct(z));
+    result.hessian = A.transpose() * (p - gamma * f + w2).asDiagonal() * A;
+    result.hessian += -Ap * centre.transpose() - centre * Ap.transpose() + kappa * centre * centre.transpose();
+  } else if (problem.loss == "cross-entropy") {
+    const Real s = b.sum();
+    result.value = s * (largest + std::log(sum)) - b.dot(z) + ridge;
+    result.gradient = A.transpose() * (s * f - b + w2.cwiseProduct(z));
+    result.hessian = A.transpose() * (s * f + w2).asDiagonal() * A;
+    result.hessian -= s * centre * centre.transpose();
+  } else {
+    throw std::invalid_argument("no reference for the loss " + problem.loss);
+  }
+  return result;
+}
+
+inline VectorXd to_double(const Vector& v) { return v.cast<double>(); }
+
+inline std::span<const double> span_of(const VectorXd& v) { return {v.data(), static_cast<std::size_t>(v.size())}; }
+
+/// Standard normal entries; the same on all ranks.
+inline RowMajorMatrix random_matrix(Index rows, Index columns, std::uint64_t seed) {
+  std::mt19937_64 engine(seed);
+  std::normal_distribution<double> normal;
+  return RowMajorMatrix::NullaryExpr(rows, columns, [&] { return normal(engine); });
+}
+inline VectorXd random_vector(Index size, std::uint64_t seed) { return random_matrix(size, 1, seed); }
+
+/// softmax(A x).
+inline VectorXd softmax(const RowMajorMatrix& A, const VectorXd& x) {
+  return to_double(evaluate({A, VectorXd::Zero(A.rows()), VectorXd::Zero(A.rows())}, x).f);
+}
+
+/// Normal A with `scale`, b = softmax(A x_true) with 10 % noise, constant w.
+inline Problem random_problem(Index rows, Index columns, double scale, double weight, std::uint64_t seed) {
+  Problem problem;
+  problem.A = scale * random_matrix(rows, columns, seed);
+  const VectorXd noise = random_vector(rows, seed + 1);
+  problem.b = softmax(problem.A, random_vector(columns, seed + 2)).array() * (1 + 0.1 * noise.array());
+  problem.b /= problem.b.sum();
+  problem.w = VectorXd::Constant(rows, weight);
+  return problem;
+}
+
+/// A vector file: the whole JSON, and the problem and x in it.
+struct Case {
+  nlohmann::json json;
+  Problem problem;
+  VectorXd x;
+};
+
+inline VectorXd vector_of(const nlohmann::json& list) {
+  const auto values = list.get<std::vector<double>>();
+  return Eigen::Map<const VectorXd>(values.data(), static_cast<Index>(values.size()));
+}
+
+inline RowMajorMatrix matrix_of(const nlohmann::json& lists) {
+  RowMajorMatrix matrix(static_cast<Index>(lists.size()), static_cast<Index>(lists[0].size()));
+  for (std::size_t i = 0; i < lists.size(); ++i) matrix.row(static_cast<Index>(i)) = vector_of(lists[i]).transpose();
+  return matrix;
+}
+
+inline Case read_case(const std::string& path) {
+  std::ifstream file(path);
+  Case result;
+  result.json = nlohmann::json::parse(file);
+  result.problem = {matrix_of(result.json["A"]), vector_of(result.json["b"]), vector_of(result.json["w"])};
+  result.x = vector_of(result.json["x"]);
+  return result;
+}
+
+/// How n rows are spread over the ranks.
+enum class Layout { tiled, even, all_on_last, random };
+inline constexpr Layout layouts[] = {Layout::tiled, Layout::even, Layout::all_on_last, Layout::random};
+
+inline RowPartition make_partition(Layout layout, std::int64_t rows, Index columns, int ranks) {
+  if (layout == Layout::tiled) return RowPartition::tiled(rows, columns, ranks);
+  std::vector<std::int64_t> first_rows{0};
+  std::mt19937_64 engine(static_cast<std::uint64_t>(rows));
+  for (int rank = 1; rank < ranks; ++rank) {
+    std::int64_t first = 0;
+    if (layout == Layout::even) first = rows * rank / ranks;
+    if (layout == Layout::random) first = std::uniform_int_distribution<std::int64_t>(first_rows.back(), rows)(engine);
+    first_rows.push_back(first);
+  }
+  first_rows.push_back(rows);
+  return RowPartition(first_rows);
+}
+
+/// This rank's part of a problem.
+struct Distributed {
+  RowMatrix A;
+  VectorXd b, w;
+};
+
+inline VectorXd local_part(const RowMatrix& A, const VectorXd& v) { return v.segment(A.first_row(), A.rows_local()); }
+
+/// Owned rows in double, owned rows in float, or (double) rows of `A` itself, which must then outlive the result.
+enum class Holding { float64, float32, view };
+
+inline RowMatrix distribute(const Communicator& communicator, const RowMajorMatrix& A, Layout layout,
+                            Holding holding = Holding::float64) {
+  const auto partition = make_partition(layout, A.rows(), A.cols(), communicator.size());
+  const auto first = static_cast<Index>(partition.begin(communicator.rank()));
+  const Index count = partition.rows_local(communicator.rank());
+  if (holding == Holding::view)
+    return RowMatrix::view(communicator, partition, A.data() + first * A.cols(), A.cols());
+  if (holding == Holding::float32) {
+    const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> rows =
+        A.middleRows(first, count).cast<float>();
+    return RowMatrix(communicator, partition, rows);
+  }
+  return RowMatrix(communicator, partition, RowMajorMatrix(A.middleRows(first, count)));
+}
+
+inline Distributed distribute(const Communicator& communicator, const Problem& problem, Layout layout = Layout::tiled,
+                              Holding holding = Holding::float64) {
+  RowMatrix A = distribute(communicator, problem.A, layout, holding);
+  VectorXd b = local_part(A, problem.b), w = local_part(A, problem.w);
+  return {std::move(A), std::move(b), std::move(w)};
+}
+
+/// Collective. The ranks' rows of a vector, one after another.
+inline VectorXd gather(const Communicator& communicator, const VectorXd& local) {
+  const auto all = communicator.all_gather(span_of(local));
+  return Eigen::Map<const VectorXd>(all.data(), static_cast<Index>(all.size()));
+}
+
+/// Collective. The sum over the ranks of a matrix or vector.
+template <class Dense>
+Dense summed(const Communicator& communicator, Dense part) {
+  communicator.sum({part.data(), static_cast<std::size_t>(part.size())});
+  return part;
+}
+
+}  // namespace attnreg::reference

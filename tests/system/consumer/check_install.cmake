@@ -1,0 +1,45 @@
+# One step of the test of the installation; every step starts from nothing. See CMakeLists.txt.
+
+cmake_minimum_required(VERSION 3.25)
+
+function(run)
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE code COMMAND_ECHO STDOUT)
+  if(NOT code EQUAL 0)
+    message(FATAL_ERROR "failed with ${code}")
+  endif()
+endfunction()
+
+function(run_consumer program)
+  execute_process(COMMAND ${MPIRUN} ${program} RESULT_VARIABLE code OUTPUT_VARIABLE output COMMAND_ECHO STDOUT)
+  message("${output}")
+  if(NOT code EQUAL 0 OR NOT output MATCHES "consumer: converged on 2 ranks")
+    message(FATAL_ERROR "the consumer failed with ${code}")
+  endif()
+endfunction()
+
+set(prefix "${WORK}/prefix")
+set(ENV{LD_LIBRARY_PATH} "${prefix}/${LIBDIR}:$ENV{LD_LIBRARY_PATH}")
+
+if(STEP STREQUAL "install")
+  file(REMOVE_RECURSE "${WORK}")
+  run(${CMAKE_COMMAND} --install "${BUILD}" --config "${CONFIG}" --prefix "${WORK}/first")
+  file(RENAME "${WORK}/first" "${prefix}") # nothing installed may depend on where it was installed to
+elseif(STEP STREQUAL "find_package")
+  set(build "${WORK}/find_package")
+  file(REMOVE_RECURSE "${build}")
+  run(${CMAKE_COMMAND} -S "${SOURCE}" -B "${build}" -G "${GENERATOR}" -D CMAKE_CXX_COMPILER=${CXX}
+      -D CMAKE_PREFIX_PATH=${prefix} -D CMAKE_FIND_USE_PACKAGE_REGISTRY=OFF)
+  run(${CMAKE_COMMAND} --build "${build}")
+  run_consumer("${build}/consumer")
+elseif(STEP STREQUAL "pkg_config")
+  set(ENV{PKG_CONFIG_PATH} "${prefix}/${LIBDIR}/pkgconfig")
+  execute_process(COMMAND ${PKG_CONFIG} --cflags --libs attnreg OUTPUT_VARIABLE flags RESULT_VARIABLE code)
+  if(NOT code EQUAL 0)
+    message(FATAL_ERROR "pkg-config does not find attnreg")
+  endif()
+  separate_arguments(flags UNIX_COMMAND "${flags}")
+  run(${CXX} -std=c++20 "${SOURCE}/consumer.cpp" -o "${WORK}/consumer_pkg_config" ${flags})
+  run_consumer("${WORK}/consumer_pkg_config")
+else()
+  message(FATAL_ERROR "unknown step `${STEP}`")
+endif()
