@@ -1,0 +1,101 @@
+#pragma once
+
+#include <mpi.h>
+
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <new>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "attnreg/error.hpp"
+
+namespace attnreg {
+
+/// A group of ranks and everything that they say to each other.
+///
+/// This class and `scalapack` hold all MPI calls of the library. It duplicates the caller's communicator, so that
+/// messages never mix, and frees the duplicate with its last copy; copies are cheap and share the duplicate and the
+/// counter of collectives. Sizes are 64-bit; calls with more elements than MPI's `int` counts take are split inside.
+/// A failing MPI call throws `InternalError`.
+///
+/// Sums over ranks give the same bits on all ranks of one run; the order of summation depends on the number of ranks.
+class Communicator {
+ public:
+  struct Limits {
+    std::int64_t elements_per_call = std::int64_t{1} << 30;  ///< longer messages are split; tests make it small
+  };
+
+  /// Collective over `parent`: duplicates it. MPI must be initialized and outlive every copy.
+  explicit Communicator(MPI_Comm parent, Limits limits);
+  explicit Communicator(MPI_Comm parent) : Communicator(parent, Limits{}) {}
+
+  int rank() const noexcept;
+  int size() const noexcept;
+  bool is_root() const noexcept { return rank() == 0; }
+  int ranks_on_node() const noexcept;  ///< ranks that share this rank's memory
+  MPI_Comm handle() const noexcept;    ///< the duplicate; for `scalapack`
+
+  /// Local. Collective operations of this communicator so far, agreements included, a split one counted once.
+  std::int64_t collectives() const noexcept;
+
+  /// Collective. Replaces `values` by their sum over the ranks, on every rank. One all-reduce of 8 size bytes.
+  void sum(std::span<double> values) const;
+  double sum(double value) const;
+  std::int64_t sum(std::int64_t value) const;
+  /// Collective. Like `sum`, but only rank 0 receives the result; elsewhere `values` is left as it was.
+  void sum_to_root(std::span<double> values) const;
+
+  /// Collective. The largest (smallest) value over the ranks, on every rank.
+  double max(double value) const;
+  std::int64_t max(std::int64_t value) const;
+  std::int64_t min(std::int64_t value) const;
+
+  /// Collective. Replaces `values` everywhere by those of rank `root`.
+  void broadcast(std::span<double> values, int root = 0) const;
+  void broadcast(std::span<char> bytes, int root = 0) const;
+  std::string broadcast(std::string text, int root = 0) const;
+
+  /// Collective. One value per rank, in rank order, on every rank.
+  std::vector<std::int64_t> all_gather(std::int64_t value) const;
+  /// Collective. The ranks' values one after another in rank order, on every rank; the lengths may differ.
+  std::vector<double> all_gather(std::span<const double> values) const;
+
+  void barrier() const;
+
+  /// Collective. Whether `values` has the same length and bits on all ranks (for checks of replicated arguments).
+  bool is_replicated(std::span<const double> values) const;
+
+  /// Collective. Runs `phase` on this rank (no collectives inside) and agrees on its outcome: if it threw an
+  /// attnreg error or `std::bad_alloc` on any rank, the error of the lowest such rank is thrown on all ranks.
+  /// One all-reduce of 8 bytes when all is well. Any other exception leaves at once: it is a bug.
+  template <class Phase>
+  void agree(Phase&& phase) const {
+    std::optional<Failure> failure;
+    try {
+      phase();
+    } catch (const Error& error) {
+      if (error.scope() == Error::Scope::all_ranks) throw;
+      failure = Failure{error.code(), error.what()};
+    } catch (const std::bad_alloc&) {
+      failure = Failure{ExitCode::memory, "out of memory on rank " + std::to_string(rank())};
+    }
+    agree_on(failure);
+  }
+
+ private:
+  struct Failure {
+    ExitCode code;
+    std::string message;
+  };
+  struct State;
+
+  void agree_on(const std::optional<Failure>& failure) const;
+
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace attnreg

@@ -1,0 +1,42 @@
+#include "attnreg/row_partition.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <string>
+
+namespace attnreg {
+
+Index tile_rows(Index columns) {
+  const auto rows = static_cast<std::uint64_t>(std::clamp<Index>((256 * 1024) / (8 * columns), 16, 1024));
+  return static_cast<Index>(std::bit_floor(rows));
+}
+
+RowPartition::RowPartition(std::vector<std::int64_t> first_rows) : first_rows_(std::move(first_rows)) {
+  if (first_rows_.size() < 2 || first_rows_.front() != 0)
+    throw InvalidArgument("a row partition needs one first row per rank, from row 0 on, and the number of rows",
+                          Error::Scope::all_ranks);
+  for (std::size_t k = 1; k < first_rows_.size(); ++k)
+    if (first_rows_[k] < first_rows_[k - 1])
+      throw InvalidArgument("a row partition must not decrease: rank " + std::to_string(k - 1) + " would own rows " +
+                                std::to_string(first_rows_[k - 1]) + " to " + std::to_string(first_rows_[k]),
+                            Error::Scope::all_ranks);
+}
+
+RowPartition RowPartition::tiled(std::int64_t rows, Index columns, int ranks) {
+  const std::int64_t tile = tile_rows(columns), tiles = (rows + tile - 1) / tile;
+  std::vector<std::int64_t> first_rows(static_cast<std::size_t>(ranks) + 1);
+  for (int rank = 0; rank <= ranks; ++rank) {
+    const std::int64_t first_tile = tiles / ranks * rank + std::min<std::int64_t>(tiles % ranks, rank);
+    first_rows[static_cast<std::size_t>(rank)] = std::min(rows, first_tile * tile);
+  }
+  return RowPartition(std::move(first_rows));
+}
+
+RowPartition RowPartition::from_local(const Communicator& communicator, std::int64_t rows_local) {
+  const auto sizes = communicator.all_gather(rows_local);
+  std::vector<std::int64_t> first_rows{0};
+  for (auto size : sizes) first_rows.push_back(first_rows.back() + size);
+  return RowPartition(std::move(first_rows));
+}
+
+}  // namespace attnreg
