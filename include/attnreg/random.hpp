@@ -1,0 +1,48 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+namespace attnreg {
+
+/// What random numbers are for. Two purposes never share a number, whatever the seed.
+enum class Purpose : std::uint32_t {
+  problem_rows = 1,
+  problem_solution = 2,
+  problem_noise = 3,
+  problem_weights = 4,
+  problem_rotation = 5,
+  problem_row_scale = 6,
+  sketch_sparse_sign = 7,
+  sketch_gaussian = 8,
+  sketch_ams = 9,
+  jl_columns = 10,
+  sample_poisson = 11,
+  sample_with_replacement = 12,
+  spectral_probes = 13,
+};
+
+/// Random numbers as a function: (seed, purpose, iteration, global index, draw) -> number. No state, so that the same
+/// rows, signs and samples come out on any number of ranks and threads, in any order.
+///
+/// Philox4x32-10 (Salmon et al. 2011, Random123); the key is a hash of seed and purpose, the counter holds the rest.
+class RandomStream {
+ public:
+  RandomStream(std::uint64_t seed, Purpose purpose, std::uint32_t iteration = 0);
+
+  /// Local. 128 random bits.
+  std::array<std::uint32_t, 4> bits(std::int64_t index, std::uint32_t draw = 0) const;
+
+  /// Local. Uniform on the open interval (0, 1), 53 bits.
+  double uniform(std::int64_t index, std::uint32_t draw = 0) const;
+
+  /// Local. Independent N(0, 1) numbers (Box-Muller); value k depends on (index, k) only, not on the span's length.
+  void normals(std::int64_t index, std::span<double> values) const;
+
+ private:
+  std::array<std::uint32_t, 2> key_;
+  std::uint32_t iteration_;
+};
+
+}  // namespace attnreg
