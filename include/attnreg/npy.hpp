@@ -1,0 +1,92 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "attnreg/communicator.hpp"
+#include "attnreg/row_matrix.hpp"
+#include "attnreg/row_partition.hpp"
+
+namespace attnreg {
+
+class OutputFile;
+
+/// The header of a NumPy .npy file (format versions 1 to 3), checked against the size of the file.
+struct NpyHeader {
+  std::string path;
+  Storage type = Storage::float64;  ///< f4 or f8; every other dtype is refused
+  bool big_endian = false;
+  bool fortran_order = false;
+  std::vector<std::int64_t> shape;  ///< 1 or 2 extents for all that attnreg reads
+  std::int64_t data_offset = 0;     ///< bytes before the first element
+  std::int64_t file_bytes = 0;      ///< size and time of modification when the header was read;
+  std::int64_t modified_ns = 0;     ///< a later change is an error
+  int version_major = 1;
+
+  std::int64_t elements() const;
+  std::string shape_text() const;  ///< as NumPy prints it, "(65901, 100)" or "(7,)"
+  std::string dtype_text() const;  ///< "<f8"
+};
+
+/// Local. Reads and checks the header; throws `InvalidArgument` (this rank) with file, place, found, expected: not a
+/// .npy file, truncated header, header over 64 KiB, unknown dtype, shape that overflows, file size that does not fit.
+NpyHeader read_npy_header(const std::string& path);
+
+/// Local. Reads rows [first, first + rows) of a 1-d or 2-d file into `out` (row-major, rows x columns), converting
+/// type and byte order; only those bytes are read (pread). Throws `InvalidArgument` (this rank) on a short read and if
+/// the file has changed since its header was read.
+void read_npy_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, std::span<double> out);
+void read_npy_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, std::span<float> out);
+
+/// Local. Writes a C-order little-endian file: to a temporary file beside `path`, fsync, rename, so that an older file
+/// is replaced whole or not at all. `shape` has 1 or 2 extents. Throws `OutputError` (this rank).
+void write_npy(const std::string& path, std::span<const double> values, const std::vector<std::int64_t>& shape);
+
+/// Collective. A .npy file that all ranks write at once, C order, little endian, visible under its name only after
+/// `commit`. Same bytes for any number of ranks. The directory must be shared by all nodes. Constructor and `commit`
+/// agree on errors and throw `OutputError` on all ranks.
+class NpyWriter {
+ public:
+  NpyWriter(const Communicator& communicator, std::string path, Storage type, std::vector<std::int64_t> shape);
+  ~NpyWriter();  ///< without `commit`: the temporary file is removed
+  NpyWriter(const NpyWriter&) = delete;
+  NpyWriter& operator=(const NpyWriter&) = delete;
+
+  /// Local. Writes row-major rows from global row `first`; float32 files round each value once. An error is kept for
+  /// `commit`.
+  void write_rows(std::int64_t first, std::span<const double> rows) noexcept;
+  /// Collective. fsync, agreement, rename; an error if the ranks together did not write as many rows as `shape` has.
+  void commit();
+
+ private:
+  void write_checked(std::int64_t first, std::span<const double> rows);
+
+  Communicator communicator_;
+  std::string path_, error_;
+  Storage type_;
+  std::int64_t rows_, columns_, data_offset_ = 0, rows_written_ = 0;
+  std::unique_ptr<OutputFile> file_;
+};
+
+/// How the matrix is held in memory.
+enum class StorageChoice { as_file, float64, float32 };
+
+/// Collective. Loads an n x d .npy matrix (an n-vector counts as n x 1) by rows: each rank reads its own rows, in tiles
+/// spread evenly. Checks that all values are finite (message: file, row, column, value, how many) and that the rows
+/// fit in the node's memory before reading (`OutOfMemory` with the figures). Throws on all ranks together.
+RowMatrix load_matrix(const Communicator& communicator, const std::string& path, StorageChoice storage);
+
+/// Collective. Loads this rank's part of a vector with one value per row of A, shape (n,) or (n, 1); `role` ("b")
+/// names it in messages. All values must be finite. Throws on all ranks together.
+Eigen::VectorXd load_rows_vector(const Communicator& communicator, const std::string& path, const std::string& role,
+                                 const RowPartition& partition);
+
+/// Collective. Loads a vector of `size` values on every rank (x). Rank 0 reads.
+Eigen::VectorXd load_vector(const Communicator& communicator, const std::string& path, const std::string& role,
+                            std::int64_t size);
+
+}  // namespace attnreg

@@ -1,0 +1,184 @@
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <type_traits>
+
+#include "attnreg/npy.hpp"
+#include "memory.hpp"
+#include "npy_header.hpp"
+#include "printable.hpp"
+
+namespace attnreg {
+namespace {
+
+[[noreturn]] void fail(const std::string& path, const std::string& problem) {
+  throw InvalidArgument(printable(path) + ": " + problem);
+}
+
+std::int64_t columns_of(const NpyHeader& header) { return header.shape.size() == 2 ? header.shape[1] : 1; }
+
+/// Collective. Every rank reads the header itself, since nodes may have copies of the file; they must agree.
+/// `check(header)` throws if the shape is not the expected one.
+template <class Check>
+NpyHeader load_header(const Communicator& communicator, const std::string& path, Check&& check) {
+  NpyHeader header;
+  communicator.agree([&] {
+    header = read_npy_header(path);
+    check(header);
+  });
+  const std::string found = header.shape_text() + " of " + header.dtype_text() + (header.fortran_order ? " (F)" : "");
+  const std::string at_root = communicator.broadcast(found);
+  communicator.agree([&] {
+    if (found != at_root) {
+      fail(path, "rank " + std::to_string(communicator.rank()) + " found shape " + found + ", rank 0 " + at_root +
+                     "; all nodes must see the same file");
+    }
+  });
+  return header;
+}
+
+void require_matrix(const NpyHeader& header) {
+  const std::string found = "found shape " + header.shape_text() + ", expected ";
+  if (header.shape.empty() || header.shape.size() > 2) {
+    fail(header.path, found + "a matrix (n, d) or a vector (n,); use numpy.reshape");
+  }
+  if (header.shape[0] < 1 || columns_of(header) < 1) fail(header.path, found + "at least one row and one column");
+}
+
+void require_vector(const NpyHeader& header, const std::string& role, std::int64_t size, const std::string& meaning) {
+  const bool is_vector = header.shape.size() == 1 || (header.shape.size() == 2 && header.shape[1] == 1);
+  if (is_vector && header.shape[0] == size) return;
+  const std::string n = std::to_string(size);
+  fail(header.path,
+       printable(role) + " has shape " + header.shape_text() + ", expected (" + n + ",) or (" + n + ", 1): " + meaning);
+}
+
+struct NonFinite {
+  std::int64_t count = 0;
+  std::int64_t first = std::numeric_limits<std::int64_t>::max();  ///< position in `values`
+};
+
+/// By exponents, so that no compiler option that assumes finite values can remove it.
+template <class Scalar>
+NonFinite find_non_finite(std::span<const Scalar> values) {
+  using Bits = std::conditional_t<sizeof(Scalar) == 4, std::uint32_t, std::uint64_t>;
+  constexpr Bits exponent = std::bit_cast<Bits>(std::numeric_limits<Scalar>::infinity());
+  const auto is_non_finite = [](Scalar value) { return (std::bit_cast<Bits>(value) & exponent) == exponent; };
+  Bits count = 0;  // of the width of the values: the loop is then a vector loop; fewer than 2^30 values at a time
+  NonFinite result;
+  constexpr std::size_t block = std::size_t{1} << 20;
+  for (std::size_t start = 0; start < values.size(); start += block, count = 0) {
+    const auto part = values.subspan(start, std::min(block, values.size() - start));
+    for (const Scalar value : part) count += static_cast<Bits>(is_non_finite(value));
+    if (count != 0 && result.count == 0) {
+      result.first = static_cast<std::int64_t>(start) + (std::ranges::find_if(part, is_non_finite) - part.begin());
+    }
+    result.count += static_cast<std::int64_t>(count);
+  }
+  return result;
+}
+
+std::string non_finite_message(const NpyHeader& header, std::int64_t position, std::int64_t count, bool as_float) {
+  const std::int64_t row = position / columns_of(header), column = position % columns_of(header);
+  std::vector<double> values(static_cast<std::size_t>(columns_of(header)));
+  read_npy_rows(header, row, 1, std::span<double>(values));
+  const double value = values[static_cast<std::size_t>(column)];
+  std::string place = "row " + std::to_string(row);
+  if (header.shape.size() == 2) place += ", column " + std::to_string(column);
+  const std::string counted = std::to_string(count) + (count == 1 ? " value is" : " values are");
+  if (as_float && std::isfinite(value)) {
+    return place + " is too large for float; " + counted + " not finite as float (rows and columns counted from 0); " +
+           "use --storage double";
+  }
+  return place + " is " +
+         (std::isnan(value) ? "nan"
+          : value > 0       ? "inf"
+                            : "-inf") +
+         "; " + counted +
+         " not finite (rows and columns counted from 0); find them with numpy.isfinite and drop or replace them";
+}
+
+/// Collective. `values` are the elements of this rank's rows, the first of which is global row `first_row`.
+template <class Scalar>
+void require_finite(const Communicator& communicator, const NpyHeader& header, std::int64_t first_row,
+                    std::span<const Scalar> values) {
+  const NonFinite found = find_non_finite(values);
+  const std::int64_t count = communicator.sum(found.count);
+  if (count == 0) return;
+  constexpr std::int64_t none = std::numeric_limits<std::int64_t>::max();
+  const std::int64_t position = found.count == 0 ? none : first_row * columns_of(header) + found.first;
+  const std::int64_t first = communicator.min(position);
+  communicator.agree([&] {
+    const bool as_float = std::is_same_v<Scalar, float> && header.type == Storage::float64;
+    if (position == first) fail(header.path, non_finite_message(header, position, count, as_float));
+  });
+}
+
+template <class Scalar>
+RowMatrix load_rows(const Communicator& communicator, const NpyHeader& header, const RowPartition& partition) {
+  const Index rows_local = partition.rows_local(communicator.rank());
+  const std::int64_t first = partition.begin(communicator.rank());
+  Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> rows;
+  const auto values = [&] { return std::span<Scalar>(rows.data(), static_cast<std::size_t>(rows.size())); };
+  communicator.agree([&] {
+    rows.resize(rows_local, columns_of(header));
+    read_npy_rows(header, first, rows_local, values());
+  });
+  require_finite<Scalar>(communicator, header, first, values());
+  return RowMatrix(communicator, partition, std::move(rows));
+}
+
+}  // namespace
+
+RowMatrix load_matrix(const Communicator& communicator, const std::string& path, StorageChoice storage) {
+  const NpyHeader header = load_header(communicator, path, require_matrix);
+  const bool single =
+      storage == StorageChoice::float32 || (storage == StorageChoice::as_file && header.type == Storage::float32);
+  const std::int64_t columns = columns_of(header);
+  const auto partition = RowPartition::tiled(header.shape[0], columns, communicator.size());
+  const auto n = static_cast<double>(partition.rows_local(communicator.rank()));
+  const auto d = static_cast<double>(columns);
+  // The rows, and what a solve holds besides: six vectors of a value per row and four d x d matrices.
+  const double bytes = n * d * (single ? 4 : 8) + 8 * (6 * n + 4 * d * d);
+  require_memory(communicator, bytes,
+                 printable(path) + ": shape " + header.shape_text() + " as " + (single ? "float" : "double"));
+  return single ? load_rows<float>(communicator, header, partition)
+                : load_rows<double>(communicator, header, partition);
+}
+
+Eigen::VectorXd load_rows_vector(const Communicator& communicator, const std::string& path, const std::string& role,
+                                 const RowPartition& partition) {
+  const NpyHeader header = load_header(communicator, path, [&](const NpyHeader& found) {
+    require_vector(found, role, partition.rows_global(), "one value per row of A");
+  });
+  const Index rows_local = partition.rows_local(communicator.rank());
+  const std::int64_t first = partition.begin(communicator.rank());
+  Eigen::VectorXd vector;
+  const auto values = [&] { return std::span<double>(vector.data(), static_cast<std::size_t>(vector.size())); };
+  communicator.agree([&] {
+    vector.resize(rows_local);
+    read_npy_rows(header, first, rows_local, values());
+  });
+  require_finite<double>(communicator, header, first, values());
+  return vector;
+}
+
+Eigen::VectorXd load_vector(const Communicator& communicator, const std::string& path, const std::string& role,
+                            std::int64_t size) {
+  Eigen::VectorXd vector;
+  communicator.agree([&] {
+    vector.resize(size);
+    if (!communicator.is_root()) return;
+    const NpyHeader header = read_npy_header(path);
+    require_vector(header, role, size, "one value per column of A");
+    const std::span<double> values(vector.data(), static_cast<std::size_t>(size));
+    read_npy_rows(header, 0, size, values);
+    const NonFinite found = find_non_finite<double>(values);
+    if (found.count != 0) fail(path, non_finite_message(header, found.first, found.count, false));
+  });
+  communicator.broadcast(std::span<double>(vector.data(), static_cast<std::size_t>(size)));
+  return vector;
+}
+
+}  // namespace attnreg

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <string>
+
+#include "attnreg/communicator.hpp"
+
+namespace attnreg {
+
+/// Local. Bytes that the processes of this node can still take without swapping: the least of MemAvailable and, for
+/// the control group (version 1 or 2) of this process and those above it, limit - usage + file cache, which the
+/// kernel gives up when asked. Infinity where nothing is known. `root` stands before /proc and /sys, for tests.
+double available_node_memory(const std::string& root = "");
+
+/// Collective. Throws `OutOfMemory` on all ranks if on some node the ranks together, each taken to need as much as
+/// the most demanding of all, need more than is there. Call it before allocating: `bytes_this_rank` is what this rank
+/// is going to allocate. `what` ("A.npy: shape (10, 3) as double") starts the message.
+void require_memory(const Communicator& communicator, double bytes_this_rank, const std::string& what);
+
+}  // namespace attnreg

@@ -1,0 +1,272 @@
+#include "npy_header.hpp"
+
+#include <bit>
+#include <charconv>
+#include <limits>
+
+#include "printable.hpp"
+
+namespace attnreg {
+namespace {
+
+constexpr std::string_view magic = "\x93NUMPY";
+constexpr std::size_t most_extents = 64;  // NumPy's own limit
+
+[[noreturn]] void fail(const std::string& path, const std::string& problem) {
+  throw InvalidArgument(printable(path) + ": " + problem);
+}
+
+/// A strict reader of the Python dictionary in the header. No recursion: a nested value is an error at once.
+class DictionaryParser {
+ public:
+  DictionaryParser(std::string_view text, NpyHeader& header) : text_(text), header_(header) {}
+
+  void parse() {
+    expect('{');
+    while (!accept('}')) {
+      parse_entry();
+      if (accept('}')) break;
+      expect(',');
+    }
+    skip_space();
+    if (position_ != text_.size()) unexpected("the end of the header");
+    require(has_descr_, "descr");
+    require(has_order_, "fortran_order");
+    require(has_shape_, "shape");
+  }
+
+ private:
+  void parse_entry() {
+    const std::string_view key = parse_string("a key in quotes");
+    bool* seen = key == "descr"           ? &has_descr_
+                 : key == "fortran_order" ? &has_order_
+                 : key == "shape"         ? &has_shape_
+                                          : nullptr;
+    if (seen == nullptr) {
+      fail(header_.path, "the header has the unknown key '" + printable(key, 40) +
+                             "'; expected descr, fortran_order and shape; save the array again with numpy.save");
+    }
+    if (*seen) fail(header_.path, "the header has the key '" + std::string(key) + "' twice; the file is damaged");
+    *seen = true;
+    expect(':');
+    if (seen == &has_descr_) parse_descr();
+    if (seen == &has_order_) parse_order();
+    if (seen == &has_shape_) parse_shape();
+  }
+
+  void parse_descr() {
+    if (peek() == '[') {
+      fail(header_.path,
+           "found a structured dtype, expected <f4 or <f8; save one field with "
+           "numpy.asarray(a['field'], dtype='<f8')");
+    }
+    const std::string_view descr = parse_string("a dtype in quotes");
+    std::string_view type = descr;
+    char order = '=';
+    if (!type.empty() && std::string_view("<>=").find(type.front()) != std::string_view::npos) {
+      order = type.front();
+      type.remove_prefix(1);
+    }
+    if (type != "f4" && type != "f8") {
+      fail(header_.path, "found dtype " + printable(descr, 40) +
+                             ", expected <f4 or <f8 (or >f4, >f8); convert with numpy.asarray(a, dtype='<f8')");
+    }
+    header_.type = type == "f4" ? Storage::float32 : Storage::float64;
+    header_.big_endian = order == '>' || (order == '=' && std::endian::native == std::endian::big);
+  }
+
+  void parse_order() {
+    skip_space();
+    if (text_.substr(position_).starts_with("True")) {
+      header_.fortran_order = true;
+      position_ += 4;
+    } else if (text_.substr(position_).starts_with("False")) {
+      header_.fortran_order = false;
+      position_ += 5;
+    } else {
+      unexpected("True or False");
+    }
+  }
+
+  void parse_shape() {
+    expect('(');
+    bool comma = true;
+    while (!accept(')')) {
+      if (!comma) unexpected("',' or ')'");
+      header_.shape.push_back(parse_extent());
+      if (header_.shape.size() > most_extents) fail(header_.path, "the shape has more than 64 extents");
+      comma = accept(',');
+    }
+    if (header_.shape.size() == 1 && !comma) {
+      fail(header_.path, "the shape is a number, not a tuple; expected (n,) or (n, d)");
+    }
+  }
+
+  std::int64_t parse_extent() {
+    if (peek() == '-') fail(header_.path, "the shape has a negative extent; the file is damaged");
+    if (peek() < '0' || peek() > '9') unexpected("an extent of the shape");
+    const char* const first = text_.data() + position_;
+    std::int64_t extent = 0;
+    const auto [last, error] = std::from_chars(first, text_.data() + text_.size(), extent);
+    if (error != std::errc{}) fail(header_.path, "the shape has an extent above 2^63; the file is damaged");
+    if (*first == '0' && last - first > 1) unexpected("an extent without leading zeros");
+    position_ += static_cast<std::size_t>(last - first);
+    if (position_ < text_.size() && text_[position_] == 'L') ++position_;  // Python 2 wrote long integers as 3L
+    return extent;
+  }
+
+  std::string_view parse_string(const char* expected) {
+    const char quote = peek();
+    if (quote != '\'' && quote != '"') unexpected(expected);
+    const std::size_t first = position_ + 1;
+    const std::size_t last = text_.find_first_of("'\"\\\n", first);
+    if (last == std::string_view::npos || text_[last] != quote) unexpected("a string without escapes");
+    position_ = last + 1;
+    return text_.substr(first, last - first);
+  }
+
+  void skip_space() {
+    while (position_ < text_.size() && std::string_view(" \t\n\r\f").find(text_[position_]) != std::string_view::npos) {
+      ++position_;
+    }
+  }
+
+  char peek() {
+    skip_space();
+    return position_ < text_.size() ? text_[position_] : '\0';
+  }
+
+  bool accept(char c) {
+    if (peek() != c) return false;
+    ++position_;
+    return true;
+  }
+
+  void expect(char c) {
+    if (!accept(c)) unexpected(std::string("'") + c + "'");
+  }
+
+  void require(bool seen, const char* key) const {
+    if (!seen) {
+      fail(header_.path, std::string("the header has no key '") + key +
+                             "'; the file is damaged: save the array again with numpy.save");
+    }
+  }
+
+  [[noreturn]] void unexpected(const std::string& expected) const {
+    const std::string found = position_ < text_.size() ? "'" + printable(text_.substr(position_, 1)) + "'" : "the end";
+    fail(header_.path, "byte " + std::to_string(position_) + " of the header's text: found " + found + ", expected " +
+                           expected + "; the file is damaged: save the array again with numpy.save");
+  }
+
+  std::string_view text_;
+  NpyHeader& header_;
+  std::size_t position_ = 0;
+  bool has_descr_ = false, has_order_ = false, has_shape_ = false;
+};
+
+void check_magic(std::string_view bytes, const std::string& path) {
+  if (bytes.empty()) fail(path, "the file is empty; expected a .npy file");
+  const std::string_view start = bytes.substr(0, magic.size());
+  if (start == magic.substr(0, start.size())) return;
+  if (start.starts_with("PK")) fail(path, "this is a .npz or .zip archive; extract the .npy file in it first");
+  if (start.starts_with("\x1f\x8b")) fail(path, "the file is compressed by gzip; decompress it first");
+  fail(path, "not a .npy file: found '" + printable(start) +
+                 "' at the start, expected '\\x93NUMPY'; save the array with numpy.save");
+}
+
+/// Reads version and header length; returns the text of the header.
+std::string_view header_text(std::string_view bytes, NpyHeader& header) {
+  const auto byte = [&](std::size_t i) { return std::int64_t{static_cast<unsigned char>(bytes[i])}; };
+  const auto need = [&](std::int64_t wanted) {
+    if (static_cast<std::int64_t>(bytes.size()) >= wanted) return;
+    fail(header.path, "truncated header: found " + std::to_string(header.file_bytes) + " bytes, expected at least " +
+                          std::to_string(wanted) + "; copy the file again");
+  };
+  need(10);
+  header.version_major = static_cast<int>(byte(6));
+  if (header.version_major < 1 || header.version_major > 3 || byte(7) != 0) {
+    fail(header.path, "found .npy format version " + std::to_string(byte(6)) + "." + std::to_string(byte(7)) +
+                          ", expected 1.0, 2.0 or 3.0");
+  }
+  const std::int64_t prefix = header.version_major == 1 ? 10 : 12;
+  need(prefix);
+  std::int64_t length = 0;
+  for (auto i = static_cast<std::size_t>(prefix); i-- > 8;) length = length * 256 + byte(i);
+  if (length > npy_header_limit) {
+    fail(header.path, "the header is said to have " + std::to_string(length) + " bytes, expected at most " +
+                          std::to_string(npy_header_limit) + "; the file is damaged");
+  }
+  header.data_offset = prefix + length;
+  need(header.data_offset);
+  return bytes.substr(static_cast<std::size_t>(prefix), static_cast<std::size_t>(length));
+}
+
+void check_size(const NpyHeader& header) {
+  constexpr std::int64_t largest = std::numeric_limits<std::int64_t>::max();
+  std::int64_t expected = npy_item_bytes(header.type);
+  bool fits = true, zero = false;
+  for (const std::int64_t extent : header.shape) {
+    zero = zero || extent == 0;
+    fits = fits && !__builtin_mul_overflow(expected, extent == 0 ? 1 : extent, &expected);
+  }
+  if (zero) expected = 0;
+  fits = fits && expected <= largest - header.data_offset;
+  if (!fits) fail(header.path, "shape " + header.shape_text() + " needs more than 2^63 bytes; the file is damaged");
+  expected += header.data_offset;
+  if (header.file_bytes == expected) return;
+  const bool truncated = header.file_bytes < expected;
+  const std::int64_t difference = truncated ? expected - header.file_bytes : header.file_bytes - expected;
+  fail(header.path, "found " + std::to_string(header.file_bytes) + " bytes, expected " + std::to_string(expected) +
+                        " for shape " + header.shape_text() + " of " + header.dtype_text() +
+                        (truncated ? ": truncated, the last " : ": ") + std::to_string(difference) +
+                        (truncated ? " bytes are missing" : " trailing bytes") + "; copy or write the file again");
+}
+
+}  // namespace
+
+std::int64_t npy_item_bytes(Storage type) { return type == Storage::float32 ? 4 : 8; }
+
+std::int64_t NpyHeader::elements() const {
+  std::int64_t product = 1;
+  for (const std::int64_t extent : shape) {
+    if (extent == 0) return 0;
+  }
+  for (const std::int64_t extent : shape) product *= extent;
+  return product;
+}
+
+std::string NpyHeader::shape_text() const {
+  std::string text = "(";
+  for (std::size_t k = 0; k < shape.size(); ++k) text += (k == 0 ? "" : ", ") + std::to_string(shape[k]);
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+std::string NpyHeader::dtype_text() const {
+  return std::string(big_endian ? ">" : "<") + (type == Storage::float32 ? "f4" : "f8");
+}
+
+NpyHeader parse_npy_header(std::string_view bytes, std::int64_t file_bytes, const std::string& path) {
+  NpyHeader header;
+  header.path = path;
+  header.file_bytes = file_bytes;
+  check_magic(bytes, path);
+  DictionaryParser(header_text(bytes, header), header).parse();
+  check_size(header);
+  return header;
+}
+
+std::string npy_header_bytes(Storage type, const std::vector<std::int64_t>& shape) {
+  NpyHeader header;
+  header.type = type;
+  header.shape = shape;
+  std::string text =
+      "{'descr': '" + header.dtype_text() + "', 'fortran_order': False, 'shape': " + header.shape_text() + ", }";
+  text.append(63 - (10 + text.size()) % 64, ' ');  // with the newline the data start at a multiple of 64
+  text += '\n';
+  std::string bytes(magic);
+  bytes += {'\x01', '\x00', static_cast<char>(text.size() & 0xff), static_cast<char>(text.size() >> 8)};
+  return bytes + text;
+}
+
+}  // namespace attnreg

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace attnreg {
+
+/// `text` for a message on a terminal or in a log: control characters, characters that change the direction of writing
+/// and bytes that are not UTF-8 become \xNN. Names of files and texts found in files go through it.
+std::string printable(std::string_view text);
+
+/// The same, cut after `limit` bytes of `text` with "..." in place of the rest.
+std::string printable(std::string_view text, std::size_t limit);
+
+}  // namespace attnreg
