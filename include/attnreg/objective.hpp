@@ -1,0 +1,67 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "attnreg/communicator.hpp"
+
+namespace attnreg {
+
+/// The exact Hessian H and its positive semidefinite part M (the terms of positive curvature and the regulariser), both
+/// d x d, symmetric and full, H <= M; on rank 0, empty elsewhere.
+struct Hessian {
+  Communicator communicator;  ///< of the ranks that share it
+  Eigen::MatrixXd exact;
+  Eigen::MatrixXd positive_part;
+};
+
+/// A twice differentiable function of x in R^d as the optimiser sees it: a current point, and a direction from it.
+/// Nothing above this interface knows of rows, ranks or messages. All vectors are replicated, and so is every result.
+/// All members are collective unless they are called Local.
+class Objective {
+ public:
+  virtual ~Objective() = default;
+
+  virtual Eigen::Index dimension() const = 0;  ///< Local.
+
+  /// Moves to x and evaluates from scratch. Two reads of A (one at x = 0).
+  virtual void move_to(const Eigen::VectorXd& x) = 0;
+
+  // The current point. Local.
+  virtual const Eigen::VectorXd& x() const = 0;
+  virtual double value() const = 0;
+  virtual const Eigen::VectorXd& gradient() const = 0;
+
+  /// The size below which |gradient| may be rounding only (docs/algorithms.md). Cheap unless |gradient| is near it; then
+  /// one read.
+  virtual double gradient_floor() = 0;
+
+  /// The Hessian at the current point. One read and n d^2 flops.
+  virtual Hessian hessian() = 0;
+
+  /// H p. One read, one all-reduce. Keeps A p for `extend_direction`.
+  virtual Eigen::VectorXd hessian_product(const Eigen::VectorXd& p) = 0;
+
+  /// Sets the direction s. One read.
+  virtual void set_direction(const Eigen::VectorXd& s) = 0;
+  /// Sets the direction to zero. Local.
+  virtual void clear_direction() = 0;
+  /// Adds alpha p, with the p of the last `hessian_product`, to the direction. Local, no read.
+  virtual void extend_direction(double alpha) = 0;
+  virtual const Eigen::VectorXd& direction() const = 0;  ///< Local.
+
+  /// L(x + t s) - L(x) for each t, in difference form; +inf where it overflows. No read of A, one small all-reduce.
+  virtual std::vector<double> change_along(std::span<const double> steps) = 0;
+
+  /// Moves to x + t s, and evaluates there. One read; one more now and then against drift of the cached A x.
+  virtual void step(double t) = 0;
+
+  virtual double reads_of_a() const = 0;           ///< Local.
+  virtual std::int64_t collectives() const = 0;    ///< Local.
+  virtual double seconds() const = 0;              ///< Wall-clock of rank 0 at the last evaluation. Local, replicated.
+};
+
+}  // namespace attnreg

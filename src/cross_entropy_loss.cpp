@@ -1,0 +1,73 @@
+#include <cmath>
+
+#include "losses.hpp"
+
+namespace attnreg {
+
+namespace {
+
+/// log(1 + s) - s without cancellation.
+double log1p_minus(double s) {
+  if (std::abs(s) > 0.02) return std::log1p(s) - s;
+  double sum = 0;
+  for (int k = 10; k >= 2; --k) sum = (k % 2 ? 1.0 : -1.0) / k + s * sum;  // the next term is below 0.02^9 / 11
+  return s * s * sum;
+}
+
+/// phi = <b, 1> lse(z) - <b, z>: convex, its minimisers have softmax(z) ~ b / <b, 1>. Needs <b, 1> > 0.
+class CrossEntropyLoss final : public Loss {
+ public:
+  std::string_view name() const override { return "cross-entropy"; }
+
+  double shift(const LossRows& rows) const override { return largest(rows.z); }
+
+  void add_value(const LossRows& rows, double reference, LossSums& sums) const override {
+    for (std::size_t i = 0; i < rows.z.size(); ++i) {
+      sums[0] += std::exp(rows.z[i] - reference);
+      sums[1] += rows.b[i];
+      sums[2] += rows.b[i] * (reference - rows.z[i]);
+    }
+  }
+
+  LossPoint value(const LossSums& sums, double reference) const override {
+    LossPoint point;
+    point.value = sums[1] * std::log(sums[0]) + sums[2];
+    point.reference = reference + std::log(sums[0]);
+    point.offset = std::abs(std::log(sums[0]));
+    point.scalars[kMass] = sums[1];
+    return point;
+  }
+
+  void differentiate(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
+                     std::span<double> delta) const override {
+    for (std::size_t i = 0; i < rows.z.size(); ++i) {
+      f[i] = std::exp(rows.z[i] - point.reference);
+      delta[i] = point.scalars[kMass] * f[i];
+      q[i] = delta[i] - rows.b[i];
+    }
+  }
+
+  // phi' - phi = <b, 1> log(1 + S) - t <b, y>, S = <f, u>, u = exp(t y) - 1; the terms of first order are paired.
+  void add_change(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
+                  LossSums& sums) const override {
+    const double mass = point.scalars[kMass];
+    for (std::size_t i = 0; i < rows.z.size(); ++i) {
+      const double f = std::exp(rows.z[i] - point.reference), ty = t * y[i], u = std::expm1(ty);
+      sums[0] += f * u;
+      sums[1] += (mass * f - rows.b[i]) * ty + mass * f * (u - ty);
+    }
+  }
+
+  LossChange change(const LossSums& sums, const LossPoint& point) const override {
+    return {sums[1] + point.scalars[kMass] * log1p_minus(sums[0]), std::log1p(sums[0])};
+  }
+
+ private:
+  enum Scalar { kMass };  // <b, 1>
+};
+
+}  // namespace
+
+std::unique_ptr<Loss> make_cross_entropy_loss() { return std::make_unique<CrossEntropyLoss>(); }
+
+}  // namespace attnreg

@@ -1,0 +1,154 @@
+#include "linear_solver.hpp"
+
+#include <cmath>
+#include <limits>
+#include <span>
+
+#include "lapack.hpp"
+
+namespace attnreg {
+
+bool Cholesky::factor(const Eigen::MatrixXd& matrix) {
+  if (!matrix.triangularView<Eigen::Lower>().toDenseMatrix().allFinite()) return false;
+  factor_ = matrix;
+  const int order = static_cast<int>(matrix.rows());
+  int info = 0;
+  dpotrf_("L", &order, factor_.data(), &order, &info);
+  return info == 0 && factor_.diagonal().allFinite();
+}
+
+Eigen::VectorXd Cholesky::solve(const Eigen::VectorXd& right) const {
+  Eigen::VectorXd solution = right;
+  const int order = static_cast<int>(factor_.rows()), one = 1;
+  int info = 0;
+  dpotrs_("L", &order, &one, factor_.data(), &order, solution.data(), &order, &info);
+  return solution;
+}
+
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kRidge = 1e-13;        // relative to the diagonal of M; far above the rounding d eps of a null direction
+constexpr double kRadiusSlack = 0.1;    // |s|_M within 10 % of the radius will do (More and Sorensen 1983)
+constexpr int kMaxFactorizations = 60;
+
+/// Adds a ridge relative to M's diagonal to both matrices, so that directions without any curvature stay put.
+void regularise(Eigen::MatrixXd& H, Eigen::MatrixXd& M) {
+  const double largest = M.diagonal().maxCoeff();
+  for (Eigen::Index j = 0; j < M.rows(); ++j) {
+    const double scale = M(j, j) > 0 ? M(j, j) : (largest > 0 ? largest : 1.0);
+    M(j, j) += kRidge * scale;
+    H(j, j) += kRidge * scale;
+  }
+}
+
+/// The pieces of one trust-region problem: solutions of (H + shift M) s = -g for a shift that is being searched.
+class ShiftSearch {
+ public:
+  ShiftSearch(const Eigen::MatrixXd& H, const Eigen::MatrixXd& M, const Eigen::VectorXd& g, double radius)
+      : H_(H), M_(M), g_(g), radius_(radius) {}
+
+  TrustRegionStep run() {
+    if (try_shift(0) && length_ <= (1 + kRadiusSlack) * radius_) return result(length_ > (1 - kRadiusSlack) * radius_);
+    double shift = definite_ ? next_shift() : 1e-3;
+    if (!std::isfinite(radius_)) {  // indefinite, no scale known yet: the first definite shift from 1 on sets it
+      for (shift = 1; shift < 1e12; shift *= 4)
+        if (try_shift(shift)) return result(true);
+      return {};
+    }
+    while (factorizations_ < kMaxFactorizations) {
+      if (!try_shift(safeguarded(shift))) {
+        shift = 4 * shift_;
+        continue;
+      }
+      if (std::abs(length_ - radius_) <= kRadiusSlack * radius_) return result(true);
+      if (length_ < radius_ && reach_boundary_along_least_curvature()) return result(true);
+      shift = next_shift();
+    }
+    return upper_ < kInfinity && try_shift(upper_) ? result(true) : TrustRegionStep{};
+  }
+
+ private:
+  bool try_shift(double shift) {
+    shift_ = shift;
+    ++factorizations_;
+    definite_ = cholesky_.factor(H_ + shift * M_);
+    if (definite_) {
+      s_ = -cholesky_.solve(g_);
+      length_ = metric_norm(s_);
+      definite_ = std::isfinite(length_);
+    }
+    if (definite_ && length_ < radius_)
+      upper_ = std::min(upper_, shift);
+    else
+      lower_ = std::max(lower_, shift);
+    return definite_;
+  }
+
+  double metric_norm(const Eigen::VectorXd& v) const { return std::sqrt(std::max(0.0, v.dot(M_ * v))); }
+
+  /// Newton's method on 1 / |s(shift)|_M = 1 / radius.
+  double next_shift() const {
+    const Eigen::VectorXd Ms = M_ * s_;
+    const double slope = Ms.dot(cholesky_.solve(Ms));
+    return shift_ + length_ * length_ / slope * (length_ - radius_) / radius_;
+  }
+
+  double safeguarded(double shift) const {
+    if (shift > lower_ && shift < upper_) return shift;
+    if (upper_ < kInfinity) return std::max(std::sqrt(lower_ * upper_), lower_ + 0.01 * (upper_ - lower_));
+    return std::max(4 * lower_, 1e-3);
+  }
+
+  /// The hard case: s is inside although the shift is as small as it can be. Adds a direction of least curvature up to
+  /// the boundary if that is nearly optimal.
+  bool reach_boundary_along_least_curvature() {
+    Eigen::VectorXd v = s_.squaredNorm() > 0 ? s_ : Eigen::VectorXd::Ones(g_.size());
+    for (int k = 0; k < 4; ++k) {
+      v = cholesky_.solve(M_ * v);
+      const double norm = metric_norm(v);
+      if (!(norm > 0) || !std::isfinite(norm)) return false;
+      v /= norm;
+    }
+    const double along = s_.dot(M_ * v), gap = radius_ * radius_ - length_ * length_;
+    const double tau = gap / (along + std::copysign(std::sqrt(along * along + gap), along));
+    const double curvature = v.dot(H_ * v) + shift_;
+    if (!(tau * tau * curvature <= kRadiusSlack * (shift_ * radius_ * radius_ - g_.dot(s_)))) return false;
+    s_ += tau * v;
+    length_ = radius_;
+    return true;
+  }
+
+  TrustRegionStep result(bool on_boundary) const { return {true, s_, length_, shift_, on_boundary}; }
+
+  const Eigen::MatrixXd &H_, &M_;
+  const Eigen::VectorXd& g_;
+  const double radius_;
+  Cholesky cholesky_;
+  Eigen::VectorXd s_;
+  double shift_ = 0, length_ = 0, lower_ = 0, upper_ = kInfinity;
+  bool definite_ = false;
+  int factorizations_ = 0;
+};
+
+}  // namespace
+
+TrustRegionStep trust_region_step(Eigen::MatrixXd& H, Eigen::MatrixXd& M, const Eigen::VectorXd& g, double radius) {
+  if (!H.allFinite() || !M.allFinite() || !g.allFinite()) return {};
+  regularise(H, M);
+  return ShiftSearch(H, M, g, radius).run();
+}
+
+TrustRegionStep trust_region_step(Hessian hessian, const Eigen::VectorXd& g, double radius) {
+  TrustRegionStep step;
+  if (hessian.communicator.is_root())
+    step = trust_region_step(hessian.exact, hessian.positive_part, g, radius);
+  Eigen::VectorXd message = Eigen::VectorXd::Zero(g.size() + 4);
+  if (step.finite)
+    message << step.s, 1.0, step.length, step.shift, step.on_boundary ? 1.0 : 0.0;
+  hessian.communicator.broadcast(std::span<double>(message.data(), static_cast<std::size_t>(message.size())));
+  const auto tail = message.tail<4>();
+  return {tail[0] != 0, message.head(g.size()), tail[1], tail[2], tail[3] != 0};
+}
+
+}  // namespace attnreg

@@ -1,0 +1,42 @@
+#include "attnreg/loss.hpp"
+
+#include <string>
+
+#include "attnreg/error.hpp"
+#include "losses.hpp"
+
+namespace attnreg {
+
+namespace {
+
+struct Entry {
+  std::string_view name;
+  std::unique_ptr<Loss> (*make)();
+};
+
+constexpr Entry kLosses[] = {
+    {"softmax", make_softmax_loss},
+    {"cross-entropy", make_cross_entropy_loss},
+};
+
+}  // namespace
+
+std::unique_ptr<Loss> make_loss(std::string_view name) {
+  std::string known;
+  for (const auto& entry : kLosses) {
+    if (entry.name == name) return entry.make();
+    known += (known.empty() ? "" : ", ") + std::string(entry.name);
+  }
+  throw InvalidArgument("unknown loss '" + std::string(name) + "'; known are: " + known, Error::Scope::all_ranks);
+}
+
+const std::vector<std::string_view>& loss_names() {
+  static const auto names = [] {
+    std::vector<std::string_view> list;
+    for (const auto& entry : kLosses) list.push_back(entry.name);
+    return list;
+  }();
+  return names;
+}
+
+}  // namespace attnreg

@@ -1,0 +1,96 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "attnreg/loss.hpp"
+#include "attnreg/objective.hpp"
+#include "attnreg/row_matrix.hpp"
+
+namespace attnreg {
+
+/// L(x) = phi(A x) + 1/2 |diag(w) A x|^2 for any loss phi, over distributed rows. See `Objective` for what is
+/// collective and what it costs.
+///
+/// It keeps z = A x, and y = A s for the direction s, so that nothing along a line reads A. Row vectors (z, y, b, w and
+/// the row outputs of the loss) hold this rank's rows; x, s, the gradient and the Hessian's centre are replicated.
+class RegressionObjective final : public Objective {
+ public:
+  /// Local. b, w: this rank's rows. A and b must outlive the objective.
+  RegressionObjective(const RowMatrix& A, const Eigen::VectorXd& b, const Eigen::VectorXd& w,
+                      std::unique_ptr<Loss> loss);
+
+  Eigen::Index dimension() const override { return A_.columns(); }
+  void move_to(const Eigen::VectorXd& x) override;
+
+  const Eigen::VectorXd& x() const override { return x_; }
+  double value() const override { return value_; }
+  const Eigen::VectorXd& gradient() const override { return gradient_; }
+  double gradient_floor() override;
+  Hessian hessian() override;
+  Eigen::VectorXd hessian_product(const Eigen::VectorXd& p) override;
+
+  void set_direction(const Eigen::VectorXd& s) override;
+  void clear_direction() override;
+  void extend_direction(double alpha) override;
+  const Eigen::VectorXd& direction() const override { return s_; }
+  std::vector<double> change_along(std::span<const double> steps) override;
+  void step(double t) override;
+
+  double reads_of_a() const override { return A_.reads() - reads_before_; }
+  std::int64_t collectives() const override { return A_.communicator().collectives() - collectives_before_; }
+  double seconds() const override { return seconds_; }
+
+  /// f, this rank's rows at the current point: the weights of the centre, softmax(z) for all losses here. Local.
+  auto fitted() const { return rows_out_.col(1); }
+
+  // What the certificate looks at. Local; row vectors are this rank's rows.
+  bool is_fresh() const { return steps_since_refresh_ == 0; }  ///< the point was evaluated with A x made anew
+  const Loss& loss() const { return *loss_; }
+  const Eigen::VectorXd& target() const { return b_; }
+  const Eigen::VectorXd& weights_squared() const { return w2_; }
+  const Eigen::VectorXd& curvature() const { return delta_; }        ///< delta of `Loss::differentiate`
+  const Eigen::VectorXd& centre() const { return centre_; }          ///< A^T f, replicated
+  const Eigen::MatrixXd& ridge_gram() const { return ridge_gram_; }  ///< A^T W^2 A on rank 0, once `hessian` was called
+
+ private:
+  LossRows rows_of(const Eigen::VectorXd& z, Eigen::Index first, Eigen::Index rows) const;
+  double shift(const Eigen::VectorXd& z) const;
+
+  struct Value {
+    LossPoint point;
+    double total = 0;  ///< with the regulariser
+  };
+  Value value_at(const Eigen::VectorXd& z, double reference) const;
+  Value value_from_scratch(const Eigen::VectorXd& z) const;
+  void differentiate();
+  Eigen::VectorXd rounding_of_rows(Eigen::Index first, Eigen::Index rows) const;
+
+  const RowMatrix& A_;
+  const Eigen::VectorXd& b_;
+  Eigen::VectorXd w2_;
+  const Eigen::VectorXd& row_norms_;
+  std::unique_ptr<Loss> loss_;
+  double reads_before_;
+  std::int64_t collectives_before_;
+  double start_seconds_, seconds_ = 0;
+
+  Eigen::VectorXd x_, z_;                 // the point and its logits
+  LossPoint point_;
+  double value_ = 0;
+  Eigen::VectorXd gradient_, centre_;     // d; centre = A^T f
+  Eigen::MatrixXd rows_out_;              // rows x 2: q + w^2 z, f
+  Eigen::VectorXd delta_;                 // rows
+  double floor_bound_ = 0;                // sum r_i |a_i| >= | |A|^T r |, r = rounding_of_rows
+  int steps_since_refresh_ = 0;
+
+  Eigen::VectorXd s_, y_;                 // the direction and A s
+  Eigen::VectorXd p_, product_y_;         // of the last Hessian product
+  std::map<double, double> references_;   // the loss's reference at x + t s, by t
+  Eigen::MatrixXd ridge_gram_;            // A^T W^2 A on rank 0
+  bool ridge_known_ = false;
+};
+
+}  // namespace attnreg

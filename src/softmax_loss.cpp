@@ -1,0 +1,85 @@
+#include <array>
+#include <cmath>
+
+#include "losses.hpp"
+
+namespace attnreg {
+
+namespace {
+
+/// phi = 1/2 |f - b|^2, f = softmax(z). With g = exp(z - reference), c = g - b and rho = 1 / sum g, f = rho g.
+/// Sources: Deng, Li, Song 2023, arXiv 2304.10411; formulas and corrections in docs/algorithms.md.
+class SoftmaxLoss final : public Loss {
+ public:
+  std::string_view name() const override { return "softmax"; }
+
+  double shift(const LossRows& rows) const override { return largest(rows.z); }
+
+  void add_value(const LossRows& rows, double reference, LossSums& sums) const override {
+    double g_sum = 0, c_squared = 0, c_g = 0, g_squared = 0;
+    for (std::size_t i = 0; i < rows.z.size(); ++i) {
+      const double g = std::exp(rows.z[i] - reference), c = g - rows.b[i];
+      g_sum += g;
+      c_squared += c * c;
+      c_g += c * g;
+      g_squared += g * g;
+    }
+    sums[0] += g_sum, sums[1] += c_squared, sums[2] += c_g, sums[3] += g_squared;
+  }
+
+  LossPoint value(const LossSums& sums, double reference) const override {
+    const auto [g_sum, c_squared, c_g, g_squared] = std::array{sums[0], sums[1], sums[2], sums[3]};
+    const double rho = 1 / g_sum, e = rho - 1;
+    LossPoint point;
+    point.value = 0.5 * (c_squared + 2 * e * c_g + e * e * g_squared);
+    point.reference = reference + std::log(g_sum);
+    point.offset = std::abs(std::log(g_sum));
+    point.scalars[kGamma] = rho * (c_g + e * g_squared);
+    point.scalars[kNormSquared] = rho * rho * g_squared;
+    return point;
+  }
+
+  void differentiate(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
+                     std::span<double> delta) const override {
+    const double gamma = point.scalars[kGamma];
+    for (std::size_t i = 0; i < rows.z.size(); ++i) {
+      f[i] = std::exp(rows.z[i] - point.reference);
+      const double c = f[i] - rows.b[i];
+      q[i] = f[i] * (c - gamma);
+      delta[i] = f[i] * (f[i] + c - gamma);
+    }
+  }
+
+  // f' - f = f (u - S) / (1 + S), u = exp(t y) - 1, S = <f, u>.
+  void add_change(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
+                  LossSums& sums) const override {
+    const double gamma = point.scalars[kGamma];
+    double s = 0, f2_u = 0, f2_u2 = 0, q_u = 0;
+    for (std::size_t i = 0; i < rows.z.size(); ++i) {
+      const double f = std::exp(rows.z[i] - point.reference), u = std::expm1(t * y[i]), f_u = f * u;
+      s += f_u;
+      f2_u += f * f_u;
+      f2_u2 += f_u * f_u;
+      q_u += f_u * (f - rows.b[i] - gamma);
+    }
+    sums[0] += s, sums[1] += f2_u, sums[2] += f2_u2, sums[3] += q_u;
+  }
+
+  LossChange change(const LossSums& sums, const LossPoint& point) const override {
+    const auto [s, f2_u, f2_u2, q_u] = std::array{sums[0], sums[1], sums[2], sums[3]};
+    const double moved = f2_u2 - 2 * s * f2_u + s * s * point.scalars[kNormSquared];  // (1 + S)^2 |f' - f|^2
+    LossChange change;
+    change.value = 0.5 * moved / ((1 + s) * (1 + s)) + q_u / (1 + s);
+    change.reference_shift = std::log1p(s);
+    return change;
+  }
+
+ private:
+  enum Scalar { kGamma, kNormSquared };  // <f, f - b>, |f|^2
+};
+
+}  // namespace
+
+std::unique_ptr<Loss> make_softmax_loss() { return std::make_unique<SoftmaxLoss>(); }
+
+}  // namespace attnreg
