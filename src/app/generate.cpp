@@ -1,0 +1,121 @@
+#include "attnreg/generate.hpp"
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "commands.hpp"
+#include "output_file.hpp"
+#include "printable.hpp"
+#include "text.hpp"
+#include "threads.hpp"
+
+namespace attnreg::app {
+
+namespace {
+
+constexpr std::string_view kEpilogue = R"(Presets:
+  easy        strongly regularised, nearly a ridge regression
+  practical   Gaussian rows, small weights
+  illcond     singular values that fall from 1 to 1/decay
+  coherent    heavy-tailed rows: a few of them carry much of A
+
+Example:
+  mpirun -n 4 attnreg generate practical --rows 100000 --cols 50 --seed 1 -o problem
+  mpirun -n 4 attnreg solve problem/A.npy problem/b.npy --weights problem/w.npy
+
+The files are the same for any number of ranks.
+)";
+
+constexpr std::int64_t kMostRows = std::int64_t{1} << 40;
+
+const Syntax kSyntax{
+    "generate",
+    "Write a test problem of any size: A.npy, b.npy, w.npy, x_true.npy and meta.json.",
+    {{"PRESET", "easy, practical, illcond or coherent", Choice{preset_names()}}},
+    {{"Problem",
+      {{"rows", 0, "N", Integer{1, kMostRows}, "", "rows of A; needed"},
+       {"cols", 0, "D", Integer{1, 1000000}, "", "columns of A; needed"},
+       {"seed", 0, "S", Integer{0}, "20240607", "of the random numbers"},
+       {"spread", 0, "V", Number{0, true}, "3", "standard deviation of the true logits A x (practical, illcond)"},
+       {"weight-scale", 0, "V", Number{0}, "1e-3", "w is about V / sqrt(N) (not for easy)"},
+       {"decay", 0, "V", Number{1}, "1e5", "largest over smallest singular value (illcond)"},
+       {"neff", 0, "V", Number{1}, "200", "effective support 1 / sum b^2 (coherent)"},
+       {"dtype", 0, "TYPE", Choice{{"float64", "float32"}}, "float64", "type of A"}}},
+     {"Computing", {{"threads", 0, "N", Integer{1, 4096}, "", "threads per rank"}}},
+     {"Output",
+      {{"output", 'o', "DIR", Text{}, "", "directory for the files; needed"},
+       {"force", 0, "", Switch{}, "", "replace a problem in DIR"},
+       help_option()}}},
+    kEpilogue};
+
+ProblemOptions problem_options(const Arguments& arguments) {
+  ProblemOptions options;
+  options.preset = preset_by_name(arguments.text("PRESET"));
+  options.rows = arguments.integer("rows");
+  options.columns = arguments.integer("cols");
+  options.seed = static_cast<std::uint64_t>(arguments.integer("seed"));
+  options.spread = arguments.number("spread");
+  options.weight_scale = arguments.number("weight-scale");
+  options.decay = arguments.number("decay");
+  options.neff = arguments.number("neff");
+  options.type = arguments.text("dtype") == "float32" ? Storage::float32 : Storage::float64;
+  return options;
+}
+
+void prepare_directory(const std::string& directory, bool force) {
+  create_directories(directory);
+  for (const std::string_view name : {"A.npy", "b.npy", "w.npy", "x_true.npy", "meta.json"}) {
+    const std::string path = directory + "/" + std::string(name);
+    if (!force && std::filesystem::exists(path))
+      throw OutputError(printable(path) + " exists; choose another directory for -o, or add --force to replace the problem");
+    OutputFile check(path);
+  }
+}
+
+std::string meta_text(const Arguments& arguments, const ProblemFacts& facts) {
+  nlohmann::ordered_json meta{{"preset", arguments.text("PRESET")},
+                              {"n", arguments.integer("rows")},
+                              {"d", arguments.integer("cols")},
+                              {"seed", arguments.integer("seed")},
+                              {"spread", arguments.number("spread")},
+                              {"weight_scale", arguments.number("weight-scale")},
+                              {"decay", arguments.number("decay")},
+                              {"neff", arguments.number("neff")},
+                              {"dtype", arguments.text("dtype")}};
+  if (facts.row_norm2_max_over_mean) meta["row_norm2_max_over_mean"] = *facts.row_norm2_max_over_mean;
+  if (facts.row_norm2_top_quarter_d_share)
+    meta["row_norm2_top_quarter_d_share"] = *facts.row_norm2_top_quarter_d_share;
+  meta.update({{"z_true_std", facts.z_true_std},
+               {"z_true_max", facts.z_true_max},
+               {"b_max", facts.b_max},
+               {"neff_b", facts.neff_b},
+               {"w_mean", facts.w_mean},
+               {"loss_at_0", facts.loss_at_0},
+               {"reg_at_xtrue", facts.reg_at_xtrue}});
+  return json_text(meta);
+}
+
+ExitCode generate(const Communicator& communicator, const Arguments& arguments) {
+  for (const std::string_view name : {"rows", "cols", "output"}) arguments.require(name);
+  const ProblemOptions options = problem_options(arguments);
+  const std::string directory = arguments.text("output");
+  set_threads(communicator, arguments.optional_integer("threads"));
+  communicator.agree([&] {
+    if (communicator.is_root()) prepare_directory(directory, arguments.on("force"));
+  });
+  const ProblemFacts facts = generate_problem(communicator, options, directory);
+  communicator.agree([&] {
+    if (communicator.is_root()) write_file(directory + "/meta.json", meta_text(arguments, facts));
+  });
+  print_result(communicator, printable(directory) + ": A.npy (" + std::to_string(options.rows) + " x " +
+                                 std::to_string(options.columns) + " " + arguments.text("dtype") +
+                                 "), b.npy, w.npy, x_true.npy, meta.json; effective support of b " +
+                                 scientific(facts.neff_b, 4) + " rows, mean w " + scientific(facts.w_mean, 4) + "\n");
+  return ExitCode::converged;
+}
+
+}  // namespace
+
+Command generate_command() { return {kSyntax, generate}; }
+
+}  // namespace attnreg::app

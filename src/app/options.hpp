@@ -1,0 +1,122 @@
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "attnreg/error.hpp"
+
+namespace attnreg::app {
+
+/// Wrong use of the command line. All ranks see the same arguments, so all ranks throw.
+class UsageError : public Error {
+ public:
+  explicit UsageError(const std::string& message) : Error(ExitCode::usage, message, Scope::all_ranks) {}
+};
+
+// What an option takes.
+struct Switch {};
+struct Text {};
+struct Number {
+  double smallest = 0;
+  bool without_smallest = false;  ///< the smallest value itself is excluded
+  double largest = std::numeric_limits<double>::max();
+};
+struct Integer {
+  std::int64_t smallest = 0;
+  std::int64_t largest = std::numeric_limits<std::int64_t>::max();
+};
+struct Choice {
+  std::vector<std::string_view> names;
+};
+using ValueKind = std::variant<Switch, Text, Number, Integer, Choice>;
+
+struct Option {
+  std::string_view name;        ///< without the dashes
+  char letter = 0;              ///< 0: no short form
+  std::string_view value_name;  ///< in the help; empty for a switch
+  ValueKind kind;
+  std::string_view fallback;    ///< default, as it would be typed; empty: none
+  std::string_view help;
+};
+
+struct OptionGroup {
+  std::string_view title;
+  std::vector<Option> options;
+};
+
+struct Positional {
+  std::string_view name;
+  std::string_view help;
+  ValueKind kind = Text{};
+};
+
+/// The command line of one command. The strings are literals.
+struct Syntax {
+  std::string_view name;
+  std::string_view summary;  ///< one line
+  std::vector<Positional> positionals;
+  std::vector<OptionGroup> groups;
+  std::string_view epilogue;  ///< examples; printed as it is
+};
+
+/// A checked command line: every value is there and in its range. Local; equal arguments give equal results.
+class Arguments {
+ public:
+  /// Throws `UsageError`: unknown option (names the nearest), abbreviation, repetition, missing or surplus argument,
+  /// value that is not a number, not finite or out of range.
+  Arguments(const Syntax& syntax, std::span<const std::string> words);
+
+  bool has(std::string_view name) const;    ///< given or with a default
+  bool given(std::string_view name) const;  ///< on the command line
+  bool on(std::string_view name) const { return given(name); }  ///< of a switch
+  std::string text(std::string_view name) const;                ///< empty if it has no value
+  double number(std::string_view name) const;
+  std::int64_t integer(std::string_view name) const;
+  std::optional<int> optional_integer(std::string_view name) const;
+
+  /// Throws `UsageError` unless the option was given.
+  void require(std::string_view name) const;
+  /// Throws `UsageError` if both were given.
+  void exclude(std::string_view one, std::string_view other) const;
+
+  const Syntax& syntax() const { return syntax_; }
+  /// {"rtol": {"value": 1e-10, "source": "default"}, ...}: all arguments and options.
+  nlohmann::ordered_json configuration() const;
+
+ private:
+  struct Value {
+    const ValueKind* kind = nullptr;
+    std::string text;
+    bool given = false;
+  };
+
+  void declare(std::string_view name, const ValueKind& kind, std::string_view fallback);
+  void set(std::string_view name, std::string_view shown, const std::string& text);
+  void set_positionals(std::span<const std::string> words);
+  const Value& value(std::string_view name) const;
+
+  const Syntax& syntax_;
+  std::vector<std::string_view> order_;
+  std::map<std::string, Value, std::less<>> values_;
+};
+
+/// The name closest to `word`: one that begins with it, else the one with the smallest edit distance, unless all are
+/// too far.
+std::optional<std::string_view> nearest(std::string_view word, std::span<const std::string_view> names);
+
+/// The options that several commands share.
+OptionGroup computing_options();
+Option help_option();
+
+/// The help page of one command.
+std::string help_text(const Syntax& syntax);
+
+}  // namespace attnreg::app

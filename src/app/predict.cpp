@@ -1,0 +1,54 @@
+#include "attnreg/npy.hpp"
+#include "attnreg/regression.hpp"
+#include "commands.hpp"
+#include "output_file.hpp"
+#include "printable.hpp"
+#include "problem.hpp"
+#include "text.hpp"
+#include "threads.hpp"
+
+namespace attnreg::app {
+
+namespace {
+
+constexpr std::string_view kEpilogue = R"(Example:
+  mpirun -n 4 attnreg predict A.npy run/x.npy -o f.npy
+)";
+
+const Syntax kSyntax{"predict",
+                     "Write f = softmax(A x), one value per row of A.",
+                     {{"A", "n x d matrix, .npy"}, {"x", "d values, .npy"}},
+                     {computing_options(),
+                      {"Output",
+                       {{"output", 'o', "FILE", Text{}, "", "where f goes, n values, .npy; needed"}, help_option()}}},
+                     kEpilogue};
+
+ExitCode predict_rows(const Communicator& communicator, const Arguments& arguments) {
+  arguments.require("output");
+  const std::string path = arguments.text("output");
+  set_threads(communicator, arguments.optional_integer("threads"));
+  communicator.agree([&] {
+    examine("A", arguments.text("A"));
+    examine("x", arguments.text("x"));
+    if (communicator.is_root()) OutputFile check(path);
+  });
+  const RowMatrix A = load_matrix(communicator, arguments.text("A"), storage_choice(arguments));
+  const Eigen::VectorXd x = load_vector(communicator, arguments.text("x"), "x", A.columns());
+
+  const Eigen::VectorXd f = predict(A, x);
+  NpyWriter writer(communicator, path, Storage::float64, {A.rows_global()});
+  writer.write_rows(A.first_row(), {f.data(), static_cast<std::size_t>(f.size())});
+  writer.commit();
+
+  const double largest = communicator.max(f.size() > 0 ? f.maxCoeff() : 0.0);
+  const double squares = communicator.sum(f.squaredNorm());
+  print_result(communicator, printable(path) + ": " + std::to_string(A.rows_global()) + " values, largest " +
+                                 scientific(largest, 6) + ", effective support " + scientific(1 / squares, 6) + " rows\n");
+  return ExitCode::converged;
+}
+
+}  // namespace
+
+Command predict_command() { return {kSyntax, predict_rows}; }
+
+}  // namespace attnreg::app

@@ -1,0 +1,82 @@
+#include "problem.hpp"
+
+#include <sys/stat.h>
+
+#include <nlohmann/json.hpp>
+
+#include "attnreg/loss.hpp"
+#include "printable.hpp"
+#include "text.hpp"
+
+namespace attnreg::app {
+
+namespace {
+
+void check_one_value_per_row(const InputFile& vector, const InputFile& matrix) {
+  const auto& shape = vector.header.shape;
+  if (shape.empty() || matrix.header.shape.empty()) return;  // refused when loaded
+  const std::int64_t rows = matrix.header.shape[0];
+  if (shape[0] == rows && (shape.size() == 1 || shape[1] == 1)) return;
+  throw InvalidArgument(printable(vector.header.path) + ": " + vector.role + " has shape " + vector.header.shape_text() +
+                        ", expected (" + std::to_string(rows) + ",): one value per row of " +
+                        printable(matrix.header.path) + ", which has shape " + matrix.header.shape_text());
+}
+
+}  // namespace
+
+InputFile examine(const std::string& role, const std::string& path) {
+  InputFile file{role, read_npy_header(path), 0, ""};
+  struct stat facts {};
+  if (::stat(path.c_str(), &facts) == 0) {
+    file.bytes = facts.st_size;
+    file.modified = utc_time(facts.st_mtime);
+  }
+  return file;
+}
+
+nlohmann::ordered_json to_json(const InputFile& file) {
+  return {{"path", file.header.path},
+          {"shape", file.header.shape},
+          {"dtype", file.header.dtype_text()},
+          {"fortran_order", file.header.fortran_order},
+          {"bytes", file.bytes},
+          {"modified", file.modified}};
+}
+
+OptionGroup model_options() {
+  return {"Model, L(x) = phi(A x) + 1/2 |diag(w) A x|^2",
+          {{"loss", 0, "NAME", Choice{loss_names()}, "softmax", "phi"},
+           {"weight", 0, "W", Number{0}, "1e-4",
+            "w, the same for all rows (not its square). The larger, the smaller is A x: with w times the number of rows "
+            "far above 10 nothing is fitted"},
+           {"weights", 0, "FILE", Text{}, "", "w, one value per row of A, in place of --weight"}}};
+}
+
+std::vector<InputFile> examine_problem(const Arguments& arguments) {
+  std::vector<InputFile> files{examine("A", arguments.text("A"))};
+  files.push_back(examine("b", arguments.text("b")));
+  if (arguments.given("weights")) files.push_back(examine("w", arguments.text("weights")));
+  for (std::size_t k = 1; k < files.size(); ++k) check_one_value_per_row(files[k], files[0]);
+  return files;
+}
+
+Problem load_problem(const Communicator& communicator, const Arguments& arguments) {
+  RowMatrix A = load_matrix(communicator, arguments.text("A"), storage_choice(arguments));
+  Eigen::VectorXd b = load_rows_vector(communicator, arguments.text("b"), "b", A.partition());
+  Eigen::VectorXd w = arguments.given("weights")
+                          ? load_rows_vector(communicator, arguments.text("weights"), "w", A.partition())
+                          : Eigen::VectorXd::Constant(A.rows_local(), arguments.number("weight"));
+  return {std::move(A), std::move(b), std::move(w)};
+}
+
+StorageChoice storage_choice(const Arguments& arguments) {
+  const std::string name = arguments.text("storage");
+  return name == "float" ? StorageChoice::float32 : name == "double" ? StorageChoice::float64 : StorageChoice::as_file;
+}
+
+std::string weight_text(const Arguments& arguments) {
+  if (arguments.given("weights")) return printable(arguments.text("weights"));
+  return arguments.text("weight") + (arguments.given("weight") ? "" : " (default)");
+}
+
+}  // namespace attnreg::app

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "attnreg/npy.hpp"
+#include "attnreg/row_matrix.hpp"
+#include "options.hpp"
+
+namespace attnreg::app {
+
+/// What is known of an input file before it is read.
+struct InputFile {
+  std::string role;  ///< "A"
+  NpyHeader header;
+  std::int64_t bytes = 0;
+  std::string modified;  ///< ISO 8601, UTC
+};
+
+/// Local. Opens the file and reads its header; throws `InvalidArgument` (this rank).
+InputFile examine(const std::string& role, const std::string& path);
+nlohmann::ordered_json to_json(const InputFile& file);
+
+/// A regression problem: A with b and w of this rank's rows.
+struct Problem {
+  RowMatrix A;
+  Eigen::VectorXd b, w;
+};
+
+/// The options --loss, --weight and --weights.
+OptionGroup model_options();
+
+/// Local. The files that the arguments A, b and --weights name, looked at: they exist, are .npy, and b and w have one
+/// value per row of A. Cheap, so that a wrong b is found before A is read. Throws `InvalidArgument` (this rank).
+std::vector<InputFile> examine_problem(const Arguments& arguments);
+
+/// Collective. Loads the files. Throws on all ranks.
+Problem load_problem(const Communicator& communicator, const Arguments& arguments);
+
+/// The value of --storage.
+StorageChoice storage_choice(const Arguments& arguments);
+
+/// "1e-4", "1e-4 (default)" or the file's name.
+std::string weight_text(const Arguments& arguments);
+
+}  // namespace attnreg::app

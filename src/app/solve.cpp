@@ -1,0 +1,237 @@
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "attnreg/npy.hpp"
+#include "attnreg/regression.hpp"
+#include "commands.hpp"
+#include "faults.hpp"
+#include "memory.hpp"
+#include "printable.hpp"
+#include "problem.hpp"
+#include "run_directory.hpp"
+#include "step_log.hpp"
+#include "summary.hpp"
+#include "text.hpp"
+#include "threads.hpp"
+#include "version.hpp"
+
+namespace attnreg::app {
+
+namespace {
+
+constexpr std::string_view kEpilogue = R"(Examples:
+  attnreg solve A.npy b.npy --weight 1e-4
+  mpirun -n 4 attnreg solve A.npy b.npy --weight 1e-5 --start cross-entropy -o run --write-fitted
+  attnreg solve A.npy b.npy --weights w.npy --start run/x.npy --rtol 1e-12 -o refined
+
+A.npy is n x d, b.npy has n values; both float32 or float64. The summary goes to stdout, the steps to stderr.
+Exit code 0: converged; 4: stopped before, x is written all the same.
+)";
+
+const Syntax kSyntax{
+    "solve",
+    "Find x so that softmax(A x) reproduces b: minimise L(x) = phi(A x) + 1/2 |diag(w) A x|^2.",
+    {{"A", "n x d matrix, .npy"}, {"b", "n target values, .npy"}},
+    {model_options(),
+     {"Iteration",
+      {{"start", 0, "START", Text{}, "zero", "zero, cross-entropy (a rough minimiser of that loss) or a file with x, .npy"},
+       {"rtol", 0, "R", Number{0, true, 1}, "1e-10", "stop when |g| <= R times the reference gradient"},
+       {"rtol-of", 0, "REFERENCE", Choice{{"zero", "max"}}, "zero", "the reference: |g(0)| or the largest |g| met"},
+       {"max-iterations", 0, "N", Integer{0, 1000000000}, "200", "stop after N iterations"},
+       {"time-limit", 0, "SECONDS", Number{0, true}, "", "stop after the iteration in which this time is over"}}},
+     computing_options(),
+     {"Output",
+      {{"output", 'o', "DIR", Text{}, "", "run directory for x.npy, run.json, history.csv, status.json; default: none"},
+       {"write-fitted", 0, "", Switch{}, "", "also write f = softmax(A x) to f.npy there"},
+       {"force", 0, "", Switch{}, "", "replace a finished run in DIR"},
+       {"quiet", 'q', "", Switch{}, "", "no step lines"},
+       {"verbose", 'v', "", Switch{}, "", "say more about files, ranks and memory"},
+       help_option()}}},
+    kEpilogue};
+
+constexpr std::string_view kStartNames[] = {"zero", "cross-entropy"};
+
+/// The file that --start names, if it names one. Decided by the text alone, so that all ranks agree.
+std::optional<std::string> start_file(const Arguments& arguments) {
+  const std::string start = arguments.text("start");
+  if (start == kStartNames[0] || start == kStartNames[1]) return std::nullopt;
+  if (start.find_first_of("./") != std::string::npos) return start;
+  const auto near = nearest(start, kStartNames);
+  throw UsageError("--start is '" + printable(start) + "'; expected zero, cross-entropy or the name of a .npy file" +
+                   (near ? "; did you mean '" + std::string(*near) + "'?" : ""));
+}
+
+void check(const Arguments& arguments) {
+  arguments.exclude("weight", "weights");
+  arguments.exclude("quiet", "verbose");
+  start_file(arguments);
+  for (const std::string_view name : {"write-fitted", "force"})
+    if (arguments.on(name) && !arguments.given("output"))
+      throw UsageError("--" + std::string(name) + " needs a run directory; add -o DIR");
+}
+
+Verbosity verbosity(const Arguments& arguments) {
+  if (arguments.on("quiet")) return Verbosity::quiet;
+  return arguments.on("verbose") ? Verbosity::verbose : Verbosity::normal;
+}
+
+/// Bytes that a rank takes at least: its rows of A, the vectors over rows, the d x d sums of each thread.
+double bytes_needed(const InputFile& A, const Communicator& communicator, StorageChoice storage, int threads) {
+  const auto& shape = A.header.shape;
+  if (shape.empty() || shape[0] < 1) return 0;
+  const double columns = shape.size() > 1 ? static_cast<double>(shape[1]) : 1;
+  const double rows = static_cast<double>(shape[0] / communicator.size() + 1);
+  const bool single = storage == StorageChoice::float32 ||
+                      (storage == StorageChoice::as_file && A.header.type == Storage::float32);
+  constexpr double row_vectors = 8;
+  return rows * (columns * (single ? 4 : 8) + row_vectors * 8) + 8 * columns * columns * (2 * threads + 4);
+}
+
+/// One solve: what is shared by its steps.
+class Solve {
+ public:
+  Solve(const Communicator& communicator, const Arguments& arguments)
+      : communicator_(communicator),
+        arguments_(arguments),
+        verbosity_(verbosity(arguments)),
+        threads_(set_threads(communicator, arguments.optional_integer("threads"))),
+        directory_(communicator, arguments.text("output"), arguments.on("force")),
+        steps_(verbosity_) {}
+
+  ExitCode run() {
+    try {
+      return load_and_solve();
+    } catch (const Error& error) {
+      const bool agreed = error.scope() == Error::Scope::all_ranks;
+      if (communicator_.is_root() || !agreed) directory_.fail(agreed ? error.code() : ExitCode::internal);
+      throw;
+    } catch (...) {
+      directory_.fail(ExitCode::internal);
+      throw;
+    }
+  }
+
+ private:
+  ExitCode load_and_solve() {
+    const std::vector<InputFile> files = examine_files();
+    const Problem problem = load(files[0]);
+    inject_fault(communicator_.rank(), "after-load");
+    const RegressionResult result = solve_regression(problem.A, problem.b, problem.w, options(problem.A));
+    inject_fault(communicator_.rank(), "before-write");
+    const ExitCode code = exit_code(result.summary.termination);
+    SolveReport report{arguments_, result, problem.A.rows_global(), problem.A.columns(), "float64",
+                       communicator_.size(), threads_.threads, {}};
+    if (problem.A.storage() == Storage::float32) report.storage = "float32";
+    try {
+      write(result, problem.A, files, code);
+    } catch (const OutputError&) {
+      print_result(communicator_, summary_text(report));  // x is lost, what is known of it is not
+      throw;
+    }
+    if (directory_.is_used()) report.files = written_files();
+    print_result(communicator_, summary_text(report));
+    return code;
+  }
+
+  std::vector<InputFile> examine_files() {
+    std::vector<InputFile> files;
+    communicator_.agree([&] {
+      files = examine_problem(arguments_);
+      if (const auto start = start_file(arguments_)) files.push_back(examine("start", *start));
+    });
+    if (communicator_.is_root()) describe(files);
+    return files;
+  }
+
+  void describe(const std::vector<InputFile>& files) const {
+    if (verbosity_ == Verbosity::quiet) return;
+    if (threads_.crowded())
+      print_line("attnreg: note: " + std::to_string(threads_.ranks_on_cores) + " ranks x " +
+                 std::to_string(threads_.threads) + " threads share " + std::to_string(threads_.cores) + " cores");
+    if (verbosity_ != Verbosity::verbose) return;
+    for (const auto& file : files)
+      print_line("attnreg: " + file.role + ": " + printable(file.header.path) + ", " + file.header.shape_text() + " " +
+                 file.header.dtype_text() + ", " + std::to_string(file.bytes) + " bytes");
+    print_line("attnreg: " + std::to_string(communicator_.size()) + " ranks, " +
+               std::to_string(communicator_.ranks_on_node()) + " on this node, " + std::to_string(threads_.threads) +
+               " threads each");
+  }
+
+  Problem load(const InputFile& A) const {
+    require_memory(communicator_, bytes_needed(A, communicator_, storage_choice(arguments_), threads_.threads),
+                   printable(A.header.path) + ": a solve with shape " + A.header.shape_text());
+    return load_problem(communicator_, arguments_);
+  }
+
+  RegressionOptions options(const RowMatrix& A) {
+    RegressionOptions options;
+    options.loss = arguments_.text("loss");
+    if (const auto file = start_file(arguments_)) {
+      options.start = Start::given;
+      options.x0 = load_vector(communicator_, *file, "start", A.columns());
+    } else if (arguments_.text("start") == kStartNames[1]) {
+      options.start = Start::cross_entropy;
+    }
+    options.newton.relative_tolerance = arguments_.number("rtol");
+    if (arguments_.text("rtol-of") == "max") options.newton.reference = GradientReference::largest;
+    options.newton.max_iterations = static_cast<int>(arguments_.integer("max-iterations"));
+    if (arguments_.has("time-limit")) options.newton.time_limit_seconds = arguments_.number("time-limit");
+    options.newton.on_iteration = [this](const IterationRecord& record) {
+      inject_fault(communicator_.rank(), "in-iteration");
+      if (communicator_.is_root()) steps_.print(record);
+      directory_.record(record);
+    };
+    options.on_start_iteration = [this](const IterationRecord& record) {
+      if (communicator_.is_root()) steps_.print_start(record);
+      directory_.record_start(record);
+    };
+    return options;
+  }
+
+  void write(const RegressionResult& result, const RowMatrix& A, const std::vector<InputFile>& files, ExitCode code) {
+    const auto ranks_on_node = communicator_.all_gather(std::int64_t{communicator_.ranks_on_node()});
+    nlohmann::ordered_json inputs;
+    for (const auto& file : files) inputs[file.role] = to_json(file);
+    const nlohmann::ordered_json run{
+        {"schema", "attnreg-run-1"},
+        {"command", "solve"},
+        {"configuration", arguments_.configuration()},
+        {"build", build_facts()},
+        {"layout",
+         {{"ranks", communicator_.size()},
+          {"ranks_per_node", ranks_on_node},
+          {"threads", threads_.threads},
+          {"cores", threads_.cores},
+          {"tile_rows", tile_rows(A.columns())}}},
+        {"inputs", inputs},
+        {"seed", nullptr},
+        {"summary", summary_json(result)},
+        {"warnings", result.warnings}};
+    directory_.finish(result, A.partition(), arguments_.on("write-fitted"), run, code);
+  }
+
+  std::vector<std::string> written_files() const {
+    std::vector<std::string> files{directory_.file("x.npy")};
+    if (arguments_.on("write-fitted")) files.push_back(directory_.file("f.npy"));
+    for (const std::string_view name : {"run.json", "history.csv", "status.json"}) files.push_back(directory_.file(name));
+    return files;
+  }
+
+  const Communicator& communicator_;
+  const Arguments& arguments_;
+  Verbosity verbosity_;
+  ThreadLayout threads_;
+  RunDirectory directory_;
+  StepLog steps_;
+};
+
+ExitCode solve(const Communicator& communicator, const Arguments& arguments) {
+  check(arguments);
+  return Solve(communicator, arguments).run();
+}
+
+}  // namespace
+
+Command solve_command() { return {kSyntax, solve}; }
+
+}  // namespace attnreg::app

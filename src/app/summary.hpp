@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "attnreg/regression.hpp"
+#include "options.hpp"
+
+namespace attnreg::app {
+
+/// What the summary of a solve is made of.
+struct SolveReport {
+  const Arguments& arguments;
+  const RegressionResult& result;
+  std::int64_t rows, columns;
+  std::string storage;             ///< "float32"
+  int ranks, threads;
+  std::vector<std::string> files;  ///< written; empty without -o
+};
+
+ExitCode exit_code(Termination termination);
+
+/// The page on stdout: why it stopped, as an inequality with its numbers; what was found; what it cost; how well f
+/// reproduces b; what to think of it.
+std::string summary_text(const SolveReport& report);
+
+/// The same for run.json.
+nlohmann::ordered_json summary_json(const RegressionResult& result);
+
+}  // namespace attnreg::app

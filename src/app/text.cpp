@@ -1,0 +1,36 @@
+#include "text.hpp"
+
+#include <array>
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+namespace attnreg::app {
+
+namespace {
+
+std::string formatted(double value, std::chars_format format, int precision) {
+  std::array<char, 400> text{};  // the largest double has 309 digits before the point
+  return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value, format, precision).ptr};
+}
+
+}  // namespace
+
+std::string exact(double value) { return formatted(value, std::chars_format::scientific, 16); }
+std::string scientific(double value, int digits) {
+  return formatted(value, std::chars_format::scientific, digits - 1);
+}
+std::string fixed(double value, int decimals) { return formatted(value, std::chars_format::fixed, decimals); }
+
+std::string utc_time(std::time_t time) {
+  std::tm parts{};
+  gmtime_r(&time, &parts);
+  std::array<char, 32> text{};
+  std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text.data();
+}
+
+std::string json_text(const nlohmann::ordered_json& json) {
+  return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace attnreg::app
