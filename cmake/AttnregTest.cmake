@@ -12,9 +12,10 @@ set(ATTNREG_TEST_ENVIRONMENT
     OMPI_MCA_rmaps_base_oversubscribe=1
     OMPI_MCA_hwloc_base_binding_policy=none
     OMPI_MCA_btl_base_warn_component_unused=0
-    OMPI_MCA_btl_vader_single_copy_mechanism=none)
+    OMPI_MCA_btl_vader_single_copy_mechanism=none
+    OMPI_MCA_mpi_yield_when_idle=1)
 if(ATTNREG_SANITIZE)
-  # Open MPI and its helpers leak on purpose; the frames between them and malloc have no frame pointers.
+  # Open MPI and what it loads leak on purpose; the frames between them and malloc have no frame pointers.
   list(APPEND ATTNREG_TEST_ENVIRONMENT ASAN_OPTIONS=fast_unwind_on_malloc=0 UBSAN_OPTIONS=print_stacktrace=1
        "LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/support/lsan.supp:print_suppressions=0")
 endif()
@@ -58,7 +59,7 @@ function(attnreg_add_ranks name)
     set_tests_properties(
       ${test}
       PROPERTIES ENVIRONMENT
-                 "${ATTNREG_TEST_ENVIRONMENT};OMP_NUM_THREADS=${arg_THREADS};ATTNREG_TEST_WATCHDOG_SECONDS=${watchdog_seconds}"
+                 "${ATTNREG_TEST_ENVIRONMENT};OMP_NUM_THREADS=${arg_THREADS};OMP_WAIT_POLICY=passive;ATTNREG_TEST_WATCHDOG_SECONDS=${watchdog_seconds}"
                  TIMEOUT ${arg_TIMEOUT}
                  PROCESSORS ${processors}
                  LABELS "${arg_LABELS}")

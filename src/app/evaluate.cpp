@@ -64,7 +64,9 @@ ExitCode evaluate(const Communicator& communicator, const Arguments& arguments) 
   if (arguments.has("hessian")) H = objective.hessian().exact;
   communicator.agree([&] {
     if (!communicator.is_root()) return;
-    const auto values = [](const auto& array) { return std::span(array.data(), static_cast<std::size_t>(array.size())); };
+    const auto values = [](const auto& array) {
+      return std::span(array.data(), static_cast<std::size_t>(array.size()));
+    };
     if (arguments.has("gradient")) write_npy(arguments.text("gradient"), values(objective.gradient()), {d});
     if (arguments.has("hessian")) write_npy(arguments.text("hessian"), values(H), {d, d});
   });

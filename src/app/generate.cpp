@@ -67,24 +67,21 @@ void prepare_directory(const std::string& directory, bool force) {
   for (const std::string_view name : {"A.npy", "b.npy", "w.npy", "x_true.npy", "meta.json"}) {
     const std::string path = directory + "/" + std::string(name);
     if (!force && std::filesystem::exists(path))
-      throw OutputError(printable(path) + " exists; choose another directory for -o, or add --force to replace the problem");
+      throw OutputError(printable(path) +
+                        " exists; choose another directory for -o, or add --force to replace the problem");
     OutputFile check(path);
   }
 }
 
 std::string meta_text(const Arguments& arguments, const ProblemFacts& facts) {
-  nlohmann::ordered_json meta{{"preset", arguments.text("PRESET")},
-                              {"n", arguments.integer("rows")},
-                              {"d", arguments.integer("cols")},
-                              {"seed", arguments.integer("seed")},
-                              {"spread", arguments.number("spread")},
-                              {"weight_scale", arguments.number("weight-scale")},
-                              {"decay", arguments.number("decay")},
-                              {"neff", arguments.number("neff")},
-                              {"dtype", arguments.text("dtype")}};
+  nlohmann::ordered_json meta{
+      {"preset", arguments.text("PRESET")},   {"n", arguments.integer("rows")},
+      {"d", arguments.integer("cols")},       {"seed", arguments.integer("seed")},
+      {"spread", arguments.number("spread")}, {"weight_scale", arguments.number("weight-scale")},
+      {"decay", arguments.number("decay")},   {"neff", arguments.number("neff")},
+      {"dtype", arguments.text("dtype")}};
   if (facts.row_norm2_max_over_mean) meta["row_norm2_max_over_mean"] = *facts.row_norm2_max_over_mean;
-  if (facts.row_norm2_top_quarter_d_share)
-    meta["row_norm2_top_quarter_d_share"] = *facts.row_norm2_top_quarter_d_share;
+  if (facts.row_norm2_top_quarter_d_share) meta["row_norm2_top_quarter_d_share"] = *facts.row_norm2_top_quarter_d_share;
   meta.update({{"z_true_std", facts.z_true_std},
                {"z_true_max", facts.z_true_max},
                {"b_max", facts.b_max},

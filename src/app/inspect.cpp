@@ -58,7 +58,8 @@ Scan scan(const Communicator& communicator, const NpyHeader& header) {
   Scan found;
   communicator.agree([&] {
     const std::int64_t end = partition.end(communicator.rank());
-    const std::int64_t block_rows = std::max<std::int64_t>(1, (std::int64_t{1} << 20) / std::max<std::int64_t>(columns, 1));
+    const std::int64_t block_rows =
+        std::max<std::int64_t>(1, (std::int64_t{1} << 20) / std::max<std::int64_t>(columns, 1));
     std::vector<double> block;
     for (std::int64_t row = partition.begin(communicator.rank()); row < end; row += block_rows) {
       const std::int64_t count = std::min(block_rows, end - row);

@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <new>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,7 +27,8 @@ void print_result(const Communicator& communicator, const std::string& text) {
   communicator.agree([&] {
     if (!communicator.is_root()) return;
     const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
-    if (std::fflush(stdout) != 0 || !written) throw OutputError("the result could not be written to the standard output");
+    if (std::fflush(stdout) != 0 || !written)
+      throw OutputError("the result could not be written to the standard output");
   });
 }
 
@@ -68,10 +70,12 @@ const Command& find_command(const std::vector<Command>& all, const std::string& 
   const auto found = std::ranges::find_if(all, [&](const Command& command) { return command.syntax.name == name; });
   if (found != all.end()) return *found;
   std::vector<std::string_view> names;
+  names.reserve(all.size());
   for (const auto& command : all) names.push_back(command.syntax.name);
   const auto near = nearest(name, names);
-  throw UsageError("unknown " + std::string(name.starts_with("-") ? "option" : "command") + " '" + printable(name) + "'" +
-                   (near ? "; did you mean '" + std::string(*near) + "'?" : "") + "; `attnreg --help` lists the commands");
+  throw UsageError("unknown " + std::string(name.starts_with("-") ? "option" : "command") + " '" + printable(name) +
+                   "'" + (near ? "; did you mean '" + std::string(*near) + "'?" : "") +
+                   "; `attnreg --help` lists the commands");
 }
 
 std::string mpi_library() {
@@ -108,6 +112,7 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
 
 /// Ends the job: this rank failed alone, and the others may wait for it for ever.
 [[noreturn]] void abort_job(ExitCode code, const std::string& what) {
+  if (code != ExitCode::memory) code = ExitCode::internal;
   int rank = 0;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   const std::string kind = code == ExitCode::memory ? "" : "internal error, please report it: ";
@@ -118,15 +123,14 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
 }
 
 ExitCode run_and_catch(const std::vector<std::string>& words) {
+  std::optional<Communicator> communicator;  // outlives the handlers: freeing it may wait for the other ranks
   try {
-    const Communicator communicator(MPI_COMM_WORLD);
-    try {
-      return run(communicator, words);
-    } catch (const Error& error) {
-      if (error.scope() != Error::Scope::all_ranks) throw;
-      if (communicator.is_root()) print_line("attnreg: error: " + printable(error.what()));
-      return error.code();
-    }
+    communicator.emplace(MPI_COMM_WORLD);
+    return run(*communicator, words);
+  } catch (const Error& error) {
+    if (error.scope() != Error::Scope::all_ranks) abort_job(error.code(), error.what());
+    if (communicator->is_root()) print_line("attnreg: error: " + printable(error.what()));
+    return error.code();
   } catch (const std::bad_alloc&) {
     abort_job(ExitCode::memory, "out of memory");
   } catch (const std::exception& error) {

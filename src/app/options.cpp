@@ -18,6 +18,8 @@ template <class... Cases>
 struct Overloaded : Cases... {
   using Cases::operator()...;
 };
+template <class... Cases>
+Overloaded(Cases...) -> Overloaded<Cases...>;
 
 template <class T>
 std::optional<T> parse(std::string_view text) {
@@ -39,7 +41,8 @@ std::string joined(const std::vector<std::string_view>& names) {
 }
 
 std::string expectation(const Number& range) {
-  std::string text = std::string("a finite number ") + (range.without_smallest ? "> " : ">= ") + shortest(range.smallest);
+  std::string text =
+      std::string("a finite number ") + (range.without_smallest ? "> " : ">= ") + shortest(range.smallest);
   if (range.largest < std::numeric_limits<double>::max()) text += " and <= " + shortest(range.largest);
   return text;
 }
@@ -57,11 +60,9 @@ bool within(double value, const Number& range) {
 
 void check_value(std::string_view shown, const ValueKind& kind, const std::string& text) {
   const auto require = [&](bool condition, const std::string& expected) {
-    if (!condition)
-      throw UsageError(std::string(shown) + " is '" + printable(text) + "'; expected " + expected);
+    if (!condition) throw UsageError(std::string(shown) + " is '" + printable(text) + "'; expected " + expected);
   };
-  std::visit(Overloaded{[](const Switch&) {},
-                        [&](const Text&) { require(!text.empty(), "a text that is not empty"); },
+  std::visit(Overloaded{[](const Switch&) {}, [&](const Text&) { require(!text.empty(), "a text that is not empty"); },
                         [&](const Number& range) {
                           const auto value = parse<double>(text);
                           require(value && within(*value, range), expectation(range));
@@ -120,7 +121,8 @@ std::vector<po::option> split(const Syntax& syntax, std::span<const std::string>
     const std::string name = error.get_option_name();
     const auto near = name.starts_with("--") ? nearest(std::string_view(name).substr(2), names) : std::nullopt;
     throw UsageError("unknown option '" + printable(name) + "'" +
-                     (near ? "; did you mean '--" + std::string(*near) + "'? Options are not abbreviated" : "") + see_help);
+                     (near ? "; did you mean '--" + std::string(*near) + "'? Options are not abbreviated" : "") +
+                     see_help);
   } catch (const po::error& error) {
     throw UsageError(printable(error.what()) + see_help);
   }
@@ -169,7 +171,8 @@ void Arguments::set_positionals(std::span<const std::string> words) {
   const auto& wanted = syntax_.positionals;
   const std::string command = "attnreg " + std::string(syntax_.name);
   if (words.size() > wanted.size())
-    throw UsageError("surplus argument '" + printable(words[wanted.size()]) + "'; `" + command + " --help` shows the usage");
+    throw UsageError("surplus argument '" + printable(words[wanted.size()]) + "'; `" + command +
+                     " --help` shows the usage");
   if (words.size() < wanted.size()) {
     const auto& missing = wanted[words.size()];
     throw UsageError("missing argument " + std::string(missing.name) + " (" + std::string(missing.help) + "); `" +
@@ -203,7 +206,8 @@ void Arguments::require(std::string_view name) const {
 
 void Arguments::exclude(std::string_view one, std::string_view other) const {
   if (given(one) && given(other))
-    throw UsageError("--" + std::string(one) + " and --" + std::string(other) + " exclude each other; give one of them");
+    throw UsageError("--" + std::string(one) + " and --" + std::string(other) +
+                     " exclude each other; give one of them");
 }
 
 nlohmann::ordered_json Arguments::configuration() const {

@@ -43,7 +43,7 @@ struct Option {
   char letter = 0;              ///< 0: no short form
   std::string_view value_name;  ///< in the help; empty for a switch
   ValueKind kind;
-  std::string_view fallback;    ///< default, as it would be typed; empty: none
+  std::string_view fallback;  ///< default, as it would be typed; empty: none
   std::string_view help;
 };
 
@@ -74,8 +74,8 @@ class Arguments {
   /// value that is not a number, not finite or out of range.
   Arguments(const Syntax& syntax, std::span<const std::string> words);
 
-  bool has(std::string_view name) const;    ///< given or with a default
-  bool given(std::string_view name) const;  ///< on the command line
+  bool has(std::string_view name) const;                        ///< given or with a default
+  bool given(std::string_view name) const;                      ///< on the command line
   bool on(std::string_view name) const { return given(name); }  ///< of a switch
   std::string text(std::string_view name) const;                ///< empty if it has no value
   double number(std::string_view name) const;

@@ -15,13 +15,13 @@ constexpr std::string_view kEpilogue = R"(Example:
   mpirun -n 4 attnreg predict A.npy run/x.npy -o f.npy
 )";
 
-const Syntax kSyntax{"predict",
-                     "Write f = softmax(A x), one value per row of A.",
-                     {{"A", "n x d matrix, .npy"}, {"x", "d values, .npy"}},
-                     {computing_options(),
-                      {"Output",
-                       {{"output", 'o', "FILE", Text{}, "", "where f goes, n values, .npy; needed"}, help_option()}}},
-                     kEpilogue};
+const Syntax kSyntax{
+    "predict",
+    "Write f = softmax(A x), one value per row of A.",
+    {{"A", "n x d matrix, .npy"}, {"x", "d values, .npy"}},
+    {computing_options(),
+     {"Output", {{"output", 'o', "FILE", Text{}, "", "where f goes, n values, .npy; needed"}, help_option()}}},
+    kEpilogue};
 
 ExitCode predict_rows(const Communicator& communicator, const Arguments& arguments) {
   arguments.require("output");
@@ -43,7 +43,8 @@ ExitCode predict_rows(const Communicator& communicator, const Arguments& argumen
   const double largest = communicator.max(f.size() > 0 ? f.maxCoeff() : 0.0);
   const double squares = communicator.sum(f.squaredNorm());
   print_result(communicator, printable(path) + ": " + std::to_string(A.rows_global()) + " values, largest " +
-                                 scientific(largest, 6) + ", effective support " + scientific(1 / squares, 6) + " rows\n");
+                                 scientific(largest, 6) + ", effective support " + scientific(1 / squares, 6) +
+                                 " rows\n");
   return ExitCode::converged;
 }
 

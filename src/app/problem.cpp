@@ -17,9 +17,10 @@ void check_one_value_per_row(const InputFile& vector, const InputFile& matrix) {
   if (shape.empty() || matrix.header.shape.empty()) return;  // refused when loaded
   const std::int64_t rows = matrix.header.shape[0];
   if (shape[0] == rows && (shape.size() == 1 || shape[1] == 1)) return;
-  throw InvalidArgument(printable(vector.header.path) + ": " + vector.role + " has shape " + vector.header.shape_text() +
-                        ", expected (" + std::to_string(rows) + ",): one value per row of " +
-                        printable(matrix.header.path) + ", which has shape " + matrix.header.shape_text());
+  throw InvalidArgument(printable(vector.header.path) + ": " + vector.role + " has shape " +
+                        vector.header.shape_text() + ", expected (" + std::to_string(rows) +
+                        ",): one value per row of " + printable(matrix.header.path) + ", which has shape " +
+                        matrix.header.shape_text());
 }
 
 }  // namespace
@@ -44,12 +45,13 @@ nlohmann::ordered_json to_json(const InputFile& file) {
 }
 
 OptionGroup model_options() {
-  return {"Model, L(x) = phi(A x) + 1/2 |diag(w) A x|^2",
-          {{"loss", 0, "NAME", Choice{loss_names()}, "softmax", "phi"},
-           {"weight", 0, "W", Number{0}, "1e-4",
-            "w, the same for all rows (not its square). The larger, the smaller is A x: with w times the number of rows "
-            "far above 10 nothing is fitted"},
-           {"weights", 0, "FILE", Text{}, "", "w, one value per row of A, in place of --weight"}}};
+  return {
+      "Model, L(x) = phi(A x) + 1/2 |diag(w) A x|^2",
+      {{"loss", 0, "NAME", Choice{loss_names()}, "softmax", "phi"},
+       {"weight", 0, "W", Number{0}, "1e-4",
+        "w, the same for all rows (not its square). The larger, the smaller is A x: with w times the number of rows "
+        "far above 10 nothing is fitted"},
+       {"weights", 0, "FILE", Text{}, "", "w, one value per row of A, in place of --weight"}}};
 }
 
 std::vector<InputFile> examine_problem(const Arguments& arguments) {

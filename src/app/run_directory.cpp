@@ -49,7 +49,8 @@ FileDescriptor open_lines(const std::string& path) {
   struct stat facts {};
   if (!file.is_open() || ::fstat(file.get(), &facts) != 0)
     throw OutputError("cannot write " + printable(path) + ": " + std::strerror(errno) + "; remove it");
-  if (!S_ISREG(facts.st_mode)) throw OutputError("cannot write " + printable(path) + ": it is not a regular file; remove it");
+  if (!S_ISREG(facts.st_mode))
+    throw OutputError("cannot write " + printable(path) + ": it is not a regular file; remove it");
   return file;
 }
 
@@ -110,6 +111,8 @@ void RunDirectory::refresh_status(const IterationRecord& record) noexcept {
 void RunDirectory::finish(const RegressionResult& result, const RowPartition& partition, bool with_fitted,
                           const nlohmann::ordered_json& run, ExitCode code) {
   if (!is_used()) return;
+  last_.iteration = result.summary.iterations;
+  last_.relative_gradient = result.summary.relative_gradient;
   communicator_.agree([&] {
     if (!communicator_.is_root()) return;
     write_npy(file("x.npy"), {result.x.data(), static_cast<std::size_t>(result.x.size())}, {result.x.size()});
@@ -125,7 +128,8 @@ void RunDirectory::finish(const RegressionResult& result, const RowPartition& pa
     std::error_code ignored;
     if (!with_fitted) std::filesystem::remove(file("f.npy"), ignored);  // of an earlier run: it does not belong to x
     write_file(file("run.json"), json_text(run));
-    if (history_.is_open() && !history_.close() && error_.empty()) error_ = "cannot write " + printable(file("history.csv"));
+    if (history_.is_open() && !history_.close() && error_.empty())
+      error_ = "cannot write " + printable(file("history.csv"));
     if (!error_.empty()) throw OutputError(error_);
     write_status("done", &code);
   });
@@ -141,12 +145,9 @@ void RunDirectory::fail(ExitCode code) const noexcept {
 }
 
 void RunDirectory::write_status(std::string_view state, const ExitCode* code) const {
-  nlohmann::ordered_json status{{"schema", "attnreg-status-1"},
-                                {"state", state},
-                                {"iteration", last_.iteration},
-                                {"relative_gradient", last_.relative_gradient},
-                                {"exit_code", nullptr},
-                                {"updated", utc_time(std::time(nullptr))}};
+  nlohmann::ordered_json status{{"schema", "attnreg-status-1"}, {"state", state},
+                                {"iteration", last_.iteration}, {"relative_gradient", last_.relative_gradient},
+                                {"exit_code", nullptr},         {"updated", utc_time(std::time(nullptr))}};
   if (code != nullptr) status["exit_code"] = static_cast<int>(*code);
   write_file(file("status.json"), json_text(status));
 }

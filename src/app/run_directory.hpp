@@ -12,7 +12,7 @@
 
 namespace attnreg::app {
 
-/// The files of one solve (docs/formats.md): x.npy, f.npy, run.json, history.csv and status.json in one directory.
+/// The files of one solve: x.npy, f.npy, run.json, history.csv and status.json in one directory.
 /// Rank 0 writes, but for f.npy. A file of an earlier run is replaced whole, when the new one is complete.
 class RunDirectory {
  public:

@@ -34,7 +34,8 @@ const Syntax kSyntax{
     {{"A", "n x d matrix, .npy"}, {"b", "n target values, .npy"}},
     {model_options(),
      {"Iteration",
-      {{"start", 0, "START", Text{}, "zero", "zero, cross-entropy (a rough minimiser of that loss) or a file with x, .npy"},
+      {{"start", 0, "START", Text{}, "zero",
+        "zero, cross-entropy (a rough minimiser of that loss) or a file with x, .npy"},
        {"rtol", 0, "R", Number{0, true, 1}, "1e-10", "stop when |g| <= R times the reference gradient"},
        {"rtol-of", 0, "REFERENCE", Choice{{"zero", "max"}}, "zero", "the reference: |g(0)| or the largest |g| met"},
        {"max-iterations", 0, "N", Integer{0, 1000000000}, "200", "stop after N iterations"},
@@ -75,18 +76,6 @@ Verbosity verbosity(const Arguments& arguments) {
   return arguments.on("verbose") ? Verbosity::verbose : Verbosity::normal;
 }
 
-/// Bytes that a rank takes at least: its rows of A, the vectors over rows, the d x d sums of each thread.
-double bytes_needed(const InputFile& A, const Communicator& communicator, StorageChoice storage, int threads) {
-  const auto& shape = A.header.shape;
-  if (shape.empty() || shape[0] < 1) return 0;
-  const double columns = shape.size() > 1 ? static_cast<double>(shape[1]) : 1;
-  const double rows = static_cast<double>(shape[0] / communicator.size() + 1);
-  const bool single = storage == StorageChoice::float32 ||
-                      (storage == StorageChoice::as_file && A.header.type == Storage::float32);
-  constexpr double row_vectors = 8;
-  return rows * (columns * (single ? 4 : 8) + row_vectors * 8) + 8 * columns * columns * (2 * threads + 4);
-}
-
 /// One solve: what is shared by its steps.
 class Solve {
  public:
@@ -119,8 +108,9 @@ class Solve {
     const RegressionResult result = solve_regression(problem.A, problem.b, problem.w, options(problem.A));
     inject_fault(communicator_.rank(), "before-write");
     const ExitCode code = exit_code(result.summary.termination);
-    SolveReport report{arguments_, result, problem.A.rows_global(), problem.A.columns(), "float64",
-                       communicator_.size(), threads_.threads, {}};
+    SolveReport report{arguments_,          result,    problem.A.rows_global(),
+                       problem.A.columns(), "float64", communicator_.size(),
+                       threads_.threads,    {}};
     if (problem.A.storage() == Storage::float32) report.storage = "float32";
     try {
       write(result, problem.A, files, code);
@@ -146,19 +136,35 @@ class Solve {
   void describe(const std::vector<InputFile>& files) const {
     if (verbosity_ == Verbosity::quiet) return;
     if (threads_.crowded())
-      print_line("attnreg: note: " + std::to_string(threads_.ranks_on_cores) + " ranks x " +
-                 std::to_string(threads_.threads) + " threads share " + std::to_string(threads_.cores) + " cores");
+      print_line("attnreg: note: " + counted(threads_.ranks_on_cores, "rank") + " with " +
+                 counted(threads_.threads, "thread") + " each share " + counted(threads_.cores, "core"));
     if (verbosity_ != Verbosity::verbose) return;
     for (const auto& file : files)
       print_line("attnreg: " + file.role + ": " + printable(file.header.path) + ", " + file.header.shape_text() + " " +
                  file.header.dtype_text() + ", " + std::to_string(file.bytes) + " bytes");
-    print_line("attnreg: " + std::to_string(communicator_.size()) + " ranks, " +
-               std::to_string(communicator_.ranks_on_node()) + " on this node, " + std::to_string(threads_.threads) +
-               " threads each");
+    print_line("attnreg: " + counted(communicator_.size(), "rank") + ", " +
+               std::to_string(communicator_.ranks_on_node()) + " on this node, " + counted(threads_.threads, "thread") +
+               " each");
+    print_line("attnreg: memory: at least " + plain(bytes_needed(files[0]) / 1e6, 4) + " MB per rank, " +
+               plain(available_node_memory() / 1e6, 4) + " MB available on this node");
+  }
+
+  /// Bytes that a rank takes at least: its rows of A, the vectors over rows, the d x d sums of each thread.
+  double bytes_needed(const InputFile& A) const {
+    const auto& shape = A.header.shape;
+    if (shape.empty() || shape[0] < 1) return 0;
+    const double columns = shape.size() > 1 ? static_cast<double>(shape[1]) : 1;
+    const std::int64_t rows_local = shape[0] / communicator_.size() + 1;
+    const StorageChoice storage = storage_choice(arguments_);
+    const bool single =
+        storage == StorageChoice::float32 || (storage == StorageChoice::as_file && A.header.type == Storage::float32);
+    constexpr double row_vectors = 8;
+    return static_cast<double>(rows_local) * (columns * (single ? 4 : 8) + row_vectors * 8) +
+           8 * columns * columns * (2 * threads_.threads + 4);
   }
 
   Problem load(const InputFile& A) const {
-    require_memory(communicator_, bytes_needed(A, communicator_, storage_choice(arguments_), threads_.threads),
+    require_memory(communicator_, bytes_needed(A),
                    printable(A.header.path) + ": a solve with shape " + A.header.shape_text());
     return load_problem(communicator_, arguments_);
   }
@@ -166,6 +172,7 @@ class Solve {
   RegressionOptions options(const RowMatrix& A) {
     RegressionOptions options;
     options.loss = arguments_.text("loss");
+    options.start = Start::zero;
     if (const auto file = start_file(arguments_)) {
       options.start = Start::given;
       options.x0 = load_vector(communicator_, *file, "start", A.columns());
@@ -192,28 +199,28 @@ class Solve {
     const auto ranks_on_node = communicator_.all_gather(std::int64_t{communicator_.ranks_on_node()});
     nlohmann::ordered_json inputs;
     for (const auto& file : files) inputs[file.role] = to_json(file);
-    const nlohmann::ordered_json run{
-        {"schema", "attnreg-run-1"},
-        {"command", "solve"},
-        {"configuration", arguments_.configuration()},
-        {"build", build_facts()},
-        {"layout",
-         {{"ranks", communicator_.size()},
-          {"ranks_per_node", ranks_on_node},
-          {"threads", threads_.threads},
-          {"cores", threads_.cores},
-          {"tile_rows", tile_rows(A.columns())}}},
-        {"inputs", inputs},
-        {"seed", nullptr},
-        {"summary", summary_json(result)},
-        {"warnings", result.warnings}};
+    const nlohmann::ordered_json run{{"schema", "attnreg-run-1"},
+                                     {"command", "solve"},
+                                     {"configuration", arguments_.configuration()},
+                                     {"build", build_facts()},
+                                     {"layout",
+                                      {{"ranks", communicator_.size()},
+                                       {"ranks_per_node", ranks_on_node},
+                                       {"threads", threads_.threads},
+                                       {"cores", threads_.cores},
+                                       {"tile_rows", tile_rows(A.columns())}}},
+                                     {"inputs", inputs},
+                                     {"seed", nullptr},
+                                     {"summary", summary_json(result)},
+                                     {"warnings", result.warnings}};
     directory_.finish(result, A.partition(), arguments_.on("write-fitted"), run, code);
   }
 
   std::vector<std::string> written_files() const {
     std::vector<std::string> files{directory_.file("x.npy")};
     if (arguments_.on("write-fitted")) files.push_back(directory_.file("f.npy"));
-    for (const std::string_view name : {"run.json", "history.csv", "status.json"}) files.push_back(directory_.file(name));
+    for (const std::string_view name : {"run.json", "history.csv", "status.json"})
+      files.push_back(directory_.file(name));
     return files;
   }
 

@@ -9,7 +9,7 @@ namespace attnreg::app {
 
 namespace {
 
-std::string right(std::string text, std::size_t width) {
+std::string right(const std::string& text, std::size_t width) {
   return text.size() < width ? std::string(width - text.size(), ' ') + text : " " + text;
 }
 
@@ -26,7 +26,8 @@ void StepLog::print(const std::string& phase, const IterationRecord& record) {
   }
   const bool stepped = record.iteration > 0;
   print_line(right(phase + std::to_string(record.iteration), 9) + right(scientific(record.value, 9), 17) +
-             right(scientific(record.relative_gradient, 3), 13) + right(stepped ? scientific(record.step, 3) : "-", 11) +
+             right(scientific(record.relative_gradient, 3), 13) +
+             right(stepped ? scientific(record.step, 3) : "-", 11) +
              right(stepped ? scientific(record.radius, 3) : "-", 11) + right(fixed(record.reads_of_a, 1), 12) +
              (verbose ? right(std::to_string(record.collectives), 13) : "") + right(fixed(record.seconds, 3), 11));
 }

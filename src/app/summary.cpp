@@ -25,7 +25,8 @@ std::string reason(const SolveReport& report) {
   const NewtonSummary& summary = report.result.summary;
   const double tolerance = report.arguments.number("rtol") * summary.gradient_reference;
   const std::string g = "|g| = " + scientific(summary.gradient_norm, 3);
-  const std::string bound = report.arguments.text("rtol") + " " + reference_name(report.arguments) + " = " + scientific(tolerance, 3);
+  const std::string bound =
+      report.arguments.text("rtol") + " " + reference_name(report.arguments) + " = " + scientific(tolerance, 3);
   const std::string missed = g + " > " + bound;
   const std::string floor = scientific(summary.gradient_floor, 3);
   switch (summary.termination) {
@@ -37,14 +38,14 @@ std::string reason(const SolveReport& report) {
       return "NOT converged, stagnated: no step lowers L any more, but " + missed + " and > " + floor +
              ", the rounding error of g";
     case Termination::iteration_limit:
-      return "NOT converged, iteration limit: " + std::to_string(summary.iterations) + " iterations, " + missed;
+      return "NOT converged, iteration limit: " + counted(summary.iterations, "iteration") + ", " + missed;
     case Termination::time_limit:
-      return "NOT converged, time limit: " + fixed(summary.seconds, 1) + " s >= " + report.arguments.text("time-limit") +
-             " s, " + missed;
+      return "NOT converged, time limit: " + fixed(summary.seconds, 1) +
+             " s >= " + report.arguments.text("time-limit") + " s, " + missed;
     case Termination::breakdown:
       return "NOT converged, breakdown: a value, gradient or Hessian is not finite; x is the last good iterate";
+    default: return "NOT converged, " + std::string(termination_name(summary.termination)) + ": " + missed;
   }
-  return "";
 }
 
 /// What it means for the user, in one sentence.
@@ -52,12 +53,13 @@ std::string verdict(const SolveReport& report) {
   switch (report.result.summary.termination) {
     case Termination::converged:
     case Termination::converged_rounding:
-      if (report.arguments.text("loss") == "cross-entropy") return "x is the minimiser: this loss is convex";
+      if (report.arguments.text("loss") == "cross-entropy") return "x is a minimiser: this loss is convex";
       return report.arguments.text("start") == "cross-entropy"
                  ? "x is a stationary point of L; there may be others, with a lower L"
                  : "x is a stationary point of L; there may be others: compare L with that of --start cross-entropy";
     case Termination::breakdown: return "do not use x; look for huge values in A and w, or raise --weight";
-    case Termination::stagnated: return "x may serve for a looser --rtol; try --start cross-entropy or --storage double";
+    case Termination::stagnated:
+      return "x may serve for a looser --rtol; try --start cross-entropy or --storage double";
     default: return "x is not a solution yet; raise the limit, or go on from it with --start DIR/x.npy";
   }
 }
@@ -69,22 +71,25 @@ std::string fit_reading(const SolveReport& report) {
   const std::string share = fixed(100 * mismatch, mismatch < 0.1 ? 2 : 0) + " % of the mass of f is not where b has it";
   if (mismatch <= 0.01) return "f reproduces b almost exactly: " + share;
   if (mismatch <= 0.1) return "f reproduces b well: " + share;
-  const bool flat = fit.support_fitted > 0.9 * static_cast<double>(report.rows) && fit.support_target < 0.7 * fit.support_fitted;
-  if (flat) return "f is nearly uniform and hardly follows b: the weight w is too large for these data; try a smaller one";
-  if (mismatch <= 0.35) return "f reproduces b roughly: " + share;
+  const bool flat =
+      fit.support_fitted > 0.9 * static_cast<double>(report.rows) && fit.support_target < 0.7 * fit.support_fitted;
+  if (flat)
+    return "f is nearly uniform and hardly follows b: the weight w is too large for these data; try a smaller one";
+  if (mismatch <= 0.5) return "f reproduces b roughly: " + share;
   return "f reproduces little of b: " + share +
-         (fit.r_squared > 0.9 ? "; the largest values are right (R^2), the many small ones are not" : "; try a smaller weight");
+         (fit.r_squared > 0.9 ? "; the largest values are right (R^2), the many small ones are not"
+                              : "; try a smaller weight");
 }
 
 std::string fit_text(const SolveReport& report) {
   const FitQuality& fit = report.result.fit;
-  const auto number = [](double value) { return std::isnan(value) ? std::string("undefined") : scientific(value, 4); };
+  const auto number = [](double value) { return std::isnan(value) ? std::string("undefined") : plain(value, 4); };
   return "\nFit of f = softmax(A x) to b\n" +
-         line("total variation", number(fit.total_variation) + "   1/2 sum |f - b|; 0: equal, 1: disjoint") +
-         line("KL(b | f)", number(fit.kullback_leibler) + "   nats; 0: equal") +
-         line("R^2", number(fit.r_squared) + "   1: equal, 0: no better than the mean of b") +
-         line("effective support", "f " + number(fit.support_fitted) + ", b " + number(fit.support_target) + " of " +
-                                       std::to_string(report.rows) + " rows   1 / sum of squares") +
+         line("total variation", number(fit.total_variation) + "  (1/2 sum |f - b|; 0: equal, 1: disjoint)") +
+         line("KL(b | f)", number(fit.kullback_leibler) + " nats  (0: equal)") +
+         line("R^2", number(fit.r_squared) + "  (1: equal, 0: no better than the mean of b)") +
+         line("effective support", "f " + plain(fit.support_fitted, 6) + ", b " + plain(fit.support_target, 6) +
+                                       " of " + std::to_string(report.rows) + " rows  (1 / sum of squares)") +
          line("reading", fit_reading(report));
 }
 
@@ -102,19 +107,21 @@ ExitCode exit_code(Termination termination) {
 std::string summary_text(const SolveReport& report) {
   const NewtonSummary& summary = report.result.summary;
   const Arguments& arguments = report.arguments;
-  const std::string start_iterations =
-      report.result.start_iterations > 0 ? " + " + std::to_string(report.result.start_iterations) + " for the start" : "";
-  std::string text = reason(report) + "\n" + line("verdict", verdict(report)) +
-                     line("problem", std::to_string(report.rows) + " x " + std::to_string(report.columns) + " as " +
-                                         report.storage + ", " + arguments.text("loss") + " loss, w = " + weight_text(arguments) +
-                                         ", start " + printable(arguments.text("start"))) +
-                     line("L", scientific(summary.value, 9)) + line("|g|", scientific(summary.gradient_norm, 4)) +
-                     line("|g| / " + reference_name(arguments), scientific(summary.relative_gradient, 4));
+  const std::string start_iterations = report.result.start_iterations > 0
+                                           ? " + " + std::to_string(report.result.start_iterations) + " for the start"
+                                           : "";
+  std::string text =
+      reason(report) + "\n" + line("verdict", verdict(report)) +
+      line("problem", std::to_string(report.rows) + " x " + std::to_string(report.columns) + " as " + report.storage +
+                          ", " + arguments.text("loss") + " loss, w = " + weight_text(arguments) + ", start " +
+                          printable(arguments.text("start"))) +
+      line("L", scientific(summary.value, 9)) + line("|g|", scientific(summary.gradient_norm, 4)) +
+      line("|g| / " + reference_name(arguments), scientific(summary.relative_gradient, 4));
   if (summary.gradient_floor > 0) text += line("rounding floor", scientific(summary.gradient_floor, 4));
   text += line("iterations", std::to_string(summary.iterations) + start_iterations) +
           line("reads of A", fixed(summary.reads_of_a, 1)) + line("collectives", std::to_string(summary.collectives)) +
-          line("seconds", fixed(summary.seconds, 3) + " on " + std::to_string(report.ranks) + " ranks x " +
-                              std::to_string(report.threads) + " threads") +
+          line("seconds", fixed(summary.seconds, 3) + " on " + counted(report.ranks, "rank") + " with " +
+                              counted(report.threads, "thread") + " each") +
           fit_text(report);
   if (!report.result.warnings.empty()) text += "\nWarnings\n";
   for (const auto& warning : report.result.warnings) text += "  " + printable(warning) + "\n";

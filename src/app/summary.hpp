@@ -15,7 +15,7 @@ struct SolveReport {
   const Arguments& arguments;
   const RegressionResult& result;
   std::int64_t rows, columns;
-  std::string storage;             ///< "float32"
+  std::string storage;  ///< "float32"
   int ranks, threads;
   std::vector<std::string> files;  ///< written; empty without -o
 };

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <ctime>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -12,6 +13,11 @@ std::string exact(double value);
 std::string scientific(double value, int digits);
 /// `decimals` digits behind the point, for people.
 std::string fixed(double value, int decimals);
+
+/// `digits` significant digits, with an exponent only where that is shorter, for people.
+std::string plain(double value, int digits);
+/// "1 rank", "2 ranks".
+std::string counted(std::int64_t count, const std::string& noun);
 
 /// "2024-06-07T12:00:00Z".
 std::string utc_time(std::time_t time);

@@ -26,7 +26,8 @@ std::string version_text(const std::string& mpi_library) {
   };
   return "attnreg " + string(build_info::version) + "\n" + line("git", build_info::git_revision) +
          line("compiler", build_info::compiler) +
-         line("build", string(build_info::build_type) + (build_info::native ? ", for the CPU of the build machine" : "")) +
+         line("build",
+              string(build_info::build_type) + (build_info::native ? ", for the CPU of the build machine" : "")) +
          line("flags", build_info::flags) + line("MPI", build_info::mpi_version) +
          line("MPI, running", mpi_library.substr(0, mpi_library.find_first_of(",\n"))) +
          line("Eigen", build_info::eigen_version) + line("OpenBLAS", build_info::openblas_version);

@@ -1,0 +1,116 @@
+"""Runs the program, with and without mpirun, for the tests of the command line.
+
+The environment names the program (ATTNREG_PROGRAM), mpirun (ATTNREG_MPIRUN) and the sources (ATTNREG_SOURCE_DIR).
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import tempfile
+import unittest
+
+import numpy as np
+
+PROGRAM = os.environ["ATTNREG_PROGRAM"]
+MPIRUN = os.environ.get("ATTNREG_MPIRUN", "mpirun")
+SOURCE_DIR = pathlib.Path(os.environ.get("ATTNREG_SOURCE_DIR", pathlib.Path(__file__).parents[2]))
+WORDS = SOURCE_DIR / "examples" / "data" / "words-4096"
+
+# A hang must end the test, not the patience of the user; runs take a second or two where the machine is idle.
+TIMEOUT_SECONDS = float(os.environ.get("ATTNREG_TEST_TIMEOUT", "30"))
+
+
+class Result:
+    def __init__(self, code, stdout, stderr):
+        self.code, self.stdout, self.stderr = code, stdout, stderr
+
+    def messages(self):
+        """The lines that the program itself wrote as errors."""
+        return [line for line in self.stderr.splitlines() if line.startswith("attnreg: error")]
+
+    def __repr__(self):
+        return f"code {self.code}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
+
+
+def run(*arguments, ranks=0, environment=None, preexec=None):
+    """Runs attnreg on `ranks` ranks; 0: without mpirun. Kills it, and all it started, when the time is over."""
+    # Open MPI waits for 2 s with a job that failed, between its signals, unless it is told not to.
+    command = [MPIRUN, "--mca", "odls_base_sigkill_timeout", "0", "-n", str(ranks)] if ranks else []
+    command += [PROGRAM, *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                               env={**os.environ, **(environment or {})}, start_new_session=True, preexec_fn=preexec)
+    try:
+        stdout, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise AssertionError(f"no end after {TIMEOUT_SECONDS} s: {' '.join(command)}") from None
+    return Result(process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+
+def softmax(z):
+    e = np.exp(z - z.max())
+    return e / e.sum()
+
+
+def read_json(path):
+    def refuse(constant):
+        raise ValueError(f"{constant} is not JSON")
+
+    return json.loads(pathlib.Path(path).read_text(), parse_constant=refuse)
+
+
+def read_status(directory):
+    """The state and the exit code in status.json."""
+    status = read_json(pathlib.Path(directory) / "status.json")
+    return status["state"], status["exit_code"]
+
+
+def read_history(path):
+    return np.genfromtxt(path, delimiter=",", names=True, ndmin=1)
+
+
+class CommandLineTest(unittest.TestCase):
+    """A directory of its own for every test, and a small problem to put into it."""
+
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory(prefix="attnreg-test-")
+        self.addCleanup(directory.cleanup)
+        self.directory = pathlib.Path(directory.name)
+
+    def write_problem(self, rows=57, columns=3, seed=1):
+        """A.npy, b.npy and x.npy; returns the arrays."""
+        generator = np.random.default_rng(seed)
+        A = generator.standard_normal((rows, columns))
+        b = softmax(A @ generator.standard_normal(columns))
+        x = 0.3 * generator.standard_normal(columns)
+        for name, array in (("A", A), ("b", b), ("x", x)):
+            np.save(self.directory / f"{name}.npy", array)
+        return A, b, x
+
+    def assert_code(self, code, result):
+        self.assertEqual(code, result.code, repr(result))
+
+    def assert_error(self, result, code, *texts):
+        """The code, one message that contains all texts, and no result."""
+        self.assert_code(code, result)
+        self.assertEqual(1, len(result.messages()), repr(result))
+        for text in texts:
+            self.assertIn(text, result.messages()[0])
+        self.assertEqual("", result.stdout)
+
+
+class ErrorTest(CommandLineTest):
+    """A small problem, and commands that must fail alike on one rank and on three."""
+
+    def setUp(self):
+        super().setUp()
+        self.array, self.target, _ = self.write_problem()
+        self.A, self.b, self.out = (self.directory / name for name in ("A.npy", "b.npy", "run"))
+
+    def fails(self, code, *texts, arguments, **options):
+        for ranks in (1, 3):
+            with self.subTest(arguments=[str(argument) for argument in arguments], ranks=ranks):
+                self.assert_error(run(*arguments, ranks=ranks, **options), code, *texts)

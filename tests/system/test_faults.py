@@ -1,0 +1,81 @@
+"""Output that cannot be written, and bugs on one rank: an end, soon, with the right code and one message."""
+
+import os
+import resource
+import time
+import unittest
+
+import numpy as np
+
+from command_line import ErrorTest, read_status, run
+
+
+class OutputTest(ErrorTest):
+    def test_below_a_regular_file(self):
+        for path in (self.A, self.A / "run", self.A / "deeper" / "run"):
+            self.fails(6, "A.npy", arguments=("solve", self.A, self.b, "-o", path))
+
+    def test_found_out_before_the_data_are_read(self):
+        self.fails(6, arguments=("solve", self.directory / "absent.npy", self.b, "-o", self.A / "run"))
+
+    def test_history_is_not_a_file(self):
+        self.out.mkdir()
+        os.mkfifo(self.out / "history.csv")
+        for ranks in (1, 3):
+            result = run("solve", self.A, self.b, "-o", self.out, "--force", ranks=ranks)
+            self.assert_code(6, result)
+            self.assertIn("history.csv", result.messages()[0])
+            self.assertTrue(result.stdout.startswith("converged"))  # the result is said, and x.npy is there
+            self.assertEqual((3,), np.load(self.out / "x.npy").shape)
+            self.assertEqual(("failed", 6), read_status(self.out))
+
+    def test_file_size_limit(self):
+        rows, limit = 2_000_000, 12_000_000  # f.npy has 16 MB; MPI itself needs files of a few MB
+        np.save(self.A, np.linspace(0, 1, rows, dtype="<f4"))
+        np.save(self.b, np.full(rows, 1 / rows, dtype="<f4"))
+        result = run("solve", self.A, self.b, "-o", self.out, "--write-fitted", "--max-iterations", "1",
+                     preexec=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        self.assert_code(6, result)
+        self.assertEqual(1, len(result.messages()), repr(result))
+        self.assertIn("f.npy", result.messages()[0])
+        self.assertIn("Fit of f", result.stdout)
+        self.assertEqual({"x.npy", "history.csv", "status.json"}, set(os.listdir(self.out)))
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "needs /dev/full")
+    def test_full_standard_output(self):
+        def redirect():
+            os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+        self.assert_error(run("inspect", self.A, preexec=redirect), 6, "standard output")
+
+
+class FaultTest(ErrorTest):
+    """A bug on one rank ends the whole job, soon, and says which rank."""
+
+    def ends_soon(self, ranks, rank, site):
+        with self.subTest(ranks=ranks, rank=rank, site=site):
+            before = time.monotonic()
+            result = run("solve", self.A, self.b, ranks=ranks, environment={"ATTNREG_FAULT": f"{rank}:{site}:throw"})
+            self.assert_error(result, 9, f"rank {rank}:", site)
+            self.assertLess(time.monotonic() - before, 10)
+
+    def test_each_site(self):
+        for site in ("start", "after-load", "in-iteration", "before-write"):
+            self.ends_soon(2, 1, site)
+
+    def test_each_rank(self):
+        for rank in range(3):
+            self.ends_soon(3, rank, "in-iteration")
+
+    def test_status_says_failed(self):
+        result = run("solve", self.A, self.b, "-o", self.out, ranks=3,
+                     environment={"ATTNREG_FAULT": "1:after-load:throw"})
+        self.assert_code(9, result)
+        self.assertEqual(("failed", 9), read_status(self.out))
+
+    def test_malformed_hook(self):
+        self.fails(2, "ATTNREG_FAULT", arguments=("--help",), environment={"ATTNREG_FAULT": "1:nowhere:throw"})
+
+
+if __name__ == "__main__":
+    unittest.main()
