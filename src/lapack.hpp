@@ -15,9 +15,4 @@ void dgeqp3_(const int* m, const int* n, double* a, const int* lda, int* pivots,
              const int* work_size, int* info);
 void dtpqrt_(const int* m, const int* n, const int* l, const int* block, double* a, const int* lda, double* b,
              const int* ldb, double* t, const int* ldt, double* work, int* info);
-void dtrsm_(const char* side, const char* uplo, const char* trans, const char* diag, const int* m, const int* n,
-            const double* alpha, const double* a, const int* lda, double* b, const int* ldb);
-void dgemm_(const char* transa, const char* transb, const int* m, const int* n, const int* k, const double* alpha,
-            const double* a, const int* lda, const double* b, const int* ldb, const double* beta, double* c,
-            const int* ldc);
 }

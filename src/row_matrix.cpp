@@ -10,15 +10,16 @@
 #include <vector>
 
 #include "lapack.hpp"
+#include "packed_columns.hpp"
 #include "row_kernels.hpp"
 
 namespace attnreg {
 
 namespace {
 
-/// d x d lower triangles summed per thread; dsyrk adds packed rows to them.
+/// d x d lower triangles summed per thread.
 struct GramParts {
-  Eigen::MatrixXd positive, negative;
+  RowMajorMatrix positive, negative;
 
   GramParts& operator+=(const GramParts& other) {
     positive += other.positive;
@@ -27,12 +28,20 @@ struct GramParts {
   }
 };
 
-/// C += P P^T in the lower triangle, P: d x k, column-major (k scaled rows of A).
-void add_outer_products(const double* P, Index d, Index k, Eigen::MatrixXd& C) {
-  if (k == 0) return;
-  const int order = static_cast<int>(d), columns = static_cast<int>(k);
+/// C += P^T P in the lower triangle, P: k x d. BLAS is faster for large d, but not safe from several threads at once
+/// (packed_columns.hpp).
+void add_outer_products(const Eigen::Ref<const RowMajorMatrix>& P, bool single_threaded, RowMajorMatrix& C) {
+  if (P.rows() == 0) return;
+  if (!single_threaded) return add_product(P.transpose(), P, Part::lower, C);
+  const int order = static_cast<int>(P.cols()), rows = static_cast<int>(P.rows());
   const double one = 1;
-  dsyrk_("L", "N", &order, &columns, &one, P, &order, &one, C.data(), &order);
+  dsyrk_("U", "N", &order, &rows, &one, P.data(), &order, &one, C.data(), &order);  // column-major: P^T, and C^T
+}
+
+Eigen::MatrixXd full_symmetric(const RowMajorMatrix& lower) {
+  Eigen::MatrixXd full = lower.triangularView<Eigen::Lower>();
+  full.triangularView<Eigen::StrictlyUpper>() = full.transpose();
+  return full;
 }
 
 }  // namespace
@@ -122,7 +131,7 @@ void RowMatrix::visit_tiles(int thread, int threads, const std::function<void(co
   }
 }
 
-void RowMatrix::visit_rows(std::span<const Index> rows_local, double reads, const RowVisitor& visit) const {
+void RowMatrix::visit_rows(std::span<const Index> rows_local, const RowVisitor& visit) const {
   const auto threads = static_cast<std::size_t>(pass_threads()), width = static_cast<std::size_t>(columns_);
   on_threads(pass_threads(), [&](int thread) {
     const auto part = static_cast<std::size_t>(thread), count = rows_local.size();
@@ -134,7 +143,6 @@ void RowMatrix::visit_rows(std::span<const Index> rows_local, double reads, cons
       visit(k, std::span<const double>(row, width));
     }
   });
-  *reads_ += reads;
 }
 
 Eigen::VectorXd RowMatrix::multiply(const Eigen::VectorXd& x) const {
@@ -170,23 +178,22 @@ Eigen::VectorXd RowMatrix::normal_product(const Eigen::VectorXd& p, const RowWei
 }
 
 RowMatrix::SignedGram RowMatrix::signed_gram(const Eigen::VectorXd& weights, const Eigen::VectorXd& centre) const {
-  const Eigen::MatrixXd zero = Eigen::MatrixXd::Zero(columns_, columns_);
-  auto parts = pass(GramParts{zero, zero}, [&](const Tile& tile, GramParts& sums) {
+  const RowMajorMatrix zero = RowMajorMatrix::Zero(columns_, columns_);
+  const bool single_threaded = pass_threads() == 1;
+  const auto parts = pass(GramParts{zero, zero}, [&](const Tile& tile, GramParts& sums) {
     const Index rows = tile.rows.rows();
-    Eigen::MatrixXd packed(columns_, rows);  // rows of positive weight from the left, of negative from the right
-    Index left = 0, right = rows;
+    RowMajorMatrix packed(rows, columns_);  // rows of positive weight from the top, of negative from the bottom
+    Index top = 0, bottom = rows;
     for (Index i = 0; i < rows; ++i) {
       const double weight = weights[tile.first_local + i];
       if (weight == 0) continue;
-      const Index column = weight > 0 ? left++ : --right;
-      packed.col(column) = std::sqrt(std::abs(weight)) * (tile.rows.row(i).transpose() - centre);
+      const Index to = weight > 0 ? top++ : --bottom;
+      packed.row(to) = std::sqrt(std::abs(weight)) * (tile.rows.row(i) - centre.transpose());
     }
-    add_outer_products(packed.data(), columns_, left, sums.positive);
-    add_outer_products(packed.data() + right * columns_, columns_, rows - right, sums.negative);
+    add_outer_products(packed.topRows(top), single_threaded, sums.positive);
+    add_outer_products(packed.bottomRows(rows - bottom), single_threaded, sums.negative);
   });
-  parts.positive.triangularView<Eigen::StrictlyUpper>() = parts.positive.transpose();
-  parts.negative.triangularView<Eigen::StrictlyUpper>() = parts.negative.transpose();
-  return {std::move(parts.positive), std::move(parts.negative)};
+  return {full_symmetric(parts.positive), full_symmetric(parts.negative)};
 }
 
 Eigen::VectorXd RowMatrix::absolute_transpose_multiply(const Eigen::VectorXd& u) const {

@@ -21,6 +21,7 @@ enum class Purpose : std::uint32_t {
   sample_poisson = 11,
   sample_with_replacement = 12,
   spectral_probes = 13,
+  random_starts = 14,
 };
 
 /// Random numbers as a function: (seed, purpose, iteration, global index, draw) -> number. No state, so that the same

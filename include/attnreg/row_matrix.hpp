@@ -84,9 +84,10 @@ class RowMatrix {
   /// Sees row `rows_local[position]`, in double; called from several threads at once.
   using RowVisitor = std::function<void(std::size_t position, std::span<const double> row)>;
 
-  /// Local. Calls `visit` for the rows at the given local positions only, shared between the threads. Adds `reads` to
-  /// the reads of A: the rows that all ranks visit / n, so that the ranks keep counting alike.
-  void visit_rows(std::span<const Index> rows_local, double reads, const RowVisitor& visit) const;
+  /// Local. Calls `visit` for the rows at the given local positions only, shared between the threads. Not counted; the
+  /// caller counts the rows of all ranks / n, so that the ranks keep counting alike.
+  void visit_rows(std::span<const Index> rows_local, const RowVisitor& visit) const;
+  void count_reads(double reads) const { *reads_ += reads; }  ///< Local. The same number on every rank.
 
   /// Local, one read. Calls `function(tile, accumulator)` for every tile, each thread with its own copy of `zero`, and
   /// returns the copies' sum in thread order. `Accumulator` needs `operator+=`.

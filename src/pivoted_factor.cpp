@@ -1,0 +1,92 @@
+#include "pivoted_factor.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "lapack.hpp"
+
+namespace attnreg {
+
+namespace {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+
+/// The power of two that brings `norm` into [1/2, 1); 0 for what counts as zero.
+double scale_for(double norm) {
+  if (norm < 0x1p-900) return 0;
+  int exponent = 0;
+  std::frexp(norm, &exponent);
+  return std::ldexp(1.0, -exponent);
+}
+
+/// The factor whose leading `rank` rows and columns are those of `R` (above the diagonal).
+PivotedFactor leading_part(const MatrixXd& R, Index rank, const std::vector<int>& pivots, VectorXd column_scale) {
+  PivotedFactor factor;
+  factor.R11 = R.topLeftCorner(rank, rank).triangularView<Eigen::Upper>();
+  factor.finite = factor.R11.allFinite();
+  if (!factor.finite) return {};
+  for (Index j = 0; j < rank; ++j) factor.pivots.push_back(pivots[static_cast<std::size_t>(j)] - 1);
+  factor.column_scale = std::move(column_scale);
+  return factor;
+}
+
+/// Overwrites the tall M by its factor R without pivoting, which is blocked and several times faster; pivoting R then
+/// finds the same columns as pivoting M, as both have the same inner products.
+void reduce_to_triangle(MatrixXd& M) {
+  const int m = static_cast<int>(M.rows()), d = static_cast<int>(M.cols());
+  int info = 0;
+  const int work_size = 64 * d;
+  VectorXd tau(d), work(work_size);
+  dgeqrf_(&m, &d, M.data(), &m, tau.data(), work.data(), &work_size, &info);
+  M = MatrixXd(M.topRows(d).triangularView<Eigen::Upper>());
+}
+
+}  // namespace
+
+PivotedFactor pivoted_qr(MatrixXd M, double tolerance) {
+  if (!M.allFinite()) return {};  // LAPACK would not tell
+  VectorXd column_scale(M.cols());
+  for (Index j = 0; j < M.cols(); ++j) {
+    const double norm = M.col(j).stableNorm();
+    if (!std::isfinite(norm)) return {};
+    column_scale[j] = scale_for(norm);
+    M.col(j) *= column_scale[j];
+  }
+  if (M.rows() > M.cols()) reduce_to_triangle(M);
+  const int m = static_cast<int>(M.rows()), d = static_cast<int>(M.cols()), work_size = 64 * (d + 1) + 2 * d;
+  std::vector<int> pivots(static_cast<std::size_t>(d));
+  VectorXd tau(d), work(work_size);
+  int info = 0;
+  dgeqp3_(&m, &d, M.data(), &m, pivots.data(), tau.data(), work.data(), &work_size, &info);
+  if (!M.allFinite()) return {};
+  Index rank = 0;
+  while (rank < std::min(m, d) && std::abs(M(rank, rank)) > tolerance * std::abs(M(0, 0))) ++rank;
+  return leading_part(M, rank, pivots, std::move(column_scale));
+}
+
+PivotedFactor pivoted_cholesky(MatrixXd gram, double tolerance) {
+  if (!gram.allFinite()) return {};
+  VectorXd column_scale(gram.cols());
+  for (Index j = 0; j < gram.cols(); ++j) column_scale[j] = scale_for(std::sqrt(gram(j, j)));
+  gram = column_scale.asDiagonal() * gram * column_scale.asDiagonal();
+  const int d = static_cast<int>(gram.rows());
+  const double threshold = tolerance * gram.diagonal().maxCoeff();
+  std::vector<int> pivots(static_cast<std::size_t>(d));
+  VectorXd work(2 * d);
+  int rank = 0, info = 0;
+  if (threshold > 0) dpstrf_("U", &d, gram.data(), &d, pivots.data(), &rank, &threshold, work.data(), &info);
+  return leading_part(gram, rank, pivots, std::move(column_scale));
+}
+
+MatrixXd PivotedFactor::solve(const MatrixXd& G) const {
+  MatrixXd N = MatrixXd::Zero(column_scale.size(), G.cols());
+  const MatrixXd solution = R11.triangularView<Eigen::Upper>().solve(G);
+  for (Index j = 0; j < rank(); ++j) {
+    const Index column = pivots[static_cast<std::size_t>(j)];
+    N.row(column) = column_scale[column] * solution.row(j);
+  }
+  return N;
+}
+
+}  // namespace attnreg

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <span>
+
+namespace attnreg::kernels {
+
+using Eigen::Index;
+
+/// One entry of a sparse sketching matrix: row `source` of the block goes into row `target` of the sketch.
+struct Scatter {
+  Index source, target;
+  double value;
+};
+
+/// out_target += value a_source for all entries, in their order; A and out row-major with d columns.
+void scatter_rows(const double* A, Index d, std::span<const Scatter> entries, double* out);
+
+/// Columns that `multiply_block` handles at once.
+constexpr Index kBlockColumns = 8;
+
+/// Y = A N for a block N of 8 columns; A: rows x d, N: d x 8, Y: rows x 8, all row-major. The bits of a row of Y do
+/// not depend on the other rows.
+void multiply_block(const double* A, Index rows, Index d, const double* N, double* Y);
+
+}  // namespace attnreg::kernels

@@ -1,0 +1,102 @@
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+
+#include "attnreg/random.hpp"
+#include "attnreg/sampling.hpp"
+#include "packed_columns.hpp"
+
+namespace attnreg {
+
+namespace {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+
+/// gram += sign P^T P in the lower triangle, P: k x d; the rows shared between the threads.
+void add_outer_products(const RowMajorMatrix& P, double sign, RowMajorMatrix& gram) {
+  constexpr Index kRows = 128;  // a block that stays in cache
+  const Index d = P.cols(), blocks = (P.rows() + kRows - 1) / kRows;
+  const Index threads = omp_in_parallel() ? 1 : std::min<Index>(omp_get_max_threads(), blocks);
+  std::vector<RowMajorMatrix> parts(static_cast<std::size_t>(threads), RowMajorMatrix::Zero(d, d));
+#pragma omp parallel for num_threads(static_cast <int>(threads)) schedule(static, 1)
+  for (Index thread = 0; thread < threads; ++thread)
+    for (Index k = blocks * thread / threads; k < blocks * (thread + 1) / threads; ++k) {
+      const auto block = P.middleRows(k * kRows, std::min(kRows, P.rows() - k * kRows));
+      add_product(block.transpose(), block, Part::lower, parts[static_cast<std::size_t>(thread)]);
+    }
+  for (const auto& part : parts) gram += sign * part;
+}
+
+}  // namespace
+
+SparseDiagonal::SparseDiagonal(const SampledRows& sample, const VectorXd& D)
+    : rows_(sample.rows), values_(sample.weights), count_global_(sample.count_global) {
+  for (Index k = 0; k < values_.size(); ++k) values_[k] *= D[rows_[static_cast<std::size_t>(k)]];
+}
+
+double SparseDiagonal::spectral_error(const RowMatrix& A, const VectorXd& D, const MatrixXd& probes) const {
+  VectorXd difference = -D;  // D~ - D
+  for (std::size_t k = 0; k < rows_.size(); ++k) difference[rows_[k]] += values_[static_cast<Index>(k)];
+  const PackedColumns columns(probes);
+  const Index k = probes.cols(), padded = (k + kernels::kBlockColumns - 1) / kernels::kBlockColumns;
+  const MatrixXd zero = MatrixXd::Zero(padded * kernels::kBlockColumns, 2);
+  const auto all = A.pass(zero, [&](const Tile& tile, MatrixXd& sum) {
+    const auto part = difference.segment(tile.first_local, tile.rows.rows());
+    const auto size = D.segment(tile.first_local, tile.rows.rows());
+    columns.multiply(tile, [&](Index first, const RowMajorMatrix& Y) {
+      const RowMajorMatrix squares = Y.cwiseAbs2();
+      sum.block(first, 0, Y.cols(), 1) += squares.transpose() * part;
+      sum.block(first, 1, Y.cols(), 1) += squares.transpose() * size.cwiseAbs();
+    });
+  });
+  MatrixXd sums = all.topRows(k);
+  A.communicator().sum(std::span<double>(sums.data(), static_cast<std::size_t>(sums.size())));
+  double error = 0;
+  for (Index j = 0; j < k; ++j)
+    if (sums(j, 1) > 0) error = std::max(error, std::abs(sums(j, 0)) / sums(j, 1));
+  return error;
+}
+
+MatrixXd gaussian_probes(Index d, int count, std::uint64_t seed, std::uint32_t iteration) {
+  const RandomStream stream(seed, Purpose::spectral_probes, iteration);
+  MatrixXd probes(d, count);
+  for (int k = 0; k < count; ++k)
+    stream.normals(k, std::span<double>(probes.col(k).data(), static_cast<std::size_t>(d)));
+  return probes;
+}
+
+MatrixXd sampled_gram(const RowMatrix& A, const SampledRows& sample, const VectorXd& weights, const VectorXd& centre) {
+  constexpr std::size_t kRows = 4096;  // gathered at once
+  const Index d = A.columns();
+  std::vector<std::size_t> positive, negative;
+  for (std::size_t j = 0; j < sample.rows.size(); ++j) {
+    const double weight = weights[static_cast<Index>(j)];
+    if (weight != 0) (weight > 0 ? positive : negative).push_back(j);
+  }
+  RowMajorMatrix gram = RowMajorMatrix::Zero(d, d), gathered;
+  const auto add = [&](const std::vector<std::size_t>& chosen, double sign) {
+    for (std::size_t first = 0; first < chosen.size(); first += kRows) {
+      std::vector<Index> rows;
+      for (std::size_t j = first; j < std::min(first + kRows, chosen.size()); ++j)
+        rows.push_back(sample.rows[chosen[j]]);
+      gathered.resize(static_cast<Index>(rows.size()), d);
+      A.visit_rows(rows, [&](std::size_t position, std::span<const double> row) {
+        auto to = gathered.row(static_cast<Index>(position));
+        to = Eigen::Map<const Eigen::RowVectorXd>(row.data(), d);
+        if (centre.size() != 0) to -= centre.transpose();
+        to *= std::sqrt(std::abs(weights[static_cast<Index>(chosen[first + position])]));
+      });
+      add_outer_products(gathered, sign, gram);
+    }
+  };
+  A.count_reads(static_cast<double>(sample.count_global) / static_cast<double>(A.rows_global()));
+  add(positive, 1);
+  add(negative, -1);
+  gram.triangularView<Eigen::StrictlyUpper>() = gram.transpose();
+  return gram;
+}
+
+}  // namespace attnreg

@@ -1,0 +1,189 @@
+#include "attnreg/sampling.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "attnreg/leverage.hpp"
+#include "support/score_problems.hpp"
+
+namespace attnreg {
+namespace {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+using reference::Layout;
+using reference::Rows;
+
+/// What all rows became: 0 for those not drawn.
+VectorXd all_weights(const RowMatrix& A, const SampledRows& sample) {
+  VectorXd weights = VectorXd::Zero(A.rows_local());
+  for (std::size_t k = 0; k < sample.rows.size(); ++k) weights[sample.rows[k]] = sample.weights[static_cast<Index>(k)];
+  return reference::gather(A.communicator(), weights);
+}
+
+TEST(Sampling, TheSameRowsOnAnyNumberOfRanks) {
+  // Scores of different numbers of ranks differ by some 1e-15. A row flips where its uniform number lies between two
+  // probabilities: rows c 1e-15 200 < 1e-8 altogether, and as little for the draws' boundaries.
+  const Communicator world(MPI_COMM_WORLD), self(MPI_COMM_SELF);
+  constexpr Index n = 1500, d = 8;
+  const RowMajorMatrix dense = reference::score_problem(Rows::cauchy, n, d);
+  const auto A = reference::distribute(world, dense, Layout::random);
+  const auto alone = reference::distribute(self, dense, Layout::tiled);
+  for (std::uint64_t seed = 1; seed <= 200; ++seed) {
+    const LeverageOptions options{.jl_columns = 4, .seed = seed};
+    const auto scores = leverage_scores(A, {}, options).scores;
+    const auto scores_alone = leverage_scores(alone, {}, options).scores;
+    const PoissonOptions poisson{.oversampling = 10, .seed = seed};
+    const auto kept = sample_poisson(A, scores, poisson), kept_alone = sample_poisson(alone, scores_alone, poisson);
+    const VectorXd kept_weights = all_weights(A, kept), kept_expected = all_weights(alone, kept_alone);
+    EXPECT_EQ((kept_weights.array() != 0).matrix(), (kept_expected.array() != 0).matrix()) << seed;
+    EXPECT_LE((kept_weights - kept_expected).lpNorm<Eigen::Infinity>(), 1e-9 * kept_expected.maxCoeff());
+    EXPECT_EQ(kept.count_global, kept_alone.count_global);
+
+    const ReplacementOptions replacement{.draws = 300, .seed = seed};
+    const auto drawn = sample_with_replacement(A, scores, replacement);
+    const auto drawn_alone = sample_with_replacement(alone, scores_alone, replacement);
+    const VectorXd drawn_weights = all_weights(A, drawn), drawn_expected = all_weights(alone, drawn_alone);
+    EXPECT_EQ((drawn_weights.array() != 0).matrix(), (drawn_expected.array() != 0).matrix()) << seed;
+    EXPECT_LE((drawn_weights - drawn_expected).lpNorm<Eigen::Infinity>(), 1e-9 * drawn_expected.maxCoeff());
+    EXPECT_EQ(drawn.count_global, drawn_alone.count_global);
+  }
+}
+
+TEST(Sampling, ReplicatedScoresGiveTheSameWeightsToTheLastBit) {
+  const Communicator world(MPI_COMM_WORLD), self(MPI_COMM_SELF);
+  constexpr Index n = 500, d = 4;
+  const RowMajorMatrix dense = reference::random_matrix(n, d, 1);
+  const VectorXd scores = reference::random_vector(n, 2).cwiseAbs().cwiseMin(1) / 100;
+  const auto alone = reference::distribute(self, dense, Layout::tiled);
+  for (const Layout layout : reference::layouts) {
+    const auto A = reference::distribute(world, dense, layout);
+    const VectorXd mine = reference::local_part(A, scores);
+    EXPECT_EQ(all_weights(A, sample_poisson(A, mine, {})), all_weights(alone, sample_poisson(alone, scores, {})));
+    EXPECT_EQ(all_weights(A, sample_with_replacement(A, mine, {.draws = 700})),
+              all_weights(alone, sample_with_replacement(alone, scores, {.draws = 700})));
+    EXPECT_EQ(A.reads(), 0);
+  }
+}
+
+TEST(Sampling, PoissonProbabilities) {
+  const Communicator world(MPI_COMM_WORLD);
+  constexpr Index n = 1000, d = 10;
+  const auto A = reference::distribute(world, reference::random_matrix(n, d, 1), Layout::even);
+  VectorXd scores = VectorXd::Zero(n);
+  scores.head(200).setConstant(0.04);  // p = min(1, 30 (0.9 0.04 + 0.1 d / n)) = 1
+  scores.segment(200, 300).setConstant(0.01);
+  const auto sample = sample_poisson(A, reference::local_part(A, scores), {});
+  const VectorXd weights = all_weights(A, sample);
+  EXPECT_EQ(weights.head(200), VectorXd(VectorXd::Ones(200)));
+  for (Index i = 200; i < n; ++i) {
+    const double p = 30 * (0.9 * scores[i] + 0.1 * d / double{n});
+    EXPECT_NEAR(weights[i] * p, weights[i] != 0 ? 1 : 0, 1e-9);  // 0.01 is rounded to a multiple of 2^-40
+  }
+  EXPECT_EQ(sample.count_global, (weights.array() != 0).count());
+  EXPECT_TRUE(std::is_sorted(sample.rows.begin(), sample.rows.end()));
+  EXPECT_EQ(sample_poisson(A, reference::local_part(A, scores), {.oversampling = 1e6}).count_global, n);
+  EXPECT_EQ(sample_poisson(A, VectorXd::Zero(A.rows_local()), {.uniform_share = 0}).count_global, 0);
+}
+
+TEST(Sampling, DrawsWithReplacementAddUp) {
+  const Communicator world(MPI_COMM_WORLD);
+  constexpr Index n = 400, d = 5, draws = 1000;
+  const auto A = reference::distribute(world, reference::random_matrix(n, d, 1), Layout::random);
+  VectorXd scores = reference::random_vector(n, 2).cwiseAbs().cwiseMin(1);
+  for (Index i = 0; i < n; i += 3) scores[i] = 0;
+  scores[1] = 1e-15;  // below the unit, but not impossible
+  const VectorXd mine = reference::local_part(A, scores);
+  const auto sample = sample_with_replacement(A, mine, {.draws = draws});
+  const VectorXd weights = all_weights(A, sample);
+  double counted = 0;
+  for (Index i = 0; i < n; ++i) {
+    const double count = weights[i] * draws * scores[i] / scores.sum();
+    EXPECT_NEAR(count, std::round(count), 1e-6);
+    EXPECT_TRUE(scores[i] > 0 || weights[i] == 0);
+    counted += count;
+  }
+  EXPECT_NEAR(counted, draws, 1e-6 * draws);
+  EXPECT_EQ(sample.count_global, (weights.array() != 0).count());
+  EXPECT_EQ(sample_with_replacement(A, VectorXd::Zero(A.rows_local()), {.draws = 5}).count_global, 0);
+}
+
+TEST(Sampling, SizeByTheChernoffBound) {
+  EXPECT_EQ(with_replacement_size(50, 0.5, 0.01), 4257);  // 50 ln(1e4) / (1.5 ln 1.5 - 0.5) = 4256.2
+  EXPECT_NEAR(static_cast<double>(with_replacement_size(50, 0.25, 0.01)), 15919, 1);
+  EXPECT_NEAR(static_cast<double>(with_replacement_size(50, 0.1, 0.01)), 95125, 1);
+  EXPECT_NEAR(static_cast<double>(with_replacement_size(50, 0.5, 0.01, 0.25)), 4 * 4256.2, 2);
+  EXPECT_THROW(with_replacement_size(50, 0, 0.01), InvalidArgument);
+  EXPECT_THROW(with_replacement_size(50, 0.5, 1), InvalidArgument);
+  EXPECT_THROW(with_replacement_size(50, 0.5, 0.5, 1.5), InvalidArgument);
+}
+
+TEST(Sampling, GramOfTheSampledRows) {
+  const Communicator world(MPI_COMM_WORLD);
+  for (const Index d : {1, 7, 8, 33}) {
+    const Index n = 6000;
+    const RowMajorMatrix dense = reference::random_matrix(n, d, 1).cast<float>().cast<double>();
+    const VectorXd D = reference::random_vector(n, 2), centre = reference::random_vector(d, 3);
+    for (const auto holding : {reference::Holding::float64, reference::Holding::float32}) {
+      const auto A = reference::distribute(world, dense, Layout::random, holding);
+      const auto sample = sample_poisson(A, VectorXd::Constant(A.rows_local(), 0.03), {});
+      const SparseDiagonal sparse(sample, reference::local_part(A, D));
+      const MatrixXd found = reference::summed(world, sampled_gram(A, sample, sparse.values(), centre));
+      const VectorXd weights = all_weights(A, sample).cwiseProduct(D);
+      const RowMajorMatrix rows = dense.rowwise() - centre.transpose();
+      const MatrixXd expected = rows.transpose() * weights.asDiagonal() * rows;
+      const MatrixXd size = rows.cwiseAbs().transpose() * weights.cwiseAbs().asDiagonal() * rows.cwiseAbs();
+      EXPECT_LE((found - expected).cwiseAbs().maxCoeff(), 2 * n * reference::eps * size.maxCoeff());
+      EXPECT_EQ(found, found.transpose());
+      EXPECT_NEAR(A.reads(), static_cast<double>(sample.count_global) / static_cast<double>(n), 1e-14);
+      EXPECT_GT(sample.count_global, 4096);  // more than are gathered at once, on one rank
+    }
+  }
+}
+
+TEST(Sampling, SpectralErrorOnProbes) {
+  const Communicator world(MPI_COMM_WORLD);
+  constexpr Index n = 600, d = 9;
+  const RowMajorMatrix dense = reference::random_matrix(n, d, 1);
+  const auto A = reference::distribute(world, dense, Layout::even);
+  const auto sample = sample_poisson(A, VectorXd::Constant(A.rows_local(), 0.01), {});
+  const MatrixXd probes = gaussian_probes(d, 21, 3);
+  for (const bool is_signed : {false, true}) {
+    VectorXd D = reference::random_vector(n, 2);
+    if (!is_signed) D = D.cwiseAbs();
+    const SparseDiagonal sparse(sample, reference::local_part(A, D));
+    const VectorXd kept = all_weights(A, sample).cwiseProduct(D);
+    double expected = 0;
+    for (Index k = 0; k < probes.cols(); ++k) {
+      const VectorXd y2 = (dense * probes.col(k)).cwiseAbs2();
+      expected = std::max(expected, std::abs(y2.dot(kept) - y2.dot(D)) / y2.dot(D.cwiseAbs()));
+    }
+    EXPECT_NEAR(sparse.spectral_error(A, reference::local_part(A, D), probes), expected, 1e-12);
+    EXPECT_EQ(sparse.nonzeros_global(), sample.count_global);
+  }
+  EXPECT_EQ(A.reads(), 2);
+  const VectorXd zero = VectorXd::Zero(A.rows_local());
+  EXPECT_EQ(SparseDiagonal(sample, zero).spectral_error(A, zero, probes), 0);
+}
+
+TEST(Sampling, RefusesBadArgumentsOnAllRanks) {
+  const Communicator world(MPI_COMM_WORLD);
+  const auto A = reference::distribute(world, reference::random_matrix(100, 3, 1), Layout::even);
+  VectorXd scores = VectorXd::Constant(A.rows_local(), 0.1);
+  EXPECT_THROW(sample_poisson(A, scores, {.oversampling = 0}), InvalidArgument);
+  EXPECT_THROW(sample_poisson(A, scores, {.uniform_share = 1.1}), InvalidArgument);
+  EXPECT_THROW(sample_with_replacement(A, scores, {.draws = 0}), InvalidArgument);
+  for (const double bad : {-0.1, std::nan(""), std::numeric_limits<double>::infinity()}) {
+    if (world.rank() == 0) scores[2] = bad;
+    EXPECT_THROW(sample_poisson(A, scores, {}), InvalidArgument);
+    EXPECT_THROW(sample_with_replacement(A, scores, {.draws = 10}), InvalidArgument);
+  }
+  const VectorXd short_scores = VectorXd::Zero(world.rank() == 0 ? 1 : A.rows_local());
+  EXPECT_THROW(sample_poisson(A, short_scores, {}), InvalidArgument);
+}
+
+}  // namespace
+}  // namespace attnreg
