@@ -1,0 +1,77 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace attnreg {
+
+/// How much is looked at after a solve. Reads of A: none 0; gradient 0, or 2 if the last A x was not made anew; full up
+/// to 10 (docs/certificate.md).
+enum class CertificateLevel { none, gradient, full };
+std::string_view certificate_level_name(CertificateLevel level);
+
+/// What the spectrum of the Hessian says about x, wherever the gradient is small.
+enum class StationaryKind {
+  local_minimum,  ///< smallest eigenvalue > its rounding
+  saddle,         ///< smallest eigenvalue < -its rounding: x is no local minimum
+  degenerate,     ///< the smallest eigenvalue is 0 to within rounding
+  unknown,        ///< not looked at, too large, or not finite
+};
+std::string_view stationary_kind_name(StationaryKind kind);
+
+/// An assumption of the source papers, looked up in the problem at hand.
+struct Assumption {
+  std::string name;
+  std::string statement;  ///< "value <= required", in words and formulas
+  double value;           ///< NaN where it cannot be computed
+  double required;        ///< NaN where the statement has no threshold
+  bool holds;
+};
+
+/// The figures of the local bound on |x - x*| (theorem 1 of docs/certificate.md); NaN where they were not reached.
+/// |.|_H is the norm sqrt(v^T H v).
+struct DistanceFigures {
+  static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+  double eta = kNone;               ///< |g|_{H^-1}, the rounding of g included
+  double hessian_rounding = kNone;  ///< theta: rounding of H relative to its smallest eigenvalue
+  double row_distance = kNone;      ///< rho = max_i |a_i - abar|_{H^-1}
+  double ball = kNone;              ///< R = 2 eta / (1 - theta), the ball |y - x|_H <= R that was looked at
+  double third_derivative = kNone;  ///< K, bounds the third derivative in that ball
+  double condition = kNone;         ///< 2 K eta / (1 - theta)^2; the bound needs < 1
+  double radius = kNone;            ///< r: exactly one stationary point, a minimum, has |x - x*|_H <= r
+};
+
+/// What can be said about a point x, from x alone. All values are replicated.
+struct Certificate {
+  static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+  CertificateLevel level = CertificateLevel::none;
+  double gradient_norm = kNone;
+  double relative_gradient = kNone;  ///< gradient_norm / `CertificateOptions::gradient_reference`
+  double reads = 0;                  ///< reads of A that the certificate cost
+
+  // From here on: full only, else NaN and empty.
+  double gradient_floor = kNone;       ///< `Objective::gradient_floor`
+  double newton_decrement = kNone;     ///< sqrt(g^T H^-1 g), where H is positive definite
+  double smallest_eigenvalue = kNone;  ///< of H at x
+  double largest_eigenvalue = kNone;
+  double eigenvalue_rounding = kNone;  ///< estimated error of the two
+  StationaryKind kind = StationaryKind::unknown;
+  double convexity = 0;  ///< l > 0: H(y) >= l I for every y, so that x* is the only minimum; 0: not shown
+  std::optional<double> distance_bound;  ///< on |x - x*|, Euclidean
+  std::string distance_reason;           ///< how the bound was found, or why there is none, with the figures
+  DistanceFigures figures;
+  std::vector<Assumption> assumptions;  ///< of the papers; softmax only
+};
+
+struct CertificateOptions {
+  CertificateLevel level = CertificateLevel::gradient;
+  double gradient_reference = 0;                     ///< what |g| is compared with; 0: `relative_gradient` is NaN
+  std::optional<Eigen::VectorXd> x0 = std::nullopt;  ///< start of the solve, for the papers' "good start"
+  Eigen::Index largest_dimension = 2048;  ///< full: a larger d is refused, with the reason; 10 d^2 doubles on rank 0
+};
+
+}  // namespace attnreg
