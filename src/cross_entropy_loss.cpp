@@ -54,12 +54,16 @@ class CrossEntropyLoss final : public Loss {
     for (std::size_t i = 0; i < rows.z.size(); ++i) {
       const double f = std::exp(rows.z[i] - point.reference), ty = t * y[i], u = std::expm1(ty);
       sums[0] += f * u;
-      sums[1] += (mass * f - rows.b[i]) * ty + mass * f * (u - ty);
+      sums[1] += (mass * f - rows.b[i]) * ty;
+      sums[2] += f * (u - ty);
+      sums[3] += f * ty;
     }
   }
 
   LossChange change(const LossSums& sums, const LossPoint& point) const override {
-    return {sums[1] + point.scalars[kMass] * log1p_minus(sums[0]), std::log1p(sums[0])};
+    const double s = sums[0], log_sum = std::log1p(s);
+    const double beyond = s < 1 ? sums[2] + log1p_minus(s) : log_sum - sums[3];  // log(1 + S) - <f, t y>
+    return {sums[1] + point.scalars[kMass] * beyond, log_sum};
   }
 
  private:

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <span>
+#include <utility>
 
 #include "lapack.hpp"
 
@@ -25,20 +26,35 @@ Eigen::VectorXd Cholesky::solve(const Eigen::VectorXd& right) const {
   return solution;
 }
 
+// Eigen, whose code does not depend on the CPU that runs it: every rank must get the same bits.
+Eigen::VectorXd Preconditioner::solve(const Eigen::VectorXd& r) const {
+  Eigen::VectorXd v = factor_.triangularView<Eigen::Lower>().solve(r);
+  factor_.triangularView<Eigen::Lower>().adjoint().solveInPlace(v);
+  return v;
+}
+
+Eigen::VectorXd Preconditioner::whiten(const Eigen::VectorXd& v) const {
+  return factor_.triangularView<Eigen::Lower>().adjoint().solve(v);
+}
+
+double Preconditioner::norm(const Eigen::VectorXd& v) const {
+  return (factor_.triangularView<Eigen::Lower>().adjoint() * v).norm();
+}
+
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kRidge = 1e-13;        // relative to the diagonal of M; far above the rounding d eps of a null direction
+constexpr double kRidge = 1e-13;           // relative; above the rounding of a null direction
 constexpr double kRadiusSlack = 0.1;    // |s|_M within 10 % of the radius will do (More and Sorensen 1983)
 constexpr int kMaxFactorizations = 60;
 
-/// Adds a ridge relative to M's diagonal to both matrices, so that directions without any curvature stay put.
-void regularise(Eigen::MatrixXd& H, Eigen::MatrixXd& M) {
-  const double largest = M.diagonal().maxCoeff();
+/// Adds a ridge relative to `scale` to both matrices, so that directions without any curvature stay put.
+void regularise(Eigen::MatrixXd& H, Eigen::MatrixXd& M, const Eigen::VectorXd& scale) {
+  const double largest = scale.maxCoeff();
   for (Eigen::Index j = 0; j < M.rows(); ++j) {
-    const double scale = M(j, j) > 0 ? M(j, j) : (largest > 0 ? largest : 1.0);
-    M(j, j) += kRidge * scale;
-    H(j, j) += kRidge * scale;
+    const double ridge = kRidge * (scale[j] > 0 ? scale[j] : (largest > 0 ? largest : 1.0));
+    M(j, j) += ridge;
+    H(j, j) += ridge;
   }
 }
 
@@ -103,7 +119,8 @@ class ShiftSearch {
   /// The hard case: s is inside although the shift is as small as it can be. Adds a direction of least curvature up to
   /// the boundary if that is nearly optimal.
   bool reach_boundary_along_least_curvature() {
-    Eigen::VectorXd v = s_.squaredNorm() > 0 ? s_ : Eigen::VectorXd::Ones(g_.size());
+    // s is rich in the direction sought, unless g is exactly orthogonal to it: hence the part without any symmetry
+    Eigen::VectorXd v = s_.normalized() + Eigen::VectorXd::LinSpaced(g_.size(), 0.1, 0.2);
     for (int k = 0; k < 4; ++k) {
       v = cholesky_.solve(M_ * v);
       const double norm = metric_norm(v);
@@ -133,16 +150,17 @@ class ShiftSearch {
 
 }  // namespace
 
-TrustRegionStep trust_region_step(Eigen::MatrixXd& H, Eigen::MatrixXd& M, const Eigen::VectorXd& g, double radius) {
+TrustRegionStep trust_region_step(Eigen::MatrixXd H, Eigen::MatrixXd M, const Eigen::VectorXd& scale,
+                                  const Eigen::VectorXd& g, double radius) {
   if (!H.allFinite() || !M.allFinite() || !g.allFinite()) return {};
-  regularise(H, M);
+  regularise(H, M, scale);
   return ShiftSearch(H, M, g, radius).run();
 }
 
 TrustRegionStep trust_region_step(Hessian hessian, const Eigen::VectorXd& g, double radius) {
   TrustRegionStep step;
   if (hessian.communicator.is_root())
-    step = trust_region_step(hessian.exact, hessian.positive_part, g, radius);
+    step = trust_region_step(std::move(hessian.exact), std::move(hessian.positive_part), hessian.scale, g, radius);
   Eigen::VectorXd message = Eigen::VectorXd::Zero(g.size() + 4);
   if (step.finite)
     message << step.s, 1.0, step.length, step.shift, step.on_boundary ? 1.0 : 0.0;

@@ -33,9 +33,10 @@ struct TrustRegionStep {
 
 /// Local. Nearly minimises g^T s + 1/2 s^T H s over |s|_M <= radius, H symmetric and possibly indefinite, H <= M, M
 /// positive semidefinite (More and Sorensen 1983 in the norm of M, the hard case by inverse iteration). With radius =
-/// infinity and an indefinite H the step with shift >= 1 sets the scale. H and M are used up. 1 to about 6 Cholesky
-/// factorizations.
-TrustRegionStep trust_region_step(Eigen::MatrixXd& H, Eigen::MatrixXd& M, const Eigen::VectorXd& g, double radius);
+/// infinity and an indefinite H the step with shift >= 1 sets the scale. Directions without curvature are held by a ridge
+/// of 1e-13 `scale` (d: see `Hessian`). 1 to about 6 Cholesky factorizations.
+TrustRegionStep trust_region_step(Eigen::MatrixXd H, Eigen::MatrixXd M, const Eigen::VectorXd& scale,
+                                  const Eigen::VectorXd& g, double radius);
 
 /// Collective. The same with matrices that rank 0 holds; the result is broadcast (d + 4 doubles), bit-equal everywhere.
 TrustRegionStep trust_region_step(Hessian hessian, const Eigen::VectorXd& g, double radius);

@@ -8,6 +8,7 @@ namespace attnreg {
 namespace {
 
 constexpr int kMaxStalled = 5;              // steps in a row that change neither L nor |g| for the better
+constexpr double kLargestFloor = 1e-3;      // of the reference: above, x has run away and nothing has converged
 constexpr double kUnchanged = 1e-14;        // relative change of L at the level of rounding
 
 }  // namespace
@@ -18,6 +19,7 @@ std::string_view termination_name(Termination termination) {
     case Termination::converged_rounding: return "converged_rounding";
     case Termination::stagnated: return "stagnated";
     case Termination::iteration_limit: return "iteration_limit";
+    case Termination::uncertified: return "uncertified";
     case Termination::time_limit: return "time_limit";
     case Termination::breakdown: return "breakdown";
   }
@@ -72,7 +74,8 @@ bool Progress::small_gradient() {
     reason_ = Termination::converged;
   } else if (!halved_) {
     floor_ = objective_.gradient_floor();
-    if (gradient_norm_ <= floor_) reason_ = Termination::converged_rounding;
+    const bool is_small = iterations_ == 0 || floor_ <= kLargestFloor * reference_;
+    if (gradient_norm_ <= floor_ && is_small) reason_ = Termination::converged_rounding;
   }
   return reason_.has_value();
 }
@@ -83,11 +86,12 @@ bool Progress::finished() {
     reason_.reset();
     objective_.move_to(objective_.x());
     from_scratch_ = true;
+    halved_ = false;  // it was the rounding of the updated A x
     gradient_norm_ = objective_.gradient().norm();
     small_gradient();
   }
+  if (!reason_ && stalled_ >= kMaxStalled) no_decrease();
   if (reason_) return true;
-  if (stalled_ >= kMaxStalled) reason_ = Termination::stagnated;
   if (iterations_ >= options_.max_iterations) reason_ = Termination::iteration_limit;
   if (objective_.seconds() >= options_.time_limit_seconds) reason_ = Termination::time_limit;
   return reason_.has_value();

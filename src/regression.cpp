@@ -1,36 +1,45 @@
 #include "attnreg/regression.hpp"
 
-#include <array>
+#include <algorithm>
 #include <cmath>
-#include <limits>
+#include <optional>
 #include <span>
+#include <string>
 
 #include "attnreg/loss.hpp"
+#include "certify.hpp"
+#include "fit.hpp"
 #include "regression_objective.hpp"
-#include "row_sums.hpp"
+#include "start_point.hpp"
+#include "text_of.hpp"
 
 namespace attnreg {
 
-using Eigen::Index;
 using Eigen::VectorXd;
+
+std::string_view method_name(Method method) {
+  switch (method) {
+    case Method::automatic: return "auto";
+    case Method::newton: return "newton";
+    case Method::newton_cg: return "newton-cg";
+    case Method::sketched_newton: return "sketched-newton";
+  }
+  return "unknown";
+}
+
+std::string_view start_name(Start start) {
+  switch (start) {
+    case Start::automatic: return "auto";
+    case Start::zero: return "zero";
+    case Start::cross_entropy: return "cross-entropy";
+    case Start::given: return "given";
+  }
+  return "unknown";
+}
 
 namespace {
 
-constexpr double kStartWeight = 1e-4;     // of the cross-entropy start, every row
-constexpr double kStartTolerance = 1e-2;  // of its own |g(0)|
-constexpr double kSimplexSlack = 1e-6;    // a target whose sum is further from 1 deserves a word
-
-/// Sums over all rows of the target.
-struct Target {
-  double sum = 0, positive_sum = 0, negative_rows = 0, squared_norm = 0;
-};
-
-Target describe_target(const RowMatrix& A, const VectorXd& b) {
-  std::array<double, 4> sums{b.sum(), b.cwiseMax(0).sum(), static_cast<double>((b.array() < 0).count()),
-                             b.squaredNorm()};
-  A.communicator().sum(sums);
-  return {sums[0], sums[1], sums[2], sums[3]};
-}
+constexpr double kSameMinimum = 1e-6;  // of L(0): values closer than that are one minimum
 
 void check_arguments(const RowMatrix& A, const VectorXd& b, const VectorXd& w, const RegressionOptions& options) {
   A.communicator().agree([&] {
@@ -43,65 +52,143 @@ void check_arguments(const RowMatrix& A, const VectorXd& b, const VectorXd& w, c
     if (!w.allFinite()) throw InvalidArgument("w has values that are not finite");
   });
   if (options.start != Start::given) return;
+  if (!A.communicator().is_replicated({options.x0.data(), static_cast<std::size_t>(options.x0.size())}))
+    throw InvalidArgument("x0 must be the same on all ranks", Error::Scope::all_ranks);
   if (options.x0.size() != A.columns())
     throw InvalidArgument("x0 has " + std::to_string(options.x0.size()) + " values for " + std::to_string(A.columns()) +
                               " columns of A",
                           Error::Scope::all_ranks);
-  if (!A.communicator().is_replicated({options.x0.data(), static_cast<std::size_t>(options.x0.size())}))
-    throw InvalidArgument("x0 must be the same on all ranks", Error::Scope::all_ranks);
 }
 
-std::string decimal(double value) {
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), "%.6g", value);
-  return text.data();
+/// One regression, from x = 0 on.
+class Regression {
+ public:
+  Regression(const RowMatrix& A, const VectorXd& b, const VectorXd& w, const RegressionOptions& options)
+      : A_(A),
+        b_(b),
+        options_(options),
+        target_(describe_target(A, b)),
+        objective_(A, b, w, make_loss(options.loss), options.sampling) {
+    if (options.loss == "cross-entropy" && !(target_.sum > 0))
+      throw InvalidArgument("cross-entropy needs a target with a positive sum; b sums to " + text_of(target_.sum),
+                            Error::Scope::all_ranks);
+    result_.warnings = target_warnings(target_);
+    objective_.move_to(VectorXd::Zero(A.columns()));
+    value_at_zero_ = objective_.value();
+    options_.newton.gradient_reference = objective_.gradient().norm();
+    choose_method();
+  }
+
+  RegressionObjective& objective() { return objective_; }
+
+  RegressionResult run() {
+    solve_from(choose_start(objective_, A_, b_, options_, start_method(), result_.notes));
+    try_random_starts();
+    certify_result();
+    result_.x = objective_.x();
+    result_.fitted = objective_.fitted();
+    result_.fit = fit_quality(A_, result_.fitted, b_, target_);
+    return std::move(result_);
+  }
+
+ private:
+  void choose_method();
+  Method start_method() const { return result_.method == Method::newton ? Method::newton : Method::newton_cg; }
+  void solve_from(const StartPoint& start);
+  void remember(const std::string& name);
+  void try_random_starts();
+  void certify_result();
+
+  const RowMatrix& A_;
+  const VectorXd& b_;
+  RegressionOptions options_;
+  Target target_;
+  RegressionObjective objective_;
+  RegressionResult result_;
+  VectorXd x0_;
+  double value_at_zero_ = 0;
+};
+
+void Regression::choose_method() {
+  result_.method = options_.method;
+  if (options_.method == Method::automatic) {
+    result_.method = cheaper_method(A_.rows_global(), A_.columns(), options_.sampling);
+    result_.notes.push_back("method " + std::string(method_name(result_.method)) + ": the cheaper one for " +
+                            std::to_string(A_.rows_global()) + " x " + std::to_string(A_.columns()));
+  }
+  if (result_.method == Method::newton_cg && objective_.uses_all_rows())
+    result_.notes.push_back("the preconditioner uses all rows: a sample would leave none out");
 }
 
-std::vector<std::string> target_warnings(const Target& target) {
-  std::vector<std::string> warnings;
-  if (std::abs(target.sum - 1) > kSimplexSlack)
-    warnings.push_back("b sums to " + decimal(target.sum) + ", not to 1: softmax(A x) always sums to 1 and cannot match it");
-  if (target.negative_rows > 0)
-    warnings.push_back(decimal(target.negative_rows) + " values of b are negative: softmax(A x) is positive everywhere");
-  return warnings;
+void Regression::solve_from(const StartPoint& start) {
+  x0_ = start.x;
+  result_.start = start.kind;
+  result_.start_iterations = start.iterations;
+  result_.summary = minimise(result_.method, objective_, start.x, options_.newton);
+  remember(start.name);
 }
 
-/// Where the rough minimiser of the cross-entropy of b's positive part is; from x = 0.
-VectorXd cross_entropy_start(const RowMatrix& A, const VectorXd& b, double positive_sum,
-                             const RegressionOptions& options, int& iterations) {
-  const VectorXd b_plus = b.cwiseMax(0) / positive_sum;
-  const VectorXd w = VectorXd::Constant(b.size(), kStartWeight);
-  RegressionObjective objective(A, b_plus, w, make_loss("cross-entropy"));
-  NewtonOptions newton_options;
-  newton_options.relative_tolerance = kStartTolerance;
-  newton_options.time_limit_seconds = options.newton.time_limit_seconds;
-  newton_options.on_iteration = options.on_start_iteration;
-  const NewtonSummary summary = newton(objective, VectorXd::Zero(A.columns()), newton_options);
-  iterations = summary.iterations;
-  return objective.x();
+/// Enters the minimum at which the objective stands into the list.
+void Regression::remember(const std::string& name) {
+  if (options_.random_starts == 0) return;
+  const double value = objective_.value(), slack = kSameMinimum * std::abs(value_at_zero_);
+  auto& minima = result_.minima;
+  const auto same = std::find_if(minima.begin(), minima.end(),
+                                 [&](const Minimum& other) { return std::abs(other.value - value) <= slack; });
+  if (same != minima.end()) {
+    ++same->starts;
+    same->from.push_back(name);
+    return;
+  }
+  minima.push_back({value, 1, {name}});
+  std::sort(minima.begin(), minima.end(), [](const auto& a, const auto& b) { return a.value < b.value; });
 }
 
-FitQuality fit_quality(const RowMatrix& A, const VectorXd& f, const VectorXd& b, const Target& target) {
-  const double mean_b = target.sum / static_cast<double>(A.rows_global());
-  auto sums = sum_over_rows<5>(b.size(), [&](Index first, Index rows, std::array<double, 5>& block) {
-    for (Index i = first; i < first + rows; ++i) {
-      const double difference = f[i] - b[i];
-      block[0] += std::abs(difference);
-      block[1] += b[i] > 0 ? b[i] * (std::log(b[i]) - std::log(std::max(f[i], std::numeric_limits<double>::min()))) : 0;
-      block[2] += difference * difference;
-      block[3] += (b[i] - mean_b) * (b[i] - mean_b);
-      block[4] += f[i] * f[i];
-    }
-  });
-  A.communicator().sum(sums);
-  constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-  FitQuality fit;
-  fit.total_variation = 0.5 * sums[0];
-  fit.kullback_leibler = target.negative_rows > 0 ? kNaN : sums[1];
-  fit.r_squared = sums[3] > 0 ? 1 - sums[2] / sums[3] : kNaN;
-  fit.support_fitted = 1 / sums[4];
-  fit.support_target = target.squared_norm > 0 ? target.sum * target.sum / target.squared_norm : kNaN;
-  return fit;
+void Regression::try_random_starts() {
+  if (options_.random_starts == 0) return;
+  if (objective_.preconditioner().empty()) objective_.refresh_preconditioner(false);
+  if (objective_.preconditioner().empty()) return;
+  VectorXd best_x = objective_.x();
+  NewtonSummary best = result_.summary;
+  for (int k = 1; k <= options_.random_starts; ++k) {
+    const StartPoint start = random_start(objective_, A_, options_.sampling.seed, k);
+    const NewtonSummary summary = minimise(result_.method, objective_, start.x, options_.newton);
+    remember(start.name);
+    if (!(summary.value < best.value)) continue;
+    best = summary;
+    best_x = objective_.x();
+  }
+  objective_.move_to(best_x);
+  result_.summary = best;
+  result_.summary.reads_of_a = objective_.reads_of_a();
+  result_.summary.collectives = objective_.collectives();
+  result_.summary.seconds = objective_.seconds();
+}
+
+/// The certificate; with an epsilon, more iterations until |x - x*| <= epsilon is certified.
+void Regression::certify_result() {
+  CertificateOptions certificate;
+  certificate.level = options_.epsilon > 0 ? CertificateLevel::full : options_.certificate;
+  certificate.gradient_reference = result_.summary.gradient_reference;
+  certificate.x0 = x0_;
+  result_.certificate = certify(objective_, A_, certificate);
+  if (!(options_.epsilon > 0)) return;
+  const auto certified = [&] {
+    return result_.certificate.distance_bound && *result_.certificate.distance_bound <= options_.epsilon;
+  };
+  NewtonOptions again = options_.newton;
+  while (!certified() && result_.summary.termination == Termination::converged) {
+    again.relative_tolerance = 0.01 * std::min(again.relative_tolerance, result_.summary.relative_gradient);
+    if (!(again.relative_tolerance > 0)) break;
+    again.max_iterations = options_.newton.max_iterations - result_.summary.iterations;
+    const int iterations = result_.summary.iterations;
+    result_.summary = minimise(start_method(), objective_, objective_.x(), again);
+    result_.summary.iterations += iterations;
+    result_.certificate = certify(objective_, A_, certificate);
+  }
+  const auto reason = result_.summary.termination;
+  if (!certified() && (reason == Termination::converged || reason == Termination::converged_rounding))
+    result_.summary.termination = Termination::uncertified;
 }
 
 }  // namespace
@@ -109,43 +196,27 @@ FitQuality fit_quality(const RowMatrix& A, const VectorXd& f, const VectorXd& b,
 RegressionResult solve_regression(const RowMatrix& A, const VectorXd& b, const VectorXd& w,
                                   const RegressionOptions& options) {
   check_arguments(A, b, w, options);
-  RegressionResult result;
-  const Target target = describe_target(A, b);
-  if (options.loss == "cross-entropy" && !(target.sum > 0))
-    throw InvalidArgument("cross-entropy needs a target with a positive sum; b sums to " + decimal(target.sum),
-                          Error::Scope::all_ranks);
-  result.warnings = target_warnings(target);
-
-  RegressionObjective objective(A, b, w, make_loss(options.loss));
-  objective.move_to(VectorXd::Zero(A.columns()));
-  NewtonOptions newton_options = options.newton;
-  newton_options.gradient_reference = objective.gradient().norm();
-
-  VectorXd x0 = options.start == Start::given ? options.x0 : VectorXd::Zero(A.columns());
-  if (options.start == Start::cross_entropy) {
-    if (target.positive_sum > 0)
-      x0 = cross_entropy_start(A, b, target.positive_sum, options, result.start_iterations);
-    else
-      result.warnings.push_back("no value of b is positive: the cross-entropy start was skipped, x = 0 used");
-  }
-  result.summary = newton(objective, x0, newton_options);
-  result.x = objective.x();
-  result.fitted = objective.fitted();
-  result.fit = fit_quality(A, result.fitted, b, target);
-  return result;
+  return Regression(A, b, w, options).run();
 }
 
-VectorXd predict(const RowMatrix& A, const VectorXd& x) {
-  const VectorXd none = VectorXd::Zero(A.rows_local());
-  const VectorXd z = A.multiply(x);
-  const auto softmax = make_loss("softmax");
-  const std::span<const double> logits(z.data(), static_cast<std::size_t>(z.size()));
-  const double largest_logit = A.communicator().max(softmax->shift({logits, {none.data(), logits.size()}}));
-  VectorXd f = (z.array() - largest_logit).exp();
-  const auto sums = sum_over_rows<1>(f.size(), [&](Index first, Index rows, std::array<double, 1>& block) {
-    block[0] = f.segment(first, rows).sum();
-  });
-  return f / A.communicator().sum(sums[0]);
+std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, const std::vector<double>& weights,
+                                         const RegressionOptions& options) {
+  if (weights.empty()) throw InvalidArgument("a path needs at least one weight", Error::Scope::all_ranks);
+  check_arguments(A, b, VectorXd::Constant(A.rows_local(), weights.front()), options);
+  std::vector<RegressionResult> results;
+  std::unique_ptr<Regression> previous;
+  RegressionOptions next = options;
+  for (const double weight : weights) {
+    const VectorXd w = VectorXd::Constant(A.rows_local(), weight);
+    auto regression = std::make_unique<Regression>(A, b, w, next);
+    if (previous) regression->objective().adopt_scores(previous->objective(), false);
+    results.push_back(regression->run());
+    next.start = Start::given;
+    next.x0 = results.back().x;
+    next.random_starts = 0;
+    previous = std::move(regression);
+  }
+  return results;
 }
 
 }  // namespace attnreg

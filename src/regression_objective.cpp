@@ -30,7 +30,7 @@ std::span<const double> part(const VectorXd& v, Index first, Index rows) {
 }  // namespace
 
 RegressionObjective::RegressionObjective(const RowMatrix& A, const VectorXd& b, const VectorXd& w,
-                                         std::unique_ptr<Loss> loss)
+                                         std::unique_ptr<Loss> loss, const SamplingOptions& sampling)
     : A_(A),
       b_(b),
       w2_(w.cwiseAbs2()),
@@ -40,7 +40,8 @@ RegressionObjective::RegressionObjective(const RowMatrix& A, const VectorXd& b, 
       collectives_before_(A.communicator().collectives()),
       start_seconds_(wall_clock()),
       rows_out_(A.rows_local(), 2),
-      delta_(A.rows_local()) {}
+      delta_(A.rows_local()),
+      model_(A, w2_, sampling) {}
 
 LossRows RegressionObjective::rows_of(const VectorXd& z, Index first, Index rows) const {
   return {part(z, first, rows), part(b_, first, rows)};
@@ -117,21 +118,22 @@ double RegressionObjective::gradient_floor() {
 
 Hessian RegressionObjective::hessian() {
   const auto& communicator = A_.communicator();
-  const auto reduced = [&](Eigen::MatrixXd matrix) {
-    communicator.sum_to_root({matrix.data(), static_cast<std::size_t>(matrix.size())});
-    return communicator.is_root() ? matrix : Eigen::MatrixXd();
-  };
+  const Index d = dimension(), entries = d * d;
   if (!ridge_known_) {
-    ridge_gram_ = reduced(A_.signed_gram(w2_, VectorXd::Zero(dimension())).positive);
+    ridge_gram_ = A_.signed_gram(w2_, VectorXd::Zero(d)).positive;
+    communicator.sum_to_root({ridge_gram_.data(), static_cast<std::size_t>(entries)});
+    if (!communicator.is_root()) ridge_gram_.resize(0, 0);
     ridge_known_ = true;
   }
-  auto gram = A_.signed_gram(delta_, centre_);
-  Hessian hessian{communicator, {}, reduced(std::move(gram.positive))};
-  const Eigen::MatrixXd negative = reduced(std::move(gram.negative));
-  if (communicator.is_root()) {
-    hessian.positive_part += ridge_gram_;
-    hessian.exact = hessian.positive_part - negative;
-  }
+  const auto gram = A_.signed_gram(delta_, centre_);
+  VectorXd message(2 * entries + 1);
+  message << gram.positive.reshaped(), gram.negative.reshaped(), delta_.cwiseMax(0).sum();
+  communicator.sum_to_root({message.data(), static_cast<std::size_t>(message.size())});
+  Hessian hessian{communicator, {}, {}, {}};
+  if (!communicator.is_root()) return hessian;
+  hessian.positive_part = message.head(entries).reshaped(d, d) + ridge_gram_;
+  hessian.exact = hessian.positive_part - message.segment(entries, entries).reshaped(d, d);
+  hessian.scale = hessian.positive_part.diagonal() + message[2 * entries] * centre_.cwiseAbs2();
   return hessian;
 }
 
@@ -156,10 +158,20 @@ VectorXd RegressionObjective::hessian_product(const VectorXd& p) {
   return message.head(dimension()) - message[dimension()] * centre_;
 }
 
+bool RegressionObjective::refresh_preconditioner(bool tired) {
+  auto factor = model_.factor(delta_, centre_, tired);
+  if (factor) preconditioner_ = Preconditioner(std::move(*factor));
+  return factor.has_value();
+}
+
 void RegressionObjective::set_direction(const VectorXd& s) {
   s_ = s;
   y_ = A_.multiply(s);
   references_.clear();
+}
+
+double RegressionObjective::largest_move() const {
+  return A_.communicator().max(y_.size() == 0 ? 0.0 : y_.cwiseAbs().maxCoeff());
 }
 
 void RegressionObjective::clear_direction() {
@@ -177,16 +189,17 @@ std::vector<double> RegressionObjective::change_along(std::span<const double> st
   constexpr std::size_t kWidth = 9;  // the loss's sums, and how many rows overflow
   constexpr std::size_t kMaxSteps = 4;
   if (steps.size() > kMaxSteps) throw InternalError("change_along takes up to 4 steps");
+  const double mean_y = centre_.dot(s_);  // <f, y>; phi does not see it, but it would cancel in 1 + <f, exp(t y) - 1>
   auto sums = sum_over_rows<kWidth * kMaxSteps + 2>(z_.size(), [&](Index first, Index rows, auto& block) {
-    const auto y = part(y_, first, rows);
-    const double largest_y = y_.segment(first, rows).cwiseAbs().maxCoeff();
+    const VectorXd y = y_.segment(first, rows).array() - mean_y;
+    const double largest_y = y.cwiseAbs().maxCoeff();
     for (std::size_t k = 0; k < steps.size(); ++k) {
       if (!(std::abs(steps[k]) * largest_y <= Loss::largest_exponent)) {
         block[kWidth * k + 8] = 1;
         continue;
       }
       LossSums loss_sums{};
-      loss_->add_change(rows_of(z_, first, rows), y, steps[k], point_, loss_sums);
+      loss_->add_change(rows_of(z_, first, rows), part(y, 0, rows), steps[k], point_, loss_sums);
       std::copy(loss_sums.begin(), loss_sums.end(), block.begin() + static_cast<std::ptrdiff_t>(kWidth * k));
     }
     const auto wy = w2_.segment(first, rows).cwiseProduct(y_.segment(first, rows));
@@ -205,7 +218,7 @@ std::vector<double> RegressionObjective::change_along(std::span<const double> st
     if (sums[kWidth * k + 8] == 0) {
       const LossChange loss_change = loss_->change(loss_sums, point_);
       change = loss_change.value + t * ridge_slope + 0.5 * t * t * ridge_curvature;
-      references_[t] = point_.reference + loss_change.reference_shift;
+      references_[t] = point_.reference + t * mean_y + loss_change.reference_shift;
     } else {
       const Value there = value_from_scratch(z_ + t * y_);
       change = there.total - value_;

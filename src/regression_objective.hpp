@@ -8,6 +8,7 @@
 #include "attnreg/loss.hpp"
 #include "attnreg/objective.hpp"
 #include "attnreg/row_matrix.hpp"
+#include "sampled_model.hpp"
 
 namespace attnreg {
 
@@ -20,7 +21,7 @@ class RegressionObjective final : public Objective {
  public:
   /// Local. b, w: this rank's rows. A and b must outlive the objective.
   RegressionObjective(const RowMatrix& A, const Eigen::VectorXd& b, const Eigen::VectorXd& w,
-                      std::unique_ptr<Loss> loss);
+                      std::unique_ptr<Loss> loss, const SamplingOptions& sampling = {});
 
   Eigen::Index dimension() const override { return A_.columns(); }
   void move_to(const Eigen::VectorXd& x) override;
@@ -31,6 +32,7 @@ class RegressionObjective final : public Objective {
   double gradient_floor() override;
   Hessian hessian() override;
   Eigen::VectorXd hessian_product(const Eigen::VectorXd& p) override;
+  bool refresh_preconditioner(bool tired) override;
 
   void set_direction(const Eigen::VectorXd& s) override;
   void clear_direction() override;
@@ -42,6 +44,14 @@ class RegressionObjective final : public Objective {
   double reads_of_a() const override { return A_.reads() - reads_before_; }
   std::int64_t collectives() const override { return A_.communicator().collectives() - collectives_before_; }
   double seconds() const override { return seconds_; }
+
+  /// Collective. The largest |a_i^T s| of the direction s. One all-reduce of 8 bytes.
+  double largest_move() const;
+
+  bool uses_all_rows() const { return model_.uses_all_rows(); }  ///< Local.
+
+  /// Local. Starts with the leverage scores of another objective over the same rows; see `SampledModel::adopt_scores`.
+  void adopt_scores(const RegressionObjective& other, bool rescale) { model_.adopt_scores(other.model_, rescale); }
 
   /// f, this rank's rows at the current point: the weights of the centre, softmax(z) for all losses here. Local.
   auto fitted() const { return rows_out_.col(1); }
@@ -91,6 +101,7 @@ class RegressionObjective final : public Objective {
   std::map<double, double> references_;   // the loss's reference at x + t s, by t
   Eigen::MatrixXd ridge_gram_;            // A^T W^2 A on rank 0
   bool ridge_known_ = false;
+  SampledModel model_;
 };
 
 }  // namespace attnreg

@@ -56,7 +56,7 @@ class Loss {
                              std::span<double> delta) const = 0;
 
   /// Adds the block's part of the sums for phi(z + t y) - phi(z), in difference form: accurate relative to the terms
-  /// |q_i t y_i|, not to phi. Needs |t y_i| <= `largest_exponent`.
+  /// |q_i t y_i|, not to phi. Needs |t y_i| <= `largest_exponent` and <f, y> = 0 (what is left of it costs accuracy).
   virtual void add_change(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
                           LossSums& sums) const = 0;
   virtual LossChange change(const LossSums& sums, const LossPoint& point) const = 0;

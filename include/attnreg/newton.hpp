@@ -14,9 +14,10 @@ namespace attnreg {
 /// Why the iteration stopped. Each is an inequality; g is the gradient, "floor" is `Objective::gradient_floor`.
 enum class Termination {
   converged,           ///< |g| <= relative_tolerance * gradient_reference
-  converged_rounding,  ///< |g| <= floor, and the last step did not halve |g|: the tolerance is below the rounding of g
-  stagnated,           ///< no step lowers L any more although |g| > floor
+  converged_rounding,  ///< |g| <= floor <= 1e-3 gradient_reference, and the last step did not halve |g|; or at x0
+  stagnated,           ///< none of the above, but no step lowers L, or five in a row changed neither L nor |g|
   iteration_limit,     ///< iterations = max_iterations
+  uncertified,         ///< converged, but |x - x*| <= epsilon could not be certified
   time_limit,          ///< seconds >= time_limit_seconds
   breakdown,           ///< a value, gradient or Hessian is not finite; x is the last good iterate
 };
@@ -69,5 +70,11 @@ struct NewtonSummary {
 /// Hessian, A s and the gradient, 3 in all. Wrong options throw `InvalidArgument` on all ranks; numerical trouble never
 /// throws.
 NewtonSummary newton(Objective& objective, const Eigen::VectorXd& x0, const NewtonOptions& options);
+
+/// Collective. Minimises the objective from x0 by trust-region conjugate gradients (Steihaug, Toint) on exact Hessian
+/// products, in the norm of the objective's preconditioner. The default: it needs no more of the Hessian than products,
+/// converges superlinearly, and makes no use of convexity. Reads of A per iteration: one per conjugate-gradient step,
+/// one for the gradient, and what a refresh of the preconditioner costs. Errors as for `newton`.
+NewtonSummary newton_cg(Objective& objective, const Eigen::VectorXd& x0, const NewtonOptions& options);
 
 }  // namespace attnreg

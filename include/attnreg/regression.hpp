@@ -3,23 +3,53 @@
 #include <Eigen/Core>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "attnreg/certificate.hpp"
 #include "attnreg/newton.hpp"
 #include "attnreg/row_matrix.hpp"
+#include "attnreg/sketched_newton.hpp"
 
 namespace attnreg {
 
+enum class Method {
+  automatic,        ///< `newton` or `newton_cg` by the cost model of docs/algorithms.md
+  newton,           ///< exact Hessian
+  newton_cg,        ///< Hessian products, preconditioned by sampled rows
+  sketched_newton,  ///< the papers' iteration: full steps with a sampled Hessian
+};
+
 enum class Start {
+  automatic,      ///< zero or cross_entropy, by a test at x = 0 (docs/algorithms.md)
   zero,           ///< x0 = 0
   cross_entropy,  ///< a rough minimiser of the cross-entropy, from 0: w = 1e-4, stopped at 1e-2 of its own |g(0)|
   given,          ///< `RegressionOptions::x0`
 };
 
+std::string_view method_name(Method method);  ///< "newton-cg"
+std::string_view start_name(Start start);     ///< "cross-entropy"
+
+/// The rows that a preconditioner is made of; see docs/algorithms.md.
+struct SamplingOptions {
+  double oversampling = 30;       ///< c: about 1.2 c d rows are kept; larger: fewer products, dearer models
+  Eigen::Index sketch_rows = 0;   ///< of the sketch behind the leverage scores; 0: 6 d
+  int nonzeros = 4;               ///< per column of the sketch
+  int jl_columns = 16;            ///< of the random projection of the scores; 0: exact row norms
+  std::uint64_t seed = 1;
+};
+
 struct RegressionOptions {
   std::string loss = "softmax";  ///< a name of `loss_names`
-  Start start = Start::zero;
+  Method method = Method::automatic;
+  Start start = Start::automatic;
   Eigen::VectorXd x0;            ///< size d; only for `Start::given`
+  int random_starts = 0;         ///< solve from so many random points as well, and return the lowest minimum
+  SamplingOptions sampling;
+  SketchedNewtonOptions sketched_newton;  ///< only for that method
+  CertificateLevel certificate = CertificateLevel::gradient;
+  /// > 0: go on until |x - x*| <= epsilon is certified; implies the full certificate. For `sketched_newton` see there.
+  double epsilon = 0;
   /// `gradient_reference` is set by the solver: |g(0)|, whatever the start.
   NewtonOptions newton;
   std::function<void(const IterationRecord&)> on_start_iteration;  ///< the records of the cross-entropy start
@@ -34,13 +64,25 @@ struct FitQuality {
   double support_target = 0;      ///< (sum b)^2 / sum b^2
 };
 
+/// A minimum that several starts may have led to.
+struct Minimum {
+  double value = 0;
+  int starts = 0;                  ///< how many ended there, to 1e-6 of L(0)
+  std::vector<std::string> from;   ///< their names: "zero", "cross-entropy", "random 3"
+};
+
 struct RegressionResult {
   Eigen::VectorXd x;              ///< d, replicated
   Eigen::VectorXd fitted;         ///< f, this rank's rows
   NewtonSummary summary;          ///< of the solve, the start's reads, collectives and seconds included
+  Method method = Method::newton; ///< the one that was used
+  Start start = Start::zero;      ///< likewise
   int start_iterations = 0;       ///< of the cross-entropy start
+  Certificate certificate;
+  std::vector<Minimum> minima;    ///< with `random_starts`: the distinct ones, lowest first
   FitQuality fit;
-  std::vector<std::string> warnings;  ///< plain sentences, replicated
+  std::vector<std::string> notes;     ///< what was decided and why; plain sentences, replicated
+  std::vector<std::string> warnings;  ///< likewise
 };
 
 /// Collective. Finds x with softmax(A x) ~ b: a (local) minimiser of phi(A x) + 1/2 |diag(w) A x|^2.
@@ -51,7 +93,13 @@ struct RegressionResult {
 RegressionResult solve_regression(const RowMatrix& A, const Eigen::VectorXd& b, const Eigen::VectorXd& w,
                                   const RegressionOptions& options);
 
-/// Local, one read; collective for its two small sums. softmax(A x), this rank's rows.
+/// Collective. The regressions with w = weights[0], weights[1], ... for all rows, each started where the one before
+/// ended; the options' start is for the first. Leverage scores are kept from one to the next while they serve. Each
+/// result counts its own reads. Errors as for `solve_regression`; no weights: `InvalidArgument`.
+std::vector<RegressionResult> solve_path(const RowMatrix& A, const Eigen::VectorXd& b,
+                                         const std::vector<double>& weights, const RegressionOptions& options);
+
+/// Collective, one read of A and two all-reduces of 8 bytes. softmax(A x), this rank's rows.
 Eigen::VectorXd predict(const RowMatrix& A, const Eigen::VectorXd& x);
 
 }  // namespace attnreg

@@ -1,0 +1,100 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "attnreg/newton.hpp"
+#include "line_search.hpp"
+#include "progress.hpp"
+
+namespace attnreg {
+
+namespace {
+
+using Eigen::VectorXd;
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kLoosestForcing = 0.1;
+constexpr int kMaxConjugateGradients = 40;  // one Newton step
+constexpr int kTired = 12;                  // products in a step that call for a better preconditioner
+
+struct ConjugateGradients {
+  int iterations = 0;
+  bool on_boundary = false;
+  bool finite = true;
+};
+
+/// The t >= 0 with |s + t p|_M = radius; 1 when there is no radius yet.
+double to_boundary(const Preconditioner& M, const VectorXd& s, const VectorXd& p, double radius) {
+  if (!std::isfinite(radius)) return s.isZero(0) ? 1 : 0;
+  // |s + t p|^2 = radius^2, with s^T M p from the parallelogram of norms
+  const double p2 = std::pow(M.norm(p), 2), s2 = std::pow(M.norm(s), 2);
+  const double sp = 0.25 * (std::pow(M.norm(s + p), 2) - std::pow(M.norm(s - p), 2));
+  const double gap = std::max(0.0, radius * radius - s2), root = std::sqrt(sp * sp + p2 * gap);
+  return sp > 0 ? gap / (sp + root) : (root - sp) / p2;
+}
+
+/// Sets the objective's direction to an approximate minimiser of the quadratic model within the radius (Steihaug 1983,
+/// Toint 1981): stops at the boundary, at negative curvature, or when the residual in the norm of M^-1 has shrunk by
+/// the factor `forcing`.
+ConjugateGradients minimise_model(Objective& objective, double radius, double forcing) {
+  const Preconditioner& M = objective.preconditioner();
+  ConjugateGradients cg;
+  objective.clear_direction();
+  const auto walk_to_boundary = [&](const VectorXd& p) {
+    objective.extend_direction(to_boundary(M, objective.direction(), p, radius));
+    cg.on_boundary = true;
+  };
+  VectorXd r = objective.gradient(), v = M.solve(r), p = -v;
+  double rv = r.dot(v);
+  const double target = forcing * forcing * rv;
+  while (cg.iterations < kMaxConjugateGradients && rv > 0) {
+    const VectorXd Hp = objective.hessian_product(p);
+    ++cg.iterations;
+    const double curvature = p.dot(Hp);
+    cg.finite = std::isfinite(curvature) && std::isfinite(rv);
+    if (!cg.finite) break;
+    const double alpha = rv / curvature;
+    if (curvature <= 0 || M.norm(objective.direction() + alpha * p) > radius) {
+      walk_to_boundary(p);
+      break;
+    }
+    objective.extend_direction(alpha);
+    r += alpha * Hp;
+    v = M.solve(r);
+    const double rv_next = r.dot(v);
+    if (rv_next <= target) break;
+    p = -v + rv_next / rv * p;
+    rv = rv_next;
+  }
+  return cg;
+}
+
+}  // namespace
+
+NewtonSummary newton_cg(Objective& objective, const VectorXd& x0, const NewtonOptions& options) {
+  check_arguments(objective, x0, options);
+  if (objective.x().size() != x0.size() || objective.x() != x0) objective.move_to(x0);
+  Progress progress(objective, options);
+  double radius = kInfinity;
+  ConjugateGradients cg;
+
+  while (!progress.finished()) {
+    if (!objective.refresh_preconditioner(cg.iterations > kTired) && objective.preconditioner().empty())
+      return progress.summary(Termination::breakdown);
+    const double forcing = std::min(kLoosestForcing, std::sqrt(progress.relative_gradient()));
+    cg = minimise_model(objective, radius, forcing);
+    if (!cg.finite) return progress.summary(Termination::breakdown);
+
+    const VectorXd s = objective.direction();
+    const double length = objective.preconditioner().norm(s);
+    const LineSearch line = search_line(objective, objective.gradient().dot(s), cg.on_boundary);
+    if (line.t == 0) return progress.no_decrease();
+
+    objective.step(line.t);
+    radius = next_radius(radius, length, cg.on_boundary, line.t);
+    progress.stepped({.step = line.t, .radius = radius, .change = line.change, .cg_iterations = cg.iterations});
+  }
+  return progress.summary();
+}
+
+}  // namespace attnreg

@@ -1,0 +1,113 @@
+#include "sampled_model.hpp"
+
+#include <span>
+#include <utility>
+
+#include "attnreg/leverage.hpp"
+#include "keep_rows.hpp"
+#include "linear_solver.hpp"
+
+namespace attnreg {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+
+namespace {
+
+constexpr double kFirstRidge = 1e-12, kLastRidge = 1e-4;  // relative to the diagonal of M
+constexpr double kStaleScores = 0.25;  // of d: scores that sum to less are too small for the present curvature
+
+std::span<double> span_of(VectorXd& v) { return {v.data(), static_cast<std::size_t>(v.size())}; }
+
+/// Lower Cholesky factor of a matrix that may be singular: with the smallest ridge of the ladder that will do.
+std::optional<MatrixXd> damped_factor(MatrixXd M, const VectorXd& scale) {
+  if (!M.allFinite()) return {};
+  const VectorXd diagonal = M.diagonal();
+  const double largest = scale.maxCoeff();
+  const VectorXd positive_scale = (scale.array() > 0).select(scale, largest > 0 ? largest : 1.0);
+  Cholesky cholesky;
+  for (double ridge = kFirstRidge; ridge <= kLastRidge; ridge *= 100) {
+    M.diagonal() = diagonal + ridge * positive_scale;
+    if (cholesky.factor(M)) return cholesky.lower();
+  }
+  return {};
+}
+
+}  // namespace
+
+SampledModel::SampledModel(const RowMatrix& A, const VectorXd& w2, const SamplingOptions& options)
+    : A_(A), w2_(w2), options_(options) {
+  const auto d = static_cast<double>(A.columns()), n = static_cast<double>(A.rows_global());
+  const double sketch_rows = options.sketch_rows > 0 ? static_cast<double>(options.sketch_rows) : 6 * d;
+  all_rows_ = options.oversampling * d >= n || sketch_rows >= n;
+}
+
+void SampledModel::adopt_scores(const SampledModel& other, bool rescale) {
+  row_scale_ = other.row_scale_;
+  rescale_ = rescale;
+}
+
+void SampledModel::add_all_rows(Part& part, const VectorXd& curvature, const VectorXd& centre) {
+  if (ridge_gram_.size() == 0) ridge_gram_ = A_.signed_gram(w2_, VectorXd::Zero(A_.columns())).positive;
+  part.gram = A_.signed_gram(curvature, centre).positive + ridge_gram_;
+  part.curvature = curvature.sum();
+  part.rows = static_cast<double>(A_.rows_local());
+  part.scores = static_cast<double>(A_.columns());
+}
+
+void SampledModel::add_sampled_rows(Part& part, const VectorXd& curvature, const VectorXd& centre, bool fresh_scores) {
+  const VectorXd weights = curvature + w2_;
+  if (fresh_scores || row_scale_.size() != weights.size()) {
+    const auto basis = leverage_basis(A_, weights,
+                                      {.sketch_rows = options_.sketch_rows,
+                                       .nonzeros = options_.nonzeros,
+                                       .jl_columns = options_.jl_columns,
+                                       .seed = options_.seed,
+                                       .iteration = models_});
+    row_scale_ = row_norms_squared(A_, basis.N);
+  } else if (rescale_) {  // the weights differ by about a factor
+    const double scores = A_.communicator().sum(weights.dot(row_scale_));
+    if (scores > 0) row_scale_ *= static_cast<double>(A_.columns()) / scores;
+  }
+  rescale_ = false;
+  const VectorXd scores = weights.cwiseProduct(row_scale_).cwiseMin(1.0);
+  const auto kept = keep_rows(
+      A_, scores, {.oversampling = options_.oversampling, .seed = options_.seed, .iteration = models_});
+  const VectorXd curvature_kept = curvature(kept.rows).cwiseProduct(kept.weights);
+  const VectorXd ridge_kept = w2_(kept.rows).cwiseProduct(kept.weights);
+  part.gram = sampled_gram(A_, kept, curvature_kept, centre) + sampled_gram(A_, kept, ridge_kept, {});
+  part.curvature = curvature_kept.sum();
+  part.rows = static_cast<double>(kept.rows.size());
+  part.scores = scores.sum();
+}
+
+std::optional<MatrixXd> SampledModel::factor(const VectorXd& delta, const VectorXd& centre, bool fresh_scores) {
+  const auto& communicator = A_.communicator();
+  const Eigen::Index d = A_.columns(), entries = d * d;
+  const VectorXd curvature = delta.cwiseMax(0);
+  Part part;
+  if (all_rows_)
+    add_all_rows(part, curvature, centre);
+  else
+    add_sampled_rows(part, curvature, centre, fresh_scores || score_sum_ < kStaleScores * static_cast<double>(d));
+  ++models_;
+
+  VectorXd message(entries + 3);
+  message << part.gram.reshaped(), part.curvature, part.rows, part.scores;
+  communicator.sum_to_root(span_of(message));
+  if (communicator.is_root()) {
+    MatrixXd M = message.head(entries).reshaped(d, d);
+    const VectorXd scale = M.diagonal() + message[entries] * centre.cwiseAbs2();
+    const auto lower = damped_factor(std::move(M), scale);
+    if (lower) message.head(entries) = lower->reshaped();
+    message[entries] = lower.has_value();
+  }
+  communicator.broadcast(span_of(message));  // the factor, whether there is one, and the two counts
+  rows_kept_ = static_cast<std::int64_t>(message[entries + 1]);
+  score_sum_ = message[entries + 2];
+  if (!all_rows_) A_.count_reads(2 * message[entries + 1] / static_cast<double>(A_.rows_global()));
+  if (message[entries] == 0) return {};
+  return message.head(entries).reshaped(d, d);
+}
+
+}  // namespace attnreg
