@@ -159,8 +159,7 @@ inline RowMatrix distribute(const Communicator& communicator, const RowMajorMatr
   const auto partition = make_partition(layout, A.rows(), A.cols(), communicator.size());
   const auto first = static_cast<Index>(partition.begin(communicator.rank()));
   const Index count = partition.rows_local(communicator.rank());
-  if (holding == Holding::view)
-    return RowMatrix::view(communicator, partition, A.data() + first * A.cols(), A.cols());
+  if (holding == Holding::view) return RowMatrix::view(communicator, partition, A.data() + first * A.cols(), A.cols());
   if (holding == Holding::float32) {
     const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> rows =
         A.middleRows(first, count).cast<float>();

@@ -1,0 +1,254 @@
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include <vector>
+
+#include "attnreg/row_matrix.hpp"
+#include "support/reference.hpp"
+
+namespace attnreg {
+namespace {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+using reference::Holding;
+using reference::Layout;
+
+/// All passes over one matrix, summed over the ranks; row vectors hold all rows.
+struct Passes {
+  VectorXd z, absolute, product, product_y, norms;
+  MatrixXd transposed;
+  RowMatrix::SignedGram gram;
+  bool symmetric = true;  ///< this rank's part of it
+};
+
+/// The inputs of the passes.
+struct Inputs {
+  RowMajorMatrix A;
+  VectorXd x, u, weights, centre;
+  MatrixXd U;
+
+  Inputs(Index rows, Index columns)
+      : A(reference::random_matrix(rows, columns, 1)),
+        x(reference::random_vector(columns, 2)),
+        u(reference::random_vector(rows, 3).cwiseAbs()),
+        weights(reference::random_vector(rows, 4)),
+        centre(reference::random_vector(columns, 5)),
+        U(reference::random_matrix(rows, 2, 6)) {
+    for (Index i = 0; i < rows; i += 3) weights[i] = 0;
+    A = A.cast<float>().cast<double>();  // the same matrix in either storage
+  }
+};
+
+Passes run(const Inputs& in, const RowMatrix& A, bool with_gram) {
+  const auto& comm = A.communicator();
+  const Index first = A.first_row(), rows = A.rows_local();
+  Passes out;
+  out.z = reference::gather(comm, A.multiply(in.x));
+  out.transposed = reference::summed(comm, A.transpose_multiply(in.U.middleRows(first, rows)));
+  out.absolute = reference::summed(comm, A.absolute_transpose_multiply(in.u.segment(first, rows)));
+  VectorXd y;
+  out.product = reference::summed(comm, A.normal_product(
+                                            in.x,
+                                            [&](Index row, std::span<const double> tile_y, std::span<double> weights) {
+                                              for (std::size_t i = 0; i < tile_y.size(); ++i)
+                                                weights[i] =
+                                                    in.weights[first + row + static_cast<Index>(i)] * tile_y[i];
+                                            },
+                                            y));
+  out.product_y = reference::gather(comm, y);
+  out.norms = reference::gather(comm, A.row_norms());
+  if (with_gram) {
+    out.gram = A.signed_gram(in.weights.segment(first, rows), in.centre);
+    out.symmetric =
+        out.gram.positive == out.gram.positive.transpose() && out.gram.negative == out.gram.negative.transpose();
+    out.gram.positive = reference::summed(comm, out.gram.positive);
+    out.gram.negative = reference::summed(comm, out.gram.negative);
+  }
+  return out;
+}
+
+/// A sum of `terms` products with the sum of their absolute values: in whatever order it is made, its error is at most
+/// terms eps scale, entry by entry (Higham 2002, section 3.1); twice that, because the expected sum has it too.
+struct Sum {
+  MatrixXd value, scale;
+  Index terms = 0;
+
+  void compare(const MatrixXd& actual, const char* what) const {
+    const double slack = 2 * static_cast<double>(terms) * reference::eps;
+    EXPECT_LE(((actual - value).array().abs() - slack * scale.array()).maxCoeff(), 0) << what;
+  }
+};
+
+/// The passes in plain algebra.
+class Expected {
+ public:
+  Expected(const Inputs& in, bool with_gram) : with_gram_(with_gram) {
+    const Index n = in.A.rows(), d = in.A.cols();
+    const RowMajorMatrix absolute = in.A.cwiseAbs();
+    const VectorXd z = in.A * in.x, z_scale = absolute * in.x.cwiseAbs(), norms = in.A.rowwise().norm();
+    multiply_ = {z, z_scale, d};
+    transposed_ = {in.A.transpose() * in.U, absolute.transpose() * in.U.cwiseAbs(), n};
+    absolute_ = {absolute.transpose() * in.u, absolute.transpose() * in.u, n};
+    product_ = {in.A.transpose() * in.weights.cwiseProduct(z),
+                absolute.transpose() * in.weights.cwiseAbs().cwiseProduct(z_scale), n + d};
+    norms_ = {norms, norms, d};
+    if (!with_gram) return;
+    const MatrixXd rows = in.A.rowwise() - in.centre.transpose();
+    const MatrixXd row_scale = absolute.rowwise() + in.centre.cwiseAbs().transpose();
+    const MatrixXd scale = row_scale.transpose() * in.weights.cwiseAbs().asDiagonal() * row_scale;
+    constexpr Index kMore = 4;  // roundings of a term: the square root, the centred row, their product, its square
+    positive_ = {rows.transpose() * in.weights.cwiseMax(0).asDiagonal() * rows, scale, n + kMore};
+    negative_ = {rows.transpose() * (-in.weights).cwiseMax(0).asDiagonal() * rows, scale, n + kMore};
+  }
+
+  void compare(const Passes& out) const {
+    multiply_.compare(out.z, "A x");
+    multiply_.compare(out.product_y, "y of the normal product");
+    transposed_.compare(out.transposed, "A^T U");
+    absolute_.compare(out.absolute, "|A|^T u");
+    product_.compare(out.product, "A^T (weights A p)");
+    norms_.compare(out.norms, "row norms");
+    if (!with_gram_) return;
+    positive_.compare(out.gram.positive, "positive Gram matrix");
+    negative_.compare(out.gram.negative, "negative Gram matrix");
+    EXPECT_TRUE(out.symmetric);
+  }
+
+ private:
+  bool with_gram_;
+  Sum multiply_, transposed_, absolute_, product_, norms_, positive_, negative_;
+};
+
+constexpr double kGramFlops = 2e7;  // larger Gram matrices would only make the test slow
+
+class RowMatrixPasses : public testing::TestWithParam<Index> {};
+
+TEST_P(RowMatrixPasses, AgreeWithDenseAlgebra) {
+  const Communicator comm(MPI_COMM_WORLD);
+  const Index d = GetParam(), ranks = comm.size();
+  for (const Index n : {Index{1}, ranks - 1, ranks, ranks + 1, Index{300}, Index{3000}}) {
+    if (n == 0) continue;
+    const Inputs in(n, d);
+    const bool with_gram = static_cast<double>(n * d * d) <= kGramFlops;
+    const Expected expected(in, with_gram);
+    for (const Layout layout : reference::layouts)
+      for (const Holding holding : {Holding::float64, Holding::float32, Holding::view}) {
+        SCOPED_TRACE("n = " + std::to_string(n) + ", layout " + std::to_string(static_cast<int>(layout)) +
+                     ", holding " + std::to_string(static_cast<int>(holding)));
+        expected.compare(run(in, reference::distribute(comm, in.A, layout, holding), with_gram));
+      }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Columns, RowMatrixPasses, testing::Values(1, 3, 100, 257));
+
+TEST(RowMatrix, ThreadsShareTilesAndGiveTheSameBitsEveryTime) {
+  const Communicator comm(MPI_COMM_WORLD);
+  const Inputs in(2000, 33);
+  const auto A = reference::distribute(comm, in.A, Layout::random);
+  const int threads = omp_get_max_threads();
+  const Expected expected(in, true);
+  for (const int count : {1, 2, 3}) {
+    omp_set_num_threads(count);
+    const Passes once = run(in, A, true), again = run(in, A, true);
+    expected.compare(once);
+    EXPECT_TRUE(once.z == again.z);
+    EXPECT_TRUE(once.transposed == again.transposed);
+    EXPECT_TRUE(once.product == again.product);
+    EXPECT_TRUE(once.absolute == again.absolute);
+    EXPECT_TRUE(once.gram.positive == again.gram.positive);
+    EXPECT_TRUE(once.gram.negative == again.gram.negative);
+  }
+  omp_set_num_threads(threads);
+}
+
+TEST(RowMatrix, CountsReadsAlikeOnAllRanksRowNormsApart) {
+  const Communicator comm(MPI_COMM_WORLD);
+  const Inputs in(50, 3);
+  const auto A = reference::distribute(comm, in.A, Layout::all_on_last);
+  const auto copy = A;
+  const double before = A.reads();
+  run(in, copy, true);
+  A.row_norms();
+  EXPECT_EQ(before, 0);
+  EXPECT_EQ(A.reads(), 5);  // one each: multiply, transpose, absolute transpose, normal product, Gram
+}
+
+TEST(RowMatrix, PassVisitsEveryRowOnceInAlignedTiles) {
+  const Communicator comm(MPI_COMM_WORLD);
+  const RowMajorMatrix rows = reference::random_matrix(700, 257, 1);
+  const auto A = reference::distribute(comm, rows, Layout::random);
+  const Index tile = tile_rows(257);
+  struct Count {
+    VectorXd visits;
+    int crossing = 0;
+    Count& operator+=(const Count& other) {
+      visits += other.visits;
+      crossing += other.crossing;
+      return *this;
+    }
+  };
+  const auto count = A.pass(Count{VectorXd::Zero(A.rows_local())}, [&](const Tile& t, Count& sum) {
+    const Index first = static_cast<Index>(A.first_row()) + t.first_local, last = first + t.rows.rows() - 1;
+    sum.visits.segment(t.first_local, t.rows.rows()).array() += 1;
+    sum.crossing += first / tile == last / tile && t.rows == rows.middleRows(first, t.rows.rows()) ? 0 : 1;
+  });
+  EXPECT_TRUE(count.visits == VectorXd::Ones(A.rows_local()));
+  EXPECT_EQ(count.crossing, 0);
+}
+
+TEST(RowMatrix, AnExceptionOfAThreadComesThrough) {
+  const Communicator comm(MPI_COMM_WORLD);
+  const auto A = reference::distribute(comm, RowMajorMatrix::Ones(3000, 3), Layout::even);
+  EXPECT_THROW(A.pass(0, [](const Tile&, int&) { throw OutOfMemory("in a tile"); }), OutOfMemory);
+}
+
+TEST(RowMatrix, RejectsWrongSizes) {
+  const Communicator comm(MPI_COMM_WORLD);
+  const auto partition = RowPartition::tiled(10, 3, comm.size());
+  const Index rows = partition.rows_local(comm.rank());
+  const auto wrong_ranks = RowPartition(std::vector<std::int64_t>(static_cast<std::size_t>(comm.size()) + 2, 0));
+  EXPECT_THROW(RowMatrix(comm, partition, RowMajorMatrix(rows + 1, 3)), InvalidArgument);
+  EXPECT_THROW(RowMatrix(comm, partition, RowMajorMatrix(rows, 0)), InvalidArgument);
+  EXPECT_THROW(RowMatrix(comm, wrong_ranks, RowMajorMatrix(0, 3)), InvalidArgument);
+  EXPECT_THROW(RowMatrix::view(comm, RowPartition::tiled(0, 3, comm.size()), static_cast<double*>(nullptr), 3),
+               InvalidArgument);
+}
+
+TEST(RowPartition, TileRowsIsAPowerOfTwoThatFillsTheCache) {
+  EXPECT_EQ(tile_rows(1), 1024);
+  EXPECT_EQ(tile_rows(32), 1024);
+  EXPECT_EQ(tile_rows(33), 512);
+  EXPECT_EQ(tile_rows(100), 256);
+  EXPECT_EQ(tile_rows(257), 64);
+  EXPECT_EQ(tile_rows(2048), 16);
+  EXPECT_EQ(tile_rows(1000000), 16);
+}
+
+TEST(RowPartition, TiledGivesWholeTilesEvenly) {
+  const auto partition = RowPartition::tiled(5000, 100, 4);  // 20 tiles of 256 rows, the last one shorter
+  EXPECT_EQ(partition.rows_global(), 5000);
+  EXPECT_EQ(partition.ranks(), 4);
+  for (int rank = 0; rank < 4; ++rank) {
+    EXPECT_EQ(partition.begin(rank), 1280 * rank);
+    EXPECT_EQ(partition.end(rank), std::min(5000, 1280 * (rank + 1)));
+  }
+  const auto small = RowPartition::tiled(3, 100, 4);
+  EXPECT_EQ(small.rows_local(0), 3);
+  EXPECT_EQ(small.rows_local(3), 0);
+}
+
+TEST(RowPartition, FromLocalAndItsChecks) {
+  const Communicator comm(MPI_COMM_WORLD);
+  const auto partition = RowPartition::from_local(comm, comm.rank() == 0 ? 0 : 10 * comm.rank());
+  EXPECT_EQ(partition.rows_global(), 5 * comm.size() * (comm.size() - 1));
+  EXPECT_EQ(partition.begin(comm.rank()), 5 * comm.rank() * (comm.rank() - 1));
+  EXPECT_THROW(RowPartition({}), InvalidArgument);
+  EXPECT_THROW(RowPartition({0}), InvalidArgument);
+  EXPECT_THROW(RowPartition({1, 2}), InvalidArgument);
+  EXPECT_THROW(RowPartition({0, 5, 4}), InvalidArgument);
+}
+
+}  // namespace
+}  // namespace attnreg

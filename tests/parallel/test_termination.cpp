@@ -1,0 +1,168 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "attnreg/error.hpp"
+#include "support/solve.hpp"
+#include "support/stub_objective.hpp"
+
+namespace attnreg {
+namespace {
+
+using Eigen::VectorXd;
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+TEST(Termination, RoundingWhenTheToleranceIsBelowIt) {
+  const auto problem = reference::random_problem(300, 5, 1, 1e-2, 9);
+  NewtonOptions options;
+  options.relative_tolerance = 1e-30;
+  const auto out = solve(problem, options);
+  EXPECT_EQ(out.summary.termination, Termination::converged_rounding);
+  EXPECT_LE(out.summary.gradient_norm, out.summary.gradient_floor);
+  EXPECT_GT(out.summary.gradient_floor, 0);
+}
+
+TEST(Termination, IterationLimit) {
+  const auto problem = reference::random_problem(300, 5, 1, 1e-2, 9);
+  for (const int limit : {0, 1, 2}) {
+    NewtonOptions options;
+    options.max_iterations = limit;
+    options.relative_tolerance = 1e-14;
+    const auto out = solve(problem, options);
+    EXPECT_EQ(out.summary.termination, Termination::iteration_limit);
+    EXPECT_EQ(out.summary.iterations, limit);
+  }
+}
+
+TEST(Termination, TimeLimitIsLookedAtOnceAnIteration) {
+  StubObjective stub;  // a step takes a second
+  NewtonOptions options;
+  options.time_limit_seconds = 2;
+  options.relative_tolerance = 1e-15;
+  EXPECT_EQ(newton(stub, VectorXd::Constant(1, 10), options).termination, Termination::time_limit);
+  EXPECT_EQ(stub.steps, 2);
+  options.time_limit_seconds = 1e-9;
+  const auto out = solve(reference::random_problem(300, 5, 1, 1e-2, 9), options);
+  EXPECT_EQ(out.summary.termination, Termination::time_limit);
+  EXPECT_EQ(out.summary.iterations, 0);
+}
+
+/// No step lowers L, whatever the gradient says.
+struct Ascending : StubObjective {
+  std::vector<double> change_along(std::span<const double> ts) override { return std::vector<double>(ts.size(), 1e-3); }
+};
+
+TEST(Termination, StagnatedWhenNoStepLowersTheValue) {
+  Ascending stub;
+  const auto summary = newton(stub, VectorXd::Constant(1, 1), {});
+  EXPECT_EQ(summary.termination, Termination::stagnated);
+  EXPECT_EQ(summary.iterations, 0);
+  EXPECT_EQ(stub.x()[0], 1);
+  Ascending at_the_floor;
+  at_the_floor.floor = 2.5;  // above |g| = 2
+  EXPECT_EQ(newton(at_the_floor, VectorXd::Constant(1, 1), {}).termination, Termination::converged_rounding);
+}
+
+/// Claims a tiny gain in every step and stays where it is.
+struct Creeping : StubObjective {
+  void step(double) override {
+    move_to(VectorXd(x()));
+    ++steps;
+  }
+  std::vector<double> change_along(std::span<const double> ts) override {
+    return std::vector<double>(ts.size(), -1e-20);
+  }
+  Hessian hessian() override { return hessian_of(1e30); }  // so steep that 1e-20 passes for enough
+};
+
+TEST(Termination, StagnatedWhenStepsChangeNothing) {
+  Creeping stub;
+  const auto summary = newton(stub, VectorXd::Constant(1, 1), {});
+  EXPECT_EQ(summary.termination, Termination::stagnated);
+  EXPECT_LE(summary.iterations, 10);
+}
+
+struct BadHessian : StubObjective {
+  Hessian hessian() override { return hessian_of(steps > 0 ? kNaN : 10.0); }
+};
+struct BadValue : StubObjective {
+  double value_at(double x) const override { return x < 0.9 ? kNaN : StubObjective::value_at(x); }
+  std::vector<double> change_along(std::span<const double> ts) override { return std::vector<double>(ts.size(), -1.0); }
+};
+struct BadStart : StubObjective {
+  double slope_at(double) const override { return kInfinity; }
+};
+
+TEST(Termination, BreakdownKeepsTheLastGoodPoint) {
+  BadHessian hessian;
+  const auto after_step = newton(hessian, VectorXd::Constant(1, 1), {});
+  EXPECT_EQ(after_step.termination, Termination::breakdown);
+  EXPECT_EQ(after_step.iterations, 1);
+  EXPECT_NEAR(hessian.x()[0], 0.8, 1e-12);  // 1 - g / 10
+  BadValue value;
+  const auto in_step = newton(value, VectorXd::Constant(1, 1), {});
+  EXPECT_EQ(in_step.termination, Termination::breakdown);
+  EXPECT_EQ(value.x()[0], 1);
+  EXPECT_EQ(in_step.value, 0.75);
+  BadStart start;
+  EXPECT_EQ(newton(start, VectorXd::Constant(1, 1), {}).termination, Termination::breakdown);
+}
+
+TEST(Termination, HaveTheirNames) {
+  EXPECT_EQ(termination_name(Termination::converged), "converged");
+  EXPECT_EQ(termination_name(Termination::converged_rounding), "converged_rounding");
+  EXPECT_EQ(termination_name(Termination::stagnated), "stagnated");
+  EXPECT_EQ(termination_name(Termination::iteration_limit), "iteration_limit");
+  EXPECT_EQ(termination_name(Termination::time_limit), "time_limit");
+  EXPECT_EQ(termination_name(Termination::breakdown), "breakdown");
+}
+
+TEST(GradientReferences, GivenLargestAndNone) {
+  const auto problem = reference::random_problem(300, 5, 1, 1e-2, 9);
+  const VectorXd x0 = reference::random_vector(5, 10);
+  NewtonOptions options;
+  const auto start = solve(problem, x0, options);
+  options.gradient_reference = 123;
+  const auto given = solve(problem, x0, options);
+  options.gradient_reference = 0;
+  options.reference = GradientReference::largest;
+  const auto largest = solve(problem, x0, options);
+  double largest_norm = 0;
+  for (const auto& record : largest.records) largest_norm = std::max(largest_norm, record.gradient_norm);
+  EXPECT_EQ(start.summary.gradient_reference, start.records[0].gradient_norm);
+  EXPECT_EQ(given.summary.gradient_reference, 123);
+  EXPECT_EQ(largest.summary.gradient_reference, largest_norm);
+  for (const auto* out : {&start, &given, &largest})
+    EXPECT_LE(out->summary.gradient_norm, 1e-10 * out->summary.gradient_reference);
+}
+
+TEST(NewtonOptions, WrongOnesThrowOnAllRanks) {
+  const auto problem = reference::random_problem(30, 2, 1, 0.1, 11);
+  const auto throws = [&](const VectorXd& x0, auto&& change) {
+    NewtonOptions options;
+    change(options);
+    try {
+      solve(problem, x0, options);
+    } catch (const InvalidArgument& error) {
+      return error.scope() == Error::Scope::all_ranks;
+    }
+    return false;
+  };
+  const auto nothing = [](NewtonOptions&) {};
+  const VectorXd zero = VectorXd::Zero(2);
+  EXPECT_TRUE(throws(VectorXd::Zero(3), nothing));
+  EXPECT_TRUE(throws(VectorXd::Constant(2, kNaN), nothing));
+  for (const double bad : {0.0, -1.0, kNaN, kInfinity})
+    EXPECT_TRUE(throws(zero, [=](NewtonOptions& options) { options.relative_tolerance = bad; })) << bad;
+  for (const double bad : {-1.0, kNaN})
+    EXPECT_TRUE(throws(zero, [=](NewtonOptions& options) { options.gradient_reference = bad; })) << bad;
+  for (const double bad : {0.0, -1.0, kNaN})
+    EXPECT_TRUE(throws(zero, [=](NewtonOptions& options) { options.time_limit_seconds = bad; })) << bad;
+  EXPECT_TRUE(throws(zero, [](NewtonOptions& options) { options.max_iterations = -1; }));
+}
+
+}  // namespace
+}  // namespace attnreg
