@@ -16,8 +16,8 @@ using Eigen::VectorXd;
 
 namespace {
 
-constexpr double kSimplexSlack = 1e-6;    // a target whose sum is further from 1 deserves a word
-constexpr double kConstant = 1e-24;       // a spread of 1e-12 of b is the rounding of its mean
+constexpr double kSimplexSlack = 1e-6;  // a target whose sum is further from 1 deserves a word
+constexpr double kConstant = 1e-24;     // a spread of 1e-12 of b is the rounding of its mean
 
 }  // namespace
 
@@ -31,9 +31,11 @@ Target describe_target(const RowMatrix& A, const VectorXd& b) {
 std::vector<std::string> target_warnings(const Target& target) {
   std::vector<std::string> warnings;
   if (std::abs(target.sum - 1) > kSimplexSlack)
-    warnings.push_back("b sums to " + text_of(target.sum) + ", not to 1: softmax(A x) always sums to 1 and cannot match it");
+    warnings.push_back("b sums to " + text_of(target.sum) +
+                       ", not to 1: softmax(A x) always sums to 1 and cannot match it");
   if (target.negative_rows > 0)
-    warnings.push_back(text_of(target.negative_rows) + " values of b are negative: softmax(A x) is positive everywhere");
+    warnings.push_back(text_of(target.negative_rows) +
+                       " values of b are negative: softmax(A x) is positive everywhere");
   return warnings;
 }
 

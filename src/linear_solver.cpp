@@ -44,8 +44,8 @@ double Preconditioner::norm(const Eigen::VectorXd& v) const {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kRidge = 1e-13;           // relative; above the rounding of a null direction
-constexpr double kRadiusSlack = 0.1;    // |s|_M within 10 % of the radius will do (More and Sorensen 1983)
+constexpr double kRidge = 1e-13;      // relative; above the rounding of a null direction
+constexpr double kRadiusSlack = 0.1;  // |s|_M within 10 % of the radius will do (More and Sorensen 1983)
 constexpr int kMaxFactorizations = 60;
 
 /// Adds a ridge relative to `scale` to both matrices, so that directions without any curvature stay put.
@@ -162,8 +162,7 @@ TrustRegionStep trust_region_step(Hessian hessian, const Eigen::VectorXd& g, dou
   if (hessian.communicator.is_root())
     step = trust_region_step(std::move(hessian.exact), std::move(hessian.positive_part), hessian.scale, g, radius);
   Eigen::VectorXd message = Eigen::VectorXd::Zero(g.size() + 4);
-  if (step.finite)
-    message << step.s, 1.0, step.length, step.shift, step.on_boundary ? 1.0 : 0.0;
+  if (step.finite) message << step.s, 1.0, step.length, step.shift, step.on_boundary ? 1.0 : 0.0;
   hessian.communicator.broadcast(std::span<double>(message.data(), static_cast<std::size_t>(message.size())));
   const auto tail = message.tail<4>();
   return {tail[0] != 0, message.head(g.size()), tail[1], tail[2], tail[3] != 0};

@@ -7,9 +7,9 @@ namespace attnreg {
 
 namespace {
 
-constexpr int kMaxStalled = 5;              // steps in a row that change neither L nor |g| for the better
-constexpr double kLargestFloor = 1e-3;      // of the reference: above, x has run away and nothing has converged
-constexpr double kUnchanged = 1e-14;        // relative change of L at the level of rounding
+constexpr int kMaxStalled = 5;          // steps in a row that change neither L nor |g| for the better
+constexpr double kLargestFloor = 1e-3;  // of the reference: above, x has run away and nothing has converged
+constexpr double kUnchanged = 1e-14;    // relative change of L at the level of rounding
 
 }  // namespace
 

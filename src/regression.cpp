@@ -10,6 +10,7 @@
 #include "certify.hpp"
 #include "fit.hpp"
 #include "regression_objective.hpp"
+#include "sketched_newton.hpp"
 #include "start_point.hpp"
 #include "text_of.hpp"
 
@@ -55,9 +56,9 @@ void check_arguments(const RowMatrix& A, const VectorXd& b, const VectorXd& w, c
   if (!A.communicator().is_replicated({options.x0.data(), static_cast<std::size_t>(options.x0.size())}))
     throw InvalidArgument("x0 must be the same on all ranks", Error::Scope::all_ranks);
   if (options.x0.size() != A.columns())
-    throw InvalidArgument("x0 has " + std::to_string(options.x0.size()) + " values for " + std::to_string(A.columns()) +
-                              " columns of A",
-                          Error::Scope::all_ranks);
+    throw InvalidArgument(
+        "x0 has " + std::to_string(options.x0.size()) + " values for " + std::to_string(A.columns()) + " columns of A",
+        Error::Scope::all_ranks);
 }
 
 /// One regression, from x = 0 on.
@@ -124,7 +125,15 @@ void Regression::solve_from(const StartPoint& start) {
   x0_ = start.x;
   result_.start = start.kind;
   result_.start_iterations = start.iterations;
-  result_.summary = minimise(result_.method, objective_, start.x, options_.newton);
+  if (result_.method == Method::sketched_newton) {
+    auto sketched = sketched_newton(objective_, A_, start.x, options_.newton, options_.sketched_newton,
+                                    options_.sampling, options_.epsilon);
+    result_.summary = sketched.newton;
+    result_.sketched_steps = std::move(sketched.steps);
+    result_.notes.insert(result_.notes.end(), sketched.notes.begin(), sketched.notes.end());
+  } else {
+    result_.summary = minimise(result_.method, objective_, start.x, options_.newton);
+  }
   remember(start.name);
 }
 
@@ -152,7 +161,7 @@ void Regression::try_random_starts() {
   NewtonSummary best = result_.summary;
   for (int k = 1; k <= options_.random_starts; ++k) {
     const StartPoint start = random_start(objective_, A_, options_.sampling.seed, k);
-    const NewtonSummary summary = minimise(result_.method, objective_, start.x, options_.newton);
+    const NewtonSummary summary = minimise(start_method(), objective_, start.x, options_.newton);
     remember(start.name);
     if (!(summary.value < best.value)) continue;
     best = summary;
@@ -177,7 +186,8 @@ void Regression::certify_result() {
     return result_.certificate.distance_bound && *result_.certificate.distance_bound <= options_.epsilon;
   };
   NewtonOptions again = options_.newton;
-  while (!certified() && result_.summary.termination == Termination::converged) {
+  while (!certified() && result_.summary.termination == Termination::converged &&
+         result_.method != Method::sketched_newton) {
     again.relative_tolerance = 0.01 * std::min(again.relative_tolerance, result_.summary.relative_gradient);
     if (!(again.relative_tolerance > 0)) break;
     again.max_iterations = options_.newton.max_iterations - result_.summary.iterations;

@@ -16,7 +16,7 @@ using Eigen::VectorXd;
 namespace {
 
 constexpr double kEps = std::numeric_limits<double>::epsilon();
-constexpr double kLargestOffset = 0.05;    // above, the sums of a value are made again at the new reference
+constexpr double kLargestOffset = 0.05;  // above, the sums of a value are made again at the new reference
 constexpr int kStepsBetweenRefreshes = 10;
 
 double wall_clock() {
@@ -91,8 +91,7 @@ void RegressionObjective::differentiate() {
   const Eigen::MatrixXd local = A_.transpose_multiply(rows_out_);
   const Index d = dimension();
   VectorXd message(2 * d + 2);  // the clock of rank 0 rides along: time is replicated too
-  message << local.col(0), local.col(1), bound[0],
-      A_.communicator().is_root() ? wall_clock() - start_seconds_ : 0.0;
+  message << local.col(0), local.col(1), bound[0], A_.communicator().is_root() ? wall_clock() - start_seconds_ : 0.0;
   A_.communicator().sum({message.data(), static_cast<std::size_t>(message.size())});
   gradient_ = message.head(d);
   centre_ = message.segment(d, d);

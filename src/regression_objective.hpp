@@ -87,19 +87,19 @@ class RegressionObjective final : public Objective {
   std::int64_t collectives_before_;
   double start_seconds_, seconds_ = 0;
 
-  Eigen::VectorXd x_, z_;                 // the point and its logits
+  Eigen::VectorXd x_, z_;  // the point and its logits
   LossPoint point_;
   double value_ = 0;
-  Eigen::VectorXd gradient_, centre_;     // d; centre = A^T f
-  Eigen::MatrixXd rows_out_;              // rows x 2: q + w^2 z, f
-  Eigen::VectorXd delta_;                 // rows
-  double floor_bound_ = 0;                // sum r_i |a_i| >= | |A|^T r |, r = rounding_of_rows
+  Eigen::VectorXd gradient_, centre_;  // d; centre = A^T f
+  Eigen::MatrixXd rows_out_;           // rows x 2: q + w^2 z, f
+  Eigen::VectorXd delta_;              // rows
+  double floor_bound_ = 0;             // sum r_i |a_i| >= | |A|^T r |, r = rounding_of_rows
   int steps_since_refresh_ = 0;
 
-  Eigen::VectorXd s_, y_;                 // the direction and A s
-  Eigen::VectorXd p_, product_y_;         // of the last Hessian product
-  std::map<double, double> references_;   // the loss's reference at x + t s, by t
-  Eigen::MatrixXd ridge_gram_;            // A^T W^2 A on rank 0
+  Eigen::VectorXd s_, y_;                // the direction and A s
+  Eigen::VectorXd p_, product_y_;        // of the last Hessian product
+  std::map<double, double> references_;  // the loss's reference at x + t s, by t
+  Eigen::MatrixXd ridge_gram_;           // A^T W^2 A on rank 0
   bool ridge_known_ = false;
   SampledModel model_;
 };

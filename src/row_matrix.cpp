@@ -199,8 +199,8 @@ RowMatrix::SignedGram RowMatrix::signed_gram(const Eigen::VectorXd& weights, con
 Eigen::VectorXd RowMatrix::absolute_transpose_multiply(const Eigen::VectorXd& u) const {
   const Eigen::VectorXd zero = Eigen::VectorXd::Zero(columns_);
   return pass(zero, [&](const Tile& tile, Eigen::VectorXd& sum) {
-    kernels::add_absolute_transpose_multiply(tile.rows.data(), tile.rows.rows(), columns_,
-                                             u.data() + tile.first_local, sum.data());
+    kernels::add_absolute_transpose_multiply(tile.rows.data(), tile.rows.rows(), columns_, u.data() + tile.first_local,
+                                             sum.data());
   });
 }
 

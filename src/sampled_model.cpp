@@ -71,8 +71,8 @@ void SampledModel::add_sampled_rows(Part& part, const VectorXd& curvature, const
   }
   rescale_ = false;
   const VectorXd scores = weights.cwiseProduct(row_scale_).cwiseMin(1.0);
-  const auto kept = keep_rows(
-      A_, scores, {.oversampling = options_.oversampling, .seed = options_.seed, .iteration = models_});
+  const auto kept =
+      keep_rows(A_, scores, {.oversampling = options_.oversampling, .seed = options_.seed, .iteration = models_});
   const VectorXd curvature_kept = curvature(kept.rows).cwiseProduct(kept.weights);
   const VectorXd ridge_kept = w2_(kept.rows).cwiseProduct(kept.weights);
   part.gram = sampled_gram(A_, kept, curvature_kept, centre) + sampled_gram(A_, kept, ridge_kept, {});

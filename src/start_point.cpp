@@ -44,7 +44,7 @@ double first_move(RegressionObjective& objective) {
 
 Method cheaper_method(std::int64_t rows, Eigen::Index columns, const SamplingOptions& sampling) {
   const double n = static_cast<double>(rows), d = static_cast<double>(columns);
-  const double gram = 3 + d / 16;                                  // of all rows, in reads
+  const double gram = 3 + d / 16;                                          // of all rows, in reads
   const double kept = std::min(1.0, 1.2 * sampling.oversampling * d / n);  // share of the rows in a sampled model
   const double newton_step = 3 + gram, newton_cg_step = 2 + 2.5 + kept * (2 + gram);
   return newton_step <= newton_cg_step ? Method::newton : Method::newton_cg;
@@ -68,8 +68,9 @@ StartPoint choose_start(RegressionObjective& objective, const RowMatrix& A, cons
     if (options.loss != "softmax") return zero;
     const double move = first_move(objective);
     const bool near = move <= kSmallMove;
-    notes.push_back("start " + std::string(near ? "zero" : "cross-entropy") + ": the first model step from x = 0 moves the logits by up to " +
-                    text_of(move) + (near ? " <= " : " > ") + text_of(kSmallMove));
+    notes.push_back("start " + std::string(near ? "zero" : "cross-entropy") +
+                    ": the first model step from x = 0 moves the logits by up to " + text_of(move) +
+                    (near ? " <= " : " > ") + text_of(kSmallMove));
     if (near) return zero;
   }
   return cross_entropy_start(objective, A, b, positive_sum, options, method);

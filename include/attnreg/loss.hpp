@@ -19,10 +19,10 @@ using LossSums = std::array<double, 8>;
 
 /// What all rows need to know of the others at one x: a few numbers made of sums over all rows. Replicated.
 struct LossPoint {
-  double value = 0;                  ///< phi(z), without the regulariser
-  double reference = 0;              ///< shift of the logits that makes the next sums accurate
-  double offset = 0;                 ///< |reference - the one the sums were made with|; near 0: `value` is accurate
-  std::array<double, 4> scalars{};   ///< the loss's own
+  double value = 0;                 ///< phi(z), without the regulariser
+  double reference = 0;             ///< shift of the logits that makes the next sums accurate
+  double offset = 0;                ///< |reference - the one the sums were made with|; near 0: `value` is accurate
+  std::array<double, 4> scalars{};  ///< the loss's own
 };
 
 /// Change of phi along a line.

@@ -31,23 +31,23 @@ enum class GradientReference {
 
 /// One line of the history. All values are replicated.
 struct IterationRecord {
-  int iteration = 0;               ///< 0: the starting point
-  double value = 0;                ///< L
-  double gradient_norm = 0;        ///< Euclidean
-  double relative_gradient = 0;    ///< gradient_norm / reference
-  double step = 0;                 ///< t, the part of the trust-region step that was taken
-  double radius = 0;               ///< of the trust region, in the norm of the Hessian's positive part
-  int cg_iterations = 0;           ///< 0 for exact Newton
-  double reads_of_a = 0;           ///< since the start of the solve
-  std::int64_t collectives = 0;    ///< likewise
-  double seconds = 0;              ///< likewise
+  int iteration = 0;             ///< 0: the starting point
+  double value = 0;              ///< L
+  double gradient_norm = 0;      ///< Euclidean
+  double relative_gradient = 0;  ///< gradient_norm / reference
+  double step = 0;               ///< t, the part of the trust-region step that was taken
+  double radius = 0;             ///< of the trust region, in the norm of the Hessian's positive part
+  int cg_iterations = 0;         ///< 0 for exact Newton
+  double reads_of_a = 0;         ///< since the start of the solve
+  std::int64_t collectives = 0;  ///< likewise
+  double seconds = 0;            ///< likewise
 };
 
 struct NewtonOptions {
-  double relative_tolerance = 1e-10;   ///< > 0
+  double relative_tolerance = 1e-10;  ///< > 0
   GradientReference reference = GradientReference::given;
-  double gradient_reference = 0;       ///< >= 0; see `GradientReference`
-  int max_iterations = 200;            ///< >= 0
+  double gradient_reference = 0;                                        ///< >= 0; see `GradientReference`
+  int max_iterations = 200;                                             ///< >= 0
   double time_limit_seconds = std::numeric_limits<double>::infinity();  ///< > 0; looked at once an iteration
   std::function<void(const IterationRecord&)> on_iteration;             ///< called on every rank
 };
@@ -58,7 +58,7 @@ struct NewtonSummary {
   double gradient_norm = 0;
   double gradient_reference = 0;
   double relative_gradient = 0;
-  double gradient_floor = 0;      ///< 0 unless it was looked at
+  double gradient_floor = 0;  ///< 0 unless it was looked at
   int iterations = 0;
   double reads_of_a = 0;
   std::int64_t collectives = 0;

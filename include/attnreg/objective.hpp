@@ -16,7 +16,7 @@ struct Hessian {
   Communicator communicator;  ///< of the ranks that share it
   Eigen::MatrixXd exact;
   Eigen::MatrixXd positive_part;
-  Eigen::VectorXd scale;      ///< d: what M's diagonal is a difference of (uncentred rows); its rounding is eps times that
+  Eigen::VectorXd scale;  ///< d: what M's diagonal is a difference of (uncentred rows); its rounding is eps times that
 };
 
 /// A positive definite model M = L L^T of the Hessian, replicated. All members are local.
@@ -27,9 +27,9 @@ class Preconditioner {
   explicit Preconditioner(Eigen::MatrixXd factor) : factor_(std::move(factor)) {}
 
   bool empty() const { return factor_.size() == 0; }
-  Eigen::VectorXd solve(const Eigen::VectorXd& r) const;      ///< M^-1 r, 2 d^2 flops
-  double norm(const Eigen::VectorXd& v) const;                ///< |v|_M = |L^T v|, d^2 flops
-  Eigen::VectorXd whiten(const Eigen::VectorXd& v) const;     ///< L^-T v: has |.|_M = |v|, d^2 flops
+  Eigen::VectorXd solve(const Eigen::VectorXd& r) const;   ///< M^-1 r, 2 d^2 flops
+  double norm(const Eigen::VectorXd& v) const;             ///< |v|_M = |L^T v|, d^2 flops
+  Eigen::VectorXd whiten(const Eigen::VectorXd& v) const;  ///< L^-T v: has |.|_M = |v|, d^2 flops
 
  private:
   Eigen::MatrixXd factor_;
@@ -52,8 +52,8 @@ class Objective {
   virtual double value() const = 0;
   virtual const Eigen::VectorXd& gradient() const = 0;
 
-  /// The size below which |gradient| may be rounding only (docs/algorithms.md). Cheap unless |gradient| is near it; then
-  /// one read.
+  /// The size below which |gradient| may be rounding only (docs/algorithms.md). Cheap unless |gradient| is near it;
+  /// then one read.
   virtual double gradient_floor() = 0;
 
   /// The Hessian at the current point. One read and n d^2 flops.
@@ -62,9 +62,9 @@ class Objective {
   /// H p. One read, one all-reduce. Keeps A p for `extend_direction`.
   virtual Eigen::VectorXd hessian_product(const Eigen::VectorXd& p) = 0;
 
-  /// Makes a preconditioner from the curvature at the current point; `tired`: the last one served badly, spend more on this
-  /// one. Its cost in reads and what it shares with the one before are the objective's business. False if the model is
-  /// not finite or not definite; then the old one stays.
+  /// Makes a preconditioner from the curvature at the current point; `tired`: the last one served badly, spend more on
+  /// this one. Its cost in reads and what it shares with the one before are the objective's business. False if the
+  /// model is not finite or not definite; then the old one stays.
   virtual bool refresh_preconditioner(bool /*tired*/) { return false; }
   const Preconditioner& preconditioner() const { return preconditioner_; }  ///< Local. Empty before the first refresh.
 
@@ -82,9 +82,9 @@ class Objective {
   /// Moves to x + t s, and evaluates there. One read; one more now and then against drift of the cached A x.
   virtual void step(double t) = 0;
 
-  virtual double reads_of_a() const = 0;           ///< Local.
-  virtual std::int64_t collectives() const = 0;    ///< Local.
-  virtual double seconds() const = 0;              ///< Wall-clock of rank 0 at the last evaluation. Local, replicated.
+  virtual double reads_of_a() const = 0;         ///< Local.
+  virtual std::int64_t collectives() const = 0;  ///< Local.
+  virtual double seconds() const = 0;            ///< Wall-clock of rank 0 at the last evaluation. Local, replicated.
 
  protected:
   Preconditioner preconditioner_;

@@ -32,10 +32,10 @@ std::string_view start_name(Start start);     ///< "cross-entropy"
 
 /// The rows that a preconditioner is made of; see docs/algorithms.md.
 struct SamplingOptions {
-  double oversampling = 30;       ///< c: about 1.2 c d rows are kept; larger: fewer products, dearer models
-  Eigen::Index sketch_rows = 0;   ///< of the sketch behind the leverage scores; 0: 6 d
-  int nonzeros = 4;               ///< per column of the sketch
-  int jl_columns = 16;            ///< of the random projection of the scores; 0: exact row norms
+  double oversampling = 30;      ///< c: about 1.2 c d rows are kept; larger: fewer products, dearer models
+  Eigen::Index sketch_rows = 0;  ///< of the sketch behind the leverage scores; 0: 6 d
+  int nonzeros = 4;              ///< per column of the sketch
+  int jl_columns = 16;           ///< of the random projection of the scores; 0: exact row norms
   std::uint64_t seed = 1;
 };
 
@@ -43,8 +43,8 @@ struct RegressionOptions {
   std::string loss = "softmax";  ///< a name of `loss_names`
   Method method = Method::automatic;
   Start start = Start::automatic;
-  Eigen::VectorXd x0;            ///< size d; only for `Start::given`
-  int random_starts = 0;         ///< solve from so many random points as well, and return the lowest minimum
+  Eigen::VectorXd x0;     ///< size d; only for `Start::given`
+  int random_starts = 0;  ///< solve from so many random points as well, and return the lowest minimum
   SamplingOptions sampling;
   SketchedNewtonOptions sketched_newton;  ///< only for that method
   CertificateLevel certificate = CertificateLevel::gradient;
@@ -57,29 +57,30 @@ struct RegressionOptions {
 
 /// How well f = softmax(A x) reproduces b.
 struct FitQuality {
-  double total_variation = 0;     ///< 1/2 sum |f - b|
-  double kullback_leibler = 0;    ///< sum b ln(b / f), nats; NaN when some b < 0
-  double r_squared = 0;           ///< 1 - sum (f - b)^2 / sum (b - mean b)^2; NaN for constant b
-  double support_fitted = 0;      ///< 1 / sum f^2, effective number of rows
-  double support_target = 0;      ///< (sum b)^2 / sum b^2
+  double total_variation = 0;   ///< 1/2 sum |f - b|
+  double kullback_leibler = 0;  ///< sum b ln(b / f), nats; NaN when some b < 0
+  double r_squared = 0;         ///< 1 - sum (f - b)^2 / sum (b - mean b)^2; NaN for constant b
+  double support_fitted = 0;    ///< 1 / sum f^2, effective number of rows
+  double support_target = 0;    ///< (sum b)^2 / sum b^2
 };
 
 /// A minimum that several starts may have led to.
 struct Minimum {
   double value = 0;
-  int starts = 0;                  ///< how many ended there, to 1e-6 of L(0)
-  std::vector<std::string> from;   ///< their names: "zero", "cross-entropy", "random 3"
+  int starts = 0;                 ///< how many ended there, to 1e-6 of L(0)
+  std::vector<std::string> from;  ///< their names: "zero", "cross-entropy", "random 3"
 };
 
 struct RegressionResult {
-  Eigen::VectorXd x;              ///< d, replicated
-  Eigen::VectorXd fitted;         ///< f, this rank's rows
-  NewtonSummary summary;          ///< of the solve, the start's reads, collectives and seconds included
-  Method method = Method::newton; ///< the one that was used
-  Start start = Start::zero;      ///< likewise
-  int start_iterations = 0;       ///< of the cross-entropy start
+  Eigen::VectorXd x;                         ///< d, replicated
+  Eigen::VectorXd fitted;                    ///< f, this rank's rows
+  NewtonSummary summary;                     ///< of the solve, the start's reads, collectives and seconds included
+  Method method = Method::newton;            ///< the one that was used
+  Start start = Start::zero;                 ///< likewise
+  int start_iterations = 0;                  ///< of the cross-entropy start
+  std::vector<SketchedStep> sketched_steps;  ///< of `Method::sketched_newton`
   Certificate certificate;
-  std::vector<Minimum> minima;    ///< with `random_starts`: the distinct ones, lowest first
+  std::vector<Minimum> minima;  ///< with `random_starts`: the distinct ones, lowest first
   FitQuality fit;
   std::vector<std::string> notes;     ///< what was decided and why; plain sentences, replicated
   std::vector<std::string> warnings;  ///< likewise

@@ -18,6 +18,7 @@ struct Command {
 Command solve_command();
 Command evaluate_command();
 Command predict_command();
+Command scores_command();
 Command inspect_command();
 Command generate_command();
 

@@ -47,7 +47,8 @@ constexpr std::string_view kExamples = R"(Examples:
 )";
 
 std::vector<Command> commands() {
-  return {solve_command(), evaluate_command(), predict_command(), inspect_command(), generate_command()};
+  return {solve_command(),  evaluate_command(), predict_command(),
+          scores_command(), inspect_command(),  generate_command()};
 }
 
 std::string main_help() {

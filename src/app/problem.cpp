@@ -78,6 +78,8 @@ StorageChoice storage_choice(const Arguments& arguments) {
 
 std::string weight_text(const Arguments& arguments) {
   if (arguments.given("weights")) return printable(arguments.text("weights"));
+  if (arguments.syntax().name == "solve" && arguments.has("weights-path"))
+    return "path " + printable(arguments.text("weights-path"));
   return arguments.text("weight") + (arguments.given("weight") ? "" : " (default)");
 }
 

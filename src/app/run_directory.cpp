@@ -12,6 +12,7 @@
 
 #include "attnreg/npy.hpp"
 #include "output_file.hpp"
+#include "path_report.hpp"
 #include "printable.hpp"
 #include "text.hpp"
 
@@ -106,6 +107,18 @@ void RunDirectory::refresh_status(const IterationRecord& record) noexcept {
     if (error_.empty()) error_ = error.what();
   }
   next_status_ = Clock::now() + kStatusInterval;
+}
+
+void RunDirectory::write_path(const std::vector<double>& weights, const std::vector<RegressionResult>& path) {
+  if (!is_used()) return;
+  communicator_.agree([&] {
+    if (!communicator_.is_root()) return;
+    std::vector<double> rows;
+    for (const auto& result : path) rows.insert(rows.end(), result.x.begin(), result.x.end());
+    const auto count = static_cast<std::int64_t>(path.size());
+    write_npy(file("x_path.npy"), rows, {count, static_cast<std::int64_t>(rows.size()) / count});
+    write_file(file("path.csv"), path_csv(weights, path));
+  });
 }
 
 void RunDirectory::finish(const RegressionResult& result, const RowPartition& partition, bool with_fitted,

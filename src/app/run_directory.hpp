@@ -4,6 +4,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "attnreg/communicator.hpp"
 #include "attnreg/regression.hpp"
@@ -28,6 +29,9 @@ class RunDirectory {
   void record(const IterationRecord& record) noexcept;
   /// Local. For records that are not part of the history.
   void record_start(const IterationRecord& record) noexcept { refresh_status(record); }
+
+  /// Collective. Writes x_path.npy, one row of d values per weight, and path.csv. Throws `OutputError` on all ranks.
+  void write_path(const std::vector<double>& weights, const std::vector<RegressionResult>& path);
 
   /// Collective. Writes x.npy, f.npy if `with_fitted`, run.json, and at last status.json with the state "done". Throws
   /// `OutputError` on all ranks, also for what went wrong before.

@@ -3,12 +3,15 @@
 
 #include "attnreg/npy.hpp"
 #include "attnreg/regression.hpp"
+#include "certificate_report.hpp"
 #include "commands.hpp"
 #include "faults.hpp"
 #include "memory.hpp"
+#include "path_report.hpp"
 #include "printable.hpp"
 #include "problem.hpp"
 #include "run_directory.hpp"
+#include "solver_options.hpp"
 #include "step_log.hpp"
 #include "summary.hpp"
 #include "text.hpp"
@@ -21,7 +24,8 @@ namespace {
 
 constexpr std::string_view kEpilogue = R"(Examples:
   attnreg solve A.npy b.npy --weight 1e-4
-  mpirun -n 4 attnreg solve A.npy b.npy --weight 1e-5 --start cross-entropy -o run --write-fitted
+  mpirun -n 4 attnreg solve A.npy b.npy --weight 1e-5 --certificate full -o run --write-fitted
+  attnreg solve A.npy b.npy --weights-path 1e-2:1e-7:10 -o path
   attnreg solve A.npy b.npy --weights w.npy --start run/x.npy --rtol 1e-12 -o refined
 
 A.npy is n x d, b.npy has n values; both float32 or float64. The summary goes to stdout, the steps to stderr.
@@ -32,40 +36,26 @@ const Syntax kSyntax{
     "solve",
     "Find x so that softmax(A x) reproduces b: minimise L(x) = phi(A x) + 1/2 |diag(w) A x|^2.",
     {{"A", "n x d matrix, .npy"}, {"b", "n target values, .npy"}},
-    {model_options(),
-     {"Iteration",
-      {{"start", 0, "START", Text{}, "zero",
-        "zero, cross-entropy (a rough minimiser of that loss) or a file with x, .npy"},
-       {"rtol", 0, "R", Number{0, true, 1}, "1e-10", "stop when |g| <= R times the reference gradient"},
-       {"rtol-of", 0, "REFERENCE", Choice{{"zero", "max"}}, "zero", "the reference: |g(0)| or the largest |g| met"},
-       {"max-iterations", 0, "N", Integer{0, 1000000000}, "200", "stop after N iterations"},
-       {"time-limit", 0, "SECONDS", Number{0, true}, "", "stop after the iteration in which this time is over"}}},
-     computing_options(),
-     {"Output",
-      {{"output", 'o', "DIR", Text{}, "", "run directory for x.npy, run.json, history.csv, status.json; default: none"},
-       {"write-fitted", 0, "", Switch{}, "", "also write f = softmax(A x) to f.npy there"},
-       {"force", 0, "", Switch{}, "", "replace a finished run in DIR"},
-       {"quiet", 'q', "", Switch{}, "", "no step lines"},
-       {"verbose", 'v', "", Switch{}, "", "say more about files, ranks and memory"},
-       help_option()}}},
+    [] {
+      std::vector<OptionGroup> groups{model_options()};
+      for (auto& group : solver_options()) groups.push_back(std::move(group));
+      groups.push_back(computing_options());
+      groups.push_back({"Output",
+                        {{"output", 'o', "DIR", Text{}, "",
+                          "run directory for x.npy, run.json, history.csv, status.json; default: none"},
+                         {"write-fitted", 0, "", Switch{}, "", "also write f = softmax(A x) to f.npy there"},
+                         {"force", 0, "", Switch{}, "", "replace a finished run in DIR"},
+                         {"quiet", 'q', "", Switch{}, "", "no step lines"},
+                         {"verbose", 'v', "", Switch{}, "", "say more about files, ranks and memory"},
+                         help_option()}});
+      return groups;
+    }(),
     kEpilogue};
-
-constexpr std::string_view kStartNames[] = {"zero", "cross-entropy"};
-
-/// The file that --start names, if it names one. Decided by the text alone, so that all ranks agree.
-std::optional<std::string> start_file(const Arguments& arguments) {
-  const std::string start = arguments.text("start");
-  if (start == kStartNames[0] || start == kStartNames[1]) return std::nullopt;
-  if (start.find_first_of("./") != std::string::npos) return start;
-  const auto near = nearest(start, kStartNames);
-  throw UsageError("--start is '" + printable(start) + "'; expected zero, cross-entropy or the name of a .npy file" +
-                   (near ? "; did you mean '" + std::string(*near) + "'?" : ""));
-}
 
 void check(const Arguments& arguments) {
   arguments.exclude("weight", "weights");
   arguments.exclude("quiet", "verbose");
-  start_file(arguments);
+  check_solver_options(arguments);
   for (const std::string_view name : {"write-fitted", "force"})
     if (arguments.on(name) && !arguments.given("output"))
       throw UsageError("--" + std::string(name) + " needs a run directory; add -o DIR");
@@ -105,14 +95,22 @@ class Solve {
     const std::vector<InputFile> files = examine_files();
     const Problem problem = load(files[0]);
     inject_fault(communicator_.rank(), "after-load");
-    const RegressionResult result = solve_regression(problem.A, problem.b, problem.w, options(problem.A));
+    const std::vector<double> weights = weights_path(arguments_);
+    std::vector<RegressionResult> path;
+    if (weights.empty())
+      path.push_back(solve_regression(problem.A, problem.b, problem.w, options(problem.A)));
+    else
+      path = solve_path(problem.A, problem.b, weights, options(problem.A));
+    const RegressionResult& result = path.back();
     inject_fault(communicator_.rank(), "before-write");
-    const ExitCode code = exit_code(result.summary.termination);
+    const ExitCode code = worst_code(path);
     SolveReport report{arguments_,          result,    problem.A.rows_global(),
                        problem.A.columns(), "float64", communicator_.size(),
-                       threads_.threads,    {}};
+                       threads_.threads,    {},        {}};
     if (problem.A.storage() == Storage::float32) report.storage = "float32";
+    if (!weights.empty()) report.path = path_table(weights, path);
     try {
+      if (!weights.empty()) directory_.write_path(weights, path);
       write(result, problem.A, files, code);
     } catch (const OutputError&) {
       print_result(communicator_, summary_text(report));  // x is lost, what is known of it is not
@@ -170,19 +168,8 @@ class Solve {
   }
 
   RegressionOptions options(const RowMatrix& A) {
-    RegressionOptions options;
-    options.loss = arguments_.text("loss");
-    options.start = Start::zero;
-    if (const auto file = start_file(arguments_)) {
-      options.start = Start::given;
-      options.x0 = load_vector(communicator_, *file, "start", A.columns());
-    } else if (arguments_.text("start") == kStartNames[1]) {
-      options.start = Start::cross_entropy;
-    }
-    options.newton.relative_tolerance = arguments_.number("rtol");
-    if (arguments_.text("rtol-of") == "max") options.newton.reference = GradientReference::largest;
-    options.newton.max_iterations = static_cast<int>(arguments_.integer("max-iterations"));
-    if (arguments_.has("time-limit")) options.newton.time_limit_seconds = arguments_.number("time-limit");
+    RegressionOptions options = regression_options(arguments_);
+    if (const auto file = start_file(arguments_)) options.x0 = load_vector(communicator_, *file, "start", A.columns());
     options.newton.on_iteration = [this](const IterationRecord& record) {
       inject_fault(communicator_.rank(), "in-iteration");
       if (communicator_.is_root()) steps_.print(record);
@@ -210,8 +197,10 @@ class Solve {
                                        {"cores", threads_.cores},
                                        {"tile_rows", tile_rows(A.columns())}}},
                                      {"inputs", inputs},
-                                     {"seed", nullptr},
+                                     {"seed", arguments_.integer("seed")},
                                      {"summary", summary_json(result)},
+                                     {"certificate", certificate_json(result.certificate)},
+                                     {"notes", result.notes},
                                      {"warnings", result.warnings}};
     directory_.finish(result, A.partition(), arguments_.on("write-fitted"), run, code);
   }
@@ -219,6 +208,8 @@ class Solve {
   std::vector<std::string> written_files() const {
     std::vector<std::string> files{directory_.file("x.npy")};
     if (arguments_.on("write-fitted")) files.push_back(directory_.file("f.npy"));
+    if (arguments_.has("weights-path"))
+      for (const std::string_view name : {"x_path.npy", "path.csv"}) files.push_back(directory_.file(name));
     for (const std::string_view name : {"run.json", "history.csv", "status.json"})
       files.push_back(directory_.file(name));
     return files;

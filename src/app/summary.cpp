@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "certificate_report.hpp"
 #include "printable.hpp"
 #include "problem.hpp"
 #include "text.hpp"
@@ -44,8 +45,16 @@ std::string reason(const SolveReport& report) {
              " s >= " + report.arguments.text("time-limit") + " s, " + missed;
     case Termination::breakdown:
       return "NOT converged, breakdown: a value, gradient or Hessian is not finite; x is the last good iterate";
-    default: return "NOT converged, " + std::string(termination_name(summary.termination)) + ": " + missed;
+    case Termination::uncertified:
+      return "NOT certified: " + g + ", but |x - x*| <= " + report.arguments.text("epsilon") + " could not be shown";
   }
+  return missed;
+}
+
+std::string start_text(const SolveReport& report) {
+  if (report.result.start == Start::given && !report.path.empty()) return "the solution for the weight before";
+  if (report.result.start == Start::given) return printable(report.arguments.text("start"));
+  return report.result.start == Start::zero ? "x = 0" : "the cross-entropy minimiser";
 }
 
 /// What it means for the user, in one sentence.
@@ -54,10 +63,13 @@ std::string verdict(const SolveReport& report) {
     case Termination::converged:
     case Termination::converged_rounding:
       if (report.arguments.text("loss") == "cross-entropy") return "x is a minimiser: this loss is convex";
-      return report.arguments.text("start") == "cross-entropy"
-                 ? "x is a stationary point of L; there may be others, with a lower L"
-                 : "x is a stationary point of L; there may be others: compare L with that of --start cross-entropy";
+      if (report.result.certificate.kind == StationaryKind::local_minimum)
+        return "x is a local minimum of L; there may be others: --starts K looks for them";
+      if (report.result.certificate.kind == StationaryKind::saddle)
+        return "x is a saddle point of L, not a minimum; start elsewhere";
+      return "x is a stationary point of L, --certificate full says which kind; there may be others: --starts K";
     case Termination::breakdown: return "do not use x; look for huge values in A and w, or raise --weight";
+    case Termination::uncertified: return "x is as good as |g| says; the certificate below says what is missing";
     case Termination::stagnated:
       return "x may serve for a looser --rtol; try --start cross-entropy or --storage double";
     default: return "x is not a solution yet; raise the limit, or go on from it with --start DIR/x.npy";
@@ -113,8 +125,8 @@ std::string summary_text(const SolveReport& report) {
   std::string text =
       reason(report) + "\n" + line("verdict", verdict(report)) +
       line("problem", std::to_string(report.rows) + " x " + std::to_string(report.columns) + " as " + report.storage +
-                          ", " + arguments.text("loss") + " loss, w = " + weight_text(arguments) + ", start " +
-                          printable(arguments.text("start"))) +
+                          ", " + arguments.text("loss") + " loss, w = " + weight_text(arguments)) +
+      line("method", std::string(method_name(report.result.method)) + " from " + start_text(report)) +
       line("L", scientific(summary.value, 9)) + line("|g|", scientific(summary.gradient_norm, 4)) +
       line("|g| / " + reference_name(arguments), scientific(summary.relative_gradient, 4));
   if (summary.gradient_floor > 0) text += line("rounding floor", scientific(summary.gradient_floor, 4));
@@ -122,7 +134,12 @@ std::string summary_text(const SolveReport& report) {
           line("reads of A", fixed(summary.reads_of_a, 1)) + line("collectives", std::to_string(summary.collectives)) +
           line("seconds", fixed(summary.seconds, 3) + " on " + counted(report.ranks, "rank") + " with " +
                               counted(report.threads, "thread") + " each") +
-          fit_text(report);
+          fit_text(report) + certificate_text(report.result.certificate) + sketched_text(report.result.sketched_steps) +
+          minima_text(report.result.minima);
+  if (!report.path.empty())
+    text = "Path of weights; x, fit and certificate below are those of the last\n" + report.path + "\n" + text;
+  if (!report.result.notes.empty()) text += "\nNotes\n";
+  for (const auto& note : report.result.notes) text += "  " + printable(note) + "\n";
   if (!report.result.warnings.empty()) text += "\nWarnings\n";
   for (const auto& warning : report.result.warnings) text += "  " + printable(warning) + "\n";
   if (!report.files.empty()) text += "\nFiles\n";
@@ -133,6 +150,8 @@ std::string summary_text(const SolveReport& report) {
 nlohmann::ordered_json summary_json(const RegressionResult& result) {
   const NewtonSummary& summary = result.summary;
   return {{"termination", termination_name(summary.termination)},
+          {"method", method_name(result.method)},
+          {"start", start_name(result.start)},
           {"value", summary.value},
           {"gradient_norm", summary.gradient_norm},
           {"gradient_reference", summary.gradient_reference},

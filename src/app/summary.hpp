@@ -18,6 +18,7 @@ struct SolveReport {
   std::string storage;  ///< "float32"
   int ranks, threads;
   std::vector<std::string> files;  ///< written; empty without -o
+  std::string path;                ///< the table of a path; empty for a single solve
 };
 
 ExitCode exit_code(Termination termination);

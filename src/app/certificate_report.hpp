@@ -1,0 +1,20 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "attnreg/regression.hpp"
+
+namespace attnreg::app {
+
+/// The certificate on stdout; empty for the level none.
+std::string certificate_text(const Certificate& certificate);
+nlohmann::ordered_json certificate_json(const Certificate& certificate);
+
+/// What the steps of sketched-newton rested on; empty without any.
+std::string sketched_text(const std::vector<SketchedStep>& steps);
+
+/// The minima that several starts led to; empty without any.
+std::string minima_text(const std::vector<Minimum>& minima);
+
+}  // namespace attnreg::app
