@@ -21,7 +21,7 @@ class WordsTest(CommandLineTest):
     def test_known_minima(self):
         for weight, minimum in MINIMA.items():
             with self.subTest(weight=weight):
-                _, _, summary = self.solve(weight, ranks=2)
+                _, _, summary = self.solve(weight, "--start", "zero", ranks=2)
                 self.assertIn(summary["termination"], ("converged", "converged_rounding"))
                 self.assertLessEqual(summary["relative_gradient"], 1e-10)
                 self.assertAlmostEqual(summary["value"] / minimum, 1, delta=1e-8)
@@ -136,7 +136,7 @@ class RunDirectoryTest(CommandLineTest):
     def test_iteration_limit_writes_the_iterate(self):
         for ranks in (1, 3):
             out = self.directory / f"limit{ranks}"
-            result = run("solve", *self.files, "--max-iterations", "1", "-o", out, ranks=ranks)
+            result = run("solve", *self.files, "--start", "zero", "--max-iterations", "1", "-o", out, ranks=ranks)
             self.assert_code(4, result)
             self.assertIn("NOT converged, iteration limit", result.stdout)
             self.assertEqual((3,), np.load(out / "x.npy").shape)

@@ -1,0 +1,129 @@
+"""Sampled methods, certificate, path and leverage scores, end to end.
+
+words-4096 has c d = 3000 < 4096 rows and a sketch of 600, so that its preconditioners are really sampled.
+"""
+
+import unittest
+
+import numpy as np
+
+from command_line import WORDS, CommandLineTest, read_json, run
+
+A_WORDS, B_WORDS = WORDS / "A.npy", WORDS / "b.npy"
+# From x = 0. For 1e-3 the cross-entropy start leads to a lower one.
+MINIMA = {"1e-2": 4.27719364e-03, "1e-3": 4.23674682e-03, "1e-4": 4.58954471e-04, "1e-5": 2.21457078e-04,
+          "1e-6": 2.17190884e-04}
+LOWEST = {**MINIMA, "1e-3": 4.13059043e-03}
+MOST_READS = 110  # of the full words problem; the small one takes no more
+
+
+class SolveTest(CommandLineTest):
+    def solve(self, *options, ranks=2, code=0):
+        out = self.directory / f"run{len(list(self.directory.iterdir()))}"
+        result = run("solve", A_WORDS, B_WORDS, "-o", out, *options, ranks=ranks)
+        self.assert_code(code, result)
+        return result, out, read_json(out / "run.json")
+
+    def test_newton_cg_finds_the_known_minima(self):
+        for weight in MINIMA:
+            for minima, options in ((MINIMA, ("--start", "zero")), (LOWEST, ("--seed", "2"))):
+                with self.subTest(weight=weight, options=options):
+                    minimum = minima[weight]
+                    _, _, report = self.solve("--weight", weight, "--method", "newton-cg", *options)
+                    summary = report["summary"]
+                    self.assertEqual(summary["method"], "newton-cg")
+                    self.assertAlmostEqual(summary["value"] / minimum, 1, delta=1e-8)
+                    self.assertLessEqual(summary["relative_gradient"], 1e-10)
+                    self.assertLessEqual(summary["reads_of_a"], MOST_READS)
+
+    def test_same_x_on_any_number_of_ranks(self):
+        solutions = [np.load(self.solve("--weight", "1e-4", "--method", "newton-cg", ranks=ranks)[1] / "x.npy")
+                     for ranks in (1, 2, 3, 4)]
+        for x in solutions[1:]:
+            self.assertLess(np.linalg.norm(x - solutions[0]), 1e-9 * np.linalg.norm(solutions[0]))
+
+    def test_start_is_decided_at_zero(self):
+        for weight, start in (("1e-2", "zero"), ("1e-6", "cross-entropy")):
+            with self.subTest(weight=weight):
+                _, _, report = self.solve("--weight", weight)
+                self.assertEqual(report["summary"]["start"], start)
+                self.assertTrue(any(note.startswith("start " + start) for note in report["notes"]))
+
+    def test_full_certificate(self):
+        result, _, report = self.solve("--weight", "1e-4", "--certificate", "full")
+        certificate = report["certificate"]
+        self.assertEqual(certificate["kind"], "local minimum")
+        self.assertGreater(certificate["smallest_eigenvalue"], 0)
+        self.assertLess(certificate["distance_bound"], 1e-6)
+        self.assertIn("|x - x*|", result.stdout)
+        self.assertIn("Assumptions of the papers", result.stdout)
+
+    def test_epsilon(self):
+        _, out, report = self.solve("--weight", "1e-4", "--epsilon", "1e-7", "--rtol", "1e-3")
+        self.assertLessEqual(report["certificate"]["distance_bound"], 1e-7)
+        _, exact, _ = self.solve("--weight", "1e-4", "--rtol", "1e-12")
+        self.assertLessEqual(np.linalg.norm(np.load(out / "x.npy") - np.load(exact / "x.npy")), 1.1e-7)
+        _, _, report = self.solve("--weight", "1e-4", "--epsilon", "1e-100", code=4)
+        self.assertEqual(report["summary"]["termination"], "uncertified")
+
+    def test_path(self):
+        result, out, report = self.solve("--weights-path", "1e-2:1e-6:5", "--method", "newton-cg")
+        path = np.genfromtxt(out / "path.csv", delimiter=",", names=True, dtype=None, encoding=None)
+        for weight, value in zip(path["weight"], path["value"]):
+            minimum = MINIMA[f"1e-{round(-np.log10(weight))}"]
+            self.assertAlmostEqual(value / minimum, 1, delta=1e-8)
+        x = np.load(out / "x_path.npy")
+        self.assertEqual(x.shape, (5, 100))
+        np.testing.assert_array_equal(x[-1], np.load(out / "x.npy"))
+        self.assertIn("Path of weights", result.stdout)
+
+    def test_random_starts_list_minima(self):
+        result, _, report = self.solve("--weight", "1e-5", "--starts", "2")
+        self.assertIn("Minima found", result.stdout)
+        self.assertLessEqual(report["summary"]["value"], MINIMA["1e-5"] * (1 + 1e-8))
+
+    def test_sketched_newton_in_the_papers_regime(self):
+        _, _, report = self.solve("--weight", "11", "--method", "sketched-newton", "--epsilon", "1e-9")
+        self.assertEqual(report["summary"]["termination"], "converged")
+        self.assertLessEqual(report["certificate"]["distance_bound"], 1e-9)
+
+    def test_options_that_do_not_go_together(self):
+        for options in (("--radius", "1"), ("--weights-path", "1:2"), ("--weights-path", "1:1e-3:0"),
+                        ("--weights-path", "1e-2:1e-3:4", "--weight", "1"), ("--method", "newton-gc"),
+                        ("--oversampling", "0"), ("--epsilon", "nan")):
+            with self.subTest(options=options):
+                self.assert_code(2, run("solve", A_WORDS, B_WORDS, *options, ranks=1))
+
+
+class ScoresTest(CommandLineTest):
+    def scores(self, *options, A=A_WORDS, ranks=1):
+        out = self.directory / f"scores{len(list(self.directory.iterdir()))}.npy"
+        self.assert_code(0, run("scores", A, "-o", out, *options, ranks=ranks))
+        return np.load(out)
+
+    def test_exact_scores_are_those_of_a_qr(self):
+        A, w = np.load(A_WORDS).astype(float), np.linspace(0, 1, 4096)
+        np.save(self.directory / "w.npy", w)
+        for matrix, options in ((A, ()), (w[:, None] * A, ("--weights", self.directory / "w.npy"))):
+            Q, _ = np.linalg.qr(matrix)
+            scores = self.scores("--exact", *options, ranks=2)
+            self.assertLess(np.abs(scores - (Q * Q).sum(1)).max(), 1e-12)
+
+    def test_same_file_on_any_number_of_ranks(self):
+        for options in ((), ("--exact",), ("--jl-columns", "0")):
+            first = self.scores(*options)
+            for ranks in (2, 3, 4):
+                with self.subTest(options=options, ranks=ranks):
+                    self.assertLess(np.abs(self.scores(*options, ranks=ranks) - first).max(), 1e-12)
+
+    def test_rank_deficient(self):
+        A = np.load(A_WORDS).astype(float)[:500, :10]
+        np.save(self.directory / "A.npy", np.hstack([A, A[:, :3], np.zeros((500, 2))]))
+        for options in (("--exact",), ("--jl-columns", "0")):
+            scores = self.scores(*options, A=self.directory / "A.npy", ranks=3)
+            self.assertTrue(np.isfinite(scores).all())
+            self.assertAlmostEqual(scores.sum(), 10, delta=0.5 if options[0] != "--exact" else 1e-9)
+
+
+if __name__ == "__main__":
+    unittest.main()
