@@ -44,6 +44,7 @@ SampledModel::SampledModel(const RowMatrix& A, const VectorXd& w2, const Samplin
 
 void SampledModel::adopt_scores(const SampledModel& other, bool rescale) {
   row_scale_ = other.row_scale_;
+  has_scores_ = other.has_scores_;
   rescale_ = rescale;
 }
 
@@ -57,7 +58,7 @@ void SampledModel::add_all_rows(Part& part, const VectorXd& curvature, const Vec
 
 void SampledModel::add_sampled_rows(Part& part, const VectorXd& curvature, const VectorXd& centre, bool fresh_scores) {
   const VectorXd weights = curvature + w2_;
-  if (fresh_scores || row_scale_.size() != weights.size()) {
+  if (fresh_scores || !has_scores_) {
     const auto basis = leverage_basis(A_, weights,
                                       {.sketch_rows = options_.sketch_rows,
                                        .nonzeros = options_.nonzeros,
@@ -65,6 +66,7 @@ void SampledModel::add_sampled_rows(Part& part, const VectorXd& curvature, const
                                        .seed = options_.seed,
                                        .iteration = models_});
     row_scale_ = row_norms_squared(A_, basis.N);
+    has_scores_ = true;
   } else if (rescale_) {  // the weights differ by about a factor
     const double scores = A_.communicator().sum(weights.dot(row_scale_));
     if (scores > 0) row_scale_ *= static_cast<double>(A_.columns()) / scores;

@@ -49,7 +49,8 @@ class SampledModel {
   const Eigen::VectorXd& w2_;
   SamplingOptions options_;
   bool all_rows_;
-  Eigen::VectorXd row_scale_;   // t, this rank's rows; empty before the first sketch
+  Eigen::VectorXd row_scale_;   // t, this rank's rows, which may be none
+  bool has_scores_ = false;     // there is a row_scale_: replicated, unlike its size
   bool rescale_ = false;        // row_scale_ has still to be rescaled
   Eigen::MatrixXd ridge_gram_;  // this rank's part of A^T W^2 A, for all rows
   std::uint32_t models_ = 0;    // made so far: keys the samples

@@ -1,0 +1,354 @@
+#include <gtest/gtest.h>
+
+#include <Eigen/Dense>
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "support/solve.hpp"
+
+namespace attnreg {
+namespace {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+using reference::Layout;
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+struct Setting {
+  VectorXd x0;  ///< empty: 0
+  NewtonOptions newton;
+  SamplingOptions sampling;
+  Layout layout = Layout::random;
+  MPI_Comm world = MPI_COMM_WORLD;
+};
+
+struct Run : Solution {
+  bool all_rows = false;
+};
+
+/// Collective over the setting's ranks, some of which may get no rows.
+Run solve_cg(const reference::Problem& problem, Setting setting = {}) {
+  const Communicator communicator(setting.world);
+  const auto data = reference::distribute(communicator, problem, setting.layout);
+  RegressionObjective objective(data.A, data.b, data.w, make_loss(problem.loss), setting.sampling);
+  Run run;
+  setting.newton.on_iteration = [&](const IterationRecord& record) {
+    run.records.push_back(record);
+    run.iterates.push_back(objective.x());
+  };
+  if (setting.x0.size() == 0) setting.x0 = VectorXd::Zero(problem.A.cols());
+  run.summary = newton_cg(objective, setting.x0, setting.newton);
+  run.x = objective.x();
+  run.floor = objective.gradient_floor();
+  run.all_rows = objective.uses_all_rows();
+  return run;
+}
+
+/// As far below the default as these problems allow: |x - x*| <= |g| / lambda_min, and 1e-12 |g(0)| / lambda_min is
+/// below 1e-10 |x| for Gaussian rows.
+Setting tight() {
+  Setting setting;
+  setting.newton.relative_tolerance = 1e-12;
+  return setting;
+}
+
+/// The inequality that the reason of termination stands for, at a gradient by the formulas.
+void expect_sound(const reference::Problem& problem, const Run& run, double tolerance = 1e-10) {
+  const auto& summary = run.summary;
+  const double norm = static_cast<double>(reference::evaluate(problem, run.x).gradient.norm());
+  EXPECT_TRUE(run.x.allFinite());
+  EXPECT_TRUE(run.converged()) << termination_name(summary.termination) << ", |g| " << summary.gradient_norm;
+  EXPECT_LE(norm, std::max(summary.gradient_floor, tolerance * summary.gradient_reference) + run.floor);
+  EXPECT_LE(run.records.back().value, run.records.front().value);
+}
+
+TEST(NewtonCg, ReachesTheMinimumOfExactNewton) {
+  for (const auto& loss : loss_names()) {
+    for (const Index rows : {100, 400, 2500}) {  // all rows; most of them; few
+      auto problem = reference::random_problem(rows, 6, 1, 1e-2, 1);
+      problem.loss = loss;
+      const auto run = solve_cg(problem, tight());
+      const auto exact = solve(problem, tight().newton);
+      SCOPED_TRACE(std::string(loss) + ", rows " + std::to_string(rows));
+      expect_sound(problem, run, 1e-12);
+      EXPECT_LE((run.x - exact.x).norm(), 1e-9 * exact.x.norm());
+      EXPECT_EQ(run.all_rows, rows == 100);  // c d = 180
+      for (std::size_t k = 1; k < run.records.size(); ++k) {
+        EXPECT_LE(run.records[k].value, run.records[k - 1].value * (1 + 4 * reference::eps));
+        EXPECT_GE(run.records[k].cg_iterations, 1);
+      }
+    }
+  }
+}
+
+// 2500 rows are three tiles: the fourth rank has no row, and in the other layouts more ranks have none.
+TEST(NewtonCg, RanksAndPartitionDoNotMatter) {
+  for (const auto& loss : loss_names()) {
+    auto problem = reference::random_problem(2500, 6, 1, 1e-2, 3);
+    problem.loss = loss;
+    Setting setting = tight();
+    setting.world = MPI_COMM_SELF;
+    const auto alone = solve_cg(problem, setting);
+    for (const auto layout : reference::layouts) {
+      setting = tight();
+      setting.layout = layout;
+      const auto run = solve_cg(problem, setting);
+      const bool replicated = Communicator(MPI_COMM_WORLD).is_replicated(reference::span_of(run.x));
+      SCOPED_TRACE(std::string(loss) + ", layout " + std::to_string(static_cast<int>(layout)));
+      EXPECT_TRUE(replicated);
+      EXPECT_LE((run.x - alone.x).norm(), 1e-9 * alone.x.norm());
+      EXPECT_EQ(run.summary.iterations, alone.summary.iterations);
+      EXPECT_EQ(run.records[1].cg_iterations, alone.records[1].cg_iterations);
+    }
+  }
+}
+
+TEST(NewtonCg, AllRowsAndSampledRowsReachTheSameMinimum) {
+  const auto problem = reference::random_problem(20000, 6, 1, 1e-3, 4);
+  Setting all = tight();
+  all.sampling.oversampling = 1e4;  // c d >= n
+  const auto sampled = solve_cg(problem, tight());
+  const auto exact = solve_cg(problem, all);
+  EXPECT_FALSE(sampled.all_rows);
+  EXPECT_TRUE(exact.all_rows);
+  EXPECT_TRUE(sampled.converged() && exact.converged());
+  EXPECT_LE((sampled.x - exact.x).norm(), 1e-9 * exact.x.norm());
+}
+
+// The residual is at most sqrt(|g| / g_ref) of |g| in the norm of M^-1, so at most kappa(M)^{1/2} < 2 times that in the
+// Euclidean one; what the quadratic model leaves out is of order |g|^2.
+TEST(NewtonCg, EndsSuperlinearly) {
+  for (const Index rows : {100, 2500}) {
+    const auto problem = reference::random_problem(rows, 6, 1, 1e-1, 2);
+    Setting setting;
+    setting.newton.relative_tolerance = 1e-13;
+    const auto run = solve_cg(problem, setting);
+    int fast = 0;
+    for (std::size_t k = 1; k < run.records.size(); ++k) {
+      const double before = run.records[k - 1].relative_gradient, after = run.records[k].relative_gradient;
+      if (before > 1e-2) continue;
+      EXPECT_LE(after, 4 * std::pow(before, 1.5) + run.floor / run.summary.gradient_reference) << rows << ", " << k;
+      ++fast;
+    }
+    EXPECT_GE(fast, 2);
+    EXPECT_LE(run.summary.iterations, 12);
+  }
+}
+
+TEST(NewtonCg, EndsInAMinimumFromIndefiniteStarts) {
+  int indefinite = 0, longer = 0;
+  for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+    const auto problem = reference::random_problem(300, 4, 1.5, 1e-2, 10 * seed);
+    Setting setting;
+    setting.x0 = 3 * reference::random_vector(4, seed);
+    const auto least = [&](const VectorXd& x) {
+      const MatrixXd H = reference::evaluate(problem, x).hessian.cast<double>();
+      return Eigen::SelfAdjointEigenSolver<MatrixXd>(H).eigenvalues()[0] / H.norm();
+    };
+    const auto run = solve_cg(problem, setting);
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    expect_sound(problem, run);
+    indefinite += least(setting.x0) < 0 ? 1 : 0;
+    longer += std::isfinite(run.records[1].radius) ? 1 : 0;
+    EXPECT_GE(least(run.x), -1e-9);
+  }
+  EXPECT_GE(indefinite, 3);  // the seeds were chosen for it
+  EXPECT_GE(longer, 3);      // the first step met negative curvature and set a radius
+}
+
+/// What an iteration costs, from the records and from a second model that is made at the same points.
+TEST(NewtonCg, ReadsAndCollectivesAreThoseOfTheDesign) {
+  const auto problem = reference::random_problem(20000, 6, 1, 1e-4, 5);
+  const Communicator communicator(MPI_COMM_WORLD), apart(MPI_COMM_WORLD);
+  const auto data = reference::distribute(communicator, problem), copy = reference::distribute(apart, problem);
+  RegressionObjective objective(data.A, data.b, data.w, make_loss("softmax"));
+  SampledModel model(copy.A, objective.weights_squared(), {});
+  struct Cost {
+    double reads;
+    std::int64_t collectives, kept;
+  };
+  std::vector<Cost> models;  // of the preconditioner that the next iteration makes
+  std::vector<IterationRecord> records;
+  NewtonOptions options;
+  options.on_iteration = [&](const IterationRecord& record) {
+    const double reads = copy.A.reads();
+    const auto collectives = apart.collectives();
+    model.factor(objective.curvature(), objective.centre(), record.cg_iterations > 12);
+    models.push_back({copy.A.reads() - reads, apart.collectives() - collectives, model.rows_kept()});
+    records.push_back(record);
+  };
+  const auto summary = newton_cg(objective, VectorXd::Zero(6), options);
+
+  EXPECT_EQ(summary.termination, Termination::converged);
+  int sketches = 0, inside = 0;
+  for (std::size_t j = 1; j < records.size(); ++j) {
+    const auto &record = records[j], &before = records[j - 1];
+    const auto& cost = models[j - 1];
+    const bool sketch = cost.collectives == 4;
+    SCOPED_TRACE("iteration " + std::to_string(j));
+    EXPECT_TRUE(sketch || cost.collectives == 2);
+    EXPECT_NEAR(cost.reads, 2 * static_cast<double>(cost.kept) / 20000 + (sketch ? 2 : 0), 1e-9);
+    sketches += sketch ? 1 : 0;
+    // k products, the gradient, the model, and z = A x made anew every eleventh step
+    const double reads = record.cg_iterations + 1 + cost.reads + (j % 11 == 0 ? 1 : 0);
+    EXPECT_NEAR(record.reads_of_a - before.reads_of_a, reads, 1e-9);
+    // k products, a trial, value and gradient, the model
+    const std::int64_t collectives = record.cg_iterations + 3 + cost.collectives;
+    const std::int64_t found = record.collectives - before.collectives;
+    const bool is_inside = record.step == 1 && record.radius == before.radius;  // doubled or set on the boundary
+    inside += is_inside ? 1 : 0;
+    EXPECT_GE(found, collectives);
+    const bool one_more = record.step >= 0.125 && record.step <= 4;  // then at most one more group of trials
+    EXPECT_LE(found, collectives + (is_inside ? 0 : one_more ? 1 : 10));
+  }
+  EXPECT_EQ(sketches, 1);
+  EXPECT_GE(inside, 3);
+}
+
+/// sum_i x_i^4 / 4 - a_i x_i^2 / 2 on this rank alone, with the preconditioner I.
+class Wells final : public Objective {
+ public:
+  explicit Wells(VectorXd a) : a_(std::move(a)) {}
+  Eigen::Index dimension() const override { return a_.size(); }
+  void move_to(const VectorXd& x) override {
+    x_ = x;
+    value_ = value_at(x);
+    gradient_ = x.array().cube() - a_.array() * x.array();
+  }
+  const VectorXd& x() const override { return x_; }
+  double value() const override { return value_; }
+  const VectorXd& gradient() const override { return gradient_; }
+  double gradient_floor() override { return 0; }
+  Hessian hessian() override { return {Communicator(MPI_COMM_SELF), {}, {}, {}}; }
+  VectorXd hessian_product(const VectorXd& p) override {
+    p_ = p;
+    return steps < good_steps ? VectorXd((3 * x_.array().square() - a_.array()) * p.array()) : VectorXd(kNaN * p);
+  }
+  bool refresh_preconditioner(bool) override {
+    if (++refreshes > good_refreshes) return false;
+    preconditioner_ = Preconditioner(MatrixXd::Identity(dimension(), dimension()));
+    return true;
+  }
+  void set_direction(const VectorXd& s) override { s_ = s; }
+  void clear_direction() override { s_ = VectorXd::Zero(dimension()); }
+  void extend_direction(double alpha) override { s_ += alpha * p_; }
+  const VectorXd& direction() const override { return s_; }
+  std::vector<double> change_along(std::span<const double> ts) override {
+    std::vector<double> changes;
+    for (const double t : ts) changes.push_back(value_at(x_ + t * s_) - value_);
+    return changes;
+  }
+  void step(double t) override {
+    move_to(x_ + t * s_);
+    ++steps;
+  }
+  double reads_of_a() const override { return 0; }
+  std::int64_t collectives() const override { return 0; }
+  double seconds() const override { return 0; }
+
+  int steps = 0, refreshes = 0, good_steps = 1000, good_refreshes = 1000;  // a test may let them run out
+
+ private:
+  double value_at(const VectorXd& x) const { return (x.array().pow(4) / 4 - a_.array() * x.array().square() / 2).sum(); }
+
+  VectorXd a_, x_, gradient_, s_, p_;
+  double value_ = 0;
+};
+
+TEST(NewtonCg, FollowsNegativeCurvatureAndKeepsToTheRadius) {
+  const VectorXd a = (VectorXd(3) << 4, 1, 0.25).finished(), x0 = (VectorXd(3) << 1e-3, -2e-3, 3e-3).finished();
+  Wells wells(a);
+  std::vector<IterationRecord> records;
+  std::vector<VectorXd> iterates;
+  NewtonOptions options;
+  options.on_iteration = [&](const IterationRecord& record) {
+    records.push_back(record);
+    iterates.push_back(wells.x());
+  };
+  const auto summary = newton_cg(wells, x0, options);
+  EXPECT_EQ(summary.termination, Termination::converged);
+  EXPECT_LE((wells.x().cwiseAbs2() - a).norm(), 1e-9);  // in a well, not at the top between them
+  // No radius yet and negative curvature at once: the step is -M^-1 g, and longer while that gains.
+  const VectorXd g0 = x0.array().cube() - a.array() * x0.array(), first = iterates[1] - x0;
+  EXPECT_EQ(records[1].cg_iterations, 1);
+  EXPECT_GT(records[1].step, 1);
+  EXPECT_LE((first + records[1].step * g0).norm(), 1e-14 * first.norm());
+  EXPECT_TRUE(std::isfinite(records[1].radius));
+  int at_boundary = 0;
+  for (std::size_t k = 2; k < records.size(); ++k) {
+    const double length = (iterates[k] - iterates[k - 1]).norm() / records[k].step, radius = records[k - 1].radius;
+    const bool grown = records[k].radius > radius;
+    SCOPED_TRACE("step " + std::to_string(k));
+    EXPECT_LE(length, radius * (1 + 1e-12));
+    EXPECT_TRUE(!grown || length >= radius * (1 - 1e-9));  // the radius grows from the boundary only
+    EXPECT_LT(records[k].value, records[k - 1].value);
+    at_boundary += grown ? 1 : 0;
+  }
+  EXPECT_GE(at_boundary, 1);
+}
+
+TEST(NewtonCg, BreaksDownWithoutAnyPreconditionerOrFiniteProduct) {
+  const VectorXd minus = VectorXd::Constant(2, -1), x0 = VectorXd::Constant(2, 2);  // convex
+  Wells never(minus), once(minus), product(minus);
+  never.good_refreshes = 0;
+  once.good_refreshes = 1;
+  product.good_steps = 2;
+  const auto broken = newton_cg(never, x0, {}), goes_on = newton_cg(once, x0, {}), later = newton_cg(product, x0, {});
+  EXPECT_EQ(broken.termination, Termination::breakdown);
+  EXPECT_EQ(broken.iterations, 0);
+  EXPECT_EQ(never.x(), x0);
+  EXPECT_EQ(goes_on.termination, Termination::converged);  // with the old one
+  EXPECT_GT(once.refreshes, 1);
+  EXPECT_EQ(later.termination, Termination::breakdown);
+  EXPECT_EQ(later.iterations, 2);
+  EXPECT_TRUE(product.x().allFinite());
+  EXPECT_LT(product.x().norm(), x0.norm());  // the last good point
+}
+
+struct Odd {
+  std::string name;
+  reference::Problem problem;
+};
+
+/// Few rows or columns, and Hessians that are singular; with all rows and, from 2000 rows on, sampled ones.
+std::vector<Odd> odd_problems() {
+  std::vector<Odd> all;
+  const auto add = [&](const char* name, Index rows, Index columns, double weight, auto&& change) {
+    all.push_back({name + (", " + std::to_string(rows) + " rows"),
+                   reference::random_problem(rows, columns, 1, weight, 40 + all.size())});
+    change(all.back().problem);
+  };
+  const auto nothing = [](reference::Problem&) {};
+  add("n = 1", 1, 3, 0.5, nothing);
+  add("n = 1, w = 0", 1, 3, 0, nothing);
+  add("n < d", 5, 9, 0.1, nothing);
+  add("n < d, w = 0", 5, 9, 0, nothing);
+  for (const Index rows : {50, 2000}) {
+    add("d = 1", rows, 1, 0.1, nothing);
+    add("d = 1, w = 0", rows, 1, 0, nothing);
+    add("ones column, w = 0", rows, 4, 0, [](auto& p) { p.A.col(2).setOnes(); });
+    add("constant column, small w", rows, 4, 1e-3, [](auto& p) { p.A.col(2).setConstant(30); });
+    add("zero and duplicate columns", rows, 7, 0.1, [](auto& p) { p.A.col(4).setZero(), p.A.col(6) = p.A.col(0); });
+    add("the same, w = 0", rows, 7, 0, [](auto& p) { p.A.col(4).setZero(), p.A.col(6) = p.A.col(0); });
+    add("columns of different size", rows, 4, 1e-2, [](auto& p) { p.A.col(0) *= 1e-5, p.A.col(1) *= 1e4; });
+    add("A = 0", rows, 3, 0.1, [](auto& p) { p.A.setZero(); });
+    add("negative b", rows, 4, 0.1, [](auto& p) { p.b = -p.b; });
+  }
+  return all;
+}
+
+TEST(NewtonCg, OddProblemsEndWithAFiniteStationaryPoint) {
+  for (const auto& [name, problem] : odd_problems()) {
+    const auto run = solve_cg(problem);
+    SCOPED_TRACE(name);
+    expect_sound(problem, run);
+    EXPECT_LE(run.x.norm(), 1e6);
+  }
+}
+
+}  // namespace
+}  // namespace attnreg
