@@ -34,6 +34,7 @@ std::string_view start_name(Start start) {
     case Start::zero: return "zero";
     case Start::cross_entropy: return "cross-entropy";
     case Start::given: return "given";
+    case Start::random: return "random";
   }
   return "unknown";
 }
@@ -59,6 +60,10 @@ void check_arguments(const RowMatrix& A, const VectorXd& b, const VectorXd& w, c
     throw InvalidArgument(
         "x0 has " + std::to_string(options.x0.size()) + " values for " + std::to_string(A.columns()) + " columns of A",
         Error::Scope::all_ranks);
+}
+
+bool is_converged(const NewtonSummary& summary) {
+  return summary.termination == Termination::converged || summary.termination == Termination::converged_rounding;
 }
 
 /// One regression, from x = 0 on.
@@ -134,12 +139,11 @@ void Regression::solve_from(const StartPoint& start) {
   } else {
     result_.summary = minimise(result_.method, objective_, start.x, options_.newton);
   }
-  remember(start.name);
+  if (options_.random_starts > 0 && is_converged(result_.summary)) remember(start.name);
 }
 
 /// Enters the minimum at which the objective stands into the list.
 void Regression::remember(const std::string& name) {
-  if (options_.random_starts == 0) return;
   const double value = objective_.value(), slack = kSameMinimum * std::abs(value_at_zero_);
   auto& minima = result_.minima;
   const auto same = std::find_if(minima.begin(), minima.end(),
@@ -162,10 +166,13 @@ void Regression::try_random_starts() {
   for (int k = 1; k <= options_.random_starts; ++k) {
     const StartPoint start = random_start(objective_, A_, options_.sampling.seed, k);
     const NewtonSummary summary = minimise(start_method(), objective_, start.x, options_.newton);
+    if (!is_converged(summary)) continue;
     remember(start.name);
-    if (!(summary.value < best.value)) continue;
+    if (is_converged(best) && !(summary.value < best.value)) continue;
     best = summary;
     best_x = objective_.x();
+    x0_ = start.x;
+    result_.start = Start::random;
   }
   objective_.move_to(best_x);
   result_.summary = best;
@@ -196,9 +203,7 @@ void Regression::certify_result() {
     result_.summary.iterations += iterations;
     result_.certificate = certify(objective_, A_, certificate);
   }
-  const auto reason = result_.summary.termination;
-  if (!certified() && (reason == Termination::converged || reason == Termination::converged_rounding))
-    result_.summary.termination = Termination::uncertified;
+  if (!certified() && is_converged(result_.summary)) result_.summary.termination = Termination::uncertified;
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "sampled_model.hpp"
 
+#include <cmath>
 #include <span>
 #include <utility>
 
@@ -14,8 +15,9 @@ using Eigen::VectorXd;
 
 namespace {
 
-constexpr double kFirstRidge = 1e-12, kLastRidge = 1e-4;  // relative to the diagonal of M
-constexpr double kStaleScores = 0.25;  // of d: scores that sum to less are too small for the present curvature
+constexpr double kFirstRidge = 1e-14, kLastRidge = 1e-4;  // relative to the diagonal of M
+constexpr double kDependent = 20;      // pivots of so many ridges belong to columns that depend on earlier ones
+constexpr double kStaleScores = 0.25;  // of their sum when they were made: below, they are too small by now
 
 std::span<double> span_of(VectorXd& v) { return {v.data(), static_cast<std::size_t>(v.size())}; }
 
@@ -28,7 +30,11 @@ std::optional<MatrixXd> damped_factor(MatrixXd M, const VectorXd& scale) {
   Cholesky cholesky;
   for (double ridge = kFirstRidge; ridge <= kLastRidge; ridge *= 100) {
     M.diagonal() = diagonal + ridge * positive_scale;
-    if (cholesky.factor(M)) return cholesky.lower();
+    if (!cholesky.factor(M)) continue;
+    MatrixXd L = cholesky.lower();
+    for (Eigen::Index j = 0; j < L.rows(); ++j)  // else M^-1 would blow up the rounding of g along these columns
+      if (L(j, j) * L(j, j) <= kDependent * ridge * positive_scale[j]) L(j, j) = std::sqrt(positive_scale[j]);
+    return L;
   }
   return {};
 }
@@ -45,6 +51,7 @@ SampledModel::SampledModel(const RowMatrix& A, const VectorXd& w2, const Samplin
 void SampledModel::adopt_scores(const SampledModel& other, bool rescale) {
   row_scale_ = other.row_scale_;
   has_scores_ = other.has_scores_;
+  fresh_sum_ = rescale ? 0 : other.fresh_sum_;
   rescale_ = rescale;
 }
 
@@ -67,6 +74,7 @@ void SampledModel::add_sampled_rows(Part& part, const VectorXd& curvature, const
                                        .iteration = models_});
     row_scale_ = row_norms_squared(A_, basis.N);
     has_scores_ = true;
+    fresh_sum_ = 0;
   } else if (rescale_) {  // the weights differ by about a factor
     const double scores = A_.communicator().sum(weights.dot(row_scale_));
     if (scores > 0) row_scale_ *= static_cast<double>(A_.columns()) / scores;
@@ -91,7 +99,7 @@ std::optional<MatrixXd> SampledModel::factor(const VectorXd& delta, const Vector
   if (all_rows_)
     add_all_rows(part, curvature, centre);
   else
-    add_sampled_rows(part, curvature, centre, fresh_scores || score_sum_ < kStaleScores * static_cast<double>(d));
+    add_sampled_rows(part, curvature, centre, fresh_scores || score_sum_ < kStaleScores * fresh_sum_);
   ++models_;
 
   VectorXd message(entries + 3);
@@ -107,6 +115,7 @@ std::optional<MatrixXd> SampledModel::factor(const VectorXd& delta, const Vector
   communicator.broadcast(span_of(message));  // the factor, whether there is one, and the two counts
   rows_kept_ = static_cast<std::int64_t>(message[entries + 1]);
   score_sum_ = message[entries + 2];
+  if (fresh_sum_ == 0) fresh_sum_ = score_sum_;
   if (!all_rows_) A_.count_reads(2 * message[entries + 1] / static_cast<double>(A_.rows_global()));
   if (message[entries] == 0) return {};
   return message.head(entries).reshaped(d, d);

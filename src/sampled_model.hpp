@@ -24,9 +24,9 @@ class SampledModel {
   SampledModel(const RowMatrix& A, const Eigen::VectorXd& w2, const SamplingOptions& options);
 
   /// Collective. Lower Cholesky factor of M for this curvature; no value if M is not finite or not definite. The sketch
-  /// is made anew with `fresh_scores`, or when the scores have come to sum to less than d / 4. 2 reads for a sketch,
-  /// and twice the kept rows' share of one (all rows: one read, and one more the first time). 2 collectives, 2 more for
-  /// a sketch.
+  /// is made anew with `fresh_scores`, or when those of the model before summed to less than a quarter of what they did
+  /// at first. 2 reads for a sketch, and twice the kept rows' share of one (all rows: one read, and one more the first
+  /// time). 2 collectives, 2 more for a sketch.
   std::optional<Eigen::MatrixXd> factor(const Eigen::VectorXd& delta, const Eigen::VectorXd& centre, bool fresh_scores);
 
   /// Local. Takes over the other model's row scales t instead of a sketch of its own; with `rescale` multiplied, at the
@@ -56,6 +56,7 @@ class SampledModel {
   std::uint32_t models_ = 0;    // made so far: keys the samples
   std::int64_t rows_kept_ = 0;
   double score_sum_ = std::numeric_limits<double>::infinity();  // of the last model, over all ranks
+  double fresh_sum_ = 0;  // of the first model with these scores; 0: there is none yet
 };
 
 }  // namespace attnreg

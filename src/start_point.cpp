@@ -44,8 +44,8 @@ double first_move(RegressionObjective& objective) {
 
 Method cheaper_method(std::int64_t rows, Eigen::Index columns, const SamplingOptions& sampling) {
   const double n = static_cast<double>(rows), d = static_cast<double>(columns);
-  const double gram = 3 + d / 16;                                          // of all rows, in reads
-  const double kept = std::min(1.0, 1.2 * sampling.oversampling * d / n);  // share of the rows in a sampled model
+  const double gram = 3 + d / 16;                                    // of all rows, in reads
+  const double kept = std::min(1.0, sampling.oversampling * d / n);  // share of the rows in a sampled model
   const double newton_step = 3 + gram, newton_cg_step = 2 + 2.5 + kept * (2 + gram);
   return newton_step <= newton_cg_step ? Method::newton : Method::newton_cg;
 }
@@ -85,7 +85,7 @@ StartPoint random_start(const RegressionObjective& objective, const RowMatrix& A
   const double mean = A.communicator().sum(z.sum()) / n;
   const double deviation = std::sqrt(A.communicator().sum((z.array() - mean).square().sum()) / n);
   if (deviation > 0) x *= kRandomLogits / deviation;
-  return {x, Start::given, "random " + std::to_string(k), 0};
+  return {x, Start::random, "random " + std::to_string(k), 0};
 }
 
 }  // namespace attnreg

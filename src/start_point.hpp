@@ -24,7 +24,7 @@ Method cheaper_method(std::int64_t rows, Eigen::Index columns, const SamplingOpt
 NewtonSummary minimise(Method method, Objective& objective, const Eigen::VectorXd& x0, const NewtonOptions& options);
 
 /// Collective. The start that the options ask for, by a test at x = 0 if they leave it open. The objective stands at 0.
-/// Says in `notes` what was decided and why. 2 reads and a model for the test, and what the cross-entropy start takes.
+/// Says in `notes` what was decided and why. One read and a model for the test, and what the cross-entropy start takes.
 StartPoint choose_start(RegressionObjective& objective, const RowMatrix& A, const Eigen::VectorXd& b,
                         const RegressionOptions& options, Method method, std::vector<std::string>& notes);
 

@@ -31,7 +31,8 @@ struct LossChange {
   double reference_shift = 0;  ///< the reference at the new point is the old one plus this
 };
 
-/// One member of the family: phi(z), the data term of L(x) = phi(A x) + 1/2 |diag(w) A x|^2, as row-local mathematics.
+/// One member of the family: phi(z) = phi(z + c 1) for every c, the data term of L(x) = phi(A x) + 1/2 |diag(w) A x|^2,
+/// as row-local mathematics.
 ///
 /// A value takes one sum over rows given a reference that is known to all (math: docs/algorithms.md, "Reference-
 /// normalised sums"); derivatives are then row-local. Everything here is local and thread-safe. A new member is one

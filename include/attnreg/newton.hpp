@@ -36,7 +36,7 @@ struct IterationRecord {
   double gradient_norm = 0;      ///< Euclidean
   double relative_gradient = 0;  ///< gradient_norm / reference
   double step = 0;               ///< t, the part of the trust-region step that was taken
-  double radius = 0;             ///< of the trust region, in the norm of the Hessian's positive part
+  double radius = 0;             ///< of the trust region, in the norm of the Hessian's positive part or its model
   int cg_iterations = 0;         ///< 0 for exact Newton
   double reads_of_a = 0;         ///< since the start of the solve
   std::int64_t collectives = 0;  ///< likewise

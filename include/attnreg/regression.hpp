@@ -25,6 +25,7 @@ enum class Start {
   zero,           ///< x0 = 0
   cross_entropy,  ///< a rough minimiser of the cross-entropy, from 0: w = 1e-4, stopped at 1e-2 of its own |g(0)|
   given,          ///< `RegressionOptions::x0`
+  random,         ///< only in results: one of `RegressionOptions::random_starts`
 };
 
 std::string_view method_name(Method method);  ///< "newton-cg"
@@ -32,7 +33,7 @@ std::string_view start_name(Start start);     ///< "cross-entropy"
 
 /// The rows that a preconditioner is made of; see docs/algorithms.md.
 struct SamplingOptions {
-  double oversampling = 30;      ///< c: about 1.2 c d rows are kept; larger: fewer products, dearer models
+  double oversampling = 30;      ///< c: about c d rows are kept; larger: fewer products, dearer models
   Eigen::Index sketch_rows = 0;  ///< of the sketch behind the leverage scores; 0: 6 d
   int nonzeros = 4;              ///< per column of the sketch
   int jl_columns = 16;           ///< of the random projection of the scores; 0: exact row norms
@@ -88,9 +89,10 @@ struct RegressionResult {
 
 /// Collective. Finds x with softmax(A x) ~ b: a (local) minimiser of phi(A x) + 1/2 |diag(w) A x|^2.
 ///
-/// b, w: this rank's rows, finite. x is replicated. Memory beyond A: 6 rows_local + 4 d^2 doubles on rank 0. Throws
-/// `InvalidArgument` on all ranks for wrong sizes, values that are not finite, an unknown loss, or cross-entropy with
-/// sum b <= 0. Source: Deng, Li, Song 2023, arXiv 2304.10411, with the corrections of docs/algorithms.md.
+/// b, w: this rank's rows, finite. x is replicated. Memory beyond A: 10 rows_local + 4 d^2 doubles, the sketch or two
+/// Gram matrices per thread. Throws `InvalidArgument` on all ranks for wrong sizes, values that are not finite, an
+/// unknown loss, or cross-entropy with sum b <= 0. Source: Deng, Li, Song 2023, arXiv 2304.10411, with the corrections
+/// of docs/algorithms.md.
 RegressionResult solve_regression(const RowMatrix& A, const Eigen::VectorXd& b, const Eigen::VectorXd& w,
                                   const RegressionOptions& options);
 

@@ -110,4 +110,22 @@ std::string minima_text(const std::vector<Minimum>& minima) {
   return text;
 }
 
+nlohmann::ordered_json sketched_json(const std::vector<SketchedStep>& steps) {
+  auto json = nlohmann::ordered_json::array();
+  for (const auto& step : steps)
+    json.push_back({{"iteration", step.iteration},
+                    {"draws", step.draws},
+                    {"rows", step.rows},
+                    {"sampling_error", step.sampling_error},
+                    {"distance_bound", step.distance_bound}});
+  return json;
+}
+
+nlohmann::ordered_json minima_json(const std::vector<Minimum>& minima) {
+  auto json = nlohmann::ordered_json::array();
+  for (const auto& minimum : minima)
+    json.push_back({{"value", minimum.value}, {"starts", minimum.starts}, {"from", minimum.from}});
+  return json;
+}
+
 }  // namespace attnreg::app

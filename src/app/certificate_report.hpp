@@ -17,4 +17,8 @@ std::string sketched_text(const std::vector<SketchedStep>& steps);
 /// The minima that several starts led to; empty without any.
 std::string minima_text(const std::vector<Minimum>& minima);
 
+// The same for run.json, lists.
+nlohmann::ordered_json sketched_json(const std::vector<SketchedStep>& steps);
+nlohmann::ordered_json minima_json(const std::vector<Minimum>& minima);
+
 }  // namespace attnreg::app

@@ -156,9 +156,9 @@ class Solve {
     const StorageChoice storage = storage_choice(arguments_);
     const bool single =
         storage == StorageChoice::float32 || (storage == StorageChoice::as_file && A.header.type == Storage::float32);
-    constexpr double row_vectors = 8;
+    constexpr double row_vectors = 10;
     return static_cast<double>(rows_local) * (columns * (single ? 4 : 8) + row_vectors * 8) +
-           8 * columns * columns * (2 * threads_.threads + 4);
+           8 * columns * columns * (6 * threads_.threads + 4);  // each thread: a sketch of 6 d rows, or two Grams
   }
 
   Problem load(const InputFile& A) const {
@@ -200,6 +200,8 @@ class Solve {
                                      {"seed", arguments_.integer("seed")},
                                      {"summary", summary_json(result)},
                                      {"certificate", certificate_json(result.certificate)},
+                                     {"minima", minima_json(result.minima)},
+                                     {"sketched_steps", sketched_json(result.sketched_steps)},
                                      {"notes", result.notes},
                                      {"warnings", result.warnings}};
     directory_.finish(result, A.partition(), arguments_.on("write-fitted"), run, code);

@@ -49,7 +49,7 @@ std::vector<Option> sketch_options() {
 
 std::vector<OptionGroup> solver_options() {
   std::vector<Option> sampling{{"oversampling", 0, "C", Number{0, true, 1e6}, "30",
-                                "about 1.2 C D rows make a preconditioner; all rows if C D >= N"}};
+                                "about C D rows make a preconditioner; all rows if C D >= N"}};
   const auto sketch = sketch_options();
   sampling.insert(sampling.end(), sketch.begin(), sketch.end());
   return {

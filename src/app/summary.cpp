@@ -54,6 +54,7 @@ std::string reason(const SolveReport& report) {
 std::string start_text(const SolveReport& report) {
   if (report.result.start == Start::given && !report.path.empty()) return "the solution for the weight before";
   if (report.result.start == Start::given) return printable(report.arguments.text("start"));
+  if (report.result.start == Start::random) return "a random point";
   return report.result.start == Start::zero ? "x = 0" : "the cross-entropy minimiser";
 }
 
@@ -67,6 +68,8 @@ std::string verdict(const SolveReport& report) {
         return "x is a local minimum of L; there may be others: --starts K looks for them";
       if (report.result.certificate.kind == StationaryKind::saddle)
         return "x is a saddle point of L, not a minimum; start elsewhere";
+      if (report.result.certificate.kind == StationaryKind::degenerate)
+        return "x is a stationary point of L; along some direction its curvature is 0 to rounding";
       return "x is a stationary point of L, --certificate full says which kind; there may be others: --starts K";
     case Termination::breakdown: return "do not use x; look for huge values in A and w, or raise --weight";
     case Termination::uncertified: return "x is as good as |g| says; the certificate below says what is missing";

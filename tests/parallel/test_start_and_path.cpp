@@ -69,8 +69,8 @@ TEST(Start, IsDecidedByTheFirstMove) {
       // six digits of the move may round differently: four are compared
       const std::string text = "start " + std::string(near ? "zero" : "cross-entropy") +
                                ": the first model step from x = 0 moves the logits by up to ";
-      EXPECT_THAT(result.notes, Contains(AllOf(HasSubstr(text + text_of(move).substr(0, 4)),
-                                               HasSubstr(near ? " <= 0.1" : " > 0.1"))));
+      EXPECT_THAT(result.notes, Contains(testing::AllOf(HasSubstr(text + text_of(move).substr(0, 4)),
+                                                        HasSubstr(near ? " <= 0.1" : " > 0.1"))));
       EXPECT_EQ(result.summary.termination, Termination::converged);
     }
   }
@@ -102,8 +102,10 @@ TEST(Start, NeedsAPositiveTargetAndTheSoftmaxLoss) {
 }
 
 TEST(Start, RandomOnesListTheMinimaAndTheBestIsReturned) {
-  const auto problem = reference::random_problem(60, 4, 1.5, 1e-3, 10);
-  const double at_zero = static_cast<double>(reference::evaluate(problem, VectorXd::Zero(4)).value);
+  reference::Problem problem{RowMajorMatrix(4, 1), VectorXd(4), VectorXd::Constant(4, 1e-3)};
+  problem.A << 1, -1, 0.5, -0.5;
+  problem.b << 1.1, 1, -0.5, -0.5;  // a minimum on either side of 0; the one on the right is lower
+  const double at_zero = static_cast<double>(reference::evaluate(problem, VectorXd::Zero(1)).value);
   for (const auto which : {Method::newton, Method::newton_cg}) {
     auto options = method(which);
     options.start = Start::zero;
@@ -116,12 +118,13 @@ TEST(Start, RandomOnesListTheMinimaAndTheBestIsReturned) {
       const auto& minimum = best.minima[k];
       starts += minimum.starts;
       EXPECT_EQ(static_cast<std::size_t>(minimum.starts), minimum.from.size());
-      if (k > 0) EXPECT_GT(minimum.value, best.minima[k - 1].value + 1e-6 * at_zero);
+      EXPECT_TRUE(k == 0 || minimum.value > best.minima[k - 1].value + 1e-6 * at_zero);
       for (const auto& name : minimum.from) from_zero = from_zero || name == "zero";
     }
     EXPECT_EQ(starts, 7);
     EXPECT_TRUE(from_zero);
-    EXPECT_GE(best.minima.size(), 2u);  // the seed was chosen for it
+    EXPECT_EQ(best.minima.size(), 2u);  // of 6 random starts all are on one side with probability 1/32
+    EXPECT_GT(best.x[0], 0);
     EXPECT_TRUE(one.minima.empty());
     EXPECT_LE(best.summary.value, one.summary.value + 1e-12 * at_zero);
     EXPECT_NEAR(best.summary.value, best.minima.front().value, 1e-6 * at_zero);
@@ -158,7 +161,7 @@ TEST(Path, EachEntryIsTheSolveFromTheOneBefore) {
         EXPECT_LE((results[k].x - alone.x).norm(), 1e-9 * alone.x.norm());
         EXPECT_EQ(results[k].start, k == 0 ? alone.start : Start::given);
         EXPECT_EQ(results[k].summary.gradient_reference, alone.summary.gradient_reference);  // |g(0)| of its own
-        if (k > 0) EXPECT_LT(results[k].summary.value, results[k - 1].summary.value);
+        EXPECT_TRUE(k == 0 || results[k].summary.value < results[k - 1].summary.value);
         EXPECT_GE(results[k].summary.reads_of_a, 3);
         sum += results[k].summary.reads_of_a + results[k].certificate.reads;
         options.start = Start::given;
@@ -174,18 +177,18 @@ TEST(Path, KeepsTheScores) {
   const auto data = reference::distribute(world(), problem);
   auto options = method(Method::newton_cg);
   options.start = Start::zero;
-  std::vector<double> products(1);  // the products and gradients of each entry
+  std::vector<double> products{0};  // the products and gradients of each entry, from the second place on
   options.newton.on_iteration = [&](const IterationRecord& record) {
     if (record.iteration == 0) products.push_back(0);
     products.back() += record.cg_iterations + (record.iteration > 0 ? 1 : 0);
   };
-  const auto results = path(data, options);
-  EXPECT_EQ(products.size(), 1 + std::size(kPath));
+  const auto results = solve_path(data.A, data.b, {1e-1, 7e-2}, options);  // the scores sum to about d / 2
+  EXPECT_EQ(products.size(), 3u);
   // Besides: the gradients at 0 and at the start, the confirmation, a few samples and a fresh z; a sketch is two more.
   const auto rest = [&](std::size_t k) { return results[k].summary.reads_of_a - products[k + 1]; };
   EXPECT_GE(rest(0), 5);
-  EXPECT_LE(rest(0), 5.5);     // 1 + 2 + a sketch
-  EXPECT_LE(rest(1), 5 + 0.5); // 1 + 2 + 2, no sketch
+  EXPECT_LE(rest(0), 5.5);  // 1 + 2 + a sketch
+  EXPECT_LE(rest(1), 5.5);  // 1 + 2 + 2, no sketch
 }
 
 TEST(Certificates, HaveTheLevelThatWasAskedFor) {
