@@ -16,11 +16,16 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kLoosestForcing = 0.1;
 constexpr int kMaxConjugateGradients = 40;  // one Newton step
 constexpr int kTired = 12;                  // products in a step that call for a better preconditioner
+constexpr double kMissedCurvature = 4;      // H <= its positive part: a good model has a ratio near or below 1
 
 struct ConjugateGradients {
   int iterations = 0;
   bool on_boundary = false;
   bool finite = true;
+  double first_ratio = 0;  // p^T H p / p^T M p of the first direction
+
+  /// Whether the preconditioner served badly: too many products, or it misses most of the curvature of its own step.
+  bool tired() const { return iterations > kTired || first_ratio > kMissedCurvature; }
 };
 
 /// The t >= 0 with |s + t p|_M = radius; 1 when there is no radius yet.
@@ -53,6 +58,7 @@ ConjugateGradients minimise_model(Objective& objective, double radius, double fo
     const double curvature = p.dot(Hp);
     cg.finite = std::isfinite(curvature) && std::isfinite(rv);
     if (!cg.finite) break;
+    if (cg.iterations == 1) cg.first_ratio = curvature / rv;  // p^T M p = r^T M^-1 r there
     const double alpha = rv / curvature;
     if (curvature <= 0 || M.norm(objective.direction() + alpha * p) > radius) {
       walk_to_boundary(p);
@@ -79,7 +85,7 @@ NewtonSummary newton_cg(Objective& objective, const VectorXd& x0, const NewtonOp
   ConjugateGradients cg;
 
   while (!progress.finished()) {
-    if (!objective.refresh_preconditioner(cg.iterations > kTired) && objective.preconditioner().empty())
+    if (!objective.refresh_preconditioner(cg.tired()) && objective.preconditioner().empty())
       return progress.summary(Termination::breakdown);
     const double forcing = std::min(kLoosestForcing, std::sqrt(progress.relative_gradient()));
     cg = minimise_model(objective, radius, forcing);

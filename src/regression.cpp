@@ -93,6 +93,9 @@ class Regression {
     certify_result();
     result_.x = objective_.x();
     result_.fitted = objective_.fitted();
+    if (objective_.uses_all_rows() && !all_rows_at_first_)
+      result_.notes.push_back(
+          "the sampled preconditioners served badly three times in a row: all rows were used from then on");
     result_.fit = fit_quality(A_, result_.fitted, b_, target_);
     return std::move(result_);
   }
@@ -113,6 +116,7 @@ class Regression {
   RegressionResult result_;
   VectorXd x0_;
   double value_at_zero_ = 0;
+  bool all_rows_at_first_ = false;
 };
 
 void Regression::choose_method() {
@@ -122,7 +126,8 @@ void Regression::choose_method() {
     result_.notes.push_back("method " + std::string(method_name(result_.method)) + ": the cheaper one for " +
                             std::to_string(A_.rows_global()) + " x " + std::to_string(A_.columns()));
   }
-  if (result_.method == Method::newton_cg && objective_.uses_all_rows())
+  all_rows_at_first_ = objective_.uses_all_rows();
+  if (result_.method == Method::newton_cg && all_rows_at_first_)
     result_.notes.push_back("the preconditioner uses all rows: a sample would leave none out");
 }
 

@@ -17,6 +17,7 @@ namespace {
 
 constexpr double kFirstRidge = 1e-14, kLastRidge = 1e-4;  // relative to the diagonal of M
 constexpr double kDependent = 20;      // pivots of so many ridges belong to columns that depend on earlier ones
+constexpr int kTiredModels = 3;        // in a row: sampling does not serve here
 constexpr double kStaleScores = 0.25;  // of their sum when they were made: below, they are too small by now
 
 std::span<double> span_of(VectorXd& v) { return {v.data(), static_cast<std::size_t>(v.size())}; }
@@ -91,15 +92,17 @@ void SampledModel::add_sampled_rows(Part& part, const VectorXd& curvature, const
   part.scores = scores.sum();
 }
 
-std::optional<MatrixXd> SampledModel::factor(const VectorXd& delta, const VectorXd& centre, bool fresh_scores) {
+std::optional<MatrixXd> SampledModel::factor(const VectorXd& delta, const VectorXd& centre, bool tired) {
   const auto& communicator = A_.communicator();
   const Eigen::Index d = A_.columns(), entries = d * d;
   const VectorXd curvature = delta.cwiseMax(0);
+  tired_in_a_row_ = tired ? tired_in_a_row_ + 1 : 0;
+  all_rows_ = all_rows_ || tired_in_a_row_ >= kTiredModels;
   Part part;
   if (all_rows_)
     add_all_rows(part, curvature, centre);
   else
-    add_sampled_rows(part, curvature, centre, fresh_scores || score_sum_ < kStaleScores * fresh_sum_);
+    add_sampled_rows(part, curvature, centre, tired || score_sum_ < kStaleScores * fresh_sum_);
   ++models_;
 
   VectorXd message(entries + 3);

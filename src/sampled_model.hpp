@@ -23,11 +23,12 @@ class SampledModel {
   /// Local. w2: squared weights of this rank's rows. A and w2 must outlive the model.
   SampledModel(const RowMatrix& A, const Eigen::VectorXd& w2, const SamplingOptions& options);
 
-  /// Collective. Lower Cholesky factor of M for this curvature; no value if M is not finite or not definite. The sketch
-  /// is made anew with `fresh_scores`, or when those of the model before summed to less than a quarter of what they did
-  /// at first. 2 reads for a sketch, and twice the kept rows' share of one (all rows: one read, and one more the first
-  /// time). 2 collectives, 2 more for a sketch.
-  std::optional<Eigen::MatrixXd> factor(const Eigen::VectorXd& delta, const Eigen::VectorXd& centre, bool fresh_scores);
+  /// Collective. Lower Cholesky factor of M for this curvature; no value if M is not finite or not definite. `tired`:
+  /// the last model served badly. The sketch is made anew then, or when the scores of the model before summed to less
+  /// than a quarter of what they did at first; after three tired models in a row all rows are used for good. 2 reads
+  /// for a sketch, and twice the kept rows' share of one (all rows: one read, and one more the first time). 2
+  /// collectives, 2 more for a sketch, one more for scores that are rescaled.
+  std::optional<Eigen::MatrixXd> factor(const Eigen::VectorXd& delta, const Eigen::VectorXd& centre, bool tired);
 
   /// Local. Takes over the other model's row scales t instead of a sketch of its own; with `rescale` multiplied, at the
   /// first use, so that the scores sum to d: for models whose weights are about proportional.
@@ -54,6 +55,7 @@ class SampledModel {
   bool rescale_ = false;        // row_scale_ has still to be rescaled
   Eigen::MatrixXd ridge_gram_;  // this rank's part of A^T W^2 A, for all rows
   std::uint32_t models_ = 0;    // made so far: keys the samples
+  int tired_in_a_row_ = 0;
   std::int64_t rows_kept_ = 0;
   double score_sum_ = std::numeric_limits<double>::infinity();  // of the last model, over all ranks
   double fresh_sum_ = 0;  // of the first model with these scores; 0: there is none yet

@@ -53,10 +53,10 @@ class Model {
         model(A_, w2_, options) {}
 
   /// L L^T; empty if there is no factor.
-  MatrixXd operator()(bool fresh_scores = false) {
+  MatrixXd operator()(bool tired = false) {
     const double reads_before = A_.reads();
     const auto collectives_before = communicator_.collectives();
-    const auto L = model.factor(delta_, centre_, fresh_scores);
+    const auto L = model.factor(delta_, centre_, tired);
     reads = A_.reads() - reads_before;
     collectives = communicator_.collectives() - collectives_before;
     factor = L ? *L : MatrixXd();
@@ -214,6 +214,23 @@ TEST(SampledModel, MakesStaleScoresAnew) {
   expect_sketch(less);  // ... which the next model heeds
   less();
   expect_no_sketch(less);
+}
+
+TEST(SampledModel, UsesAllRowsWhenSamplesDoNotServe) {
+  const Curved problem(reference::Rows::gaussian);
+  Model model(problem);
+  model();
+  for (int k = 0; k < 2; ++k) {
+    model(true);
+    expect_sketch(model);
+  }
+  model();  // one that served well starts the count again
+  for (int k = 0; k < 3; ++k) {
+    EXPECT_FALSE(model.model.uses_all_rows());
+    model(true);
+  }
+  EXPECT_TRUE(model.model.uses_all_rows());
+  EXPECT_LE((model() - problem.exact()).norm(), 1e-11 * problem.exact().norm());
 }
 
 TEST(SampledModel, OfARankDeficientMatrixIsFinite) {
