@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 . launch/packages.sh
 
 require_packages "${build_packages[@]}" "${test_packages[@]}"
-configure dev -D ATTNREG_PYTHON=/usr/bin/python3
+# -O1 and no debugging symbols: the tests are compiled once and run for seconds.
+configure dev -D ATTNREG_PYTHON=/usr/bin/python3 -D CMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1
 cmake --build build/dev -j "$(nproc)"
 exec ctest --test-dir build/dev --output-on-failure -j "$(nproc)" "$@"

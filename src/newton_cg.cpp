@@ -16,16 +16,22 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kLoosestForcing = 0.1;
 constexpr int kMaxConjugateGradients = 40;  // one Newton step
 constexpr int kTired = 12;                  // products in a step that call for a better preconditioner
+constexpr double kTiredPerDecade = 6;       // more for every decade of a tighter forcing term
 constexpr double kMissedCurvature = 4;      // H <= its positive part: a good model has a ratio near or below 1
 
 struct ConjugateGradients {
   int iterations = 0;
   bool on_boundary = false;
   bool finite = true;
+  double forcing = kLoosestForcing;
+  VectorXd residual;       // g + H s of the model
   double first_ratio = 0;  // p^T H p / p^T M p of the first direction
 
   /// Whether the preconditioner served badly: too many products, or it misses most of the curvature of its own step.
-  bool tired() const { return iterations > kTired || first_ratio > kMissedCurvature; }
+  bool tired() const {
+    return iterations > kTired + kTiredPerDecade * std::log10(kLoosestForcing / forcing) ||
+           first_ratio > kMissedCurvature;
+  }
 };
 
 /// The t >= 0 with |s + t p|_M = radius; 1 when there is no radius yet.
@@ -44,6 +50,7 @@ double to_boundary(const Preconditioner& M, const VectorXd& s, const VectorXd& p
 ConjugateGradients minimise_model(Objective& objective, double radius, double forcing) {
   const Preconditioner& M = objective.preconditioner();
   ConjugateGradients cg;
+  cg.forcing = forcing;
   objective.clear_direction();
   const auto walk_to_boundary = [&](const VectorXd& p) {
     objective.extend_direction(to_boundary(M, objective.direction(), p, radius));
@@ -72,7 +79,15 @@ ConjugateGradients minimise_model(Objective& objective, double radius, double fo
     p = -v + rv_next / rv * p;
     rv = rv_next;
   }
+  cg.residual = std::move(r);
   return cg;
+}
+
+/// How far the model's residual has to shrink: to what the model is worth, by its last prediction (Eisenstat and Walker
+/// 1996), but not below the tolerance.
+double forcing_term(double relative_gradient, double mismatch, const NewtonOptions& options) {
+  const double forcing = std::min({kLoosestForcing, std::sqrt(relative_gradient), mismatch});
+  return std::max(forcing, std::min(kLoosestForcing, 0.1 * options.relative_tolerance / relative_gradient));
 }
 
 }  // namespace
@@ -83,20 +98,23 @@ NewtonSummary newton_cg(Objective& objective, const VectorXd& x0, const NewtonOp
   Progress progress(objective, options);
   double radius = kInfinity;
   ConjugateGradients cg;
+  double mismatch = 1;  // of the last step's model: |g - its residual| / |g before|
 
   while (!progress.finished()) {
     if (!objective.refresh_preconditioner(cg.tired()) && objective.preconditioner().empty())
       return progress.summary(Termination::breakdown);
-    const double forcing = std::min(kLoosestForcing, std::sqrt(progress.relative_gradient()));
-    cg = minimise_model(objective, radius, forcing);
+    cg = minimise_model(objective, radius, forcing_term(progress.relative_gradient(), mismatch, options));
     if (!cg.finite) return progress.summary(Termination::breakdown);
 
     const VectorXd s = objective.direction();
+    const double norm = objective.gradient().norm();
     const double length = objective.preconditioner().norm(s);
     const LineSearch line = search_line(objective, objective.gradient().dot(s), cg.on_boundary);
     if (line.t == 0) return progress.no_decrease();
 
     objective.step(line.t);
+    const bool whole = line.t == 1 && !cg.on_boundary;
+    mismatch = whole ? (objective.gradient() - cg.residual).norm() / norm : 1;
     radius = next_radius(radius, length, cg.on_boundary, line.t);
     progress.stepped({.step = line.t, .radius = radius, .change = line.change, .cg_iterations = cg.iterations});
   }
