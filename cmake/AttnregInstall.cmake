@@ -45,9 +45,9 @@ endif()
 
 list(JOIN OpenMP_CXX_FLAGS " " pc_openmp)
 if(BUILD_SHARED_LIBS)
-  set(pc_requires_private "openblas")
+  set(pc_requires_private "openblas, libhwy, libzip")
 else()
-  string(APPEND pc_requires ", openblas")
+  string(APPEND pc_requires ", openblas, libhwy, libzip")
   string(APPEND pc_libs " ${pc_openmp}")
 endif()
 
