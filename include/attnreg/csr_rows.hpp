@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "attnreg/row_partition.hpp"
+
+namespace attnreg {
+
+/// Sparse rows of one rank in compressed form (CSR): the entries of row i are those at positions
+/// [offsets[i], offsets[i + 1]) of `indices` and of the values.
+///
+/// Rows may be empty. Within a row the columns increase strictly: `sort_rows` brings any rows into this form,
+/// `check_rows` looks whether they have it.
+struct CsrRows {
+  Index columns = 0;                     ///< d, below 2^31
+  std::vector<std::int64_t> offsets{0};  ///< rows + 1 values from 0 on, not decreasing; the last is the entries' number
+  std::vector<std::int32_t> indices;     ///< column of each entry, 0 to d - 1
+  std::vector<double> values;            ///< value of each entry; empty if `singles` has them
+  std::vector<float> singles;            ///< the values as float; sums are always in double
+
+  Index rows() const { return static_cast<Index>(offsets.size()) - 1; }
+  std::int64_t entries() const { return offsets.back(); }
+  bool is_single() const { return values.empty() && !singles.empty(); }
+};
+
+/// Local. Sorts each row by column and sums entries of the same column (floats in float). Reads the columns once if
+/// there is nothing to do. The columns must be in range.
+void sort_rows(CsrRows& rows);
+
+/// Local. Throws `InvalidArgument` (this rank) with row and position unless the rows are as described above.
+void check_rows(const CsrRows& rows);
+
+}  // namespace attnreg

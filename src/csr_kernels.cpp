@@ -1,0 +1,193 @@
+#include "csr_kernels.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "vector_clones.hpp"
+
+#define ATTNREG_INLINE inline __attribute__((always_inline))
+
+namespace attnreg::kernels {
+namespace {
+
+constexpr Index kPacked = 8;
+
+// Scalar loads: on the CPUs at hand gathers are not faster, and most rows are short.
+template <class Scalar>
+ATTNREG_INLINE double dot(const std::int32_t* j, const Scalar* a, std::int64_t entries, const double* x) {
+  double s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+  std::int64_t k = 0;
+  for (; k + 4 <= entries; k += 4) {
+    s0 += static_cast<double>(a[k]) * x[j[k]];
+    s1 += static_cast<double>(a[k + 1]) * x[j[k + 1]];
+    s2 += static_cast<double>(a[k + 2]) * x[j[k + 2]];
+    s3 += static_cast<double>(a[k + 3]) * x[j[k + 3]];
+  }
+  for (; k < entries; ++k) s0 += static_cast<double>(a[k]) * x[j[k]];
+  return (s0 + s1) + (s2 + s3);
+}
+
+// The columns of a row differ, so that four entries can be loaded before the first is stored.
+template <class Scalar>
+ATTNREG_INLINE void scatter(const std::int32_t* j, const Scalar* a, std::int64_t entries, double u, double* out) {
+  std::int64_t k = 0;
+  for (; k + 4 <= entries; k += 4) {
+    const double o0 = out[j[k]] + u * static_cast<double>(a[k]);
+    const double o1 = out[j[k + 1]] + u * static_cast<double>(a[k + 1]);
+    const double o2 = out[j[k + 2]] + u * static_cast<double>(a[k + 2]);
+    const double o3 = out[j[k + 3]] + u * static_cast<double>(a[k + 3]);
+    out[j[k]] = o0;
+    out[j[k + 1]] = o1;
+    out[j[k + 2]] = o2;
+    out[j[k + 3]] = o3;
+  }
+  for (; k < entries; ++k) out[j[k]] += u * static_cast<double>(a[k]);
+}
+
+/// Calls `body(i, columns, values, entries)` for the rows of the block.
+template <class Scalar, class Body>
+ATTNREG_INLINE void each_row(const CsrBlock<Scalar>& A, Body&& body) {
+  std::int64_t begin = A.rows > 0 ? A.offsets[0] : 0;
+  for (Index i = 0; i < A.rows; ++i) {
+    const std::int64_t end = A.offsets[i + 1];
+    body(i, A.indices + begin, A.values + begin, end - begin);
+    begin = end;
+  }
+}
+
+template <class Scalar>
+ATTNREG_INLINE void multiply_packed_body(const CsrBlock<Scalar>& A, const double* N, double* Y) {
+  each_row(A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries)
+                  __attribute__((always_inline)) {
+    double even[kPacked] = {}, odd[kPacked] = {};  // two chains of sums hide the latency of each other
+    std::int64_t k = 0;
+    for (; k + 2 <= entries; k += 2) {
+      const double a0 = static_cast<double>(a[k]), a1 = static_cast<double>(a[k + 1]);
+      const double *n0 = N + j[k] * kPacked, *n1 = N + j[k + 1] * kPacked;
+#pragma omp simd
+      for (Index c = 0; c < kPacked; ++c) {
+        even[c] += a0 * n0[c];
+        odd[c] += a1 * n1[c];
+      }
+    }
+    if (k < entries) {
+      const double a0 = static_cast<double>(a[k]);
+      const double* n0 = N + j[k] * kPacked;
+#pragma omp simd
+      for (Index c = 0; c < kPacked; ++c) even[c] += a0 * n0[c];
+    }
+#pragma omp simd
+    for (Index c = 0; c < kPacked; ++c) Y[i * kPacked + c] = even[c] + odd[c];
+  });
+}
+
+// target_clones takes no templates.
+ATTNREG_CLONES void packed_double(const CsrBlock<double>& A, const double* N, double* Y) {
+  multiply_packed_body(A, N, Y);
+}
+ATTNREG_CLONES void packed_float(const CsrBlock<float>& A, const double* N, double* Y) {
+  multiply_packed_body(A, N, Y);
+}
+
+}  // namespace
+
+template <class Scalar>
+void multiply(const CsrBlock<Scalar>& A, const double* x, double* z) {
+  each_row(A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) {
+    z[i] = dot(j, a, entries, x);
+  });
+}
+
+template <class Scalar>
+void multiply(const CsrBlock<Scalar>& A, const double* X, Index k, double* Z) {
+  each_row(A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) {
+    double* const z = Z + i * k;
+    std::fill_n(z, k, 0.0);
+    for (std::int64_t e = 0; e < entries; ++e) {
+      const double value = static_cast<double>(a[e]);
+      const double* const x = X + j[e] * k;
+      for (Index c = 0; c < k; ++c) z[c] += value * x[c];
+    }
+  });
+}
+
+template <>
+void multiply_packed(const CsrBlock<double>& A, const double* N, double* Y) {
+  packed_double(A, N, Y);
+}
+template <>
+void multiply_packed(const CsrBlock<float>& A, const double* N, double* Y) {
+  packed_float(A, N, Y);
+}
+
+template <class Scalar>
+void add_transpose_multiply(const CsrBlock<Scalar>& A, const double* u, double* out) {
+  each_row(A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) {
+    scatter(j, a, entries, u[i], out);
+  });
+}
+
+template <class Scalar>
+void add_transpose_multiply(const CsrBlock<Scalar>& A, const double* U, Index k, Index d, double* out) {
+  each_row(A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) {
+    for (Index c = 0; c < k; ++c) scatter(j, a, entries, U[i * k + c], out + c * d);
+  });
+}
+
+template <class Scalar>
+void add_absolute_transpose_multiply(const CsrBlock<Scalar>& A, const double* u, double* out) {
+  each_row(A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) {
+    for (std::int64_t k = 0; k < entries; ++k) out[j[k]] += u[i] * std::abs(static_cast<double>(a[k]));
+  });
+}
+
+template <class Scalar>
+void row_norms(const CsrBlock<Scalar>& A, double* norms) {
+  each_row(A, [&](Index i, const std::int32_t*, const Scalar* a, std::int64_t entries) {
+    double squares = 0;
+    for (std::int64_t k = 0; k < entries; ++k) squares += static_cast<double>(a[k]) * static_cast<double>(a[k]);
+    norms[i] = std::sqrt(squares);
+  });
+}
+
+template <class Scalar>
+void add_scaled_row(const CsrBlock<Scalar>& A, Index i, double factor, double* out) {
+  const std::int64_t begin = A.offsets[i];
+  scatter(A.indices + begin, A.values + begin, A.offsets[i + 1] - begin, factor, out);
+}
+
+template <class Scalar>
+void add_gram(const CsrBlock<Scalar>& A, std::span<const Index> rows, std::span<const double> weights, Index d,
+              double* C) {
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    const std::int64_t begin = A.offsets[rows[r]], entries = A.offsets[rows[r] + 1] - begin;
+    const std::int32_t* const j = A.indices + begin;
+    const Scalar* const a = A.values + begin;
+    for (std::int64_t k = 0; k < entries; ++k)
+      scatter(j, a, k + 1, weights[r] * static_cast<double>(a[k]), C + j[k] * d);
+  }
+}
+
+template <class Scalar>
+void expand(const CsrBlock<Scalar>& A, Index d, double* out) {
+  std::fill_n(out, A.rows * d, 0.0);
+  each_row(A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) {
+    for (std::int64_t k = 0; k < entries; ++k) out[i * d + j[k]] = static_cast<double>(a[k]);
+  });
+}
+
+#define ATTNREG_INSTANTIATE(Scalar)                                                                            \
+  template void multiply(const CsrBlock<Scalar>&, const double*, double*);                                     \
+  template void multiply(const CsrBlock<Scalar>&, const double*, Index, double*);                              \
+  template void add_transpose_multiply(const CsrBlock<Scalar>&, const double*, double*);                       \
+  template void add_transpose_multiply(const CsrBlock<Scalar>&, const double*, Index, Index, double*);         \
+  template void add_absolute_transpose_multiply(const CsrBlock<Scalar>&, const double*, double*);              \
+  template void row_norms(const CsrBlock<Scalar>&, double*);                                                   \
+  template void add_scaled_row(const CsrBlock<Scalar>&, Index, double, double*);                               \
+  template void add_gram(const CsrBlock<Scalar>&, std::span<const Index>, std::span<const double>, Index, double*); \
+  template void expand(const CsrBlock<Scalar>&, Index, double*);
+
+ATTNREG_INSTANTIATE(double)
+ATTNREG_INSTANTIATE(float)
+
+}  // namespace attnreg::kernels
