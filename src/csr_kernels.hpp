@@ -21,7 +21,7 @@ struct CsrBlock {
 template <class Use>
 decltype(auto) with_block(const CsrRows& rows, Index first, Index count, Use&& use) {
   const std::int64_t* const offsets = rows.offsets.data() + first;
-  if (rows.is_single()) return use(CsrBlock<float>{offsets, rows.indices.data(), rows.singles.data(), count});
+  if (rows.is_single) return use(CsrBlock<float>{offsets, rows.indices.data(), rows.singles.data(), count});
   return use(CsrBlock<double>{offsets, rows.indices.data(), rows.values.data(), count});
 }
 

@@ -59,7 +59,7 @@ void sort_as(CsrRows& rows, std::vector<Scalar>& values) {
 }  // namespace
 
 void sort_rows(CsrRows& rows) {
-  if (rows.is_single()) {
+  if (rows.is_single) {
     sort_as(rows, rows.singles);
   } else {
     sort_as(rows, rows.values);
@@ -75,9 +75,10 @@ void check_rows(const CsrRows& rows) {
       fail("the offsets decrease after row " + std::to_string(i - 1) + ": " + std::to_string(rows.offsets[i - 1]) +
            ", then " + std::to_string(rows.offsets[i]));
   const auto entries = static_cast<std::size_t>(rows.entries());
-  if (rows.indices.size() != entries || rows.values.size() + rows.singles.size() != entries)
+  const std::size_t values = rows.is_single ? rows.singles.size() : rows.values.size();
+  if (rows.indices.size() != entries || values != entries)
     fail("the offsets end with " + std::to_string(entries) + ", but there are " + std::to_string(rows.indices.size()) +
-         " columns and " + std::to_string(rows.values.size() + rows.singles.size()) + " values");
+         " columns and " + std::to_string(values) + " values");
   for (Index i = 0; i < rows.rows(); ++i) {
     std::int64_t before = -1;
     const auto row = static_cast<std::size_t>(i);

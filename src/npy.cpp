@@ -1,94 +1,21 @@
 #include "attnreg/npy.hpp"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <bit>
-#include <cerrno>
-#include <cstring>
 #include <type_traits>
 
-#include "file_descriptor.hpp"
+#include "input_file.hpp"
 #include "npy_header.hpp"
 #include "printable.hpp"
 
 namespace attnreg {
 namespace {
 
-constexpr std::int64_t bytes_per_call = std::int64_t{1} << 30;   // Linux reads at most 2^31 - 4096 bytes at once
 constexpr std::int64_t buffer_elements = std::int64_t{1} << 17;  // at most 1 MiB: stays in the cache
 
 [[noreturn]] void fail(const std::string& path, const std::string& problem) {
   throw InvalidArgument(printable(path) + ": " + problem);
 }
-
-[[noreturn]] void fail_errno(const std::string& path, const std::string& action, int error) {
-  const char* const advice = error == ENOENT   ? "; check the name and the working directory"
-                             : error == EACCES ? "; check the permissions of the file and its directories"
-                                               : "";
-  fail(path, action + ": " + std::strerror(error) + advice);
-}
-
-/// An input file: opened without waiting for the writer of a pipe, regular, and the same from open to close.
-class InputFile {
- public:
-  explicit InputFile(const std::string& path) : path_(path) {
-    int descriptor = -1;
-    do {
-      descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    } while (descriptor < 0 && errno == EINTR);
-    if (descriptor < 0) fail_errno(path, "cannot open the file", errno);
-    file_ = FileDescriptor(descriptor);
-    const struct stat status = current_status();
-    if (S_ISDIR(status.st_mode)) fail(path, "this is a directory, expected a .npy file");
-    if (!S_ISREG(status.st_mode)) fail(path, "this is not a regular file; copy its contents to a file first");
-  }
-
-  std::int64_t bytes() const { return current_status().st_size; }
-
-  std::int64_t modified_ns() const {
-    const struct stat status = current_status();
-    return std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
-  }
-
-  void check_unchanged(const NpyHeader& header) const {
-    const std::int64_t found = bytes();
-    if (found == header.file_bytes && modified_ns() == header.modified_ns) return;
-    const std::string change = found == header.file_bytes ? "its time of modification is another"
-                                                          : "found " + std::to_string(found) + " bytes, " +
-                                                                std::to_string(header.file_bytes) + " before";
-    fail(path_, "the file changed while it was being read: " + change + "; start again when it is complete");
-  }
-
-  /// Fills `size` bytes at `out` from `offset`.
-  void read(std::int64_t offset, void* out, std::int64_t size) const {
-    char* next = static_cast<char*>(out);
-    while (size > 0) {
-      const auto wanted = static_cast<std::size_t>(std::min(size, bytes_per_call));
-      const ssize_t got = ::pread(file_.get(), next, wanted, offset);
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) fail_errno(path_, "cannot read at byte " + std::to_string(offset), errno);
-      if (got == 0) {
-        fail(path_, "the file ended at byte " + std::to_string(offset) + " while it was being read, " +
-                        std::to_string(size) + " bytes early; start again when it is complete");
-      }
-      next += got;
-      offset += got;
-      size -= got;
-    }
-  }
-
- private:
-  struct stat current_status() const {
-    struct stat status {};
-    if (::fstat(file_.get(), &status) != 0) fail_errno(path_, "cannot examine the file", errno);
-    return status;
-  }
-
-  const std::string& path_;
-  FileDescriptor file_;
-};
 
 template <class Scalar>
 void swap_bytes(std::span<Scalar> values) {
@@ -174,13 +101,13 @@ void read_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, s
   }
   if (out.empty()) return;
   const InputFile file(header.path);
-  file.check_unchanged(header);
+  file.check_unchanged(header.file_bytes, header.modified_ns);
   if (header.type == Storage::float32) {
     read_rows_as<float>(file, header, first, rows, out);
   } else {
     read_rows_as<double>(file, header, first, rows, out);
   }
-  file.check_unchanged(header);
+  file.check_unchanged(header.file_bytes, header.modified_ns);
 }
 
 }  // namespace
@@ -192,7 +119,7 @@ NpyHeader read_npy_header(const std::string& path) {
   file.read(0, bytes.data(), static_cast<std::int64_t>(bytes.size()));
   NpyHeader header = parse_npy_header(bytes, file_bytes, path);
   header.modified_ns = modified_ns;
-  file.check_unchanged(header);
+  file.check_unchanged(header.file_bytes, header.modified_ns);
   return header;
 }
 

@@ -19,7 +19,8 @@ constexpr std::size_t most_extents = 64;  // NumPy's own limit
 /// A strict reader of the Python dictionary in the header. No recursion: a nested value is an error at once.
 class DictionaryParser {
  public:
-  DictionaryParser(std::string_view text, NpyHeader& header) : text_(text), header_(header) {}
+  DictionaryParser(std::string_view text, std::string_view allowed, NpyArray& header)
+      : text_(text), allowed_(allowed), header_(header) {}
 
   void parse() {
     expect('{');
@@ -63,16 +64,34 @@ class DictionaryParser {
     const std::string_view descr = parse_string("a dtype in quotes");
     std::string_view type = descr;
     char order = '=';
-    if (!type.empty() && std::string_view("<>=").find(type.front()) != std::string_view::npos) {
+    if (!type.empty() && std::string_view("<>=|").find(type.front()) != std::string_view::npos) {
       order = type.front();
       type.remove_prefix(1);
     }
-    if (type != "f4" && type != "f8") {
+    const bool is_type = parse_type(type) && (order != '|' || header_.item_bytes == 1 || header_.kind == 'S');
+    if (!is_type || !is_allowed(type)) {
       fail(header_.path, "found dtype " + printable(descr, 40) +
                              ", expected <f4 or <f8 (or >f4, >f8); convert with numpy.asarray(a, dtype='<f8')");
     }
-    header_.type = type == "f4" ? Storage::float32 : Storage::float64;
+    header_.dtype = descr;
     header_.big_endian = order == '>' || (order == '=' && std::endian::native == std::endian::big);
+  }
+
+  /// A letter and the bytes of an element; characters of 'U' have four.
+  bool parse_type(std::string_view type) {
+    if (type.size() < 2) return false;
+    header_.kind = type.front();
+    std::int64_t size = 0;
+    const auto [end, error] = std::from_chars(type.data() + 1, type.data() + type.size(), size);
+    if (error != std::errc{} || end != type.data() + type.size() || size < 0 || size > npy_header_limit) return false;
+    header_.item_bytes = header_.kind == 'U' ? 4 * size : size;
+    return true;
+  }
+
+  bool is_allowed(std::string_view type) const {
+    if (allowed_.empty()) return true;
+    const std::size_t found = (" " + std::string(allowed_) + " ").find(" " + std::string(type) + " ");
+    return found != std::string::npos;
   }
 
   void parse_order() {
@@ -159,8 +178,8 @@ class DictionaryParser {
                            expected + "; the file is damaged: save the array again with numpy.save");
   }
 
-  std::string_view text_;
-  NpyHeader& header_;
+  std::string_view text_, allowed_;
+  NpyArray& header_;
   std::size_t position_ = 0;
   bool has_descr_ = false, has_order_ = false, has_shape_ = false;
 };
@@ -176,11 +195,11 @@ void check_magic(std::string_view bytes, const std::string& path) {
 }
 
 /// Reads version and header length; returns the text of the header.
-std::string_view header_text(std::string_view bytes, NpyHeader& header) {
+std::string_view header_text(std::string_view bytes, NpyArray& header) {
   const auto byte = [&](std::size_t i) { return std::int64_t{static_cast<unsigned char>(bytes[i])}; };
   const auto need = [&](std::int64_t wanted) {
     if (static_cast<std::int64_t>(bytes.size()) >= wanted) return;
-    fail(header.path, "truncated header: found " + std::to_string(header.file_bytes) + " bytes, expected at least " +
+    fail(header.path, "truncated header: found " + std::to_string(header.bytes) + " bytes, expected at least " +
                           std::to_string(wanted) + "; copy the file again");
   };
   need(10);
@@ -202,9 +221,24 @@ std::string_view header_text(std::string_view bytes, NpyHeader& header) {
   return bytes.substr(static_cast<std::size_t>(prefix), static_cast<std::size_t>(length));
 }
 
-void check_size(const NpyHeader& header) {
+std::int64_t product_of(const std::vector<std::int64_t>& shape) {
+  std::int64_t product = 1;
+  for (const std::int64_t extent : shape) {
+    if (extent == 0) return 0;
+  }
+  for (const std::int64_t extent : shape) product *= extent;
+  return product;
+}
+
+std::string text_of(const std::vector<std::int64_t>& shape) {
+  std::string text = "(";
+  for (std::size_t k = 0; k < shape.size(); ++k) text += (k == 0 ? "" : ", ") + std::to_string(shape[k]);
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+void check_size(const NpyArray& header) {
   constexpr std::int64_t largest = std::numeric_limits<std::int64_t>::max();
-  std::int64_t expected = npy_item_bytes(header.type);
+  std::int64_t expected = header.item_bytes;
   bool fits = true, zero = false;
   for (const std::int64_t extent : header.shape) {
     zero = zero || extent == 0;
@@ -214,11 +248,11 @@ void check_size(const NpyHeader& header) {
   fits = fits && expected <= largest - header.data_offset;
   if (!fits) fail(header.path, "shape " + header.shape_text() + " needs more than 2^63 bytes; the file is damaged");
   expected += header.data_offset;
-  if (header.file_bytes == expected) return;
-  const bool truncated = header.file_bytes < expected;
-  const std::int64_t difference = truncated ? expected - header.file_bytes : header.file_bytes - expected;
-  fail(header.path, "found " + std::to_string(header.file_bytes) + " bytes, expected " + std::to_string(expected) +
-                        " for shape " + header.shape_text() + " of " + header.dtype_text() +
+  if (header.bytes == expected) return;
+  const bool truncated = header.bytes < expected;
+  const std::int64_t difference = truncated ? expected - header.bytes : header.bytes - expected;
+  fail(header.path, "found " + std::to_string(header.bytes) + " bytes, expected " + std::to_string(expected) +
+                        " for shape " + header.shape_text() + " of " + printable(header.dtype, 40) +
                         (truncated ? ": truncated, the last " : ": ") + std::to_string(difference) +
                         (truncated ? " bytes are missing" : " trailing bytes") + "; copy or write the file again");
 }
@@ -227,41 +261,48 @@ void check_size(const NpyHeader& header) {
 
 std::int64_t npy_item_bytes(Storage type) { return type == Storage::float32 ? 4 : 8; }
 
-std::int64_t NpyHeader::elements() const {
-  std::int64_t product = 1;
-  for (const std::int64_t extent : shape) {
-    if (extent == 0) return 0;
-  }
-  for (const std::int64_t extent : shape) product *= extent;
-  return product;
-}
+std::int64_t NpyArray::elements() const { return product_of(shape); }
+std::string NpyArray::shape_text() const { return text_of(shape); }
 
-std::string NpyHeader::shape_text() const {
-  std::string text = "(";
-  for (std::size_t k = 0; k < shape.size(); ++k) text += (k == 0 ? "" : ", ") + std::to_string(shape[k]);
-  return text + (shape.size() == 1 ? ",)" : ")");
-}
+std::int64_t NpyHeader::elements() const { return product_of(shape); }
+std::string NpyHeader::shape_text() const { return text_of(shape); }
 
 std::string NpyHeader::dtype_text() const {
   return std::string(big_endian ? ">" : "<") + (type == Storage::float32 ? "f4" : "f8");
 }
 
-NpyHeader parse_npy_header(std::string_view bytes, std::int64_t file_bytes, const std::string& path) {
-  NpyHeader header;
+NpyArray parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const std::string& path,
+                         std::string_view allowed) {
+  NpyArray header;
   header.path = path;
-  header.file_bytes = file_bytes;
+  header.bytes = file_bytes;
   check_magic(bytes, path);
-  DictionaryParser(header_text(bytes, header), header).parse();
+  DictionaryParser(header_text(bytes, header), allowed, header).parse();
   check_size(header);
   return header;
 }
 
-std::string npy_header_bytes(Storage type, const std::vector<std::int64_t>& shape) {
+NpyHeader parse_npy_header(std::string_view bytes, std::int64_t file_bytes, const std::string& path) {
+  const NpyArray array = parse_npy_array(bytes, file_bytes, path, "f4 f8");
   NpyHeader header;
-  header.type = type;
-  header.shape = shape;
+  header.path = path;
+  header.type = array.item_bytes == 4 ? Storage::float32 : Storage::float64;
+  header.big_endian = array.big_endian;
+  header.fortran_order = array.fortran_order;
+  header.shape = array.shape;
+  header.data_offset = array.data_offset;
+  header.file_bytes = file_bytes;
+  header.version_major = array.version_major;
+  return header;
+}
+
+std::string npy_header_bytes(Storage type, const std::vector<std::int64_t>& shape) {
+  return npy_header_bytes(type == Storage::float32 ? "<f4" : "<f8", shape);
+}
+
+std::string npy_header_bytes(std::string_view dtype, const std::vector<std::int64_t>& shape) {
   std::string text =
-      "{'descr': '" + header.dtype_text() + "', 'fortran_order': False, 'shape': " + header.shape_text() + ", }";
+      "{'descr': '" + std::string(dtype) + "', 'fortran_order': False, 'shape': " + text_of(shape) + ", }";
   text.append(63 - (10 + text.size()) % 64, ' ');  // with the newline the data start at a multiple of 64
   text += '\n';
   std::string bytes(magic);

@@ -17,12 +17,12 @@ struct CsrRows {
   Index columns = 0;                     ///< d, below 2^31
   std::vector<std::int64_t> offsets{0};  ///< rows + 1 values from 0 on, not decreasing; the last is the entries' number
   std::vector<std::int32_t> indices;     ///< column of each entry, 0 to d - 1
-  std::vector<double> values;            ///< value of each entry; empty if `singles` has them
-  std::vector<float> singles;            ///< the values as float; sums are always in double
+  std::vector<double> values;            ///< value of each entry
+  std::vector<float> singles;            ///< the values as float, in place of `values`; sums are always in double
+  bool is_single = false;                ///< the values are in `singles`; the same on all ranks
 
   Index rows() const { return static_cast<Index>(offsets.size()) - 1; }
   std::int64_t entries() const { return offsets.back(); }
-  bool is_single() const { return values.empty() && !singles.empty(); }
 };
 
 /// Local. Sorts each row by column and sums entries of the same column (floats in float). Reads the columns once if
