@@ -38,6 +38,20 @@ class CrossEntropyLoss final : public Loss {
     return point;
   }
 
+  // q = mass rho g - b with rho = 1 / sum g.
+  void fill_columns(const LossRows& rows, double reference, std::span<double> U, std::size_t leading) const override {
+    for (std::size_t i = 0; i < rows.z.size(); ++i) {
+      U[i * leading] = std::exp(rows.z[i] - reference);
+      U[i * leading + 1] = rows.b[i];
+      U[i * leading + 2] = 0;
+    }
+  }
+
+  Combination combine(const LossSums& sums) const override {
+    const double rho = 1 / sums[0];
+    return {{sums[1] * rho, -1, 0}, {rho, 0, 0}};
+  }
+
   void differentiate(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
                      std::span<double> delta) const override {
     for (std::size_t i = 0; i < rows.z.size(); ++i) {

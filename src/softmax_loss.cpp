@@ -39,6 +39,21 @@ class SoftmaxLoss final : public Loss {
     return point;
   }
 
+  // q = rho g c + rho e g^2 - gamma rho g with c = g - b.
+  void fill_columns(const LossRows& rows, double reference, std::span<double> U, std::size_t leading) const override {
+    for (std::size_t i = 0; i < rows.z.size(); ++i) {
+      const double g = std::exp(rows.z[i] - reference);
+      U[i * leading] = g;
+      U[i * leading + 1] = g * g;
+      U[i * leading + 2] = g * (g - rows.b[i]);
+    }
+  }
+
+  Combination combine(const LossSums& sums) const override {
+    const double rho = 1 / sums[0], e = rho - 1, gamma = rho * (sums[2] + e * sums[3]);
+    return {{-gamma * rho, rho * e, rho}, {rho, 0, 0}};
+  }
+
   void differentiate(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
                      std::span<double> delta) const override {
     const double gamma = point.scalars[kGamma];
