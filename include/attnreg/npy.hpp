@@ -13,7 +13,7 @@
 
 namespace attnreg {
 
-class OutputFile;
+class SharedFile;
 
 /// The header of a NumPy .npy file (format versions 1 to 3), checked against the size of the file.
 struct NpyHeader {
@@ -65,11 +65,9 @@ class NpyWriter {
  private:
   void write_checked(std::int64_t first, std::span<const double> rows);
 
-  Communicator communicator_;
-  std::string path_, error_;
   Storage type_;
-  std::int64_t rows_, columns_, data_offset_ = 0, rows_written_ = 0;
-  std::unique_ptr<OutputFile> file_;
+  std::int64_t rows_, columns_, data_offset_ = 0;
+  std::unique_ptr<SharedFile> file_;
 };
 
 /// How the matrix is held in memory.
