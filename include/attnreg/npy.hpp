@@ -73,7 +73,9 @@ class NpyWriter {
 /// How the matrix is held in memory.
 enum class StorageChoice { as_file, float64, float32 };
 
-/// Collective. Loads an n x d .npy matrix (an n-vector counts as n x 1) by rows: each rank reads its own rows, in tiles
+/// Collective. Loads a matrix: a sparse one as `load_csr` does if `is_npz(path)`, else a dense one as follows.
+///
+/// Loads an n x d .npy matrix (an n-vector counts as n x 1) by rows: each rank reads its own rows, in tiles
 /// spread evenly. Checks that all values are finite (message: file, row, column, value, how many) and that the rows
 /// fit in the node's memory before reading (`OutOfMemory` with the figures). Throws on all ranks together.
 RowMatrix load_matrix(const Communicator& communicator, const std::string& path, StorageChoice storage);
