@@ -30,7 +30,7 @@ function(attnreg_add_test name)
   target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}/tests")
   target_compile_definitions(${name} PRIVATE ATTNREG_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data")
   target_link_libraries(${name} PRIVATE attnreg::attnreg attnreg_test_main GTest::gmock nlohmann_json::nlohmann_json
-                                        Random123::Random123 PkgConfig::OPENBLAS)
+                                        Random123::Random123 PkgConfig::OPENBLAS PkgConfig::LIBZIP)
   attnreg_add_ranks(${name} RANKS ${arg_RANKS} THREADS ${arg_THREADS} TIMEOUT ${arg_TIMEOUT} LABELS ${arg_LABELS})
 endfunction()
 

@@ -7,6 +7,7 @@
 #include "npy_header.hpp"
 #include "output_file.hpp"
 #include "printable.hpp"
+#include "shared_file.hpp"
 
 namespace attnreg {
 namespace {
@@ -44,7 +45,8 @@ void append_little_endian(std::string& bytes, double value) {
   bytes.append(item, sizeof item);
 }
 
-void write_values(OutputFile& file, std::int64_t offset, Storage type, std::span<const double> values) {
+template <class File>
+void write_values(File& file, std::int64_t offset, Storage type, std::span<const double> values) {
   if (type == Storage::float64 && std::endian::native == std::endian::little) {
     file.write(offset, {reinterpret_cast<const char*>(values.data()), values.size_bytes()});
     return;
@@ -79,32 +81,26 @@ void write_npy(const std::string& path, std::span<const double> values, const st
 }
 
 NpyWriter::NpyWriter(const Communicator& communicator, std::string path, Storage type, std::vector<std::int64_t> shape)
-    : communicator_(communicator), path_(std::move(path)), type_(type), rows_(0), columns_(0) {
-  communicator_.agree([&] {
-    const Extents extents = extents_of(path_, type, shape);
+    : type_(type), rows_(0), columns_(0) {
+  communicator.agree([&] {
+    const Extents extents = extents_of(path, type, shape);
     rows_ = extents.rows;
     columns_ = extents.columns;
-    const std::string header = npy_header_bytes(type, shape);
-    data_offset_ = static_cast<std::int64_t>(header.size());
-    if (!communicator_.is_root()) return;
-    file_ = std::make_unique<OutputFile>(path_);
-    file_->reserve(data_offset_ + rows_ * columns_ * npy_item_bytes(type));
-    file_->write(0, header);
   });
-  const std::string temporary = communicator_.broadcast(file_ ? file_->temporary() : std::string());
-  communicator_.agree([&] {
-    if (!communicator_.is_root()) file_ = std::make_unique<OutputFile>(path_, temporary);
-  });
+  const std::string header = npy_header_bytes(type, shape);
+  data_offset_ = static_cast<std::int64_t>(header.size());
+  file_ = std::make_unique<SharedFile>(communicator, std::move(path),
+                                       data_offset_ + rows_ * columns_ * npy_item_bytes(type));
+  if (communicator.is_root()) file_->write(0, header);
 }
 
 NpyWriter::~NpyWriter() = default;
 
 void NpyWriter::write_rows(std::int64_t first, std::span<const double> rows) noexcept {
-  if (!error_.empty()) return;
   try {
     write_checked(first, rows);
   } catch (const std::exception& error) {
-    error_ = error.what();
+    file_->keep_error(error.what());
   }
 }
 
@@ -112,25 +108,12 @@ void NpyWriter::write_checked(std::int64_t first, std::span<const double> rows) 
   if (rows.empty()) return;
   const auto values = static_cast<std::int64_t>(rows.size());
   if (columns_ == 0 || values % columns_ != 0 || first < 0 || first > rows_ || values / columns_ > rows_ - first) {
-    fail(path_, std::to_string(values) + " values given from row " + std::to_string(first) + " of shape (" +
-                    std::to_string(rows_) + ", " + std::to_string(columns_) + ")");
+    fail(file_->path(), std::to_string(values) + " values given from row " + std::to_string(first) + " of shape (" +
+                            std::to_string(rows_) + ", " + std::to_string(columns_) + ")");
   }
   write_values(*file_, data_offset_ + first * columns_ * npy_item_bytes(type_), type_, rows);
-  rows_written_ += values / columns_;
 }
 
-void NpyWriter::commit() {
-  communicator_.agree([&] {
-    if (!error_.empty()) throw OutputError(error_);
-    file_->sync();
-  });
-  const std::int64_t written = communicator_.sum(rows_written_);
-  communicator_.agree([&] {
-    if (columns_ != 0 && written != rows_) {
-      fail(path_, std::to_string(written) + " rows were written, the shape has " + std::to_string(rows_));
-    }
-    if (communicator_.is_root()) file_->publish();
-  });
-}
+void NpyWriter::commit() { file_->commit(); }
 
 }  // namespace attnreg

@@ -32,11 +32,12 @@ ProblemRows::ProblemRows(const ProblemOptions& options)
     : options_(options),
       entries_(options.seed, Purpose::problem_rows),
       factors_(options.seed, Purpose::problem_row_scale),
+      columns_(options.seed, Purpose::problem_columns),
       solution_(static_cast<Eigen::Index>(options.columns)) {
   RandomStream(options.seed, Purpose::problem_solution)
       .normals(0, std::span<double>(solution_.data(), static_cast<std::size_t>(solution_.size())));
   if (options.preset == Preset::illcond) rotate();
-  if (options.preset == Preset::practical || options.preset == Preset::illcond) solution_ *= options.spread;
+  if (options.preset != Preset::easy && options.preset != Preset::coherent) solution_ *= options.spread;
 }
 
 void ProblemRows::rotate() {
@@ -66,6 +67,21 @@ void ProblemRows::fill(std::int64_t first, RowMajorMatrix& rows) const {
   if (options_.preset == Preset::coherent)
     for (Eigen::Index i = 0; i < rows.rows(); ++i) rows.row(i) *= row_factor(first + i);
   if (options_.type == Storage::float32) rows = rows.cast<float>().cast<double>().eval();
+}
+
+void ProblemRows::fill_sparse(std::int64_t row, std::span<std::int32_t> columns, std::span<double> values) const {
+  const auto k = static_cast<std::int64_t>(columns.size());
+  entries_.normals(row, values);
+  for (std::int64_t j = 0; j < k; ++j) {
+    const std::int64_t begin = j * options_.columns / k, end = (j + 1) * options_.columns / k;
+    const double place = columns_.uniform(row, static_cast<std::uint32_t>(j)) * static_cast<double>(end - begin);
+    columns[static_cast<std::size_t>(j)] = static_cast<std::int32_t>(begin + static_cast<std::int64_t>(place));
+  }
+  const double scale = 1 / std::sqrt(static_cast<double>(k));
+  for (double& value : values) {
+    value *= scale;
+    if (options_.type == Storage::float32) value = static_cast<float>(value);
+  }
 }
 
 }  // namespace attnreg

@@ -2,6 +2,7 @@
 
 #include <Eigen/Core>
 #include <cstdint>
+#include <span>
 
 #include "attnreg/generate.hpp"
 #include "attnreg/random.hpp"
@@ -21,8 +22,11 @@ class ProblemRows {
   /// Local. d^3 flops for illcond.
   explicit ProblemRows(const ProblemOptions& options);
 
-  /// Local. Fills `rows` (k x d) with rows [first, first + k) as they are stored. Illcond needs whole blocks.
+  /// Local. Fills `rows` (k x d) with rows [first, first + k) as they are stored; not for sparse. Illcond needs whole blocks.
   void fill(std::int64_t first, RowMajorMatrix& rows) const;
+
+  /// Local. The k columns, increasing, and values of a row of sparse.
+  void fill_sparse(std::int64_t row, std::span<std::int32_t> columns, std::span<double> values) const;
 
   /// Local. x_true; for coherent before the projection and scaling.
   const Eigen::VectorXd& solution() const { return solution_; }
@@ -34,7 +38,7 @@ class ProblemRows {
   double row_factor(std::int64_t row) const;
 
   ProblemOptions options_;
-  RandomStream entries_, factors_;
+  RandomStream entries_, factors_, columns_;
   Eigen::VectorXd solution_;
   Eigen::MatrixXd spectrum_;  ///< diag(sigma) Q, d x d
 };

@@ -36,16 +36,14 @@ ProblemWork::ProblemWork(const Communicator& communicator, const ProblemOptions&
       rows_local_(
           static_cast<Index>(first_row_of(options.rows, communicator.rank() + 1, communicator.size()) - first_row_)) {}
 
-void ProblemWork::for_each_block(const VisitBlock& visit) const {
+void ProblemWork::for_each_range(const std::function<void(Index first_local, Index rows)>& visit) const {
   const Index blocks = (rows_local_ + ProblemRows::block_rows - 1) / ProblemRows::block_rows;
   std::exception_ptr failure;
 #pragma omp parallel for schedule(dynamic)
   for (Index block = 0; block < blocks; ++block) {
     try {
       const Index from = block * ProblemRows::block_rows;
-      RowMajorMatrix rows(std::min(ProblemRows::block_rows, rows_local_ - from), columns());
-      source_.fill(first_row_ + from, rows);
-      visit(from, rows);
+      visit(from, std::min(ProblemRows::block_rows, rows_local_ - from));
     } catch (...) {
 #pragma omp critical(attnreg_problem_failure)
       failure = std::current_exception();
@@ -53,6 +51,14 @@ void ProblemWork::for_each_block(const VisitBlock& visit) const {
   }
   communicator_.agree([&] {
     if (failure) std::rethrow_exception(failure);
+  });
+}
+
+void ProblemWork::for_each_block(const VisitBlock& visit) const {
+  for_each_range([&](Index first_local, Index count) {
+    RowMajorMatrix rows(count, columns());
+    source_.fill(first_row_ + first_local, rows);
+    visit(first_local, rows);
   });
 }
 

@@ -27,6 +27,9 @@ class ProblemWork {
   /// Gets a block of this rank's rows; `first_local` is the position of the first.
   using VisitBlock = std::function<void(Index first_local, const RowMajorMatrix& rows)>;
 
+  /// Collective. Hands the blocks of this rank's rows to `visit`, from several threads at once and in any order.
+  void for_each_range(const std::function<void(Index first_local, Index rows)>& visit) const;
+
   /// Collective. Makes all blocks of this rank's rows and hands them to `visit`, from several threads at once and in
   /// any order.
   void for_each_block(const VisitBlock& visit) const;

@@ -13,7 +13,7 @@
 
 namespace attnreg {
 
-class OutputFile;
+class SharedFile;
 
 /// The header of a NumPy .npy file (format versions 1 to 3), checked against the size of the file.
 struct NpyHeader {
@@ -65,17 +65,17 @@ class NpyWriter {
  private:
   void write_checked(std::int64_t first, std::span<const double> rows);
 
-  Communicator communicator_;
-  std::string path_, error_;
   Storage type_;
-  std::int64_t rows_, columns_, data_offset_ = 0, rows_written_ = 0;
-  std::unique_ptr<OutputFile> file_;
+  std::int64_t rows_, columns_, data_offset_ = 0;
+  std::unique_ptr<SharedFile> file_;
 };
 
 /// How the matrix is held in memory.
 enum class StorageChoice { as_file, float64, float32 };
 
-/// Collective. Loads an n x d .npy matrix (an n-vector counts as n x 1) by rows: each rank reads its own rows, in tiles
+/// Collective. Loads a matrix: a sparse one as `load_csr` does if `is_npz(path)`, else a dense one as follows.
+///
+/// Loads an n x d .npy matrix (an n-vector counts as n x 1) by rows: each rank reads its own rows, in tiles
 /// spread evenly. Checks that all values are finite (message: file, row, column, value, how many) and that the rows
 /// fit in the node's memory before reading (`OutOfMemory` with the figures). Throws on all ranks together.
 RowMatrix load_matrix(const Communicator& communicator, const std::string& path, StorageChoice storage);

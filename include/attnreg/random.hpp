@@ -22,6 +22,7 @@ enum class Purpose : std::uint32_t {
   sample_with_replacement = 12,
   spectral_probes = 13,
   random_starts = 14,
+  problem_columns = 15,
 };
 
 /// Random numbers as a function: (seed, purpose, iteration, global index, draw) -> number. No state, so that the same

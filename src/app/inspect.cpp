@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "attnreg/npy.hpp"
+#include "attnreg/npz.hpp"
 #include "attnreg/row_partition.hpp"
 #include "commands.hpp"
 #include "printable.hpp"
@@ -22,8 +23,8 @@ Exit code 3: the file is not one that attnreg reads, or has values that are not 
 )";
 
 const Syntax kSyntax{"inspect",
-                     "Say what is in a .npy file: shape, type, range of the values, and whether all are finite.",
-                     {{"FILE", "matrix or vector, .npy"}},
+                     "Say what is in a .npy or sparse .npz file: shape, type, range of the values, and whether all are finite.",
+                     {{"FILE", "matrix or vector, .npy; sparse matrix, .npz"}},
                      {{"Output", {{"json", 0, "", Switch{}, "", "print JSON"}, help_option()}}},
                      kEpilogue};
 
@@ -36,6 +37,8 @@ struct Scan {
   double minimum = std::numeric_limits<double>::infinity();
   double maximum = -std::numeric_limits<double>::infinity();
   double sum = 0;
+  std::int64_t longest_row = 0;  ///< of a sparse matrix: entries of the row with the most
+  std::int64_t empty_rows = 0;   ///< of a sparse matrix
 
   void add(std::span<const double> values, std::int64_t first_position) {
     for (std::size_t i = 0; i < values.size(); ++i) {
@@ -76,6 +79,23 @@ Scan scan(const Communicator& communicator, const NpyHeader& header) {
   return found;
 }
 
+/// Collective. Every rank loads its rows. Values that are not finite, and all that is wrong with the rows, end it.
+Scan scan_sparse(const Communicator& communicator, const std::string& path) {
+  const CsrRows rows = load_csr(communicator, path, StorageChoice::float64).rows;
+  Scan found;
+  found.add(rows.values, 0);
+  for (std::size_t i = 1; i < rows.offsets.size(); ++i) {
+    const std::int64_t entries = rows.offsets[i] - rows.offsets[i - 1];
+    found.longest_row = std::max(found.longest_row, entries);
+    found.empty_rows += entries == 0;
+  }
+  found.minimum = -communicator.max(-found.minimum);
+  found.maximum = communicator.max(found.maximum);
+  found.longest_row = communicator.max(found.longest_row);
+  found.empty_rows = communicator.sum(found.empty_rows);
+  return found;
+}
+
 std::string place(const NpyHeader& header, std::int64_t position) {
   if (header.shape.size() < 2) return "row " + std::to_string(position);
   return "row " + std::to_string(position / header.shape[1]) + ", column " + std::to_string(position % header.shape[1]);
@@ -88,9 +108,14 @@ std::string human_text(const InputFile& file, const Scan& found) {
     return label + text + "\n";
   };
   std::string text = line("file", printable(header.path)) + line("shape", header.shape_text()) +
-                     line("type", header.dtype_text() + (header.type == Storage::float32 ? ", float32" : ", float64")) +
-                     line("order", header.fortran_order ? "Fortran (columns)" : "C (rows)") +
-                     line("bytes", std::to_string(file.bytes)) + line("modified", file.modified);
+                     line("type", header.dtype_text() + (header.type == Storage::float32 ? ", float32" : ", float64"));
+  if (file.nonzeros)
+    text += line("sparse", "CSR, " + std::to_string(*file.nonzeros) + " entries, at most " +
+                               std::to_string(found.longest_row) + " in a row; " + std::to_string(found.empty_rows) +
+                               " empty rows");
+  else
+    text += line("order", header.fortran_order ? "Fortran (columns)" : "C (rows)");
+  text += line("bytes", std::to_string(file.bytes)) + line("modified", file.modified);
   if (found.minimum <= found.maximum)
     text += line("minimum", exact(found.minimum)) + line("maximum", exact(found.maximum));
   if (header.shape.size() == 1) text += line("sum", exact(found.sum));
@@ -105,6 +130,10 @@ std::string inspect_json(const InputFile& file, const Scan& found) {
   json["minimum"] = found.minimum;
   json["maximum"] = found.maximum;
   if (file.header.shape.size() == 1) json["sum"] = found.sum;
+  if (file.nonzeros) {
+    json["longest_row"] = found.longest_row;
+    json["empty_rows"] = found.empty_rows;
+  }
   json["not_finite"] = found.not_finite;
   return json_text(json);
 }
@@ -112,12 +141,13 @@ std::string inspect_json(const InputFile& file, const Scan& found) {
 ExitCode inspect(const Communicator& communicator, const Arguments& arguments) {
   InputFile file;
   communicator.agree([&] {
-    file = examine("FILE", arguments.text("FILE"));
+    file = examine("A", arguments.text("FILE"));
     if (file.header.shape.empty() || file.header.shape.size() > 2)
       throw InvalidArgument(printable(file.header.path) + ": shape " + file.header.shape_text() +
                             ", expected one or two extents");
   });
-  const Scan found = scan(communicator, file.header);
+  const Scan found =
+      file.nonzeros ? scan_sparse(communicator, file.header.path) : scan(communicator, file.header);
   print_result(communicator, arguments.on("json") ? inspect_json(file, found) : human_text(file, found));
   return found.not_finite == 0 ? ExitCode::converged : ExitCode::bad_input;
 }

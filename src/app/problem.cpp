@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "attnreg/loss.hpp"
+#include "attnreg/npz.hpp"
 #include "printable.hpp"
 #include "text.hpp"
 
@@ -26,7 +27,17 @@ void check_one_value_per_row(const InputFile& vector, const InputFile& matrix) {
 }  // namespace
 
 InputFile examine(const std::string& role, const std::string& path) {
-  InputFile file{role, read_npy_header(path), 0, ""};
+  InputFile file;
+  file.role = role;
+  if (role == "A" && is_npz(path)) {
+    const NpzHeader found = read_npz_header(path);
+    file.nonzeros = found.nonzeros;
+    file.header.path = path;
+    file.header.type = found.type;
+    file.header.shape = {found.rows, found.columns};
+  } else {
+    file.header = read_npy_header(path);
+  }
   struct stat facts {};
   if (::stat(path.c_str(), &facts) == 0) {
     file.bytes = facts.st_size;
@@ -36,12 +47,17 @@ InputFile examine(const std::string& role, const std::string& path) {
 }
 
 nlohmann::ordered_json to_json(const InputFile& file) {
-  return {{"path", file.header.path},
-          {"shape", file.header.shape},
-          {"dtype", file.header.dtype_text()},
-          {"fortran_order", file.header.fortran_order},
-          {"bytes", file.bytes},
-          {"modified", file.modified}};
+  nlohmann::ordered_json json{
+      {"path", file.header.path}, {"shape", file.header.shape}, {"dtype", file.header.dtype_text()}};
+  if (file.nonzeros) {
+    json["format"] = "csr";
+    json["nonzeros"] = *file.nonzeros;
+  } else {
+    json["fortran_order"] = file.header.fortran_order;
+  }
+  json["bytes"] = file.bytes;
+  json["modified"] = file.modified;
+  return json;
 }
 
 OptionGroup model_options() {

@@ -2,6 +2,7 @@
 
 #include <Eigen/Core>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,11 +16,12 @@ namespace attnreg::app {
 struct InputFile {
   std::string role;  ///< "A"
   NpyHeader header;
+  std::optional<std::int64_t> nonzeros;  ///< entries of a sparse matrix; the header then has its shape and type
   std::int64_t bytes = 0;
   std::string modified;  ///< ISO 8601, UTC
 };
 
-/// Local. Opens the file and reads its header; throws `InvalidArgument` (this rank).
+/// Local. Opens the file and reads its header; throws `InvalidArgument` (this rank). Role A may be a sparse matrix.
 InputFile examine(const std::string& role, const std::string& path);
 nlohmann::ordered_json to_json(const InputFile& file);
 

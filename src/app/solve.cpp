@@ -139,7 +139,8 @@ class Solve {
     if (verbosity_ != Verbosity::verbose) return;
     for (const auto& file : files)
       print_line("attnreg: " + file.role + ": " + printable(file.header.path) + ", " + file.header.shape_text() + " " +
-                 file.header.dtype_text() + ", " + std::to_string(file.bytes) + " bytes");
+                 file.header.dtype_text() + (file.nonzeros ? ", " + std::to_string(*file.nonzeros) + " entries" : "") +
+                 ", " + std::to_string(file.bytes) + " bytes");
     print_line("attnreg: " + counted(communicator_.size(), "rank") + ", " +
                std::to_string(communicator_.ranks_on_node()) + " on this node, " + counted(threads_.threads, "thread") +
                " each");
@@ -157,7 +158,10 @@ class Solve {
     const bool single =
         storage == StorageChoice::float32 || (storage == StorageChoice::as_file && A.header.type == Storage::float32);
     constexpr double row_vectors = 10;
-    return static_cast<double>(rows_local) * (columns * (single ? 4 : 8) + row_vectors * 8) +
+    const double entries = A.nonzeros ? static_cast<double>(*A.nonzeros) / communicator_.size()
+                                      : static_cast<double>(rows_local) * columns;
+    const double column_bytes = A.nonzeros ? 4 : 0;  // of the entry's column
+    return entries * ((single ? 4 : 8) + column_bytes) + static_cast<double>(rows_local) * row_vectors * 8 +
            8 * columns * columns * (6 * threads_.threads + 4);  // each thread: a sketch of 6 d rows, or two Grams
   }
 

@@ -97,6 +97,7 @@ inline ProblemFacts generate(const Communicator& communicator, const ProblemOpti
   return facts;
 }
 
+/// Those with a dense A.
 constexpr Preset all_presets[] = {Preset::easy, Preset::practical, Preset::illcond, Preset::coherent};
 
 }  // namespace attnreg
