@@ -65,8 +65,8 @@ std::vector<double> magnitudes(int low, int high) {
 /// |y - exact| in units of the last place of exact, those of the subnormal numbers included.
 double ulps(double y, long double exact) {
   const double rounded = std::abs(static_cast<double>(exact));
-  const double unit = std::nextafter(rounded, kInfinity) - rounded;
-  return static_cast<double>(std::abs(static_cast<long double>(y) - exact)) / unit;
+  const long double unit = std::nextafter(rounded, kInfinity) - rounded;
+  return static_cast<double>(std::abs(y - exact) / unit);
 }
 
 template <class Exact>
