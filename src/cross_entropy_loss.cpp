@@ -48,10 +48,16 @@ class CrossEntropyLoss final : public Loss {
 
   // q = mass rho g - b with rho = 1 / sum g.
   void fill_columns(const LossRows& rows, double reference, std::span<double> U, std::size_t leading) const override {
-    for (std::size_t i = 0; i < rows.z.size(); ++i) {
-      U[i * leading] = std::exp(rows.z[i] - reference);
-      U[i * leading + 1] = rows.b[i];
-      U[i * leading + 2] = 0;
+    for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+      const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
+      Piece g;
+      exponentials(z, reference, g);
+      for (std::size_t i = 0; i < z.size(); ++i) {
+        const auto u = U.subspan((first + i) * leading);
+        u[0] = g[i];
+        u[1] = b[i];
+        u[2] = 0;
+      }
     }
   }
 

@@ -47,11 +47,16 @@ class SoftmaxLoss final : public Loss {
 
   // q = rho g c + rho e g^2 - gamma rho g with c = g - b.
   void fill_columns(const LossRows& rows, double reference, std::span<double> U, std::size_t leading) const override {
-    for (std::size_t i = 0; i < rows.z.size(); ++i) {
-      const double g = std::exp(rows.z[i] - reference);
-      U[i * leading] = g;
-      U[i * leading + 1] = g * g;
-      U[i * leading + 2] = g * (g - rows.b[i]);
+    for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+      const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
+      Piece g;
+      exponentials(z, reference, g);
+      for (std::size_t i = 0; i < z.size(); ++i) {
+        const auto u = U.subspan((first + i) * leading);
+        u[0] = g[i];
+        u[1] = g[i] * g[i];
+        u[2] = g[i] * (g[i] - b[i]);
+      }
     }
   }
 
