@@ -177,17 +177,19 @@ TEST_P(Objectives, DriftOfTheLogitsEndsWithARefresh) {
   Placed placed(problem()), fresh(problem());
   auto& objective = placed.objective;
   objective.move_to(x_);
-  // Far away and back: z keeps the rounding of the largest A x on the way, 1e10 |A s|, in every step.
+  // Far away and back: z keeps the rounding of the largest A x on the way, 1e6 |A s|, in every step.
   double largest_error = 0;
   for (int k = 1; k <= 11; ++k) {
-    objective.set_direction(1e10 * s_);
+    objective.set_direction(1e6 * s_);
     objective.step(1);
-    objective.set_direction(-1e10 * s_);
+    objective.set_direction(-1e6 * s_);
     objective.step(1);
     fresh.objective.move_to(objective.x());
     const double error = (objective.gradient() - fresh.objective.gradient()).norm();
     largest_error = std::max(largest_error, error);
-    if (objective.is_fresh()) EXPECT_LE(error, 1e-12 * fresh.objective.gradient().norm());
+    if (objective.is_fresh()) {
+      EXPECT_LE(error, 1e-12 * fresh.objective.gradient().norm());
+    }
   }
   EXPECT_GE(largest_error, 1e-12 * fresh.objective.gradient().norm());
 }
@@ -208,11 +210,10 @@ TEST_P(Objectives, ALikelyStepIsEvaluatedInTheReadOfItsDirection) {
     const double expected_change = direct.objective.change_along(std::array{1.0})[0];
     direct.objective.step(1);
 
-    if (size < 1) EXPECT_EQ(after, 1);
-    if (size > 1) EXPECT_EQ(after, 2);
+    EXPECT_EQ(after, size < 1 ? 1 : 2);
     EXPECT_NEAR(change, expected_change, 1e-12 * (std::abs(before) + std::abs(expected_change)));
     // rho <= e multiplies rounding by about e^2, rows add up as sqrt(n)
-    const double scale = 100 * eps * std::sqrt(static_cast<double>(kRows));
+    const double scale = 100 * eps * std::sqrt(1500);
     EXPECT_NEAR(objective.value(), direct.objective.value(), scale * (1 + direct.objective.value()));
     EXPECT_LE((objective.gradient() - direct.objective.gradient()).norm(),
               scale * (1 + direct.objective.gradient().norm()));
