@@ -154,10 +154,9 @@ class Runner:
                 return dict(status="failed: " + last_line(err))
             with open(run + "/run.json") as file:
                 summary = json.load(file)["summary"]
-        keys = ["method", "start", "value", "gradient_norm", "gradient_reference", "relative_gradient", "iterations",
-                "reads_of_a", "seconds"]
+        keys = ["value", "gradient_norm", "gradient_reference", "relative_gradient", "iterations", "reads_of_a", "seconds"]
         return dict({key: summary[key] for key in keys}, status=summary["termination"].replace("_", " "),
-                    start_used=summary["start"])
+                    method_used=summary["method"], start_used=summary["start"])
 
     def solve_peer(self, method, directory, start):
         dash = "-" if method.program == "tao" else "--"
@@ -187,8 +186,8 @@ class Runner:
 
 def last_line(text):
     lines = [line.strip() for line in text.splitlines() if line.strip() and not set(line.strip()) <= set("-=")]
-    errors = [line for line in lines if "error" in line.lower()]
-    return ((errors or lines or ["no message"])[-1])[:200]
+    own = [line for line in lines if line.startswith(("attnreg:", "petsc_tao:", "exact_newton:", "dlib_peer:"))]
+    return (own or lines or ["no message"])[-1][:200]
 
 
 def start_directory(directory):
@@ -196,26 +195,28 @@ def start_directory(directory):
 
 
 class Results:
-    """The lines of OUT.jsonl that were made with this tolerance and time limit."""
+    """The lines of OUT.jsonl that were made with this tolerance and time limit, the last one of each run."""
 
     def __init__(self, path, options):
-        self.path, self.options, self.records = path, options, []
+        self.path, self.options, self.records = path, options, {}
         if os.path.exists(path):
             with open(path) as file:
-                self.records = [r for r in map(json.loads, filter(str.strip, file)) if self.fits(r)]
+                for line in filter(str.strip, file):
+                    self.keep(json.loads(line))
+        if options.retry_failed and not options.table_only:
+            self.records = {key: r for key, r in self.records.items() if not r["status"].startswith("failed")}
 
-    def fits(self, record):
-        if self.options.retry_failed and record["status"].startswith("failed"):
-            return False
-        return record["rtol"] == self.options.rtol and record["time_limit"] == self.options.time_limit
+    def keep(self, record):
+        if record["rtol"] == self.options.rtol and record["time_limit"] == self.options.time_limit:
+            self.records[record["data"], record["peer"], record["start"], record["repetition"]] = record
 
     def append(self, record):
-        self.records.append(record)
+        self.keep(record)
         with open(self.path, "a") as file:
             file.write(json.dumps(record) + "\n")
 
     def of(self, data, peer, start):
-        return [r for r in self.records if (r["data"], r["peer"], r["from"]) == (data, peer, start)]
+        return [r for r in self.records.values() if (r["data"], r["peer"], r["start"]) == (data, peer, start)]
 
 
 def data_name(problem, options):
@@ -226,7 +227,8 @@ def data_name(problem, options):
 
 def measure(runner, results, data, directory, method, start):
     options = runner.options
-    missing = [k for k in range(options.repeat) if k not in {r["repetition"] for r in results.of(data, method.name, start)}]
+    done = {r["repetition"] for r in results.of(data, method.name, start)}
+    missing = [repetition for repetition in range(options.repeat) if repetition not in done]
     read_seconds = None
     for repetition in missing:
         if any(slow(r, options) for r in results.of(data, method.name, start)):
@@ -235,10 +237,9 @@ def measure(runner, results, data, directory, method, start):
             read_seconds = runner.read_seconds(directory)
         load = os.getloadavg()[0]
         solved = runner.solve(method, directory, start)
-        record = dict(solved, data=data, peer=method.name, repetition=repetition, read_seconds=read_seconds,
-                      rtol=options.rtol, time_limit=options.time_limit, load_before=load,
+        record = dict(solved, data=data, peer=method.name, start=start, repetition=repetition,
+                      read_seconds=read_seconds, rtol=options.rtol, time_limit=options.time_limit, load_before=load,
                       finished=time.strftime("%Y-%m-%dT%H:%M:%S"))
-        record["from"] = start
         results.append(record)
         print(f"{data:28} {method.name:20} {start:14} {record.get('seconds', float('nan')):9.3f} s  "
               f"{record.get('reads_of_a', float('nan')):8.1f} reads  {reached(record):8.1e}  {record['status'][:60]}",
@@ -288,7 +289,7 @@ def table(start, options, problems, methods, results):
              "|---|---|--:|--:|--:|--:|--:|--:|---|"]
     for problem in problems:
         data = data_name(problem, options)
-        best = min((r["value"] for r in results.records if r["data"] == data and arrived(r) and
+        best = min((r["value"] for r in results.records.values() if r["data"] == data and arrived(r) and
                     r["peer"] != CROSS_ENTROPY_START), default=None)
         own = [r for r in results.of(data, "attnreg", "auto") if arrived(r)]
         own_seconds = statistics.median(r["seconds"] for r in own) if own else None
@@ -322,6 +323,8 @@ def start_row(data, runs):
 
 def row(data, name, runs, best, own_seconds, options):
     good = [r for r in runs if arrived(r)]
+    if runs[-1]["status"].startswith("failed"):
+        return f"| {data} | {name} | | | | | | | {cell(runs[-1]['status'])} |"
     if good:
         middle = sorted(good, key=lambda r: r["seconds"])[(len(good) - 1) // 2]
         seconds = statistics.median(r["seconds"] for r in good)
@@ -401,6 +404,9 @@ def main():
         problems = [p for p in problems if p.preset != "words" or os.path.exists(f"{options.data}/{p.name}/meta.json")]
     results = Results(options.out, options)
     if not options.table_only:
+        if os.getloadavg()[0] > 0.5:
+            print(f"warning: the load is {os.getloadavg()[0]:.1f}; seconds mean something on an idle machine only",
+                  file=sys.stderr)
         run_all(options, problems, methods, results)
     print("\n\n".join(table(start, options, problems, methods, results) for start in options.start))
 

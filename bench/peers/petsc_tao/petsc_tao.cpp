@@ -112,7 +112,7 @@ PetscErrorCode report_run(Tao tao, TaoProblem& problem, const TaoSettings& setti
   report.value = problem.point().value, report.gradient_norm = norm(problem.point().gradient);
   if (report.gradient_norm <= settings.rtol * problem.progress.reference)
     report.status = "converged";
-  else if (reason == TAO_DIVERGED_USER)
+  else if (reason == TAO_DIVERGED_USER || problem.late)
     report.status = "time limit";
   else
     report.status = std::string("stalled: ") + TaoConvergedReasons[reason];
@@ -148,12 +148,17 @@ PetscErrorCode run() {
   if (!settings.x0.empty()) PetscCall(problem.scatter(npy::read_vector(settings.x0, d), 1, x));
   problem.forget();
   MPI_Barrier(PETSC_COMM_WORLD);
+  problem.time_limit = settings.time_limit;
   problem.progress.start(reference);
-  PetscCall(TaoSolve(tao));
+  PetscCall(PetscPushErrorHandler(PetscIgnoreErrorHandler, nullptr));
+  const PetscErrorCode error = TaoSolve(tao);
+  PetscCall(PetscPopErrorHandler());
+  if (error != 0 && !problem.late) SETERRQ(PETSC_COMM_WORLD, error, "TaoSolve failed");
   MPI_Barrier(PETSC_COMM_WORLD);
   report.seconds = problem.progress.seconds(), report.cpu = problem.progress.cpu();
   PetscCall(report_run(tao, problem, settings, report));
 
+  if (problem.late) return 0;  // TAO and its KSP are in the middle of a step: not to be destroyed
   PetscCall(TaoDestroy(&tao));
   PetscCall(MatDestroy(&H));
   PetscCall(VecDestroy(&x));

@@ -140,6 +140,8 @@ class TaoProblem {
   }
 
   Progress progress;
+  double time_limit = std::numeric_limits<double>::infinity();
+  bool late = false;  // a Hessian product ended the solve: TAO itself looks at the clock only once an iteration
   long evaluations = 0, hessian_products = 0, hessians = 0;
   double reads = 0;
 
@@ -182,7 +184,11 @@ class TaoProblem {
     }
     self->local_.curvature_pass(full.data(), product.data());
     ++self->reads;
-    self->reduce(product.data(), d);
+    product.push_back(self->rank_ == 0 && self->progress.seconds() > self->time_limit);
+    self->reduce(product.data(), d + 1);
+    self->late = product.back() > 0;
+    if (self->late) return PETSC_ERR_USER;
+    product.pop_back();
     self->point_.add_low_rank_product(full.data(), product.data());
     return self->scatter(product, self->scale(), y);
   }
