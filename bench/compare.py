@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs attnreg and the peers on the same problems and cores, and makes tables. bench/compare.sh builds all and calls it.
+"""Runs attnreg and the peers on the same problems and cores, makes tables. bench/compare.sh builds all and calls it.
 
 One JSON line per run is appended to OUT.jsonl when the run has ended; what is in the file is not run again. At the end,
 and with --table-only, one Markdown table per start goes to stdout. Rules: bench/peers/README.md.
@@ -148,13 +148,14 @@ class Runner:
         with tempfile.TemporaryDirectory() as scratch:
             run = start_directory(directory) if method == START_METHOD else scratch + "/run"
             code, _, err = self.run(
-                self.mpirun() + [self.options.attnreg, "solve", matrix, directory + "/b.npy", *arguments, "--time-limit",
-                                 str(self.options.time_limit), "--quiet", "--force", "-o", run], threads=1)
+                self.mpirun() + [self.options.attnreg, "solve", matrix, directory + "/b.npy", *arguments,
+                                 "--time-limit", str(self.options.time_limit), "--quiet", "--force", "-o", run], threads=1)
             if code not in (0, 4, 5):
                 return dict(status="failed: " + last_line(err))
             with open(run + "/run.json") as file:
                 summary = json.load(file)["summary"]
-        keys = ["value", "gradient_norm", "gradient_reference", "relative_gradient", "iterations", "reads_of_a", "seconds"]
+        keys = ["value", "gradient_norm", "gradient_reference", "relative_gradient", "iterations", "reads_of_a",
+                "seconds"]
         return dict({key: summary[key] for key in keys}, status=summary["termination"].replace("_", " "),
                     method_used=summary["method"], start_used=summary["start"])
 
@@ -317,8 +318,8 @@ def start_row(data, runs):
     timed = [r for r in runs if r.get("seconds") is not None]
     if not timed:
         return f"| {data} | *(the start itself)* | | | | | | | {cell(runs[-1]['status'])} |"
-    return (f"| {data} | *(the start itself)* | {seconds_text(timed)} | {in_reads(timed)} | {timed[-1]['reads_of_a']:.0f} "
-            f"| | | | not part of the peers' seconds, but of attnreg's |")
+    return (f"| {data} | *(the start itself)* | {seconds_text(timed)} | {in_reads(timed)} "
+            f"| {timed[-1]['reads_of_a']:.0f} | | | | not part of the peers' seconds, but of attnreg's |")
 
 
 def row(data, name, runs, best, own_seconds, options):
@@ -374,9 +375,9 @@ def parse_options():
         epilog="problems: " + ", ".join(p.name for p in PROBLEMS) + "\nmethods: " + ", ".join(m.name for m in METHODS))
     parser.add_argument("out", metavar="OUT.jsonl")
     parser.add_argument("--data", required=True, metavar="DIR", help="where the problems are, or are made")
-    parser.add_argument("--words", metavar="DIR", help="A.npy and b.npy of the words problem; without it, it is left out")
+    parser.add_argument("--words", metavar="DIR", help="with A.npy and b.npy of words; without, words is left out")
     parser.add_argument("--problems", nargs="+", default=["*"], metavar="PATTERN")
-    parser.add_argument("--peers", nargs="+", default=["*"], metavar="PATTERN", help="methods, attnreg's own among them")
+    parser.add_argument("--peers", nargs="+", default=["*"], metavar="PATTERN", help="attnreg's own too")
     parser.add_argument("--start", nargs="+", default=["zero", "cross-entropy"], choices=["zero", "cross-entropy"])
     parser.add_argument("--rtol", type=float, default=1e-10)
     parser.add_argument("--time-limit", type=float, default=60, metavar="SECONDS")
@@ -407,7 +408,10 @@ def main():
         if os.getloadavg()[0] > 0.5:
             print(f"warning: the load is {os.getloadavg()[0]:.1f}; seconds mean something on an idle machine only",
                   file=sys.stderr)
-        run_all(options, problems, methods, results)
+        try:
+            run_all(options, problems, methods, results)
+        except KeyboardInterrupt:
+            raise SystemExit(f"interrupted; the same command goes on where {options.out} ends")
     print("\n\n".join(table(start, options, problems, methods, results) for start in options.start))
 
 
