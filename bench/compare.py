@@ -147,9 +147,9 @@ class Runner:
             arguments += ["--start", start]
         with tempfile.TemporaryDirectory() as scratch:
             run = start_directory(directory) if method == START_METHOD else scratch + "/run"
-            code, _, err = self.run(
-                self.mpirun() + [self.options.attnreg, "solve", matrix, directory + "/b.npy", *arguments,
-                                 "--time-limit", str(self.options.time_limit), "--quiet", "--force", "-o", run], threads=1)
+            command = [self.options.attnreg, "solve", matrix, directory + "/b.npy", *arguments, "--time-limit",
+                       str(self.options.time_limit), "--quiet", "--force", "-o", run]
+            code, _, err = self.run(self.mpirun() + command, threads=1)
             if code not in (0, 4, 5):
                 return dict(status="failed: " + last_line(err))
             with open(run + "/run.json") as file:
@@ -275,6 +275,8 @@ def run_all(options, problems, methods, results):
             problem.generate(options, directory)
         if "cross-entropy" in options.start:
             measure(runner, results, data, directory, START_METHOD, "zero")
+            if not os.path.exists(start_directory(directory) + "/x.npy"):  # measured before, in another --data
+                runner.solve(START_METHOD, directory, "zero")
         for method in methods:
             for start in starts_of(method, options):
                 if start == "cross-entropy" and method.program != "attnreg" and not os.path.exists(
