@@ -124,6 +124,7 @@ RowMatrix load_rows(const Communicator& communicator, const NpyHeader& header, c
   const auto values = [&] { return std::span<Scalar>(rows.data(), static_cast<std::size_t>(rows.size())); };
   communicator.agree([&] {
     rows.resize(rows_local, columns_of(header));
+    advise_huge_pages(rows.data(), sizeof(Scalar) * static_cast<std::size_t>(rows.size()));
     read_npy_rows(header, first, rows_local, values());
   });
   require_finite<Scalar>(communicator, header, first, values());
