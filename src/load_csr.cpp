@@ -271,9 +271,7 @@ SparseRows load_csr(const Communicator& communicator, const std::string& path, S
   const std::int64_t begin = partition.begin(communicator.rank()), end = partition.end(communicator.rank());
   std::int64_t entries = 0;
   communicator.agree([&] { entries = entries_of(file, begin, end); });
-  const auto n = static_cast<double>(end - begin), d = static_cast<double>(header.columns);
-  // The rows, and what a solve holds besides: six vectors of a value per row and four d x d matrices.
-  const double bytes = static_cast<double>(entries) * (single ? 8 : 12) + 8 * n + 8 * (6 * n + 4 * d * d);
+  const double bytes = static_cast<double>(entries) * (single ? 8 : 12) + 8 * static_cast<double>(end - begin);
   require_memory(communicator, bytes, printable(path) + ": " + summary_of(header) + " as " + (single ? "float" : "double"));
   CsrRows rows = single ? read_rows(communicator, file, partition, &CsrRows::singles)
                         : read_rows(communicator, file, partition, &CsrRows::values);
