@@ -22,11 +22,19 @@ class CrossEntropyLoss final : public Loss {
   double shift(const LossRows& rows) const override { return largest(rows.z); }
 
   void add_value(const LossRows& rows, double reference, LossSums& sums) const override {
-    for (std::size_t i = 0; i < rows.z.size(); ++i) {
-      sums[0] += std::exp(rows.z[i] - reference);
-      sums[1] += rows.b[i];
-      sums[2] += rows.b[i] * (reference - rows.z[i]);
+    double g_sum = 0, b_sum = 0, b_z = 0;
+    for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+      const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
+      Piece g;
+      exponentials(z, reference, g);
+#pragma omp simd reduction(+ : g_sum, b_sum, b_z)
+      for (std::size_t i = 0; i < z.size(); ++i) {
+        g_sum += g[i];
+        b_sum += b[i];
+        b_z += b[i] * (reference - z[i]);
+      }
     }
+    sums[0] += g_sum, sums[1] += b_sum, sums[2] += b_z;
   }
 
   LossPoint value(const LossSums& sums, double reference) const override {
@@ -38,11 +46,27 @@ class CrossEntropyLoss final : public Loss {
     return point;
   }
 
+  // q = mass rho g - b with rho = 1 / sum g.
+  void fill_columns(const LossRows& rows, double reference, std::span<double> U, std::size_t leading) const override {
+    for (std::size_t i = 0; i < rows.z.size(); ++i) {
+      U[i * leading] = std::exp(rows.z[i] - reference);
+      U[i * leading + 1] = rows.b[i];
+      U[i * leading + 2] = 0;
+    }
+  }
+
+  Combination combine(const LossSums& sums) const override {
+    const double rho = 1 / sums[0];
+    return {{sums[1] * rho, -1, 0}, {rho, 0, 0}};
+  }
+
   void differentiate(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
                      std::span<double> delta) const override {
+    const double mass = point.scalars[kMass];
+    exponentials(rows.z, point.reference, f);
+#pragma omp simd
     for (std::size_t i = 0; i < rows.z.size(); ++i) {
-      f[i] = std::exp(rows.z[i] - point.reference);
-      delta[i] = point.scalars[kMass] * f[i];
+      delta[i] = mass * f[i];
       q[i] = delta[i] - rows.b[i];
     }
   }
@@ -51,13 +75,22 @@ class CrossEntropyLoss final : public Loss {
   void add_change(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
                   LossSums& sums) const override {
     const double mass = point.scalars[kMass];
-    for (std::size_t i = 0; i < rows.z.size(); ++i) {
-      const double f = std::exp(rows.z[i] - point.reference), ty = t * y[i], u = std::expm1(ty);
-      sums[0] += f * u;
-      sums[1] += (mass * f - rows.b[i]) * ty;
-      sums[2] += f * (u - ty);
-      sums[3] += f * ty;
+    double f_u = 0, q_ty = 0, f_beyond = 0, f_ty = 0;
+    for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+      const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first), y_piece = piece_of(y, first);
+      Piece f, u;
+      exponentials(z, point.reference, f);
+      exponential_changes(y_piece, t, u);
+#pragma omp simd reduction(+ : f_u, q_ty, f_beyond, f_ty)
+      for (std::size_t i = 0; i < z.size(); ++i) {
+        const double ty = t * y_piece[i];
+        f_u += f[i] * u[i];
+        q_ty += (mass * f[i] - b[i]) * ty;
+        f_beyond += f[i] * (u[i] - ty);
+        f_ty += f[i] * ty;
+      }
     }
+    sums[0] += f_u, sums[1] += q_ty, sums[2] += f_beyond, sums[3] += f_ty;
   }
 
   LossChange change(const LossSums& sums, const LossPoint& point) const override {

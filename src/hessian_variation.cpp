@@ -26,8 +26,8 @@ HessianVariation::HessianVariation(const RowMatrix& A, const PointRows& rows, co
     : A_(A), rows_(rows), loss_(loss), N_(N), centre_(centre), distance_(A.rows_local()) {
   const VectorXd zero = VectorXd::Zero(A.columns());
   const VectorXd mean = A_.pass(zero, [&](const Tile& tile, VectorXd& sum) {
-    const Index first = tile.first_local, count = tile.rows.rows();
-    const MatrixXd white = (tile.rows.rowwise() - centre_.transpose()) * N_;
+    const Index first = tile.first_local(), count = tile.rows();
+    const MatrixXd white = (tile.dense().rowwise() - centre_.transpose()) * N_;
     distance_.segment(first, count) = white.rowwise().norm();
     sum += white.transpose() * rows_.delta.segment(first, count);
   });

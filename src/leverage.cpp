@@ -91,9 +91,9 @@ LeverageBasis share_basis(const RowMatrix& A, const VectorXd& weights, const Sou
 MatrixXd rows_in_place(const RowMatrix& A, const VectorXd& scale) {
   MatrixXd rows = MatrixXd::Zero(static_cast<Index>(A.rows_global()), A.columns());
   A.pass(0, [&](const Tile& tile, int&) {
-    auto out = rows.middleRows(static_cast<Index>(A.first_row()) + tile.first_local, tile.rows.rows());
-    out = tile.rows;
-    if (scale.size() != 0) out = scale.segment(tile.first_local, tile.rows.rows()).asDiagonal() * tile.rows;
+    auto out = rows.middleRows(static_cast<Index>(A.first_row()) + tile.first_local(), tile.rows());
+    out = tile.dense();
+    if (scale.size() != 0) out = scale.segment(tile.first_local(), tile.rows()).asDiagonal() * tile.dense();
   });
   return rows;
 }
@@ -142,7 +142,7 @@ VectorXd row_norms_squared(const RowMatrix& A, const MatrixXd& N) {
   const PackedColumns columns(N);
   A.pass(0, [&](const Tile& tile, int&) {
     columns.multiply(tile, [&](Index, const RowMajorMatrix& Y) {
-      for (Index i = 0; i < Y.rows(); ++i) norms[tile.first_local + i] += Y.row(i).squaredNorm();
+      for (Index i = 0; i < Y.rows(); ++i) norms[tile.first_local() + i] += Y.row(i).squaredNorm();
     });
   });
   return norms;

@@ -17,9 +17,9 @@ class PackedColumns {
   /// last group is filled up with zeros.
   template <class Use>
   void multiply(const Tile& tile, Use&& use) const {
-    RowMajorMatrix Y(tile.rows.rows(), kernels::kBlockColumns);
+    RowMajorMatrix Y(tile.rows(), kernels::kBlockColumns);
     for (std::size_t k = 0; k < groups_.size(); ++k) {
-      kernels::multiply_block(tile.rows.data(), tile.rows.rows(), tile.rows.cols(), groups_[k].data(), Y.data());
+      tile.multiply_packed(groups_[k].data(), Y.data());
       use(static_cast<Index>(k) * kernels::kBlockColumns, Y);
     }
   }

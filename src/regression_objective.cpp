@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "row_sums.hpp"
 
@@ -17,7 +18,9 @@ namespace {
 
 constexpr double kEps = std::numeric_limits<double>::epsilon();
 constexpr double kLargestOffset = 0.05;  // above, the sums of a value are made again at the new reference
+constexpr double kLargestGuess = 1;      // above, value and gradient from one read are made again from z
 constexpr int kStepsBetweenRefreshes = 10;
+constexpr Index kBlock = 1024;  // rows of a tile or of a sum, at most
 
 double wall_clock() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -39,7 +42,6 @@ RegressionObjective::RegressionObjective(const RowMatrix& A, const VectorXd& b, 
       reads_before_(A.reads()),
       collectives_before_(A.communicator().collectives()),
       start_seconds_(wall_clock()),
-      rows_out_(A.rows_local(), 2),
       delta_(A.rows_local()),
       model_(A, w2_, sampling) {}
 
@@ -51,18 +53,26 @@ double RegressionObjective::shift(const VectorXd& z) const {
   return A_.communicator().max(loss_->shift(rows_of(z, 0, z.size())));
 }
 
-RegressionObjective::Value RegressionObjective::value_at(const VectorXd& z, double reference) const {
-  auto sums = sum_over_rows<9>(z.size(), [&](Index first, Index rows, std::array<double, 9>& block) {
-    LossSums loss_sums{};
-    loss_->add_value(rows_of(z, first, rows), reference, loss_sums);
-    std::copy(loss_sums.begin(), loss_sums.end(), block.begin());
-    block[8] = 0.5 * w2_.segment(first, rows).dot(z.segment(first, rows).cwiseAbs2());
-  });
-  A_.communicator().sum(sums);
+void RegressionObjective::add_value(const VectorXd& z, Index first, Index rows, double reference,
+                                    std::span<double, 9> sums) const {
+  LossSums loss_sums{};
+  loss_->add_value(rows_of(z, first, rows), reference, loss_sums);
+  for (std::size_t k = 0; k < loss_sums.size(); ++k) sums[k] += loss_sums[k];
+  sums[8] += 0.5 * w2_.segment(first, rows).dot(z.segment(first, rows).cwiseAbs2());
+}
+
+RegressionObjective::Value RegressionObjective::value_of(std::span<const double, 9> sums, double reference) const {
   LossSums loss_sums;
   std::copy_n(sums.begin(), loss_sums.size(), loss_sums.begin());
   const LossPoint point = loss_->value(loss_sums, reference);
   return {point, point.value + sums[8]};
+}
+
+RegressionObjective::Value RegressionObjective::value_at(const VectorXd& z, double reference) const {
+  auto sums = sum_over_rows<9>(
+      z.size(), [&](Index first, Index rows, ValueSums& block) { add_value(z, first, rows, reference, block); });
+  A_.communicator().sum(sums);
+  return value_of(sums, reference);
 }
 
 RegressionObjective::Value RegressionObjective::value_from_scratch(const VectorXd& z) const {
@@ -71,6 +81,12 @@ RegressionObjective::Value RegressionObjective::value_from_scratch(const VectorX
 }
 
 void RegressionObjective::move_to(const VectorXd& x) {
+  ahead_.reset();
+  if (x_.size() == x.size() && x_ == x && std::isfinite(value_)) {
+    Evaluation evaluation = evaluate_in_one_read(x, Logits::at, z_, point_.reference);
+    steps_since_refresh_ = 0;
+    if (evaluation.accurate) return accept(std::move(evaluation));
+  }
   x_ = x;
   z_ = x.isZero(0) ? VectorXd::Zero(A_.rows_local()) : A_.multiply(x);
   steps_since_refresh_ = 0;
@@ -80,18 +96,36 @@ void RegressionObjective::move_to(const VectorXd& x) {
   differentiate();
 }
 
+void RegressionObjective::fill_outputs(const VectorXd& z, const LossPoint& point, Index first, Index rows,
+                                       std::span<double> q, std::span<double> f, std::span<double> delta) const {
+  const auto size = static_cast<std::size_t>(rows);
+  loss_->differentiate(rows_of(z, first, rows), point, q.first(size), f.first(size), delta.first(size));
+  for (Index i = 0; i < rows; ++i) q[static_cast<std::size_t>(i)] += w2_[first + i] * z[first + i];
+}
+
+// In units of eps: q_i + w_i^2 z_i itself, and what the rounding of z_i (at most eps |a_i| max|x|, as a random sum) and
+// of the exponent z_i - reference does to it.
+double RegressionObjective::rounding_of_row(Index row, double q, double delta) const {
+  const double curvature = std::abs(delta);
+  return std::abs(q) + curvature * std::abs(point_.reference) +
+         (curvature + w2_[row]) * row_norms_[row] * x_.lpNorm<Eigen::Infinity>();
+}
+
 void RegressionObjective::differentiate() {
-  const auto bound = sum_over_rows<1>(z_.size(), [&](Index first, Index rows, std::array<double, 1>& block) {
-    const auto size = static_cast<std::size_t>(rows);
-    loss_->differentiate(rows_of(z_, first, rows), point_, {&rows_out_(first, 0), size}, {&rows_out_(first, 1), size},
-                         {delta_.data() + first, size});
-    rows_out_.col(0).segment(first, rows) += w2_.segment(first, rows).cwiseProduct(z_.segment(first, rows));
-    block[0] = rounding_of_rows(first, rows).dot(row_norms_.segment(first, rows));
+  const double clock = A_.communicator().is_root() ? wall_clock() - start_seconds_ : 0;
+  const auto local = A_.transpose_map(2, 1, [&](Index first, Index rows, double* U, double* bound) {
+    std::array<double, kBlock> q, f;
+    fill_outputs(z_, point_, first, rows, q, f, {delta_.data() + first, static_cast<std::size_t>(rows)});
+    for (Index i = 0; i < rows; ++i) {
+      const auto k = static_cast<std::size_t>(i);
+      U[2 * i] = q[k];
+      U[2 * i + 1] = f[k];
+      *bound += rounding_of_row(first + i, q[k], delta_[first + i]) * row_norms_[first + i];
+    }
   });
-  const Eigen::MatrixXd local = A_.transpose_multiply(rows_out_);
   const Index d = dimension();
   VectorXd message(2 * d + 2);  // the clock of rank 0 rides along: time is replicated too
-  message << local.col(0), local.col(1), bound[0], A_.communicator().is_root() ? wall_clock() - start_seconds_ : 0.0;
+  message << local.columns.reshaped(), local.scalars[0], clock;
   A_.communicator().sum({message.data(), static_cast<std::size_t>(message.size())});
   gradient_ = message.head(d);
   centre_ = message.segment(d, d);
@@ -99,18 +133,88 @@ void RegressionObjective::differentiate() {
   seconds_ = message[2 * d + 1];
 }
 
-// In units of eps: q_i + w_i^2 z_i itself, and what the rounding of z_i (at most eps |a_i| max|x|, as a random sum) and
-// of the exponent z_i - reference does to it.
-VectorXd RegressionObjective::rounding_of_rows(Index first, Index rows) const {
-  const double largest_x = x_.cwiseAbs().maxCoeff();
-  const auto delta = delta_.segment(first, rows).array().abs();
-  return rows_out_.col(0).segment(first, rows).array().abs() + delta * std::abs(point_.reference) +
-         (delta + w2_.segment(first, rows).array()) * row_norms_.segment(first, rows).array() * largest_x;
+// Sums at a guess of the reference: docs/algorithms.md, "One read". The floor's bound takes the curvature at the guess.
+RegressionObjective::Evaluation RegressionObjective::evaluate_in_one_read(const VectorXd& v, Logits meaning,
+                                                                          VectorXd& product, double reference) {
+  constexpr Index kLoss = Loss::Combination::columns, kColumns = kLoss + 1, kScalars = 10;
+  const double clock = A_.communicator().is_root() ? wall_clock() - start_seconds_ : 0;
+  LossPoint guess = point_;
+  guess.reference = reference;
+  VectorXd logits(meaning == Logits::step ? z_.size() : 0);
+  auto local = A_.product_map(v, product, kColumns, kScalars, [&](Index first, Index rows, double* U, double* scalars) {
+    if (meaning == Logits::step) logits.segment(first, rows) = z_.segment(first, rows) + product.segment(first, rows);
+    const VectorXd& z = meaning == Logits::step ? logits : product;
+    const auto size = static_cast<std::size_t>(rows);
+    std::array<double, kBlock> q, f, delta;
+    add_value(z, first, rows, reference, std::span<double, 9>(scalars, 9));
+    loss_->fill_columns(rows_of(z, first, rows), reference, {U, size * kColumns}, kColumns);
+    fill_outputs(z, guess, first, rows, q, f, delta);
+    for (Index i = 0; i < rows; ++i) {
+      const auto k = static_cast<std::size_t>(i);
+      U[i * kColumns + kLoss] = w2_[first + i] * z[first + i];
+      scalars[9] += rounding_of_row(first + i, q[k], delta[k]) * row_norms_[first + i];
+    }
+  });
+  const Index d = dimension();
+  VectorXd message(kColumns * d + kScalars + 1);
+  message << local.columns.reshaped(), local.scalars, clock;
+  A_.communicator().sum({message.data(), static_cast<std::size_t>(message.size())});
+
+  const auto columns = message.head(kColumns * d).reshaped(d, kColumns);
+  const std::span<const double, 9> sums(message.data() + kColumns * d, 9);
+  Evaluation evaluation;
+  evaluation.value = value_of(sums, reference);
+  LossSums loss_sums;
+  std::copy_n(sums.begin(), loss_sums.size(), loss_sums.begin());
+  const Loss::Combination combination = loss_->combine(loss_sums);
+  evaluation.gradient = columns.col(kLoss);
+  evaluation.centre = VectorXd::Zero(d);
+  for (Index c = 0; c < kLoss; ++c) {
+    evaluation.gradient += combination.gradient[static_cast<std::size_t>(c)] * columns.col(c);
+    evaluation.centre += combination.centre[static_cast<std::size_t>(c)] * columns.col(c);
+  }
+  evaluation.floor_bound = message[kColumns * d + 9];
+  evaluation.seconds = message[kColumns * d + kScalars];
+  evaluation.accurate = evaluation.value.point.offset <= kLargestGuess && evaluation.gradient.allFinite();
+  return evaluation;
+}
+
+/// x_ and z_ are those of the evaluation.
+void RegressionObjective::accept(Evaluation evaluation) {
+  Value value = evaluation.value;
+  if (!(value.point.offset <= kLargestOffset)) value = value_at(z_, value.point.reference);
+  point_ = value.point;
+  value_ = value.total;
+  gradient_ = std::move(evaluation.gradient);
+  centre_ = std::move(evaluation.centre);
+  floor_bound_ = evaluation.floor_bound;
+  seconds_ = evaluation.seconds;
+  sum_over_rows<1>(z_.size(), [&](Index first, Index rows, auto&) {
+    std::array<double, kBlock> q, f;
+    fill_outputs(z_, point_, first, rows, q, f, {delta_.data() + first, static_cast<std::size_t>(rows)});
+  });
+}
+
+VectorXd RegressionObjective::fitted() const {
+  VectorXd fitted(z_.size());
+  sum_over_rows<1>(z_.size(), [&](Index first, Index rows, auto&) {
+    std::array<double, kBlock> q, delta;
+    fill_outputs(z_, point_, first, rows, q, {fitted.data() + first, static_cast<std::size_t>(rows)}, delta);
+  });
+  return fitted;
 }
 
 double RegressionObjective::gradient_floor() {
   if (gradient_.norm() > kEps * floor_bound_) return kEps * floor_bound_;
-  VectorXd absolute = A_.absolute_transpose_multiply(rounding_of_rows(0, z_.size()));
+  VectorXd rounding(z_.size());
+  sum_over_rows<1>(z_.size(), [&](Index first, Index rows, auto&) {
+    std::array<double, kBlock> q, f, delta;
+    fill_outputs(z_, point_, first, rows, q, f, delta);
+    for (Index i = 0; i < rows; ++i)
+      rounding[first + i] =
+          rounding_of_row(first + i, q[static_cast<std::size_t>(i)], delta[static_cast<std::size_t>(i)]);
+  });
+  VectorXd absolute = A_.absolute_transpose_multiply(rounding);
   A_.communicator().sum({absolute.data(), static_cast<std::size_t>(absolute.size())});
   return kEps * absolute.norm();
 }
@@ -139,20 +243,7 @@ Hessian RegressionObjective::hessian() {
 VectorXd RegressionObjective::hessian_product(const VectorXd& p) {
   const double centre_p = centre_.dot(p);
   p_ = p;
-  const VectorXd local = A_.normal_product(
-      p,
-      [&](Index first, std::span<const double> y, std::span<double> weights) {
-        for (std::size_t i = 0; i < y.size(); ++i) {
-          const Index row = first + static_cast<Index>(i);
-          weights[i] = delta_[row] * (y[i] - centre_p) + w2_[row] * y[i];
-        }
-      },
-      product_y_);
-  const auto centred = sum_over_rows<1>(z_.size(), [&](Index first, Index rows, std::array<double, 1>& block) {
-    block[0] = delta_.segment(first, rows).dot((product_y_.segment(first, rows).array() - centre_p).matrix());
-  });
-  VectorXd message(dimension() + 1);
-  message << local, centred[0];
+  VectorXd message = A_.normal_product(p, {delta_.data(), w2_.data(), centre_p}, product_y_);
   A_.communicator().sum({message.data(), static_cast<std::size_t>(message.size())});
   return message.head(dimension()) - message[dimension()] * centre_;
 }
@@ -167,6 +258,13 @@ void RegressionObjective::set_direction(const VectorXd& s) {
   s_ = s;
   y_ = A_.multiply(s);
   references_.clear();
+  ahead_.reset();
+}
+
+void RegressionObjective::set_likely_direction(const VectorXd& s) {
+  s_ = s;
+  references_.clear();
+  ahead_ = evaluate_in_one_read(s, Logits::step, y_, point_.reference + centre_.dot(s));
 }
 
 double RegressionObjective::largest_move() const {
@@ -177,11 +275,13 @@ void RegressionObjective::clear_direction() {
   s_ = VectorXd::Zero(dimension());
   y_ = VectorXd::Zero(A_.rows_local());
   references_.clear();
+  ahead_.reset();
 }
 
 void RegressionObjective::extend_direction(double alpha) {
   s_ += alpha * p_;
   y_ += alpha * product_y_;
+  ahead_.reset();
 }
 
 std::vector<double> RegressionObjective::change_along(std::span<const double> steps) {
@@ -230,13 +330,19 @@ std::vector<double> RegressionObjective::change_along(std::span<const double> st
 
 void RegressionObjective::step(double t) {
   x_ += t * s_;
+  std::optional<Evaluation> evaluation;
+  const auto known = references_.find(t);
   if (++steps_since_refresh_ > kStepsBetweenRefreshes) {
-    z_ = A_.multiply(x_);
+    evaluation =
+        evaluate_in_one_read(x_, Logits::at, z_, known != references_.end() ? known->second : point_.reference);
     steps_since_refresh_ = 0;
   } else {
     z_ += t * y_;
+    if (t == 1) evaluation = std::exchange(ahead_, std::nullopt);
   }
-  const auto known = references_.find(t);
+  ahead_.reset();
+  if (evaluation && evaluation->accurate) return accept(std::move(*evaluation));
+
   Value value = known != references_.end() ? value_at(z_, known->second) : value_from_scratch(z_);
   if (value.point.offset > kLargestOffset) value = value_at(z_, value.point.reference);
   point_ = value.point;

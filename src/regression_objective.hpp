@@ -1,7 +1,9 @@
 #pragma once
 
+#include <array>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -15,8 +17,9 @@ namespace attnreg {
 /// L(x) = phi(A x) + 1/2 |diag(w) A x|^2 for any loss phi, over distributed rows. See `Objective` for what is
 /// collective and what it costs.
 ///
-/// It keeps z = A x, and y = A s for the direction s, so that nothing along a line reads A. Row vectors (z, y, b, w and
-/// the row outputs of the loss) hold this rank's rows; x, s, the gradient and the Hessian's centre are replicated.
+/// It keeps z = A x, and y = A s for the direction s, so that nothing along a line reads A. Row vectors (z, y, b, w^2,
+/// the curvature delta) hold this rank's rows; x, s, the gradient and the Hessian's centre are replicated. Other
+/// outputs of the loss are made where they are used, tile by tile.
 class RegressionObjective final : public Objective {
  public:
   /// Local. b, w: this rank's rows. A and b must outlive the objective.
@@ -35,6 +38,7 @@ class RegressionObjective final : public Objective {
   bool refresh_preconditioner(bool tired) override;
 
   void set_direction(const Eigen::VectorXd& s) override;
+  void set_likely_direction(const Eigen::VectorXd& s) override;
   void clear_direction() override;
   void extend_direction(double alpha) override;
   const Eigen::VectorXd& direction() const override { return s_; }
@@ -54,7 +58,7 @@ class RegressionObjective final : public Objective {
   void adopt_scores(const RegressionObjective& other, bool rescale) { model_.adopt_scores(other.model_, rescale); }
 
   /// f, this rank's rows at the current point: the weights of the centre, softmax(z) for all losses here. Local.
-  auto fitted() const { return rows_out_.col(1); }
+  Eigen::VectorXd fitted() const;
 
   // What the certificate looks at. Local; row vectors are this rank's rows.
   bool is_fresh() const { return steps_since_refresh_ == 0; }  ///< the point was evaluated with A x made anew
@@ -73,10 +77,28 @@ class RegressionObjective final : public Objective {
     LossPoint point;
     double total = 0;  ///< with the regulariser
   };
+  using ValueSums = std::array<double, 9>;  ///< those of the loss and the regulariser
+  void add_value(const Eigen::VectorXd& z, Eigen::Index first, Eigen::Index rows, double reference,
+                 std::span<double, 9> sums) const;
+  Value value_of(std::span<const double, 9> sums, double reference) const;
   Value value_at(const Eigen::VectorXd& z, double reference) const;
   Value value_from_scratch(const Eigen::VectorXd& z) const;
+
+  /// What one read finds out about a point.
+  struct Evaluation {
+    Value value;
+    Eigen::VectorXd gradient, centre;
+    double floor_bound = 0, seconds = 0;
+    bool accurate = false;  ///< the reference was near enough
+  };
+  enum class Logits { at, step };  ///< A v are the logits, or have to be added to z
+  Evaluation evaluate_in_one_read(const Eigen::VectorXd& v, Logits meaning, Eigen::VectorXd& product, double reference);
+  void accept(Evaluation evaluation);
+
   void differentiate();
-  Eigen::VectorXd rounding_of_rows(Eigen::Index first, Eigen::Index rows) const;
+  void fill_outputs(const Eigen::VectorXd& z, const LossPoint& point, Eigen::Index first, Eigen::Index rows,
+                    std::span<double> q, std::span<double> f, std::span<double> delta) const;
+  double rounding_of_row(Eigen::Index row, double q, double delta) const;
 
   const RowMatrix& A_;
   const Eigen::VectorXd& b_;
@@ -91,14 +113,14 @@ class RegressionObjective final : public Objective {
   LossPoint point_;
   double value_ = 0;
   Eigen::VectorXd gradient_, centre_;  // d; centre = A^T f
-  Eigen::MatrixXd rows_out_;           // rows x 2: q + w^2 z, f
   Eigen::VectorXd delta_;              // rows
-  double floor_bound_ = 0;             // sum r_i |a_i| >= | |A|^T r |, r = rounding_of_rows
+  double floor_bound_ = 0;             // sum r_i |a_i| >= | |A|^T r |, r = rounding_of_row
   int steps_since_refresh_ = 0;
 
   Eigen::VectorXd s_, y_;                // the direction and A s
   Eigen::VectorXd p_, product_y_;        // of the last Hessian product
   std::map<double, double> references_;  // the loss's reference at x + t s, by t
+  std::optional<Evaluation> ahead_;      // of x + s
   Eigen::MatrixXd ridge_gram_;           // A^T W^2 A on rank 0
   bool ridge_known_ = false;
   SampledModel model_;

@@ -6,14 +6,19 @@
 #include <array>
 #include <cmath>
 #include <exception>
+#include <numeric>
 #include <string>
 #include <vector>
 
+#include "csr_kernels.hpp"
 #include "lapack.hpp"
+#include "memory.hpp"
 #include "packed_columns.hpp"
-#include "row_kernels.hpp"
 
 namespace attnreg {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
 
 namespace {
 
@@ -38,8 +43,8 @@ void add_outer_products(const Eigen::Ref<const RowMajorMatrix>& P, bool single_t
   dsyrk_("U", "N", &order, &rows, &one, P.data(), &order, &one, C.data(), &order);  // column-major: P^T, and C^T
 }
 
-Eigen::MatrixXd full_symmetric(const RowMajorMatrix& lower) {
-  Eigen::MatrixXd full = lower.triangularView<Eigen::Lower>();
+MatrixXd full_symmetric(const RowMajorMatrix& lower) {
+  MatrixXd full = lower.triangularView<Eigen::Lower>();
   full.triangularView<Eigen::StrictlyUpper>() = full.transpose();
   return full;
 }
@@ -50,6 +55,7 @@ RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, Index co
     : communicator_(std::move(communicator)),
       partition_(std::move(partition)),
       columns_(columns),
+      rows_{columns, nullptr, nullptr, nullptr},
       reads_(std::make_shared<double>(0)),
       row_norms_(std::make_shared<Eigen::VectorXd>()) {
   if (columns < 1 || partition_.rows_global() < 1)
@@ -66,7 +72,7 @@ RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, RowMajor
     : RowMatrix(std::move(communicator), std::move(partition), rows.cols()) {
   check_rows(rows.rows());
   auto owner = std::make_shared<const RowMajorMatrix>(std::move(rows));
-  double_ = owner->data();
+  rows_.doubles = owner->data();
   owner_ = std::move(owner);
 }
 
@@ -75,9 +81,18 @@ RowMatrix::RowMatrix(Communicator communicator, RowPartition partition,
     : RowMatrix(std::move(communicator), std::move(partition), rows.cols()) {
   check_rows(rows.rows());
   auto owner = std::make_shared<const decltype(rows)>(std::move(rows));
-  single_ = owner->data();
+  rows_.singles = owner->data();
   owner_ = std::move(owner);
-  is_single_ = true;
+  storage_type_ = Storage::float32;
+}
+
+RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, CsrRows rows)
+    : RowMatrix(std::move(communicator), std::move(partition), rows.columns) {
+  check_rows(rows.rows());
+  if (rows.is_single) storage_type_ = Storage::float32;
+  auto owner = std::make_shared<const CsrRows>(std::move(rows));
+  rows_.sparse = owner.get();
+  owner_ = std::move(owner);
 }
 
 void RowMatrix::check_rows(Index rows) const {
@@ -88,14 +103,14 @@ void RowMatrix::check_rows(Index rows) const {
 
 RowMatrix RowMatrix::view(Communicator communicator, RowPartition partition, const double* rows, Index columns) {
   RowMatrix matrix(std::move(communicator), std::move(partition), columns);
-  matrix.double_ = rows;
+  matrix.rows_.doubles = rows;
   return matrix;
 }
 
 RowMatrix RowMatrix::view(Communicator communicator, RowPartition partition, const float* rows, Index columns) {
   RowMatrix matrix(std::move(communicator), std::move(partition), columns);
-  matrix.single_ = rows;
-  matrix.is_single_ = true;
+  matrix.rows_.singles = rows;
+  matrix.storage_type_ = Storage::float32;
   return matrix;
 }
 
@@ -118,16 +133,10 @@ void RowMatrix::on_threads(int threads, const std::function<void(int)>& body) {
 void RowMatrix::visit_tiles(int thread, int threads, const std::function<void(const Tile&)>& visit) const {
   const std::int64_t begin = first_row(), end = begin + rows_local(), tile = tile_rows(columns_);
   const std::int64_t first_tile = begin / tile, tiles = begin == end ? 0 : (end + tile - 1) / tile - first_tile;
-  std::vector<double> scratch(is_single_ ? static_cast<std::size_t>(std::min(tile, end - begin) * columns_) : 0);
+  std::vector<double> scratch;
   for (std::int64_t k = tiles * thread / threads; k < tiles * (thread + 1) / threads; ++k) {
     const std::int64_t from = std::max(begin, (first_tile + k) * tile), to = std::min(end, (first_tile + k + 1) * tile);
-    const Index first = static_cast<Index>(from - begin), rows = static_cast<Index>(to - from);
-    const double* data = double_ + (is_single_ ? 0 : first * columns_);
-    if (is_single_) {
-      std::copy_n(single_ + first * columns_, rows * columns_, scratch.begin());
-      data = scratch.data();
-    }
-    visit(Tile{first, Eigen::Map<const RowMajorMatrix>(data, rows, columns_)});
+    visit(Tile(rows_, static_cast<Index>(from - begin), static_cast<Index>(to - from), scratch));
   }
 }
 
@@ -135,60 +144,119 @@ void RowMatrix::visit_rows(std::span<const Index> rows_local, const RowVisitor& 
   const auto threads = static_cast<std::size_t>(pass_threads()), width = static_cast<std::size_t>(columns_);
   on_threads(pass_threads(), [&](int thread) {
     const auto part = static_cast<std::size_t>(thread), count = rows_local.size();
-    std::vector<double> scratch(is_single_ ? width : 0);
-    for (std::size_t k = count * part / threads; k < count * (part + 1) / threads; ++k) {
-      const Index offset = rows_local[k] * columns_;
-      const double* row = is_single_ ? scratch.data() : double_ + offset;
-      if (is_single_) std::copy_n(single_ + offset, columns_, scratch.begin());
-      visit(k, std::span<const double>(row, width));
-    }
+    std::vector<double> scratch;
+    for (std::size_t k = count * part / threads; k < count * (part + 1) / threads; ++k)
+      visit(k, std::span<const double>(Tile(rows_, rows_local[k], 1, scratch).dense().data(), width));
   });
 }
 
-Eigen::VectorXd RowMatrix::multiply(const Eigen::VectorXd& x) const {
-  Eigen::VectorXd z(rows_local());
-  pass(0, [&](const Tile& tile, int&) {
-    kernels::multiply(tile.rows.data(), tile.rows.rows(), columns_, x.data(), z.data() + tile.first_local);
-  });
+std::int64_t RowMatrix::entries_local() const {
+  return is_sparse() ? rows_.sparse->entries() : std::int64_t{rows_local()} * columns_;
+}
+
+double RowMatrix::bytes_local() const {
+  const double item = storage_type_ == Storage::float32 ? sizeof(float) : sizeof(double);
+  const double entry = is_sparse() ? item + sizeof(std::int32_t) : item;
+  return entry * static_cast<double>(entries_local()) +
+         (is_sparse() ? static_cast<double>(sizeof(std::int64_t)) * static_cast<double>(rows_local() + 1) : 0);
+}
+
+VectorXd RowMatrix::multiply(const VectorXd& x) const {
+  VectorXd z(rows_local());
+  pass(0, [&](const Tile& tile, int&) { tile.multiply(x.data(), z.data() + tile.first_local()); });
   return z;
 }
 
-Eigen::MatrixXd RowMatrix::transpose_multiply(const Eigen::MatrixXd& U) const {
-  const Eigen::MatrixXd zero = Eigen::MatrixXd::Zero(columns_, U.cols());
-  return pass(zero, [&](const Tile& tile, Eigen::MatrixXd& sum) {
-    for (Index k = 0; k < U.cols(); ++k)
-      kernels::add_transpose_multiply(tile.rows.data(), tile.rows.rows(), columns_, &U(tile.first_local, k),
-                                      sum.col(k).data());
+MatrixXd RowMatrix::multiply_columns(const MatrixXd& X) const {
+  MatrixXd Z(rows_local(), X.cols());
+  const PackedColumns columns(X);
+  pass(0, [&](const Tile& tile, int&) {
+    columns.multiply(tile, [&](Index first, const RowMajorMatrix& Y) {
+      const Index width = std::min(Y.cols(), X.cols() - first);
+      Z.block(tile.first_local(), first, tile.rows(), width) = Y.leftCols(width);
+    });
+  });
+  return Z;
+}
+
+MatrixXd RowMatrix::transpose_multiply(const MatrixXd& U) const {
+  return transpose_map(U.cols(), 0,
+                       [&](Index first, Index rows, double* part, double*) {
+                         Eigen::Map<RowMajorMatrix>(part, rows, U.cols()) = U.middleRows(first, rows);
+                       })
+      .columns;
+}
+
+RowMatrix::MapSums& RowMatrix::MapSums::operator+=(const MapSums& other) {
+  columns += other.columns;
+  scalars += other.scalars;
+  return *this;
+}
+
+RowMatrix::MapSums RowMatrix::transpose_map(Index columns, Index scalars, const RowMap& map) const {
+  const MapSums zero{MatrixXd::Zero(columns_, columns), VectorXd::Zero(scalars)};
+  return pass(zero, [&](const Tile& tile, MapSums& sums) {
+    RowMajorMatrix U(tile.rows(), columns);
+    map(tile.first_local(), tile.rows(), U.data(), sums.scalars.data());
+    tile.add_transpose_multiply(U.data(), columns, sums.columns.data());
   });
 }
 
-Eigen::VectorXd RowMatrix::normal_product(const Eigen::VectorXd& p, const RowWeights& weights,
-                                          Eigen::VectorXd& y) const {
+RowMatrix::MapSums RowMatrix::product_map(const VectorXd& x, VectorXd& z, Index columns, Index scalars,
+                                          const RowMap& map) const {
+  z.resize(rows_local());
+  const MapSums zero{MatrixXd::Zero(columns_, columns), VectorXd::Zero(scalars)};
+  return pass(zero, [&](const Tile& tile, MapSums& sums) {
+    RowMajorMatrix U(tile.rows(), columns);
+    tile.multiply(x.data(), z.data() + tile.first_local());
+    map(tile.first_local(), tile.rows(), U.data(), sums.scalars.data());
+    tile.add_transpose_multiply(U.data(), columns, sums.columns.data());
+  });
+}
+
+VectorXd RowMatrix::normal_product(const VectorXd& p, const RowCurvature& weights, VectorXd& y) const {
   y.resize(rows_local());
-  const Eigen::VectorXd zero = Eigen::VectorXd::Zero(columns_);
-  return pass(zero, [&](const Tile& tile, Eigen::VectorXd& sum) {
-    const Index rows = tile.rows.rows();
-    double* tile_y = y.data() + tile.first_local;
-    kernels::multiply(tile.rows.data(), rows, columns_, p.data(), tile_y);
-    std::array<double, 1024> u;  // no tile has more rows
-    weights(tile.first_local, std::span<const double>(tile_y, static_cast<std::size_t>(rows)),
-            std::span<double>(u.data(), static_cast<std::size_t>(rows)));
-    kernels::add_transpose_multiply(tile.rows.data(), rows, columns_, u.data(), sum.data());
+  const VectorXd zero = VectorXd::Zero(columns_ + 1);
+  return pass(
+      zero, [&](const Tile& tile, VectorXd& sum) { tile.add_normal_product(p.data(), weights, y.data(), sum.data()); });
+}
+
+MatrixXd RowMatrix::normal_products(const MatrixXd& P, std::span<const RowCurvature> weights, MatrixXd& Y) const {
+  const Index k = P.cols();
+  Y.resize(rows_local(), k);
+  const PackedColumns columns(P);
+  const MatrixXd zero = MatrixXd::Zero(columns_, k);
+  return pass(zero, [&](const Tile& tile, MatrixXd& sum) {
+    RowMajorMatrix U(tile.rows(), k);
+    columns.multiply(tile, [&](Index first, const RowMajorMatrix& part) {
+      for (Index c = first; c < std::min(k, first + part.cols()); ++c) {
+        const auto& [curvature, ridge, centre] = weights[static_cast<std::size_t>(c)];
+        for (Index i = 0; i < tile.rows(); ++i) {
+          const Index row = tile.first_local() + i;
+          const double y = part(i, c - first);
+          Y(row, c) = y;
+          U(i, c) = curvature[row] * (y - centre) + ridge[row] * y;
+        }
+      }
+    });
+    tile.add_transpose_multiply(U.data(), k, sum.data());
   });
 }
 
-RowMatrix::SignedGram RowMatrix::signed_gram(const Eigen::VectorXd& weights, const Eigen::VectorXd& centre) const {
+RowMatrix::SignedGram RowMatrix::signed_gram(const VectorXd& weights, const VectorXd& centre) const {
+  if (is_sparse()) return sparse_signed_gram(weights, centre);
   const RowMajorMatrix zero = RowMajorMatrix::Zero(columns_, columns_);
   const bool single_threaded = pass_threads() == 1;
   const auto parts = pass(GramParts{zero, zero}, [&](const Tile& tile, GramParts& sums) {
-    const Index rows = tile.rows.rows();
+    const Index rows = tile.rows();
+    const auto dense = tile.dense();
     RowMajorMatrix packed(rows, columns_);  // rows of positive weight from the top, of negative from the bottom
     Index top = 0, bottom = rows;
     for (Index i = 0; i < rows; ++i) {
-      const double weight = weights[tile.first_local + i];
+      const double weight = weights[tile.first_local() + i];
       if (weight == 0) continue;
       const Index to = weight > 0 ? top++ : --bottom;
-      packed.row(to) = std::sqrt(std::abs(weight)) * (tile.rows.row(i) - centre.transpose());
+      packed.row(to) = std::sqrt(std::abs(weight)) * (dense.row(i) - centre.transpose());
     }
     add_outer_products(packed.topRows(top), single_threaded, sums.positive);
     add_outer_products(packed.bottomRows(rows - bottom), single_threaded, sums.negative);
@@ -196,20 +264,57 @@ RowMatrix::SignedGram RowMatrix::signed_gram(const Eigen::VectorXd& weights, con
   return {full_symmetric(parts.positive), full_symmetric(parts.negative)};
 }
 
-Eigen::VectorXd RowMatrix::absolute_transpose_multiply(const Eigen::VectorXd& u) const {
-  const Eigen::VectorXd zero = Eigen::VectorXd::Zero(columns_);
-  return pass(zero, [&](const Tile& tile, Eigen::VectorXd& sum) {
-    kernels::add_absolute_transpose_multiply(tile.rows.data(), tile.rows.rows(), columns_, u.data() + tile.first_local,
-                                             sum.data());
+RowMatrix::SignedGram RowMatrix::sparse_signed_gram(const VectorXd& weights, const VectorXd& centre) const {
+  std::array<std::vector<Index>, 2> rows;  // of positive and of negative weight
+  std::array<std::vector<double>, 2> sizes;
+  for (Index i = 0; i < rows_local(); ++i) {
+    if (weights[i] == 0) continue;
+    const std::size_t sign = weights[i] > 0 ? 0 : 1;
+    rows[sign].push_back(i);
+    sizes[sign].push_back(std::abs(weights[i]));
+  }
+  *reads_ += 1;
+  return {full_symmetric(sparse_gram(rows[0], sizes[0], centre)),
+          full_symmetric(sparse_gram(rows[1], sizes[1], centre))};
+}
+
+// The rows about 0, and then their centre: sum w (a - c)(a - c)^T = sum w a a^T - m c^T - c m^T + (sum w) c c^T, where
+// m = sum w a. What it loses to rounding is about eps of the diagonal of the first term.
+RowMajorMatrix RowMatrix::sparse_gram(std::span<const Index> rows_local, std::span<const double> weights,
+                                      const VectorXd& centre) const {
+  const auto threads = static_cast<std::size_t>(pass_threads());
+  std::vector<RowMajorMatrix> grams(threads, RowMajorMatrix::Zero(columns_, columns_));
+  std::vector<VectorXd> means(threads, VectorXd::Zero(columns_));
+  on_threads(pass_threads(), [&](int thread) {
+    const auto part = static_cast<std::size_t>(thread);
+    const std::size_t first = rows_local.size() * part / threads, last = rows_local.size() * (part + 1) / threads;
+    kernels::with_block(*rows_.sparse, 0, rows_.sparse->rows(), [&](const auto& block) {
+      kernels::add_gram(block, rows_local.subspan(first, last - first), weights.subspan(first, last - first), columns_,
+                        grams[part].data());
+      for (std::size_t k = first; k < last; ++k)
+        kernels::add_scaled_row(block, rows_local[k], weights[k], means[part].data());
+    });
+  });
+  for (std::size_t k = 1; k < threads; ++k) grams[0] += grams[k], means[0] += means[k];
+  if (!centre.isZero(0)) {
+    const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+    grams[0].noalias() += (total * centre - means[0]) * centre.transpose() - centre * means[0].transpose();
+  }
+  return std::move(grams[0]);
+}
+
+VectorXd RowMatrix::absolute_transpose_multiply(const VectorXd& u) const {
+  const VectorXd zero = VectorXd::Zero(columns_);
+  return pass(zero, [&](const Tile& tile, VectorXd& sum) {
+    tile.add_absolute_transpose_multiply(u.data() + tile.first_local(), sum.data());
   });
 }
 
-const Eigen::VectorXd& RowMatrix::row_norms() const {
+const VectorXd& RowMatrix::row_norms() const {
   if (row_norms_->size() == rows_local()) return *row_norms_;
   row_norms_->resize(rows_local());
-  pass(0, [&](const Tile& tile, int&) {
-    row_norms_->segment(tile.first_local, tile.rows.rows()) = tile.rows.rowwise().norm();
-  });
+  pass(0, [&](const Tile& tile, int&) { tile.squared_norms(row_norms_->data() + tile.first_local()); });
+  *row_norms_ = row_norms_->cwiseSqrt();
   *reads_ -= 1;
   return *row_norms_;
 }

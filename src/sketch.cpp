@@ -133,12 +133,12 @@ RowMajorMatrix sparse_pass(const RowMatrix& A, const VectorXd& row_scale, const 
   const RowMajorMatrix zero = RowMajorMatrix::Zero(options.rows, A.columns());
   return A.pass(zero, [&](const Tile& tile, RowMajorMatrix& sum) {
     std::vector<kernels::Scatter> entries;
-    entries.reserve(static_cast<std::size_t>(tile.rows.rows() * options.nonzeros));
-    for (Index i = 0; i < tile.rows.rows(); ++i) {
-      const double scale = scale_of(row_scale, tile.first_local + i);
-      if (scale != 0) columns.append(A.first_row() + tile.first_local + i, i, scale, entries);
+    entries.reserve(static_cast<std::size_t>(tile.rows() * options.nonzeros));
+    for (Index i = 0; i < tile.rows(); ++i) {
+      const double scale = scale_of(row_scale, tile.first_local() + i);
+      if (scale != 0) columns.append(A.first_row() + tile.first_local() + i, i, scale, entries);
     }
-    kernels::scatter_rows(tile.rows.data(), A.columns(), entries, sum.data());
+    tile.scatter(entries, sum.data());
   });
 }
 
@@ -147,14 +147,14 @@ RowMajorMatrix dense_pass(const RowMatrix& A, const VectorXd& row_scale, const S
   const Columns columns(options);
   const RowMajorMatrix zero = RowMajorMatrix::Zero(options.rows, A.columns());
   return A.pass(zero, [&](const Tile& tile, RowMajorMatrix& sum) {
-    MatrixXd S = MatrixXd::Zero(options.rows, tile.rows.rows());
-    for (Index i = 0; i < tile.rows.rows(); ++i) {
-      const double scale = scale_of(row_scale, tile.first_local + i);
+    MatrixXd S = MatrixXd::Zero(options.rows, tile.rows());
+    for (Index i = 0; i < tile.rows(); ++i) {
+      const double scale = scale_of(row_scale, tile.first_local() + i);
       if (scale == 0) continue;
-      columns.fill(A.first_row() + tile.first_local + i, S.col(i));
+      columns.fill(A.first_row() + tile.first_local() + i, S.col(i));
       S.col(i) *= scale;
     }
-    add_product(S, tile.rows, Part::full, sum);
+    add_product(S, tile.dense(), Part::full, sum);
   });
 }
 

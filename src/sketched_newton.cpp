@@ -110,9 +110,9 @@ VectorXd exact_curvatures(const RegressionObjective& objective, const RowMatrix&
   const VectorXd means = V.transpose() * objective.centre();
   const VectorXd zero = VectorXd::Zero(V.cols());
   VectorXd sums = A.pass(zero, [&](const Tile& tile, VectorXd& sum) {
-    const MatrixXd Y = tile.rows * V;
-    const auto delta = objective.curvature().segment(tile.first_local, Y.rows());
-    const auto w2 = objective.weights_squared().segment(tile.first_local, Y.rows());
+    const MatrixXd Y = tile.dense() * V;
+    const auto delta = objective.curvature().segment(tile.first_local(), Y.rows());
+    const auto w2 = objective.weights_squared().segment(tile.first_local(), Y.rows());
     for (Index k = 0; k < Y.cols(); ++k)
       sum[k] += (delta.array() * (Y.col(k).array() - means[k]).square() + w2.array() * Y.col(k).array().square()).sum();
   });

@@ -17,12 +17,18 @@ class SoftmaxLoss final : public Loss {
 
   void add_value(const LossRows& rows, double reference, LossSums& sums) const override {
     double g_sum = 0, c_squared = 0, c_g = 0, g_squared = 0;
-    for (std::size_t i = 0; i < rows.z.size(); ++i) {
-      const double g = std::exp(rows.z[i] - reference), c = g - rows.b[i];
-      g_sum += g;
-      c_squared += c * c;
-      c_g += c * g;
-      g_squared += g * g;
+    for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+      const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
+      Piece g;
+      exponentials(z, reference, g);
+#pragma omp simd reduction(+ : g_sum, c_squared, c_g, g_squared)
+      for (std::size_t i = 0; i < z.size(); ++i) {
+        const double c = g[i] - b[i];
+        g_sum += g[i];
+        c_squared += c * c;
+        c_g += c * g[i];
+        g_squared += g[i] * g[i];
+      }
     }
     sums[0] += g_sum, sums[1] += c_squared, sums[2] += c_g, sums[3] += g_squared;
   }
@@ -39,11 +45,27 @@ class SoftmaxLoss final : public Loss {
     return point;
   }
 
+  // q = rho g c + rho e g^2 - gamma rho g with c = g - b.
+  void fill_columns(const LossRows& rows, double reference, std::span<double> U, std::size_t leading) const override {
+    for (std::size_t i = 0; i < rows.z.size(); ++i) {
+      const double g = std::exp(rows.z[i] - reference);
+      U[i * leading] = g;
+      U[i * leading + 1] = g * g;
+      U[i * leading + 2] = g * (g - rows.b[i]);
+    }
+  }
+
+  Combination combine(const LossSums& sums) const override {
+    const double rho = 1 / sums[0], e = rho - 1, gamma = rho * (sums[2] + e * sums[3]);
+    return {{-gamma * rho, rho * e, rho}, {rho, 0, 0}};
+  }
+
   void differentiate(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
                      std::span<double> delta) const override {
     const double gamma = point.scalars[kGamma];
+    exponentials(rows.z, point.reference, f);
+#pragma omp simd
     for (std::size_t i = 0; i < rows.z.size(); ++i) {
-      f[i] = std::exp(rows.z[i] - point.reference);
       const double c = f[i] - rows.b[i];
       q[i] = f[i] * (c - gamma);
       delta[i] = f[i] * (f[i] + c - gamma);
@@ -55,12 +77,19 @@ class SoftmaxLoss final : public Loss {
                   LossSums& sums) const override {
     const double gamma = point.scalars[kGamma];
     double s = 0, f2_u = 0, f2_u2 = 0, q_u = 0;
-    for (std::size_t i = 0; i < rows.z.size(); ++i) {
-      const double f = std::exp(rows.z[i] - point.reference), u = std::expm1(t * y[i]), f_u = f * u;
-      s += f_u;
-      f2_u += f * f_u;
-      f2_u2 += f_u * f_u;
-      q_u += f_u * (f - rows.b[i] - gamma);
+    for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+      const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
+      Piece f, u;
+      exponentials(z, point.reference, f);
+      exponential_changes(piece_of(y, first), t, u);
+#pragma omp simd reduction(+ : s, f2_u, f2_u2, q_u)
+      for (std::size_t i = 0; i < z.size(); ++i) {
+        const double f_u = f[i] * u[i];
+        s += f_u;
+        f2_u += f[i] * f_u;
+        f2_u2 += f_u * f_u;
+        q_u += f_u * (f[i] - b[i] - gamma);
+      }
     }
     sums[0] += s, sums[1] += f2_u, sums[2] += f2_u2, sums[3] += q_u;
   }

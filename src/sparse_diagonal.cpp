@@ -44,8 +44,8 @@ double SparseDiagonal::spectral_error(const RowMatrix& A, const VectorXd& D, con
   const Index k = probes.cols(), padded = (k + kernels::kBlockColumns - 1) / kernels::kBlockColumns;
   const MatrixXd zero = MatrixXd::Zero(padded * kernels::kBlockColumns, 2);
   const auto all = A.pass(zero, [&](const Tile& tile, MatrixXd& sum) {
-    const auto part = difference.segment(tile.first_local, tile.rows.rows());
-    const auto size = D.segment(tile.first_local, tile.rows.rows());
+    const auto part = difference.segment(tile.first_local(), tile.rows());
+    const auto size = D.segment(tile.first_local(), tile.rows());
     columns.multiply(tile, [&](Index first, const RowMajorMatrix& Y) {
       const RowMajorMatrix squares = Y.cwiseAbs2();
       sum.block(first, 0, Y.cols(), 1) += squares.transpose() * part;

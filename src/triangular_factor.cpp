@@ -34,8 +34,8 @@ TriangularFactor& TriangularFactor::operator+=(const TriangularFactor& other) {
 
 TriangularFactor triangular_factor(const RowMatrix& A, const Eigen::VectorXd& row_scale) {
   return A.pass(TriangularFactor(A.columns()), [&](const Tile& tile, TriangularFactor& factor) {
-    Eigen::MatrixXd block = tile.rows;
-    if (row_scale.size() != 0) block = row_scale.segment(tile.first_local, tile.rows.rows()).asDiagonal() * block;
+    Eigen::MatrixXd block = tile.dense();
+    if (row_scale.size() != 0) block = row_scale.segment(tile.first_local(), tile.rows()).asDiagonal() * block;
     factor.add(block);
   });
 }

@@ -51,6 +51,17 @@ class Loss {
   /// The point, from the sums over all rows.
   virtual LossPoint value(const LossSums& sums, double reference) const = 0;
 
+  /// What makes value and gradient from one read of A: row outputs u_1 .. u_k that need no sums over all rows, so that
+  /// A^T q = sum_c gradient_c A^T u_c and A^T f = sum_c centre_c A^T u_c once the sums are known.
+  struct Combination {
+    static constexpr int columns = 3;  ///< k
+    std::array<double, columns> gradient{}, centre{};
+  };
+  /// Fills the first k numbers of every row of U, whose rows are `leading` apart, at `reference`; accurate if the true
+  /// reference is near.
+  virtual void fill_columns(const LossRows& rows, double reference, std::span<double> U, std::size_t leading) const = 0;
+  virtual Combination combine(const LossSums& sums) const = 0;
+
   /// Row outputs at a point: q = grad_z phi; f, the weights of the centre abar = A^T f; delta, the curvature, signed:
   /// Hess phi in x = sum_i delta_i (a_i - abar)(a_i - abar)^T. All spans as long as the block.
   virtual void differentiate(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,

@@ -44,7 +44,8 @@ class Objective {
 
   virtual Eigen::Index dimension() const = 0;  ///< Local.
 
-  /// Moves to x and evaluates from scratch. Two reads of A (one at x = 0).
+  /// Moves to x and evaluates from scratch. Two reads of A; one at x = 0, and at the current point, where what is to be
+  /// expected is known.
   virtual void move_to(const Eigen::VectorXd& x) = 0;
 
   // The current point. Local.
@@ -70,6 +71,9 @@ class Objective {
 
   /// Sets the direction s. One read.
   virtual void set_direction(const Eigen::VectorXd& s) = 0;
+  /// The same, for a step that will probably be taken whole: evaluates at x + s in the same read, and then `step(1)`
+  /// costs none if x + s is not too far for it.
+  virtual void set_likely_direction(const Eigen::VectorXd& s) { set_direction(s); }
   /// Sets the direction to zero. Local.
   virtual void clear_direction() = 0;
   /// Adds alpha p, with the p of the last `hessian_product`, to the direction. Local, no read.
@@ -79,7 +83,7 @@ class Objective {
   /// L(x + t s) - L(x) for each t, in difference form; +inf where it overflows. No read of A, one small all-reduce.
   virtual std::vector<double> change_along(std::span<const double> steps) = 0;
 
-  /// Moves to x + t s, and evaluates there. One read; one more now and then against drift of the cached A x.
+  /// Moves to x + t s, and evaluates there. One read; now and then it also makes A x anew, against drift.
   virtual void step(double t) = 0;
 
   virtual double reads_of_a() const = 0;         ///< Local.

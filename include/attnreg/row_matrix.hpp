@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "attnreg/communicator.hpp"
+#include "attnreg/csr_rows.hpp"
 #include "attnreg/row_partition.hpp"
 
 namespace attnreg {
@@ -18,10 +19,54 @@ enum class Storage { float32, float64 };
 
 using RowMajorMatrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
-/// Consecutive rows that lie in one tile of the global numbering, in double.
-struct Tile {
-  Index first_local;                      ///< position of the first row in this rank's rows
-  Eigen::Map<const RowMajorMatrix> rows;  ///< rows x columns
+namespace kernels {
+struct Scatter;
+}
+
+/// Row weights of a Hessian product: u_i = curvature_i (y_i - centre) + ridge_i y_i. One number per local row.
+struct RowCurvature {
+  const double* curvature;
+  const double* ridge;
+  double centre = 0;
+};
+
+/// A rank's rows, in one of the types in which they can be held. Not owned.
+struct RowStorage {
+  Index columns = 0;
+  const double* doubles = nullptr;  ///< row-major
+  const float* singles = nullptr;   ///< row-major
+  const CsrRows* sparse = nullptr;
+};
+
+/// Consecutive rows that lie in one tile of the global numbering, as a pass sees them. The kernels below know in what
+/// type the rows are held; rows are counted from the tile's first one, unless local rows are said. Sums in double.
+class Tile {
+ public:
+  Tile(const RowStorage& storage, Index first_local, Index rows, std::vector<double>& scratch)
+      : storage_(storage), first_local_(first_local), rows_(rows), scratch_(scratch) {}
+
+  Index first_local() const { return first_local_; }  ///< position of the first row in this rank's rows
+  Index rows() const { return rows_; }
+  Index columns() const { return storage_.columns; }
+
+  /// The rows in double, rows x columns; a copy unless they are held so, good until the next call for this thread.
+  Eigen::Map<const RowMajorMatrix> dense() const;
+
+  void multiply(const double* x, double* z) const;                             ///< z_i = a_i . x
+  void multiply_packed(const double* N, double* Y) const;                      ///< Y = A N, 8 columns, all row-major
+  void add_transpose_multiply(const double* U, Index k, double* out) const;    ///< out += A^T U; U row-major, rows x k
+  void add_absolute_transpose_multiply(const double* u, double* out) const;    ///< out += |A|^T u
+  void squared_norms(double* squares) const;                                   ///< |a_i|^2
+  void scatter(std::span<const kernels::Scatter> entries, double* out) const;  ///< out_target += value a_source
+
+  /// y_i = a_i . x and out += sum_i u_i a_i; y and the row curvature by local row. out has d + 1 numbers; the last one
+  /// gets sum_i curvature_i (y_i - centre).
+  void add_normal_product(const double* x, const RowCurvature& weights, double* y, double* out) const;
+
+ private:
+  const RowStorage& storage_;
+  Index first_local_, rows_;
+  std::vector<double>& scratch_;
 };
 
 /// A, n x d with n >> d, its rows spread over the ranks in contiguous blocks, each held by one rank.
@@ -37,6 +82,8 @@ class RowMatrix {
   RowMatrix(Communicator communicator, RowPartition partition,
             Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> rows);
 
+  RowMatrix(Communicator communicator, RowPartition partition, CsrRows rows);
+
   /// Local. Uses rows in the caller's memory, row-major without gaps, which must outlive the matrix.
   static RowMatrix view(Communicator communicator, RowPartition partition, const double* rows, Index columns);
   static RowMatrix view(Communicator communicator, RowPartition partition, const float* rows, Index columns);
@@ -47,23 +94,43 @@ class RowMatrix {
   Index rows_local() const { return partition_.rows_local(communicator_.rank()); }
   std::int64_t first_row() const { return partition_.begin(communicator_.rank()); }
   Index columns() const { return columns_; }
-  Storage storage() const { return is_single_ ? Storage::float32 : Storage::float64; }
+  Storage storage() const { return storage_type_; }
+  bool is_sparse() const { return rows_.sparse != nullptr; }
+  std::int64_t entries_local() const;  ///< stored entries of this rank: rows x columns unless sparse
+  double bytes_local() const;          ///< of the stored entries, with the indices and offsets of sparse rows
 
   /// Local. Reads of A so far: passes over all local rows, counted alike on all ranks.
   double reads() const { return *reads_; }
 
   /// Local, one read. z = A x. x: d; result: rows_local.
   Eigen::VectorXd multiply(const Eigen::VectorXd& x) const;
+  /// Local, one read. Z = A X for a few columns. X: d x k; result: rows_local x k.
+  Eigen::MatrixXd multiply_columns(const Eigen::MatrixXd& X) const;
 
   /// Local, one read. This rank's part of A^T U. U: rows_local x k, k small; result: d x k.
   Eigen::MatrixXd transpose_multiply(const Eigen::MatrixXd& U) const;
 
-  /// Fills the weights of one tile from its part of y = A p. Both spans cover rows [first_local, ...).
-  using RowWeights = std::function<void(Index first_local, std::span<const double> y, std::span<double> weights)>;
+  /// Local, one read. This rank's part of A^T u, u as in `RowCurvature` with y = A p: the fused Hessian product. p: d;
+  /// y: resized to rows_local; result: d + 1, the last number being sum_i curvature_i (y_i - centre).
+  Eigen::VectorXd normal_product(const Eigen::VectorXd& p, const RowCurvature& weights, Eigen::VectorXd& y) const;
+  /// Local, one read. The same for k right-hand sides, with weights of their own. P: d x k; Y: resized to rows_local x
+  /// k; result: d x k.
+  Eigen::MatrixXd normal_products(const Eigen::MatrixXd& P, std::span<const RowCurvature> weights,
+                                  Eigen::MatrixXd& Y) const;
 
-  /// Local, one read. This rank's part of A^T u with u = weights(A p), tile by tile; also y = A p. The fused Hessian
-  /// product. p: d; y: resized to rows_local; result: d.
-  Eigen::VectorXd normal_product(const Eigen::VectorXd& p, const RowWeights& weights, Eigen::VectorXd& y) const;
+  /// Fills U (rows x columns, row-major) for the local rows [first, first + rows) and adds to the scalars.
+  using RowMap = std::function<void(Index first_local, Index rows, double* U, double* scalars)>;
+  /// This rank's part of the sums over rows: A^T U, d x columns, and the scalars.
+  struct MapSums {
+    Eigen::MatrixXd columns;
+    Eigen::VectorXd scalars;
+    MapSums& operator+=(const MapSums& other);
+  };
+  /// Local, one read. A^T U, U made tile by tile and not kept.
+  MapSums transpose_map(Index columns, Index scalars, const RowMap& map) const;
+  /// Local, one read. The same with z = A x made for the rows of a tile before `map` sees them; z: rows_local.
+  MapSums product_map(const Eigen::VectorXd& x, Eigen::VectorXd& z, Index columns, Index scalars,
+                      const RowMap& map) const;
 
   /// This rank's part of sum_i weights_i (a_i - centre)(a_i - centre)^T, the rows of either sign apart, both d x d
   /// symmetric and full.
@@ -81,6 +148,11 @@ class RowMatrix {
   /// is not counted.
   const Eigen::VectorXd& row_norms() const;
 
+  /// Local, not counted as a read (see `visit_rows`). This rank's part of sum_k weights_k (a_k - centre)(a_k -
+  /// centre)^T over the given rows of a sparse A, lower triangle, d x d; (entries of a row)^2 / 2 flops each.
+  RowMajorMatrix sparse_gram(std::span<const Index> rows_local, std::span<const double> weights,
+                             const Eigen::VectorXd& centre) const;
+
   /// Sees row `rows_local[position]`, in double; called from several threads at once.
   using RowVisitor = std::function<void(std::size_t position, std::span<const double> row)>;
 
@@ -97,20 +169,20 @@ class RowMatrix {
  private:
   RowMatrix(Communicator communicator, RowPartition partition, Index columns);
   void check_rows(Index rows) const;
+  SignedGram sparse_signed_gram(const Eigen::VectorXd& weights, const Eigen::VectorXd& centre) const;
 
   /// Calls `body(thread, threads)` on every OpenMP thread; an exception of a thread is thrown after all have ended.
   static void on_threads(int threads, const std::function<void(int)>& body);
   int pass_threads() const;
-  /// Tiles of this thread, in order; `scratch` receives float rows in double.
+  /// Tiles of this thread, in order.
   void visit_tiles(int thread, int threads, const std::function<void(const Tile&)>& visit) const;
 
   Communicator communicator_;
   RowPartition partition_;
   Index columns_;
   std::shared_ptr<const void> owner_;  ///< keeps owned rows alive
-  const double* double_ = nullptr;
-  const float* single_ = nullptr;
-  bool is_single_ = false;  ///< the pointers of an empty rank may be null
+  RowStorage rows_;
+  Storage storage_type_ = Storage::float64;
   std::shared_ptr<double> reads_;
   std::shared_ptr<Eigen::VectorXd> row_norms_;
 };

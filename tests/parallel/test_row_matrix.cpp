@@ -48,14 +48,8 @@ Passes run(const Inputs& in, const RowMatrix& A, bool with_gram) {
   out.transposed = reference::summed(comm, A.transpose_multiply(in.U.middleRows(first, rows)));
   out.absolute = reference::summed(comm, A.absolute_transpose_multiply(in.u.segment(first, rows)));
   VectorXd y;
-  out.product = reference::summed(comm, A.normal_product(
-                                            in.x,
-                                            [&](Index row, std::span<const double> tile_y, std::span<double> weights) {
-                                              for (std::size_t i = 0; i < tile_y.size(); ++i)
-                                                weights[i] =
-                                                    in.weights[first + row + static_cast<Index>(i)] * tile_y[i];
-                                            },
-                                            y));
+  const VectorXd weights = in.weights.segment(first, rows), none = VectorXd::Zero(rows);
+  out.product = reference::summed(comm, A.normal_product(in.x, {weights.data(), none.data(), 0}, y)).head(A.columns());
   out.product_y = reference::gather(comm, y);
   out.norms = reference::gather(comm, A.row_norms());
   if (with_gram) {
@@ -190,9 +184,9 @@ TEST(RowMatrix, PassVisitsEveryRowOnceInAlignedTiles) {
     }
   };
   const auto count = A.pass(Count{VectorXd::Zero(A.rows_local())}, [&](const Tile& t, Count& sum) {
-    const Index first = static_cast<Index>(A.first_row()) + t.first_local, last = first + t.rows.rows() - 1;
-    sum.visits.segment(t.first_local, t.rows.rows()).array() += 1;
-    sum.crossing += first / tile == last / tile && t.rows == rows.middleRows(first, t.rows.rows()) ? 0 : 1;
+    const Index first = static_cast<Index>(A.first_row()) + t.first_local(), last = first + t.rows() - 1;
+    sum.visits.segment(t.first_local(), t.rows()).array() += 1;
+    sum.crossing += first / tile == last / tile && t.dense() == rows.middleRows(first, t.rows()) ? 0 : 1;
   });
   EXPECT_TRUE(count.visits == VectorXd::Ones(A.rows_local()));
   EXPECT_EQ(count.crossing, 0);

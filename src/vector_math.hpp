@@ -1,0 +1,18 @@
+#pragma once
+
+#include <span>
+
+namespace attnreg::kernels {
+
+// Elementary functions of many numbers at once, with the widest vectors of the machine. An element's result does not
+// depend on its place or on the other elements. Both spans have the same length and may be the same memory; 3 to 5
+// cycles an element with AVX2. Local.
+
+/// y_i = exp(x_i), within 1 ulp (1 unit of the smallest number where the result is subnormal). exp(0) = 1 exactly;
+/// 0 for x_i < -746, infinite above 709.8, NaN for NaN.
+void exp(std::span<const double> x, std::span<double> y);
+
+/// y_i = exp(x_i) - 1, within 2 ulp also next to 0. -1 far below 0, infinite for x_i > 709, NaN for NaN.
+void expm1(std::span<const double> x, std::span<double> y);
+
+}  // namespace attnreg::kernels
