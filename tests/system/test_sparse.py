@@ -94,6 +94,55 @@ class InspectTest(CommandLineTest):
             self.assert_code(0, run("inspect", self.directory / "A.npz"))
 
 
+class SolveTest(CommandLineTest):
+    """The commands give for a sparse matrix what they give for the same one dense."""
+
+    def setUp(self):
+        super().setUp()
+        dense = sparse_matrix(rows=300, columns=6)
+        dense[100:110] = 0
+        z = 2 * dense @ np.arange(1, 7) / 6
+        np.savez_compressed(self.directory / "A.npz", **csr_arrays(dense))
+        np.save(self.directory / "A.npy", dense)
+        np.save(self.directory / "b.npy", np.exp(z) / np.exp(z).sum())
+        np.save(self.directory / "w.npy", np.linspace(1e-4, 1e-3, 300))
+        np.save(self.directory / "x.npy", np.linspace(-1, 1, 6))
+
+    def results(self, command, result_file, *options):
+        results = []
+        for matrix, ranks in (("A.npy", 1), ("A.npz", 1), ("A.npz", 3)):
+            out = self.directory / f"{command[0]}-{matrix}-{ranks}"
+            arguments = [self.directory / (matrix if name == "A" else name) for name in command[1:]]
+            self.assert_code(0, run(command[0], *arguments, *options, "-o", out, ranks=ranks))
+            results.append(np.load(out / result_file if result_file else out))
+        return results
+
+    def assert_alike(self, results, tolerance):
+        for result in results[1:]:
+            np.testing.assert_allclose(result, results[0], rtol=tolerance, atol=tolerance * abs(results[0]).max())
+
+    def test_solve(self):
+        for method in ("newton", "newton-cg"):
+            options = ("--method", method, "--weights", self.directory / "w.npy", "--certificate", "full", "--force")
+            self.assert_alike(self.results(("solve", "A", "b.npy"), "x.npy", *options), 1e-7)
+
+    def test_predict(self):
+        self.assert_alike(self.results(("predict", "A", "x.npy"), None), 1e-13)
+
+    def test_scores(self):
+        self.assert_alike(self.results(("scores", "A"), None, "--exact"), 1e-10)
+        self.assert_alike(self.results(("scores", "A"), None), 1e-10)
+
+    def test_evaluate(self):
+        gradients = []
+        for matrix, ranks in (("A.npy", 1), ("A.npz", 1), ("A.npz", 3)):
+            out = self.directory / "gradient.npy"
+            self.assert_code(0, run("evaluate", self.directory / matrix, self.directory / "b.npy",
+                                    self.directory / "x.npy", "--gradient", out, ranks=ranks))
+            gradients.append(np.load(out))
+        self.assert_alike(gradients, 1e-12)
+
+
 class MalformedTest(ErrorTest):
     def setUp(self):
         super().setUp()
