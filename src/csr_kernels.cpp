@@ -58,43 +58,44 @@ ATTNREG_INLINE void each_row(const CsrBlock<Scalar>& A, Body&& body) {
 
 template <class Scalar>
 ATTNREG_INLINE void multiply_packed_body(const CsrBlock<Scalar>& A, const double* N, double* Y) {
-  each_row(A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries)
-                  __attribute__((always_inline)) {
-    double even[kPacked] = {}, odd[kPacked] = {};  // two chains of sums hide the latency of each other
-    std::int64_t k = 0;
-    for (; k + 2 <= entries; k += 2) {
-      const double a0 = static_cast<double>(a[k]), a1 = static_cast<double>(a[k + 1]);
-      const double *n0 = N + j[k] * kPacked, *n1 = N + j[k + 1] * kPacked;
+  each_row(
+      A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) __attribute__((always_inline)) {
+        double even[kPacked] = {}, odd[kPacked] = {};  // two chains of sums hide the latency of each other
+        std::int64_t k = 0;
+        for (; k + 2 <= entries; k += 2) {
+          const double a0 = static_cast<double>(a[k]), a1 = static_cast<double>(a[k + 1]);
+          const double *n0 = N + j[k] * kPacked, *n1 = N + j[k + 1] * kPacked;
 #pragma omp simd
-      for (Index c = 0; c < kPacked; ++c) {
-        even[c] += a0 * n0[c];
-        odd[c] += a1 * n1[c];
-      }
-    }
-    if (k < entries) {
-      const double a0 = static_cast<double>(a[k]);
-      const double* n0 = N + j[k] * kPacked;
+          for (Index c = 0; c < kPacked; ++c) {
+            even[c] += a0 * n0[c];
+            odd[c] += a1 * n1[c];
+          }
+        }
+        if (k < entries) {
+          const double a0 = static_cast<double>(a[k]);
+          const double* n0 = N + j[k] * kPacked;
 #pragma omp simd
-      for (Index c = 0; c < kPacked; ++c) even[c] += a0 * n0[c];
-    }
+          for (Index c = 0; c < kPacked; ++c) even[c] += a0 * n0[c];
+        }
 #pragma omp simd
-    for (Index c = 0; c < kPacked; ++c) Y[i * kPacked + c] = even[c] + odd[c];
-  });
+        for (Index c = 0; c < kPacked; ++c) Y[i * kPacked + c] = even[c] + odd[c];
+      });
 }
 
 template <class Scalar>
 ATTNREG_INLINE void multiply_body(const CsrBlock<Scalar>& A, const double* x, double* z) {
-  each_row(A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries)
-                  __attribute__((always_inline)) { z[i] = dot(j, a, entries, x); });
+  each_row(
+      A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries)
+             __attribute__((always_inline)) { z[i] = dot(j, a, entries, x); });
 }
 
 template <class Scalar>
 ATTNREG_INLINE void transpose_body(const CsrBlock<Scalar>& A, const double* u, double* out) {
-  each_row(A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries)
-                  __attribute__((always_inline)) {
-    prefetch(j, a);
-    scatter(j, a, entries, u[i], out);
-  });
+  each_row(
+      A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) __attribute__((always_inline)) {
+        prefetch(j, a);
+        scatter(j, a, entries, u[i], out);
+      });
 }
 
 // target_clones takes no templates.
@@ -204,12 +205,12 @@ void expand(const CsrBlock<Scalar>& A, Index d, double* out) {
   });
 }
 
-#define ATTNREG_INSTANTIATE(Scalar)                                                                            \
-  template void multiply(const CsrBlock<Scalar>&, const double*, Index, double*);                              \
-  template void add_transpose_multiply(const CsrBlock<Scalar>&, const double*, Index, Index, double*);         \
-  template void add_absolute_transpose_multiply(const CsrBlock<Scalar>&, const double*, double*);              \
-  template void row_norms(const CsrBlock<Scalar>&, double*);                                                   \
-  template void add_scaled_row(const CsrBlock<Scalar>&, Index, double, double*);                               \
+#define ATTNREG_INSTANTIATE(Scalar)                                                                                 \
+  template void multiply(const CsrBlock<Scalar>&, const double*, Index, double*);                                   \
+  template void add_transpose_multiply(const CsrBlock<Scalar>&, const double*, Index, Index, double*);              \
+  template void add_absolute_transpose_multiply(const CsrBlock<Scalar>&, const double*, double*);                   \
+  template void row_norms(const CsrBlock<Scalar>&, double*);                                                        \
+  template void add_scaled_row(const CsrBlock<Scalar>&, Index, double, double*);                                    \
   template void add_gram(const CsrBlock<Scalar>&, std::span<const Index>, std::span<const double>, Index, double*); \
   template void expand(const CsrBlock<Scalar>&, Index, double*);
 
