@@ -1,0 +1,20 @@
+#pragma once
+
+#include <Eigen/Core>
+
+namespace attnreg::kernels {
+
+using Eigen::Index;
+
+// Products with many more flops than numbers, on one thread; safe from several threads at once, on different results.
+// Each thread keeps a packed copy of up to 512 rows of its widest call. All matrices are row-major without gaps.
+
+/// C += P^T P in the lower triangle; what the strict upper triangle holds afterwards is undefined. P: rows x d,
+/// C: d x d. Local; rows d^2 flops. Best with 256 rows or more a call, which need not fit into a cache; P with
+/// weights in it is sqrt(w_i) (a_i - c).
+void add_gram(const double* P, Index rows, Index d, double* C);
+
+/// out += S P. S: m x k, P: k x d, out: m x d. Local; 2 m k d flops. Best with k >= 64.
+void add_matrix_product(const double* S, Index m, Index k, const double* P, Index d, double* out);
+
+}  // namespace attnreg::kernels
