@@ -36,6 +36,7 @@ class RegressionObjective final : public Objective {
   Hessian hessian() override;
   Eigen::VectorXd hessian_product(const Eigen::VectorXd& p) override;
   bool refresh_preconditioner(bool tired) override;
+  double preconditioner_price() const override { return model_.price(); }
 
   void set_direction(const Eigen::VectorXd& s) override;
   void set_likely_direction(const Eigen::VectorXd& s) override;
