@@ -183,7 +183,7 @@ void add_panels(const double* A, Index m, const double* B, Index n, Index depth,
   const Index panel = depth * kWidth;
   for (Index from = 0; from < panels_of(m); from += kPanelsInL2) {
     const Index to = std::min(from + kPanelsInL2, panels_of(m));
-    for (Index J = 0; J < (lower ? to : panels_of(n)); ++J)
+    for (Index J = 0; J < (lower ? std::min(to, panels_of(n)) : panels_of(n)); ++J)
       for (Index row = (lower ? std::max(from, J) : from) * kWidth; row < std::min(to * kWidth, m); row += kRows) {
         const double* a = A + row / kWidth * panel + row % kWidth;
         const double* b = B + J * panel;
@@ -244,14 +244,14 @@ void add_signed_of_float(const float* A, Index rows, Index d, const double* weig
   add_signed(A, rows, d, weights, centre, positive, negative);
 }
 
-void add_product_of(const double* S, Index m, Index k, const double* P, Index d, double* out) {
+void add_product_of(const double* S, Index m, Index k, const double* P, Index d, bool lower, double* out) {
   double* packed_S = workspace(0, kDepth * panels_of(m) * kWidth);
   double* packed_P = workspace(1, kDepth * panels_of(d) * kWidth);
   for (Index first = 0; first < k; first += kDepth) {
     const Index depth = std::min(kDepth, k - first);
     pack_transpose(S + first, k, depth, m, packed_S);
     pack(P + first * d, depth, d, packed_P);
-    add_panels(packed_S, m, packed_P, d, depth, false, out);
+    add_panels(packed_S, m, packed_P, d, depth, lower, out);
   }
 }
 
@@ -278,8 +278,8 @@ void add_signed_gram(const float* A, Index rows, Index d, const double* weights,
   HWY_DYNAMIC_DISPATCH(add_signed_of_float)(A, rows, d, weights, centre, positive, negative);
 }
 
-void add_matrix_product(const double* S, Index m, Index k, const double* P, Index d, double* out) {
-  HWY_DYNAMIC_DISPATCH(add_product_of)(S, m, k, P, d, out);
+void add_matrix_product(const double* S, Index m, Index k, const double* P, Index d, bool lower, double* out) {
+  HWY_DYNAMIC_DISPATCH(add_product_of)(S, m, k, P, d, lower, out);
 }
 
 }  // namespace attnreg::kernels

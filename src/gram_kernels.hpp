@@ -22,7 +22,8 @@ void add_signed_gram(const double* A, Index rows, Index d, const double* weights
 void add_signed_gram(const float* A, Index rows, Index d, const double* weights, const double* centre, double* positive,
                      double* negative);
 
-/// out += S P. S: m x k, P: k x d, out: m x d. Local; 2 m k d flops. Best with k >= 64.
-void add_matrix_product(const double* S, Index m, Index k, const double* P, Index d, double* out);
+/// out += S P; with `lower` only what reaches the lower triangle is computed, the rest is undefined afterwards.
+/// S: m x k, P: k x d, out: m x d. Local; 2 m k d flops, half of them with `lower`. Best with k >= 64.
+void add_matrix_product(const double* S, Index m, Index k, const double* P, Index d, bool lower, double* out);
 
 }  // namespace attnreg::kernels

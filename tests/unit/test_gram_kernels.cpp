@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -97,11 +98,19 @@ TEST_P(GramKernels, AddMatrixProduct) {
       for (const Index d : kSizes) {
         const RowMajorMatrix S = random_matrix(m, k, 1), P = random_matrix(k, d, 2), before = random_matrix(m, d, 3);
         RowMajorMatrix out = before;
-        kernels::add_matrix_product(S.data(), m, k, P.data(), d, out.data());
+        kernels::add_matrix_product(S.data(), m, k, P.data(), d, false, out.data());
         const Naive naive = multiply(S, P);
         const RowMajorMatrix error = (out - before - naive.product).cwiseAbs();
         const RowMajorMatrix allowed = naive.tolerance + 4e-16 * (before.cwiseAbs() + naive.product.cwiseAbs());
         EXPECT_TRUE((error.array() <= allowed.array()).all()) << m << " x " << k << " x " << d;
+
+        out = before;
+        kernels::add_matrix_product(S.data(), m, k, P.data(), d, true, out.data());
+        bool lower_right = true;
+        for (Index i = 0; i < m; ++i)
+          for (Index j = 0; j <= std::min(i, d - 1); ++j)
+            lower_right &= std::abs(out(i, j) - before(i, j) - naive.product(i, j)) <= allowed(i, j);
+        EXPECT_TRUE(lower_right) << "lower " << m << " x " << k << " x " << d;
       }
 }
 
