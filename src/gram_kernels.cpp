@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <new>
 
@@ -76,7 +77,41 @@ void pack(const double* from, Index depth, Index columns, double* to) {
   }
 }
 
-/// The same for the transpose of `from`, columns x depth with rows `stride` apart.
+/// A row of a weighted Gram matrix: scale (a - centre).
+template <class T>
+struct ScaledRow {
+  const T* a;
+  double scale;
+};
+
+/// The same for scaled rows.
+template <class T>
+void pack_scaled(const ScaledRow<T>* rows, Index depth, Index columns, const double* centre, double* to) {
+  const D d;
+  const hn::Rebind<T, D> narrow;
+  const auto load = [&](const T* from) HWY_ATTR {
+    if constexpr (sizeof(T) == sizeof(double))
+      return hn::LoadU(d, from);
+    else
+      return hn::PromoteTo(d, hn::LoadU(narrow, from));
+  };
+  for (Index first = 0; first < columns; first += kWidth) {
+    const Index width = std::min(kWidth, columns - first);
+    for (Index k = 0; k < depth; ++k, to += kWidth) {
+      const T* a = rows[k].a + first;
+      if (width == kWidth) {
+        const Vector scale = hn::Set(d, rows[k].scale);
+        for (Index v = 0; v < kWidth; v += kLanes)
+          hn::Store(hn::Mul(scale, hn::Sub(load(a + v), hn::LoadU(d, centre + first + v))), d, to + v);
+      } else {
+        for (Index j = 0; j < width; ++j) to[j] = rows[k].scale * (static_cast<double>(a[j]) - centre[first + j]);
+        std::fill_n(to + width, kWidth - width, 0.0);
+      }
+    }
+  }
+}
+
+/// The same as `pack` for the transpose of `from`, columns x depth with rows `stride` apart.
 void pack_transpose(const double* from, Index stride, Index depth, Index columns, double* to) {
   for (Index first = 0; first < columns; first += kWidth, to += depth * kWidth) {
     const Index width = std::min(kWidth, columns - first);
@@ -148,7 +183,7 @@ void add_panels(const double* A, Index m, const double* B, Index n, Index depth,
   const Index panel = depth * kWidth;
   for (Index from = 0; from < panels_of(m); from += kPanelsInL2) {
     const Index to = std::min(from + kPanelsInL2, panels_of(m));
-    for (Index J = 0; J < (lower ? to : panels_of(n)); ++J)
+    for (Index J = 0; J < (lower ? std::min(to, panels_of(n)) : panels_of(n)); ++J)
       for (Index row = (lower ? std::max(from, J) : from) * kWidth; row < std::min(to * kWidth, m); row += kRows) {
         const double* a = A + row / kWidth * panel + row % kWidth;
         const double* b = B + J * panel;
@@ -177,14 +212,46 @@ void add_gram_of(const double* P, Index rows, Index d, double* C) {
   }
 }
 
-void add_product_of(const double* S, Index m, Index k, const double* P, Index d, double* out) {
+template <class T>
+void add_weighted(const T* A, Index rows, Index d, const double* weights, double sign, const double* centre,
+                  double* C) {
+  double* packed = workspace(0, kDepth * panels_of(d) * kWidth);
+  std::array<ScaledRow<T>, static_cast<std::size_t>(kDepth)> chosen;
+  std::size_t depth = 0;
+  for (Index i = 0; i < rows; ++i) {
+    if (sign * weights[i] > 0) chosen[depth++] = {A + i * d, std::sqrt(sign * weights[i])};
+    if (depth == 0 || (depth < chosen.size() && i + 1 < rows)) continue;
+    pack_scaled(chosen.data(), static_cast<Index>(depth), d, centre, packed);
+    add_panels(packed, d, packed, d, static_cast<Index>(depth), true, C);
+    depth = 0;
+  }
+}
+
+template <class T>
+void add_signed(const T* A, Index rows, Index d, const double* weights, const double* centre, double* positive,
+                double* negative) {
+  add_weighted(A, rows, d, weights, 1, centre, positive);
+  add_weighted(A, rows, d, weights, -1, centre, negative);
+}
+
+void add_signed_of_double(const double* A, Index rows, Index d, const double* weights, const double* centre,
+                          double* positive, double* negative) {
+  add_signed(A, rows, d, weights, centre, positive, negative);
+}
+
+void add_signed_of_float(const float* A, Index rows, Index d, const double* weights, const double* centre,
+                         double* positive, double* negative) {
+  add_signed(A, rows, d, weights, centre, positive, negative);
+}
+
+void add_product_of(const double* S, Index m, Index k, const double* P, Index d, bool lower, double* out) {
   double* packed_S = workspace(0, kDepth * panels_of(m) * kWidth);
   double* packed_P = workspace(1, kDepth * panels_of(d) * kWidth);
   for (Index first = 0; first < k; first += kDepth) {
     const Index depth = std::min(kDepth, k - first);
     pack_transpose(S + first, k, depth, m, packed_S);
     pack(P + first * d, depth, d, packed_P);
-    add_panels(packed_S, m, packed_P, d, depth, false, out);
+    add_panels(packed_S, m, packed_P, d, depth, lower, out);
   }
 }
 
@@ -195,12 +262,24 @@ HWY_AFTER_NAMESPACE();
 namespace attnreg::kernels {
 
 HWY_EXPORT(add_gram_of);
+HWY_EXPORT(add_signed_of_double);
+HWY_EXPORT(add_signed_of_float);
 HWY_EXPORT(add_product_of);
 
 void add_gram(const double* P, Index rows, Index d, double* C) { HWY_DYNAMIC_DISPATCH(add_gram_of)(P, rows, d, C); }
 
-void add_matrix_product(const double* S, Index m, Index k, const double* P, Index d, double* out) {
-  HWY_DYNAMIC_DISPATCH(add_product_of)(S, m, k, P, d, out);
+void add_signed_gram(const double* A, Index rows, Index d, const double* weights, const double* centre,
+                     double* positive, double* negative) {
+  HWY_DYNAMIC_DISPATCH(add_signed_of_double)(A, rows, d, weights, centre, positive, negative);
+}
+
+void add_signed_gram(const float* A, Index rows, Index d, const double* weights, const double* centre, double* positive,
+                     double* negative) {
+  HWY_DYNAMIC_DISPATCH(add_signed_of_float)(A, rows, d, weights, centre, positive, negative);
+}
+
+void add_matrix_product(const double* S, Index m, Index k, const double* P, Index d, bool lower, double* out) {
+  HWY_DYNAMIC_DISPATCH(add_product_of)(S, m, k, P, d, lower, out);
 }
 
 }  // namespace attnreg::kernels
