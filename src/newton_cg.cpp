@@ -36,10 +36,11 @@ struct ConjugateGradients {
 /// one, add up to the price of a new one. In hindsight that is at most twice as dear as the best choice.
 class ModelAge {
  public:
-  int steps() const { return steps_; }
+  bool is_known() const { return steps_ >= 0; }
   bool is_fresh() const { return steps_ == 0; }
+  int steps() const { return steps_; }
   bool pays(double price, const ConjugateGradients& last) const { return excess_ >= price || last.tired(); }
-  void renewed() { *this = {}; }
+  void renewed() { steps_ = 0, rate_ = 0, excess_ = 0; }
   void used(const ConjugateGradients& cg) {
     const double decades = -std::log10(cg.forcing);
     if (cg.on_boundary)
@@ -52,7 +53,7 @@ class ModelAge {
   }
 
  private:
-  int steps_ = 0;
+  int steps_ = -1;  // since it was made; -1: at another point, by somebody else
   double rate_ = 0, excess_ = 0;  // products per decade of the residual with the fresh model; products in all
 };
 
@@ -124,7 +125,7 @@ NewtonSummary newton_cg(Objective& objective, const VectorXd& x0, const NewtonOp
   double mismatch = 1;  // of the last step's model: |g - its residual| / |g before|
 
   while (!progress.finished()) {
-    if (objective.preconditioner().empty() || age.pays(objective.preconditioner_price(), cg)) {
+    if (!age.is_known() || age.pays(objective.preconditioner_price(), cg)) {
       const bool tired = age.steps() == 1 && cg.tired();  // though it was new
       if (objective.refresh_preconditioner(tired)) age.renewed();
       if (objective.preconditioner().empty()) return progress.summary(Termination::breakdown);
