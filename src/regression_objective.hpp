@@ -111,6 +111,7 @@ class RegressionObjective final : public Objective {
   double start_seconds_, seconds_ = 0;
 
   Eigen::VectorXd x_, z_;  // the point and its logits
+  double largest_x_ = 0;   // max |x_j|
   LossPoint point_;
   double value_ = 0;
   Eigen::VectorXd gradient_, centre_;  // d; centre = A^T f

@@ -1,5 +1,7 @@
 #include "sampled_model.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <span>
 #include <utility>
@@ -19,6 +21,13 @@ constexpr double kFirstRidge = 1e-14, kLastRidge = 1e-4;  // relative to the dia
 constexpr double kDependent = 20;      // pivots of so many ridges belong to columns that depend on earlier ones
 constexpr int kTiredModels = 3;        // in a row: sampling does not serve here
 constexpr double kStaleScores = 0.25;  // of their sum when they were made: below, they are too small by now
+
+// In units of one read, 8 bytes at 16 GB/s: a flop of a Gram matrix at 25 Gflop/s, on all cores, and of a Cholesky
+// factor, on one.
+constexpr double kGram = 0.08, kCholesky = 0.03;
+
+/// Of a Gram matrix of this share of the rows with so many numbers each.
+double model_price(double share, double row) { return share * (2 + kGram * row); }
 
 std::span<double> span_of(VectorXd& v) { return {v.data(), static_cast<std::size_t>(v.size())}; }
 
@@ -42,11 +51,23 @@ std::optional<MatrixXd> damped_factor(MatrixXd M, const VectorXd& scale) {
 
 }  // namespace
 
+double automatic_oversampling(std::int64_t rows, Eigen::Index columns) {
+  constexpr double kModels = 6, kProducts = 17;  // of a typical solve; products with a perfect model
+  const auto d = static_cast<double>(columns), n = static_cast<double>(rows);
+  const auto work = [&](double c) {
+    return kModels * model_price(std::min(1.0, 1.2 * c * d / n), d) +
+           kProducts * (std::sqrt(c) + 1) / (std::sqrt(c) - 1);
+  };
+  constexpr std::array candidates{30.0, 20.0, 15.0, 10.0};
+  return *std::min_element(candidates.begin(), candidates.end(), [&](double a, double b) { return work(a) < work(b); });
+}
+
 SampledModel::SampledModel(const RowMatrix& A, const VectorXd& w2, const SamplingOptions& options)
     : A_(A), w2_(w2), options_(options) {
   const auto d = static_cast<double>(A.columns()), n = static_cast<double>(A.rows_global());
   const double sketch_rows = options.sketch_rows > 0 ? static_cast<double>(options.sketch_rows) : 6 * d;
-  all_rows_ = options.oversampling * d >= n || sketch_rows >= n;
+  if (options_.oversampling == 0) options_.oversampling = automatic_oversampling(A.rows_global(), A.columns());
+  all_rows_ = options_.oversampling * d >= n || sketch_rows >= n;
 }
 
 void SampledModel::adopt_scores(const SampledModel& other, bool rescale) {
@@ -56,16 +77,10 @@ void SampledModel::adopt_scores(const SampledModel& other, bool rescale) {
   rescale_ = rescale;
 }
 
-// In units of one read: flops of a Gram matrix cost 0.08 / d (8 bytes at 16 GB/s against 25 Gflop/s, on every core
-// alike), those of the Cholesky factor are done by one rank.
 double SampledModel::price() const {
-  constexpr double kGram = 0.08, kCholesky = 0.03;
   const auto d = static_cast<double>(A_.columns()), n = static_cast<double>(A_.rows_global());
-  const double row = stored_ / n;  // numbers in a row
-  const double share = all_rows_        ? 1
-                       : rows_kept_ > 0 ? static_cast<double>(rows_kept_) / n
-                                        : 1.2 * options_.oversampling * d / n;
-  return std::min(1.0, share) * (2 + kGram * row) + kCholesky * A_.communicator().size() * d * d / n * (d / row);
+  const double share = all_rows_ ? 1 : static_cast<double>(rows_kept_) / n;
+  return model_price(share, stored_ / n) + kCholesky * A_.communicator().size() * d * d * d / stored_;
 }
 
 void SampledModel::add_all_rows(Part& part, const VectorXd& curvature, const VectorXd& centre) {
