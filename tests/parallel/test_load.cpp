@@ -201,7 +201,9 @@ TEST_F(Load, RefusesWhatDoesNotFitInMemoryAtOnce) {
   const auto path = write("A.npy", header);
   std::error_code error;
   if (communicator_.is_root()) std::filesystem::resize_file(path, header.size() + 800'000'000'000, error);
-  if (communicator_.sum(static_cast<double>(error.value())) != 0) GTEST_SKIP() << "no sparse files here";
+  const double errors = communicator_.sum(static_cast<double>(error.value()));
+  EXPECT_EQ(errors, 0) << "the directory for temporary files must take sparse files";
+  if (errors != 0) return;
   const auto start = std::chrono::steady_clock::now();
   const Outcome found = matrix_outcome(path);
   const auto elapsed = std::chrono::steady_clock::now() - start;
