@@ -203,6 +203,23 @@ TEST(Leverage, SinglePrecisionRows) {
   EXPECT_EQ(leverage_scores(A, {}, LeverageOptions{}).scores, leverage_scores(single, {}, LeverageOptions{}).scores);
 }
 
+TEST(Leverage, SparseRows) {
+  const Communicator world(MPI_COMM_WORLD);
+  RowMajorMatrix dense = reference::random_matrix(900, 20, 4);
+  for (Index k = 0; k < dense.size(); ++k)
+    if (k % 5 != 0) dense.data()[k] = 0;
+  const auto A = reference::distribute(world, dense, Layout::random);
+  const auto sparse = reference::distribute(world, dense, Layout::random, reference::Holding::sparse64);
+  const auto difference = [](const LeverageScores& a, const LeverageScores& b) {
+    return a.scores.size() == 0 ? 0.0 : (a.scores - b.scores).lpNorm<Eigen::Infinity>();
+  };
+  // sums of 900 rows in another order, times the condition of the matrix, below 10
+  EXPECT_LE(difference(leverage_scores(A, {}, {}), leverage_scores(sparse, {}, {})), 1e4 * reference::eps);
+  for (const auto route : {ExactRoute::qr, ExactRoute::gram})
+    EXPECT_LE(difference(exact_leverage_scores(A, {}, route), exact_leverage_scores(sparse, {}, route)),
+              1e4 * reference::eps);
+}
+
 TEST(Leverage, RefusesBadArgumentsOnAllRanks) {
   const Communicator world(MPI_COMM_WORLD);
   constexpr Index n = 500, d = 6;

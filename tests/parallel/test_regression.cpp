@@ -95,6 +95,18 @@ TEST_F(Regression, RowsInFloatSolveTheRoundedProblem) {
   EXPECT_LE((result.x - expected.x).norm(), 1e-12 * expected.x.norm());
 }
 
+TEST_F(Regression, SparseRowsSolveTheSameProblem) {
+  for (Index k = 0; k < problem_.A.size(); k += 2) problem_.A.data()[k] = 0;
+  const auto expected = solve();
+  for (const auto method : {Method::newton, Method::newton_cg}) {
+    const auto data = distributed(reference::Holding::sparse64);
+    auto options = start(Start::zero);
+    options.method = method;
+    const auto result = solve_regression(data.A, data.b, data.w, options);
+    EXPECT_LE((result.x - expected.x).norm(), 1e-9 * expected.x.norm());
+  }
+}
+
 TEST_F(Regression, CrossEntropyReproducesARealisableTarget) {
   const VectorXd x = reference::random_vector(kColumns, 3);
   problem_.b = reference::softmax(problem_.A, x);

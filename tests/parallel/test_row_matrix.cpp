@@ -17,7 +17,9 @@ using reference::Layout;
 /// All passes over one matrix, summed over the ranks; row vectors hold all rows.
 struct Passes {
   VectorXd z, absolute, product, product_y, norms;
-  MatrixXd transposed;
+  double moment = 0;  ///< sum of curvature (y - centre)
+  MatrixXd transposed, columns, products, products_y;
+  RowMatrix::MapSums mapped;
   RowMatrix::SignedGram gram;
   bool symmetric = true;  ///< this rank's part of it
 };
@@ -26,7 +28,8 @@ struct Passes {
 struct Inputs {
   RowMajorMatrix A;
   VectorXd x, u, weights, centre;
-  MatrixXd U;
+  MatrixXd U, X;
+  static constexpr double y_centre = 0.3;
 
   Inputs(Index rows, Index columns)
       : A(reference::random_matrix(rows, columns, 1)),
@@ -34,9 +37,11 @@ struct Inputs {
         u(reference::random_vector(rows, 3).cwiseAbs()),
         weights(reference::random_vector(rows, 4)),
         centre(reference::random_vector(columns, 5)),
-        U(reference::random_matrix(rows, 2, 6)) {
+        U(reference::random_matrix(rows, 5, 6)),
+        X(reference::random_matrix(columns, 9, 7)) {
     for (Index i = 0; i < rows; i += 3) weights[i] = 0;
     A = A.cast<float>().cast<double>();  // the same matrix in either storage
+    for (Index k = 0; k < A.size(); k += 3) A.data()[k] = 0;
   }
 };
 
@@ -48,8 +53,27 @@ Passes run(const Inputs& in, const RowMatrix& A, bool with_gram) {
   out.transposed = reference::summed(comm, A.transpose_multiply(in.U.middleRows(first, rows)));
   out.absolute = reference::summed(comm, A.absolute_transpose_multiply(in.u.segment(first, rows)));
   VectorXd y;
-  const VectorXd weights = in.weights.segment(first, rows), none = VectorXd::Zero(rows);
-  out.product = reference::summed(comm, A.normal_product(in.x, {weights.data(), none.data(), 0}, y)).head(A.columns());
+  const VectorXd weights = in.weights.segment(first, rows), ridge = in.u.segment(first, rows);
+  const RowCurvature curvature{weights.data(), ridge.data(), Inputs::y_centre};
+  const VectorXd product = reference::summed(comm, A.normal_product(in.x, curvature, y));
+  out.product = product.head(A.columns());
+  out.moment = product[A.columns()];
+  MatrixXd Y;
+  const std::vector<RowCurvature> curvatures(static_cast<std::size_t>(in.X.cols()), curvature);
+  out.products = reference::summed(comm, A.normal_products(in.X, curvatures, Y));
+  out.products_y.resize(in.A.rows(), in.X.cols());
+  out.columns.resize(in.A.rows(), in.X.cols());
+  const MatrixXd columns = A.multiply_columns(in.X);
+  for (Index k = 0; k < in.X.cols(); ++k) {
+    out.products_y.col(k) = reference::gather(comm, Y.col(k));
+    out.columns.col(k) = reference::gather(comm, columns.col(k));
+  }
+  VectorXd z;
+  out.mapped = A.product_map(in.x, z, 1, 1, [&](Index row, Index count, double* U, double* scalars) {
+    for (Index i = 0; i < count; ++i) scalars[0] += (U[i] = weights[row + i] * z[row + i]);
+  });
+  out.mapped.columns = reference::summed(comm, out.mapped.columns);
+  out.mapped.scalars = reference::summed(comm, out.mapped.scalars);
   out.product_y = reference::gather(comm, y);
   out.norms = reference::gather(comm, A.row_norms());
   if (with_gram) {
@@ -84,8 +108,27 @@ class Expected {
     multiply_ = {z, z_scale, d};
     transposed_ = {in.A.transpose() * in.U, absolute.transpose() * in.U.cwiseAbs(), n};
     absolute_ = {absolute.transpose() * in.u, absolute.transpose() * in.u, n};
-    product_ = {in.A.transpose() * in.weights.cwiseProduct(z),
-                absolute.transpose() * in.weights.cwiseAbs().cwiseProduct(z_scale), n + d};
+    const auto product = [&](const VectorXd& y, const VectorXd& y_scale) -> Sum {
+      const VectorXd u = in.weights.array() * (y.array() - Inputs::y_centre) + in.u.array() * y.array();
+      const VectorXd scale =
+          in.weights.array().abs() * (y_scale.array() + Inputs::y_centre) + in.u.array() * y_scale.array();
+      return {in.A.transpose() * u, absolute.transpose() * scale, n + d + 4};
+    };
+    product_ = product(z, z_scale);
+    moment_ = {VectorXd::Constant(1, in.weights.dot((z.array() - Inputs::y_centre).matrix())),
+               VectorXd::Constant(1, in.weights.cwiseAbs().dot((z_scale.array() + Inputs::y_centre).matrix())), n + d};
+    const MatrixXd Z = in.A * in.X, Z_scale = absolute * in.X.cwiseAbs();
+    columns_ = {Z, Z_scale, d};
+    products_ = {MatrixXd(d, Z.cols()), MatrixXd(d, Z.cols()), n + d + 4};
+    for (Index k = 0; k < Z.cols(); ++k) {
+      const Sum one = product(Z.col(k), Z_scale.col(k));
+      products_.value.col(k) = one.value;
+      products_.scale.col(k) = one.scale;
+    }
+    mapped_ = {in.A.transpose() * in.weights.cwiseProduct(z),
+               absolute.transpose() * in.weights.cwiseAbs().cwiseProduct(z_scale), n + d};
+    mapped_scalar_ = {VectorXd::Constant(1, in.weights.dot(z)),
+                      VectorXd::Constant(1, in.weights.cwiseAbs().dot(z_scale)), n + d};
     norms_ = {norms, norms, d};
     if (!with_gram) return;
     const MatrixXd rows = in.A.rowwise() - in.centre.transpose();
@@ -102,6 +145,12 @@ class Expected {
     transposed_.compare(out.transposed, "A^T U");
     absolute_.compare(out.absolute, "|A|^T u");
     product_.compare(out.product, "A^T (weights A p)");
+    moment_.compare(VectorXd::Constant(1, out.moment), "sum of the curvature times A p - centre");
+    columns_.compare(out.columns, "A X");
+    columns_.compare(out.products_y, "Y of the normal products");
+    products_.compare(out.products, "A^T (weights A P)");
+    mapped_.compare(out.mapped.columns, "A^T U, U made of A x");
+    mapped_scalar_.compare(out.mapped.scalars, "sums over rows of A x");
     norms_.compare(out.norms, "row norms");
     if (!with_gram_) return;
     positive_.compare(out.gram.positive, "positive Gram matrix");
@@ -111,7 +160,8 @@ class Expected {
 
  private:
   bool with_gram_;
-  Sum multiply_, transposed_, absolute_, product_, norms_, positive_, negative_;
+  Sum multiply_, transposed_, absolute_, product_, moment_, columns_, products_, mapped_, mapped_scalar_, norms_,
+      positive_, negative_;
 };
 
 constexpr double kGramFlops = 2e7;  // larger Gram matrices would only make the test slow
@@ -127,7 +177,8 @@ TEST_P(RowMatrixPasses, AgreeWithDenseAlgebra) {
     const bool with_gram = static_cast<double>(n * d * d) <= kGramFlops;
     const Expected expected(in, with_gram);
     for (const Layout layout : reference::layouts)
-      for (const Holding holding : {Holding::float64, Holding::float32, Holding::view}) {
+      for (const Holding holding :
+           {Holding::float64, Holding::float32, Holding::view, Holding::sparse64, Holding::sparse32}) {
         SCOPED_TRACE("n = " + std::to_string(n) + ", layout " + std::to_string(static_cast<int>(layout)) +
                      ", holding " + std::to_string(static_cast<int>(holding)));
         expected.compare(run(in, reference::distribute(comm, in.A, layout, holding), with_gram));

@@ -127,7 +127,8 @@ TEST(Sampling, GramOfTheSampledRows) {
     const Index n = 6000;
     const RowMajorMatrix dense = reference::random_matrix(n, d, 1).cast<float>().cast<double>();
     const VectorXd D = reference::random_vector(n, 2), centre = reference::random_vector(d, 3);
-    for (const auto holding : {reference::Holding::float64, reference::Holding::float32}) {
+    for (const auto holding :
+         {reference::Holding::float64, reference::Holding::float32, reference::Holding::sparse64}) {
       const auto A = reference::distribute(world, dense, Layout::random, holding);
       const auto sample = sample_poisson(A, VectorXd::Constant(A.rows_local(), 0.03), {});
       const SparseDiagonal sparse(sample, reference::local_part(A, D));

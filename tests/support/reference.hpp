@@ -151,8 +151,27 @@ struct Distributed {
 
 inline VectorXd local_part(const RowMatrix& A, const VectorXd& v) { return v.segment(A.first_row(), A.rows_local()); }
 
-/// Owned rows in double, owned rows in float, or (double) rows of `A` itself, which must then outlive the result.
-enum class Holding { float64, float32, view };
+/// Owned rows in double or float, dense or without their zeros, or (double) rows of `A` itself, which must then outlive
+/// the result.
+enum class Holding { float64, float32, view, sparse64, sparse32 };
+
+inline CsrRows sparse_rows(const RowMajorMatrix& dense, bool single) {
+  CsrRows rows;
+  rows.columns = dense.cols();
+  rows.is_single = single;
+  for (Index i = 0; i < dense.rows(); ++i) {
+    for (Index j = 0; j < dense.cols(); ++j) {
+      if (dense(i, j) == 0) continue;
+      rows.indices.push_back(static_cast<std::int32_t>(j));
+      if (single)
+        rows.singles.push_back(static_cast<float>(dense(i, j)));
+      else
+        rows.values.push_back(dense(i, j));
+    }
+    rows.offsets.push_back(static_cast<std::int64_t>(rows.indices.size()));
+  }
+  return rows;
+}
 
 inline RowMatrix distribute(const Communicator& communicator, const RowMajorMatrix& A, Layout layout,
                             Holding holding = Holding::float64) {
@@ -165,6 +184,8 @@ inline RowMatrix distribute(const Communicator& communicator, const RowMajorMatr
         A.middleRows(first, count).cast<float>();
     return RowMatrix(communicator, partition, rows);
   }
+  if (holding == Holding::sparse64 || holding == Holding::sparse32)
+    return RowMatrix(communicator, partition, sparse_rows(A.middleRows(first, count), holding == Holding::sparse32));
   return RowMatrix(communicator, partition, RowMajorMatrix(A.middleRows(first, count)));
 }
 
