@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "losses.hpp"
+#include "vector_clones.hpp"
 
 namespace attnreg {
 
@@ -14,7 +15,60 @@ double log1p_minus(double s) {
   return s * s * sum;
 }
 
-/// phi = <b, 1> lse(z) - <b, z>: convex, its minimisers have softmax(z) ~ b / <b, 1>. Needs <b, 1> > 0.
+// phi = <b, 1> lse(z) - <b, z>: convex, its minimisers have softmax(z) ~ b / <b, 1>. Needs <b, 1> > 0.
+//
+// The loops are outside of the class because GCC makes no clones of virtual functions.
+
+ATTNREG_CLONES
+void add_value_of(const LossRows& rows, double reference, LossSums& sums) {
+  double g_sum = 0, b_sum = 0, b_z = 0;
+  for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+    const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
+    Piece g;
+    exponentials(z, reference, g);
+#pragma omp simd reduction(+ : g_sum, b_sum, b_z)
+    for (std::size_t i = 0; i < z.size(); ++i) {
+      g_sum += g[i];
+      b_sum += b[i];
+      b_z += b[i] * (reference - z[i]);
+    }
+  }
+  sums[0] += g_sum, sums[1] += b_sum, sums[2] += b_z;
+}
+
+ATTNREG_CLONES
+void differentiate_of(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
+                      std::span<double> delta, double mass) {
+  exponentials(rows.z, point.reference, f);
+#pragma omp simd
+  for (std::size_t i = 0; i < rows.z.size(); ++i) {
+    delta[i] = mass * f[i];
+    q[i] = delta[i] - rows.b[i];
+  }
+}
+
+// phi' - phi = <b, 1> log(1 + S) - t <b, y>, S = <f, u>, u = exp(t y) - 1; the terms of first order are paired.
+ATTNREG_CLONES
+void add_change_of(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point, LossSums& sums,
+                   double mass) {
+  double f_u = 0, q_ty = 0, f_beyond = 0, f_ty = 0;
+  for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+    const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first), y_piece = piece_of(y, first);
+    Piece f, u;
+    exponentials(z, point.reference, f);
+    exponential_changes(y_piece, t, u);
+#pragma omp simd reduction(+ : f_u, q_ty, f_beyond, f_ty)
+    for (std::size_t i = 0; i < z.size(); ++i) {
+      const double ty = t * y_piece[i];
+      f_u += f[i] * u[i];
+      q_ty += (mass * f[i] - b[i]) * ty;
+      f_beyond += f[i] * (u[i] - ty);
+      f_ty += f[i] * ty;
+    }
+  }
+  sums[0] += f_u, sums[1] += q_ty, sums[2] += f_beyond, sums[3] += f_ty;
+}
+
 class CrossEntropyLoss final : public Loss {
  public:
   std::string_view name() const override { return "cross-entropy"; }
@@ -22,19 +76,7 @@ class CrossEntropyLoss final : public Loss {
   double shift(const LossRows& rows) const override { return largest(rows.z); }
 
   void add_value(const LossRows& rows, double reference, LossSums& sums) const override {
-    double g_sum = 0, b_sum = 0, b_z = 0;
-    for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
-      const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
-      Piece g;
-      exponentials(z, reference, g);
-#pragma omp simd reduction(+ : g_sum, b_sum, b_z)
-      for (std::size_t i = 0; i < z.size(); ++i) {
-        g_sum += g[i];
-        b_sum += b[i];
-        b_z += b[i] * (reference - z[i]);
-      }
-    }
-    sums[0] += g_sum, sums[1] += b_sum, sums[2] += b_z;
+    add_value_of(rows, reference, sums);
   }
 
   LossPoint value(const LossSums& sums, double reference) const override {
@@ -68,35 +110,12 @@ class CrossEntropyLoss final : public Loss {
 
   void differentiate(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
                      std::span<double> delta) const override {
-    const double mass = point.scalars[kMass];
-    exponentials(rows.z, point.reference, f);
-#pragma omp simd
-    for (std::size_t i = 0; i < rows.z.size(); ++i) {
-      delta[i] = mass * f[i];
-      q[i] = delta[i] - rows.b[i];
-    }
+    differentiate_of(rows, point, q, f, delta, point.scalars[kMass]);
   }
 
-  // phi' - phi = <b, 1> log(1 + S) - t <b, y>, S = <f, u>, u = exp(t y) - 1; the terms of first order are paired.
   void add_change(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
                   LossSums& sums) const override {
-    const double mass = point.scalars[kMass];
-    double f_u = 0, q_ty = 0, f_beyond = 0, f_ty = 0;
-    for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
-      const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first), y_piece = piece_of(y, first);
-      Piece f, u;
-      exponentials(z, point.reference, f);
-      exponential_changes(y_piece, t, u);
-#pragma omp simd reduction(+ : f_u, q_ty, f_beyond, f_ty)
-      for (std::size_t i = 0; i < z.size(); ++i) {
-        const double ty = t * y_piece[i];
-        f_u += f[i] * u[i];
-        q_ty += (mass * f[i] - b[i]) * ty;
-        f_beyond += f[i] * (u[i] - ty);
-        f_ty += f[i] * ty;
-      }
-    }
-    sums[0] += f_u, sums[1] += q_ty, sums[2] += f_beyond, sums[3] += f_ty;
+    add_change_of(rows, y, t, point, sums, point.scalars[kMass]);
   }
 
   LossChange change(const LossSums& sums, const LossPoint& point) const override {

@@ -27,21 +27,22 @@ ATTNREG_INLINE double dot(const std::int32_t* j, const Scalar* a, std::int64_t e
   return (s0 + s1) + (s2 + s3);
 }
 
-// The columns of a row differ, so that four entries can be loaded before the first is stored.
 template <class Scalar>
 ATTNREG_INLINE void scatter(const std::int32_t* j, const Scalar* a, std::int64_t entries, double u, double* out) {
-  std::int64_t k = 0;
-  for (; k + 4 <= entries; k += 4) {
-    const double o0 = out[j[k]] + u * static_cast<double>(a[k]);
-    const double o1 = out[j[k + 1]] + u * static_cast<double>(a[k + 1]);
-    const double o2 = out[j[k + 2]] + u * static_cast<double>(a[k + 2]);
-    const double o3 = out[j[k + 3]] + u * static_cast<double>(a[k + 3]);
-    out[j[k]] = o0;
-    out[j[k + 1]] = o1;
-    out[j[k + 2]] = o2;
-    out[j[k + 3]] = o3;
-  }
-  for (; k < entries; ++k) out[j[k]] += u * static_cast<double>(a[k]);
+  for (std::int64_t k = 0; k < entries; ++k) out[j[k]] += u * static_cast<double>(a[k]);
+}
+
+/// Asks for what will be needed some rows later. While entries that are in cache are scattered nothing streams in by
+/// itself, and a fused product would wait for memory at the start of its next block. Addresses beyond the end do no
+/// harm.
+template <class Scalar>
+ATTNREG_INLINE void prefetch(const std::int32_t* j, const Scalar* a) {
+  constexpr std::uintptr_t entries_ahead = 1024, line = 64;
+  const std::uintptr_t columns = reinterpret_cast<std::uintptr_t>(j) + entries_ahead * sizeof(std::int32_t);
+  const std::uintptr_t values = reinterpret_cast<std::uintptr_t>(a) + entries_ahead * sizeof(Scalar);
+  __builtin_prefetch(reinterpret_cast<const void*>(columns));
+  __builtin_prefetch(reinterpret_cast<const void*>(values));
+  __builtin_prefetch(reinterpret_cast<const void*>(values + line));
 }
 
 /// Calls `body(i, columns, values, entries)` for the rows of the block.
@@ -57,31 +58,55 @@ ATTNREG_INLINE void each_row(const CsrBlock<Scalar>& A, Body&& body) {
 
 template <class Scalar>
 ATTNREG_INLINE void multiply_packed_body(const CsrBlock<Scalar>& A, const double* N, double* Y) {
-  each_row(A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries)
-                  __attribute__((always_inline)) {
-    double even[kPacked] = {}, odd[kPacked] = {};  // two chains of sums hide the latency of each other
-    std::int64_t k = 0;
-    for (; k + 2 <= entries; k += 2) {
-      const double a0 = static_cast<double>(a[k]), a1 = static_cast<double>(a[k + 1]);
-      const double *n0 = N + j[k] * kPacked, *n1 = N + j[k + 1] * kPacked;
+  each_row(
+      A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) __attribute__((always_inline)) {
+        double even[kPacked] = {}, odd[kPacked] = {};  // two chains of sums hide the latency of each other
+        std::int64_t k = 0;
+        for (; k + 2 <= entries; k += 2) {
+          const double a0 = static_cast<double>(a[k]), a1 = static_cast<double>(a[k + 1]);
+          const double *n0 = N + j[k] * kPacked, *n1 = N + j[k + 1] * kPacked;
 #pragma omp simd
-      for (Index c = 0; c < kPacked; ++c) {
-        even[c] += a0 * n0[c];
-        odd[c] += a1 * n1[c];
-      }
-    }
-    if (k < entries) {
-      const double a0 = static_cast<double>(a[k]);
-      const double* n0 = N + j[k] * kPacked;
+          for (Index c = 0; c < kPacked; ++c) {
+            even[c] += a0 * n0[c];
+            odd[c] += a1 * n1[c];
+          }
+        }
+        if (k < entries) {
+          const double a0 = static_cast<double>(a[k]);
+          const double* n0 = N + j[k] * kPacked;
 #pragma omp simd
-      for (Index c = 0; c < kPacked; ++c) even[c] += a0 * n0[c];
-    }
+          for (Index c = 0; c < kPacked; ++c) even[c] += a0 * n0[c];
+        }
 #pragma omp simd
-    for (Index c = 0; c < kPacked; ++c) Y[i * kPacked + c] = even[c] + odd[c];
-  });
+        for (Index c = 0; c < kPacked; ++c) Y[i * kPacked + c] = even[c] + odd[c];
+      });
+}
+
+template <class Scalar>
+ATTNREG_INLINE void multiply_body(const CsrBlock<Scalar>& A, const double* x, double* z) {
+  each_row(
+      A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries)
+             __attribute__((always_inline)) { z[i] = dot(j, a, entries, x); });
+}
+
+template <class Scalar>
+ATTNREG_INLINE void transpose_body(const CsrBlock<Scalar>& A, const double* u, double* out) {
+  each_row(
+      A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) __attribute__((always_inline)) {
+        prefetch(j, a);
+        scatter(j, a, entries, u[i], out);
+      });
 }
 
 // target_clones takes no templates.
+ATTNREG_CLONES void multiply_double(const CsrBlock<double>& A, const double* x, double* z) { multiply_body(A, x, z); }
+ATTNREG_CLONES void multiply_float(const CsrBlock<float>& A, const double* x, double* z) { multiply_body(A, x, z); }
+ATTNREG_CLONES void transpose_double(const CsrBlock<double>& A, const double* u, double* out) {
+  transpose_body(A, u, out);
+}
+ATTNREG_CLONES void transpose_float(const CsrBlock<float>& A, const double* u, double* out) {
+  transpose_body(A, u, out);
+}
 ATTNREG_CLONES void packed_double(const CsrBlock<double>& A, const double* N, double* Y) {
   multiply_packed_body(A, N, Y);
 }
@@ -91,11 +116,13 @@ ATTNREG_CLONES void packed_float(const CsrBlock<float>& A, const double* N, doub
 
 }  // namespace
 
-template <class Scalar>
-void multiply(const CsrBlock<Scalar>& A, const double* x, double* z) {
-  each_row(A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) {
-    z[i] = dot(j, a, entries, x);
-  });
+template <>
+void multiply(const CsrBlock<double>& A, const double* x, double* z) {
+  multiply_double(A, x, z);
+}
+template <>
+void multiply(const CsrBlock<float>& A, const double* x, double* z) {
+  multiply_float(A, x, z);
 }
 
 template <class Scalar>
@@ -120,11 +147,13 @@ void multiply_packed(const CsrBlock<float>& A, const double* N, double* Y) {
   packed_float(A, N, Y);
 }
 
-template <class Scalar>
-void add_transpose_multiply(const CsrBlock<Scalar>& A, const double* u, double* out) {
-  each_row(A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) {
-    scatter(j, a, entries, u[i], out);
-  });
+template <>
+void add_transpose_multiply(const CsrBlock<double>& A, const double* u, double* out) {
+  transpose_double(A, u, out);
+}
+template <>
+void add_transpose_multiply(const CsrBlock<float>& A, const double* u, double* out) {
+  transpose_float(A, u, out);
 }
 
 template <class Scalar>
@@ -176,14 +205,12 @@ void expand(const CsrBlock<Scalar>& A, Index d, double* out) {
   });
 }
 
-#define ATTNREG_INSTANTIATE(Scalar)                                                                            \
-  template void multiply(const CsrBlock<Scalar>&, const double*, double*);                                     \
-  template void multiply(const CsrBlock<Scalar>&, const double*, Index, double*);                              \
-  template void add_transpose_multiply(const CsrBlock<Scalar>&, const double*, double*);                       \
-  template void add_transpose_multiply(const CsrBlock<Scalar>&, const double*, Index, Index, double*);         \
-  template void add_absolute_transpose_multiply(const CsrBlock<Scalar>&, const double*, double*);              \
-  template void row_norms(const CsrBlock<Scalar>&, double*);                                                   \
-  template void add_scaled_row(const CsrBlock<Scalar>&, Index, double, double*);                               \
+#define ATTNREG_INSTANTIATE(Scalar)                                                                                 \
+  template void multiply(const CsrBlock<Scalar>&, const double*, Index, double*);                                   \
+  template void add_transpose_multiply(const CsrBlock<Scalar>&, const double*, Index, Index, double*);              \
+  template void add_absolute_transpose_multiply(const CsrBlock<Scalar>&, const double*, double*);                   \
+  template void row_norms(const CsrBlock<Scalar>&, double*);                                                        \
+  template void add_scaled_row(const CsrBlock<Scalar>&, Index, double, double*);                                    \
   template void add_gram(const CsrBlock<Scalar>&, std::span<const Index>, std::span<const double>, Index, double*); \
   template void expand(const CsrBlock<Scalar>&, Index, double*);
 

@@ -53,8 +53,7 @@ void check(const ProblemOptions& options) {
     refuse("weight_scale", options.weight_scale, "a number of at least 0");
   if (!finite(options.decay) || options.decay < 1) refuse("decay", options.decay, "a number of at least 1");
   if (!finite(options.neff) || options.neff < 1) refuse("neff", options.neff, "a number of at least 1");
-  if (options.preset == Preset::sparse &&
-      (options.nonzeros_per_row < 1 || options.nonzeros_per_row > options.columns))
+  if (options.preset == Preset::sparse && (options.nonzeros_per_row < 1 || options.nonzeros_per_row > options.columns))
     refuse("nonzeros_per_row", count(options.nonzeros_per_row), "1 to the number of columns");
   if (!(options.x_power >= 0 && options.x_power <= 1)) refuse("x_power", options.x_power, "0 to 1");
 }
@@ -188,8 +187,8 @@ ProblemFacts generate_problem(const Communicator& communicator, const ProblemOpt
   VectorXd x = is_coherent ? orthogonal_solution(work, facts) : work.source().solution();
   std::optional<ExactSum> gram;
   if (options.preset == Preset::easy) gram = empty_gram(work);
-  VectorXd z = options.preset == Preset::sparse ? write_sparse_matrix(work, x)
-                                                : write_matrix(work, x, gram ? &*gram : nullptr);
+  VectorXd z =
+      options.preset == Preset::sparse ? write_sparse_matrix(work, x) : write_matrix(work, x, gram ? &*gram : nullptr);
   if (is_coherent) {
     const double scale = scale_for_effective_rows(work, z);
     x *= scale;

@@ -57,9 +57,8 @@ void InputFile::check_unchanged(std::int64_t bytes_before, std::int64_t modified
   const std::int64_t found = bytes();
   if (found == bytes_before && modified_ns() == modified_ns_before) return;
   const std::string change =
-      found == bytes_before
-          ? "its time of modification is another"
-          : "found " + std::to_string(found) + " bytes, " + std::to_string(bytes_before) + " before";
+      found == bytes_before ? "its time of modification is another"
+                            : "found " + std::to_string(found) + " bytes, " + std::to_string(bytes_before) + " before";
   fail(path_, "the file changed while it was being read: " + change + "; start again when it is complete");
 }
 

@@ -124,20 +124,11 @@ RowMatrix load_rows(const Communicator& communicator, const NpyHeader& header, c
   const auto values = [&] { return std::span<Scalar>(rows.data(), static_cast<std::size_t>(rows.size())); };
   communicator.agree([&] {
     rows.resize(rows_local, columns_of(header));
+    advise_huge_pages(rows.data(), sizeof(Scalar) * static_cast<std::size_t>(rows.size()));
     read_npy_rows(header, first, rows_local, values());
   });
   require_finite<Scalar>(communicator, header, first, values());
   return RowMatrix(communicator, partition, std::move(rows));
-}
-
-template <class Matrix>
-Matrix load_sparse(const Communicator& communicator, const std::string& path, StorageChoice storage) {
-  SparseRows loaded = load_csr(communicator, path, storage);
-  if constexpr (std::is_constructible_v<Matrix, Communicator, RowPartition, CsrRows>) {
-    return Matrix(communicator, std::move(loaded.partition), std::move(loaded.rows));
-  } else {
-    throw InvalidArgument(printable(path) + ": sparse matrices are read, but not solved yet", Error::Scope::all_ranks);
-  }
 }
 
 }  // namespace
@@ -145,7 +136,10 @@ Matrix load_sparse(const Communicator& communicator, const std::string& path, St
 RowMatrix load_matrix(const Communicator& communicator, const std::string& path, StorageChoice storage) {
   bool sparse = false;
   communicator.agree([&] { sparse = communicator.is_root() && is_npz(path); });
-  if (communicator.max(std::int64_t{sparse}) != 0) return load_sparse<RowMatrix>(communicator, path, storage);
+  if (communicator.max(std::int64_t{sparse}) != 0) {
+    SparseRows loaded = load_csr(communicator, path, storage);
+    return RowMatrix(communicator, std::move(loaded.partition), std::move(loaded.rows));
+  }
   const NpyHeader header = load_header(communicator, path, require_matrix);
   const bool single =
       storage == StorageChoice::float32 || (storage == StorageChoice::as_file && header.type == Storage::float32);

@@ -26,7 +26,8 @@ bool is_of(const NpyArray& array, char kind) {
   return array.kind == kind && (array.item_bytes == 4 || array.item_bytes == 8);
 }
 
-void require_vector(const NpyArray& array, char kind, const char* types, std::int64_t size, const std::string& meaning) {
+void require_vector(const NpyArray& array, char kind, const char* types, std::int64_t size,
+                    const std::string& meaning) {
   if (!is_of(array, kind))
     fail(array.path, "found dtype " + printable(array.dtype, 40) + ", expected " + types +
                          (kind == 'f' ? "; convert with A.astype('<f8')" : "; the file is damaged"));
@@ -137,7 +138,8 @@ RowPartition partition_by_entries(const Communicator& communicator, CsrFile& fil
     for (std::int64_t first = begin; first < end; first += chunk) {
       part.resize(static_cast<std::size_t>(std::min(chunk, end - first)));
       file.indptr().read(first, std::span(part));
-      if (first == 0 && part[0] != 0) fail(path, "starts with " + std::to_string(part[0]) + ", expected 0" + how_to_save);
+      if (first == 0 && part[0] != 0)
+        fail(path, "starts with " + std::to_string(part[0]) + ", expected 0" + how_to_save);
       for (std::size_t k = 0; k < part.size(); ++k) {
         if (part[k] < previous)
           fail(path, "decreases at row " + std::to_string(first + static_cast<std::int64_t>(k) - 1) + ": " +
@@ -171,9 +173,9 @@ void read_columns(CsrFile& file, std::int64_t first_row, std::int64_t first_entr
     if (wrong != part.end()) {
       const std::int64_t entry = first + (wrong - part.begin());
       const auto row = std::ranges::upper_bound(rows.offsets, entry) - rows.offsets.begin() - 1;
-      fail(file.indices().header().path,
-           "row " + std::to_string(first_row + row) + " has an entry in column " + std::to_string(*wrong) +
-               ", expected 0 to " + std::to_string(rows.columns - 1) + " (counted from 0)" + how_to_save);
+      fail(file.indices().header().path, "row " + std::to_string(first_row + row) + " has an entry in column " +
+                                             std::to_string(*wrong) + ", expected 0 to " +
+                                             std::to_string(rows.columns - 1) + " (counted from 0)" + how_to_save);
     }
     std::ranges::transform(part, rows.indices.begin() + first,
                            [](std::int64_t j) { return static_cast<std::int32_t>(j); });
@@ -208,7 +210,11 @@ void require_finite(const Communicator& communicator, CsrFile& file, std::int64_
     if (std::isfinite(value))
       fail(file.header().path, place + " is too large for float; " + counted +
                                    " not finite as float (rows and columns counted from 0); use --storage double");
-    fail(file.header().path, place + " is " + (std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf") + "; " + counted +
+    fail(file.header().path, place + " is " +
+                                 (std::isnan(value) ? "nan"
+                                  : value > 0       ? "inf"
+                                                    : "-inf") +
+                                 "; " + counted +
                                  " not finite (rows and columns counted from 0); find them with "
                                  "numpy.isfinite(A.data) and drop or replace them");
   });
@@ -271,10 +277,9 @@ SparseRows load_csr(const Communicator& communicator, const std::string& path, S
   const std::int64_t begin = partition.begin(communicator.rank()), end = partition.end(communicator.rank());
   std::int64_t entries = 0;
   communicator.agree([&] { entries = entries_of(file, begin, end); });
-  const auto n = static_cast<double>(end - begin), d = static_cast<double>(header.columns);
-  // The rows, and what a solve holds besides: six vectors of a value per row and four d x d matrices.
-  const double bytes = static_cast<double>(entries) * (single ? 8 : 12) + 8 * n + 8 * (6 * n + 4 * d * d);
-  require_memory(communicator, bytes, printable(path) + ": " + summary_of(header) + " as " + (single ? "float" : "double"));
+  const double bytes = static_cast<double>(entries) * (single ? 8 : 12) + 8 * static_cast<double>(end - begin);
+  require_memory(communicator, bytes,
+                 printable(path) + ": " + summary_of(header) + " as " + (single ? "float" : "double"));
   CsrRows rows = single ? read_rows(communicator, file, partition, &CsrRows::singles)
                         : read_rows(communicator, file, partition, &CsrRows::values);
   return {std::move(partition), std::move(rows)};

@@ -1,7 +1,10 @@
 #include "memory.hpp"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <charconv>
+#include <cstdint>
 #include <cstdio>
 #include <fstream>
 #include <limits>
@@ -97,6 +100,17 @@ std::string gigabytes(double bytes) {
 double available_node_memory(const std::string& root) {
   const auto kibibytes = value_of(root + "/proc/meminfo", "MemAvailable:");
   return std::min(kibibytes ? *kibibytes * 1024 : infinity, control_group_room(root));
+}
+
+void advise_huge_pages(void* memory, std::size_t bytes) {
+#ifdef MADV_HUGEPAGE
+  constexpr std::uintptr_t kPage = 4096;  // a hint for whole pages
+  const auto first = (reinterpret_cast<std::uintptr_t>(memory) + kPage - 1) / kPage * kPage;
+  const auto last = (reinterpret_cast<std::uintptr_t>(memory) + bytes) / kPage * kPage;
+  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#else
+  static_cast<void>(memory), static_cast<void>(bytes);
+#endif
 }
 
 void require_memory(const Communicator& communicator, double bytes_this_rank, const std::string& what) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <string>
 
 #include "attnreg/communicator.hpp"
@@ -10,6 +11,10 @@ namespace attnreg {
 /// the control group (version 1 or 2) of this process and those above it, limit - usage + file cache, which the
 /// kernel gives up when asked. Infinity where nothing is known. `root` stands before /proc and /sys, for tests.
 double available_node_memory(const std::string& root = "");
+
+/// Local. Asks for large pages for memory that has not been touched yet: it is then read 10 to 20 % faster. A hint; does
+/// nothing where the system has none.
+void advise_huge_pages(void* memory, std::size_t bytes);
 
 /// Collective. Throws `OutOfMemory` on all ranks if on some node the ranks together, each taken to need as much as
 /// the most demanding of all, need more than is there. Call it before allocating: `bytes_this_rank` is what this rank

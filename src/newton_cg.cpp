@@ -28,10 +28,33 @@ struct ConjugateGradients {
   double first_ratio = 0;  // p^T H p / p^T M p of the first direction
 
   /// Whether the preconditioner served badly: too many products, or it misses most of the curvature of its own step.
-  bool tired() const {
-    return iterations > kTired + kTiredPerDecade * std::log10(kLoosestForcing / forcing) ||
-           first_ratio > kMissedCurvature;
+  bool tired() const { return iterations > tiring(forcing) || first_ratio > kMissedCurvature; }
+  static double tiring(double forcing) { return kTired + kTiredPerDecade * std::log10(kLoosestForcing / forcing); }
+};
+
+/// When another model of the Hessian pays: as soon as the products that an ageing one cost, beyond those of a fresh
+/// one, add up to the price of a new one. In hindsight that is at most twice as dear as the best choice.
+class ModelAge {
+ public:
+  bool is_known() const { return steps_ >= 0; }
+  bool is_fresh() const { return steps_ == 0; }
+  int steps() const { return steps_; }
+  bool pays(double price, const ConjugateGradients& last) const { return excess_ >= price || last.tired(); }
+  void renewed() { steps_ = 0, rate_ = 0, excess_ = 0; }
+  void used(const ConjugateGradients& cg) {
+    const double decades = -std::log10(cg.forcing);
+    if (cg.on_boundary)
+      excess_ += cg.iterations;  // far from the minimum: the curvature changes with every step
+    else if (is_fresh() || rate_ == 0)
+      rate_ = cg.iterations / decades;
+    else
+      excess_ += std::max(0.0, cg.iterations - rate_ * decades);
+    ++steps_;
   }
+
+ private:
+  int steps_ = -1;  // since it was made; -1: at another point, by somebody else
+  double rate_ = 0, excess_ = 0;  // products per decade of the residual with the fresh model; products in all
 };
 
 /// The t >= 0 with |s + t p|_M = radius; 1 when there is no radius yet.
@@ -47,7 +70,7 @@ double to_boundary(const Preconditioner& M, const VectorXd& s, const VectorXd& p
 /// Sets the objective's direction to an approximate minimiser of the quadratic model within the radius (Steihaug 1983,
 /// Toint 1981): stops at the boundary, at negative curvature, or when the residual in the norm of M^-1 has shrunk by
 /// the factor `forcing`.
-ConjugateGradients minimise_model(Objective& objective, double radius, double forcing) {
+ConjugateGradients minimise_model(Objective& objective, double radius, double forcing, int max_iterations) {
   const Preconditioner& M = objective.preconditioner();
   ConjugateGradients cg;
   cg.forcing = forcing;
@@ -59,7 +82,7 @@ ConjugateGradients minimise_model(Objective& objective, double radius, double fo
   VectorXd r = objective.gradient(), v = M.solve(r), p = -v;
   double rv = r.dot(v);
   const double target = forcing * forcing * rv;
-  while (cg.iterations < kMaxConjugateGradients && rv > 0) {
+  while (cg.iterations < max_iterations && rv > 0) {
     const VectorXd Hp = objective.hessian_product(p);
     ++cg.iterations;
     const double curvature = p.dot(Hp);
@@ -98,12 +121,19 @@ NewtonSummary newton_cg(Objective& objective, const VectorXd& x0, const NewtonOp
   Progress progress(objective, options);
   double radius = kInfinity;
   ConjugateGradients cg;
+  ModelAge age;
   double mismatch = 1;  // of the last step's model: |g - its residual| / |g before|
 
   while (!progress.finished()) {
-    if (!objective.refresh_preconditioner(cg.tired()) && objective.preconditioner().empty())
-      return progress.summary(Termination::breakdown);
-    cg = minimise_model(objective, radius, forcing_term(progress.relative_gradient(), mismatch, options));
+    if (!age.is_known() || age.pays(objective.preconditioner_price(), cg)) {
+      const bool tired = age.steps() == 1 && cg.tired();  // though it was new
+      if (objective.refresh_preconditioner(tired)) age.renewed();
+      if (objective.preconditioner().empty()) return progress.summary(Termination::breakdown);
+    }
+    const double forcing = forcing_term(progress.relative_gradient(), mismatch, options);
+    const auto patience = age.is_fresh() ? kMaxConjugateGradients : static_cast<int>(cg.tiring(forcing)) + 1;
+    cg = minimise_model(objective, radius, forcing, patience);
+    age.used(cg);
     if (!cg.finite) return progress.summary(Termination::breakdown);
 
     const VectorXd s = objective.direction();

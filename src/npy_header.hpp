@@ -20,10 +20,10 @@ std::int64_t npy_item_bytes(Storage type);
 
 /// The header of an array of any type that is not structured.
 struct NpyArray {
-  std::string path;              ///< of the file, with the member of an archive
-  std::string dtype;             ///< as in the header, "<f8"
-  char kind = 'f';               ///< 'f', 'i', 'u', 'S', 'U', ..., as in dtype
-  std::int64_t item_bytes = 8;   ///< of one element
+  std::string path;             ///< of the file, with the member of an archive
+  std::string dtype;            ///< as in the header, "<f8"
+  char kind = 'f';              ///< 'f', 'i', 'u', 'S', 'U', ..., as in dtype
+  std::int64_t item_bytes = 8;  ///< of one element
   bool big_endian = false;
   bool fortran_order = false;
   int version_major = 1;

@@ -108,12 +108,15 @@ NpzMember::NpzMember(const NpzArchive& archive, const std::string& name) : archi
   header_ = parse_npy_array(bytes, size, header_.path);
 }
 
-void NpzMember::fail(const std::string& problem) const { throw InvalidArgument(printable(header_.path) + ": " + problem); }
+void NpzMember::fail(const std::string& problem) const {
+  throw InvalidArgument(printable(header_.path) + ": " + problem);
+}
 
 void NpzMember::open() {
   file_.reset(zip_fopen_index(archive_->zip_.get(), index_, 0));
   position_ = 0;
-  if (!file_) fail("cannot be read: " + std::string(zip_strerror(archive_->zip_.get())) + "; save or copy the file again");
+  if (!file_)
+    fail("cannot be read: " + std::string(zip_strerror(archive_->zip_.get())) + "; save or copy the file again");
 }
 
 void NpzMember::seek(std::int64_t position) {

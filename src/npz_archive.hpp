@@ -53,8 +53,8 @@ class NpzMember {
   const NpyArray& header() const { return header_; }
   bool is_stored() const { return is_stored_; }
 
-  /// Elements [first, first + out.size()) of an array of f4, f8, i4 or i8, in the order of the file. Where the read ends
-  /// with the array, the checksum is compared, if all of the array was read in one go.
+  /// Elements [first, first + out.size()) of an array of f4, f8, i4 or i8, in the order of the file. Where the read
+  /// ends with the array, the checksum is compared, if all of the array was read in one go.
   void read(std::int64_t first, std::span<double> out);
   void read(std::int64_t first, std::span<float> out);
   void read(std::int64_t first, std::span<std::int64_t> out);

@@ -156,7 +156,8 @@ std::uint32_t NpzWriter::checksum_of(Member& member) {
       joined.checksum = crc32_joined(joined.checksum, next.checksum, next.bytes);
       joined.bytes += next.bytes;
     }
-    part = {static_cast<double>(joined.offset), static_cast<double>(joined.bytes), static_cast<double>(joined.checksum)};
+    part = {static_cast<double>(joined.offset), static_cast<double>(joined.bytes),
+            static_cast<double>(joined.checksum)};
   }
   part = communicator_.all_gather(std::span<const double>(part));
   std::uint32_t checksum = crc32(member.npy_header);

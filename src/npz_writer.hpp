@@ -42,7 +42,7 @@ class NpzWriter {
   };
   struct Member {
     NpzArray array;
-    std::int64_t offset;      ///< of the local header in the file
+    std::int64_t offset;  ///< of the local header in the file
     std::string npy_header;
     std::vector<Piece> pieces;
 

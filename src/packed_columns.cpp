@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "gram_kernels.hpp"
+
 namespace attnreg {
 
 PackedColumns::PackedColumns(const Eigen::MatrixXd& N) {
@@ -13,14 +15,8 @@ PackedColumns::PackedColumns(const Eigen::MatrixXd& N) {
 }
 
 void add_product(const RowMajorMatrix& S, const Eigen::Ref<const RowMajorMatrix>& P, Part part, RowMajorMatrix& out) {
-  RowMajorMatrix panel = RowMajorMatrix::Zero(P.rows(), kernels::kBlockColumns), Y(S.rows(), kernels::kBlockColumns);
-  for (Index first = 0; first < P.cols(); first += kernels::kBlockColumns) {
-    const Index width = std::min(kernels::kBlockColumns, P.cols() - first), top = part == Part::lower ? first : 0;
-    const Index rows = S.rows() - top;
-    panel.leftCols(width) = P.middleCols(first, width);
-    kernels::multiply_block(S.data() + top * S.cols(), rows, S.cols(), panel.data(), Y.data());
-    out.block(top, first, rows, width) += Y.topLeftCorner(rows, width);
-  }
+  if (P.outerStride() != P.cols()) return add_product(S, RowMajorMatrix(P), part, out);
+  kernels::add_matrix_product(S.data(), S.rows(), S.cols(), P.data(), P.cols(), part == Part::lower, out.data());
 }
 
 }  // namespace attnreg

@@ -31,9 +31,9 @@ class PackedColumns {
 /// Which part of a product is wanted.
 enum class Part { full, lower };
 
-/// Local. out += S P; of out's strict upper triangle `lower` leaves an undefined part. S: m x k, P: k x d, out: m x d.
-/// For use by the threads of a pass, instead of BLAS: OpenBLAS built for one thread, as Debian's -serial is, hands the
-/// same work space to two threads once in some ten thousand calls, and the results are wrong.
+/// Local, on the calling thread. out += S P; of out's strict upper triangle `lower` leaves an undefined part. S: m x k,
+/// P: k x d, out: m x d. For use by the threads of a pass, instead of BLAS: OpenBLAS built for one thread, as Debian's
+/// -serial is, hands the same work space to two threads once in some ten thousand calls, and the results are wrong.
 void add_product(const RowMajorMatrix& S, const Eigen::Ref<const RowMajorMatrix>& P, Part part, RowMajorMatrix& out);
 
 }  // namespace attnreg

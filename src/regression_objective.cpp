@@ -82,6 +82,7 @@ RegressionObjective::Value RegressionObjective::value_from_scratch(const VectorX
 
 void RegressionObjective::move_to(const VectorXd& x) {
   ahead_.reset();
+  largest_x_ = x.lpNorm<Eigen::Infinity>();
   if (x_.size() == x.size() && x_ == x && std::isfinite(value_)) {
     Evaluation evaluation = evaluate_in_one_read(x, Logits::at, z_, point_.reference);
     steps_since_refresh_ = 0;
@@ -107,8 +108,7 @@ void RegressionObjective::fill_outputs(const VectorXd& z, const LossPoint& point
 // of the exponent z_i - reference does to it.
 double RegressionObjective::rounding_of_row(Index row, double q, double delta) const {
   const double curvature = std::abs(delta);
-  return std::abs(q) + curvature * std::abs(point_.reference) +
-         (curvature + w2_[row]) * row_norms_[row] * x_.lpNorm<Eigen::Infinity>();
+  return std::abs(q) + curvature * std::abs(point_.reference) + (curvature + w2_[row]) * row_norms_[row] * largest_x_;
 }
 
 void RegressionObjective::differentiate() {
@@ -330,6 +330,7 @@ std::vector<double> RegressionObjective::change_along(std::span<const double> st
 
 void RegressionObjective::step(double t) {
   x_ += t * s_;
+  largest_x_ = x_.lpNorm<Eigen::Infinity>();
   std::optional<Evaluation> evaluation;
   const auto known = references_.find(t);
   if (++steps_since_refresh_ > kStepsBetweenRefreshes) {

@@ -36,6 +36,7 @@ class RegressionObjective final : public Objective {
   Hessian hessian() override;
   Eigen::VectorXd hessian_product(const Eigen::VectorXd& p) override;
   bool refresh_preconditioner(bool tired) override;
+  double preconditioner_price() const override { return model_.price(); }
 
   void set_direction(const Eigen::VectorXd& s) override;
   void set_likely_direction(const Eigen::VectorXd& s) override;
@@ -110,6 +111,7 @@ class RegressionObjective final : public Objective {
   double start_seconds_, seconds_ = 0;
 
   Eigen::VectorXd x_, z_;  // the point and its logits
+  double largest_x_ = 0;   // max |x_j|
   LossPoint point_;
   double value_ = 0;
   Eigen::VectorXd gradient_, centre_;  // d; centre = A^T f

@@ -11,9 +11,8 @@
 #include <vector>
 
 #include "csr_kernels.hpp"
-#include "lapack.hpp"
-#include "memory.hpp"
 #include "packed_columns.hpp"
+#include "weighted_gram.hpp"
 
 namespace attnreg {
 
@@ -22,26 +21,16 @@ using Eigen::VectorXd;
 
 namespace {
 
-/// d x d lower triangles summed per thread.
+/// The rows of either sign, summed per thread.
 struct GramParts {
-  RowMajorMatrix positive, negative;
+  WeightedGram positive, negative;
 
-  GramParts& operator+=(const GramParts& other) {
+  GramParts& operator+=(GramParts& other) {
     positive += other.positive;
     negative += other.negative;
     return *this;
   }
 };
-
-/// C += P^T P in the lower triangle, P: k x d. BLAS is faster for large d, but not safe from several threads at once
-/// (packed_columns.hpp).
-void add_outer_products(const Eigen::Ref<const RowMajorMatrix>& P, bool single_threaded, RowMajorMatrix& C) {
-  if (P.rows() == 0) return;
-  if (!single_threaded) return add_product(P.transpose(), P, Part::lower, C);
-  const int order = static_cast<int>(P.cols()), rows = static_cast<int>(P.rows());
-  const double one = 1;
-  dsyrk_("U", "N", &order, &rows, &one, P.data(), &order, &one, C.data(), &order);  // column-major: P^T, and C^T
-}
 
 MatrixXd full_symmetric(const RowMajorMatrix& lower) {
   MatrixXd full = lower.triangularView<Eigen::Lower>();
@@ -245,23 +234,15 @@ MatrixXd RowMatrix::normal_products(const MatrixXd& P, std::span<const RowCurvat
 
 RowMatrix::SignedGram RowMatrix::signed_gram(const VectorXd& weights, const VectorXd& centre) const {
   if (is_sparse()) return sparse_signed_gram(weights, centre);
-  const RowMajorMatrix zero = RowMajorMatrix::Zero(columns_, columns_);
-  const bool single_threaded = pass_threads() == 1;
-  const auto parts = pass(GramParts{zero, zero}, [&](const Tile& tile, GramParts& sums) {
-    const Index rows = tile.rows();
-    const auto dense = tile.dense();
-    RowMajorMatrix packed(rows, columns_);  // rows of positive weight from the top, of negative from the bottom
-    Index top = 0, bottom = rows;
-    for (Index i = 0; i < rows; ++i) {
+  const WeightedGram zero(columns_);
+  auto parts = pass(GramParts{zero, zero}, [&](const Tile& tile, GramParts& sums) {
+    const auto rows = tile.dense();
+    for (Index i = 0; i < tile.rows(); ++i) {
       const double weight = weights[tile.first_local() + i];
-      if (weight == 0) continue;
-      const Index to = weight > 0 ? top++ : --bottom;
-      packed.row(to) = std::sqrt(std::abs(weight)) * (dense.row(i) - centre.transpose());
+      if (weight != 0) (weight > 0 ? sums.positive : sums.negative).add(weight, rows.row(i) - centre.transpose());
     }
-    add_outer_products(packed.topRows(top), single_threaded, sums.positive);
-    add_outer_products(packed.bottomRows(rows - bottom), single_threaded, sums.negative);
   });
-  return {full_symmetric(parts.positive), full_symmetric(parts.negative)};
+  return {parts.positive.full(), parts.negative.full()};
 }
 
 RowMatrix::SignedGram RowMatrix::sparse_signed_gram(const VectorXd& weights, const VectorXd& centre) const {

@@ -1,5 +1,7 @@
 #include "sampled_model.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <span>
 #include <utility>
@@ -19,6 +21,13 @@ constexpr double kFirstRidge = 1e-14, kLastRidge = 1e-4;  // relative to the dia
 constexpr double kDependent = 20;      // pivots of so many ridges belong to columns that depend on earlier ones
 constexpr int kTiredModels = 3;        // in a row: sampling does not serve here
 constexpr double kStaleScores = 0.25;  // of their sum when they were made: below, they are too small by now
+
+// In units of one read, 8 bytes at 16 GB/s: a flop of a Gram matrix at 25 Gflop/s, on all cores, and of a Cholesky
+// factor, on one.
+constexpr double kGram = 0.08, kCholesky = 0.03;
+
+/// Of a Gram matrix of this share of the rows with so many numbers each.
+double model_price(double share, double row) { return share * (2 + kGram * row); }
 
 std::span<double> span_of(VectorXd& v) { return {v.data(), static_cast<std::size_t>(v.size())}; }
 
@@ -42,11 +51,23 @@ std::optional<MatrixXd> damped_factor(MatrixXd M, const VectorXd& scale) {
 
 }  // namespace
 
+double automatic_oversampling(std::int64_t rows, Eigen::Index columns) {
+  constexpr double kModels = 6, kProducts = 17;  // of a typical solve; products with a perfect model
+  const auto d = static_cast<double>(columns), n = static_cast<double>(rows);
+  const auto work = [&](double c) {
+    return kModels * model_price(std::min(1.0, 1.2 * c * d / n), d) +
+           kProducts * (std::sqrt(c) + 1) / (std::sqrt(c) - 1);
+  };
+  constexpr std::array candidates{30.0, 20.0, 15.0, 10.0};
+  return *std::min_element(candidates.begin(), candidates.end(), [&](double a, double b) { return work(a) < work(b); });
+}
+
 SampledModel::SampledModel(const RowMatrix& A, const VectorXd& w2, const SamplingOptions& options)
     : A_(A), w2_(w2), options_(options) {
   const auto d = static_cast<double>(A.columns()), n = static_cast<double>(A.rows_global());
   const double sketch_rows = options.sketch_rows > 0 ? static_cast<double>(options.sketch_rows) : 6 * d;
-  all_rows_ = options.oversampling * d >= n || sketch_rows >= n;
+  if (options_.oversampling == 0) options_.oversampling = automatic_oversampling(A.rows_global(), A.columns());
+  all_rows_ = options_.oversampling * d >= n || sketch_rows >= n;
 }
 
 void SampledModel::adopt_scores(const SampledModel& other, bool rescale) {
@@ -54,6 +75,12 @@ void SampledModel::adopt_scores(const SampledModel& other, bool rescale) {
   has_scores_ = other.has_scores_;
   fresh_sum_ = rescale ? 0 : other.fresh_sum_;
   rescale_ = rescale;
+}
+
+double SampledModel::price() const {
+  const auto d = static_cast<double>(A_.columns()), n = static_cast<double>(A_.rows_global());
+  const double share = all_rows_ ? 1 : static_cast<double>(rows_kept_) / n;
+  return model_price(share, stored_ / n) + kCholesky * A_.communicator().size() * d * d * d / stored_;
 }
 
 void SampledModel::add_all_rows(Part& part, const VectorXd& curvature, const VectorXd& centre) {
@@ -105,8 +132,8 @@ std::optional<MatrixXd> SampledModel::factor(const VectorXd& delta, const Vector
     add_sampled_rows(part, curvature, centre, tired || score_sum_ < kStaleScores * fresh_sum_);
   ++models_;
 
-  VectorXd message(entries + 3);
-  message << part.gram.reshaped(), part.curvature, part.rows, part.scores;
+  VectorXd message(entries + 4);
+  message << part.gram.reshaped(), part.curvature, part.rows, part.scores, static_cast<double>(A_.entries_local());
   communicator.sum_to_root(span_of(message));
   if (communicator.is_root()) {
     MatrixXd M = message.head(entries).reshaped(d, d);
@@ -115,9 +142,10 @@ std::optional<MatrixXd> SampledModel::factor(const VectorXd& delta, const Vector
     if (lower) message.head(entries) = lower->reshaped();
     message[entries] = lower.has_value();
   }
-  communicator.broadcast(span_of(message));  // the factor, whether there is one, and the two counts
+  communicator.broadcast(span_of(message));  // the factor, whether there is one, and three counts
   rows_kept_ = static_cast<std::int64_t>(message[entries + 1]);
   score_sum_ = message[entries + 2];
+  stored_ = message[entries + 3];
   if (fresh_sum_ == 0) fresh_sum_ = score_sum_;
   if (!all_rows_) A_.count_reads(2 * message[entries + 1] / static_cast<double>(A_.rows_global()));
   if (message[entries] == 0) return {};

@@ -34,6 +34,9 @@ class SampledModel {
   /// first use, so that the scores sum to d: for models whose weights are about proportional.
   void adopt_scores(const SampledModel& other, bool rescale);
 
+  /// Local, replicated. What the next model will cost, without a sketch, in Hessian products; needs a first one.
+  double price() const;
+
   bool uses_all_rows() const { return all_rows_; }       ///< Local.
   std::int64_t rows_kept() const { return rows_kept_; }  ///< Local, replicated: of the last model.
 
@@ -50,6 +53,7 @@ class SampledModel {
   const Eigen::VectorXd& w2_;
   SamplingOptions options_;
   bool all_rows_;
+  double stored_ = 0;  // numbers in A, on all ranks; known after the first model
   Eigen::VectorXd row_scale_;   // t, this rank's rows, which may be none
   bool has_scores_ = false;     // there is a row_scale_: replicated, unlike its size
   bool rescale_ = false;        // row_scale_ has still to be rescaled

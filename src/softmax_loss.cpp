@@ -2,13 +2,70 @@
 #include <cmath>
 
 #include "losses.hpp"
+#include "vector_clones.hpp"
 
 namespace attnreg {
 
 namespace {
 
-/// phi = 1/2 |f - b|^2, f = softmax(z). With g = exp(z - reference), c = g - b and rho = 1 / sum g, f = rho g.
-/// Sources: Deng, Li, Song 2023, arXiv 2304.10411; formulas and corrections in docs/algorithms.md.
+// phi = 1/2 |f - b|^2, f = softmax(z). With g = exp(z - reference), c = g - b and rho = 1 / sum g, f = rho g.
+// Sources: Deng, Li, Song 2023, arXiv 2304.10411; formulas and corrections in docs/algorithms.md.
+//
+// The loops are outside of the class because GCC makes no clones of virtual functions.
+
+ATTNREG_CLONES
+void add_value_of(const LossRows& rows, double reference, LossSums& sums) {
+  double g_sum = 0, c_squared = 0, c_g = 0, g_squared = 0;
+  for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+    const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
+    Piece g;
+    exponentials(z, reference, g);
+#pragma omp simd reduction(+ : g_sum, c_squared, c_g, g_squared)
+    for (std::size_t i = 0; i < z.size(); ++i) {
+      const double c = g[i] - b[i];
+      g_sum += g[i];
+      c_squared += c * c;
+      c_g += c * g[i];
+      g_squared += g[i] * g[i];
+    }
+  }
+  sums[0] += g_sum, sums[1] += c_squared, sums[2] += c_g, sums[3] += g_squared;
+}
+
+ATTNREG_CLONES
+void differentiate_of(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
+                      std::span<double> delta, double gamma) {
+  exponentials(rows.z, point.reference, f);
+#pragma omp simd
+  for (std::size_t i = 0; i < rows.z.size(); ++i) {
+    const double c = f[i] - rows.b[i];
+    q[i] = f[i] * (c - gamma);
+    delta[i] = f[i] * (f[i] + c - gamma);
+  }
+}
+
+// f' - f = f (u - S) / (1 + S), u = exp(t y) - 1, S = <f, u>.
+ATTNREG_CLONES
+void add_change_of(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point, LossSums& sums,
+                   double gamma) {
+  double s = 0, f2_u = 0, f2_u2 = 0, q_u = 0;
+  for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+    const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
+    Piece f, u;
+    exponentials(z, point.reference, f);
+    exponential_changes(piece_of(y, first), t, u);
+#pragma omp simd reduction(+ : s, f2_u, f2_u2, q_u)
+    for (std::size_t i = 0; i < z.size(); ++i) {
+      const double f_u = f[i] * u[i];
+      s += f_u;
+      f2_u += f[i] * f_u;
+      f2_u2 += f_u * f_u;
+      q_u += f_u * (f[i] - b[i] - gamma);
+    }
+  }
+  sums[0] += s, sums[1] += f2_u, sums[2] += f2_u2, sums[3] += q_u;
+}
+
 class SoftmaxLoss final : public Loss {
  public:
   std::string_view name() const override { return "softmax"; }
@@ -16,21 +73,7 @@ class SoftmaxLoss final : public Loss {
   double shift(const LossRows& rows) const override { return largest(rows.z); }
 
   void add_value(const LossRows& rows, double reference, LossSums& sums) const override {
-    double g_sum = 0, c_squared = 0, c_g = 0, g_squared = 0;
-    for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
-      const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
-      Piece g;
-      exponentials(z, reference, g);
-#pragma omp simd reduction(+ : g_sum, c_squared, c_g, g_squared)
-      for (std::size_t i = 0; i < z.size(); ++i) {
-        const double c = g[i] - b[i];
-        g_sum += g[i];
-        c_squared += c * c;
-        c_g += c * g[i];
-        g_squared += g[i] * g[i];
-      }
-    }
-    sums[0] += g_sum, sums[1] += c_squared, sums[2] += c_g, sums[3] += g_squared;
+    add_value_of(rows, reference, sums);
   }
 
   LossPoint value(const LossSums& sums, double reference) const override {
@@ -67,36 +110,12 @@ class SoftmaxLoss final : public Loss {
 
   void differentiate(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
                      std::span<double> delta) const override {
-    const double gamma = point.scalars[kGamma];
-    exponentials(rows.z, point.reference, f);
-#pragma omp simd
-    for (std::size_t i = 0; i < rows.z.size(); ++i) {
-      const double c = f[i] - rows.b[i];
-      q[i] = f[i] * (c - gamma);
-      delta[i] = f[i] * (f[i] + c - gamma);
-    }
+    differentiate_of(rows, point, q, f, delta, point.scalars[kGamma]);
   }
 
-  // f' - f = f (u - S) / (1 + S), u = exp(t y) - 1, S = <f, u>.
   void add_change(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
                   LossSums& sums) const override {
-    const double gamma = point.scalars[kGamma];
-    double s = 0, f2_u = 0, f2_u2 = 0, q_u = 0;
-    for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
-      const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
-      Piece f, u;
-      exponentials(z, point.reference, f);
-      exponential_changes(piece_of(y, first), t, u);
-#pragma omp simd reduction(+ : s, f2_u, f2_u2, q_u)
-      for (std::size_t i = 0; i < z.size(); ++i) {
-        const double f_u = f[i] * u[i];
-        s += f_u;
-        f2_u += f[i] * f_u;
-        f2_u2 += f_u * f_u;
-        q_u += f_u * (f[i] - b[i] - gamma);
-      }
-    }
-    sums[0] += s, sums[1] += f2_u, sums[2] += f2_u2, sums[3] += q_u;
+    add_change_of(rows, y, t, point, sums, point.scalars[kGamma]);
   }
 
   LossChange change(const LossSums& sums, const LossPoint& point) const override {

@@ -6,6 +6,7 @@
 
 #include "attnreg/random.hpp"
 #include "attnreg/sampling.hpp"
+#include "gram_kernels.hpp"
 #include "packed_columns.hpp"
 
 namespace attnreg {
@@ -17,17 +18,35 @@ using Eigen::VectorXd;
 
 /// gram += sign P^T P in the lower triangle, P: k x d; the rows shared between the threads.
 void add_outer_products(const RowMajorMatrix& P, double sign, RowMajorMatrix& gram) {
-  constexpr Index kRows = 128;  // a block that stays in cache
+  constexpr Index kRows = 512;
   const Index d = P.cols(), blocks = (P.rows() + kRows - 1) / kRows;
   const Index threads = omp_in_parallel() ? 1 : std::min<Index>(omp_get_max_threads(), blocks);
   std::vector<RowMajorMatrix> parts(static_cast<std::size_t>(threads), RowMajorMatrix::Zero(d, d));
 #pragma omp parallel for num_threads(static_cast <int>(threads)) schedule(static, 1)
-  for (Index thread = 0; thread < threads; ++thread)
-    for (Index k = blocks * thread / threads; k < blocks * (thread + 1) / threads; ++k) {
-      const auto block = P.middleRows(k * kRows, std::min(kRows, P.rows() - k * kRows));
-      add_product(block.transpose(), block, Part::lower, parts[static_cast<std::size_t>(thread)]);
-    }
+  for (Index thread = 0; thread < threads; ++thread) {
+    const Index first = blocks * thread / threads * kRows,
+                last = std::min(P.rows(), blocks * (thread + 1) / threads * kRows);
+    kernels::add_gram(P.data() + first * d, last - first, d, parts[static_cast<std::size_t>(thread)].data());
+  }
   for (const auto& part : parts) gram += sign * part;
+}
+
+MatrixXd gram_of_sparse_rows(const RowMatrix& A, const SampledRows& sample, const VectorXd& weights,
+                             const VectorXd& centre, std::span<const std::size_t> positive,
+                             std::span<const std::size_t> negative) {
+  const auto gram_of = [&](std::span<const std::size_t> chosen) {
+    std::vector<Index> rows;
+    std::vector<double> sizes;
+    for (const std::size_t j : chosen) {
+      rows.push_back(sample.rows[j]);
+      sizes.push_back(std::abs(weights[static_cast<Index>(j)]));
+    }
+    return A.sparse_gram(rows, sizes, centre.size() == 0 ? VectorXd(VectorXd::Zero(A.columns())) : centre);
+  };
+  RowMajorMatrix gram = gram_of(positive);
+  if (!negative.empty()) gram -= gram_of(negative);
+  gram.triangularView<Eigen::StrictlyUpper>() = gram.transpose();
+  return gram;
 }
 
 }  // namespace
@@ -76,6 +95,8 @@ MatrixXd sampled_gram(const RowMatrix& A, const SampledRows& sample, const Vecto
     const double weight = weights[static_cast<Index>(j)];
     if (weight != 0) (weight > 0 ? positive : negative).push_back(j);
   }
+  A.count_reads(static_cast<double>(sample.count_global) / static_cast<double>(A.rows_global()));
+  if (A.is_sparse()) return gram_of_sparse_rows(A, sample, weights, centre, positive, negative);
   RowMajorMatrix gram = RowMajorMatrix::Zero(d, d), gathered;
   const auto add = [&](const std::vector<std::size_t>& chosen, double sign) {
     for (std::size_t first = 0; first < chosen.size(); first += kRows) {
@@ -92,7 +113,6 @@ MatrixXd sampled_gram(const RowMatrix& A, const SampledRows& sample, const Vecto
       add_outer_products(gathered, sign, gram);
     }
   };
-  A.count_reads(static_cast<double>(sample.count_global) / static_cast<double>(A.rows_global()));
   add(positive, 1);
   add(negative, -1);
   gram.triangularView<Eigen::StrictlyUpper>() = gram.transpose();

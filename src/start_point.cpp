@@ -44,8 +44,9 @@ double first_move(RegressionObjective& objective) {
 
 Method cheaper_method(std::int64_t rows, Eigen::Index columns, const SamplingOptions& sampling) {
   const double n = static_cast<double>(rows), d = static_cast<double>(columns);
-  const double gram = 3 + d / 16;                                    // of all rows, in reads
-  const double kept = std::min(1.0, sampling.oversampling * d / n);  // share of the rows in a sampled model
+  const double gram = 1 + 0.08 * d;  // of all rows, in reads
+  const double c = sampling.oversampling > 0 ? sampling.oversampling : automatic_oversampling(rows, columns);
+  const double kept = std::min(1.0, c * d / n);  // share of the rows in a sampled model
   const double newton_step = 3 + gram, newton_cg_step = 2 + 2.5 + kept * (2 + gram);
   return newton_step <= newton_cg_step ? Method::newton : Method::newton_cg;
 }

@@ -30,10 +30,10 @@ struct ProblemOptions {
   std::int64_t rows = 0;     ///< n, 1 to 2^40
   std::int64_t columns = 0;  ///< d, 1 to 1000000
   std::uint64_t seed = 20240607;
-  double spread = 3;                ///< > 0; standard deviation of A x_true (practical, illcond, sparse; easy has 1)
-  double weight_scale = 1e-3;       ///< >= 0; w_i = weight_scale / sqrt(n) exp(0.25 N(0, 1)); not for easy
-  double decay = 1e5;               ///< >= 1; illcond: sigma_max / sigma_min
-  double neff = 200;                ///< >= 1; coherent: 1 / sum b^2. At most (n + 1) / 2 is used
+  double spread = 3;                   ///< > 0; standard deviation of A x_true (practical, illcond, sparse; easy has 1)
+  double weight_scale = 1e-3;          ///< >= 0; w_i = weight_scale / sqrt(n) exp(0.25 N(0, 1)); not for easy
+  double decay = 1e5;                  ///< >= 1; illcond: sigma_max / sigma_min
+  double neff = 200;                   ///< >= 1; coherent: 1 / sum b^2. At most (n + 1) / 2 is used
   std::int64_t nonzeros_per_row = 10;  ///< 1 to d; sparse: k
   double x_power = 0.5;             ///< 0 to 1; illcond: x_true along singular direction k scales as sigma_k^-x_power
   Storage type = Storage::float64;  ///< of A; the other files are float64
@@ -68,11 +68,11 @@ struct ProblemFacts {
 /// scaled by bisection so that 1 / sum b^2 = neff. Easy: sigma_min^2 is the least eigenvalue of A^T A above d eps times
 /// the largest, so n < d works.
 ///
-/// Cost: n d normal numbers (sparse: n k), twice for coherent; n d^2 flops for easy and 2 n d^2 for illcond, over ranks and threads;
-/// up to 4 d^3 flops on every rank, none for practical and sparse. Messages: easy sums 3 d^2 doubles once, coherent 6 doubles up
-/// to 125 times and the norms of its candidate rows, d / 4 from each rank. Memory: up to 2048 x d doubles per thread, a
-/// few per local row, and, but for practical and sparse, some d x d matrices per rank (easy: one per thread besides). Eigen's
-/// products run on one thread each meanwhile.
+/// Cost: n d normal numbers (sparse: n k), twice for coherent; n d^2 flops for easy and 2 n d^2 for illcond, over ranks
+/// and threads; up to 4 d^3 flops on every rank, none for practical and sparse. Messages: easy sums 3 d^2 doubles once,
+/// coherent 6 doubles up to 125 times and the norms of its candidate rows, d / 4 from each rank. Memory: up to 2048 x d
+/// doubles per thread, a few per local row, and, but for practical and sparse, some d x d matrices per rank (easy: one
+/// per thread besides). Eigen's products run on one thread each meanwhile.
 ///
 /// `options` and `directory` are replicated. Throws on all ranks: `InvalidArgument` for an option out of range,
 /// `OutputError` if a file cannot be written, `OutOfMemory`.

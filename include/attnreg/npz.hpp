@@ -16,9 +16,9 @@ struct NpzHeader {
   std::string path;
   std::int64_t rows = 0;
   std::int64_t columns = 0;
-  std::int64_t nonzeros = 0;         ///< entries in the file
-  Storage type = Storage::float64;   ///< of the values; f4 or f8, either byte order
-  bool deflated = false;             ///< some array is; then no rank can start in the middle of it
+  std::int64_t nonzeros = 0;        ///< entries in the file
+  Storage type = Storage::float64;  ///< of the values; f4 or f8, either byte order
+  bool deflated = false;            ///< some array is; then no rank can start in the middle of it
   std::int64_t file_bytes = 0;
   std::int64_t modified_ns = 0;
 };

@@ -67,6 +67,8 @@ class Objective {
   /// this one. Its cost in reads and what it shares with the one before are the objective's business. False if the
   /// model is not finite or not definite; then the old one stays.
   virtual bool refresh_preconditioner(bool /*tired*/) { return false; }
+  /// What another preconditioner will cost, in Hessian products. Local, replicated.
+  virtual double preconditioner_price() const { return 0; }
   const Preconditioner& preconditioner() const { return preconditioner_; }  ///< Local. Empty before the first refresh.
 
   /// Sets the direction s. One read.

@@ -22,11 +22,12 @@ constexpr std::string_view kEpilogue = R"(Example:
 Exit code 3: the file is not one that attnreg reads, or has values that are not finite.
 )";
 
-const Syntax kSyntax{"inspect",
-                     "Say what is in a .npy or sparse .npz file: shape, type, range of the values, and whether all are finite.",
-                     {{"FILE", "matrix or vector, .npy; sparse matrix, .npz"}},
-                     {{"Output", {{"json", 0, "", Switch{}, "", "print JSON"}, help_option()}}},
-                     kEpilogue};
+const Syntax kSyntax{
+    "inspect",
+    "Say what is in a .npy or sparse .npz file: shape, type, range of the values, and whether all are finite.",
+    {{"FILE", "matrix or vector, .npy; sparse matrix, .npz"}},
+    {{"Output", {{"json", 0, "", Switch{}, "", "print JSON"}, help_option()}}},
+    kEpilogue};
 
 constexpr std::int64_t kNowhere = std::numeric_limits<std::int64_t>::max();
 
@@ -146,8 +147,7 @@ ExitCode inspect(const Communicator& communicator, const Arguments& arguments) {
       throw InvalidArgument(printable(file.header.path) + ": shape " + file.header.shape_text() +
                             ", expected one or two extents");
   });
-  const Scan found =
-      file.nonzeros ? scan_sparse(communicator, file.header.path) : scan(communicator, file.header);
+  const Scan found = file.nonzeros ? scan_sparse(communicator, file.header.path) : scan(communicator, file.header);
   print_result(communicator, arguments.on("json") ? inspect_json(file, found) : human_text(file, found));
   return found.not_finite == 0 ? ExitCode::converged : ExitCode::bad_input;
 }

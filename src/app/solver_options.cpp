@@ -48,8 +48,9 @@ std::vector<Option> sketch_options() {
 }
 
 std::vector<OptionGroup> solver_options() {
-  std::vector<Option> sampling{{"oversampling", 0, "C", Number{0, true, 1e6}, "30",
-                                "about C D rows make a preconditioner; all rows if C D >= N"}};
+  std::vector<Option> sampling{{"oversampling", 0, "C", Number{0, true, 1e6}, "",
+                                "about C D rows make a preconditioner, all rows if C D >= N; without, 30, or fewer "
+                                "down to 10 where their Gram matrix would cost more than it saves"}};
   const auto sketch = sketch_options();
   sampling.insert(sampling.end(), sketch.begin(), sketch.end());
   return {
@@ -135,7 +136,7 @@ RegressionOptions regression_options(const Arguments& arguments) {
   if (arguments.text("rtol-of") == "max") options.newton.reference = GradientReference::largest;
   options.newton.max_iterations = static_cast<int>(arguments.integer("max-iterations"));
   if (arguments.has("time-limit")) options.newton.time_limit_seconds = arguments.number("time-limit");
-  options.sampling.oversampling = arguments.number("oversampling");
+  if (arguments.has("oversampling")) options.sampling.oversampling = arguments.number("oversampling");
   options.sampling.sketch_rows = arguments.integer("sketch-rows");
   options.sampling.nonzeros = static_cast<int>(arguments.integer("nonzeros"));
   options.sampling.jl_columns = static_cast<int>(arguments.integer("jl-columns"));

@@ -162,8 +162,9 @@ TEST(Generate, SaysOnAllRanksThatItCannotWrite) {
 
 TEST(Generate, PresetNames) {
   for (const auto preset : all_presets) EXPECT_EQ(preset_by_name(preset_name(preset)), preset);
-  EXPECT_EQ(preset_names().size(), std::size(all_presets));
-  EXPECT_THROW(preset_by_name("sparse"), InvalidArgument);
+  EXPECT_EQ(preset_by_name(preset_name(Preset::sparse)), Preset::sparse);
+  EXPECT_EQ(preset_names().size(), std::size(all_presets) + 1);
+  EXPECT_THROW(preset_by_name("dense"), InvalidArgument);
 }
 
 }  // namespace

@@ -233,11 +233,13 @@ TEST_F(LoadCsr, RefusesOtherArchives) {
   };
   using test::npy_bytes, test::npy_dictionary;
   EXPECT_THAT(with(4, npy_bytes(npy_dictionary("<i8", false, "(1,)"), std::string(8, '\0'))), HasSubstr("dtype <i8"));
-  EXPECT_THAT(with(4, npy_bytes(npy_dictionary("<c16", false, "(1,)"), std::string(16, '\0'))), HasSubstr("dtype <c16"));
+  EXPECT_THAT(with(4, npy_bytes(npy_dictionary("<c16", false, "(1,)"), std::string(16, '\0'))),
+              HasSubstr("dtype <c16"));
   EXPECT_THAT(with(0, npy_bytes(npy_dictionary("<f8", false, "(1,)"), std::string(8, '\0'))), HasSubstr("dtype <f8"));
   EXPECT_THAT(with(1, members[1].second.substr(0, 100)), HasSubstr("indptr.npy: found 100 bytes"));
   EXPECT_THAT(with(3, ""), HasSubstr("shape.npy"));
-  EXPECT_THAT(with(2, npy_bytes(npy_dictionary("|S3", false, "(2,)"), "csrcsr")), HasSubstr("expected one short string"));
+  EXPECT_THAT(with(2, npy_bytes(npy_dictionary("|S3", false, "(2,)"), "csrcsr")),
+              HasSubstr("expected one short string"));
   EXPECT_THAT(outcome(write_bytes("not an archive")).message, HasSubstr("not a .npz archive"));
   EXPECT_THAT(outcome(directory_.path("absent.npz")).message, HasSubstr("absent.npz: cannot open the file"));
 }

@@ -35,8 +35,8 @@ struct CsrFileContents {
   std::vector<std::int64_t> indptr{0}, indices;
   std::vector<double> data;
   std::string format = "csr";
-  bool wide = false;         ///< indptr and indices in 8 bytes
-  bool single = false;       ///< data as float
+  bool wide = false;    ///< indptr and indices in 8 bytes
+  bool single = false;  ///< data as float
   bool big_endian = false;
 
   NpzMembers members() const {
