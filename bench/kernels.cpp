@@ -125,12 +125,15 @@ Workbench::State::State(const BenchMatrix& bench_matrix, const BenchMatrix* benc
   outputs.resize(n, 2);
   outputs << f.array() * (f.array() - b.array() - gamma) + ridge.array() * z.array(), f;
 
-  LossSums sums{};
+  // The sums once at a safe reference, and again at the one found: accurate only near it.
   const LossRows rows{span_of(z), span_of(b)};
-  const double reference = communicator.max(objective->loss().shift(rows));
-  objective->loss().add_value(rows, reference, sums);
-  communicator.sum(sums);
-  point = objective->loss().value(sums, reference);
+  point.reference = communicator.max(objective->loss().shift(rows));
+  for (int round = 0; round < 2; ++round) {
+    LossSums sums{};
+    objective->loss().add_value(rows, point.reference, sums);
+    communicator.sum(sums);
+    point = objective->loss().value(sums, point.reference);
+  }
 }
 
 VectorXd Workbench::State::naive_multiply(const VectorXd& v) const {

@@ -5,11 +5,12 @@
 #include <omp.h>
 
 #include <Eigen/Core>
-#include <array>
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
+#include <span>
 #include <vector>
 
 #include "row_kernels.hpp"
@@ -149,8 +150,7 @@ void multiply_block(benchmark::State& state) {
 // The public function, so that it is timed whatever kernel is behind; items are the d (d + 1) / 2 products of a row.
 void gram(benchmark::State& state) {
   const Block<double> a(state.range(0));
-  const RowMatrix A =
-      RowMatrix::view(Communicator(MPI_COMM_SELF), RowPartition({0, a.rows}), a.A.data(), a.d);
+  const RowMatrix A = RowMatrix::view(Communicator(MPI_COMM_SELF), RowPartition({0, a.rows}), a.A.data(), a.d);
   const VectorXd weights = a.u.cwiseAbs();
   Eigen::MatrixXd found = A.signed_gram(weights, a.x).positive;
   const RowMajorMatrix centred = a.A.rowwise() - a.x.transpose();
