@@ -124,21 +124,21 @@ TEST(NewtonCg, AllRowsAndSampledRowsReachTheSameMinimum) {
 // The residual is at most sqrt(|g| / g_ref) of |g| in the norm of M^-1, so at most kappa(M)^{1/2} < 2 times that in the
 // Euclidean one; what the quadratic model leaves out is of order |g|^2.
 TEST(NewtonCg, EndsSuperlinearly) {
-  int fast = 0;
   for (const Index rows : {100, 2500}) {
-    const auto problem = reference::random_problem(rows, 6, 1, 1e-2, 2);
+    const auto problem = reference::random_problem(rows, 6, 1, 1e-3, 2);
     Setting setting;
     setting.newton.relative_tolerance = 1e-13;
     const auto run = solve_cg(problem, setting);
+    int fast = 0;
     for (std::size_t k = 1; k < run.records.size(); ++k) {
       const double before = run.records[k - 1].relative_gradient, after = run.records[k].relative_gradient;
       if (before > 1e-2) continue;
       EXPECT_LE(after, 4 * std::pow(before, 1.5) + run.floor / run.summary.gradient_reference) << rows << ", " << k;
       ++fast;
     }
-    EXPECT_LE(run.summary.iterations, 20);
+    EXPECT_GE(fast, 2);
+    EXPECT_LE(run.summary.iterations, 12);
   }
-  EXPECT_GE(fast, 2);
 }
 
 TEST(NewtonCg, EndsInAMinimumFromIndefiniteStarts) {
@@ -162,52 +162,55 @@ TEST(NewtonCg, EndsInAMinimumFromIndefiniteStarts) {
   EXPECT_GE(longer, 3);      // the first step met negative curvature and set a radius
 }
 
-/// What an iteration costs, from the records and from a second model that is made at the same points.
+/// What an iteration costs, from the records and from a second model that is made where the solver has made one.
 TEST(NewtonCg, ReadsAndCollectivesAreThoseOfTheDesign) {
   const auto problem = reference::random_problem(20000, 6, 1, 1e-4, 5);
   const Communicator communicator(MPI_COMM_WORLD), apart(MPI_COMM_WORLD);
   const auto data = reference::distribute(communicator, problem), copy = reference::distribute(apart, problem);
   RegressionObjective objective(data.A, data.b, data.w, make_loss("softmax"));
   SampledModel model(copy.A, objective.weights_squared(), {});
-  struct Cost {
-    double reads;
-    std::int64_t collectives, kept;
-  };
-  std::vector<Cost> models;  // of the preconditioner that the next iteration makes
-  std::vector<IterationRecord> records;
+  int sketches = 0, models = 0, steps = 0, inside = 0;
+  VectorXd curvature, centre;  // where the iteration began
+  IterationRecord before;
   NewtonOptions options;
   options.on_iteration = [&](const IterationRecord& record) {
-    const double reads = copy.A.reads();
-    const auto collectives = apart.collectives();
-    model.factor(objective.curvature(), objective.centre(), record.cg_iterations > 12);
-    models.push_back({copy.A.reads() - reads, apart.collectives() - collectives, model.rows_kept()});
-    records.push_back(record);
+    SCOPED_TRACE("iteration " + std::to_string(record.iteration));
+    // k products and the gradient; a trial and the value more in collectives
+    double reads = record.reads_of_a - before.reads_of_a - (record.cg_iterations + 1);
+    std::int64_t collectives = record.collectives - before.collectives - (record.cg_iterations + 3);
+    if (record.iteration > 0) {
+      ++steps;
+      if (reads > 1e-9) {  // a model
+        const double reads_before = copy.A.reads();
+        const auto collectives_before = apart.collectives();
+        model.factor(curvature, centre, false);
+        const auto made = apart.collectives() - collectives_before;
+        const bool sketch = made == 4;
+        EXPECT_TRUE(sketch || made == 2);
+        EXPECT_NEAR(copy.A.reads() - reads_before,
+                    2 * static_cast<double>(model.rows_kept()) / 20000 + (sketch ? 2 : 0), 1e-9);
+        ++models;
+        sketches += sketch ? 1 : 0;
+        reads -= copy.A.reads() - reads_before;
+        collectives -= made;
+      }
+      EXPECT_NEAR(reads, 0, 1e-9);
+      const bool is_inside = record.step == 1 && record.radius == before.radius;  // doubled or set on the boundary
+      inside += is_inside ? 1 : 0;
+      const bool one_more = record.step >= 0.125 && record.step <= 4;  // then at most one more group of trials
+      EXPECT_GE(collectives, 0);
+      EXPECT_LE(collectives, is_inside ? 0 : one_more ? 1 : 10);
+    }
+    before = record;
+    curvature = objective.curvature();
+    centre = objective.centre();
   };
   const auto summary = newton_cg(objective, VectorXd::Zero(6), options);
 
   EXPECT_EQ(summary.termination, Termination::converged);
-  int sketches = 0, inside = 0;
-  for (std::size_t j = 1; j < records.size(); ++j) {
-    const auto &record = records[j], &before = records[j - 1];
-    const auto& cost = models[j - 1];
-    const bool sketch = cost.collectives == 4;
-    SCOPED_TRACE("iteration " + std::to_string(j));
-    EXPECT_TRUE(sketch || cost.collectives == 2);
-    EXPECT_NEAR(cost.reads, 2 * static_cast<double>(cost.kept) / 20000 + (sketch ? 2 : 0), 1e-9);
-    sketches += sketch ? 1 : 0;
-    // k products, the gradient, the model, and z = A x made anew every eleventh step
-    const double reads = record.cg_iterations + 1 + cost.reads + (j % 11 == 0 ? 1 : 0);
-    EXPECT_NEAR(record.reads_of_a - before.reads_of_a, reads, 1e-9);
-    // k products, a trial, value and gradient, the model
-    const std::int64_t collectives = record.cg_iterations + 3 + cost.collectives;
-    const std::int64_t found = record.collectives - before.collectives;
-    const bool is_inside = record.step == 1 && record.radius == before.radius;  // doubled or set on the boundary
-    inside += is_inside ? 1 : 0;
-    EXPECT_GE(found, collectives);
-    const bool one_more = record.step >= 0.125 && record.step <= 4;  // then at most one more group of trials
-    EXPECT_LE(found, collectives + (is_inside ? 0 : one_more ? 1 : 10));
-  }
   EXPECT_EQ(sketches, 1);
+  EXPECT_GE(models, 2);
+  EXPECT_LT(models, steps);
   EXPECT_GE(inside, 3);
 }
 

@@ -57,7 +57,7 @@ TEST_F(Regression, FindsAMinimumFromAnyStart) {
     EXPECT_LE((f - reference::to_double(there.f)).cwiseAbs().maxCoeff(), 1e-14);
     EXPECT_THAT(result.warnings, IsEmpty());
     EXPECT_EQ(result.start_iterations > 0, options.start == Start::cross_entropy);
-    EXPECT_GT(result.summary.reads_of_a, 3 * (result.summary.iterations + result.start_iterations));
+    EXPECT_GT(result.summary.reads_of_a, 2 * (result.summary.iterations + result.start_iterations));
     EXPECT_GT(result.summary.collectives, 0);
   }
 }
