@@ -36,7 +36,7 @@ std::optional<Arguments> parse(int argc, char** argv, bool is_root) {
       "columns,d", po::value(&a.columns)->default_value(100), "columns of A")(
       "type", po::value(&a.type)->default_value("f64"), "f64, f32 or csr")(
       "nonzeros", po::value(&a.nonzeros)->default_value(10), "entries of a row of csr")(
-      "kernels", po::value(&a.kernels)->default_value("all"), "names, separated by commas; all; or list")(
+      "kernels", po::value(&a.kernels)->default_value("all"), "names, separated by commas, and all, -name; or list")(
       "repeat", po::value(&a.repeat)->default_value(7),
       "sums and runs of a kernel, at least 7 for a figure to be quoted")(
       "threads", po::value(&a.threads)->default_value(1), "OpenMP threads of each rank")(
@@ -77,17 +77,23 @@ BenchMatrix make_matrix(const Communicator& communicator, const Arguments& a) {
                          : BenchMatrix::dense(communicator, a.solve.type, a.rows, a.columns);
 }
 
-/// In the table's order; throws on all ranks for a name that is not there.
+/// In the order of `names`, "-name" leaving one out again; throws on all ranks for a name that is not there.
 std::vector<const Kernel*> chosen(const std::vector<Kernel>& kernels, const std::string& names) {
   std::vector<const Kernel*> out;
-  for (const auto& kernel : kernels)
-    if (names == "all") out.push_back(&kernel);
-  std::istringstream list(names == "all" ? "" : names);
+  std::istringstream list(names);
   for (std::string name; std::getline(list, name, ',');) {
-    const auto found = std::ranges::find(kernels, name, &Kernel::name);
-    if (found == kernels.end())
+    if (name == "all") {
+      for (const auto& kernel : kernels) out.push_back(&kernel);
+      continue;
+    }
+    const bool removes = name.starts_with('-');
+    const auto found = std::ranges::find(kernels, removes ? name.substr(1) : name, &Kernel::name);
+    if (removes)
+      std::erase_if(out, [&](const Kernel* kernel) { return found != kernels.end() && kernel == &*found; });
+    else if (found == kernels.end())
       throw InvalidArgument("--kernels " + name + ": no such kernel; see --kernels list", Error::Scope::all_ranks);
-    out.push_back(&*found);
+    else
+      out.push_back(&*found);
   }
   return out;
 }
