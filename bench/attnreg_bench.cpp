@@ -36,12 +36,13 @@ std::optional<Arguments> parse(int argc, char** argv, bool is_root) {
       "columns,d", po::value(&a.columns)->default_value(100), "columns of A")(
       "type", po::value(&a.type)->default_value("f64"), "f64, f32 or csr")(
       "nonzeros", po::value(&a.nonzeros)->default_value(10), "entries of a row of csr")(
-      "kernels", po::value(&a.kernels)->default_value("all"), "names, separated by commas; all; or list")(
+      "kernels", po::value(&a.kernels)->default_value("all"), "names, separated by commas, and all, -name; or list")(
       "repeat", po::value(&a.repeat)->default_value(7),
       "sums and runs of a kernel, at least 7 for a figure to be quoted")(
       "threads", po::value(&a.threads)->default_value(1), "OpenMP threads of each rank")(
       "csv", po::value(&a.csv), "append one line per measurement to this file")(
       "solve", po::value(&a.solve.preset), "time a whole solve instead: easy, practical, illcond, coherent, sparse")(
+      "problem", po::value(&a.solve.problem), "the same with A.npy or A.npz, b.npy and w.npy of this directory")(
       "start", po::value(&a.solve.start)->default_value("automatic"), "of the solve: automatic, zero, cross-entropy")(
       "time-limit", po::value(&a.solve.time_limit_seconds)->default_value(60), "seconds, of the solve")(
       "scratch", po::value(&a.solve.scratch)->default_value("/tmp"), "directory for the files of a solve's problem");
@@ -57,6 +58,8 @@ std::optional<Arguments> parse(int argc, char** argv, bool is_root) {
   if (a.solve.preset == "sparse") a.type = "csr";
   a.solve.rows = a.rows, a.solve.columns = a.columns, a.solve.nonzeros = a.nonzeros;
   a.solve.type = type_by_name(a.type);
+  if (!a.solve.preset.empty() && !a.solve.problem.empty())
+    throw InvalidArgument("--solve, --problem: give one of them", Error::Scope::all_ranks);
   return a;
 }
 
@@ -74,17 +77,23 @@ BenchMatrix make_matrix(const Communicator& communicator, const Arguments& a) {
                          : BenchMatrix::dense(communicator, a.solve.type, a.rows, a.columns);
 }
 
-/// In the table's order; throws on all ranks for a name that is not there.
+/// In the order of `names`, "-name" leaving one out again; throws on all ranks for a name that is not there.
 std::vector<const Kernel*> chosen(const std::vector<Kernel>& kernels, const std::string& names) {
   std::vector<const Kernel*> out;
-  for (const auto& kernel : kernels)
-    if (names == "all") out.push_back(&kernel);
-  std::istringstream list(names == "all" ? "" : names);
+  std::istringstream list(names);
   for (std::string name; std::getline(list, name, ',');) {
-    const auto found = std::ranges::find(kernels, name, &Kernel::name);
-    if (found == kernels.end())
+    if (name == "all") {
+      for (const auto& kernel : kernels) out.push_back(&kernel);
+      continue;
+    }
+    const bool removes = name.starts_with('-');
+    const auto found = std::ranges::find(kernels, removes ? name.substr(1) : name, &Kernel::name);
+    if (removes)
+      std::erase_if(out, [&](const Kernel* kernel) { return found != kernels.end() && kernel == &*found; });
+    else if (found == kernels.end())
       throw InvalidArgument("--kernels " + name + ": no such kernel; see --kernels list", Error::Scope::all_ranks);
-    out.push_back(&*found);
+    else
+      out.push_back(&*found);
   }
   return out;
 }
@@ -121,14 +130,20 @@ void bench_kernels(const Communicator& communicator, const Arguments& a, const F
 int run(int argc, char** argv) {
   const Communicator communicator(MPI_COMM_WORLD);
   try {
-    const auto arguments = parse(argc, argv, communicator.is_root());
+    auto arguments = parse(argc, argv, communicator.is_root());
     if (!arguments) return 0;
+    if (!arguments->solve.problem.empty()) {
+      auto& plan = arguments->solve;
+      read_shape(communicator, plan);
+      arguments->rows = plan.rows, arguments->columns = plan.columns, arguments->nonzeros = plan.nonzeros;
+      arguments->type = type_name(plan.type);
+    }
     omp_set_num_threads(arguments->threads);
     if (openblas_set_num_threads != nullptr) openblas_set_num_threads(1);
     const Facts facts = facts_of(communicator, *arguments);
     for (const auto& [name, value] : facts)
       if (communicator.is_root()) std::printf("%s: %s\n", name.c_str(), value.c_str());
-    if (arguments->solve.preset.empty())
+    if (arguments->solve.preset.empty() && arguments->solve.problem.empty())
       bench_kernels(communicator, *arguments, facts);
     else
       bench_solve(communicator, arguments->solve, facts, arguments->csv);

@@ -13,6 +13,7 @@
 #include <span>
 #include <vector>
 
+#include "gram_kernels.hpp"
 #include "row_kernels.hpp"
 #include "sketch_kernels.hpp"
 #include "vector_math.hpp"
@@ -147,16 +148,21 @@ void multiply_block(benchmark::State& state) {
   count(state, a.A.size() * kernels::kBlockColumns, static_cast<std::size_t>(a.A.size()) * sizeof(double));
 }
 
-// The public function, so that it is timed whatever kernel is behind; items are the d (d + 1) / 2 products of a row.
-void gram(benchmark::State& state) {
-  const Block<double> a(state.range(0));
-  const RowMatrix A = RowMatrix::view(Communicator(MPI_COMM_SELF), RowPartition({0, a.rows}), a.A.data(), a.d);
-  const VectorXd weights = a.u.cwiseAbs();
-  Eigen::MatrixXd found = A.signed_gram(weights, a.x).positive;
-  const RowMajorMatrix centred = a.A.rowwise() - a.x.transpose();
-  require("gram", (found - centred.transpose() * weights.asDiagonal() * centred).norm() / found.norm(), 0);
-  for (auto _ : state) benchmark::DoNotOptimize(found = A.signed_gram(weights, a.x).positive);
-  count(state, a.rows * a.d * (a.d + 1) / 2, static_cast<std::size_t>(a.A.size()) * sizeof(double));
+// 256 rows, which the kernel packs once; items are the d (d + 1) / 2 products of a row.
+void add_gram(benchmark::State& state) {
+  const Index d = state.range(0), rows = 256;
+  std::mt19937_64 generator(3);
+  std::uniform_real_distribution<double> uniform(-1, 1);
+  const RowMajorMatrix P = RowMajorMatrix::NullaryExpr(rows, d, [&] { return uniform(generator); });
+  RowMajorMatrix C = RowMajorMatrix::Zero(d, d);
+  kernels::add_gram(P.data(), rows, d, C.data());
+  const RowMajorMatrix wrong = C - P.transpose() * P;
+  require("add_gram", wrong.triangularView<Eigen::Lower>().toDenseMatrix().norm() / P.squaredNorm(), 0);
+  for (auto _ : state) {
+    kernels::add_gram(P.data(), rows, d, C.data());
+    benchmark::ClobberMemory();
+  }
+  count(state, rows * d * (d + 1) / 2, static_cast<std::size_t>(P.size()) * sizeof(double));
 }
 
 double plain_exp(double x) { return std::exp(x); }
@@ -175,7 +181,7 @@ BENCHMARK(elementary<kernels::exp, plain_exp>)->Name("exp");
 BENCHMARK(elementary<kernels::expm1, plain_expm1>)->Name("expm1");
 BENCHMARK(scatter_rows)->Apply(widths);
 BENCHMARK(multiply_block)->Apply(widths);
-BENCHMARK(gram)->Apply(widths);
+BENCHMARK(add_gram)->Apply(widths);
 
 }  // namespace
 }  // namespace attnreg::bench

@@ -6,9 +6,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 
 #include "attnreg/generate.hpp"
 #include "attnreg/npy.hpp"
+#include "attnreg/npz.hpp"
 #include "attnreg/regression.hpp"
 
 namespace attnreg::bench {
@@ -53,11 +55,13 @@ struct Problem {
 };
 
 Problem load(const Communicator& communicator, const SolvePlan& plan) {
-  const ProblemFiles files(communicator, plan);
-  auto matrix = BenchMatrix::load(communicator, files.path(), plan.type);
+  std::optional<ProblemFiles> files;
+  if (plan.problem.empty()) files.emplace(communicator, plan);
+  const std::string path = files ? files->path() : plan.problem;
+  auto matrix = BenchMatrix::load(communicator, path, plan.type);
   const auto& partition = matrix.A().partition();
-  VectorXd b = load_rows_vector(communicator, files.path() + "/b.npy", "b", partition);
-  VectorXd w = load_rows_vector(communicator, files.path() + "/w.npy", "w", partition);
+  VectorXd b = load_rows_vector(communicator, path + "/b.npy", "b", partition);
+  VectorXd w = load_rows_vector(communicator, path + "/w.npy", "w", partition);
   communicator.barrier();  // nobody reads any more
   return {std::move(matrix), std::move(b), std::move(w)};
 }
@@ -79,6 +83,21 @@ double memory_goal(const Communicator& communicator, const SolvePlan& plan) {
 
 }  // namespace
 
+void read_shape(const Communicator& communicator, SolvePlan& plan) {
+  if (std::filesystem::exists(plan.problem + "/A.npz")) {
+    const SparseRows A = load_csr(communicator, plan.problem + "/A.npz", StorageChoice::float64);
+    plan.rows = A.partition.rows_global(), plan.columns = A.rows.columns, plan.type = RowType::csr;
+    plan.nonzeros = 0;  // it varies
+    return;
+  }
+  const NpyHeader header = read_npy_header(plan.problem + "/A.npy");
+  if (header.shape.size() != 2)
+    throw InvalidArgument(plan.problem + "/A.npy: shape " + header.shape_text() + ", a matrix is needed",
+                          Error::Scope::all_ranks);
+  plan.rows = header.shape[0], plan.columns = static_cast<Index>(header.shape[1]);
+  if (plan.type == RowType::csr) plan.type = RowType::f64;
+}
+
 void bench_solve(const Communicator& communicator, const SolvePlan& plan, const Facts& facts, const std::string& csv) {
   const Problem problem = load(communicator, plan);
   const auto& A = problem.matrix.A();
@@ -95,16 +114,18 @@ void bench_solve(const Communicator& communicator, const SolvePlan& plan, const 
   const ReadTime after = read_time(problem.matrix, 7);
   const double R = std::min(before.one_stream, after.one_stream);
   const auto& summary = result.summary;
+  const std::string label =
+      plan.problem.empty() ? plan.preset : std::filesystem::weakly_canonical(plan.problem).filename().string();
   char line[512];
   std::snprintf(line, sizeof line,
                 "solve %s: %s, %s from %s; %d iterations, %.1f reads, %.3f s = %.1f R, R = %.4f s (before %.4f, after "
                 "%.4f); relative gradient %.2e (%s)",
-                plan.preset.c_str(), plan.start.c_str(), std::string(method_name(result.method)).c_str(),
+                label.c_str(), plan.start.c_str(), std::string(method_name(result.method)).c_str(),
                 std::string(start_name(result.start)).c_str(), summary.iterations, summary.reads_of_a, seconds,
                 seconds / R, R, before.one_stream, after.one_stream, summary.relative_gradient,
                 std::string(termination_name(summary.termination)).c_str());
   report.say(line);
-  const std::string name = "solve_" + plan.preset;
+  const std::string name = "solve_" + label;
   const bool is_wide = plan.columns > 256, is_sparse = plan.type == RowType::csr;
   report.add_figure(name + "_seconds", "", seconds);
   report.add_figure(name + "_over_R", is_wide ? "G13b" : "G13", seconds / R, is_sparse ? 0 : is_wide ? 220 : 110);
@@ -113,7 +134,10 @@ void bench_solve(const Communicator& communicator, const SolvePlan& plan, const 
   report.add_figure(name + "_seconds_per_iteration", "", seconds / std::max(1, summary.iterations));
   report.add_figure(name + "_R_seconds", "", R);
   report.add_figure(name + "_relative_gradient", "", summary.relative_gradient, 1e-10);
-  if (can_reset) report.add_figure(name + "_memory_bytes", "G20", growth, memory_goal(communicator, plan));
+  if (!can_reset) return;
+  const double row_bytes = 8 * static_cast<double>(plan.rows);  // figures in doubles per row
+  report.add_figure(name + "_memory_doubles_per_row", "G20", growth / row_bytes,
+                    memory_goal(communicator, plan) / row_bytes);
 }
 
 }  // namespace attnreg::bench
