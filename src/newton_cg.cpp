@@ -36,16 +36,13 @@ struct ConjugateGradients {
 /// one, add up to the price of a new one. In hindsight that is at most twice as dear as the best choice.
 class ModelAge {
  public:
-  bool is_known() const { return steps_ >= 0; }
   bool is_fresh() const { return steps_ == 0; }
   int steps() const { return steps_; }
   bool pays(double price, const ConjugateGradients& last) const { return excess_ >= price || last.tired(); }
   void renewed() { steps_ = 0, rate_ = 0, excess_ = 0; }
   void used(const ConjugateGradients& cg) {
     const double decades = -std::log10(cg.forcing);
-    if (cg.on_boundary)
-      excess_ += cg.iterations;  // far from the minimum: the curvature changes with every step
-    else if (is_fresh() || rate_ == 0)
+    if (is_fresh())
       rate_ = cg.iterations / decades;
     else
       excess_ += std::max(0.0, cg.iterations - rate_ * decades);
@@ -53,7 +50,7 @@ class ModelAge {
   }
 
  private:
-  int steps_ = -1;  // since it was made; -1: at another point, by somebody else
+  int steps_ = 0;                 // since it was made
   double rate_ = 0, excess_ = 0;  // products per decade of the residual with the fresh model; products in all
 };
 
@@ -122,10 +119,11 @@ NewtonSummary newton_cg(Objective& objective, const VectorXd& x0, const NewtonOp
   double radius = kInfinity;
   ConjugateGradients cg;
   ModelAge age;
+  bool near = false;    // the last step was taken whole, inside the region
   double mismatch = 1;  // of the last step's model: |g - its residual| / |g before|
 
   while (!progress.finished()) {
-    if (!age.is_known() || age.pays(objective.preconditioner_price(), cg)) {
+    if (!near || age.pays(objective.preconditioner_price(), cg)) {
       const bool tired = age.steps() == 1 && cg.tired();  // though it was new
       if (objective.refresh_preconditioner(tired)) age.renewed();
       if (objective.preconditioner().empty()) return progress.summary(Termination::breakdown);
@@ -144,6 +142,7 @@ NewtonSummary newton_cg(Objective& objective, const VectorXd& x0, const NewtonOp
 
     objective.step(line.t);
     const bool whole = line.t == 1 && !cg.on_boundary;
+    near = whole;
     mismatch = whole ? (objective.gradient() - cg.residual).norm() / norm : 1;
     radius = next_radius(radius, length, cg.on_boundary, line.t);
     progress.stepped({.step = line.t, .radius = radius, .change = line.change, .cg_iterations = cg.iterations});

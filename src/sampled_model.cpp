@@ -53,6 +53,8 @@ std::optional<MatrixXd> damped_factor(MatrixXd M, const VectorXd& scale) {
 
 double automatic_oversampling(std::int64_t rows, Eigen::Index columns) {
   constexpr double kModels = 6, kProducts = 17;  // of a typical solve; products with a perfect model
+  constexpr Eigen::Index kWide = 256;
+  if (columns <= kWide) return 30;
   const auto d = static_cast<double>(columns), n = static_cast<double>(rows);
   const auto work = [&](double c) {
     return kModels * model_price(std::min(1.0, 1.2 * c * d / n), d) +

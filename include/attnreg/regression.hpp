@@ -40,7 +40,7 @@ struct SamplingOptions {
   std::uint64_t seed = 1;
 };
 
-/// Local. c where it is not given: of 30, 20, 15 and 10 the one with the least work, 30 unless d is some hundred or more.
+/// Local. c where it is not given: 30 for d <= 256, else of 30, 20, 15 and 10 the one with the least work.
 /// A sample of c d rows has condition ((sqrt(c) + 1) / (sqrt(c) - 1))^2 (Marchenko and Pastur 1967), of which the
 /// products take the root; its Gram matrix c d^3 flops.
 double automatic_oversampling(std::int64_t rows, Eigen::Index columns);

@@ -186,7 +186,7 @@ TEST(Certificate, LevelsCostWhatTheySay) {
 
   instance.objective->set_direction(x);
   instance.objective->step(0.5);
-  EXPECT_EQ(certify(*instance.objective, instance.A, {}).reads, 2);
+  EXPECT_EQ(certify(*instance.objective, instance.A, {}).reads, 1);
   const Certificate full = certify(*instance.objective, instance.A, {.level = CertificateLevel::full});
   EXPECT_LE(full.reads, 8);
   const Certificate refused =
