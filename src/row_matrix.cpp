@@ -235,7 +235,15 @@ MatrixXd RowMatrix::normal_products(const MatrixXd& P, std::span<const RowCurvat
 RowMatrix::SignedGram RowMatrix::signed_gram(const VectorXd& weights, const VectorXd& centre) const {
   if (is_sparse()) return sparse_signed_gram(weights, centre);
   const WeightedGram zero(columns_);
+  const auto add_tile = [&](const auto* A, const Tile& tile, GramParts& sums) {
+    kernels::add_signed_gram(A + tile.first_local() * columns_, tile.rows(), columns_,
+                             weights.data() + tile.first_local(), centre.data(), sums.positive.lower().data(),
+                             sums.negative.lower().data());
+  };
+  const bool at_once = tile_rows(columns_) >= 256;  // enough rows for one call; else they are gathered
   auto parts = pass(GramParts{zero, zero}, [&](const Tile& tile, GramParts& sums) {
+    if (at_once && rows_.singles != nullptr) return add_tile(rows_.singles, tile, sums);
+    if (at_once) return add_tile(rows_.doubles, tile, sums);
     const auto rows = tile.dense();
     for (Index i = 0; i < tile.rows(); ++i) {
       const double weight = weights[tile.first_local() + i];

@@ -26,8 +26,8 @@ class WeightedGram {
     return *this;
   }
 
-  /// What came so far; the strict upper triangle is undefined.
-  const RowMajorMatrix& lower() {
+  /// What came so far, and where more may be added; the strict upper triangle is undefined.
+  RowMajorMatrix& lower() {
     flush();
     return gram_;
   }
@@ -41,6 +41,7 @@ class WeightedGram {
   static constexpr Index kRows = 512;
 
   void flush() {
+    if (count_ == 0) return;
     kernels::add_gram(gathered_.data(), count_, gram_.cols(), gram_.data());
     count_ = 0;
   }
