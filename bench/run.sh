@@ -41,7 +41,7 @@ bytes=$((400000000 / scale))
 parallel=multiply,normal_product,gradient,hessian_product,step,step_in_one_read,line_search_trial
 for d in 64 100 200 256 1000; do
   all=all
-  if [ $d -gt 256 ]; then all=all,-exact_scores_qr; fi  # minutes
+  if [ $d -gt 256 ]; then all=all,-exact_scores_qr; fi
   bench 1 1 --type f64 -d $d -n $((bytes / (8 * d))) --kernels $all
   bench 1 1 --type f32 -d $d -n $((bytes / (4 * d))) --kernels multiply,normal_product,gradient
   bench 1 1 --type csr -d $d -n $((bytes / 128)) --kernels multiply,normal_product,gradient

@@ -151,7 +151,7 @@ def main():
     table("Goals: ratios, median [least, largest]",
           ["goal", "quantity", "type, d, ranks x threads", "measured", "/ min(R, R4)", "goal", "stretch", "met"],
           goals(rows))
-    print("\nExact scores by QR (G8) are not timed above d = 256, where they take minutes.")
+    print("\nExact scores by QR (G8) are not timed above d = 256.")
     table("Leverage scores of wide matrices / R", ["goal", "A", "scores", "factorization", "goal", "stretch", "met"],
           wide_scores(rows))
     table("Two ranks against one", ["goal", "kernel", "A", "gain", "gain of R", "share", "goal", "stretch", "met"],
