@@ -112,7 +112,7 @@ void Examination::find_rounding() {
 
 void Examination::find_spectrum() {
   const Index d = objective_.dimension();
-  const Hessian hessian = objective_.hessian();
+  const Hessian hessian = objective_.hessian_on_root();
   VectorXd message = VectorXd::Zero(4 + d * d);  // finite, smallest, largest, rounding; N
   if (A_.communicator().is_root()) {
     const SymmetricEigen eigen = symmetric_eigen(hessian.exact, true);

@@ -88,6 +88,28 @@ void Communicator::sum_to_root(std::span<double> values) const {
   });
 }
 
+void Communicator::sum_scatter(std::span<const double> values, std::span<const std::int64_t> counts,
+                               std::span<double> own) const {
+  const auto limit = std::clamp<std::int64_t>(state_->limits.elements_per_call, 1, std::numeric_limits<int>::max());
+  if (static_cast<std::int64_t>(values.size()) <= limit) {
+    ++state_->collectives;
+    const std::vector<int> lengths(counts.begin(), counts.end());
+    check(MPI_Reduce_scatter(values.data(), own.data(), lengths.data(), MPI_DOUBLE, MPI_SUM, state_->handle),
+          "MPI_Reduce_scatter");
+    return;
+  }
+  const std::int64_t before = state_->collectives;
+  for (int root = 0; root < size(); ++root) {  // too long for one call
+    const auto length = static_cast<std::size_t>(counts[static_cast<std::size_t>(root)]);
+    state_->in_pieces(length, [&](std::size_t offset, int count) {
+      double* const result = root == rank() ? own.data() + offset : nullptr;
+      check(MPI_Reduce(values.data() + offset, result, count, MPI_DOUBLE, MPI_SUM, root, state_->handle), "MPI_Reduce");
+    });
+    values = values.subspan(length);
+  }
+  state_->collectives = before + 1;
+}
+
 double Communicator::max(double value) const { return state_->reduce(value, MPI_DOUBLE, MPI_MAX); }
 std::int64_t Communicator::max(std::int64_t value) const { return state_->reduce(value, MPI_INT64_T, MPI_MAX); }
 std::int64_t Communicator::min(std::int64_t value) const { return state_->reduce(value, MPI_INT64_T, MPI_MIN); }

@@ -8,6 +8,8 @@
 
 #include "attnreg/random.hpp"
 #include "attnreg/sketch.hpp"
+#include "distributed_leverage.hpp"
+#include "leverage_basis.hpp"
 #include "packed_columns.hpp"
 #include "pivoted_factor.hpp"
 #include "triangular_factor.hpp"
@@ -34,15 +36,15 @@ void check_weights(const RowMatrix& A, const VectorXd& weights) {
                             std::to_string(weights[i]) + ": it must be a number >= 0");
 }
 
-/// s^{1/2}. Unusable weights become NaN row scales on this rank and so NaN in the sum over the ranks: all ranks learn
-/// of them from the result, with no collective of their own.
+}  // namespace
+
 VectorXd row_scale(const RowMatrix& A, const VectorXd& weights) {
   if (weights.size() != 0 && weights.size() != A.rows_local())
     return VectorXd::Constant(A.rows_local(), std::numeric_limits<double>::quiet_NaN());
   return weights.cwiseSqrt();
 }
 
-[[noreturn]] void explain_failure(const RowMatrix& A, const VectorXd& weights) {
+void explain_failure(const RowMatrix& A, const VectorXd& weights) {
   A.communicator().agree([&] { check_weights(A, weights); });
   throw InvalidArgument("leverage scores: A has numbers that are not finite, or so large that their sums overflow",
                         Error::Scope::all_ranks);
@@ -52,6 +54,32 @@ double rank_tolerance(const RowMatrix& A, Index rows) {
   const double n = static_cast<double>(A.rows_global());
   return 4 * std::numeric_limits<double>::epsilon() * (static_cast<double>(rows) + std::sqrt(n));
 }
+
+Index checked_sketch_rows(const RowMatrix& A, const LeverageOptions& options) {
+  const Index d = A.columns(), rows = options.sketch_rows;
+  if (rows != 0 && rows < 2 * d)
+    throw InvalidArgument("a sketch of " + std::to_string(rows) + " rows is too small for " + std::to_string(d) +
+                              " columns: give at least " + std::to_string(2 * d),
+                          Error::Scope::all_ranks);
+  if (options.jl_columns < 0)
+    throw InvalidArgument(std::to_string(options.jl_columns) + " JL columns: give 0 (exact row norms) or more",
+                          Error::Scope::all_ranks);
+  return rows != 0 ? rows : std::max<Index>(6 * d, 64);
+}
+
+MatrixXd jl_projection(Index rank, Index k, const LeverageOptions& options) {
+  MatrixXd G = MatrixXd::Identity(rank, k);
+  if (rank <= k) return G;
+  const RandomStream stream(options.seed, Purpose::jl_columns, options.iteration);
+  VectorXd row(k);
+  for (Index j = 0; j < rank; ++j) {
+    stream.normals(j, std::span<double>(row.data(), static_cast<std::size_t>(k)));
+    G.row(j) = row / std::sqrt(static_cast<double>(k));
+  }
+  return G;
+}
+
+namespace {
 
 /// Where the factor of a basis comes from.
 struct Source {
@@ -66,15 +94,7 @@ LeverageBasis share_basis(const RowMatrix& A, const VectorXd& weights, const Sou
   const Index d = A.columns(), rank = factor.rank(), k = jl != nullptr ? jl->jl_columns : d;
   MatrixXd message = MatrixXd::Zero(d * k + 2, 1);
   if (A.communicator().is_root() && factor.finite) {
-    MatrixXd G = MatrixXd::Identity(rank, k);
-    if (rank > k) {
-      const RandomStream stream(jl->seed, Purpose::jl_columns, jl->iteration);
-      VectorXd row(k);
-      for (Index j = 0; j < rank; ++j) {
-        stream.normals(j, std::span<double>(row.data(), static_cast<std::size_t>(k)));
-        G.row(j) = row / std::sqrt(static_cast<double>(k));
-      }
-    }
+    MatrixXd G = jl != nullptr ? jl_projection(rank, k, *jl) : MatrixXd(MatrixXd::Identity(rank, k));
     if (sketch_rows > 0) G *= std::sqrt(1 - static_cast<double>(rank) / static_cast<double>(sketch_rows));
     Eigen::Map<MatrixXd>(message.data(), d, k) = factor.solve(G);
     if (message.allFinite()) message.bottomRows<2>() << 1, static_cast<double>(rank);
@@ -106,22 +126,17 @@ MatrixXd weighted_gram(const RowMatrix& A, const VectorXd& weights) {
   return gram;
 }
 
-Index sketch_rows(const RowMatrix& A, const LeverageOptions& options) {
-  const Index d = A.columns(), rows = options.sketch_rows;
-  if (rows != 0 && rows < 2 * d)
-    throw InvalidArgument("a sketch of " + std::to_string(rows) + " rows is too small for " + std::to_string(d) +
-                              " columns: give at least " + std::to_string(2 * d),
-                          Error::Scope::all_ranks);
-  if (options.jl_columns < 0)
-    throw InvalidArgument(std::to_string(options.jl_columns) + " JL columns: give 0 (exact row norms) or more",
-                          Error::Scope::all_ranks);
-  return rows != 0 ? rows : std::max<Index>(6 * d, 64);
-}
-
 }  // namespace
 
 LeverageBasis leverage_basis(const RowMatrix& A, const VectorXd& weights, const LeverageOptions& options) {
-  const SketchOptions sketch_options{.rows = sketch_rows(A, options),
+  const Index columns = A.columns();
+  const double rank0_bytes = 8.0 * static_cast<double>(checked_sketch_rows(A, options)) * static_cast<double>(columns);
+  auto solver = options.linear_solver;
+  if (solver.kind == LinearSolver::automatic && options.jl_columns == 0) solver.kind = LinearSolver::rank0;
+  solver = chosen_linear_solver(A.communicator(), columns, solver, rank0_bytes);
+  if (solver.kind == LinearSolver::scalapack)
+    return distributed_basis(A, weights, options, std::make_shared<const ProcessGrid>(A.communicator(), solver));
+  const SketchOptions sketch_options{.rows = checked_sketch_rows(A, options),
                                      .nonzeros = options.nonzeros,
                                      .seed = options.seed,
                                      .iteration = options.iteration};

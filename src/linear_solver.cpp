@@ -26,20 +26,32 @@ Eigen::VectorXd Cholesky::solve(const Eigen::VectorXd& right) const {
   return solution;
 }
 
-// Eigen, whose code does not depend on the CPU that runs it: every rank must get the same bits.
-Eigen::VectorXd Preconditioner::solve(const Eigen::VectorXd& r) const {
-  Eigen::VectorXd v = factor_.triangularView<Eigen::Lower>().solve(r);
-  factor_.triangularView<Eigen::Lower>().adjoint().solveInPlace(v);
-  return v;
-}
+namespace {
 
-Eigen::VectorXd Preconditioner::whiten(const Eigen::VectorXd& v) const {
-  return factor_.triangularView<Eigen::Lower>().adjoint().solve(v);
-}
+/// Eigen, whose code does not depend on the CPU that runs it: every rank must get the same bits.
+class ReplicatedFactor final : public CholeskyFactor {
+ public:
+  explicit ReplicatedFactor(Eigen::MatrixXd L) : L_(std::move(L)) {}
+  Eigen::VectorXd solve(const Eigen::VectorXd& r) const override {
+    Eigen::VectorXd v = L_.triangularView<Eigen::Lower>().solve(r);
+    L_.triangularView<Eigen::Lower>().adjoint().solveInPlace(v);
+    return v;
+  }
+  Eigen::VectorXd multiply_transpose(const Eigen::VectorXd& v) const override {
+    return L_.triangularView<Eigen::Lower>().adjoint() * v;
+  }
+  Eigen::VectorXd solve_transpose(const Eigen::VectorXd& v) const override {
+    return L_.triangularView<Eigen::Lower>().adjoint().solve(v);
+  }
 
-double Preconditioner::norm(const Eigen::VectorXd& v) const {
-  return (factor_.triangularView<Eigen::Lower>().adjoint() * v).norm();
-}
+ private:
+  Eigen::MatrixXd L_;
+};
+
+}  // namespace
+
+Preconditioner::Preconditioner(Eigen::MatrixXd factor)
+    : Preconditioner(std::make_shared<const ReplicatedFactor>(std::move(factor))) {}
 
 namespace {
 
@@ -48,21 +60,32 @@ constexpr double kRidge = 1e-13;      // relative; above the rounding of a null 
 constexpr double kRadiusSlack = 0.1;  // |s|_M within 10 % of the radius will do (More and Sorensen 1983)
 constexpr int kMaxFactorizations = 60;
 
-/// Adds a ridge relative to `scale` to both matrices, so that directions without any curvature stay put.
-void regularise(Eigen::MatrixXd& H, Eigen::MatrixXd& M, const Eigen::VectorXd& scale) {
+/// Relative to `scale`, so that directions without any curvature stay put.
+Eigen::VectorXd ridge_of(const Eigen::VectorXd& scale) {
   const double largest = scale.maxCoeff();
-  for (Eigen::Index j = 0; j < M.rows(); ++j) {
-    const double ridge = kRidge * (scale[j] > 0 ? scale[j] : (largest > 0 ? largest : 1.0));
-    M(j, j) += ridge;
-    H(j, j) += ridge;
-  }
+  return kRidge * (scale.array() > 0).select(scale.array(), largest > 0 ? largest : 1.0);
 }
+
+/// Matrices of one rank.
+class LocalPencil final : public Pencil {
+ public:
+  LocalPencil(Eigen::MatrixXd H, Eigen::MatrixXd M) : H_(std::move(H)), M_(std::move(M)) {}
+  bool is_finite() const override { return H_.allFinite() && M_.allFinite(); }
+  void add_ridge(const Eigen::VectorXd& ridge) override { H_.diagonal() += ridge, M_.diagonal() += ridge; }
+  bool factor(double shift) override { return cholesky_.factor(H_ + shift * M_); }
+  Eigen::VectorXd solve(const Eigen::VectorXd& v) const override { return cholesky_.solve(v); }
+  Eigen::VectorXd multiply_H(const Eigen::VectorXd& v) const override { return H_ * v; }
+  Eigen::VectorXd multiply_M(const Eigen::VectorXd& v) const override { return M_ * v; }
+
+ private:
+  Eigen::MatrixXd H_, M_;
+  Cholesky cholesky_;
+};
 
 /// The pieces of one trust-region problem: solutions of (H + shift M) s = -g for a shift that is being searched.
 class ShiftSearch {
  public:
-  ShiftSearch(const Eigen::MatrixXd& H, const Eigen::MatrixXd& M, const Eigen::VectorXd& g, double radius)
-      : H_(H), M_(M), g_(g), radius_(radius) {}
+  ShiftSearch(Pencil& pencil, const Eigen::VectorXd& g, double radius) : pencil_(pencil), g_(g), radius_(radius) {}
 
   TrustRegionStep run() {
     if (try_shift(0) && length_ <= (1 + kRadiusSlack) * radius_) return result(length_ > (1 - kRadiusSlack) * radius_);
@@ -88,9 +111,9 @@ class ShiftSearch {
   bool try_shift(double shift) {
     shift_ = shift;
     ++factorizations_;
-    definite_ = cholesky_.factor(H_ + shift * M_);
+    definite_ = pencil_.factor(shift);
     if (definite_) {
-      s_ = -cholesky_.solve(g_);
+      s_ = -pencil_.solve(g_);
       length_ = metric_norm(s_);
       definite_ = std::isfinite(length_);
     }
@@ -101,12 +124,12 @@ class ShiftSearch {
     return definite_;
   }
 
-  double metric_norm(const Eigen::VectorXd& v) const { return std::sqrt(std::max(0.0, v.dot(M_ * v))); }
+  double metric_norm(const Eigen::VectorXd& v) const { return std::sqrt(std::max(0.0, v.dot(pencil_.multiply_M(v)))); }
 
   /// Newton's method on 1 / |s(shift)|_M = 1 / radius.
   double next_shift() const {
-    const Eigen::VectorXd Ms = M_ * s_;
-    const double slope = Ms.dot(cholesky_.solve(Ms));
+    const Eigen::VectorXd Ms = pencil_.multiply_M(s_);
+    const double slope = Ms.dot(pencil_.solve(Ms));
     return shift_ + length_ * length_ / slope * (length_ - radius_) / radius_;
   }
 
@@ -122,14 +145,14 @@ class ShiftSearch {
     // s is rich in the direction sought, unless g is exactly orthogonal to it: hence the part without any symmetry
     Eigen::VectorXd v = s_.normalized() + Eigen::VectorXd::LinSpaced(g_.size(), 0.1, 0.2);
     for (int k = 0; k < 4; ++k) {
-      v = cholesky_.solve(M_ * v);
+      v = pencil_.solve(pencil_.multiply_M(v));
       const double norm = metric_norm(v);
       if (!(norm > 0) || !std::isfinite(norm)) return false;
       v /= norm;
     }
-    const double along = s_.dot(M_ * v), gap = radius_ * radius_ - length_ * length_;
+    const double along = s_.dot(pencil_.multiply_M(v)), gap = radius_ * radius_ - length_ * length_;
     const double tau = gap / (along + std::copysign(std::sqrt(along * along + gap), along));
-    const double curvature = v.dot(H_ * v) + shift_;
+    const double curvature = v.dot(pencil_.multiply_H(v)) + shift_;
     if (!(tau * tau * curvature <= kRadiusSlack * (shift_ * radius_ * radius_ - g_.dot(s_)))) return false;
     s_ += tau * v;
     length_ = radius_;
@@ -138,26 +161,32 @@ class ShiftSearch {
 
   TrustRegionStep result(bool on_boundary) const { return {true, s_, length_, shift_, on_boundary}; }
 
-  const Eigen::MatrixXd &H_, &M_;
+  Pencil& pencil_;
   const Eigen::VectorXd& g_;
   const double radius_;
-  Cholesky cholesky_;
   Eigen::VectorXd s_;
   double shift_ = 0, length_ = 0, lower_ = 0, upper_ = kInfinity;
   bool definite_ = false;
   int factorizations_ = 0;
 };
 
+TrustRegionStep trust_region_step(Pencil& pencil, const Eigen::VectorXd& scale, const Eigen::VectorXd& g,
+                                  double radius) {
+  if (!pencil.is_finite() || !g.allFinite()) return {};
+  pencil.add_ridge(ridge_of(scale));
+  return ShiftSearch(pencil, g, radius).run();
+}
+
 }  // namespace
 
 TrustRegionStep trust_region_step(Eigen::MatrixXd H, Eigen::MatrixXd M, const Eigen::VectorXd& scale,
                                   const Eigen::VectorXd& g, double radius) {
-  if (!H.allFinite() || !M.allFinite() || !g.allFinite()) return {};
-  regularise(H, M, scale);
-  return ShiftSearch(H, M, g, radius).run();
+  LocalPencil pencil(std::move(H), std::move(M));
+  return trust_region_step(pencil, scale, g, radius);
 }
 
 TrustRegionStep trust_region_step(Hessian hessian, const Eigen::VectorXd& g, double radius) {
+  if (hessian.distributed != nullptr) return trust_region_step(*hessian.distributed, hessian.scale, g, radius);
   TrustRegionStep step;
   if (hessian.communicator.is_root())
     step = trust_region_step(std::move(hessian.exact), std::move(hessian.positive_part), hessian.scale, g, radius);

@@ -22,6 +22,22 @@ class Cholesky {
   Eigen::MatrixXd factor_;
 };
 
+/// H + shift M for shifts to be tried, wherever H and M are. Vectors are replicated on the ranks that share the pencil,
+/// and all of them call each member.
+class Pencil {
+ public:
+  virtual ~Pencil() = default;
+  virtual bool is_finite() const = 0;
+  /// Adds a positive diagonal to H and M.
+  virtual void add_ridge(const Eigen::VectorXd& ridge) = 0;
+  /// Factors H + shift M; false if it is not positive definite to working precision. d^3 / 3 flops.
+  virtual bool factor(double shift) = 0;
+  /// (H + shift M)^-1 v of the last successful `factor`. 2 d^2 flops.
+  virtual Eigen::VectorXd solve(const Eigen::VectorXd& v) const = 0;
+  virtual Eigen::VectorXd multiply_H(const Eigen::VectorXd& v) const = 0;
+  virtual Eigen::VectorXd multiply_M(const Eigen::VectorXd& v) const = 0;
+};
+
 /// A step of a trust-region method.
 struct TrustRegionStep {
   bool finite = false;  ///< false: H, M or g is not finite, or no shift makes H + shift M positive definite
@@ -39,6 +55,7 @@ TrustRegionStep trust_region_step(Eigen::MatrixXd H, Eigen::MatrixXd M, const Ei
                                   const Eigen::VectorXd& g, double radius);
 
 /// Collective. The same with matrices that rank 0 holds; the result is broadcast (d + 4 doubles), bit-equal everywhere.
+/// With a distributed pencil all ranks search together, from the same vectors.
 TrustRegionStep trust_region_step(Hessian hessian, const Eigen::VectorXd& g, double radius);
 
 }  // namespace attnreg

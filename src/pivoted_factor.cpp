@@ -7,18 +7,17 @@
 
 namespace attnreg {
 
-namespace {
-
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
-/// The power of two that brings `norm` into [1/2, 1); 0 for what counts as zero.
 double scale_for(double norm) {
   if (norm < 0x1p-900) return 0;
   int exponent = 0;
   std::frexp(norm, &exponent);
   return std::ldexp(1.0, -exponent);
 }
+
+namespace {
 
 /// The factor whose leading `rank` rows and columns are those of `R` (above the diagonal).
 PivotedFactor leading_part(const MatrixXd& R, Index rank, const std::vector<int>& pivots, VectorXd column_scale) {

@@ -7,6 +7,9 @@ namespace attnreg {
 
 using Eigen::Index;
 
+/// Local. The power of two that brings `norm` into [1/2, 1); 0 for a norm below 2^-900, which counts as zero.
+double scale_for(double norm);
+
 /// R of a factorization with column pivoting and a rank test: M C Pi = Q [R11 R12; 0 ~0], where C scales the columns by
 /// powers of two to norms in [1/2, 1), so that the rank does not depend on the units of the columns. Columns of norm
 /// below 2^-900 count as zero.

@@ -1,5 +1,7 @@
 #include "attnreg/regression.hpp"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cmath>
 #include <optional>
@@ -10,6 +12,7 @@
 #include "certify.hpp"
 #include "fit.hpp"
 #include "regression_objective.hpp"
+#include "scalapack.hpp"
 #include "sketched_newton.hpp"
 #include "start_point.hpp"
 #include "text_of.hpp"
@@ -41,6 +44,7 @@ std::string_view start_name(Start start) {
 
 namespace {
 
+constexpr double kUsualRidge = 1e-14;  // relative, on the diagonal of every preconditioner
 constexpr double kSameMinimum = 1e-6;  // of L(0): values closer than that are one minimum
 
 void check_arguments(const RowMatrix& A, const VectorXd& b, const VectorXd& w, const RegressionOptions& options) {
@@ -66,15 +70,33 @@ bool is_converged(const NewtonSummary& summary) {
   return summary.termination == Termination::converged || summary.termination == Termination::converged_rounding;
 }
 
+/// Collective. The options with the linear solver decided.
+RegressionOptions with_linear_solver(const RowMatrix& A, RegressionOptions options) {
+  auto& solver = options.linear_solver;
+  const bool explicitly = solver.kind == LinearSolver::scalapack;
+  const auto refuse = [](const std::string& what) {
+    throw InvalidArgument("the linear solver scalapack " + what, Error::Scope::all_ranks);
+  };
+  if (explicitly && options.method == Method::sketched_newton) refuse("does not serve the method sketched-newton");
+  if (explicitly && options.sampling.jl_columns == 0)
+    refuse("needs at least 1 JL column: exact row norms take a d x d matrix on every rank");
+  if (!explicitly && (options.method == Method::sketched_newton || options.sampling.jl_columns == 0))
+    solver.kind = LinearSolver::rank0;
+  const double bytes = linear_solver_bytes({.kind = LinearSolver::rank0}, A.communicator().size(),
+                                           omp_get_max_threads(), A.columns(), options.sampling.sketch_rows);
+  solver = chosen_linear_solver(A.communicator(), A.columns(), solver, bytes);
+  return options;
+}
+
 /// One regression, from x = 0 on.
 class Regression {
  public:
   Regression(const RowMatrix& A, const VectorXd& b, const VectorXd& w, const RegressionOptions& options)
       : A_(A),
         b_(b),
-        options_(options),
+        options_(with_linear_solver(A, options)),
         target_(describe_target(A, b)),
-        objective_(A, b, w, make_loss(options.loss), options.sampling) {
+        objective_(A, b, w, make_loss(options.loss), options.sampling, options_.linear_solver) {
     if (options.loss == "cross-entropy" && !(target_.sum > 0))
       throw InvalidArgument("cross-entropy needs a target with a positive sum; b sums to " + text_of(target_.sum),
                             Error::Scope::all_ranks);
@@ -96,6 +118,9 @@ class Regression {
     if (objective_.uses_all_rows() && !all_rows_at_first_)
       result_.notes.push_back(
           "the sampled preconditioners served badly three times in a row: all rows were used from then on");
+    if (objective_.largest_ridge() > kUsualRidge)
+      result_.notes.push_back("a preconditioner was not positive definite to working precision: " +
+                              text_of(objective_.largest_ridge()) + " times its diagonal was added");
     result_.fit = fit_quality(A_, result_.fitted, b_, target_);
     return std::move(result_);
   }
@@ -125,6 +150,12 @@ void Regression::choose_method() {
     result_.method = cheaper_method(A_.rows_global(), A_.columns(), options_.sampling);
     result_.notes.push_back("method " + std::string(method_name(result_.method)) + ": the cheaper one for " +
                             std::to_string(A_.rows_global()) + " x " + std::to_string(A_.columns()));
+  }
+  if (options_.linear_solver.kind == LinearSolver::scalapack) {
+    const auto solver = with_grid(A_.communicator().size(), options_.linear_solver);
+    result_.notes.push_back("linear solver scalapack: " + std::to_string(solver.grid_rows) + " x " +
+                            std::to_string(solver.grid_columns) + " processes, blocks of " +
+                            std::to_string(solver.block_size));
   }
   all_rows_at_first_ = objective_.uses_all_rows();
   if (result_.method == Method::newton_cg && all_rows_at_first_)

@@ -5,8 +5,11 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <utility>
 
+#include "distributed_gram.hpp"
+#include "distributed_solver.hpp"
 #include "row_sums.hpp"
 
 namespace attnreg {
@@ -33,7 +36,8 @@ std::span<const double> part(const VectorXd& v, Index first, Index rows) {
 }  // namespace
 
 RegressionObjective::RegressionObjective(const RowMatrix& A, const VectorXd& b, const VectorXd& w,
-                                         std::unique_ptr<Loss> loss, const SamplingOptions& sampling)
+                                         std::unique_ptr<Loss> loss, const SamplingOptions& sampling,
+                                         const LinearSolverOptions& solver)
     : A_(A),
       b_(b),
       w2_(w.cwiseAbs2()),
@@ -43,7 +47,9 @@ RegressionObjective::RegressionObjective(const RowMatrix& A, const VectorXd& b, 
       collectives_before_(A.communicator().collectives()),
       start_seconds_(wall_clock()),
       delta_(A.rows_local()),
-      model_(A, w2_, sampling) {}
+      grid_(solver.kind == LinearSolver::scalapack ? std::make_shared<const ProcessGrid>(A.communicator(), solver)
+                                                   : nullptr),
+      model_(A, w2_, sampling, grid_) {}
 
 LossRows RegressionObjective::rows_of(const VectorXd& z, Index first, Index rows) const {
   return {part(z, first, rows), part(b_, first, rows)};
@@ -219,7 +225,27 @@ double RegressionObjective::gradient_floor() {
   return kEps * absolute.norm();
 }
 
-Hessian RegressionObjective::hessian() {
+Hessian RegressionObjective::hessian() { return grid_ ? distributed_hessian() : hessian_on_root(); }
+
+Hessian RegressionObjective::distributed_hessian() const {
+  const Index d = dimension();
+  CurvedRows rows;
+  rows.rows.resize(static_cast<std::size_t>(A_.rows_local()));
+  std::iota(rows.rows.begin(), rows.rows.end(), 0);
+  rows.curvature = delta_.cwiseMax(0);
+  rows.ridge = w2_;
+  DistributedMatrix M = distributed_gram(A_, grid_, rows, centre_);
+  const double curvature = A_.communicator().sum(rows.curvature.sum());
+  const VectorXd scale = M.diagonal() + curvature * centre_.cwiseAbs2();
+  rows.curvature = (-delta_).cwiseMax(0);
+  rows.ridge.setZero();
+  DistributedMatrix H = distributed_gram(A_, grid_, rows, centre_);
+  H.local() = M.local() - H.local();
+  A_.count_reads(2 * gram_reads(d));
+  return {A_.communicator(), {}, {}, scale, std::make_shared<DistributedPencil>(std::move(H), std::move(M))};
+}
+
+Hessian RegressionObjective::hessian_on_root() {
   const auto& communicator = A_.communicator();
   const Index d = dimension(), entries = d * d;
   if (!ridge_known_) {
@@ -232,7 +258,7 @@ Hessian RegressionObjective::hessian() {
   VectorXd message(2 * entries + 1);
   message << gram.positive.reshaped(), gram.negative.reshaped(), delta_.cwiseMax(0).sum();
   communicator.sum_to_root({message.data(), static_cast<std::size_t>(message.size())});
-  Hessian hessian{communicator, {}, {}, {}};
+  Hessian hessian{communicator, {}, {}, {}, nullptr};
   if (!communicator.is_root()) return hessian;
   hessian.positive_part = message.head(entries).reshaped(d, d) + ridge_gram_;
   hessian.exact = hessian.positive_part - message.segment(entries, entries).reshaped(d, d);
@@ -249,9 +275,10 @@ VectorXd RegressionObjective::hessian_product(const VectorXd& p) {
 }
 
 bool RegressionObjective::refresh_preconditioner(bool tired) {
-  auto factor = model_.factor(delta_, centre_, tired);
-  if (factor) preconditioner_ = Preconditioner(std::move(*factor));
-  return factor.has_value();
+  const auto made = model_.preconditioner(delta_, centre_, tired);
+  if (made) preconditioner_ = *made;
+  largest_ridge_ = std::max(largest_ridge_, model_.ridge());
+  return made.has_value();
 }
 
 void RegressionObjective::set_direction(const VectorXd& s) {

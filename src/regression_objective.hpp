@@ -22,9 +22,11 @@ namespace attnreg {
 /// outputs of the loss are made where they are used, tile by tile.
 class RegressionObjective final : public Objective {
  public:
-  /// Local. b, w: this rank's rows. A and b must outlive the objective.
+  /// Local; collective with ScaLAPACK, whose process grid it makes. b, w: this rank's rows. A and b must outlive the
+  /// objective. solver: `kind` is decided.
   RegressionObjective(const RowMatrix& A, const Eigen::VectorXd& b, const Eigen::VectorXd& w,
-                      std::unique_ptr<Loss> loss, const SamplingOptions& sampling = {});
+                      std::unique_ptr<Loss> loss, const SamplingOptions& sampling = {},
+                      const LinearSolverOptions& solver = {.kind = LinearSolver::rank0});
 
   Eigen::Index dimension() const override { return A_.columns(); }
   void move_to(const Eigen::VectorXd& x) override;
@@ -33,7 +35,9 @@ class RegressionObjective final : public Objective {
   double value() const override { return value_; }
   const Eigen::VectorXd& gradient() const override { return gradient_; }
   double gradient_floor() override;
+  /// On rank 0, or over the grid: then in panels, which read (d / 256 + 1) / 2 times A, or twice that.
   Hessian hessian() override;
+  Hessian hessian_on_root();  ///< Collective. On rank 0 whatever the linear solver: for d that allows it.
   Eigen::VectorXd hessian_product(const Eigen::VectorXd& p) override;
   bool refresh_preconditioner(bool tired) override;
   double preconditioner_price() const override { return model_.price(); }
@@ -54,6 +58,7 @@ class RegressionObjective final : public Objective {
   double largest_move() const;
 
   bool uses_all_rows() const { return model_.uses_all_rows(); }  ///< Local.
+  double largest_ridge() const { return largest_ridge_; }  ///< Local. Of all preconditioners: see `SampledModel::ridge`.
 
   /// Local. Starts with the leverage scores of another objective over the same rows; see `SampledModel::adopt_scores`.
   void adopt_scores(const RegressionObjective& other, bool rescale) { model_.adopt_scores(other.model_, rescale); }
@@ -68,7 +73,7 @@ class RegressionObjective final : public Objective {
   const Eigen::VectorXd& weights_squared() const { return w2_; }
   const Eigen::VectorXd& curvature() const { return delta_; }        ///< delta of `Loss::differentiate`
   const Eigen::VectorXd& centre() const { return centre_; }          ///< A^T f, replicated
-  const Eigen::MatrixXd& ridge_gram() const { return ridge_gram_; }  ///< A^T W^2 A on rank 0, once `hessian` was called
+  const Eigen::MatrixXd& ridge_gram() const { return ridge_gram_; }  ///< A^T W^2 A on rank 0, once `hessian_on_root` was called
 
  private:
   LossRows rows_of(const Eigen::VectorXd& z, Eigen::Index first, Eigen::Index rows) const;
@@ -125,7 +130,11 @@ class RegressionObjective final : public Objective {
   std::optional<Evaluation> ahead_;      // of x + s
   Eigen::MatrixXd ridge_gram_;           // A^T W^2 A on rank 0
   bool ridge_known_ = false;
+  Hessian distributed_hessian() const;
+
+  std::shared_ptr<const ProcessGrid> grid_;  // of ScaLAPACK; none: rank 0 has the d x d matrices
   SampledModel model_;
+  double largest_ridge_ = 0;
 };
 
 }  // namespace attnreg

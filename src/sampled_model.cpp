@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 #include <span>
 #include <utility>
 
 #include "attnreg/leverage.hpp"
+#include "distributed_leverage.hpp"
+#include "distributed_solver.hpp"
 #include "keep_rows.hpp"
 #include "linear_solver.hpp"
 
@@ -25,28 +28,49 @@ constexpr double kStaleScores = 0.25;  // of their sum when they were made: belo
 // In units of one read, 8 bytes at 16 GB/s: a flop of a Gram matrix at 25 Gflop/s, on all cores, and of a Cholesky
 // factor, on one.
 constexpr double kGram = 0.08, kCholesky = 0.03;
+constexpr double kParallelLoss = 2;  // of ScaLAPACK's factorization
 
 /// Of a Gram matrix of this share of the rows with so many numbers each.
 double model_price(double share, double row) { return share * (2 + kGram * row); }
 
 std::span<double> span_of(VectorXd& v) { return {v.data(), static_cast<std::size_t>(v.size())}; }
 
-/// Lower Cholesky factor of a matrix that may be singular: with the smallest ridge of the ladder that will do.
-std::optional<MatrixXd> damped_factor(MatrixXd M, const VectorXd& scale) {
-  if (!M.allFinite()) return {};
-  const VectorXd diagonal = M.diagonal();
+VectorXd positive(const VectorXd& scale) {
   const double largest = scale.maxCoeff();
-  const VectorXd positive_scale = (scale.array() > 0).select(scale, largest > 0 ? largest : 1.0);
+  return (scale.array() > 0).select(scale, largest > 0 ? largest : 1.0);
+}
+
+/// The first ridge of the ladder with which `try_factor` succeeds; 0 if none does.
+template <class Try>
+double damping(Try&& try_factor) {
+  for (double ridge = kFirstRidge; ridge <= kLastRidge; ridge *= 100)
+    if (try_factor(ridge)) return ridge;
+  return 0;
+}
+
+/// Pivots that belong to dependent columns: else M^-1 would blow up the rounding of g along these columns.
+VectorXd without_dependent(const VectorXd& pivots, double ridge, const VectorXd& scale) {
+  return (pivots.array().square() <= kDependent * ridge * scale.array()).select(scale.cwiseSqrt(), pivots);
+}
+
+/// A lower Cholesky factor and the ridge, relative to the diagonal, that it took; 0: there is none.
+struct DampedFactor {
+  double ridge = 0;
+  MatrixXd L;
+};
+
+DampedFactor damped_factor(MatrixXd M, const VectorXd& scale) {
+  if (!M.allFinite()) return {};
+  const VectorXd diagonal = M.diagonal(), positive_scale = positive(scale);
   Cholesky cholesky;
-  for (double ridge = kFirstRidge; ridge <= kLastRidge; ridge *= 100) {
-    M.diagonal() = diagonal + ridge * positive_scale;
-    if (!cholesky.factor(M)) continue;
-    MatrixXd L = cholesky.lower();
-    for (Eigen::Index j = 0; j < L.rows(); ++j)  // else M^-1 would blow up the rounding of g along these columns
-      if (L(j, j) * L(j, j) <= kDependent * ridge * positive_scale[j]) L(j, j) = std::sqrt(positive_scale[j]);
-    return L;
-  }
-  return {};
+  const double ridge = damping([&](double tried) {
+    M.diagonal() = diagonal + tried * positive_scale;
+    return cholesky.factor(M);
+  });
+  if (ridge == 0) return {};
+  MatrixXd L = cholesky.lower();
+  L.diagonal() = without_dependent(L.diagonal(), ridge, positive_scale);
+  return {ridge, std::move(L)};
 }
 
 }  // namespace
@@ -64,8 +88,9 @@ double automatic_oversampling(std::int64_t rows, Eigen::Index columns) {
   return *std::min_element(candidates.begin(), candidates.end(), [&](double a, double b) { return work(a) < work(b); });
 }
 
-SampledModel::SampledModel(const RowMatrix& A, const VectorXd& w2, const SamplingOptions& options)
-    : A_(A), w2_(w2), options_(options) {
+SampledModel::SampledModel(const RowMatrix& A, const VectorXd& w2, const SamplingOptions& options,
+                           std::shared_ptr<const ProcessGrid> grid)
+    : A_(A), w2_(w2), options_(options), grid_(std::move(grid)) {
   const auto d = static_cast<double>(A.columns()), n = static_cast<double>(A.rows_global());
   const double sketch_rows = options.sketch_rows > 0 ? static_cast<double>(options.sketch_rows) : 6 * d;
   if (options_.oversampling == 0) options_.oversampling = automatic_oversampling(A.rows_global(), A.columns());
@@ -82,76 +107,131 @@ void SampledModel::adopt_scores(const SampledModel& other, bool rescale) {
 double SampledModel::price() const {
   const auto d = static_cast<double>(A_.columns()), n = static_cast<double>(A_.rows_global());
   const double share = all_rows_ ? 1 : static_cast<double>(rows_kept_) / n;
-  return model_price(share, stored_ / n) + kCholesky * A_.communicator().size() * d * d * d / stored_;
+  const double cores = grid_ ? kParallelLoss : A_.communicator().size();  // that are busy or idle for a core's work
+  return model_price(share, stored_ / n) + kCholesky * cores * d * d * d / stored_;
 }
 
-void SampledModel::add_all_rows(Part& part, const VectorXd& curvature, const VectorXd& centre) {
-  if (ridge_gram_.size() == 0) ridge_gram_ = A_.signed_gram(w2_, VectorXd::Zero(A_.columns())).positive;
-  part.gram = A_.signed_gram(curvature, centre).positive + ridge_gram_;
-  part.curvature = curvature.sum();
-  part.rows = static_cast<double>(A_.rows_local());
-  part.scores = static_cast<double>(A_.columns());
+SampledModel::Part SampledModel::all_rows(const VectorXd& curvature) const {
+  std::vector<Eigen::Index> rows(static_cast<std::size_t>(A_.rows_local()));
+  std::iota(rows.begin(), rows.end(), 0);
+  const auto count = static_cast<double>(rows.size());
+  return {{std::move(rows), curvature, w2_}, curvature.sum(), count, static_cast<double>(A_.columns())};
 }
 
-void SampledModel::add_sampled_rows(Part& part, const VectorXd& curvature, const VectorXd& centre, bool fresh_scores) {
+void SampledModel::make_scores(const VectorXd& weights) {
+  LeverageOptions leverage{.sketch_rows = options_.sketch_rows,
+                           .nonzeros = options_.nonzeros,
+                           .jl_columns = options_.jl_columns,
+                           .seed = options_.seed,
+                           .iteration = models_,
+                           .linear_solver = {.kind = LinearSolver::rank0}};
+  const auto basis =
+      grid_ ? distributed_basis(A_, weights, leverage, grid_) : leverage_basis(A_, weights, leverage);
+  row_scale_ = row_norms_squared(A_, basis.N);
+  has_scores_ = true;
+  fresh_sum_ = 0;
+}
+
+SampledModel::Part SampledModel::sampled_rows(const VectorXd& curvature, bool fresh_scores) {
   const VectorXd weights = curvature + w2_;
   if (fresh_scores || !has_scores_) {
-    const auto basis = leverage_basis(A_, weights,
-                                      {.sketch_rows = options_.sketch_rows,
-                                       .nonzeros = options_.nonzeros,
-                                       .jl_columns = options_.jl_columns,
-                                       .seed = options_.seed,
-                                       .iteration = models_});
-    row_scale_ = row_norms_squared(A_, basis.N);
-    has_scores_ = true;
-    fresh_sum_ = 0;
+    make_scores(weights);
   } else if (rescale_) {  // the weights differ by about a factor
     const double scores = A_.communicator().sum(weights.dot(row_scale_));
     if (scores > 0) row_scale_ *= static_cast<double>(A_.columns()) / scores;
   }
   rescale_ = false;
   const VectorXd scores = weights.cwiseProduct(row_scale_).cwiseMin(1.0);
-  const auto kept =
+  auto kept =
       keep_rows(A_, scores, {.oversampling = options_.oversampling, .seed = options_.seed, .iteration = models_});
-  const VectorXd curvature_kept = curvature(kept.rows).cwiseProduct(kept.weights);
-  const VectorXd ridge_kept = w2_(kept.rows).cwiseProduct(kept.weights);
-  part.gram = sampled_gram(A_, kept, curvature_kept, centre) + sampled_gram(A_, kept, ridge_kept, {});
-  part.curvature = curvature_kept.sum();
-  part.rows = static_cast<double>(kept.rows.size());
+  Part part;
+  part.rows.curvature = curvature(kept.rows).cwiseProduct(kept.weights);
+  part.rows.ridge = w2_(kept.rows).cwiseProduct(kept.weights);
+  part.rows.rows = std::move(kept.rows);
+  part.curvature = part.rows.curvature.sum();
+  part.count = static_cast<double>(part.rows.rows.size());
   part.scores = scores.sum();
+  return part;
+}
+
+SampledModel::Part SampledModel::choose_rows(const VectorXd& delta, bool tired) {
+  const VectorXd curvature = delta.cwiseMax(0);
+  tired_in_a_row_ = tired ? tired_in_a_row_ + 1 : 0;
+  all_rows_ = all_rows_ || tired_in_a_row_ >= kTiredModels;
+  Part part = all_rows_ ? all_rows(curvature)
+                        : sampled_rows(curvature, tired || score_sum_ < kStaleScores * fresh_sum_);
+  ++models_;
+  return part;
+}
+
+/// Local. This rank's part of M.
+MatrixXd SampledModel::gram(const Part& part, const VectorXd& centre) {
+  const auto& [rows, curvature, ridge] = part.rows;
+  if (!all_rows_) {
+    const SampledRows kept{rows, {}, 0};
+    return sampled_gram(A_, kept, curvature, centre) + sampled_gram(A_, kept, ridge, {});
+  }
+  if (ridge_gram_.size() == 0) ridge_gram_ = A_.signed_gram(w2_, VectorXd::Zero(A_.columns())).positive;
+  return A_.signed_gram(curvature, centre).positive + ridge_gram_;
+}
+
+/// What is known of the last model: sums over all ranks.
+void SampledModel::learn(double rows, double scores, double stored) {
+  rows_kept_ = static_cast<std::int64_t>(rows);
+  score_sum_ = scores;
+  stored_ = stored;
+  if (fresh_sum_ == 0) fresh_sum_ = score_sum_;
+}
+
+std::optional<Preconditioner> SampledModel::preconditioner(const VectorXd& delta, const VectorXd& centre, bool tired) {
+  if (grid_) return distributed(delta, centre, tired);
+  auto L = factor(delta, centre, tired);
+  if (!L) return {};
+  return Preconditioner(std::move(*L));
 }
 
 std::optional<MatrixXd> SampledModel::factor(const VectorXd& delta, const VectorXd& centre, bool tired) {
   const auto& communicator = A_.communicator();
   const Eigen::Index d = A_.columns(), entries = d * d;
-  const VectorXd curvature = delta.cwiseMax(0);
-  tired_in_a_row_ = tired ? tired_in_a_row_ + 1 : 0;
-  all_rows_ = all_rows_ || tired_in_a_row_ >= kTiredModels;
-  Part part;
-  if (all_rows_)
-    add_all_rows(part, curvature, centre);
-  else
-    add_sampled_rows(part, curvature, centre, tired || score_sum_ < kStaleScores * fresh_sum_);
-  ++models_;
-
+  const Part part = choose_rows(delta, tired);
   VectorXd message(entries + 4);
-  message << part.gram.reshaped(), part.curvature, part.rows, part.scores, static_cast<double>(A_.entries_local());
+  message << gram(part, centre).reshaped(), part.curvature, part.count, part.scores,
+      static_cast<double>(A_.entries_local());
   communicator.sum_to_root(span_of(message));
   if (communicator.is_root()) {
     MatrixXd M = message.head(entries).reshaped(d, d);
     const VectorXd scale = M.diagonal() + message[entries] * centre.cwiseAbs2();
-    const auto lower = damped_factor(std::move(M), scale);
-    if (lower) message.head(entries) = lower->reshaped();
-    message[entries] = lower.has_value();
+    const auto damped = damped_factor(std::move(M), scale);
+    if (damped.ridge > 0) message.head(entries) = damped.L.reshaped();
+    message[entries] = damped.ridge;
   }
-  communicator.broadcast(span_of(message));  // the factor, whether there is one, and three counts
-  rows_kept_ = static_cast<std::int64_t>(message[entries + 1]);
-  score_sum_ = message[entries + 2];
-  stored_ = message[entries + 3];
-  if (fresh_sum_ == 0) fresh_sum_ = score_sum_;
+  communicator.broadcast(span_of(message));  // the factor, its ridge, and three counts
+  learn(message[entries + 1], message[entries + 2], message[entries + 3]);
   if (!all_rows_) A_.count_reads(2 * message[entries + 1] / static_cast<double>(A_.rows_global()));
-  if (message[entries] == 0) return {};
+  ridge_ = message[entries];
+  if (ridge_ == 0) return {};
   return message.head(entries).reshaped(d, d);
+}
+
+std::optional<Preconditioner> SampledModel::distributed(const VectorXd& delta, const VectorXd& centre, bool tired) {
+  const Part part = choose_rows(delta, tired);
+  const DistributedMatrix M = distributed_gram(A_, grid_, part.rows, centre);
+  std::array sums{part.curvature, part.count, part.scores, static_cast<double>(A_.entries_local())};
+  A_.communicator().sum(sums);
+  learn(sums[1], sums[2], sums[3]);
+  A_.count_reads(gram_reads(A_.columns()) * sums[1] / static_cast<double>(A_.rows_global()));
+  const VectorXd diagonal = M.diagonal(), scale = positive(diagonal + sums[0] * centre.cwiseAbs2());
+  ridge_ = 0;
+  if (!M.is_finite()) return {};
+  DistributedMatrix L(grid_, A_.columns(), A_.columns());
+  ridge_ = damping([&](double tried) {
+    L.local() = M.local();
+    L.set_diagonal(diagonal + tried * scale);
+    return scalapack::factor_cholesky(L);
+  });
+  if (ridge_ == 0) return {};
+  L.set_diagonal(without_dependent(L.diagonal(), ridge_, scale));
+  return Preconditioner(std::make_shared<const DistributedFactor>(std::move(L)));
 }
 
 }  // namespace attnreg

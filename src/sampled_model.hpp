@@ -3,11 +3,14 @@
 #include <Eigen/Core>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <optional>
 
 #include "attnreg/objective.hpp"
 #include "attnreg/regression.hpp"
 #include "attnreg/row_matrix.hpp"
+#include "distributed_gram.hpp"
+#include "scalapack.hpp"
 
 namespace attnreg {
 
@@ -20,8 +23,14 @@ namespace attnreg {
 /// no read of A. When c d >= n or the sketch has as many rows as A, all rows are used, without sketch and scores.
 class SampledModel {
  public:
-  /// Local. w2: squared weights of this rank's rows. A and w2 must outlive the model.
-  SampledModel(const RowMatrix& A, const Eigen::VectorXd& w2, const SamplingOptions& options);
+  /// Local. w2: squared weights of this rank's rows. A and w2 must outlive the model. With a grid, M is made and factored
+  /// over its processes.
+  SampledModel(const RowMatrix& A, const Eigen::VectorXd& w2, const SamplingOptions& options,
+               std::shared_ptr<const ProcessGrid> grid = nullptr);
+
+  /// Collective. The model as a preconditioner: `factor` on all ranks, or a distributed factor. This one has the same
+  /// rows, in one pass over them, ceil(d / 256) + 2 collectives, and one for each 256 rows of a sketch.
+  std::optional<Preconditioner> preconditioner(const Eigen::VectorXd& delta, const Eigen::VectorXd& centre, bool tired);
 
   /// Collective. Lower Cholesky factor of M for this curvature; no value if M is not finite or not definite. `tired`:
   /// the last model served badly. The sketch is made anew then, or when the scores of the model before summed to less
@@ -39,19 +48,28 @@ class SampledModel {
 
   bool uses_all_rows() const { return all_rows_; }       ///< Local.
   std::int64_t rows_kept() const { return rows_kept_; }  ///< Local, replicated: of the last model.
+  /// Local, replicated. The ridge, relative to M's diagonal, that the last model needed; 1e-14 is added to every one.
+  double ridge() const { return ridge_; }
 
  private:
-  /// This rank's part of the model, and of what goes with it.
+  /// This rank's rows of a model, and sums of what goes with them.
   struct Part {
-    Eigen::MatrixXd gram;
-    double curvature = 0, rows = 0, scores = 0;  // sums over the rows kept, their number; sum of all scores
+    CurvedRows rows;
+    double curvature = 0, count = 0, scores = 0;  // sums over the rows kept, their number; sum of all scores
   };
-  void add_all_rows(Part& part, const Eigen::VectorXd& curvature, const Eigen::VectorXd& centre);
-  void add_sampled_rows(Part& part, const Eigen::VectorXd& curvature, const Eigen::VectorXd& centre, bool fresh_scores);
+  Part choose_rows(const Eigen::VectorXd& delta, bool tired);
+  Part all_rows(const Eigen::VectorXd& curvature) const;
+  Part sampled_rows(const Eigen::VectorXd& curvature, bool fresh_scores);
+  void make_scores(const Eigen::VectorXd& weights);
+  Eigen::MatrixXd gram(const Part& part, const Eigen::VectorXd& centre);
+  void learn(double rows, double scores, double stored);
+
+  std::optional<Preconditioner> distributed(const Eigen::VectorXd& delta, const Eigen::VectorXd& centre, bool tired);
 
   const RowMatrix& A_;
   const Eigen::VectorXd& w2_;
   SamplingOptions options_;
+  std::shared_ptr<const ProcessGrid> grid_;
   bool all_rows_;
   double stored_ = 0;  // numbers in A, on all ranks; known after the first model
   Eigen::VectorXd row_scale_;   // t, this rank's rows, which may be none
@@ -61,6 +79,7 @@ class SampledModel {
   std::uint32_t models_ = 0;    // made so far: keys the samples
   int tired_in_a_row_ = 0;
   std::int64_t rows_kept_ = 0;
+  double ridge_ = 0;
   double score_sum_ = std::numeric_limits<double>::infinity();  // of the last model, over all ranks
   double fresh_sum_ = 0;  // of the first model with these scores; 0: there is none yet
 };

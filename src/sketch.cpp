@@ -11,6 +11,7 @@
 #include "attnreg/random.hpp"
 #include "packed_columns.hpp"
 #include "sketch_kernels.hpp"
+#include "sketch_panel.hpp"
 
 namespace attnreg {
 
@@ -128,15 +129,21 @@ class AmsColumns {
 
 double scale_of(const VectorXd& row_scale, Index row) { return row_scale.size() == 0 ? 1.0 : row_scale[row]; }
 
-RowMajorMatrix sparse_pass(const RowMatrix& A, const VectorXd& row_scale, const SketchOptions& options) {
+/// Rows [first, first + count) of a sparse sign sketch.
+RowMajorMatrix sparse_pass(const RowMatrix& A, const VectorXd& row_scale, const SketchOptions& options, Index first,
+                           Index count) {
   const SparseSigns columns(options);
-  const RowMajorMatrix zero = RowMajorMatrix::Zero(options.rows, A.columns());
+  const RowMajorMatrix zero = RowMajorMatrix::Zero(count, A.columns());
   return A.pass(zero, [&](const Tile& tile, RowMajorMatrix& sum) {
     std::vector<kernels::Scatter> entries;
     entries.reserve(static_cast<std::size_t>(tile.rows() * options.nonzeros));
     for (Index i = 0; i < tile.rows(); ++i) {
       const double scale = scale_of(row_scale, tile.first_local() + i);
       if (scale != 0) columns.append(A.first_row() + tile.first_local() + i, i, scale, entries);
+    }
+    if (count < options.rows) {
+      std::erase_if(entries, [&](const auto& entry) { return entry.target < first || entry.target >= first + count; });
+      for (auto& entry : entries) entry.target -= first;
     }
     tile.scatter(entries, sum.data());
   });
@@ -168,7 +175,13 @@ MatrixXd sketch(const RowMatrix& A, const VectorXd& row_scale, const SketchOptio
     case SketchKind::ams: return dense_pass<AmsColumns>(A, row_scale, options);
     case SketchKind::sparse_sign: break;
   }
-  return sparse_pass(A, row_scale, options);
+  return sparse_pass(A, row_scale, options, 0, options.rows);
+}
+
+MatrixXd sketch_panel(const RowMatrix& A, const VectorXd& row_scale, const SketchOptions& options, Index first,
+                      Index count) {
+  check(options);
+  return sparse_pass(A, row_scale, options, first, count);
 }
 
 MatrixXd reduced_sketch(const RowMatrix& A, const VectorXd& row_scale, const SketchOptions& options) {

@@ -57,7 +57,7 @@ class SketchedHessian {
 
   /// Collective. `step` keys the random numbers.
   Model make(std::uint32_t step) const {
-    if (draws_ >= A_.rows_global() && keep_low_rank_) return {objective_.hessian().exact, 0, A_.rows_global()};
+    if (draws_ >= A_.rows_global() && keep_low_rank_) return {objective_.hessian_on_root().exact, 0, A_.rows_global()};
     const VectorXd D = objective_.curvature() + objective_.weights_squared();
     const Index d = A_.columns(), entries = d * d;
     Model model{{}, draws_, A_.rows_global()};

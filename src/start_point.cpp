@@ -23,7 +23,7 @@ StartPoint cross_entropy_start(const RegressionObjective& objective, const RowMa
                                double positive_sum, const RegressionOptions& options, Method method) {
   const VectorXd b_plus = b.cwiseMax(0) / positive_sum;
   const VectorXd w = VectorXd::Constant(b.size(), kStartWeight);
-  RegressionObjective cross_entropy(A, b_plus, w, make_loss("cross-entropy"), options.sampling);
+  RegressionObjective cross_entropy(A, b_plus, w, make_loss("cross-entropy"), options.sampling, options.linear_solver);
   cross_entropy.adopt_scores(objective, true);
   NewtonOptions newton_options;
   newton_options.relative_tolerance = kStartTolerance;

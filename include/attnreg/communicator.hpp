@@ -48,6 +48,9 @@ class Communicator {
   std::int64_t sum(std::int64_t value) const;
   /// Collective. Like `sum`, but only rank 0 receives the result; elsewhere `values` is left as it was.
   void sum_to_root(std::span<double> values) const;
+  /// Collective. Sums `values` over the ranks and deals the sum out: the first counts[0] numbers to rank 0, the next
+  /// counts[1] to rank 1, ... One reduce-scatter of 8 size bytes. counts: replicated; own: counts[rank()] numbers.
+  void sum_scatter(std::span<const double> values, std::span<const std::int64_t> counts, std::span<double> own) const;
 
   /// Collective. The largest (smallest) value over the ranks, on every rank.
   double max(double value) const;

@@ -3,6 +3,7 @@
 #include <Eigen/Core>
 #include <cstdint>
 
+#include "attnreg/linear_solver.hpp"
 #include "attnreg/row_matrix.hpp"
 
 namespace attnreg {
@@ -19,6 +20,9 @@ struct LeverageOptions {
   int jl_columns = 16;
   std::uint64_t seed = 1;
   std::uint32_t iteration = 0;
+  /// Who factors the sketch. scalapack: no rank holds it, 8 rows d / processes bytes and four panels of 256 rows on
+  /// each; needs jl_columns > 0.
+  LinearSolverOptions linear_solver{};
 };
 
 /// score_i = s_i |a_i N|^2. It is kept while A or the weights s change little, and then costs one read a time.
@@ -49,7 +53,9 @@ struct LeverageScores {
 /// column's sums. Rank-deficient M (duplicate or zero columns, n < d, weights 0) gives the scores of its row space.
 ///
 /// One read of A, one reduce to rank 0 of 8 sketch_rows d bytes and one broadcast of 8 (d k + 2); rank 0 factors the
-/// sketch, about 2 sketch_rows d^2 flops. weights: s >= 0, rows_local, or empty for ones.
+/// sketch, about 2 sketch_rows d^2 flops. By ScaLAPACK: the sketch arrives 256 rows at a time, by as many reduce-scatters
+/// as that takes, each row being read once for each of its nonzeros in S (or once for each panel, if there are fewer);
+/// the processes share the flops, without pivoting unless the factor turns out to be nearly singular. weights: s >= 0, rows_local, or empty for ones.
 /// Options out of range, weights that are negative, not finite or of wrong length on any rank, and A with numbers that
 /// are not finite or overflow: `InvalidArgument` on all ranks.
 LeverageBasis leverage_basis(const RowMatrix& A, const Eigen::VectorXd& weights, const LeverageOptions& options);

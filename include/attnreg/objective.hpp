@@ -2,6 +2,7 @@
 
 #include <Eigen/Core>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -10,29 +11,46 @@
 
 namespace attnreg {
 
+class Pencil;
+
 /// The exact Hessian H and its positive semidefinite part M (the terms of positive curvature and the regulariser), both
-/// d x d, symmetric and full, H <= M; on rank 0, empty elsewhere.
+/// d x d, symmetric and full, H <= M; on rank 0, empty elsewhere; or both spread over the ranks.
 struct Hessian {
   Communicator communicator;  ///< of the ranks that share it
   Eigen::MatrixXd exact;
   Eigen::MatrixXd positive_part;
   Eigen::VectorXd scale;  ///< d: what M's diagonal is a difference of (uncentred rows); its rounding is eps times that
+  std::shared_ptr<Pencil> distributed = nullptr;  ///< in place of the matrices; then `scale` is replicated
 };
 
-/// A positive definite model M = L L^T of the Hessian, replicated. All members are local.
+/// L of a positive definite M = L L^T. Vectors are replicated, and so are the results. Local or collective, as the
+/// factor is held by every rank or by all together.
+class CholeskyFactor {
+ public:
+  virtual ~CholeskyFactor() = default;
+  virtual Eigen::VectorXd solve(const Eigen::VectorXd& r) const = 0;               ///< L^-T L^-1 r
+  virtual Eigen::VectorXd multiply_transpose(const Eigen::VectorXd& v) const = 0;  ///< L^T v
+  virtual Eigen::VectorXd solve_transpose(const Eigen::VectorXd& v) const = 0;     ///< L^-T v
+};
+
+/// A positive definite model M = L L^T of the Hessian. Its members are collective: local on a replicated factor.
 class Preconditioner {
  public:
   Preconditioner() = default;
-  /// `factor`: L, d x d, lower triangular with a positive diagonal.
-  explicit Preconditioner(Eigen::MatrixXd factor) : factor_(std::move(factor)) {}
+  explicit Preconditioner(std::shared_ptr<const CholeskyFactor> factor) : factor_(std::move(factor)) {}
+  /// Replicated. `factor`: L, d x d, lower triangular with a positive diagonal.
+  explicit Preconditioner(Eigen::MatrixXd factor);
 
-  bool empty() const { return factor_.size() == 0; }
-  Eigen::VectorXd solve(const Eigen::VectorXd& r) const;   ///< M^-1 r, 2 d^2 flops
-  double norm(const Eigen::VectorXd& v) const;             ///< |v|_M = |L^T v|, d^2 flops
-  Eigen::VectorXd whiten(const Eigen::VectorXd& v) const;  ///< L^-T v: has |.|_M = |v|, d^2 flops
+  bool empty() const { return factor_ == nullptr; }  ///< Local.
+  /// M^-1 r, 2 d^2 flops
+  Eigen::VectorXd solve(const Eigen::VectorXd& r) const { return factor_->solve(r); }
+  /// |v|_M = |L^T v|, d^2 flops
+  double norm(const Eigen::VectorXd& v) const { return factor_->multiply_transpose(v).norm(); }
+  /// L^-T v: has |.|_M = |v|, d^2 flops
+  Eigen::VectorXd whiten(const Eigen::VectorXd& v) const { return factor_->solve_transpose(v); }
 
  private:
-  Eigen::MatrixXd factor_;
+  std::shared_ptr<const CholeskyFactor> factor_;
 };
 
 /// A twice differentiable function of x in R^d as the optimiser sees it: a current point, and a direction from it.
@@ -89,7 +107,7 @@ class Objective {
   virtual void step(double t) = 0;
 
   virtual double reads_of_a() const = 0;         ///< Local.
-  virtual std::int64_t collectives() const = 0;  ///< Local.
+  virtual std::int64_t collectives() const = 0;  ///< Local. Without those of ScaLAPACK and of vectors to and from it.
   virtual double seconds() const = 0;            ///< Wall-clock of rank 0 at the last evaluation. Local, replicated.
 
  protected:

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "attnreg/certificate.hpp"
+#include "attnreg/linear_solver.hpp"
 #include "attnreg/newton.hpp"
 #include "attnreg/row_matrix.hpp"
 #include "attnreg/sketched_newton.hpp"
@@ -52,6 +53,7 @@ struct RegressionOptions {
   Eigen::VectorXd x0;     ///< size d; only for `Start::given`
   int random_starts = 0;  ///< solve from so many random points as well, and return the lowest minimum
   SamplingOptions sampling;
+  LinearSolverOptions linear_solver{};    ///< of newton and newton_cg; sketched_newton knows rank0 only
   SketchedNewtonOptions sketched_newton;  ///< only for that method
   CertificateLevel certificate = CertificateLevel::gradient;
   /// > 0: go on until |x - x*| <= epsilon is certified; implies the full certificate. For `sketched_newton` see there.
@@ -94,8 +96,8 @@ struct RegressionResult {
 
 /// Collective. Finds x with softmax(A x) ~ b: a (local) minimiser of phi(A x) + 1/2 |diag(w) A x|^2.
 ///
-/// b, w: this rank's rows, finite. x is replicated. Memory beyond A: 10 rows_local + 4 d^2 doubles, the sketch or two
-/// Gram matrices per thread. Throws `InvalidArgument` on all ranks for wrong sizes, values that are not finite, an
+/// b, w: this rank's rows, finite. x is replicated. Memory beyond A: 10 rows_local doubles, and what
+/// `linear_solver_bytes` says. `OutOfMemory` on all ranks where ScaLAPACK's matrices find no room. Throws `InvalidArgument` on all ranks for wrong sizes, values that are not finite, an
 /// unknown loss, or cross-entropy with sum b <= 0. Source: Deng, Li, Song 2023, arXiv 2304.10411, with the corrections
 /// of docs/algorithms.md.
 RegressionResult solve_regression(const RowMatrix& A, const Eigen::VectorXd& b, const Eigen::VectorXd& w,

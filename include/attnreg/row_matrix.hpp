@@ -153,6 +153,15 @@ class RowMatrix {
   RowMajorMatrix sparse_gram(std::span<const Index> rows_local, std::span<const double> weights,
                              const Eigen::VectorXd& centre) const;
 
+  /// Local, not counted (see `visit_rows`). Rows [first, first + out.rows()) and columns [first, d) of this rank's part of
+  /// G = sum_k weights_k (a_k - shares_k centre)(a_k - shares_k centre)^T over the given rows are added to `out`: a
+  /// block row of a G that nobody holds whole. weights: >= 0, one per row; shares: likewise, for dense A; sparse rows
+  /// are taken about 0. out: any height x (d - first). 2 height (d - first) flops a row, sparse 2 (entries)^2 height / d.
+  void add_gram_panel(std::span<const Index> rows_local, const Eigen::VectorXd& weights, const Eigen::VectorXd& shares,
+                      const Eigen::VectorXd& centre, Index first, RowMajorMatrix& out) const;
+  /// Local, not counted. sum_k weights_k a_k over the given rows of a sparse A: d.
+  Eigen::VectorXd sparse_sum(std::span<const Index> rows_local, const Eigen::VectorXd& weights) const;
+
   /// Sees row `rows_local[position]`, in double; called from several threads at once.
   using RowVisitor = std::function<void(std::size_t position, std::span<const double> row)>;
 
@@ -170,6 +179,8 @@ class RowMatrix {
   RowMatrix(Communicator communicator, RowPartition partition, Index columns);
   void check_rows(Index rows) const;
   SignedGram sparse_signed_gram(const Eigen::VectorXd& weights, const Eigen::VectorXd& centre) const;
+  void add_sparse_gram_panel(std::span<const Index> rows_local, const Eigen::VectorXd& weights, Index first,
+                             RowMajorMatrix& out) const;
 
   /// Calls `body(thread, threads)` on every OpenMP thread; an exception of a thread is thrown after all have ended.
   static void on_threads(int threads, const std::function<void(int)>& body);

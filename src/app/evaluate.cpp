@@ -61,7 +61,7 @@ ExitCode evaluate(const Communicator& communicator, const Arguments& arguments) 
   objective.move_to(x);
   const Eigen::Index d = objective.dimension();
   Eigen::MatrixXd H;
-  if (arguments.has("hessian")) H = objective.hessian().exact;
+  if (arguments.has("hessian")) H = objective.hessian_on_root().exact;
   communicator.agree([&] {
     if (!communicator.is_root()) return;
     const auto values = [](const auto& array) {

@@ -33,6 +33,7 @@ const Syntax kSyntax{"scores",
                          for (const auto& option : sketch_options()) options.push_back(option);
                          return options;
                        }()},
+                      linear_solver_group(),
                       computing_options(),
                       {"Output",
                        {{"output", 'o', "FILE", Text{}, "", "where the scores go, n values, .npy; needed"},
@@ -47,6 +48,7 @@ LeverageScores find_scores(const RowMatrix& A, const Eigen::VectorXd& squared_we
   options.nonzeros = static_cast<int>(arguments.integer("nonzeros"));
   options.jl_columns = static_cast<int>(arguments.integer("jl-columns"));
   options.seed = static_cast<std::uint64_t>(arguments.integer("seed"));
+  options.linear_solver = linear_solver_options(arguments);
   return leverage_scores(A, squared_weights, options);
 }
 
@@ -69,6 +71,7 @@ std::string result_text(const LeverageScores& scores, const RowMatrix& A, const 
 
 ExitCode scores(const Communicator& communicator, const Arguments& arguments) {
   arguments.require("output");
+  linear_solver_options(arguments);
   const std::string path = arguments.text("output");
   set_threads(communicator, arguments.optional_integer("threads"));
   communicator.agree([&] {

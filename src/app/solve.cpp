@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -162,7 +163,21 @@ class Solve {
                                       : static_cast<double>(rows_local) * columns;
     const double column_bytes = A.nonzeros ? 4 : 0;  // of the entry's column
     return entries * ((single ? 4 : 8) + column_bytes) + static_cast<double>(rows_local) * row_vectors * 8 +
-           8 * columns * columns * (6 * threads_.threads + 4);  // each thread: a sketch of 6 d rows, or two Grams
+           least_solver_bytes(shape.size() > 1 ? shape[1] : 1);
+  }
+
+  /// Of the d x d algebra; of both solvers the smaller one where the choice is free, as it rests on memory too.
+  double least_solver_bytes(std::int64_t d) const {
+    const auto bytes = [&](LinearSolver kind) {
+      LinearSolverOptions options = linear_solver_options(arguments_);
+      options.kind = kind;
+      return linear_solver_bytes(options, communicator_.size(), threads_.threads, d,
+                                 arguments_.integer("sketch-rows"));
+    };
+    const LinearSolver kind = linear_solver_options(arguments_).kind;
+    if (kind != LinearSolver::automatic) return bytes(kind);
+    if (communicator_.size() == 1) return bytes(LinearSolver::rank0);
+    return std::min(bytes(LinearSolver::rank0), bytes(LinearSolver::scalapack));
   }
 
   Problem load(const InputFile& A) const {

@@ -14,11 +14,18 @@ namespace {
 constexpr std::array<std::string_view, 3> kStartNames{"auto", "zero", "cross-entropy"};
 constexpr std::array kStarts{Start::automatic, Start::zero, Start::cross_entropy};
 constexpr std::array kMethods{Method::automatic, Method::newton, Method::newton_cg, Method::sketched_newton};
+constexpr std::array kLinearSolvers{LinearSolver::automatic, LinearSolver::rank0, LinearSolver::scalapack};
 constexpr std::array kLevels{CertificateLevel::none, CertificateLevel::gradient, CertificateLevel::full};
 
 std::vector<std::string_view> method_names() {
   std::vector<std::string_view> names;
   for (const Method method : kMethods) names.push_back(method_name(method));
+  return names;
+}
+
+std::vector<std::string_view> linear_solver_names() {
+  std::vector<std::string_view> names;
+  for (const LinearSolver solver : kLinearSolvers) names.push_back(linear_solver_name(solver));
   return names;
 }
 
@@ -47,6 +54,32 @@ std::vector<Option> sketch_options() {
           {"seed", 0, "S", Integer{0}, "1", "of the random numbers; the same rows on any number of ranks"}};
 }
 
+OptionGroup linear_solver_group() {
+  return {"Large D",
+          {{"linear-solver", 0, "NAME", Choice{linear_solver_names()}, "auto",
+            "rank0: rank 0 factors the D x D matrices; scalapack: all ranks, and none holds one; auto: scalapack on 2 "
+            "ranks or more if D >= 2048 or if memory is short"},
+           {"block-size", 0, "N", Integer{1, 1 << 20}, "64", "of ScaLAPACK's blocks"},
+           {"grid", 0, "RxC", Text{}, "", "of processes, R C at most the ranks; default: near-square"}}};
+}
+
+LinearSolverOptions linear_solver_options(const Arguments& arguments) {
+  LinearSolverOptions options;
+  const auto names = linear_solver_names();
+  options.kind = kLinearSolvers[static_cast<std::size_t>(std::ranges::find(names, arguments.text("linear-solver")) -
+                                                         names.begin())];
+  options.block_size = arguments.integer("block-size");
+  if (!arguments.has("grid")) return options;
+  const std::string text = arguments.text("grid");
+  const char *const end = text.data() + text.size(), *const cross = std::find(text.data(), end, 'x');
+  const auto rows = std::from_chars(text.data(), cross, options.grid_rows);
+  const auto columns = std::from_chars(cross == end ? cross : cross + 1, end, options.grid_columns);
+  if (rows.ec != std::errc() || rows.ptr != cross || columns.ec != std::errc() || columns.ptr != end ||
+      options.grid_rows < 1 || options.grid_columns < 1)
+    throw UsageError("--grid is '" + printable(text) + "'; expected ROWSxCOLUMNS, such as 2x3");
+  return options;
+}
+
 std::vector<OptionGroup> solver_options() {
   std::vector<Option> sampling{{"oversampling", 0, "C", Number{0, true, 1e6}, "",
                                 "about C D rows make a preconditioner, all rows if C D >= N; without, 30, or fewer "
@@ -73,6 +106,7 @@ std::vector<OptionGroup> solver_options() {
         {"epsilon", 0, "E", Number{0, true}, "",
          "go on until |x - x*| <= E is certified; implies the full certificate"}}},
       {"Sampled rows", sampling},
+      linear_solver_group(),
       {"sketched-newton",
        {{"delta", 0, "P", Number{0, true, 0.999999}, "0.05", "total failure probability of all samples"},
         {"radius", 0, "R", Number{0, true}, "", "bound on |x0 - x*|; default: |g(x0)| / l where H >= l I is certified"},
@@ -113,6 +147,7 @@ std::vector<double> weights_path(const Arguments& arguments) {
 void check_solver_options(const Arguments& arguments) {
   start_file(arguments);
   weights_path(arguments);
+  linear_solver_options(arguments);
   for (const std::string_view other : {"weight", "weights", "starts"}) arguments.exclude("weights-path", other);
   const bool sketched = arguments.text("method") == method_name(Method::sketched_newton);
   for (const std::string_view name : {"delta", "radius", "sampling-error", "no-low-rank"})
@@ -141,6 +176,7 @@ RegressionOptions regression_options(const Arguments& arguments) {
   options.sampling.nonzeros = static_cast<int>(arguments.integer("nonzeros"));
   options.sampling.jl_columns = static_cast<int>(arguments.integer("jl-columns"));
   options.sampling.seed = static_cast<std::uint64_t>(arguments.integer("seed"));
+  options.linear_solver = linear_solver_options(arguments);
   options.sketched_newton.delta = arguments.number("delta");
   if (arguments.has("radius")) options.sketched_newton.radius = arguments.number("radius");
   options.sketched_newton.sampling_error = arguments.number("sampling-error");

@@ -15,6 +15,10 @@ std::vector<OptionGroup> solver_options();
 /// The options about sketches and samples; --seed among them.
 std::vector<Option> sketch_options();
 
+/// --linear-solver, --block-size, --grid, and what they say.
+OptionGroup linear_solver_group();
+LinearSolverOptions linear_solver_options(const Arguments& arguments);
+
 /// Throws `UsageError` for options that do not go together.
 void check_solver_options(const Arguments& arguments);
 
