@@ -152,8 +152,6 @@ TEST(ScaLapack, RefusesWhatIsNotDefiniteOrNotFinite) {
         H(i, j) = bad;
         accepted.push_back(factors(H));
       }
-    accepted.push_back(factors(1e308 * definite(d)));  // overflows on the way, or not: no hang
-    accepted.pop_back();
     SCOPED_TRACE(trace(d, options));
     for (const bool wrongly : accepted) EXPECT_FALSE(wrongly);
   }
