@@ -48,7 +48,7 @@ LeverageScores find_scores(const RowMatrix& A, const Eigen::VectorXd& squared_we
   options.nonzeros = static_cast<int>(arguments.integer("nonzeros"));
   options.jl_columns = static_cast<int>(arguments.integer("jl-columns"));
   options.seed = static_cast<std::uint64_t>(arguments.integer("seed"));
-  options.linear_solver = linear_solver_options(arguments);
+  options.linear_solver = linear_solver_options(arguments, A.communicator().size());
   return leverage_scores(A, squared_weights, options);
 }
 
@@ -71,7 +71,7 @@ std::string result_text(const LeverageScores& scores, const RowMatrix& A, const 
 
 ExitCode scores(const Communicator& communicator, const Arguments& arguments) {
   arguments.require("output");
-  linear_solver_options(arguments);
+  linear_solver_options(arguments, communicator.size());
   const std::string path = arguments.text("output");
   set_threads(communicator, arguments.optional_integer("threads"));
   communicator.agree([&] {

@@ -53,10 +53,10 @@ const Syntax kSyntax{
     }(),
     kEpilogue};
 
-void check(const Arguments& arguments) {
+void check(const Arguments& arguments, int ranks) {
   arguments.exclude("weight", "weights");
   arguments.exclude("quiet", "verbose");
-  check_solver_options(arguments);
+  check_solver_options(arguments, ranks);
   for (const std::string_view name : {"write-fitted", "force"})
     if (arguments.on(name) && !arguments.given("output"))
       throw UsageError("--" + std::string(name) + " needs a run directory; add -o DIR");
@@ -168,14 +168,14 @@ class Solve {
 
   /// Of the d x d algebra; of both solvers the smaller one where the choice is free, as it rests on memory too.
   double least_solver_bytes(std::int64_t d) const {
+    LinearSolverOptions options = linear_solver_options(arguments_, communicator_.size());
+    const LinearSolver given = options.kind;
     const auto bytes = [&](LinearSolver kind) {
-      LinearSolverOptions options = linear_solver_options(arguments_);
       options.kind = kind;
       return linear_solver_bytes(options, communicator_.size(), threads_.threads, d,
                                  arguments_.integer("sketch-rows"));
     };
-    const LinearSolver kind = linear_solver_options(arguments_).kind;
-    if (kind != LinearSolver::automatic) return bytes(kind);
+    if (given != LinearSolver::automatic) return bytes(given);
     if (communicator_.size() == 1) return bytes(LinearSolver::rank0);
     return std::min(bytes(LinearSolver::rank0), bytes(LinearSolver::scalapack));
   }
@@ -187,7 +187,7 @@ class Solve {
   }
 
   RegressionOptions options(const RowMatrix& A) {
-    RegressionOptions options = regression_options(arguments_);
+    RegressionOptions options = regression_options(arguments_, communicator_.size());
     if (const auto file = start_file(arguments_)) options.x0 = load_vector(communicator_, *file, "start", A.columns());
     options.newton.on_iteration = [this](const IterationRecord& record) {
       inject_fault(communicator_.rank(), "in-iteration");
@@ -245,7 +245,7 @@ class Solve {
 };
 
 ExitCode solve(const Communicator& communicator, const Arguments& arguments) {
-  check(arguments);
+  check(arguments, communicator.size());
   return Solve(communicator, arguments).run();
 }
 

@@ -63,7 +63,7 @@ OptionGroup linear_solver_group() {
            {"grid", 0, "RxC", Text{}, "", "of processes, R C at most the ranks; default: near-square"}}};
 }
 
-LinearSolverOptions linear_solver_options(const Arguments& arguments) {
+LinearSolverOptions linear_solver_options(const Arguments& arguments, int ranks) {
   LinearSolverOptions options;
   const auto names = linear_solver_names();
   options.kind = kLinearSolvers[static_cast<std::size_t>(std::ranges::find(names, arguments.text("linear-solver")) -
@@ -77,6 +77,8 @@ LinearSolverOptions linear_solver_options(const Arguments& arguments) {
   if (rows.ec != std::errc() || rows.ptr != cross || columns.ec != std::errc() || columns.ptr != end ||
       options.grid_rows < 1 || options.grid_columns < 1)
     throw UsageError("--grid is '" + printable(text) + "'; expected ROWSxCOLUMNS, such as 2x3");
+  if (std::int64_t{options.grid_rows} * options.grid_columns > ranks)
+    throw UsageError("--grid " + text + " takes more processes than the " + std::to_string(ranks) + " ranks there are");
   return options;
 }
 
@@ -144,18 +146,20 @@ std::vector<double> weights_path(const Arguments& arguments) {
   return weights;
 }
 
-void check_solver_options(const Arguments& arguments) {
+void check_solver_options(const Arguments& arguments, int ranks) {
   start_file(arguments);
   weights_path(arguments);
-  linear_solver_options(arguments);
+  const LinearSolver solver = linear_solver_options(arguments, ranks).kind;
   for (const std::string_view other : {"weight", "weights", "starts"}) arguments.exclude("weights-path", other);
   const bool sketched = arguments.text("method") == method_name(Method::sketched_newton);
+  if (sketched && solver == LinearSolver::scalapack)
+    throw UsageError("--linear-solver scalapack does not serve --method sketched-newton");
   for (const std::string_view name : {"delta", "radius", "sampling-error", "no-low-rank"})
     if (arguments.given(name) && !sketched)
       throw UsageError("--" + std::string(name) + " is for --method sketched-newton");
 }
 
-RegressionOptions regression_options(const Arguments& arguments) {
+RegressionOptions regression_options(const Arguments& arguments, int ranks) {
   const auto value_of = [&](std::string_view name, const auto& names, const auto& values) {
     const auto found = std::ranges::find(names, arguments.text(name));
     return values[static_cast<std::size_t>(found - names.begin())];
@@ -176,7 +180,7 @@ RegressionOptions regression_options(const Arguments& arguments) {
   options.sampling.nonzeros = static_cast<int>(arguments.integer("nonzeros"));
   options.sampling.jl_columns = static_cast<int>(arguments.integer("jl-columns"));
   options.sampling.seed = static_cast<std::uint64_t>(arguments.integer("seed"));
-  options.linear_solver = linear_solver_options(arguments);
+  options.linear_solver = linear_solver_options(arguments, ranks);
   options.sketched_newton.delta = arguments.number("delta");
   if (arguments.has("radius")) options.sketched_newton.radius = arguments.number("radius");
   options.sketched_newton.sampling_error = arguments.number("sampling-error");

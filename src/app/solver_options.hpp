@@ -15,12 +15,13 @@ std::vector<OptionGroup> solver_options();
 /// The options about sketches and samples; --seed among them.
 std::vector<Option> sketch_options();
 
-/// --linear-solver, --block-size, --grid, and what they say.
+/// --linear-solver, --block-size, --grid, and what they say. Throws `UsageError` for a --grid that is no grid, or one of
+/// more processes than ranks.
 OptionGroup linear_solver_group();
-LinearSolverOptions linear_solver_options(const Arguments& arguments);
+LinearSolverOptions linear_solver_options(const Arguments& arguments, int ranks);
 
 /// Throws `UsageError` for options that do not go together.
-void check_solver_options(const Arguments& arguments);
+void check_solver_options(const Arguments& arguments, int ranks);
 
 /// The file that --start names, if it names one. Decided by the text alone, so that all ranks agree.
 std::optional<std::string> start_file(const Arguments& arguments);
@@ -29,6 +30,6 @@ std::optional<std::string> start_file(const Arguments& arguments);
 std::vector<double> weights_path(const Arguments& arguments);
 
 /// All but x0 and the callbacks.
-RegressionOptions regression_options(const Arguments& arguments);
+RegressionOptions regression_options(const Arguments& arguments, int ranks);
 
 }  // namespace attnreg::app

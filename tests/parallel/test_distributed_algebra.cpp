@@ -2,8 +2,11 @@
 
 #include <Eigen/Dense>
 #include <cmath>
+#include <cstdint>
+#include <fstream>
 #include <limits>
 #include <numeric>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -208,6 +211,78 @@ TEST(DistributedModel, IsRank0sModel) {
     EXPECT_NEAR(whitened_norm, r.norm(), 1e-10 * r.norm());
     EXPECT_FALSE(from_nan);
   }
+}
+
+// Sparse rows that hardly differ from the centre: their Gram matrix is the rounding of a difference, which is larger than
+// the smallest ridge.
+TEST(DistributedModel, ClimbsTheLadderOfRidges) {
+  const Communicator world(MPI_COMM_WORLD);
+  const Index n = 3000, d = 60;
+  const RowMajorMatrix rows = 100 + 1e-9 * reference::random_matrix(n, d, 1).array();
+  const RowMatrix A = reference::distribute(world, rows, reference::Layout::even, reference::Holding::sparse64);
+  const VectorXd delta = VectorXd::Constant(A.rows_local(), 1e-3), w2 = VectorXd::Zero(A.rows_local());
+  const VectorXd centre = VectorXd::Constant(d, 100);
+  SampledModel rank0(A, w2, {}), distributed(A, w2, {}, grid_of(world, 16));
+  const auto expected = rank0.preconditioner(delta, centre, false);
+  const auto found = distributed.preconditioner(delta, centre, false);
+  const VectorXd p = found ? found->solve(VectorXd::Ones(d)) : VectorXd();
+  EXPECT_TRUE(expected && found);
+  EXPECT_GT(rank0.ridge(), 2e-14);
+  EXPECT_GT(distributed.ridge(), 2e-14);
+  EXPECT_TRUE(p.size() == d && p.allFinite());
+}
+
+/// Bytes of this process: "VmHWM:", the peak since it was last reset, or "VmRSS:".
+double resident_bytes(const std::string& name) {
+  std::ifstream file("/proc/self/status");
+  for (std::string word; file >> word;)
+    if (word == name && file >> word) return 1024 * std::stod(word);
+  return 0;
+}
+
+/// `rows` sparse rows with 20 entries each.
+CsrRows random_rows(Index rows, Index columns, std::uint64_t seed) {
+  std::mt19937_64 engine(seed);
+  std::normal_distribution<double> normal;
+  CsrRows A;
+  A.columns = columns;
+  for (Index i = 0; i < rows; ++i) {
+    for (Index k = 0; k < 20; ++k) {
+      const auto width = static_cast<std::uint64_t>(columns / 20);
+      A.indices.push_back(static_cast<std::int32_t>(k * (columns / 20) + static_cast<Index>(engine() % width)));
+      A.values.push_back(normal(engine));
+    }
+    A.offsets.push_back(A.entries());
+  }
+  return A;
+}
+
+// A model is two matrices over the processes, the Gram matrix and its factor, and four panels: of the sums here, packed,
+// and inside of MPI. On 4 ranks that is less than one d x d matrix.
+TEST(DistributedModel, TakesTheMemoryThatIsStated) {
+  const Communicator world(MPI_COMM_WORLD);
+  constexpr double kSlack = 4e6;  // malloc, and what BLAS and MPI take for small messages
+  const Index d = 3000, rows = 50;
+  const auto grid = grid_of(world, 64);
+  const auto partition = RowPartition::from_local(world, rows);
+  const RowMatrix A(world, partition, random_rows(rows, d, static_cast<std::uint64_t>(world.rank())));
+  const VectorXd delta = VectorXd::Constant(rows, 1e-3), w2 = VectorXd::Constant(rows, 1e-4), centre = VectorXd::Zero(d);
+  {
+    DistributedMatrix warm_up = DistributedMatrix::of(grid, MatrixXd::Identity(200, 200));
+    scalapack::factor_cholesky(warm_up);
+  }
+  std::ofstream("/proc/self/clear_refs") << 5;
+  const double before = resident_bytes("VmRSS:");
+  const bool made = SampledModel(A, w2, {}, grid).preconditioner(delta, centre, false).has_value();
+  const double peak = resident_bytes("VmHWM:") - before;
+  const double local = static_cast<double>(local_count(d, 64, 0, grid->rows())) *
+                       static_cast<double>(local_count(d, 64, 0, grid->columns()));
+  const double stated = 8 * (2 * local + 4.0 * kPanel * static_cast<double>(d));
+  EXPECT_TRUE(made);
+  EXPECT_LE(peak, stated + kSlack);
+  EXPECT_GE(peak, 8 * local);  // it was measured
+  const double one_matrix = 8 * static_cast<double>(d * d);
+  EXPECT_LT(peak, world.size() >= 4 ? one_matrix : kInfinity);
 }
 
 /// Collective. The same regression by both solvers.
