@@ -70,13 +70,18 @@ struct ScaledBasis {
   Index rank = 0;
 };
 
+/// R11^-1 G of an R11 whose rows are given the signs that make its diagonal positive, and so unique.
+MatrixXd solve_signed(const DistributedMatrix& R, const VectorXd& diagonal, MatrixXd G) {
+  return scalapack::solve_upper(R, diagonal.head(G.rows()).cwiseSign().asDiagonal() * G);
+}
+
 /// Collective. From R without pivoting; an empty N if it is nearly singular.
 ScaledBasis plain_basis(const DistributedMatrix& R, double tolerance, Index k, const LeverageOptions& options) {
   const Index d = R.columns();
-  const VectorXd diagonal = R.diagonal().cwiseAbs();
-  if (diagonal.size() < d || !(diagonal.minCoeff() > tolerance * diagonal.maxCoeff())) return {};
-  MatrixXd N = scalapack::solve_upper(R, jl_projection(d, k, options));
-  if (!(N.norm() * tolerance * diagonal.maxCoeff() < 1)) return {};
+  const VectorXd diagonal = R.diagonal(), sizes = diagonal.cwiseAbs();
+  if (!(sizes.minCoeff() > tolerance * sizes.maxCoeff())) return {};
+  MatrixXd N = solve_signed(R, diagonal, jl_projection(d, k, options));
+  if (!(N.norm() * tolerance * sizes.maxCoeff() < 1)) return {};
   return {std::move(N), d};
 }
 
@@ -84,12 +89,12 @@ ScaledBasis plain_basis(const DistributedMatrix& R, double tolerance, Index k, c
 ScaledBasis pivoted_basis(DistributedMatrix& R, double tolerance, Index k, const LeverageOptions& options) {
   const Index d = R.columns();
   const auto pivots = scalapack::factor_pivoted_qr(R, std::min(R.rows(), d));
-  const VectorXd diagonal = R.diagonal().cwiseAbs();
+  const VectorXd diagonal = R.diagonal();
   Index rank = 0;
-  while (rank < diagonal.size() && diagonal[rank] > tolerance * diagonal[0]) ++rank;
+  while (rank < diagonal.size() && std::abs(diagonal[rank]) > tolerance * std::abs(diagonal[0])) ++rank;
   ScaledBasis basis{MatrixXd::Zero(d, k), rank};
   if (rank == 0) return basis;
-  const MatrixXd solution = scalapack::solve_upper(R, jl_projection(rank, k, options));
+  const MatrixXd solution = solve_signed(R, diagonal, jl_projection(rank, k, options));
   for (Index j = 0; j < rank; ++j) basis.N.row(pivots[static_cast<std::size_t>(j)]) = solution.row(j);
   return basis;
 }

@@ -9,6 +9,8 @@ void dpotrs_(const char* uplo, const int* n, const int* columns, const double* a
              const int* ldb, int* info);
 void dpstrf_(const char* uplo, const int* n, double* a, const int* lda, int* pivots, int* rank, const double* tolerance,
              double* work, int* info);
+void dtrcon_(const char* norm, const char* uplo, const char* diag, const int* n, const double* a, const int* lda,
+             double* reciprocal_condition, double* work, int* integer_work, int* info);
 void dgeqrf_(const int* m, const int* n, double* a, const int* lda, double* tau, double* work, const int* work_size,
              int* info);
 void dgeqp3_(const int* m, const int* n, double* a, const int* lda, int* pivots, double* tau, double* work,

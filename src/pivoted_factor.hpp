@@ -25,7 +25,8 @@ struct PivotedFactor {
   Eigen::MatrixXd solve(const Eigen::MatrixXd& G) const;
 };
 
-/// Local. From M, m x d, by QR; column j counts as dependent on its predecessors if |R_jj| <= tolerance |R_11|.
+/// Local. From M, m x d, by QR; column j counts as dependent on its predecessors if |R_jj| <= tolerance |R_11|. If R is
+/// far from singular without pivoting, the pivots are 0, 1, ... R11 has a positive diagonal, which makes it unique.
 PivotedFactor pivoted_qr(Eigen::MatrixXd M, double tolerance);
 
 /// Local. From M^T M, symmetric and full, by Cholesky; |R_jj|^2 <= tolerance |R_11|^2 counts as dependent.

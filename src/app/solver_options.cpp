@@ -58,7 +58,7 @@ OptionGroup linear_solver_group() {
   return {"Large D",
           {{"linear-solver", 0, "NAME", Choice{linear_solver_names()}, "auto",
             "rank0: rank 0 factors the D x D matrices; scalapack: all ranks, and none holds one; auto: scalapack on 2 "
-            "ranks or more if D >= 2048 or if memory is short"},
+            "ranks or more if D >= 1000 or if memory is short"},
            {"block-size", 0, "N", Integer{1, 1 << 20}, "64", "of ScaLAPACK's blocks"},
            {"grid", 0, "RxC", Text{}, "", "of processes, R C at most the ranks; default: near-square"}}};
 }

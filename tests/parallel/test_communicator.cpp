@@ -48,6 +48,30 @@ TEST(Communicator, KnowsItsRanks) {
   EXPECT_EQ(comm.is_root(), rank == 0);
 }
 
+// Parts of 0, 1, 2, ... numbers, and in another order; in one call and split.
+TEST(Communicator, DealsOutASum) {
+  const Communicator in_pieces = world(), at_once(MPI_COMM_WORLD);
+  const int size = at_once.size();
+  for (const bool rising : {true, false}) {
+    std::vector<std::int64_t> counts;
+    std::size_t total = 0, before = 0;
+    for (int rank = 0; rank < size; ++rank) {
+      counts.push_back(11 * (rising ? rank : size - 1 - rank));
+      if (rank == at_once.rank()) before = total;
+      total += static_cast<std::size_t>(counts.back());
+    }
+    const auto values = iota(total, at_once.rank());
+    for (const Communicator* comm : {&in_pieces, &at_once}) {
+      std::vector<double> own(static_cast<std::size_t>(counts[static_cast<std::size_t>(comm->rank())]));
+      const auto collectives = comm->collectives();
+      comm->sum_scatter(values, counts, own);
+      EXPECT_EQ(comm->collectives(), collectives + 1);
+      for (std::size_t k = 0; k < own.size(); ++k)
+        EXPECT_EQ(own[k], size * static_cast<double>(before + k) + size * (size - 1) / 2.0);
+    }
+  }
+}
+
 TEST(Communicator, DuplicatesTheCallersCommunicator) {
   const auto comm = world();
   int result = MPI_IDENT;

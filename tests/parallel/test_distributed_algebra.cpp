@@ -152,8 +152,11 @@ TEST(DistributedLeverage, SketchesPanelByPanel) {
     const double before = rows.reads();
     const auto basis = leverage_basis(rows, {}, options);
     const double reads = rows.reads() - before;
+    options.linear_solver.kind = LinearSolver::rank0;
+    const auto rank0 = leverage_basis(rows, {}, options);
     const auto scores = scores_from_basis(rows, {}, basis);
     EXPECT_EQ(basis.N.cols(), 64);
+    EXPECT_LE((basis.N - rank0.N).norm(), 1e-11 * rank0.N.norm());  // the same rows will be sampled
     EXPECT_EQ(reads, 3);  // 600 rows of the sketch in 3 panels, 4 nonzeros
     // 64 columns and 6 d rows: a score is within a factor 2 but with probability 0.006; their mean much nearer
     EXPECT_NEAR(scores.sum, static_cast<double>(d), 0.05 * static_cast<double>(d));
@@ -217,7 +220,7 @@ TEST(DistributedModel, IsRank0sModel) {
 // the smallest ridge.
 TEST(DistributedModel, ClimbsTheLadderOfRidges) {
   const Communicator world(MPI_COMM_WORLD);
-  const Index n = 3000, d = 60;
+  const Index n = 3000, d = 120;
   const RowMajorMatrix rows = 100 + 1e-9 * reference::random_matrix(n, d, 1).array();
   const RowMatrix A = reference::distribute(world, rows, reference::Layout::even, reference::Holding::sparse64);
   const VectorXd delta = VectorXd::Constant(A.rows_local(), 1e-3), w2 = VectorXd::Zero(A.rows_local());

