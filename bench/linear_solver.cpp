@@ -72,23 +72,20 @@ void run(const Communicator& world, Index d) {
   const VectorXd centre = VectorXd::Zero(d), r = VectorXd::LinSpaced(d, -1, 1);
   for (const auto kind : {LinearSolver::rank0, LinearSolver::scalapack}) {
     const LinearSolverOptions options{.kind = kind};
-    const auto grid =
-        kind == LinearSolver::scalapack ? std::make_shared<const ProcessGrid>(world, options) : nullptr;
+    const auto grid = kind == LinearSolver::scalapack ? std::make_shared<const ProcessGrid>(world, options) : nullptr;
     SamplingOptions sampling;
     sampling.oversampling = 1000;  // all rows
     std::optional<Preconditioner> M;
-    const Measured model = measure(world, repeats, [&] {
-      M = SampledModel(A, w2, sampling, grid).preconditioner(delta, centre, false);
-    });
+    const Measured model =
+        measure(world, repeats, [&] { M = SampledModel(A, w2, sampling, grid).preconditioner(delta, centre, false); });
     const Measured solve = measure(world, 3 * repeats, [&] { M->solve(r); });
     const Measured norm = measure(world, 3 * repeats, [&] { M->norm(r); });
-    const Measured basis = measure(world, 1, [&] {
-      leverage_basis(A, {}, {.sketch_rows = 2 * d, .linear_solver = options});
-    });
+    const Measured basis =
+        measure(world, 1, [&] { leverage_basis(A, {}, {.sketch_rows = 2 * d, .linear_solver = options}); });
     if (world.is_root())
       std::printf("| %d | %s | %.4f | %.2f | %.2f | %.3f | %.0f | %.0f |\n", static_cast<int>(d),
-                  std::string(linear_solver_name(kind)).c_str(), model.seconds, 1e3 * solve.seconds,
-                  1e3 * norm.seconds, basis.seconds, model.megabytes, basis.megabytes);
+                  std::string(linear_solver_name(kind)).c_str(), model.seconds, 1e3 * solve.seconds, 1e3 * norm.seconds,
+                  basis.seconds, model.megabytes, basis.megabytes);
     if (world.is_root()) std::fflush(stdout);
   }
 }
@@ -101,8 +98,9 @@ int main(int argc, char** argv) {
   {
     const attnreg::Communicator world(MPI_COMM_WORLD);
     if (world.is_root())
-      std::printf("| d | solver | model, s | solve, ms | norm, ms | basis (2 d rows), s | model, MB | basis, MB |\n"
-                  "|--:|---|--:|--:|--:|--:|--:|--:|\n");
+      std::printf(
+          "| d | solver | model, s | solve, ms | norm, ms | basis (2 d rows), s | model, MB | basis, MB |\n"
+          "|--:|---|--:|--:|--:|--:|--:|--:|\n");
     for (int k = 1; k < argc; ++k) attnreg::bench::run(world, std::atol(argv[k]));
   }
   MPI_Finalize();

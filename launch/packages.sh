@@ -2,7 +2,8 @@
 # Sourced by the other scripts of this directory: installs missing Debian packages, configures a build.
 
 build_packages=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libeigen3-dev libopenblas-serial-dev
-  libboost-program-options-dev nlohmann-json3-dev librandom123-dev libhwy-dev libzip-dev)
+  libboost-program-options-dev nlohmann-json3-dev librandom123-dev libhwy-dev libzip-dev
+  libscalapack-openmpi-dev)
 test_packages=(libgtest-dev libgmock-dev python3 python3-numpy ccache git)
 
 # require_packages PACKAGE...: says and does nothing when all are installed.

@@ -109,9 +109,10 @@ LeverageBasis distributed_basis(const RowMatrix& A, const VectorXd& weights, con
                              .seed = options.seed,
                              .iteration = options.iteration};
   if (k < 1)
-    throw InvalidArgument("exact row norms need a d x d matrix on every rank: give at least 1 JL column, or the linear "
-                          "solver rank0",
-                          Error::Scope::all_ranks);
+    throw InvalidArgument(
+        "exact row norms need a d x d matrix on every rank: give at least 1 JL column, or the linear "
+        "solver rank0",
+        Error::Scope::all_ranks);
   DistributedMatrix M = sketched_rows(A, row_scale(A, weights), sketch, grid);
   const VectorXd column_scale = scale_columns(M);
   if (column_scale.size() == 0) explain_failure(A, weights);

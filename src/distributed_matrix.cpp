@@ -125,8 +125,6 @@ void DistributedMatrix::set_diagonal(const VectorXd& diagonal) {
   for_diagonal([&](Index j, Index r, Index c) { local_(r, c) = diagonal[j]; });
 }
 
-bool DistributedMatrix::is_finite() const {
-  return grid_->communicator().min(std::int64_t{local_.allFinite()}) != 0;
-}
+bool DistributedMatrix::is_finite() const { return grid_->communicator().min(std::int64_t{local_.allFinite()}) != 0; }
 
 }  // namespace attnreg

@@ -33,7 +33,9 @@ class DistributedMatrix {
   /// Local. This rank's entries; those of two matrices of one shape on one grid correspond. `column`: the global one.
   Eigen::MatrixXd& local() { return local_; }
   const Eigen::MatrixXd& local() const { return local_; }
-  Index column(Index local) const { return global_index(local, grid_->block_size(), process_column_, grid_->columns()); }
+  Index column(Index local) const {
+    return global_index(local, grid_->block_size(), process_column_, grid_->columns());
+  }
 
   /// Local. Calls function(i, j, entry) for this rank's entries, i and j global.
   template <class Function>

@@ -19,11 +19,11 @@ constexpr Index kGathered = 256;  // rows at once
 template <class Scalar>
 void scale_row(const Scalar* a, double weight, double share, const VectorXd& centre, Index first, double* row) {
   const double root = std::sqrt(weight);
-  for (Index j = first; j < centre.size(); ++j)
-    row[j - first] = root * (static_cast<double>(a[j]) - share * centre[j]);
+  for (Index j = first; j < centre.size(); ++j) row[j - first] = root * (static_cast<double>(a[j]) - share * centre[j]);
 }
 
-/// out_{j - first} += weight a_j a for the entries j of row i in [first + begin, first + end), entries before j left out.
+/// out_{j - first} += weight a_j a for the entries j of row i in [first + begin, first + end), entries before j left
+/// out.
 template <class Scalar>
 void add_row_products(const kernels::CsrBlock<Scalar>& A, Index i, double weight, Index first, Index begin, Index end,
                       RowMajorMatrix& out) {

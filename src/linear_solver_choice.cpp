@@ -32,8 +32,8 @@ LinearSolverOptions chosen_linear_solver(const Communicator& communicator, Eigen
   if (communicator.size() == 1 || d < kWorthwhile) return chosen;
   bool distributed = d >= kFaster;
   if (!distributed)
-    distributed = communicator.max(rank0_bytes * communicator.ranks_on_node() / available_node_memory()) >
-                  kShareOfMemory;
+    distributed =
+        communicator.max(rank0_bytes * communicator.ranks_on_node() / available_node_memory()) > kShareOfMemory;
   if (distributed) chosen.kind = LinearSolver::scalapack;
   return chosen;
 }

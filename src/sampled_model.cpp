@@ -125,8 +125,7 @@ void SampledModel::make_scores(const VectorXd& weights) {
                            .seed = options_.seed,
                            .iteration = models_,
                            .linear_solver = {.kind = LinearSolver::rank0}};
-  const auto basis =
-      grid_ ? distributed_basis(A_, weights, leverage, grid_) : leverage_basis(A_, weights, leverage);
+  const auto basis = grid_ ? distributed_basis(A_, weights, leverage, grid_) : leverage_basis(A_, weights, leverage);
   row_scale_ = row_norms_squared(A_, basis.N);
   has_scores_ = true;
   fresh_sum_ = 0;
@@ -158,8 +157,8 @@ SampledModel::Part SampledModel::choose_rows(const VectorXd& delta, bool tired) 
   const VectorXd curvature = delta.cwiseMax(0);
   tired_in_a_row_ = tired ? tired_in_a_row_ + 1 : 0;
   all_rows_ = all_rows_ || tired_in_a_row_ >= kTiredModels;
-  Part part = all_rows_ ? all_rows(curvature)
-                        : sampled_rows(curvature, tired || score_sum_ < kStaleScores * fresh_sum_);
+  Part part =
+      all_rows_ ? all_rows(curvature) : sampled_rows(curvature, tired || score_sum_ < kStaleScores * fresh_sum_);
   ++models_;
   return part;
 }

@@ -23,8 +23,8 @@ namespace attnreg {
 /// no read of A. When c d >= n or the sketch has as many rows as A, all rows are used, without sketch and scores.
 class SampledModel {
  public:
-  /// Local. w2: squared weights of this rank's rows. A and w2 must outlive the model. With a grid, M is made and factored
-  /// over its processes.
+  /// Local. w2: squared weights of this rank's rows. A and w2 must outlive the model. With a grid, M is made and
+  /// factored over its processes.
   SampledModel(const RowMatrix& A, const Eigen::VectorXd& w2, const SamplingOptions& options,
                std::shared_ptr<const ProcessGrid> grid = nullptr);
 
@@ -71,7 +71,7 @@ class SampledModel {
   SamplingOptions options_;
   std::shared_ptr<const ProcessGrid> grid_;
   bool all_rows_;
-  double stored_ = 0;  // numbers in A, on all ranks; known after the first model
+  double stored_ = 0;           // numbers in A, on all ranks; known after the first model
   Eigen::VectorXd row_scale_;   // t, this rank's rows, which may be none
   bool has_scores_ = false;     // there is a row_scale_: replicated, unlike its size
   bool rescale_ = false;        // row_scale_ has still to be rescaled

@@ -59,7 +59,14 @@ constexpr int kOne = 1;
 std::array<int, 9> descriptor(const DistributedMatrix& A) {
   const auto as_int = [](Index value) { return static_cast<int>(value); };
   const int block = as_int(A.grid().block_size());
-  return {1,     A.grid().context(), as_int(A.rows()), as_int(A.columns()), block, block, 0, 0,
+  return {1,
+          A.grid().context(),
+          as_int(A.rows()),
+          as_int(A.columns()),
+          block,
+          block,
+          0,
+          0,
           as_int(std::max<Index>(1, A.local().rows()))};
 }
 
@@ -123,8 +130,7 @@ bool factor_cholesky(DistributedMatrix& A) {
   if (!A.is_finite()) return false;
   const int d = static_cast<int>(A.rows());
   int info = 0;
-  if (!A.grid().is_idle())
-    pdpotrf_("L", &d, A.local().data(), &kOne, &kOne, descriptor(A).data(), &info, 1);
+  if (!A.grid().is_idle()) pdpotrf_("L", &d, A.local().data(), &kOne, &kOne, descriptor(A).data(), &info, 1);
   check(info, "pdpotrf");
   return everywhere(A.grid(), info == 0 && A.local().allFinite());
 }
@@ -183,8 +189,8 @@ std::vector<Index> factor_pivoted_qr(DistributedMatrix& M, Index rows) {
     VectorXd work(3 + 2 * (M.local().rows() + 2 * M.local().cols() + M.grid().block_size()));
     const int work_size = static_cast<int>(work.size());
     int info = 0;
-    pdgeqpf_(&m, &n, M.local().data(), &kOne, &kOne, descriptor(M).data(), local_pivots.data(), tau.data(),
-             work.data(), &work_size, &info);
+    pdgeqpf_(&m, &n, M.local().data(), &kOne, &kOne, descriptor(M).data(), local_pivots.data(), tau.data(), work.data(),
+             &work_size, &info);
     check(info, "pdgeqpf");
   }
   VectorXd all = VectorXd::Zero(M.columns());  // a whole process row has them
@@ -201,8 +207,8 @@ MatrixXd solve_upper(const DistributedMatrix& R, const MatrixXd& B) {
   return changed(R.shared_grid(), B, [&](double* b, const int* desc_b) {
     const int rank = static_cast<int>(B.rows()), columns = static_cast<int>(B.cols());
     const double alpha = 1;
-    pdtrsm_("L", "U", "N", "N", &rank, &columns, &alpha, R.local().data(), &kOne, &kOne, descriptor(R).data(), b,
-            &kOne, &kOne, desc_b);
+    pdtrsm_("L", "U", "N", "N", &rank, &columns, &alpha, R.local().data(), &kOne, &kOne, descriptor(R).data(), b, &kOne,
+            &kOne, desc_b);
   });
 }
 

@@ -106,9 +106,8 @@ void Tile::scatter(std::span<const kernels::Scatter> entries, double* out) const
       for (const auto& [source, target, value] : entries)
         kernels::add_scaled_row(block, source, value, out + target * columns());
     });
-  with_dense(storage_, [&](const auto* A) {
-    kernels::scatter_rows(A + first_local_ * columns(), columns(), entries, out);
-  });
+  with_dense(storage_,
+             [&](const auto* A) { kernels::scatter_rows(A + first_local_ * columns(), columns(), entries, out); });
 }
 
 void Tile::add_normal_product(const double* x, const RowCurvature& weights, double* y, double* out) const {

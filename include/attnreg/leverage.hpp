@@ -53,11 +53,11 @@ struct LeverageScores {
 /// column's sums. Rank-deficient M (duplicate or zero columns, n < d, weights 0) gives the scores of its row space.
 ///
 /// One read of A, one reduce to rank 0 of 8 sketch_rows d bytes and one broadcast of 8 (d k + 2); rank 0 factors the
-/// sketch, about 2 sketch_rows d^2 flops. By ScaLAPACK: the sketch arrives 256 rows at a time, by as many reduce-scatters
-/// as that takes, each row being read once for each of its nonzeros in S (or once for each panel, if there are fewer);
-/// the processes share the flops, without pivoting unless the factor turns out to be nearly singular. weights: s >= 0, rows_local, or empty for ones.
-/// Options out of range, weights that are negative, not finite or of wrong length on any rank, and A with numbers that
-/// are not finite or overflow: `InvalidArgument` on all ranks.
+/// sketch, about 2 sketch_rows d^2 flops. By ScaLAPACK: the sketch arrives 256 rows at a time, by as many
+/// reduce-scatters as that takes, each row being read once for each of its nonzeros in S (or once for each panel, if
+/// there are fewer); the processes share the flops, without pivoting unless the factor turns out to be nearly singular.
+/// weights: s >= 0, rows_local, or empty for ones. Options out of range, weights that are negative, not finite or of
+/// wrong length on any rank, and A with numbers that are not finite or overflow: `InvalidArgument` on all ranks.
 LeverageBasis leverage_basis(const RowMatrix& A, const Eigen::VectorXd& weights, const LeverageOptions& options);
 
 /// Local, one read of A and 2 d k flops a row. |a_i N|^2 for the local rows: rows_local. The bits of a row's result do

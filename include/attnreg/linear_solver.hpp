@@ -17,8 +17,8 @@ std::string_view linear_solver_name(LinearSolver solver);  ///< "scalapack"
 
 struct LinearSolverOptions {
   LinearSolver kind = LinearSolver::automatic;
-  Eigen::Index block_size = 64;           ///< of the block-cyclic layout, 1 to 2^20; need not divide d
-  int grid_rows = 0, grid_columns = 0;    ///< of the process grid, at most as many as there are ranks; 0: near-square
+  Eigen::Index block_size = 64;         ///< of the block-cyclic layout, 1 to 2^20; need not divide d
+  int grid_rows = 0, grid_columns = 0;  ///< of the process grid, at most as many as there are ranks; 0: near-square
 };
 
 /// Collective. The options with `kind` decided: `automatic` is scalapack on 2 ranks or more from d = 1000 on, where it

@@ -97,9 +97,9 @@ struct RegressionResult {
 /// Collective. Finds x with softmax(A x) ~ b: a (local) minimiser of phi(A x) + 1/2 |diag(w) A x|^2.
 ///
 /// b, w: this rank's rows, finite. x is replicated. Memory beyond A: 10 rows_local doubles, and what
-/// `linear_solver_bytes` says. `OutOfMemory` on all ranks where ScaLAPACK's matrices find no room. Throws `InvalidArgument` on all ranks for wrong sizes, values that are not finite, an
-/// unknown loss, or cross-entropy with sum b <= 0. Source: Deng, Li, Song 2023, arXiv 2304.10411, with the corrections
-/// of docs/algorithms.md.
+/// `linear_solver_bytes` says. `OutOfMemory` on all ranks where ScaLAPACK's matrices find no room. Throws
+/// `InvalidArgument` on all ranks for wrong sizes, values that are not finite, an unknown loss, or cross-entropy with
+/// sum b <= 0. Source: Deng, Li, Song 2023, arXiv 2304.10411, with the corrections of docs/algorithms.md.
 RegressionResult solve_regression(const RowMatrix& A, const Eigen::VectorXd& b, const Eigen::VectorXd& w,
                                   const RegressionOptions& options);
 

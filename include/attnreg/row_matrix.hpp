@@ -153,10 +153,11 @@ class RowMatrix {
   RowMajorMatrix sparse_gram(std::span<const Index> rows_local, std::span<const double> weights,
                              const Eigen::VectorXd& centre) const;
 
-  /// Local, not counted (see `visit_rows`). Rows [first, first + out.rows()) and columns [first, d) of this rank's part of
-  /// G = sum_k weights_k (a_k - shares_k centre)(a_k - shares_k centre)^T over the given rows are added to `out`: a
+  /// Local, not counted (see `visit_rows`). Rows [first, first + out.rows()) and columns [first, d) of this rank's part
+  /// of G = sum_k weights_k (a_k - shares_k centre)(a_k - shares_k centre)^T over the given rows are added to `out`: a
   /// block row of a G that nobody holds whole. weights: >= 0, one per row; shares: likewise, for dense A; sparse rows
-  /// are taken about 0. out: any height x (d - first). 2 height (d - first) flops a row, sparse 2 (entries)^2 height / d.
+  /// are taken about 0. out: any height x (d - first). 2 height (d - first) flops a row, sparse 2 (entries)^2 height /
+  /// d.
   void add_gram_panel(std::span<const Index> rows_local, const Eigen::VectorXd& weights, const Eigen::VectorXd& shares,
                       const Eigen::VectorXd& centre, Index first, RowMajorMatrix& out) const;
   /// Local, not counted. sum_k weights_k a_k over the given rows of a sparse A: d.

@@ -172,8 +172,7 @@ class Solve {
     const LinearSolver given = options.kind;
     const auto bytes = [&](LinearSolver kind) {
       options.kind = kind;
-      return linear_solver_bytes(options, communicator_.size(), threads_.threads, d,
-                                 arguments_.integer("sketch-rows"));
+      return linear_solver_bytes(options, communicator_.size(), threads_.threads, d, arguments_.integer("sketch-rows"));
     };
     if (given != LinearSolver::automatic) return bytes(given);
     if (communicator_.size() == 1) return bytes(LinearSolver::rank0);

@@ -15,8 +15,8 @@ std::vector<OptionGroup> solver_options();
 /// The options about sketches and samples; --seed among them.
 std::vector<Option> sketch_options();
 
-/// --linear-solver, --block-size, --grid, and what they say. Throws `UsageError` for a --grid that is no grid, or one of
-/// more processes than ranks.
+/// --linear-solver, --block-size, --grid, and what they say. Throws `UsageError` for a --grid that is no grid, or one
+/// of more processes than ranks.
 OptionGroup linear_solver_group();
 LinearSolverOptions linear_solver_options(const Arguments& arguments, int ranks);
 

@@ -54,7 +54,8 @@ TEST(DistributedGram, IsTheGramMatrixOfBothTerms) {
     const MatrixXd centred = A.rowwise() - centre.transpose();
     const MatrixXd expected =
         centred.transpose() * curvature.asDiagonal() * centred + A.transpose() * ridge.asDiagonal() * A;
-    for (const auto holding : {reference::Holding::float64, reference::Holding::float32, reference::Holding::sparse64}) {
+    for (const auto holding :
+         {reference::Holding::float64, reference::Holding::float32, reference::Holding::sparse64}) {
       const RowMatrix rows = reference::distribute(world, A, reference::Layout::random, holding);
       std::vector<Index> all(static_cast<std::size_t>(rows.rows_local()));
       std::iota(all.begin(), all.end(), 0);
@@ -87,7 +88,10 @@ TEST(DistributedPencil, GivesRank0sTrustRegionStep) {
           const Pair pair = pair_of(d, negative);
           const VectorXd g = reference::random_vector(d, 13), scale = pair.M.diagonal();
           const auto grid = grid_of(world, block);
-          Hessian hessian{world, {}, {}, scale,
+          Hessian hessian{world,
+                          {},
+                          {},
+                          scale,
                           std::make_shared<DistributedPencil>(DistributedMatrix::of(grid, pair.H),
                                                               DistributedMatrix::of(grid, pair.M))};
           const auto found = trust_region_step(std::move(hessian), g, radius);
@@ -107,9 +111,12 @@ TEST(DistributedPencil, OfNaNHasNoStep) {
   Pair pair = pair_of(20, 1);
   pair.H(19, 3) = std::nan("");
   const auto grid = grid_of(world, 8);
-  Hessian hessian{world, {}, {}, pair.M.diagonal(),
-                  std::make_shared<DistributedPencil>(DistributedMatrix::of(grid, pair.H),
-                                                      DistributedMatrix::of(grid, pair.M))};
+  Hessian hessian{
+      world,
+      {},
+      {},
+      pair.M.diagonal(),
+      std::make_shared<DistributedPencil>(DistributedMatrix::of(grid, pair.H), DistributedMatrix::of(grid, pair.M))};
   EXPECT_FALSE(trust_region_step(std::move(hessian), VectorXd::Ones(20), 1).finite);
 }
 
@@ -123,9 +130,12 @@ TEST(DistributedLeverage, HasRank0sScores) {
   RowMajorMatrix badly_scaled = reference::random_matrix(n, d, 6);
   badly_scaled.col(3) *= 1e120;
   badly_scaled.col(4) *= 1e-120;
-  const std::vector<RowMajorMatrix> matrices{
-      reference::score_problem(reference::Rows::cauchy, n, d), deficient, badly_scaled,
-      RowMajorMatrix::Zero(n, d), reference::random_matrix(100, d, 7), reference::random_matrix(6, d, 8)};
+  const std::vector<RowMajorMatrix> matrices{reference::score_problem(reference::Rows::cauchy, n, d),
+                                             deficient,
+                                             badly_scaled,
+                                             RowMajorMatrix::Zero(n, d),
+                                             reference::random_matrix(100, d, 7),
+                                             reference::random_matrix(6, d, 8)};
   for (std::size_t k = 0; k < matrices.size(); ++k) {
     LeverageOptions options{.jl_columns = 64};
     const RowMatrix A = reference::distribute(world, matrices[k], reference::Layout::random);
@@ -157,7 +167,7 @@ TEST(DistributedLeverage, SketchesPanelByPanel) {
     const auto scores = scores_from_basis(rows, {}, basis);
     EXPECT_EQ(basis.N.cols(), 64);
     EXPECT_LE((basis.N - rank0.N).norm(), 1e-11 * rank0.N.norm());  // the same rows will be sampled
-    EXPECT_EQ(reads, 3);  // 600 rows of the sketch in 3 panels, 4 nonzeros
+    EXPECT_EQ(reads, 3);                                            // 600 rows of the sketch in 3 panels, 4 nonzeros
     // 64 columns and 6 d rows: a score is within a factor 2 but with probability 0.006; their mean much nearer
     EXPECT_NEAR(scores.sum, static_cast<double>(d), 0.05 * static_cast<double>(d));
   }
@@ -206,7 +216,7 @@ TEST(DistributedModel, IsRank0sModel) {
     EXPECT_NEAR(kept, static_cast<double>(rank0.rows_kept()) / static_cast<double>(n), 1e-12);
     EXPECT_EQ(ridge, rank0.ridge());
     EXPECT_GE(ridge, 1e-14);
-    EXPECT_EQ(distributed.ridge(), 0);  // of the one that failed
+    EXPECT_EQ(distributed.ridge(), 0);    // of the one that failed
     EXPECT_NEAR(reads, 2 + kept, 1e-12);  // a sketch in one panel, the scores, the rows once
     EXPECT_EQ(collectives, 4);            // sketch, panel, centring, counts
     EXPECT_LE((p - q).norm(), 1e-8 * p.norm());
@@ -216,8 +226,8 @@ TEST(DistributedModel, IsRank0sModel) {
   }
 }
 
-// Sparse rows that hardly differ from the centre: their Gram matrix is the rounding of a difference, which is larger than
-// the smallest ridge.
+// Sparse rows that hardly differ from the centre: their Gram matrix is the rounding of a difference, which is larger
+// than the smallest ridge.
 TEST(DistributedModel, ClimbsTheLadderOfRidges) {
   const Communicator world(MPI_COMM_WORLD);
   const Index n = 3000, d = 120;
@@ -260,8 +270,8 @@ CsrRows random_rows(Index rows, Index columns, std::uint64_t seed) {
   return A;
 }
 
-// A model is two matrices over the processes, the Gram matrix and its factor, and four panels: of the sums here, packed,
-// and inside of MPI. On 4 ranks that is less than one d x d matrix.
+// A model is two matrices over the processes, the Gram matrix and its factor, and four panels: of the sums here,
+// packed, and inside of MPI. On 4 ranks that is less than one d x d matrix.
 TEST(DistributedModel, TakesTheMemoryThatIsStated) {
   const Communicator world(MPI_COMM_WORLD);
   constexpr double kSlack = 4e6;  // malloc, and what BLAS and MPI take for small messages
@@ -269,7 +279,8 @@ TEST(DistributedModel, TakesTheMemoryThatIsStated) {
   const auto grid = grid_of(world, 64);
   const auto partition = RowPartition::from_local(world, rows);
   const RowMatrix A(world, partition, random_rows(rows, d, static_cast<std::uint64_t>(world.rank())));
-  const VectorXd delta = VectorXd::Constant(rows, 1e-3), w2 = VectorXd::Constant(rows, 1e-4), centre = VectorXd::Zero(d);
+  const VectorXd delta = VectorXd::Constant(rows, 1e-3), w2 = VectorXd::Constant(rows, 1e-4),
+                 centre = VectorXd::Zero(d);
   {
     DistributedMatrix warm_up = DistributedMatrix::of(grid, MatrixXd::Identity(200, 200));
     scalapack::factor_cholesky(warm_up);
