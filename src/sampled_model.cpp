@@ -27,7 +27,7 @@ constexpr double kStaleScores = 0.25;  // of their sum when they were made: belo
 constexpr double kGram = 0.08, kCholesky = 0.03;
 
 /// Of a Gram matrix of this share of the rows with so many numbers each.
-double model_price(double share, double row) { return share * (2 + kGram * row); }
+double model_price(double share, double row) { return share * (1 + kGram * row); }
 
 std::span<double> span_of(VectorXd& v) { return {v.data(), static_cast<std::size_t>(v.size())}; }
 
@@ -115,7 +115,7 @@ void SampledModel::add_sampled_rows(Part& part, const VectorXd& curvature, const
       keep_rows(A_, scores, {.oversampling = options_.oversampling, .seed = options_.seed, .iteration = models_});
   const VectorXd curvature_kept = curvature(kept.rows).cwiseProduct(kept.weights);
   const VectorXd ridge_kept = w2_(kept.rows).cwiseProduct(kept.weights);
-  part.gram = sampled_gram(A_, kept, curvature_kept, centre) + sampled_gram(A_, kept, ridge_kept, {});
+  part.gram = sampled_gram(A_, kept, curvature_kept, centre, ridge_kept);
   part.curvature = curvature_kept.sum();
   part.rows = static_cast<double>(kept.rows.size());
   part.scores = scores.sum();
@@ -149,7 +149,7 @@ std::optional<MatrixXd> SampledModel::factor(const VectorXd& delta, const Vector
   score_sum_ = message[entries + 2];
   stored_ = message[entries + 3];
   if (fresh_sum_ == 0) fresh_sum_ = score_sum_;
-  if (!all_rows_) A_.count_reads(2 * message[entries + 1] / static_cast<double>(A_.rows_global()));
+  if (!all_rows_) A_.count_reads(message[entries + 1] / static_cast<double>(A_.rows_global()));
   if (message[entries] == 0) return {};
   return message.head(entries).reshaped(d, d);
 }
