@@ -22,6 +22,8 @@ constexpr double kDependent = 20;      // pivots of so many ridges belong to col
 constexpr int kTiredModels = 3;        // in a row: sampling does not serve here
 constexpr double kStaleScores = 0.25;  // of their sum when they were made: below, they are too small by now
 
+constexpr double kSparseOversampling = 30;  // their Gram matrices are cheap
+
 // In units of one read, 8 bytes at 16 GB/s: a flop of a Gram matrix at 25 Gflop/s, on all cores, and of a Cholesky
 // factor, on one.
 constexpr double kGram = 0.08, kCholesky = 0.03;
@@ -68,7 +70,8 @@ SampledModel::SampledModel(const RowMatrix& A, const VectorXd& w2, const Samplin
     : A_(A), w2_(w2), options_(options) {
   const auto d = static_cast<double>(A.columns()), n = static_cast<double>(A.rows_global());
   const double sketch_rows = options.sketch_rows > 0 ? static_cast<double>(options.sketch_rows) : 6 * d;
-  if (options_.oversampling == 0) options_.oversampling = automatic_oversampling(A.rows_global(), A.columns());
+  if (options_.oversampling == 0)
+    options_.oversampling = A.is_sparse() ? kSparseOversampling : automatic_oversampling(A.rows_global(), A.columns());
   all_rows_ = options_.oversampling * d >= n || sketch_rows >= n;
 }
 
