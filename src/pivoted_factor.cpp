@@ -44,6 +44,14 @@ bool is_regular(const MatrixXd& R, double tolerance) {
   return reciprocal_condition > tolerance;
 }
 
+/// Scales rows and columns of a Gram matrix by powers of two, which are returned, to a diagonal in [1/4, 1).
+VectorXd scale_gram(MatrixXd& gram) {
+  VectorXd scale(gram.cols());
+  for (Index j = 0; j < gram.cols(); ++j) scale[j] = scale_for(std::sqrt(gram(j, j)));
+  gram = scale.asDiagonal() * gram * scale.asDiagonal();
+  return scale;
+}
+
 /// Overwrites the tall M by its factor R without pivoting, which is blocked and several times faster; pivoting R, where
 /// that is needed at all, then finds the same columns as pivoting M, as both have the same inner products.
 void reduce_to_triangle(MatrixXd& M) {
@@ -84,9 +92,7 @@ PivotedFactor pivoted_qr(MatrixXd M, double tolerance) {
 
 PivotedFactor pivoted_cholesky(MatrixXd gram, double tolerance) {
   if (!gram.allFinite()) return {};
-  VectorXd column_scale(gram.cols());
-  for (Index j = 0; j < gram.cols(); ++j) column_scale[j] = scale_for(std::sqrt(gram(j, j)));
-  gram = column_scale.asDiagonal() * gram * column_scale.asDiagonal();
+  VectorXd column_scale = scale_gram(gram);
   const int d = static_cast<int>(gram.rows());
   const double threshold = tolerance * gram.diagonal().maxCoeff();
   std::vector<int> pivots(static_cast<std::size_t>(d));
@@ -94,6 +100,18 @@ PivotedFactor pivoted_cholesky(MatrixXd gram, double tolerance) {
   int rank = 0, info = 0;
   if (threshold > 0) dpstrf_("U", &d, gram.data(), &d, pivots.data(), &rank, &threshold, work.data(), &info);
   return leading_part(gram, rank, pivots, std::move(column_scale));
+}
+
+PivotedFactor regular_cholesky(MatrixXd gram, double tolerance) {
+  if (!gram.allFinite()) return {};
+  VectorXd column_scale = scale_gram(gram);
+  const int d = static_cast<int>(gram.rows());
+  int info = 0;
+  dpotrf_("U", &d, gram.data(), &d, &info);
+  if (info != 0 || !gram.allFinite() || !is_regular(gram, std::sqrt(tolerance))) return {};
+  std::vector<int> pivots(static_cast<std::size_t>(d));
+  std::iota(pivots.begin(), pivots.end(), 1);
+  return leading_part(gram, d, pivots, std::move(column_scale));
 }
 
 MatrixXd PivotedFactor::solve(const MatrixXd& G) const {

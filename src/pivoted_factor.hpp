@@ -32,4 +32,8 @@ PivotedFactor pivoted_qr(Eigen::MatrixXd M, double tolerance);
 /// Local. From M^T M, symmetric and full, by Cholesky; |R_jj|^2 <= tolerance |R_11|^2 counts as dependent.
 PivotedFactor pivoted_cholesky(Eigen::MatrixXd gram, double tolerance);
 
+/// Local. The same without pivoting, faster: the R of `pivoted_qr` where that does not pivot. Not finite unless the
+/// square of LAPACK's estimate of the condition of R is below 1 / tolerance.
+PivotedFactor regular_cholesky(Eigen::MatrixXd gram, double tolerance);
+
 }  // namespace attnreg

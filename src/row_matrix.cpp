@@ -156,6 +156,12 @@ VectorXd RowMatrix::multiply(const VectorXd& x) const {
   return z;
 }
 
+VectorXd RowMatrix::multiply(const VectorXd& x, Compensated compensated) const {
+  VectorXd z(rows_local());
+  pass(0, [&](const Tile& tile, int&) { tile.multiply(x.data(), compensated, z.data() + tile.first_local()); });
+  return z;
+}
+
 MatrixXd RowMatrix::multiply_columns(const MatrixXd& X) const {
   MatrixXd Z(rows_local(), X.cols());
   const PackedColumns columns(X);
@@ -193,11 +199,22 @@ RowMatrix::MapSums RowMatrix::transpose_map(Index columns, Index scalars, const 
 
 RowMatrix::MapSums RowMatrix::product_map(const VectorXd& x, VectorXd& z, Index columns, Index scalars,
                                           const RowMap& map) const {
+  return map_product([&](const Tile& tile, double* part) { tile.multiply(x.data(), part); }, z, columns, scalars, map);
+}
+
+RowMatrix::MapSums RowMatrix::product_map(const VectorXd& x, Compensated compensated, VectorXd& z, Index columns,
+                                          Index scalars, const RowMap& map) const {
+  return map_product([&](const Tile& tile, double* part) { tile.multiply(x.data(), compensated, part); }, z, columns,
+                     scalars, map);
+}
+
+RowMatrix::MapSums RowMatrix::map_product(const TileProduct& multiply, VectorXd& z, Index columns, Index scalars,
+                                          const RowMap& map) const {
   z.resize(rows_local());
   const MapSums zero{MatrixXd::Zero(columns_, columns), VectorXd::Zero(scalars)};
   return pass(zero, [&](const Tile& tile, MapSums& sums) {
     RowMajorMatrix U(tile.rows(), columns);
-    tile.multiply(x.data(), z.data() + tile.first_local());
+    multiply(tile, z.data() + tile.first_local());
     map(tile.first_local(), tile.rows(), U.data(), sums.scalars.data());
     tile.add_transpose_multiply(U.data(), columns, sums.columns.data());
   });
@@ -270,7 +287,9 @@ RowMatrix::SignedGram RowMatrix::sparse_signed_gram(const VectorXd& weights, con
 // The rows about 0, and then their centre: sum w (a - c)(a - c)^T = sum w a a^T - m c^T - c m^T + (sum w) c c^T, where
 // m = sum w a. What it loses to rounding is about eps of the diagonal of the first term.
 RowMajorMatrix RowMatrix::sparse_gram(std::span<const Index> rows_local, std::span<const double> weights,
-                                      const VectorXd& centre) const {
+                                      const VectorXd& centre, std::span<const double> ridge) const {
+  std::vector<double> totals(weights.begin(), weights.end());
+  for (std::size_t k = 0; k < ridge.size(); ++k) totals[k] += ridge[k];
   const auto threads = static_cast<std::size_t>(pass_threads());
   std::vector<RowMajorMatrix> grams(threads, RowMajorMatrix::Zero(columns_, columns_));
   std::vector<VectorXd> means(threads, VectorXd::Zero(columns_));
@@ -278,8 +297,8 @@ RowMajorMatrix RowMatrix::sparse_gram(std::span<const Index> rows_local, std::sp
     const auto part = static_cast<std::size_t>(thread);
     const std::size_t first = rows_local.size() * part / threads, last = rows_local.size() * (part + 1) / threads;
     kernels::with_block(*rows_.sparse, 0, rows_.sparse->rows(), [&](const auto& block) {
-      kernels::add_gram(block, rows_local.subspan(first, last - first), weights.subspan(first, last - first), columns_,
-                        grams[part].data());
+      kernels::add_gram(block, rows_local.subspan(first, last - first), std::span(totals).subspan(first, last - first),
+                        columns_, grams[part].data());
       for (std::size_t k = first; k < last; ++k)
         kernels::add_scaled_row(block, rows_local[k], weights[k], means[part].data());
     });

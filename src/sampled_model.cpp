@@ -25,13 +25,15 @@ constexpr double kDependent = 20;      // pivots of so many ridges belong to col
 constexpr int kTiredModels = 3;        // in a row: sampling does not serve here
 constexpr double kStaleScores = 0.25;  // of their sum when they were made: below, they are too small by now
 
+constexpr double kSparseOversampling = 30;  // their Gram matrices are cheap
+
 // In units of one read, 8 bytes at 16 GB/s: a flop of a Gram matrix at 25 Gflop/s, on all cores, and of a Cholesky
 // factor, on one.
 constexpr double kGram = 0.08, kCholesky = 0.03;
 constexpr double kParallelLoss = 2;  // of ScaLAPACK's factorization
 
 /// Of a Gram matrix of this share of the rows with so many numbers each.
-double model_price(double share, double row) { return share * (2 + kGram * row); }
+double model_price(double share, double row) { return share * (1 + kGram * row); }
 
 std::span<double> span_of(VectorXd& v) { return {v.data(), static_cast<std::size_t>(v.size())}; }
 
@@ -93,7 +95,8 @@ SampledModel::SampledModel(const RowMatrix& A, const VectorXd& w2, const Samplin
     : A_(A), w2_(w2), options_(options), grid_(std::move(grid)) {
   const auto d = static_cast<double>(A.columns()), n = static_cast<double>(A.rows_global());
   const double sketch_rows = options.sketch_rows > 0 ? static_cast<double>(options.sketch_rows) : 6 * d;
-  if (options_.oversampling == 0) options_.oversampling = automatic_oversampling(A.rows_global(), A.columns());
+  if (options_.oversampling == 0)
+    options_.oversampling = A.is_sparse() ? kSparseOversampling : automatic_oversampling(A.rows_global(), A.columns());
   all_rows_ = options_.oversampling * d >= n || sketch_rows >= n;
 }
 
@@ -168,7 +171,7 @@ MatrixXd SampledModel::gram(const Part& part, const VectorXd& centre) {
   const auto& [rows, curvature, ridge] = part.rows;
   if (!all_rows_) {
     const SampledRows kept{rows, {}, 0};
-    return sampled_gram(A_, kept, curvature, centre) + sampled_gram(A_, kept, ridge, {});
+    return sampled_gram(A_, kept, curvature, centre, ridge);
   }
   if (ridge_gram_.size() == 0) ridge_gram_ = A_.signed_gram(w2_, VectorXd::Zero(A_.columns())).positive;
   return A_.signed_gram(curvature, centre).positive + ridge_gram_;
@@ -206,7 +209,7 @@ std::optional<MatrixXd> SampledModel::factor(const VectorXd& delta, const Vector
   }
   communicator.broadcast(span_of(message));  // the factor, its ridge, and three counts
   learn(message[entries + 1], message[entries + 2], message[entries + 3]);
-  if (!all_rows_) A_.count_reads(2 * message[entries + 1] / static_cast<double>(A_.rows_global()));
+  if (!all_rows_) A_.count_reads(message[entries + 1] / static_cast<double>(A_.rows_global()));
   ridge_ = message[entries];
   if (ridge_ == 0) return {};
   return message.head(entries).reshaped(d, d);

@@ -30,6 +30,12 @@ struct RowCurvature {
   double centre = 0;
 };
 
+/// How A x is summed where its rounding matters: the errors of products and sums are summed too (Ogita, Rump, Oishi
+/// 2005), so that every z_i = a_i . x - shift is rounded about once.
+struct Compensated {
+  double shift = 0;
+};
+
 /// A rank's rows, in one of the types in which they can be held. Not owned.
 struct RowStorage {
   Index columns = 0;
@@ -53,6 +59,7 @@ class Tile {
   Eigen::Map<const RowMajorMatrix> dense() const;
 
   void multiply(const double* x, double* z) const;                             ///< z_i = a_i . x
+  void multiply(const double* x, Compensated compensated, double* z) const;    ///< z_i = a_i . x - shift
   void multiply_packed(const double* N, double* Y) const;                      ///< Y = A N, 8 columns, all row-major
   void add_transpose_multiply(const double* U, Index k, double* out) const;    ///< out += A^T U; U row-major, rows x k
   void add_absolute_transpose_multiply(const double* u, double* out) const;    ///< out += |A|^T u
@@ -104,6 +111,8 @@ class RowMatrix {
 
   /// Local, one read. z = A x. x: d; result: rows_local.
   Eigen::VectorXd multiply(const Eigen::VectorXd& x) const;
+  /// Local, one read. z = A x - shift 1.
+  Eigen::VectorXd multiply(const Eigen::VectorXd& x, Compensated compensated) const;
   /// Local, one read. Z = A X for a few columns. X: d x k; result: rows_local x k.
   Eigen::MatrixXd multiply_columns(const Eigen::MatrixXd& X) const;
 
@@ -131,6 +140,9 @@ class RowMatrix {
   /// Local, one read. The same with z = A x made for the rows of a tile before `map` sees them; z: rows_local.
   MapSums product_map(const Eigen::VectorXd& x, Eigen::VectorXd& z, Index columns, Index scalars,
                       const RowMap& map) const;
+  /// Local, one read. The same with z = A x - shift 1.
+  MapSums product_map(const Eigen::VectorXd& x, Compensated compensated, Eigen::VectorXd& z, Index columns,
+                      Index scalars, const RowMap& map) const;
 
   /// This rank's part of sum_i weights_i (a_i - centre)(a_i - centre)^T, the rows of either sign apart, both d x d
   /// symmetric and full.
@@ -149,9 +161,10 @@ class RowMatrix {
   const Eigen::VectorXd& row_norms() const;
 
   /// Local, not counted as a read (see `visit_rows`). This rank's part of sum_k weights_k (a_k - centre)(a_k -
-  /// centre)^T over the given rows of a sparse A, lower triangle, d x d; (entries of a row)^2 / 2 flops each.
+  /// centre)^T + ridge_k a_k a_k^T over the given rows of a sparse A, lower triangle, d x d; (entries of a row)^2 / 2
+  /// flops each. ridge: one per given row, or empty for 0.
   RowMajorMatrix sparse_gram(std::span<const Index> rows_local, std::span<const double> weights,
-                             const Eigen::VectorXd& centre) const;
+                             const Eigen::VectorXd& centre, std::span<const double> ridge = {}) const;
 
   /// Local, not counted (see `visit_rows`). Rows [first, first + out.rows()) and columns [first, d) of this rank's part
   /// of G = sum_k weights_k (a_k - shares_k centre)(a_k - shares_k centre)^T over the given rows are added to `out`: a
@@ -174,11 +187,14 @@ class RowMatrix {
   /// Local, one read. Calls `function(tile, accumulator)` for every tile, each thread with its own copy of `zero`, and
   /// returns the copies' sum in thread order. `Accumulator` needs `operator+=`.
   template <class Accumulator, class Function>
-  Accumulator pass(const Accumulator& zero, Function&& function) const;
+  Accumulator pass(Accumulator zero, Function&& function) const;
 
  private:
   RowMatrix(Communicator communicator, RowPartition partition, Index columns);
   void check_rows(Index rows) const;
+  using TileProduct = std::function<void(const Tile& tile, double* z)>;
+  MapSums map_product(const TileProduct& multiply, Eigen::VectorXd& z, Index columns, Index scalars,
+                      const RowMap& map) const;
   SignedGram sparse_signed_gram(const Eigen::VectorXd& weights, const Eigen::VectorXd& centre) const;
   void add_sparse_gram_panel(std::span<const Index> rows_local, const Eigen::VectorXd& weights, Index first,
                              RowMajorMatrix& out) const;
@@ -200,9 +216,10 @@ class RowMatrix {
 };
 
 template <class Accumulator, class Function>
-Accumulator RowMatrix::pass(const Accumulator& zero, Function&& function) const {
+Accumulator RowMatrix::pass(Accumulator zero, Function&& function) const {
   const int threads = pass_threads();
-  std::vector<Accumulator> parts(static_cast<std::size_t>(threads), zero);
+  std::vector<Accumulator> parts(static_cast<std::size_t>(threads - 1), zero);
+  parts.push_back(std::move(zero));
   on_threads(threads, [&](int thread) {
     auto& part = parts[static_cast<std::size_t>(thread)];
     visit_tiles(thread, threads, [&](const Tile& tile) { function(tile, part); });
