@@ -3,7 +3,7 @@
 #
 #   launch/hostfile.sh hosts solve A.npy b.npy --weight 1e-4 -o run
 #
-# HOSTFILE: one host a line, `name slots=CORES`. All hosts see the same files under the same names: the program (ATTNREG,
+# HOSTFILE: one host a line, `name slots=RANKS`. All hosts see the same files under the same names: the program (ATTNREG,
 # else build/release/bin/attnreg of this checkout), the data and the run directory. Keys and known hosts are ssh's own
 # business: `ssh HOST true` must work without a question. ATTNREG_SSH: another command than ssh, with options.
 # ATTNREG_RANKS: fewer ranks than slots. ATTNREG_MINUTES: a time limit.
@@ -30,9 +30,9 @@ while read -r host _; do
 done < "$hosts"
 
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+ranks=${ATTNREG_RANKS:-$(awk -F 'slots=' 'NF > 1 { ranks += $2 } END { print ranks }' "$hosts")}
 # A host that dies, or a cable, is noticed in a quarter of a minute, not in eight.
-launch=(mpirun --hostfile "$hosts" --mca plm_rsh_agent "$ssh" --map-by "slot:PE=$OMP_NUM_THREADS" --bind-to core
+launch=(mpirun --hostfile "$hosts" -n "$ranks" --mca plm_rsh_agent "$ssh" --map-by "slot:PE=$OMP_NUM_THREADS" --bind-to core
   -x OMP_NUM_THREADS --mca oob_tcp_keepalive_time 10 --mca oob_tcp_keepalive_intvl 2 --mca oob_tcp_keepalive_probes 3)
-if [ -n "${ATTNREG_RANKS:-}" ]; then launch+=(-n "$ATTNREG_RANKS"); fi
 if [ -n "${ATTNREG_MINUTES:-}" ]; then launch=(timeout --kill-after=30 "${ATTNREG_MINUTES}m" "${launch[@]}"); fi
 exec "${launch[@]}" "$ATTNREG" "$@"

@@ -16,10 +16,14 @@ set -- "${arguments[@]}"
 
 # ---- From here on the same in the scripts that `attnreg jobscript pbs` writes.
 
-# One line a rank; an Open MPI built without PBS (tm), as Debian's, gets from there by ssh.
-hosts=${PBS_NODEFILE:?run it with qsub}
-ranks=$(wc -l < "$hosts")
-threads=${OMP_NUM_THREADS:-${NCPUS:-1}}
+# PBS lists a host once for each of its ranks, while Open MPI takes a host that is listed once for as many ranks as it has
+# cores. An Open MPI that was built without PBS (tm), as Debian's, starts its daemons by ssh.
+ranks=$(wc -l < "${PBS_NODEFILE:?run it with qsub}")
+hosts=$(mktemp)
+trap 'rm -f "$hosts"' EXIT
+awk '{ if (!($1 in ranks)) names[++count] = $1; ++ranks[$1] }
+  END { for (k = 1; k <= count; ++k) print names[k], "slots=" ranks[names[k]] }' "$PBS_NODEFILE" > "$hosts"
+threads=${OMP_NUM_THREADS:-1}
 export OMP_NUM_THREADS=$threads
-exec mpirun --hostfile "$hosts" -n "$ranks" --map-by "slot:PE=$threads" --bind-to core -x OMP_NUM_THREADS \
+mpirun --hostfile "$hosts" -n "$ranks" --map-by "slot:PE=$threads" --bind-to core -x OMP_NUM_THREADS \
   "${ATTNREG:-attnreg}" "$@"

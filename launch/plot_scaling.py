@@ -26,8 +26,9 @@ def plot_seconds(axes, lines):
     seconds = [line["seconds"] for line in timed]
     weak = len({line["rows"] for line in lines}) > 1
     ideal = [seconds[0] if weak else seconds[0] * ranks[0] / count for count in ranks]
-    axes.loglog(ranks, seconds, "o-", base=2, label="measured")
-    axes.loglog(ranks, ideal, "--", base=2, color="grey", label="ideal")
+    axes.loglog(ranks, seconds, "o-", label="measured")
+    axes.loglog(ranks, ideal, "--", color="grey", label="ideal")
+    axes.set_xscale("log", base=2)
     axes.set_ylabel("seconds")
     axes.set_title(f"{'weak' if weak else 'strong'}, {lines[0]['rows']:.0f} x {lines[0]['columns']:.0f}"
                    + (" on the first" if weak else ""))

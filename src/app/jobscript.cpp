@@ -169,7 +169,7 @@ std::string ssh_script(const Arguments& arguments, const JobLayout& layout, cons
     if (name.empty() || name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") !=
                             std::string::npos)
       throw UsageError("--hosts has the name '" + printable(name) + "'; expected letters, digits, '.', '-' and '_'");
-    list += name + " slots=" + std::to_string(layout.ranks_per_node * layout.threads) + "\n";
+    list += name + " slots=" + std::to_string(layout.ranks_per_node) + "\n";
     ++count;
   }
   if (count < layout.nodes())
