@@ -34,7 +34,7 @@ SlurmctldTimeout=10
 SlurmdTimeout=10
 MessageTimeout=5
 SchedulerParameters=batch_sched_delay=0,sched_interval=1
-PartitionName=all Nodes=ALL Default=YES MaxTime=10 State=UP
+PartitionName=all Nodes=ALL Default=YES MaxTime=UNLIMITED State=UP
 """
 
 

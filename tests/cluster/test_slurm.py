@@ -62,8 +62,6 @@ class SlurmTest(CheckoutTest):
         self.assertIn("the run was done already", output)
         self.assertEqual(before, (self.directory / "done/x.npy").stat().st_mtime_ns)
 
-
-class NodeFailureTest(SlurmTest):
     def test_node_dies(self):
         job = self.submit("launch/slurm.sh", *SOLVE_WORDS, "--starts", "100000", "-o", "run")
         history = self.directory / "run/history.csv"
