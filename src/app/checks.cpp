@@ -26,6 +26,7 @@ using Ranks = std::vector<NodeFacts>;
 
 std::string gigabytes(double bytes) { return std::isfinite(bytes) ? plain(bytes / 1e9, 3) + " GB" : "no limit"; }
 std::string limit(double value) { return std::isfinite(value) ? plain(value, 12) : "unlimited"; }
+std::string megabytes(double bytes) { return std::isfinite(bytes) ? plain(bytes / 1e6, 3) + " MB" : "unlimited"; }
 
 /// The smallest of one fact, over the ranks.
 double least(const Ranks& ranks, double NodeFacts::*fact) { return (*std::ranges::min_element(ranks, {}, fact)).*fact; }
@@ -132,6 +133,8 @@ Check copy_check(const Ranks& ranks) {
   const auto failed = std::ranges::find_if(ranks, [](const NodeFacts& rank) { return !rank.copy_error.empty(); });
   const std::string where = ranks[0].container.empty() ? "" : " (in " + ranks[0].container + ")";
   if (failed == ranks.end()) return {"CMA", Status::good, "ranks of a node can read each other's memory" + where, ""};
+  const bool told = std::ranges::all_of(ranks, &NodeFacts::copies_off);
+  if (told) return {"CMA", Status::good, "not permitted" + where + ", and Open MPI was told so", ""};
   return {"CMA", Status::note, "process_vm_readv: " + failed->copy_error + where,
           "set OMPI_MCA_btl_vader_single_copy_mechanism=none, else long messages print `Read -1` and go a slower way; "
           "the image of docker/Dockerfile has it"};
@@ -155,9 +158,9 @@ Check limits_check(const Ranks& ranks) {
   const double files = least(ranks, &NodeFacts::open_files);
   const double space = least(ranks, &NodeFacts::address_space);
   Check check{"limits", Status::good,
-              "open files " + limit(files) + ", stack " + limit(least(ranks, &NodeFacts::stack)) + ", locked memory " +
-                  limit(least(ranks, &NodeFacts::locked_memory)) + ", processes " +
-                  limit(least(ranks, &NodeFacts::processes)) + ", address space " + limit(space),
+              "open files " + limit(files) + ", stack " + megabytes(least(ranks, &NodeFacts::stack)) +
+                  ", locked memory " + megabytes(least(ranks, &NodeFacts::locked_memory)) + ", processes " +
+                  limit(least(ranks, &NodeFacts::processes)) + ", address space " + megabytes(space),
               ""};
   // mpirun and its daemons hold a few descriptors for each rank and node, TCP one for each peer.
   const double needed = 64 + 8 * static_cast<double>(ranks.size());

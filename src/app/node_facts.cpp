@@ -139,6 +139,20 @@ std::string try_copy(const Communicator& communicator, const std::string& host) 
   return error;
 }
 
+/// Whether Open MPI's variable, or one of its files of settings, switches these reads off.
+bool copies_off() {
+  const char* name = "btl_vader_single_copy_mechanism";
+  if (const char* value = std::getenv("OMPI_MCA_btl_vader_single_copy_mechanism")) return value == std::string("none");
+  const char* home = std::getenv("HOME");
+  for (const std::string& path : {std::string(home != nullptr ? home : "") + "/.openmpi/mca-params.conf",
+                                  std::string("/etc/openmpi/openmpi-mca-params.conf")}) {
+    std::ifstream file(path);
+    for (std::string line; std::getline(file, line);)
+      if (line.starts_with(name) && line.find("none") != std::string::npos) return true;
+  }
+  return false;
+}
+
 std::vector<std::string> mpi_settings() {
   std::vector<std::string> settings;
   for (char** variable = environ; *variable != nullptr; ++variable)
@@ -169,6 +183,7 @@ NodeFacts local_facts(int rank, const ThreadLayout& threads, const std::string& 
   facts.processes = soft_limit(RLIMIT_NPROC);
   facts.address_space = soft_limit(RLIMIT_AS);
   facts.mpi_settings = mpi_settings();
+  facts.copies_off = copies_off();
   try_directory(directory, facts);
   return facts;
 }
@@ -200,6 +215,7 @@ NodeFacts from_json(const nlohmann::json& json) {
                                      {"sync_seconds", &NodeFacts::sync_seconds}})
     facts.*member = number(json.at(name));
   facts.rank = json.at("rank");
+  facts.copies_off = json.at("copies_off");
   facts.node_cores = json.at("node_cores");
   facts.threads = {json.at("threads"), json.at("cores"), json.at("ranks_on_cores")};
   facts.mpi_settings = json.at("mpi_settings").get<std::vector<std::string>>();
@@ -232,6 +248,7 @@ nlohmann::ordered_json to_json(const NodeFacts& facts) {
           {"directory_free", facts.directory_free},
           {"directory_error", facts.directory_error},
           {"sync_seconds", facts.sync_seconds},
+          {"copies_off", facts.copies_off},
           {"copy_error", facts.copy_error},
           {"mpi_settings", facts.mpi_settings}};
 }

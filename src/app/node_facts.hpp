@@ -32,7 +32,8 @@ struct NodeFacts {
   std::string directory_error;  ///< why no file could be written there; empty: it could
   double sync_seconds = 0;      ///< to write 1 MiB there until it is safe
 
-  std::string copy_error;  ///< why this rank cannot read the memory of another on its node (CMA); empty: it can
+  bool copies_off = false;  ///< Open MPI was told not to try (btl_vader_single_copy_mechanism = none)
+  std::string copy_error;   ///< why this rank cannot read the memory of another on its node (CMA); empty: it can
 
   std::vector<std::string> mpi_settings;  ///< "OMPI_MCA_btl=tcp,self": variables that change what MPI does
 };

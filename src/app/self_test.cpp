@@ -69,9 +69,10 @@ void solve(const Communicator& communicator, SelfTest& test) {
                (same ? "" : ", but x differs between the ranks");
 }
 
-/// All ranks read 32 MB each, at the same time, a few times; the best.
+/// All ranks read 64 MB each, at the same time, a few times; the best. The second barrier counts ranks that share a
+/// core.
 double read_bandwidth(const Communicator& communicator) {
-  const std::vector<double> numbers(std::size_t{4} << 20, 1.0);
+  const std::vector<double> numbers(std::size_t{8} << 20, 1.0);
   const double bytes = 8.0 * static_cast<double>(numbers.size()) * communicator.size();
   double best = 0, total = 0;
   for (int k = 0; k < 8; ++k) {
@@ -80,6 +81,7 @@ double read_bandwidth(const Communicator& communicator) {
     double sums[8] = {};  // independent, so that the additions do not wait for each other
     for (std::size_t i = 0; i < numbers.size(); i += 8)
       for (std::size_t j = 0; j < 8; ++j) sums[j] += numbers[i + j];
+    communicator.barrier();
     total += std::accumulate(std::begin(sums), std::end(sums), 0.0);
     best = std::max(best, bytes / communicator.max(seconds_since(start)));
   }
