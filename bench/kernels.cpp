@@ -7,6 +7,7 @@
 #include <array>
 #include <cmath>
 #include <optional>
+#include <vector>
 
 #include "attnreg/leverage.hpp"
 #include "attnreg/loss.hpp"
@@ -143,9 +144,13 @@ VectorXd Workbench::State::naive_multiply(const VectorXd& v) const {
 }
 
 VectorXd Workbench::State::naive_transpose(const VectorXd& u) const {
-  VectorXd out = VectorXd::Zero(d);
-  for (Index i = 0; i < n; ++i) matrix.for_entries(i, [&](Index j, double a) { out[j] += a * u[i]; });
-  return out;
+  std::vector<long double> out(static_cast<std::size_t>(d));
+  for (Index i = 0; i < n; ++i)
+    matrix.for_entries(
+        i, [&](Index j, double a) { out[static_cast<std::size_t>(j)] += static_cast<long double>(a) * u[i]; });
+  VectorXd rounded(d);
+  std::copy(out.begin(), out.end(), rounded.begin());
+  return rounded;
 }
 
 VectorXd Workbench::State::total(VectorXd local) const {

@@ -5,6 +5,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "row_kernels.cpp"
+#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -38,7 +39,38 @@ HWY_INLINE void for_columns(Index d, Body&& body) {
   if (count > 0) body(j, [count](const auto* p) HWY_ATTR { return load(p, count); });
 }
 
+/// Asks for what is needed some rows later: a kernel that waits for its own sums, or works on data in cache, leaves
+/// the memory idle otherwise. Measured for vectors of a whole line only (docs/performance.md).
+template <class T>
+HWY_INLINE void prefetch(const T* p) {
+  constexpr Index kAhead = 3072;  // bytes
+  if (HWY_MAX_BYTES == 64) hwy::Prefetch(p + kAhead / static_cast<Index>(sizeof(T)));
+}
+
 HWY_INLINE double sum_of(Vector v) { return hn::GetLane(hn::SumOfLanes(kDoubles, v)); }
+
+/// sums_r = the sum of the lanes of v_r; together, which takes a third of the instructions, where there are four lanes.
+template <int kRows>
+HWY_INLINE void sums_of(const Vector* v, double* sums) {
+#if HWY_MAX_BYTES == 32 || HWY_MAX_BYTES == 64
+  for (int r = 0; r < kRows; r += 4) {
+    const auto pairs = [](Vector a, Vector b) HWY_ATTR {
+      return hn::Add(hn::InterleaveLower(kDoubles, a, b), hn::InterleaveUpper(kDoubles, a, b));
+    };
+    const Vector a = pairs(v[r], v[r + 1]), b = pairs(v[r + 2], v[r + 3]);
+    const Vector halves = hn::Add(hn::ConcatLowerLower(kDoubles, b, a), hn::ConcatUpperUpper(kDoubles, b, a));
+#if HWY_MAX_BYTES == 64
+    const hn::Half<Doubles> half;  // s0 s1 s0 s1 s2 s3 s2 s3, still to be added
+    const Vector twice = hn::Add(halves, hn::SwapAdjacentBlocks(halves));
+    hn::StoreU(hn::ConcatLowerLower(half, hn::UpperHalf(half, twice), hn::LowerHalf(half, twice)), half, sums + r);
+#else
+    hn::StoreU(halves, kDoubles, sums + r);
+#endif
+  }
+#else
+  for (int r = 0; r < kRows; ++r) sums[r] = sum_of(v[r]);
+#endif
+}
 
 // One chain of sums for each row, so that the sum of a row is the same wherever it is.
 template <class T>
@@ -54,6 +86,7 @@ HWY_INLINE void dot4(const T* a0, const T* a1, const T* a2, const T* a3, Index d
   Vector s0 = hn::Zero(kDoubles), s1 = s0, s2 = s0, s3 = s0;
   for_columns(d, [&](Index j, auto at) HWY_ATTR {
     const Vector xj = at(x + j);
+    prefetch(a0 + j), prefetch(a1 + j), prefetch(a2 + j), prefetch(a3 + j);
     s0 = hn::MulAdd(at(a0 + j), xj, s0);
     s1 = hn::MulAdd(at(a1 + j), xj, s1);
     s2 = hn::MulAdd(at(a2 + j), xj, s2);
@@ -87,26 +120,28 @@ HWY_INLINE void add_to(double* out, Vector v, Index count) {
     hn::BlendedStore(v, hn::FirstN(kDoubles, static_cast<std::size_t>(count)), kDoubles, out);
 }
 
-/// out_c += sum of four rows, row r times u[r * next + c].
-template <int kColumns, bool kAbsolute, class T>
-HWY_INLINE void add_rows4(const T* a0, const T* a1, const T* a2, const T* a3, Index d, const double* u, Index next,
-                          double* out) {
-  const auto coefficient = [&](int row, int c)
-                               HWY_ATTR { return hn::Set(kDoubles, c < kColumns ? u[row * next + c] : 0); };
-  const Vector u00 = coefficient(0, 0), u10 = coefficient(1, 0), u20 = coefficient(2, 0), u30 = coefficient(3, 0);
-  const Vector u01 = coefficient(0, 1), u11 = coefficient(1, 1), u21 = coefficient(2, 1), u31 = coefficient(3, 1);
+/// out_c += sum of kRows rows, row r times u[r][c].
+template <int kRows, int kColumns, bool kAbsolute, class T>
+HWY_INLINE void add_rows(const T* const* a, Index d, const double* const* u, double* out) {
+  Vector u0[kRows], u1[kRows];
+  HWY_UNROLL(8)
+  for (int r = 0; r < kRows; ++r) {
+    u0[r] = hn::Set(kDoubles, u[r][0]);
+    u1[r] = hn::Set(kDoubles, u[r][kColumns - 1]);
+  }
   double* out1 = out + (kColumns - 1) * d;
   for_columns(d, [&](Index j, auto at) HWY_ATTR {
-    const Vector v0 = maybe_abs<kAbsolute>(at(a0 + j)), v1 = maybe_abs<kAbsolute>(at(a1 + j)),
-                 v2 = maybe_abs<kAbsolute>(at(a2 + j)), v3 = maybe_abs<kAbsolute>(at(a3 + j));
-    Vector sum = at(static_cast<const double*>(out + j));
-    sum = hn::MulAdd(u30, v3, hn::MulAdd(u20, v2, hn::MulAdd(u10, v1, hn::MulAdd(u00, v0, sum))));
-    add_to(out + j, sum, d - j);
-    if (kColumns == 2) {
-      sum = at(static_cast<const double*>(out1 + j));
-      sum = hn::MulAdd(u31, v3, hn::MulAdd(u21, v2, hn::MulAdd(u11, v1, hn::MulAdd(u01, v0, sum))));
-      add_to(out1 + j, sum, d - j);
+    Vector even0 = at(static_cast<const double*>(out + j)), odd0 = hn::Zero(kDoubles);
+    Vector even1 = at(static_cast<const double*>(out1 + j)), odd1 = odd0;
+    HWY_UNROLL(8)
+    for (int r = 0; r < kRows; r += 2) {
+      prefetch(a[r] + j), prefetch(a[r + 1] + j);
+      const Vector even = maybe_abs<kAbsolute>(at(a[r] + j)), odd = maybe_abs<kAbsolute>(at(a[r + 1] + j));
+      even0 = hn::MulAdd(u0[r], even, even0), odd0 = hn::MulAdd(u0[r + 1], odd, odd0);
+      if (kColumns == 2) even1 = hn::MulAdd(u1[r], even, even1), odd1 = hn::MulAdd(u1[r + 1], odd, odd1);
     }
+    add_to(out + j, hn::Add(even0, odd0), d - j);
+    if (kColumns == 2) add_to(out1 + j, hn::Add(even1, odd1), d - j);
   });
 }
 
@@ -122,15 +157,33 @@ HWY_INLINE void add_row(const T* a, Index d, const double* u, double* out) {
   }
 }
 
+// Eight rows at a time make up for the overhead of short ones; of longer ones, four overlap better with the loads of
+// the next.
+constexpr Index kShortRow = HWY_MAX_BYTES == 64 ? 1024 : 448;  // bytes
+
+/// Calls body(i) for the rows of a piece, with 8 rows of all four pieces together, i and i + 1, or 4.
+template <class T, class Body>
+HWY_INLINE void for_groups(Index rows, Index d, Body&& body) {
+  Index i = 0;
+  if (d * static_cast<Index>(sizeof(T)) <= kShortRow)
+    for (; i + 2 <= rows; i += 2) body.template operator()<8>(i);
+  for (; i < rows; ++i) body.template operator()<4>(i);
+}
+
 /// kColumns columns of U, whose rows are k apart.
 template <int kColumns, bool kAbsolute, class T>
 void add_columns(const T* A, const RowBlock& block, Index d, const double* U, Index k, double* out) {
   const Index rows = block.rows;
   if (block.pieces == 4) {
-    const T *a0 = A + block.piece(0) * d, *a1 = A + block.piece(1) * d, *a2 = A + block.piece(2) * d,
-            *a3 = A + block.piece(3) * d;
-    for (Index i = 0; i < rows; ++i)
-      add_rows4<kColumns, kAbsolute>(a0 + i * d, a1 + i * d, a2 + i * d, a3 + i * d, d, U + i * k, rows * k, out);
+    for_groups<T>(rows, d, [&]<int kRows>(Index i) HWY_ATTR {
+      const T* a[kRows];
+      const double* u[kRows];
+      for (int r = 0; r < kRows; ++r) {
+        a[r] = A + (block.piece(r % 4) + i + r / 4) * d;
+        u[r] = U + (r % 4 * rows + i + r / 4) * k;
+      }
+      add_rows<kRows, kColumns, kAbsolute>(a, d, u, out);
+    });
     return;
   }
   for (Index p = 0; p < block.pieces; ++p)
@@ -145,10 +198,6 @@ void add_transposed(const T* A, const RowBlock& block, Index d, const double* U,
   if (c < k) add_columns<1, false>(A, block, d, U + c, k, out + c * d);
 }
 
-// Eight rows at a time make up for the overhead of short ones; of longer ones, four overlap better with the loads of
-// the next.
-constexpr Index kShortRow = 448;  // bytes
-
 /// Rows i (and i + 1 if kRows == 8) of the four pieces: their dot products, then u_i a_i while they are in cache.
 template <int kRows, class T>
 HWY_INLINE void normal_rows(const T* const* a, Index d, const double* x, const RowCurvature& weights, const Index* rows,
@@ -160,11 +209,12 @@ HWY_INLINE void normal_rows(const T* const* a, Index d, const double* x, const R
     HWY_UNROLL(8)
     for (int r = 0; r < kRows; ++r) sums[r] = hn::MulAdd(at(a[r] + j), xj, sums[r]);
   });
+  double dots[kRows];
+  sums_of<kRows>(sums, dots);
   Vector u[kRows];
   HWY_UNROLL(8)
   for (int r = 0; r < kRows; ++r) {
-    const double yr = sum_of(sums[r]);
-    y[rows[r]] = yr;
+    const double yr = y[rows[r]] = dots[r];
     const double centred = weights.curvature[rows[r]] * (yr - weights.centre);
     out[d] += centred;
     u[r] = hn::Set(kDoubles, centred + weights.ridge[rows[r]] * yr);
@@ -173,6 +223,7 @@ HWY_INLINE void normal_rows(const T* const* a, Index d, const double* x, const R
     Vector even = at(static_cast<const double*>(out + j)), odd = hn::Zero(kDoubles);
     HWY_UNROLL(8)
     for (int r = 0; r < kRows; r += 2) {
+      prefetch(a[r] + j), prefetch(a[r + 1] + j);
       even = hn::MulAdd(u[r], at(a[r] + j), even);
       odd = hn::MulAdd(u[r + 1], at(a[r + 1] + j), odd);
     }
@@ -184,21 +235,16 @@ template <class T>
 void normal_block(const T* A, const RowBlock& block, Index d, const double* x, const RowCurvature& weights, double* y,
                   double* out) {
   const Index rows = block.rows;
-  Index i = 0;
-  const auto next = [&]<int kRows>() HWY_ATTR {
-    const T* a[kRows];
-    Index row[kRows];
-    for (int r = 0; r < kRows; ++r) {
-      row[r] = block.piece(r % 4) + i + r / 4;
-      a[r] = A + row[r] * d;
-    }
-    normal_rows<kRows>(a, d, x, weights, row, y, out);
-    i += kRows / 4;
-  };
   if (block.pieces == 4) {
-    if (d * static_cast<Index>(sizeof(T)) <= kShortRow)
-      while (i + 2 <= rows) next.template operator()<8>();
-    while (i < rows) next.template operator()<4>();
+    for_groups<T>(rows, d, [&]<int kRows>(Index i) HWY_ATTR {
+      const T* a[kRows];
+      Index row[kRows];
+      for (int r = 0; r < kRows; ++r) {
+        row[r] = block.piece(r % 4) + i + r / 4;
+        a[r] = A + row[r] * d;
+      }
+      normal_rows<kRows>(a, d, x, weights, row, y, out);
+    });
     return;
   }
   for (Index k = 0; k < block.pieces; ++k)
