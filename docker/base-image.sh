@@ -40,7 +40,8 @@ make_tree() {
     return 1
   }
   printf '%s\n' "$sources" > "$tree/etc/apt/sources.list"
-  apt-config dump | grep -E '^Acquire::(http|https|Check-|Retries|ForceIPv[46])' > "$tree/etc/apt/apt.conf.d/99host" || true
+  apt-config dump | grep -E '^Acquire::(http|https|Check-|Retries|ForceIPv[46])' \
+    > "$tree/etc/apt/apt.conf.d/99host" || true
   echo 'Acquire::Languages "none";' > "$tree/etc/apt/apt.conf.d/docker-no-languages"
   cp -a /etc/apt/trusted.gpg.d/. "$tree/etc/apt/trusted.gpg.d/"
   if grep -q '^deb https' <<< "$sources"; then

@@ -6,12 +6,14 @@
 #   launch/containers.sh down
 #
 # The containers see examples/data, or ATTNREG_DATA, as /data, and write to run/, or ATTNREG_RUN; what they leave there
-# belongs to the caller. ATTNREG_RANKS: another number of ranks. ATTNREG_IMAGE: an image that is there already.
+# belongs to the caller. ATTNREG_RANKS: another number of ranks. ATTNREG_IMAGE: an image that is there already, in place
+# of building one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/packages.sh
 
-image=${ATTNREG_IMAGE:-attnreg:$(id -u)}
+build=yes image=attnreg:$(id -u)
+if [ -n "${ATTNREG_IMAGE:-}" ]; then build=no image=$ATTNREG_IMAGE; fi
 # Never root in a container: its user has the caller's numbers, and 1000 where the caller is root.
 uid=$(id -u) gid=$(id -g)
 if [ "$uid" -eq 0 ]; then uid=1000 gid=1000; fi
@@ -28,7 +30,8 @@ compose() {
 }
 
 require_docker() {
-  if ! command -v docker > /dev/null || ! { docker compose version || command -v docker-compose; } > /dev/null 2>&1; then
+  if ! command -v docker > /dev/null 2>&1 ||
+    ! { docker compose version || command -v docker-compose; } > /dev/null 2>&1; then
     require_packages "${container_packages[@]}"
   fi
   if ! docker version > /dev/null 2>&1; then
@@ -47,7 +50,7 @@ build_image() {
     version=$("$client" --version | grep -oE '[0-9]+' | head -n 1)
     if "$client" buildx version > /dev/null 2>&1 || [ "$version" -lt 23 ]; then
       DOCKER_BUILDKIT=1 "$client" build -q -f docker/Dockerfile --target runtime --build-arg UID="$uid" \
-        --build-arg GID="$gid" --build-arg PROGRAM="${ATTNREG_PROGRAM_STAGE:-build}" -t "$image" . > /dev/null
+        --build-arg GID="$gid" -t "$image" . > /dev/null
       return
     fi
   done
@@ -72,7 +75,7 @@ run_on_nodes() {
 
 up() {
   local workers=${1:-2}
-  if [ -z "${ATTNREG_IMAGE_IS_BUILT:-}" ]; then
+  if [ "$build" = yes ]; then
     echo "Building the image $image"
     build_image
   fi
@@ -109,7 +112,7 @@ case $command in
     compose down -v -t 1 > /dev/null 2>&1
     ;;
   *)
-    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

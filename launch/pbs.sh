@@ -16,8 +16,8 @@ set -- "${arguments[@]}"
 
 # ---- From here on the same in the scripts that `attnreg jobscript pbs` writes.
 
-# PBS lists a host once for each of its ranks, while Open MPI takes a host that is listed once for as many ranks as it has
-# cores. An Open MPI that was built without PBS (tm), as Debian's, starts its daemons by ssh.
+# PBS lists a host once for each of its ranks, while Open MPI takes a host that is listed once for as many ranks as it
+# has cores. An Open MPI that was built without PBS (tm), as Debian's, starts its daemons by ssh.
 ranks=$(wc -l < "${PBS_NODEFILE:?run it with qsub}")
 hosts=$(mktemp)
 trap 'rm -f "$hosts"' EXIT

@@ -17,7 +17,8 @@ from matplotlib import pyplot  # noqa: E402  (after the choice of the backend)
 
 def read(directory):
     with open(directory / "scaling.csv", newline="") as file:
-        return [{name: float(value) if value else None for name, value in line.items()} for line in csv.DictReader(file)]
+        return [{name: float(value) if value else None for name, value in line.items()}
+                for line in csv.DictReader(file)]
 
 
 def plot_seconds(axes, lines):

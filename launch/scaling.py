@@ -117,8 +117,8 @@ def main():
         rows = arguments.rows * (ranks if arguments.kind == "weak" else 1)
         problem = arguments.output / f"problem-{rows}"
         if not (problem / "meta.json").exists():
-            run([*launch(arguments, ranks)[0], arguments.program, "generate", arguments.preset, "--rows", rows, "--cols",
-                 arguments.cols, "-o", problem])
+            run([*launch(arguments, ranks)[0], arguments.program, "generate", arguments.preset, "--rows", rows,
+                 "--cols", arguments.cols, "-o", problem])
         line = {"rows": rows, "columns": arguments.cols, **solve(arguments, problem, ranks)}
         lines.append(line)
         line["efficiency"] = "" if line["oversubscribed"] else efficiency(arguments.kind, lines[0], line)

@@ -98,6 +98,10 @@ class SshTest(CheckoutTest):
                                ATTNREG_SSH=self.ssh.replace("-F /dev/null", "-F /dev/null -o UserKnownHostsFile=/dev/null"))
         self.assertIn("Host key verification failed", output)
 
+    def test_hostfile_refuses_lines_without_slots(self):
+        (self.directory / "hosts").write_text("w1 slots=1\nw2\n")
+        self.assertIn("expected NAME slots=RANKS", self.run_here("launch/hostfile.sh", "hosts", "doctor", code=2))
+
     def test_hostfile_refuses_another_program(self):
         other = self.directory / "attnreg"
         other.write_text(f"#!/bin/sh\n[ \"$(hostname)\" = w2 ] && echo attnreg 0.0.1 || exec {PROGRAM} \"$@\"\n")
