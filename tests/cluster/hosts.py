@@ -38,16 +38,14 @@ def require(*programs, root=False):
 
 
 def enter_box():
-    """Starts this program again in namespaces of its own; whoever is not root gets a user namespace as well."""
+    """Starts this program again in namespaces of its own."""
     if os.environ.get("ATTNREG_TEST_BOX") == "inside":
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"], check=True)
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         return
     box = ["unshare", "--mount", "--net", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    if os.geteuid() != 0:
-        box += ["--user", "--map-root-user"]
     if subprocess.run([*box, "true"], stderr=subprocess.DEVNULL).returncode != 0:
-        skip("this kernel lets this user make no namespaces")
+        skip("no namespaces can be made here")
     os.environ["ATTNREG_TEST_BOX"] = "inside"
     os.execvp(box[0], [*box, sys.executable, "-B", *sys.argv])
 
