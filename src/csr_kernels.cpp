@@ -98,9 +98,30 @@ ATTNREG_INLINE void transpose_body(const CsrBlock<Scalar>& A, const double* u, d
       });
 }
 
+template <class Scalar>
+ATTNREG_INLINE void compensated_body(const CsrBlock<Scalar>& A, const double* x, double shift, double* z) {
+  each_row(
+      A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) __attribute__((always_inline)) {
+        double high = -shift, low = 0;
+        for (std::int64_t k = 0; k < entries; ++k) {
+          const double ak = static_cast<double>(a[k]), xk = x[j[k]], product = ak * xk;
+          const double sum = high + product, rounded = sum - high;
+          low += std::fma(ak, xk, -product) + ((high - (sum - rounded)) + (product - rounded));
+          high = sum;
+        }
+        z[i] = high + low;
+      });
+}
+
 // target_clones takes no templates.
 ATTNREG_CLONES void multiply_double(const CsrBlock<double>& A, const double* x, double* z) { multiply_body(A, x, z); }
 ATTNREG_CLONES void multiply_float(const CsrBlock<float>& A, const double* x, double* z) { multiply_body(A, x, z); }
+ATTNREG_CLONES void compensated_double(const CsrBlock<double>& A, const double* x, double shift, double* z) {
+  compensated_body(A, x, shift, z);
+}
+ATTNREG_CLONES void compensated_float(const CsrBlock<float>& A, const double* x, double shift, double* z) {
+  compensated_body(A, x, shift, z);
+}
 ATTNREG_CLONES void transpose_double(const CsrBlock<double>& A, const double* u, double* out) {
   transpose_body(A, u, out);
 }
@@ -123,6 +144,15 @@ void multiply(const CsrBlock<double>& A, const double* x, double* z) {
 template <>
 void multiply(const CsrBlock<float>& A, const double* x, double* z) {
   multiply_float(A, x, z);
+}
+
+template <>
+void multiply_compensated(const CsrBlock<double>& A, const double* x, double shift, double* z) {
+  compensated_double(A, x, shift, z);
+}
+template <>
+void multiply_compensated(const CsrBlock<float>& A, const double* x, double shift, double* z) {
+  compensated_float(A, x, shift, z);
 }
 
 template <class Scalar>

@@ -41,6 +41,10 @@ inline Index fused_block_rows(Index rows, std::int64_t entries) {
 template <class Scalar>
 void multiply(const CsrBlock<Scalar>& A, const double* x, double* z);
 
+/// z_i = a_i . x - shift, rounded about once; see `row_kernels.hpp`.
+template <class Scalar>
+void multiply_compensated(const CsrBlock<Scalar>& A, const double* x, double shift, double* z);
+
 /// Z = A X. X: d x k, Z: rows x k, both row-major.
 template <class Scalar>
 void multiply(const CsrBlock<Scalar>& A, const double* X, Index k, double* Z);

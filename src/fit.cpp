@@ -64,7 +64,7 @@ FitQuality fit_quality(const RowMatrix& A, const VectorXd& f, const VectorXd& b,
 
 VectorXd predict(const RowMatrix& A, const VectorXd& x) {
   const VectorXd none = VectorXd::Zero(A.rows_local());
-  const VectorXd z = A.multiply(x);
+  const VectorXd z = A.multiply(x, Compensated());
   const auto softmax = make_loss("softmax");
   const std::span<const double> logits(z.data(), static_cast<std::size_t>(z.size()));
   const double largest_logit = A.communicator().max(softmax->shift({logits, {none.data(), logits.size()}}));

@@ -14,6 +14,7 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kSufficientDecrease = 1e-4;  // Armijo
+constexpr double kNoChange = 2e-16;  // of L: no reason to shorten a step inside the region
 constexpr double kSmallestStep = 1e-10;
 constexpr double kLargestStep = 1e6;
 
@@ -22,6 +23,7 @@ constexpr double kLargestStep = 1e6;
 LineSearch search_line(Objective& objective, double slope, bool on_boundary) {
   const auto enough = [&](double t, double change) { return change <= kSufficientDecrease * t * slope; };
   double change = objective.change_along(std::array{1.0})[0];
+  if (!on_boundary && std::abs(change) <= kNoChange * std::abs(objective.value())) return {1, change};
   if (enough(1, change)) {
     LineSearch best{1, change};
     for (double t = 2; on_boundary && t < kLargestStep; t *= 8) {

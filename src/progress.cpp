@@ -9,6 +9,7 @@ namespace {
 
 constexpr int kMaxStalled = 5;          // steps in a row that change neither L nor |g| for the better
 constexpr double kLargestFloor = 1e-3;  // of the reference: above, x has run away and nothing has converged
+constexpr int kMaxAttempts = 4;         // to pass the floor, which is an estimate
 constexpr double kUnchanged = 1e-14;    // relative change of L at the level of rounding
 
 }  // namespace
@@ -80,6 +81,21 @@ bool Progress::small_gradient() {
   return reason_.has_value();
 }
 
+// Every x has another rounding error, and a few more steps often end at one whose |g| is below the tolerance. If they do
+// not, the best x that was met is the result.
+bool Progress::try_to_pass_the_floor() {
+  if (attempts_ == 0 || gradient_norm_ < smallest_at_floor_) {
+    smallest_at_floor_ = gradient_norm_;
+    x_at_floor_ = objective_.x();
+  }
+  if (++attempts_ <= kMaxAttempts) return true;
+  if (gradient_norm_ > smallest_at_floor_) {
+    objective_.move_to(x_at_floor_);
+    gradient_norm_ = objective_.gradient().norm();
+  }
+  return false;
+}
+
 bool Progress::finished() {
   if (reason_) return true;
   if (small_gradient() && !from_scratch_) {
@@ -89,6 +105,7 @@ bool Progress::finished() {
     halved_ = false;  // it was the rounding of the updated A x
     gradient_norm_ = objective_.gradient().norm();
     small_gradient();
+    if (reason_ == Termination::converged_rounding && try_to_pass_the_floor()) reason_.reset();
   }
   if (!reason_ && stalled_ >= kMaxStalled) no_decrease();
   if (reason_) return true;

@@ -58,7 +58,7 @@ void RegressionObjective::add_value(const VectorXd& z, Index first, Index rows, 
   LossSums loss_sums{};
   loss_->add_value(rows_of(z, first, rows), reference, loss_sums);
   for (std::size_t k = 0; k < loss_sums.size(); ++k) sums[k] += loss_sums[k];
-  sums[8] += 0.5 * w2_.segment(first, rows).dot(z.segment(first, rows).cwiseAbs2());
+  sums[8] += 0.5 * w2_.segment(first, rows).dot(logits_of(z, first, rows).cwiseAbs2());
 }
 
 RegressionObjective::Value RegressionObjective::value_of(std::span<const double, 9> sums, double reference) const {
@@ -89,7 +89,8 @@ void RegressionObjective::move_to(const VectorXd& x) {
     if (evaluation.accurate) return accept(std::move(evaluation));
   }
   x_ = x;
-  z_ = x.isZero(0) ? VectorXd::Zero(A_.rows_local()) : A_.multiply(x);
+  z_ = x.isZero(0) ? VectorXd::Zero(A_.rows_local()) : A_.multiply(x, Compensated());
+  shift_ = 0;
   steps_since_refresh_ = 0;
   const Value value = value_from_scratch(z_);
   point_ = value.point;
@@ -101,14 +102,16 @@ void RegressionObjective::fill_outputs(const VectorXd& z, const LossPoint& point
                                        std::span<double> q, std::span<double> f, std::span<double> delta) const {
   const auto size = static_cast<std::size_t>(rows);
   loss_->differentiate(rows_of(z, first, rows), point, q.first(size), f.first(size), delta.first(size));
-  for (Index i = 0; i < rows; ++i) q[static_cast<std::size_t>(i)] += w2_[first + i] * z[first + i];
+  for (Index i = 0; i < rows; ++i) q[static_cast<std::size_t>(i)] += w2_[first + i] * (z[first + i] + shift_);
 }
 
-// In units of eps: q_i + w_i^2 z_i itself, and what the rounding of z_i (at most eps |a_i| max|x|, as a random sum) and
-// of the exponent z_i - reference does to it.
-double RegressionObjective::rounding_of_row(Index row, double q, double delta) const {
+// In units of eps: q_i + w_i^2 z_i itself, and what the roundings of z_i, of the exponent z_i - reference and of x (at
+// most eps/2 |a_i| max|x|, half of it as a random sum) do to it.
+double RegressionObjective::rounding_of_row(Index row, double z, double q, double delta) const {
+  constexpr double kRepresentation = 0.25;
   const double curvature = std::abs(delta);
-  return std::abs(q) + curvature * std::abs(point_.reference) + (curvature + w2_[row]) * row_norms_[row] * largest_x_;
+  return std::abs(q) + curvature * (std::abs(z) + std::abs(point_.reference)) +
+         kRepresentation * (curvature + w2_[row]) * row_norms_[row] * largest_x_;
 }
 
 void RegressionObjective::differentiate() {
@@ -120,7 +123,7 @@ void RegressionObjective::differentiate() {
       const auto k = static_cast<std::size_t>(i);
       U[2 * i] = q[k];
       U[2 * i + 1] = f[k];
-      *bound += rounding_of_row(first + i, q[k], delta_[first + i]) * row_norms_[first + i];
+      *bound += rounding_of_row(first + i, z_[first + i], q[k], delta_[first + i]) * row_norms_[first + i];
     }
   });
   const Index d = dimension();
@@ -138,10 +141,14 @@ RegressionObjective::Evaluation RegressionObjective::evaluate_in_one_read(const 
                                                                           VectorXd& product, double reference) {
   constexpr Index kLoss = Loss::Combination::columns, kColumns = kLoss + 1, kScalars = 10;
   const double clock = A_.communicator().is_root() ? wall_clock() - start_seconds_ : 0;
+  if (meaning == Logits::at) {
+    shift_ += reference;
+    reference = 0;
+  }
   LossPoint guess = point_;
   guess.reference = reference;
   VectorXd logits(meaning == Logits::step ? z_.size() : 0);
-  auto local = A_.product_map(v, product, kColumns, kScalars, [&](Index first, Index rows, double* U, double* scalars) {
+  const RowMatrix::RowMap map = [&](Index first, Index rows, double* U, double* scalars) {
     if (meaning == Logits::step) logits.segment(first, rows) = z_.segment(first, rows) + product.segment(first, rows);
     const VectorXd& z = meaning == Logits::step ? logits : product;
     const auto size = static_cast<std::size_t>(rows);
@@ -151,10 +158,13 @@ RegressionObjective::Evaluation RegressionObjective::evaluate_in_one_read(const 
     fill_outputs(z, guess, first, rows, q, f, delta);
     for (Index i = 0; i < rows; ++i) {
       const auto k = static_cast<std::size_t>(i);
-      U[i * kColumns + kLoss] = w2_[first + i] * z[first + i];
-      scalars[9] += rounding_of_row(first + i, q[k], delta[k]) * row_norms_[first + i];
+      U[i * kColumns + kLoss] = w2_[first + i] * (z[first + i] + shift_);
+      scalars[9] += rounding_of_row(first + i, z[first + i], q[k], delta[k]) * row_norms_[first + i];
     }
-  });
+  };
+  const auto local = meaning == Logits::at
+                         ? A_.product_map(v, Compensated{shift_}, product, kColumns, kScalars, map)
+                         : A_.product_map(v, product, kColumns, kScalars, map);
   const Index d = dimension();
   VectorXd message(kColumns * d + kScalars + 1);
   message << local.columns.reshaped(), local.scalars, clock;
@@ -212,7 +222,7 @@ double RegressionObjective::gradient_floor() {
     fill_outputs(z_, point_, first, rows, q, f, delta);
     for (Index i = 0; i < rows; ++i)
       rounding[first + i] =
-          rounding_of_row(first + i, q[static_cast<std::size_t>(i)], delta[static_cast<std::size_t>(i)]);
+          rounding_of_row(first + i, z_[first + i], q[static_cast<std::size_t>(i)], delta[static_cast<std::size_t>(i)]);
   });
   VectorXd absolute = A_.absolute_transpose_multiply(rounding);
   A_.communicator().sum({absolute.data(), static_cast<std::size_t>(absolute.size())});
@@ -302,7 +312,7 @@ std::vector<double> RegressionObjective::change_along(std::span<const double> st
       std::copy(loss_sums.begin(), loss_sums.end(), block.begin() + static_cast<std::ptrdiff_t>(kWidth * k));
     }
     const auto wy = w2_.segment(first, rows).cwiseProduct(y_.segment(first, rows));
-    block[kWidth * kMaxSteps] = wy.dot(z_.segment(first, rows));
+    block[kWidth * kMaxSteps] = wy.dot(logits_of(z_, first, rows));
     block[kWidth * kMaxSteps + 1] = wy.dot(y_.segment(first, rows));
   });
   A_.communicator().sum(sums);
@@ -333,9 +343,11 @@ void RegressionObjective::step(double t) {
   largest_x_ = x_.lpNorm<Eigen::Infinity>();
   std::optional<Evaluation> evaluation;
   const auto known = references_.find(t);
+  std::optional<double> reference;
+  if (known != references_.end()) reference = known->second;
   if (++steps_since_refresh_ > kStepsBetweenRefreshes) {
-    evaluation =
-        evaluate_in_one_read(x_, Logits::at, z_, known != references_.end() ? known->second : point_.reference);
+    evaluation = evaluate_in_one_read(x_, Logits::at, z_, reference.value_or(point_.reference));
+    if (reference) reference = 0;  // z_ is relative to it now
     steps_since_refresh_ = 0;
   } else {
     z_ += t * y_;
@@ -344,7 +356,7 @@ void RegressionObjective::step(double t) {
   ahead_.reset();
   if (evaluation && evaluation->accurate) return accept(std::move(*evaluation));
 
-  Value value = known != references_.end() ? value_at(z_, known->second) : value_from_scratch(z_);
+  Value value = reference ? value_at(z_, *reference) : value_from_scratch(z_);
   if (value.point.offset > kLargestOffset) value = value_at(z_, value.point.reference);
   point_ = value.point;
   value_ = value.total;

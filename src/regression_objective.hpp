@@ -99,7 +99,10 @@ class RegressionObjective final : public Objective {
   void differentiate();
   void fill_outputs(const Eigen::VectorXd& z, const LossPoint& point, Eigen::Index first, Eigen::Index rows,
                     std::span<double> q, std::span<double> f, std::span<double> delta) const;
-  double rounding_of_row(Eigen::Index row, double q, double delta) const;
+  double rounding_of_row(Eigen::Index row, double z, double q, double delta) const;
+  Eigen::VectorXd logits_of(const Eigen::VectorXd& z, Eigen::Index first, Eigen::Index rows) const {
+    return z.segment(first, rows).array() + shift_;
+  }
 
   const RowMatrix& A_;
   const Eigen::VectorXd& b_;
@@ -110,7 +113,8 @@ class RegressionObjective final : public Objective {
   std::int64_t collectives_before_;
   double start_seconds_, seconds_ = 0;
 
-  Eigen::VectorXd x_, z_;  // the point and its logits
+  Eigen::VectorXd x_, z_;  // the point and its logits: z_ = A x - shift_
+  double shift_ = 0;       // phi does not see it; the exponents of large f_i are small numbers, with small roundings
   double largest_x_ = 0;   // max |x_j|
   LossPoint point_;
   double value_ = 0;

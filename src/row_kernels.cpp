@@ -108,6 +108,64 @@ void multiply_block(const T* A, const RowBlock& block, Index d, const double* x,
     for (Index i = 0; i < rows; ++i) z[k * rows + i] = dot(A + (block.piece(k) + i) * d, d, x);
 }
 
+/// a + b exactly (Knuth's TwoSum): the sum as rounded, and what the rounding lost is added to `low`.
+template <class V, class Add, class Sub>
+HWY_INLINE V two_sum(V a, V b, V& low, Add add, Sub subtract) {
+  const V sum = add(a, b), b_rounded = subtract(sum, a);
+  low = add(low, add(subtract(a, subtract(sum, b_rounded)), subtract(b, b_rounded)));
+  return sum;
+}
+
+/// -shift + the sum of all lanes, rounded once.
+HWY_INLINE double rounded(Vector high, Vector low, double shift) {
+  HWY_ALIGN double lanes[HWY_MAX_BYTES / sizeof(double)];
+  hn::Store(high, kDoubles, lanes);
+  double sum = -shift, rest = sum_of(low);
+  for (std::size_t k = 0; k < hn::Lanes(kDoubles); ++k)
+    sum = two_sum(
+        sum, lanes[k], rest, [](double a, double b) { return a + b; }, [](double a, double b) { return a - b; });
+  return sum + rest;
+}
+
+template <int kRows, class T>
+HWY_INLINE void compensated_dots(const T* const* a, Index d, const double* x, double shift, double* const* z) {
+  Vector high[kRows], low[kRows];
+  for (int r = 0; r < kRows; ++r) high[r] = low[r] = hn::Zero(kDoubles);
+  for_columns(d, [&](Index j, auto at) HWY_ATTR {
+    const Vector xj = at(x + j);
+    HWY_UNROLL(4)
+    for (int r = 0; r < kRows; ++r) {
+      const Vector aj = at(a[r] + j), product = hn::Mul(aj, xj);
+      prefetch(a[r] + j);
+      low[r] = hn::Add(low[r], hn::MulSub(aj, xj, product));
+      high[r] = two_sum(
+          high[r], product, low[r], [](Vector u, Vector v) HWY_ATTR { return hn::Add(u, v); },
+          [](Vector u, Vector v) HWY_ATTR { return hn::Sub(u, v); });
+    }
+  });
+  for (int r = 0; r < kRows; ++r) *z[r] = rounded(high[r], low[r], shift);
+}
+
+template <class T>
+void multiply_block_compensated(const T* A, const RowBlock& block, Index d, const double* x, double shift, double* z) {
+  const Index rows = block.rows;
+  const auto next = [&]<int kRows>(Index piece, Index i) HWY_ATTR {
+    const T* a[kRows];
+    double* to[kRows];
+    for (int r = 0; r < kRows; ++r) {
+      a[r] = A + (block.piece(piece + r) + i) * d;
+      to[r] = z + (piece + r) * rows + i;
+    }
+    compensated_dots<kRows>(a, d, x, shift, to);
+  };
+  if (block.pieces == 4) {
+    for (Index i = 0; i < rows; ++i) next.template operator()<4>(0, i);
+    return;
+  }
+  for (Index k = 0; k < block.pieces; ++k)
+    for (Index i = 0; i < rows; ++i) next.template operator()<1>(k, i);
+}
+
 template <bool kAbsolute>
 HWY_INLINE Vector maybe_abs(Vector v) {
   return kAbsolute ? hn::Abs(v) : v;
@@ -278,6 +336,12 @@ void multiply_f64(const double* A, const RowBlock& block, Index d, const double*
 void multiply_f32(const float* A, const RowBlock& block, Index d, const double* x, double* z) {
   multiply_block(A, block, d, x, z);
 }
+void compensated_f64(const double* A, const RowBlock& block, Index d, const double* x, double shift, double* z) {
+  multiply_block_compensated(A, block, d, x, shift, z);
+}
+void compensated_f32(const float* A, const RowBlock& block, Index d, const double* x, double shift, double* z) {
+  multiply_block_compensated(A, block, d, x, shift, z);
+}
 void transpose_f64(const double* A, const RowBlock& block, Index d, const double* U, Index k, double* out) {
   add_transposed(A, block, d, U, k, out);
 }
@@ -312,6 +376,8 @@ namespace attnreg::kernels {
 
 HWY_EXPORT(multiply_f64);
 HWY_EXPORT(multiply_f32);
+HWY_EXPORT(compensated_f64);
+HWY_EXPORT(compensated_f32);
 HWY_EXPORT(transpose_f64);
 HWY_EXPORT(transpose_f32);
 HWY_EXPORT(normal_f64);
@@ -326,6 +392,12 @@ void multiply(const double* A, const RowBlock& block, Index d, const double* x, 
 }
 void multiply(const float* A, const RowBlock& block, Index d, const double* x, double* z) {
   HWY_DYNAMIC_DISPATCH(multiply_f32)(A, block, d, x, z);
+}
+void multiply_compensated(const double* A, const RowBlock& block, Index d, const double* x, double shift, double* z) {
+  HWY_DYNAMIC_DISPATCH(compensated_f64)(A, block, d, x, shift, z);
+}
+void multiply_compensated(const float* A, const RowBlock& block, Index d, const double* x, double shift, double* z) {
+  HWY_DYNAMIC_DISPATCH(compensated_f32)(A, block, d, x, shift, z);
 }
 void add_transpose_multiply(const double* A, const RowBlock& block, Index d, const double* U, Index k, double* out) {
   HWY_DYNAMIC_DISPATCH(transpose_f64)(A, block, d, U, k, out);

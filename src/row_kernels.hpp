@@ -17,6 +17,11 @@ using Eigen::Index;
 void multiply(const double* A, const RowBlock& block, Index d, const double* x, double* z);
 void multiply(const float* A, const RowBlock& block, Index d, const double* x, double* z);
 
+/// z_i = a_i . x - shift, rounded about once: the products' and the sums' errors are summed too (Ogita, Rump, Oishi
+/// 2005; the products' only where the CPU has fused multiply-add).
+void multiply_compensated(const double* A, const RowBlock& block, Index d, const double* x, double shift, double* z);
+void multiply_compensated(const float* A, const RowBlock& block, Index d, const double* x, double shift, double* z);
+
 /// out += sum_i a_i u_i^T. U: rows x k, row-major, in the block's order; out: d x k, column-major.
 void add_transpose_multiply(const double* A, const RowBlock& block, Index d, const double* U, Index k, double* out);
 void add_transpose_multiply(const float* A, const RowBlock& block, Index d, const double* U, Index k, double* out);

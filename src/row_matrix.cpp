@@ -156,6 +156,12 @@ VectorXd RowMatrix::multiply(const VectorXd& x) const {
   return z;
 }
 
+VectorXd RowMatrix::multiply(const VectorXd& x, Compensated compensated) const {
+  VectorXd z(rows_local());
+  pass(0, [&](const Tile& tile, int&) { tile.multiply(x.data(), compensated, z.data() + tile.first_local()); });
+  return z;
+}
+
 MatrixXd RowMatrix::multiply_columns(const MatrixXd& X) const {
   MatrixXd Z(rows_local(), X.cols());
   const PackedColumns columns(X);
@@ -193,11 +199,22 @@ RowMatrix::MapSums RowMatrix::transpose_map(Index columns, Index scalars, const 
 
 RowMatrix::MapSums RowMatrix::product_map(const VectorXd& x, VectorXd& z, Index columns, Index scalars,
                                           const RowMap& map) const {
+  return map_product([&](const Tile& tile, double* part) { tile.multiply(x.data(), part); }, z, columns, scalars, map);
+}
+
+RowMatrix::MapSums RowMatrix::product_map(const VectorXd& x, Compensated compensated, VectorXd& z, Index columns,
+                                          Index scalars, const RowMap& map) const {
+  return map_product([&](const Tile& tile, double* part) { tile.multiply(x.data(), compensated, part); }, z, columns,
+                     scalars, map);
+}
+
+RowMatrix::MapSums RowMatrix::map_product(const TileProduct& multiply, VectorXd& z, Index columns, Index scalars,
+                                          const RowMap& map) const {
   z.resize(rows_local());
   const MapSums zero{MatrixXd::Zero(columns_, columns), VectorXd::Zero(scalars)};
   return pass(zero, [&](const Tile& tile, MapSums& sums) {
     RowMajorMatrix U(tile.rows(), columns);
-    tile.multiply(x.data(), z.data() + tile.first_local());
+    multiply(tile, z.data() + tile.first_local());
     map(tile.first_local(), tile.rows(), U.data(), sums.scalars.data());
     tile.add_transpose_multiply(U.data(), columns, sums.columns.data());
   });

@@ -56,6 +56,18 @@ void Tile::multiply(const double* x, double* z) const {
   });
 }
 
+void Tile::multiply(const double* x, Compensated compensated, double* z) const {
+  if (storage_.sparse != nullptr)
+    return kernels::with_block(*storage_.sparse, first_local_, rows_, [&](const auto& block) {
+      kernels::multiply_compensated(block, x, compensated.shift, z);
+    });
+  with_dense(storage_, [&](const auto* A) {
+    for_blocks(first_local_, rows_, [&](const kernels::RowBlock& block) {
+      kernels::multiply_compensated(A, block, columns(), x, compensated.shift, z + (block.first_local - first_local_));
+    });
+  });
+}
+
 void Tile::multiply_packed(const double* N, double* Y) const {
   if (storage_.sparse != nullptr)
     return kernels::with_block(*storage_.sparse, first_local_, rows_,

@@ -30,6 +30,12 @@ struct RowCurvature {
   double centre = 0;
 };
 
+/// How A x is summed where its rounding matters: the errors of products and sums are summed too (Ogita, Rump, Oishi
+/// 2005), so that every z_i = a_i . x - shift is rounded about once.
+struct Compensated {
+  double shift = 0;
+};
+
 /// A rank's rows, in one of the types in which they can be held. Not owned.
 struct RowStorage {
   Index columns = 0;
@@ -53,6 +59,7 @@ class Tile {
   Eigen::Map<const RowMajorMatrix> dense() const;
 
   void multiply(const double* x, double* z) const;                             ///< z_i = a_i . x
+  void multiply(const double* x, Compensated compensated, double* z) const;    ///< z_i = a_i . x - shift
   void multiply_packed(const double* N, double* Y) const;                      ///< Y = A N, 8 columns, all row-major
   void add_transpose_multiply(const double* U, Index k, double* out) const;    ///< out += A^T U; U row-major, rows x k
   void add_absolute_transpose_multiply(const double* u, double* out) const;    ///< out += |A|^T u
@@ -104,6 +111,8 @@ class RowMatrix {
 
   /// Local, one read. z = A x. x: d; result: rows_local.
   Eigen::VectorXd multiply(const Eigen::VectorXd& x) const;
+  /// Local, one read. z = A x - shift 1.
+  Eigen::VectorXd multiply(const Eigen::VectorXd& x, Compensated compensated) const;
   /// Local, one read. Z = A X for a few columns. X: d x k; result: rows_local x k.
   Eigen::MatrixXd multiply_columns(const Eigen::MatrixXd& X) const;
 
@@ -131,6 +140,9 @@ class RowMatrix {
   /// Local, one read. The same with z = A x made for the rows of a tile before `map` sees them; z: rows_local.
   MapSums product_map(const Eigen::VectorXd& x, Eigen::VectorXd& z, Index columns, Index scalars,
                       const RowMap& map) const;
+  /// Local, one read. The same with z = A x - shift 1.
+  MapSums product_map(const Eigen::VectorXd& x, Compensated compensated, Eigen::VectorXd& z, Index columns,
+                      Index scalars, const RowMap& map) const;
 
   /// This rank's part of sum_i weights_i (a_i - centre)(a_i - centre)^T, the rows of either sign apart, both d x d
   /// symmetric and full.
@@ -169,6 +181,9 @@ class RowMatrix {
  private:
   RowMatrix(Communicator communicator, RowPartition partition, Index columns);
   void check_rows(Index rows) const;
+  using TileProduct = std::function<void(const Tile& tile, double* z)>;
+  MapSums map_product(const TileProduct& multiply, Eigen::VectorXd& z, Index columns, Index scalars,
+                      const RowMap& map) const;
   SignedGram sparse_signed_gram(const Eigen::VectorXd& weights, const Eigen::VectorXd& centre) const;
 
   /// Calls `body(thread, threads)` on every OpenMP thread; an exception of a thread is thrown after all have ended.
