@@ -113,6 +113,21 @@ ATTNREG_INLINE void compensated_body(const CsrBlock<Scalar>& A, const double* x,
       });
 }
 
+/// Two columns of U at a time share the loads of the entries.
+template <class Scalar>
+ATTNREG_INLINE void transpose_pair_body(const CsrBlock<Scalar>& A, const double* U, Index k, Index d, double* out) {
+  each_row(
+      A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) __attribute__((always_inline)) {
+        prefetch(j, a);
+        const double u0 = U[i * k], u1 = U[i * k + 1];
+        for (std::int64_t e = 0; e < entries; ++e) {
+          const double value = static_cast<double>(a[e]);
+          out[j[e]] += u0 * value;
+          out[d + j[e]] += u1 * value;
+        }
+      });
+}
+
 // target_clones takes no templates.
 ATTNREG_CLONES void multiply_double(const CsrBlock<double>& A, const double* x, double* z) { multiply_body(A, x, z); }
 ATTNREG_CLONES void multiply_float(const CsrBlock<float>& A, const double* x, double* z) { multiply_body(A, x, z); }
@@ -127,6 +142,12 @@ ATTNREG_CLONES void transpose_double(const CsrBlock<double>& A, const double* u,
 }
 ATTNREG_CLONES void transpose_float(const CsrBlock<float>& A, const double* u, double* out) {
   transpose_body(A, u, out);
+}
+ATTNREG_CLONES void transpose_pair_double(const CsrBlock<double>& A, const double* U, Index k, Index d, double* out) {
+  transpose_pair_body(A, U, k, d, out);
+}
+ATTNREG_CLONES void transpose_pair_float(const CsrBlock<float>& A, const double* U, Index k, Index d, double* out) {
+  transpose_pair_body(A, U, k, d, out);
 }
 ATTNREG_CLONES void packed_double(const CsrBlock<double>& A, const double* N, double* Y) {
   multiply_packed_body(A, N, Y);
@@ -188,8 +209,16 @@ void add_transpose_multiply(const CsrBlock<float>& A, const double* u, double* o
 
 template <class Scalar>
 void add_transpose_multiply(const CsrBlock<Scalar>& A, const double* U, Index k, Index d, double* out) {
+  Index c = 0;
+  for (; c + 2 <= k; c += 2) {
+    if constexpr (sizeof(Scalar) == sizeof(double))
+      transpose_pair_double(A, U + c, k, d, out + c * d);
+    else
+      transpose_pair_float(A, U + c, k, d, out + c * d);
+  }
+  if (c == k) return;
   each_row(A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) {
-    for (Index c = 0; c < k; ++c) scatter(j, a, entries, U[i * k + c], out + c * d);
+    scatter(j, a, entries, U[i * k + c], out + c * d);
   });
 }
 

@@ -11,6 +11,7 @@
 #include "packed_columns.hpp"
 #include "pivoted_factor.hpp"
 #include "triangular_factor.hpp"
+#include "weighted_gram.hpp"
 
 namespace attnreg {
 
@@ -19,7 +20,10 @@ namespace {
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
-std::span<double> all_of(MatrixXd& matrix) { return {matrix.data(), static_cast<std::size_t>(matrix.size())}; }
+template <class Matrix>
+std::span<double> all_of(Matrix& matrix) {
+  return {matrix.data(), static_cast<std::size_t>(matrix.size())};
+}
 
 /// Throws on this rank.
 void check_weights(const RowMatrix& A, const VectorXd& weights) {
@@ -88,8 +92,8 @@ LeverageBasis share_basis(const RowMatrix& A, const VectorXd& weights, const Sou
 }
 
 /// Local, one read. diag(scale) A in the rows of its global numbers.
-MatrixXd rows_in_place(const RowMatrix& A, const VectorXd& scale) {
-  MatrixXd rows = MatrixXd::Zero(static_cast<Index>(A.rows_global()), A.columns());
+RowMajorMatrix rows_in_place(const RowMatrix& A, const VectorXd& scale) {
+  RowMajorMatrix rows = RowMajorMatrix::Zero(static_cast<Index>(A.rows_global()), A.columns());
   A.pass(0, [&](const Tile& tile, int&) {
     auto out = rows.middleRows(static_cast<Index>(A.first_row()) + tile.first_local(), tile.rows());
     out = tile.dense();
@@ -104,6 +108,17 @@ MatrixXd weighted_gram(const RowMatrix& A, const VectorXd& weights) {
   MatrixXd gram = A.signed_gram(usable, VectorXd::Zero(A.columns())).positive;
   if (!usable.allFinite()) gram.setConstant(std::numeric_limits<double>::quiet_NaN());
   return gram;
+}
+
+/// Of M, m x d. By Cholesky of M^T M, several times faster than QR, where its pivots show that it is accurate.
+PivotedFactor pivoted_factor(const RowMajorMatrix& M, double tolerance) {
+  constexpr double kAccurate = 50 * std::numeric_limits<double>::epsilon();  // times d: scores to 2 %
+  RowMajorMatrix gram = RowMajorMatrix::Zero(M.cols(), M.cols());
+  add_outer_products(M, 1, gram);
+  gram.triangularView<Eigen::StrictlyUpper>() = gram.transpose();
+  auto factor = pivoted_cholesky(gram, kAccurate * static_cast<double>(M.cols()));
+  if (factor.finite && factor.rank() == M.cols()) return factor;
+  return pivoted_qr(M, tolerance);
 }
 
 Index sketch_rows(const RowMatrix& A, const LeverageOptions& options) {
@@ -127,13 +142,13 @@ LeverageBasis leverage_basis(const RowMatrix& A, const VectorXd& weights, const 
                                      .iteration = options.iteration};
   const VectorXd scale = row_scale(A, weights);
   const bool is_sketch = sketch_options.rows < A.rows_global();
-  MatrixXd rows = is_sketch ? sketch(A, scale, sketch_options) : rows_in_place(A, scale);
+  RowMajorMatrix rows = is_sketch ? sketch(A, scale, sketch_options) : rows_in_place(A, scale);
   A.communicator().sum_to_root(all_of(rows));
   Source source;
   if (is_sketch) source.sketch_rows = sketch_options.rows;
   if (options.jl_columns > 0 && options.jl_columns < A.columns()) source.jl = &options;
   const double tolerance = rank_tolerance(A, rows.rows());
-  if (A.communicator().is_root()) source.factor = pivoted_qr(std::move(rows), tolerance);
+  if (A.communicator().is_root()) source.factor = pivoted_factor(rows, tolerance);
   return share_basis(A, weights, source);
 }
 

@@ -14,7 +14,7 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kSufficientDecrease = 1e-4;  // Armijo
-constexpr double kNoChange = 2e-16;  // of L: no reason to shorten a step inside the region
+constexpr double kNoChange = 2e-16;           // of L: no reason to shorten a step inside the region
 constexpr double kSmallestStep = 1e-10;
 constexpr double kLargestStep = 1e6;
 

@@ -12,8 +12,8 @@ namespace attnreg {
 /// kernel gives up when asked. Infinity where nothing is known. `root` stands before /proc and /sys, for tests.
 double available_node_memory(const std::string& root = "");
 
-/// Local. Asks for large pages for memory that has not been touched yet: it is then read 10 to 20 % faster. A hint; does
-/// nothing where the system has none.
+/// Local. Asks for large pages for memory that has not been touched yet: it is then read 10 to 20 % faster. A hint;
+/// does nothing where the system has none.
 void advise_huge_pages(void* memory, std::size_t bytes);
 
 /// Collective. Throws `OutOfMemory` on all ranks if on some node the ranks together, each taken to need as much as

@@ -22,7 +22,8 @@ class ProblemRows {
   /// Local. d^3 flops for illcond.
   explicit ProblemRows(const ProblemOptions& options);
 
-  /// Local. Fills `rows` (k x d) with rows [first, first + k) as they are stored; not for sparse. Illcond needs whole blocks.
+  /// Local. Fills `rows` (k x d) with rows [first, first + k) as they are stored; not for sparse. Illcond needs whole
+  /// blocks.
   void fill(std::int64_t first, RowMajorMatrix& rows) const;
 
   /// Local. The k columns, increasing, and values of a row of sparse.

@@ -81,8 +81,8 @@ bool Progress::small_gradient() {
   return reason_.has_value();
 }
 
-// Every x has another rounding error, and a few more steps often end at one whose |g| is below the tolerance. If they do
-// not, the best x that was met is the result.
+// Every x has another rounding error, and a few more steps often end at one whose |g| is below the tolerance. If they
+// do not, the best x that was met is the result.
 bool Progress::try_to_pass_the_floor() {
   if (attempts_ == 0 || gradient_norm_ < smallest_at_floor_) {
     smallest_at_floor_ = gradient_norm_;

@@ -41,8 +41,8 @@ class Progress {
   Eigen::VectorXd good_x_;
   double reference_ = 0, gradient_norm_ = 0, smallest_gradient_ = 0, floor_ = 0;
   int iterations_ = 0, stalled_ = 0;
-  int attempts_ = 0;                  // to pass the floor
-  double smallest_at_floor_ = 0;      // |g| from a fresh A x, and where that was
+  int attempts_ = 0;              // to pass the floor
+  double smallest_at_floor_ = 0;  // |g| from a fresh A x, and where that was
   Eigen::VectorXd x_at_floor_;
   bool halved_ = false;       // |g|, by the last step
   bool from_scratch_ = true;  // the gradient is not from an updated A x

@@ -162,9 +162,8 @@ RegressionObjective::Evaluation RegressionObjective::evaluate_in_one_read(const 
       scalars[9] += rounding_of_row(first + i, z[first + i], q[k], delta[k]) * row_norms_[first + i];
     }
   };
-  const auto local = meaning == Logits::at
-                         ? A_.product_map(v, Compensated{shift_}, product, kColumns, kScalars, map)
-                         : A_.product_map(v, product, kColumns, kScalars, map);
+  const auto local = meaning == Logits::at ? A_.product_map(v, Compensated{shift_}, product, kColumns, kScalars, map)
+                                           : A_.product_map(v, product, kColumns, kScalars, map);
   const Index d = dimension();
   VectorXd message(kColumns * d + kScalars + 1);
   message << local.columns.reshaped(), local.scalars, clock;

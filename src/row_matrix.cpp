@@ -287,7 +287,9 @@ RowMatrix::SignedGram RowMatrix::sparse_signed_gram(const VectorXd& weights, con
 // The rows about 0, and then their centre: sum w (a - c)(a - c)^T = sum w a a^T - m c^T - c m^T + (sum w) c c^T, where
 // m = sum w a. What it loses to rounding is about eps of the diagonal of the first term.
 RowMajorMatrix RowMatrix::sparse_gram(std::span<const Index> rows_local, std::span<const double> weights,
-                                      const VectorXd& centre) const {
+                                      const VectorXd& centre, std::span<const double> ridge) const {
+  std::vector<double> totals(weights.begin(), weights.end());
+  for (std::size_t k = 0; k < ridge.size(); ++k) totals[k] += ridge[k];
   const auto threads = static_cast<std::size_t>(pass_threads());
   std::vector<RowMajorMatrix> grams(threads, RowMajorMatrix::Zero(columns_, columns_));
   std::vector<VectorXd> means(threads, VectorXd::Zero(columns_));
@@ -295,8 +297,8 @@ RowMajorMatrix RowMatrix::sparse_gram(std::span<const Index> rows_local, std::sp
     const auto part = static_cast<std::size_t>(thread);
     const std::size_t first = rows_local.size() * part / threads, last = rows_local.size() * (part + 1) / threads;
     kernels::with_block(*rows_.sparse, 0, rows_.sparse->rows(), [&](const auto& block) {
-      kernels::add_gram(block, rows_local.subspan(first, last - first), weights.subspan(first, last - first), columns_,
-                        grams[part].data());
+      kernels::add_gram(block, rows_local.subspan(first, last - first), std::span(totals).subspan(first, last - first),
+                        columns_, grams[part].data());
       for (std::size_t k = first; k < last; ++k)
         kernels::add_scaled_row(block, rows_local[k], weights[k], means[part].data());
     });

@@ -26,7 +26,7 @@ class SampledModel {
   /// Collective. Lower Cholesky factor of M for this curvature; no value if M is not finite or not definite. `tired`:
   /// the last model served badly. The sketch is made anew then, or when the scores of the model before summed to less
   /// than a quarter of what they did at first; after three tired models in a row all rows are used for good. 2 reads
-  /// for a sketch, and twice the kept rows' share of one (all rows: one read, and one more the first time). 2
+  /// for a sketch, and the kept rows' share of one (all rows: one read, and one more the first time). 2
   /// collectives, 2 more for a sketch, one more for scores that are rescaled.
   std::optional<Eigen::MatrixXd> factor(const Eigen::VectorXd& delta, const Eigen::VectorXd& centre, bool tired);
 
@@ -53,7 +53,7 @@ class SampledModel {
   const Eigen::VectorXd& w2_;
   SamplingOptions options_;
   bool all_rows_;
-  double stored_ = 0;  // numbers in A, on all ranks; known after the first model
+  double stored_ = 0;           // numbers in A, on all ranks; known after the first model
   Eigen::VectorXd row_scale_;   // t, this rank's rows, which may be none
   bool has_scores_ = false;     // there is a row_scale_: replicated, unlike its size
   bool rescale_ = false;        // row_scale_ has still to be rescaled

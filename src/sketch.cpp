@@ -130,37 +130,37 @@ double scale_of(const VectorXd& row_scale, Index row) { return row_scale.size() 
 
 RowMajorMatrix sparse_pass(const RowMatrix& A, const VectorXd& row_scale, const SketchOptions& options) {
   const SparseSigns columns(options);
-  const RowMajorMatrix zero = RowMajorMatrix::Zero(options.rows, A.columns());
-  return A.pass(zero, [&](const Tile& tile, RowMajorMatrix& sum) {
-    std::vector<kernels::Scatter> entries;
-    entries.reserve(static_cast<std::size_t>(tile.rows() * options.nonzeros));
-    for (Index i = 0; i < tile.rows(); ++i) {
-      const double scale = scale_of(row_scale, tile.first_local() + i);
-      if (scale != 0) columns.append(A.first_row() + tile.first_local() + i, i, scale, entries);
-    }
-    tile.scatter(entries, sum.data());
-  });
+  return A.pass(RowMajorMatrix(RowMajorMatrix::Zero(options.rows, A.columns())),
+                [&](const Tile& tile, RowMajorMatrix& sum) {
+                  std::vector<kernels::Scatter> entries;
+                  entries.reserve(static_cast<std::size_t>(tile.rows() * options.nonzeros));
+                  for (Index i = 0; i < tile.rows(); ++i) {
+                    const double scale = scale_of(row_scale, tile.first_local() + i);
+                    if (scale != 0) columns.append(A.first_row() + tile.first_local() + i, i, scale, entries);
+                  }
+                  tile.scatter(entries, sum.data());
+                });
 }
 
 template <class Columns>
 RowMajorMatrix dense_pass(const RowMatrix& A, const VectorXd& row_scale, const SketchOptions& options) {
   const Columns columns(options);
-  const RowMajorMatrix zero = RowMajorMatrix::Zero(options.rows, A.columns());
-  return A.pass(zero, [&](const Tile& tile, RowMajorMatrix& sum) {
-    MatrixXd S = MatrixXd::Zero(options.rows, tile.rows());
-    for (Index i = 0; i < tile.rows(); ++i) {
-      const double scale = scale_of(row_scale, tile.first_local() + i);
-      if (scale == 0) continue;
-      columns.fill(A.first_row() + tile.first_local() + i, S.col(i));
-      S.col(i) *= scale;
-    }
-    add_product(S, tile.dense(), Part::full, sum);
-  });
+  return A.pass(RowMajorMatrix(RowMajorMatrix::Zero(options.rows, A.columns())),
+                [&](const Tile& tile, RowMajorMatrix& sum) {
+                  MatrixXd S = MatrixXd::Zero(options.rows, tile.rows());
+                  for (Index i = 0; i < tile.rows(); ++i) {
+                    const double scale = scale_of(row_scale, tile.first_local() + i);
+                    if (scale == 0) continue;
+                    columns.fill(A.first_row() + tile.first_local() + i, S.col(i));
+                    S.col(i) *= scale;
+                  }
+                  add_product(S, tile.dense(), Part::full, sum);
+                });
 }
 
 }  // namespace
 
-MatrixXd sketch(const RowMatrix& A, const VectorXd& row_scale, const SketchOptions& options) {
+RowMajorMatrix sketch(const RowMatrix& A, const VectorXd& row_scale, const SketchOptions& options) {
   check(options);
   check_scale(A, row_scale);
   switch (options.kind) {
@@ -171,10 +171,10 @@ MatrixXd sketch(const RowMatrix& A, const VectorXd& row_scale, const SketchOptio
   return sparse_pass(A, row_scale, options);
 }
 
-MatrixXd reduced_sketch(const RowMatrix& A, const VectorXd& row_scale, const SketchOptions& options) {
+RowMajorMatrix reduced_sketch(const RowMatrix& A, const VectorXd& row_scale, const SketchOptions& options) {
   check(options);
   A.communicator().agree([&] { check_scale(A, row_scale); });
-  MatrixXd sum = sketch(A, row_scale, options);
+  RowMajorMatrix sum = sketch(A, row_scale, options);
   A.communicator().sum(std::span<double>(sum.data(), static_cast<std::size_t>(sum.size())));
   return sum;
 }

@@ -1,13 +1,11 @@
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <span>
 
 #include "attnreg/random.hpp"
 #include "attnreg/sampling.hpp"
-#include "gram_kernels.hpp"
 #include "packed_columns.hpp"
+#include "weighted_gram.hpp"
 
 namespace attnreg {
 
@@ -16,32 +14,18 @@ namespace {
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
-/// gram += sign P^T P in the lower triangle, P: k x d; the rows shared between the threads.
-void add_outer_products(const RowMajorMatrix& P, double sign, RowMajorMatrix& gram) {
-  constexpr Index kRows = 512;
-  const Index d = P.cols(), blocks = (P.rows() + kRows - 1) / kRows;
-  const Index threads = omp_in_parallel() ? 1 : std::min<Index>(omp_get_max_threads(), blocks);
-  std::vector<RowMajorMatrix> parts(static_cast<std::size_t>(threads), RowMajorMatrix::Zero(d, d));
-#pragma omp parallel for num_threads(static_cast <int>(threads)) schedule(static, 1)
-  for (Index thread = 0; thread < threads; ++thread) {
-    const Index first = blocks * thread / threads * kRows,
-                last = std::min(P.rows(), blocks * (thread + 1) / threads * kRows);
-    kernels::add_gram(P.data() + first * d, last - first, d, parts[static_cast<std::size_t>(thread)].data());
-  }
-  for (const auto& part : parts) gram += sign * part;
-}
-
 MatrixXd gram_of_sparse_rows(const RowMatrix& A, const SampledRows& sample, const VectorXd& weights,
-                             const VectorXd& centre, std::span<const std::size_t> positive,
+                             const VectorXd& centre, const VectorXd& ridge, std::span<const std::size_t> positive,
                              std::span<const std::size_t> negative) {
   const auto gram_of = [&](std::span<const std::size_t> chosen) {
     std::vector<Index> rows;
-    std::vector<double> sizes;
+    std::vector<double> centred, plain;
     for (const std::size_t j : chosen) {
       rows.push_back(sample.rows[j]);
-      sizes.push_back(std::abs(weights[static_cast<Index>(j)]));
+      centred.push_back(std::abs(weights[static_cast<Index>(j)]));
+      plain.push_back(ridge.size() == 0 ? 0 : ridge[static_cast<Index>(j)]);
     }
-    return A.sparse_gram(rows, sizes, centre.size() == 0 ? VectorXd(VectorXd::Zero(A.columns())) : centre);
+    return A.sparse_gram(rows, centred, centre.size() == 0 ? VectorXd(VectorXd::Zero(A.columns())) : centre, plain);
   };
   RowMajorMatrix gram = gram_of(positive);
   if (!negative.empty()) gram -= gram_of(negative);
@@ -87,17 +71,22 @@ MatrixXd gaussian_probes(Index d, int count, std::uint64_t seed, std::uint32_t i
   return probes;
 }
 
-MatrixXd sampled_gram(const RowMatrix& A, const SampledRows& sample, const VectorXd& weights, const VectorXd& centre) {
+// With the ridge: w (a - c)(a - c)^T + r a a^T = (w + r)(a - t c)(a - t c)^T + w r / (w + r) c c^T, t = w / (w + r), so
+// that a row is one outer product, without cancellation.
+MatrixXd sampled_gram(const RowMatrix& A, const SampledRows& sample, const VectorXd& weights, const VectorXd& centre,
+                      const VectorXd& ridge) {
   constexpr std::size_t kRows = 4096;  // gathered at once
   const Index d = A.columns();
+  const VectorXd totals = ridge.size() == 0 ? weights : VectorXd(weights + ridge);
   std::vector<std::size_t> positive, negative;
   for (std::size_t j = 0; j < sample.rows.size(); ++j) {
-    const double weight = weights[static_cast<Index>(j)];
-    if (weight != 0) (weight > 0 ? positive : negative).push_back(j);
+    const double total = totals[static_cast<Index>(j)];
+    if (total != 0) (total > 0 ? positive : negative).push_back(j);
   }
   A.count_reads(static_cast<double>(sample.count_global) / static_cast<double>(A.rows_global()));
-  if (A.is_sparse()) return gram_of_sparse_rows(A, sample, weights, centre, positive, negative);
+  if (A.is_sparse()) return gram_of_sparse_rows(A, sample, weights, centre, ridge, positive, negative);
   RowMajorMatrix gram = RowMajorMatrix::Zero(d, d), gathered;
+  double centre_weight = 0;
   const auto add = [&](const std::vector<std::size_t>& chosen, double sign) {
     for (std::size_t first = 0; first < chosen.size(); first += kRows) {
       std::vector<Index> rows;
@@ -105,16 +94,21 @@ MatrixXd sampled_gram(const RowMatrix& A, const SampledRows& sample, const Vecto
         rows.push_back(sample.rows[chosen[j]]);
       gathered.resize(static_cast<Index>(rows.size()), d);
       A.visit_rows(rows, [&](std::size_t position, std::span<const double> row) {
+        const auto j = static_cast<Index>(chosen[first + position]);
+        const double scale = std::sqrt(std::abs(totals[j])), share = weights[j] / totals[j];
         auto to = gathered.row(static_cast<Index>(position));
-        to = Eigen::Map<const Eigen::RowVectorXd>(row.data(), d);
-        if (centre.size() != 0) to -= centre.transpose();
-        to *= std::sqrt(std::abs(weights[static_cast<Index>(chosen[first + position])]));
+        to = scale * Eigen::Map<const Eigen::RowVectorXd>(row.data(), d);
+        if (centre.size() != 0) to -= scale * share * centre.transpose();
       });
       add_outer_products(gathered, sign, gram);
     }
+    if (ridge.size() != 0)
+      for (const std::size_t k : chosen)
+        centre_weight += weights[static_cast<Index>(k)] * ridge[static_cast<Index>(k)] / totals[static_cast<Index>(k)];
   };
   add(positive, 1);
   add(negative, -1);
+  if (centre.size() != 0 && centre_weight != 0) gram.noalias() += centre_weight * centre * centre.transpose();
   gram.triangularView<Eigen::StrictlyUpper>() = gram.transpose();
   return gram;
 }

@@ -8,6 +8,10 @@
 
 namespace attnreg {
 
+/// Local. gram += sign P^T P in the lower triangle; the strict upper one is undefined afterwards. P: k x d, its rows
+/// shared between the threads; gram: d x d. k d^2 flops.
+void add_outer_products(const RowMajorMatrix& P, double sign, RowMajorMatrix& gram);
+
 /// sum_i |weight_i| (a_i - centre)(a_i - centre)^T in the lower triangle, of rows that come one by one. They are
 /// gathered, because the kernel is at its best with some hundred at a time.
 class WeightedGram {

@@ -161,9 +161,10 @@ class RowMatrix {
   const Eigen::VectorXd& row_norms() const;
 
   /// Local, not counted as a read (see `visit_rows`). This rank's part of sum_k weights_k (a_k - centre)(a_k -
-  /// centre)^T over the given rows of a sparse A, lower triangle, d x d; (entries of a row)^2 / 2 flops each.
+  /// centre)^T + ridge_k a_k a_k^T over the given rows of a sparse A, lower triangle, d x d; (entries of a row)^2 / 2
+  /// flops each. ridge: one per given row, or empty for 0.
   RowMajorMatrix sparse_gram(std::span<const Index> rows_local, std::span<const double> weights,
-                             const Eigen::VectorXd& centre) const;
+                             const Eigen::VectorXd& centre, std::span<const double> ridge = {}) const;
 
   /// Sees row `rows_local[position]`, in double; called from several threads at once.
   using RowVisitor = std::function<void(std::size_t position, std::span<const double> row)>;
@@ -176,7 +177,7 @@ class RowMatrix {
   /// Local, one read. Calls `function(tile, accumulator)` for every tile, each thread with its own copy of `zero`, and
   /// returns the copies' sum in thread order. `Accumulator` needs `operator+=`.
   template <class Accumulator, class Function>
-  Accumulator pass(const Accumulator& zero, Function&& function) const;
+  Accumulator pass(Accumulator zero, Function&& function) const;
 
  private:
   RowMatrix(Communicator communicator, RowPartition partition, Index columns);
@@ -203,9 +204,10 @@ class RowMatrix {
 };
 
 template <class Accumulator, class Function>
-Accumulator RowMatrix::pass(const Accumulator& zero, Function&& function) const {
+Accumulator RowMatrix::pass(Accumulator zero, Function&& function) const {
   const int threads = pass_threads();
-  std::vector<Accumulator> parts(static_cast<std::size_t>(threads), zero);
+  std::vector<Accumulator> parts(static_cast<std::size_t>(threads - 1), zero);
+  parts.push_back(std::move(zero));
   on_threads(threads, [&](int thread) {
     auto& part = parts[static_cast<std::size_t>(thread)];
     visit_tiles(thread, threads, [&](const Tile& tile) { function(tile, part); });

@@ -96,11 +96,15 @@ class SparseDiagonal {
 /// Local. Independent N(0, 1) numbers, d x count, functions of (seed, iteration).
 Eigen::MatrixXd gaussian_probes(Index d, int count, std::uint64_t seed, std::uint32_t iteration = 0);
 
-/// Local, count_global / n of a read. This rank's part of sum_j weights_j (a_j - centre)(a_j - centre)^T over the
-/// sampled rows j, d x d, symmetric and full; reads only these rows, d^2 flops each; rows of weight 0 are left out. The
-/// caller adds up the ranks' parts. The same bits for equal numbers of threads. weights: one per sampled row, of either
-/// sign, for instance D_j sample.weights_j. centre: d, or empty for 0.
+/// Local, count_global / n of a read. This rank's part of
+///
+///     sum_j weights_j (a_j - centre)(a_j - centre)^T + ridge_j a_j a_j^T
+///
+/// over the sampled rows j, d x d, symmetric and full; reads only these rows, d^2 flops each; rows of weight and ridge
+/// 0 are left out. The caller adds up the ranks' parts. The same bits for equal numbers of threads. weights: one per
+/// sampled row, for instance D_j sample.weights_j, of either sign where its ridge is 0. centre: d, or empty for 0.
+/// ridge: likewise, >= 0, or empty for 0.
 Eigen::MatrixXd sampled_gram(const RowMatrix& A, const SampledRows& sample, const Eigen::VectorXd& weights,
-                             const Eigen::VectorXd& centre);
+                             const Eigen::VectorXd& centre, const Eigen::VectorXd& ridge = {});
 
 }  // namespace attnreg

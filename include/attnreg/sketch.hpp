@@ -34,10 +34,10 @@ struct SketchOptions {
 /// about n nonzeros / rows terms. Rows with scale 0 are skipped. Needs options.rows x d doubles per thread.
 /// row_scale: rows_local, or empty for ones. Result: options.rows x d.
 /// Options out of range: `InvalidArgument` on all ranks. A wrong length of row_scale: `InvalidArgument` of this rank.
-Eigen::MatrixXd sketch(const RowMatrix& A, const Eigen::VectorXd& row_scale, const SketchOptions& options);
+RowMajorMatrix sketch(const RowMatrix& A, const Eigen::VectorXd& row_scale, const SketchOptions& options);
 
 /// Collective. S diag(row_scale) A on every rank: `sketch` and one all-reduce of 8 options.rows d bytes. A wrong length
 /// of row_scale on any rank: `InvalidArgument` on all ranks, agreed before by one all-reduce of 8 bytes.
-Eigen::MatrixXd reduced_sketch(const RowMatrix& A, const Eigen::VectorXd& row_scale, const SketchOptions& options);
+RowMajorMatrix reduced_sketch(const RowMatrix& A, const Eigen::VectorXd& row_scale, const SketchOptions& options);
 
 }  // namespace attnreg
