@@ -4,7 +4,7 @@
 #   launch/hostfile.sh hosts solve A.npy b.npy --weight 1e-4 -o run
 #
 # HOSTFILE: one host a line, `name slots=RANKS`. All hosts see the same files under the same names: the program
-# (ATTNREG, else build/release/bin/attnreg of this checkout), the data and the run directory. Keys and known hosts are
+# (ATTNREG, else that of this checkout's build/release or, installed, `attnreg`), the data and the run directory. Keys and known hosts are
 # ssh's own business: `ssh HOST true` must work without a question. ATTNREG_SSH: another command than ssh, with options.
 # ATTNREG_RANKS: fewer ranks than slots. ATTNREG_MINUTES: a time limit.
 set -euo pipefail
@@ -14,7 +14,9 @@ if [ $# -lt 2 ]; then
 fi
 hosts=$1
 shift
-ATTNREG=${ATTNREG:-$(cd "$(dirname "$0")/.." && pwd)/build/release/bin/attnreg}
+built=$(cd "$(dirname "$0")/.." && pwd)/build/release/bin/attnreg
+if [ ! -x "$built" ]; then built=$(command -v attnreg) || built=attnreg; fi # installed
+ATTNREG=${ATTNREG:-$built}
 
 # ---- From here on the same in the scripts that `attnreg jobscript ssh` writes.
 

@@ -4,7 +4,7 @@
 #   launch/local.sh solve A.npy b.npy --weight 1e-4 -o run
 #
 # One rank a core, bound to it; with -n fewer ranks, each with its share of the cores as threads. More ranks than cores
-# share them, which is for tests. ATTNREG: the program, else build/release/bin/attnreg of this checkout.
+# share them, which is for tests. ATTNREG: the program, else that of this checkout's build/release or, installed, `attnreg`.
 set -euo pipefail
 cores=$(nproc) ranks=
 if [ "${1:-}" = -n ]; then
@@ -16,7 +16,9 @@ if [ $# -eq 0 ]; then
   exit 2
 fi
 ranks=${ranks:-$cores}
-ATTNREG=${ATTNREG:-$(cd "$(dirname "$0")/.." && pwd)/build/release/bin/attnreg}
+built=$(cd "$(dirname "$0")/.." && pwd)/build/release/bin/attnreg
+if [ ! -x "$built" ]; then built=$(command -v attnreg) || built=attnreg; fi # installed
+ATTNREG=${ATTNREG:-$built}
 
 if [ "$(id -u)" -eq 0 ]; then
   echo 'Open MPI does not start programs for root unless told to; told so for this run only.' >&2

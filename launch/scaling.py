@@ -23,7 +23,7 @@ import statistics
 import subprocess
 import sys
 
-HERE = pathlib.Path(__file__).resolve().parent
+BUILT = pathlib.Path(__file__).resolve().parents[1] / "build/release/bin/attnreg"
 COLUMNS = ("ranks", "rows", "columns", "oversubscribed", "iterations", "reads", "collectives", "reads_per_step",
            "collectives_per_step", "seconds", "efficiency")
 
@@ -38,7 +38,7 @@ def parse_arguments():
     parser.add_argument("--method", default="newton-cg")
     parser.add_argument("--repeats", type=int, default=3, help="runs for each; the median of the seconds counts")
     parser.add_argument("--launch", help="what starts the ranks, with {ranks} in it; default: mpirun")
-    parser.add_argument("--program", default=os.environ.get("ATTNREG", HERE.parent / "build/release/bin/attnreg"))
+    parser.add_argument("--program", default=os.environ.get("ATTNREG", BUILT if BUILT.exists() else "attnreg"))
     parser.add_argument("-o", "--output", type=pathlib.Path, required=True, help="directory for the results")
     arguments = parser.parse_args()
     arguments.ranks = [int(ranks) for ranks in arguments.ranks.split(",")]
