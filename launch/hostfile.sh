@@ -4,9 +4,9 @@
 #   launch/hostfile.sh hosts solve A.npy b.npy --weight 1e-4 -o run
 #
 # HOSTFILE: one host a line, `name slots=RANKS`. All hosts see the same files under the same names: the program
-# (ATTNREG, else that of this checkout's build/release or, installed, `attnreg`), the data and the run directory. Keys and known hosts are
-# ssh's own business: `ssh HOST true` must work without a question. ATTNREG_SSH: another command than ssh, with options.
-# ATTNREG_RANKS: fewer ranks than slots. ATTNREG_MINUTES: a time limit.
+# (ATTNREG, else that of this checkout or, installed, `attnreg`), the data and the run directory. Keys and known hosts
+# are ssh's own business: `ssh HOST true` must work without a question. ATTNREG_SSH: another command than ssh, with
+# options. ATTNREG_RANKS: fewer ranks than slots. ATTNREG_MINUTES: a time limit.
 set -euo pipefail
 if [ $# -lt 2 ]; then
   sed -n '2,10s/^# \{0,1\}//p' "$0" >&2

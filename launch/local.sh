@@ -4,7 +4,7 @@
 #   launch/local.sh solve A.npy b.npy --weight 1e-4 -o run
 #
 # One rank a core, bound to it; with -n fewer ranks, each with its share of the cores as threads. More ranks than cores
-# share them, which is for tests. ATTNREG: the program, else that of this checkout's build/release or, installed, `attnreg`.
+# share them, which is for tests. ATTNREG: the program, else that of this checkout or, installed, `attnreg`.
 set -euo pipefail
 cores=$(nproc) ranks=
 if [ "${1:-}" = -n ]; then
