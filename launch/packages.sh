@@ -5,6 +5,15 @@ build_packages=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libe
   libboost-program-options-dev nlohmann-json3-dev librandom123-dev libhwy-dev libzip-dev
   libscalapack-openmpi-dev)
 test_packages=(libgtest-dev libgmock-dev python3 python3-numpy ccache git)
+# What running needs, without compilers: the image of docker/Dockerfile.
+runtime_packages=(openmpi-bin libopenblas0-serial libboost-program-options1.74.0 libzip4 libhwy1 libgomp1
+  openssh-server openssh-client tini)
+plot_packages=(python3 python3-matplotlib)
+# Tests on several hosts that are network namespaces of one machine, and their Slurm.
+cluster_packages=(iproute2 util-linux openssh-server openssh-client slurmctld slurmd slurm-client munge shellcheck
+  "${plot_packages[@]}")
+container_packages=(docker.io docker-compose iptables)
+debian_packages=(dpkg-dev debhelper fakeroot)
 
 # require_packages PACKAGE...: says and does nothing when all are installed.
 require_packages() {

@@ -180,4 +180,18 @@ void Communicator::agree_on(const std::optional<Failure>& failure) const {
   throw_error(static_cast<ExitCode>(static_cast<int>(code)), message, Error::Scope::all_ranks);
 }
 
+MpiFacts mpi_facts() {
+  char library[MPI_MAX_LIBRARY_VERSION_STRING] = {};
+  int length = 0, version = 0, subversion = 0, level = MPI_THREAD_SINGLE;
+  check(MPI_Get_library_version(library, &length), "MPI_Get_library_version");
+  check(MPI_Get_version(&version, &subversion), "MPI_Get_version");
+  check(MPI_Query_thread(&level), "MPI_Query_thread");
+  std::string name = "single";
+  if (level == MPI_THREAD_FUNNELED) name = "funneled";
+  if (level == MPI_THREAD_SERIALIZED) name = "serialized";
+  if (level == MPI_THREAD_MULTIPLE) name = "multiple";
+  return {
+      {library, static_cast<std::size_t>(length)}, std::to_string(version) + "." + std::to_string(subversion), name};
+}
+
 }  // namespace attnreg

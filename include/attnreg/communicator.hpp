@@ -101,4 +101,14 @@ class Communicator {
   std::shared_ptr<State> state_;
 };
 
+/// What MPI says of itself.
+struct MpiFacts {
+  std::string library;       ///< "Open MPI v4.1.4, package: ..."
+  std::string standard;      ///< "3.1"
+  std::string thread_level;  ///< "funneled"
+};
+
+/// Local. MPI must be initialized.
+MpiFacts mpi_facts();
+
 }  // namespace attnreg

@@ -3,7 +3,6 @@
 #include <mpi.h>
 
 #include <algorithm>
-#include <array>
 #include <csignal>
 #include <cstdio>
 #include <new>
@@ -47,8 +46,8 @@ constexpr std::string_view kExamples = R"(Examples:
 )";
 
 std::vector<Command> commands() {
-  return {solve_command(),  evaluate_command(), predict_command(),
-          scores_command(), inspect_command(),  generate_command()};
+  return {solve_command(),   evaluate_command(), predict_command(), scores_command(),
+          inspect_command(), generate_command(), doctor_command(),  jobscript_command()};
 }
 
 std::string main_help() {
@@ -79,13 +78,6 @@ const Command& find_command(const std::vector<Command>& all, const std::string& 
                    "; `attnreg --help` lists the commands");
 }
 
-std::string mpi_library() {
-  std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
-  int length = 0;
-  MPI_Get_library_version(text.data(), &length);
-  return {text.data(), static_cast<std::size_t>(length)};
-}
-
 ExitCode run(const Communicator& communicator, const std::vector<std::string>& words) {
   inject_fault(communicator.rank(), "start");
   if (words.empty()) {
@@ -97,7 +89,7 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
     return ExitCode::converged;
   }
   if (words[0] == "--version") {
-    print_result(communicator, version_text(mpi_library()));
+    print_result(communicator, version_text(mpi_facts().library));
     return ExitCode::converged;
   }
   const auto all = commands();

@@ -7,6 +7,7 @@
 #include "certificate_report.hpp"
 #include "commands.hpp"
 #include "faults.hpp"
+#include "job_plan.hpp"
 #include "memory.hpp"
 #include "path_report.hpp"
 #include "printable.hpp"
@@ -149,34 +150,17 @@ class Solve {
                plain(available_node_memory() / 1e6, 4) + " MB available on this node");
   }
 
-  /// Bytes that a rank takes at least: its rows of A, the vectors over rows, the d x d sums of each thread.
+  /// Bytes that a rank takes at least.
   double bytes_needed(const InputFile& A) const {
     const auto& shape = A.header.shape;
     if (shape.empty() || shape[0] < 1) return 0;
-    const double columns = shape.size() > 1 ? static_cast<double>(shape[1]) : 1;
-    const std::int64_t rows_local = shape[0] / communicator_.size() + 1;
     const StorageChoice storage = storage_choice(arguments_);
     const bool single =
         storage == StorageChoice::float32 || (storage == StorageChoice::as_file && A.header.type == Storage::float32);
-    constexpr double row_vectors = 10;
-    const double entries = A.nonzeros ? static_cast<double>(*A.nonzeros) / communicator_.size()
-                                      : static_cast<double>(rows_local) * columns;
-    const double column_bytes = A.nonzeros ? 4 : 0;  // of the entry's column
-    return entries * ((single ? 4 : 8) + column_bytes) + static_cast<double>(rows_local) * row_vectors * 8 +
-           least_solver_bytes(shape.size() > 1 ? shape[1] : 1);
-  }
-
-  /// Of the d x d algebra; of both solvers the smaller one where the choice is free, as it rests on memory too.
-  double least_solver_bytes(std::int64_t d) const {
-    LinearSolverOptions options = linear_solver_options(arguments_, communicator_.size());
-    const LinearSolver given = options.kind;
-    const auto bytes = [&](LinearSolver kind) {
-      options.kind = kind;
-      return linear_solver_bytes(options, communicator_.size(), threads_.threads, d, arguments_.integer("sketch-rows"));
-    };
-    if (given != LinearSolver::automatic) return bytes(given);
-    if (communicator_.size() == 1) return bytes(LinearSolver::rank0);
-    return std::min(bytes(LinearSolver::rank0), bytes(LinearSolver::scalapack));
+    return solve_bytes({shape[0], shape.size() > 1 ? shape[1] : 1, A.nonzeros.value_or(0), A.nonzeros.has_value(),
+                        single ? Storage::float32 : Storage::float64},
+                       communicator_.size(), threads_.threads, linear_solver_options(arguments_, communicator_.size()),
+                       arguments_.integer("sketch-rows"));
   }
 
   Problem load(const InputFile& A) const {

@@ -72,6 +72,18 @@ TEST(Communicator, DealsOutASum) {
   }
 }
 
+TEST(Communicator, TellsWhatMpiIs) {
+  char library[MPI_MAX_LIBRARY_VERSION_STRING] = {};
+  int length = 0;
+  MPI_Get_library_version(library, &length);
+  const auto facts = mpi_facts();
+  EXPECT_EQ(facts.library, std::string(library, static_cast<std::size_t>(length)));
+  EXPECT_GE(facts.standard, "3.1");
+  int level = MPI_THREAD_SINGLE;
+  MPI_Query_thread(&level);
+  EXPECT_EQ(facts.thread_level == "multiple", level == MPI_THREAD_MULTIPLE);
+}
+
 TEST(Communicator, DuplicatesTheCallersCommunicator) {
   const auto comm = world();
   int result = MPI_IDENT;

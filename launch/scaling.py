@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""Strong and weak scaling: solves the same problem, or one that grows with the ranks, on several numbers of ranks.
+
+    launch/scaling.py strong --rows 400000 --cols 100 --ranks 1,2,4,8 -o strong
+    launch/scaling.py weak --rows 100000 --cols 100 --ranks 1,2 -o weak      # rows per rank
+    launch/plot_scaling.py strong
+
+Writes DIR/scaling.csv and, beside it, what the figures depend on: environment.json, and doctor.json of every number of
+ranks. More ranks than cores on this machine are run for the counts only. On a cluster give --launch, inside a job:
+--launch 'srun --mpi=pmix -n {ranks}', and take the problem directory from a file system that all nodes see.
+"""
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import pathlib
+import platform
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+
+BUILT = pathlib.Path(__file__).resolve().parents[1] / "build/release/bin/attnreg"
+COLUMNS = ("ranks", "rows", "columns", "oversubscribed", "iterations", "reads", "collectives", "reads_per_step",
+           "collectives_per_step", "seconds", "efficiency")
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=("strong", "weak"))
+    parser.add_argument("--rows", type=int, required=True, help="rows; weak: for each rank")
+    parser.add_argument("--cols", type=int, required=True)
+    parser.add_argument("--ranks", required=True, help="numbers of ranks, with commas between them, the smallest first")
+    parser.add_argument("--preset", default="practical", help="of attnreg generate")
+    parser.add_argument("--method", default="newton-cg")
+    parser.add_argument("--repeats", type=int, default=3, help="runs for each; the median of the seconds counts")
+    parser.add_argument("--launch", help="what starts the ranks, with {ranks} in it; default: mpirun")
+    parser.add_argument("--program", default=os.environ.get("ATTNREG", BUILT if BUILT.exists() else "attnreg"))
+    parser.add_argument("-o", "--output", type=pathlib.Path, required=True, help="directory for the results")
+    arguments = parser.parse_args()
+    arguments.ranks = [int(ranks) for ranks in arguments.ranks.split(",")]
+    if arguments.ranks != sorted(set(arguments.ranks)) or arguments.ranks[0] < 1:
+        parser.error("--ranks must increase from 1 or more")
+    return arguments
+
+
+def launch(arguments, ranks):
+    """The command in front of the program, and whether the ranks share cores."""
+    if arguments.launch:
+        return shlex.split(arguments.launch.format(ranks=ranks)), False
+    if ranks <= len(os.sched_getaffinity(0)):
+        return ["mpirun", "--bind-to", "core", "-n", str(ranks)], False
+    return ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)], True
+
+
+def run(command):
+    """stdout of a command that must succeed."""
+    result = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if result.returncode != 0:
+        sys.exit(f"{shlex.join(map(str, command))}: code {result.returncode}\n{result.stderr}")
+    return result.stdout
+
+
+def save_environment(arguments):
+    """What the figures depend on, as far as one can ask."""
+    prefixes = ("SLURM_", "PBS_", "OMPI_", "OMP_", "PMIX_", "UCX_", "ATTNREG")
+    environment = {
+        "command": sys.argv, "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "system": platform.platform(), "load_average": os.getloadavg(), "cores": len(os.sched_getaffinity(0)),
+        "lscpu": run(["lscpu"]).splitlines() if shutil.which("lscpu") else None,
+        "program": run([arguments.program, "--version"]).splitlines(),
+        "mpirun": run(["mpirun", "--version"]).splitlines()[0] if shutil.which("mpirun") else None,
+        "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(prefixes)},
+    }
+    (arguments.output / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
+
+
+def solve(arguments, problem, ranks):
+    """One line of the table."""
+    command, oversubscribed = launch(arguments, ranks)
+    directory = arguments.output / f"ranks-{ranks}"
+    doctor = run([*command, arguments.program, "doctor", "--json", "--directory", arguments.output])
+    directory.mkdir(exist_ok=True)
+    (directory / "doctor.json").write_text(doctor)
+    seconds = []
+    for _ in range(1 if oversubscribed else arguments.repeats):
+        run([*command, arguments.program, "solve", problem / "A.npy", problem / "b.npy", "--weights", problem / "w.npy",
+             "--method", arguments.method, "--quiet", "--force", "-o", directory])
+        summary = json.loads((directory / "run.json").read_text())["summary"]
+        seconds.append(summary["seconds"])
+    with open(directory / "history.csv", newline="") as file:
+        steps = list(csv.DictReader(file))
+    first, last = steps[0], steps[-1]
+    count = int(last["iteration"]) - int(first["iteration"])
+    per_step = {name: (float(last[f]) - float(first[f])) / max(count, 1)
+                for name, f in (("reads_per_step", "reads_of_a"), ("collectives_per_step", "collectives"))}
+    return {"ranks": ranks, "oversubscribed": int(oversubscribed), "iterations": summary["iterations"],
+            "reads": round(summary["reads_of_a"], 6), "collectives": summary["collectives"],
+            **{name: round(value, 6) for name, value in per_step.items()}, "seconds": statistics.median(seconds)}
+
+
+def efficiency(kind, base, line):
+    """Of the cores: strong, the speed-up over the first line per rank added; weak, its time over this one's."""
+    ratio = base["seconds"] / line["seconds"]
+    return round(ratio * base["ranks"] / line["ranks"] if kind == "strong" else ratio, 4)
+
+
+def main():
+    arguments = parse_arguments()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    save_environment(arguments)
+    lines = []
+    for ranks in arguments.ranks:
+        rows = arguments.rows * (ranks if arguments.kind == "weak" else 1)
+        problem = arguments.output / f"problem-{rows}"
+        if not (problem / "meta.json").exists():
+            run([*launch(arguments, ranks)[0], arguments.program, "generate", arguments.preset, "--rows", rows,
+                 "--cols", arguments.cols, "-o", problem])
+        line = {"rows": rows, "columns": arguments.cols, **solve(arguments, problem, ranks)}
+        lines.append(line)
+        line["efficiency"] = "" if line["oversubscribed"] else efficiency(arguments.kind, lines[0], line)
+        print(" ".join(f"{name} {line[name]}" for name in COLUMNS if line[name] != ""), flush=True)
+    with open(arguments.output / "scaling.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    print(arguments.output / "scaling.csv")
+
+
+if __name__ == "__main__":
+    main()

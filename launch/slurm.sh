@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# attnreg under Slurm: sbatch [--nodes=N --ntasks-per-node=R ...] launch/slurm.sh COMMAND ARGUMENTS...
+#
+#   sbatch --nodes=4 --ntasks-per-node=8 launch/slurm.sh solve A.npy b.npy --weight 1e-4 -o run
+#
+# ATTNREG: the program, else `attnreg` in the PATH. ATTNREG_LAUNCHER: mpirun, or srun, which speaks PMIx to the ranks.
+#SBATCH --job-name=attnreg
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=1
+#SBATCH --time=01:00:00
+#SBATCH --output=attnreg-%j.out
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR2@120
+set -euo pipefail
+
+# ---- From here on the same in the scripts that `attnreg jobscript slurm` writes.
+
+threads=${SLURM_CPUS_PER_TASK:-1}
+export OMP_NUM_THREADS=$threads
+case ${ATTNREG_LAUNCHER:-mpirun} in
+  # Open MPI takes hosts and slots from Slurm, and starts its daemons with srun.
+  mpirun) launch=(mpirun --map-by "slot:PE=$threads" --bind-to core) ;;
+  # Slurm 22.05 and later: srun does not take over the job's --cpus-per-task.
+  srun) launch=(srun --mpi=pmix --cpus-per-task="$threads" --cpu-bind=cores) ;;
+  *)
+    echo "ATTNREG_LAUNCHER is '$ATTNREG_LAUNCHER'; expected mpirun or srun" >&2
+    exit 2
+    ;;
+esac
+
+# The run directory, the value of -o or --output.
+run_directory() {
+  local word previous=
+  for word in "$@"; do
+    case $previous in -o | --output) printf '%s\n' "$word" ;; esac
+    case $word in --output=*) printf '%s\n' "${word#*=}" ;; esac
+    previous=$word
+  done
+}
+
+# Started again after a preemption or the death of a node: a run that was done by then is not done twice. One that was
+# not starts from the beginning, for there are no checkpoints yet.
+status=$(run_directory "$@")/status.json
+if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
+  echo "attnreg: start $((SLURM_RESTART_COUNT + 1)) of job $SLURM_JOB_ID"
+  if [ -f "$status" ] && grep -q '"state": "done"' "$status"; then
+    echo "attnreg: the run was done already, $status"
+    exit "$(sed -n 's/.*"exit_code": *\([0-9]*\).*/\1/p' "$status")"
+  fi
+fi
+
+# Slurm warns this shell with USR2, two minutes before the time limit or at a preemption. The program has no checkpoints
+# yet, and would end if the signal were passed on; so the run goes on, and may end in time.
+trap 'echo "attnreg: Slurm will stop this job soon" >&2' USR2
+"${launch[@]}" "${ATTNREG:-attnreg}" "$@" &
+ranks=$!
+trap 'kill -TERM "$ranks"' TERM
+
+# A signal ends `wait` before the ranks have ended.
+code=0
+wait "$ranks" || code=$?
+while kill -0 "$ranks" 2> /dev/null; do
+  code=0
+  wait "$ranks" || code=$?
+done
+
+# 75: stopped on request after a checkpoint. Nothing returns it yet.
+if [ "$code" -eq 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+exit "$code"

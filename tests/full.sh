@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# What does not fit into the CI: the container image and the Debian packages, each a build of its own, half an hour on
+# two cores. tests/full.sh; installs what is missing. Ends with `N passed, N failed, N skipped`.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+. launch/packages.sh
+if ! docker version > /dev/null 2>&1; then require_packages "${container_packages[@]}"; fi
+require_packages "${build_packages[@]}" "${test_packages[@]}" "${debian_packages[@]}" debootstrap
+
+passed=0 failed=0 skipped=0
+
+# step NAME COMMAND...: code 77 counts as skipped.
+step() {
+  local name=$1 code=0
+  shift
+  echo "== $name"
+  "$@" || code=$?
+  case $code in
+    0) passed=$((passed + 1)) ;;
+    77) skipped=$((skipped + 1)) ;;
+    *)
+      failed=$((failed + 1))
+      echo "FAILED: $name, code $code"
+      ;;
+  esac
+}
+
+debian_packages_work() {
+  packaging/build-debian.sh && root=$(mktemp -d) || return 1
+  for package in build/debian/*.deb; do dpkg-deb -x "$package" "$root" || return 1; done
+  "$root/usr/bin/attnreg" solve examples/data/words-4096/A.npy examples/data/words-4096/b.npy --weight 1e-4 -q > /dev/null &&
+    test -f "$root/usr/include/attnreg/regression.hpp" && test -x "$root/usr/share/attnreg/launch/slurm.sh"
+  local code=$?
+  rm -rf "$root"
+  return "$code"
+}
+
+export ATTNREG_SOURCE_DIR=$PWD ATTNREG_PROGRAM=${ATTNREG_PROGRAM:-$PWD/build/release/bin/attnreg}
+step 'Debian packages' debian_packages_work
+step containers /usr/bin/python3 -B tests/cluster/test_containers.py
+echo "$passed passed, $failed failed, $skipped skipped"
+test "$failed" -eq 0
