@@ -45,12 +45,14 @@ start_head() {
     mv "$shared/new.pub" "$shared/id.pub" # last: the workers wait for it
   fi
   wait_for 60 "${ATTNREG_WORKERS:-0} workers" enough_workers
-  echo "$(hostname) slots=$(nproc)" > "$HOME/hosts.new"
+  # nproc alone would say OMP_NUM_THREADS.
+  cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
+  echo "$(hostname) slots=$cores" > "$HOME/hosts.new"
   for worker in "$shared"/hosts/*; do
     [ -f "$worker" ] || continue
     worker=${worker##*/}
     wait_for 30 "ssh to $worker" ssh -n -o ConnectTimeout=2 "$worker" true
-    echo "$worker slots=$(nproc)" >> "$HOME/hosts.new"
+    echo "$worker slots=$cores" >> "$HOME/hosts.new"
   done
   mv "$HOME/hosts.new" "$HOME/hosts"
   exec "$@"

@@ -6,7 +6,8 @@
 # One rank a core, bound to it; with -n fewer ranks, each with its share of the cores as threads. More ranks than cores
 # share them, which is for tests. ATTNREG: the program, else that of this checkout or, installed, `attnreg`.
 set -euo pipefail
-cores=$(nproc) ranks=
+# nproc alone would say OMP_NUM_THREADS.
+cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) ranks=
 if [ "${1:-}" = -n ]; then
   ranks=${2:?-n needs the number of ranks}
   shift 2
