@@ -54,8 +54,8 @@ constexpr Index kRows = kLanes == 2 ? 4 : kWidth / 3;
 using D = hn::FixedTag<double, static_cast<std::size_t>(kLanes)>;
 using Vector = hn::Vec<D>;
 
-// A matrix is packed in panels of kWidth columns, kDepth x kWidth each; two of them fit into an L1 of 32 KB (with AVX-512
-// of 48 KB), those that are used together into a third of 512 KB of L2.
+// A matrix is packed in panels of kWidth columns, kDepth x kWidth each; two of them fit into an L1 of 32 KB (with
+// AVX-512 of 48 KB), those that are used together into a third of 512 KB of L2.
 constexpr Index kDepth = (kLanes == 8 ? 24 : 12) * 1024 / (8 * kWidth);
 constexpr Index kPanelsInL2 = 12;
 

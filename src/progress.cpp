@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kMaxStalled = 5;          // steps in a row that change neither L nor |g| for the better
 constexpr double kLargestFloor = 1e-3;  // of the reference: above, x has run away and nothing has converged
-constexpr int kMaxAttempts = 4;         // to pass the floor, which is an estimate
+constexpr int kMaxAttempts = 4;         // in a row that do not halve |g|, to pass the floor, which is an estimate
 constexpr double kUnchanged = 1e-14;    // relative change of L at the level of rounding
 
 }  // namespace
@@ -84,11 +84,13 @@ bool Progress::small_gradient() {
 // Every x has another rounding error, and a few more steps often end at one whose |g| is below the tolerance. If they
 // do not, the best x that was met is the result.
 bool Progress::try_to_pass_the_floor() {
-  if (attempts_ == 0 || gradient_norm_ < smallest_at_floor_) {
+  const bool first = x_at_floor_.size() == 0;
+  attempts_ = first || gradient_norm_ < 0.5 * smallest_at_floor_ ? 1 : attempts_ + 1;
+  if (first || gradient_norm_ < smallest_at_floor_) {
     smallest_at_floor_ = gradient_norm_;
     x_at_floor_ = objective_.x();
   }
-  if (++attempts_ <= kMaxAttempts) return true;
+  if (attempts_ <= kMaxAttempts) return true;
   if (gradient_norm_ > smallest_at_floor_) {
     objective_.move_to(x_at_floor_);
     gradient_norm_ = objective_.gradient().norm();

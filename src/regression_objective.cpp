@@ -105,13 +105,12 @@ void RegressionObjective::fill_outputs(const VectorXd& z, const LossPoint& point
   for (Index i = 0; i < rows; ++i) q[static_cast<std::size_t>(i)] += w2_[first + i] * (z[first + i] + shift_);
 }
 
-// In units of eps: q_i + w_i^2 z_i itself, and what the roundings of z_i, of the exponent z_i - reference and of x (at
-// most eps/2 |a_i| max|x|, half of it as a random sum) do to it.
+// In units of eps: q_i + w_i^2 z_i itself, and what the roundings of z_i, of the exponent z_i - reference, and of x and
+// of the steps' A s (at most eps |a_i| max|x|, as random sums) do to it.
 double RegressionObjective::rounding_of_row(Index row, double z, double q, double delta) const {
-  constexpr double kRepresentation = 0.25;
   const double curvature = std::abs(delta);
   return std::abs(q) + curvature * (std::abs(z) + std::abs(point_.reference)) +
-         kRepresentation * (curvature + w2_[row]) * row_norms_[row] * largest_x_;
+         (curvature + w2_[row]) * row_norms_[row] * largest_x_;
 }
 
 void RegressionObjective::differentiate() {
@@ -142,8 +141,9 @@ RegressionObjective::Evaluation RegressionObjective::evaluate_in_one_read(const 
   constexpr Index kLoss = Loss::Combination::columns, kColumns = kLoss + 1, kScalars = 10;
   const double clock = A_.communicator().is_root() ? wall_clock() - start_seconds_ : 0;
   if (meaning == Logits::at) {
-    shift_ += reference;
-    reference = 0;
+    const double shift = centre_.dot(v);
+    reference += shift_ - shift;
+    shift_ = shift;
   }
   LossPoint guess = point_;
   guess.reference = reference;
@@ -162,8 +162,8 @@ RegressionObjective::Evaluation RegressionObjective::evaluate_in_one_read(const 
       scalars[9] += rounding_of_row(first + i, z[first + i], q[k], delta[k]) * row_norms_[first + i];
     }
   };
-  const auto local = meaning == Logits::at ? A_.product_map(v, Compensated{shift_}, product, kColumns, kScalars, map)
-                                           : A_.product_map(v, product, kColumns, kScalars, map);
+  const auto local = meaning != Logits::step ? A_.product_map(v, Compensated{shift_}, product, kColumns, kScalars, map)
+                                             : A_.product_map(v, product, kColumns, kScalars, map);
   const Index d = dimension();
   VectorXd message(kColumns * d + kScalars + 1);
   message << local.columns.reshaped(), local.scalars, clock;
@@ -345,8 +345,9 @@ void RegressionObjective::step(double t) {
   std::optional<double> reference;
   if (known != references_.end()) reference = known->second;
   if (++steps_since_refresh_ > kStepsBetweenRefreshes) {
+    const double shift = shift_;
     evaluation = evaluate_in_one_read(x_, Logits::at, z_, reference.value_or(point_.reference));
-    if (reference) reference = 0;  // z_ is relative to it now
+    if (reference) *reference += shift - shift_;
     steps_since_refresh_ = 0;
   } else {
     z_ += t * y_;

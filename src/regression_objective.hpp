@@ -114,7 +114,7 @@ class RegressionObjective final : public Objective {
   double start_seconds_, seconds_ = 0;
 
   Eigen::VectorXd x_, z_;  // the point and its logits: z_ = A x - shift_
-  double shift_ = 0;       // phi does not see it; the exponents of large f_i are small numbers, with small roundings
+  double shift_ = 0;       // about <f, A x>: phi does not see it, and where f_i is large z_i has a small rounding
   double largest_x_ = 0;   // max |x_j|
   LossPoint point_;
   double value_ = 0;

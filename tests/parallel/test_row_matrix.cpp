@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "attnreg/row_matrix.hpp"
@@ -217,7 +219,8 @@ TEST(RowMatrix, CountsReadsAlikeOnAllRanksRowNormsApart) {
   run(in, copy, true);
   A.row_norms();
   EXPECT_EQ(before, 0);
-  EXPECT_EQ(A.reads(), 8);  // one each: A x, A X, A^T U, |A|^T u, normal product and products, the map, the Gram matrices
+  EXPECT_EQ(A.reads(),
+            8);  // one each: A x, A X, A^T U, |A|^T u, normal product and products, the map, the Gram matrices
 }
 
 TEST(RowMatrix, PassVisitsEveryRowOnceInAlignedTiles) {
@@ -241,6 +244,44 @@ TEST(RowMatrix, PassVisitsEveryRowOnceInAlignedTiles) {
   });
   EXPECT_TRUE(count.visits == VectorXd::Ones(A.rows_local()));
   EXPECT_EQ(count.crossing, 0);
+}
+
+__extension__ typedef __float128 Quad;  // twice the digits of double, and some
+
+// Rows that cancel to about 1e-12 of their terms: error <= eps |z| + (d eps)^2 sum |a x| (Ogita, Rump, Oishi 2005,
+// corollary 4.7, in place of d eps sum |a x|).
+TEST(RowMatrix, CompensatedProductsAreRoundedOnce) {
+  const Communicator comm(MPI_COMM_WORLD);
+  for (const Index d : {2, 7, 8, 33, 100}) {
+    constexpr Index n = 500;
+    RowMajorMatrix dense = reference::random_matrix(n, d, 1).cast<float>().cast<double>();
+    const VectorXd x = reference::random_vector(d, 2);
+    const auto last = [&](Index i) { return -dense.row(i).head(d - 1).dot(x.head(d - 1)) / x[d - 1]; };
+    for (Index i = 0; i < n; ++i) dense(i, d - 1) = static_cast<double>(static_cast<float>(last(i)));
+    for (const double shift : {0.0, 1e-7}) {
+      VectorXd exact(n), bound(n);
+      for (Index i = 0; i < n; ++i) {
+        Quad sum = -shift, size = shift;
+        for (Index j = 0; j < d; ++j) {
+          const Quad term = static_cast<Quad>(dense(i, j)) * x[j];
+          sum += term, size += term < 0 ? -term : term;
+        }
+        exact[i] = static_cast<double>(sum);
+        const double terms = static_cast<double>(d + 1) * reference::eps;
+        bound[i] = reference::eps * std::abs(exact[i]) + terms * terms * static_cast<double>(size);
+      }
+      for (const auto holding : {Holding::float64, Holding::float32, Holding::sparse64, Holding::sparse32}) {
+        const auto A = reference::distribute(comm, dense, Layout::random, holding);
+        const VectorXd z = reference::gather(comm, A.multiply(x, Compensated{shift}));
+        EXPECT_LE(((z - exact).cwiseAbs() - bound).maxCoeff(), 0) << d << " columns, shift " << shift;
+        VectorXd mapped;
+        A.product_map(x, Compensated{shift}, mapped, 1, 0,
+                      [](Index, Index rows, double* U, double*) { std::fill_n(U, rows, 0.0); });
+        EXPECT_EQ(reference::gather(comm, mapped), z);
+        EXPECT_EQ(A.reads(), 2);
+      }
+    }
+  }
 }
 
 TEST(RowMatrix, AnExceptionOfAThreadComesThrough) {

@@ -81,11 +81,11 @@ class Model {
 
 /// Reads and collectives of the last call: with a sketch, or with the scores of an earlier one.
 void expect_sketch(const Model& model) {
-  EXPECT_NEAR(model.reads, 2 + 2 * model.share_kept(), 1e-9);
+  EXPECT_NEAR(model.reads, 2 + model.share_kept(), 1e-9);
   EXPECT_EQ(model.collectives, 4);
 }
 void expect_no_sketch(const Model& model, std::int64_t more_collectives = 0) {
-  EXPECT_NEAR(model.reads, 2 * model.share_kept(), 1e-9);
+  EXPECT_NEAR(model.reads, model.share_kept(), 1e-9);
   EXPECT_EQ(model.collectives, 2 + more_collectives);
 }
 

@@ -139,6 +139,12 @@ TEST(Sampling, GramOfTheSampledRows) {
       const MatrixXd size = rows.cwiseAbs().transpose() * weights.cwiseAbs().asDiagonal() * rows.cwiseAbs();
       EXPECT_LE((found - expected).cwiseAbs().maxCoeff(), 2 * n * reference::eps * size.maxCoeff());
       EXPECT_EQ(found, found.transpose());
+      const VectorXd curvature = sparse.values().cwiseAbs(), ridge = 0.5 * sample.weights;
+      const MatrixXd both = reference::summed(world, sampled_gram(A, sample, curvature, centre, ridge));
+      const MatrixXd apart = reference::summed(
+          world, MatrixXd(sampled_gram(A, sample, curvature, centre) + sampled_gram(A, sample, ridge, {})));
+      EXPECT_LE((both - apart).cwiseAbs().maxCoeff(), 2 * n * reference::eps * (size.maxCoeff() + apart.maxCoeff()));
+      A.count_reads(-3 * static_cast<double>(sample.count_global) / static_cast<double>(n));
       EXPECT_NEAR(A.reads(), static_cast<double>(sample.count_global) / static_cast<double>(n), 1e-14);
       EXPECT_GT(sample.count_global, 4096);  // more than are gathered at once, on one rank
     }

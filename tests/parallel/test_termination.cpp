@@ -25,6 +25,46 @@ TEST(Termination, RoundingWhenTheToleranceIsBelowIt) {
   EXPECT_GT(out.summary.gradient_floor, 0);
 }
 
+/// A fresh evaluation finds a gradient of about 1e-8, but for the first and the n-th one; after a step it looks
+/// smaller.
+struct NoisyFloor : StubObjective {
+  explicit NoisyFloor(int good) : good_(good) { floor = 1e-7; }
+  void move_to(const VectorXd& x) override {
+    StubObjective::move_to(x);
+    if (!is_step_) ++fresh_;
+    noise_ = VectorXd::Constant(1, is_step_          ? 1e-13
+                                   : fresh_ == 1     ? 1
+                                   : fresh_ == good_ ? 1e-14
+                                                     : 1e-8 + 1e-9 * (fresh_ % 3));
+  }
+  void step(double t) override {
+    is_step_ = true;
+    StubObjective::step(t);
+    is_step_ = false;
+  }
+  const VectorXd& gradient() const override { return noise_; }
+  std::vector<double> change_along(std::span<const double> ts) override { return std::vector<double>(ts.size(), 0); }
+
+ private:
+  int good_, fresh_ = 0;
+  bool is_step_ = false;
+  VectorXd noise_;
+};
+
+TEST(Termination, AFewMoreStepsAreTriedAtTheFloor) {
+  NewtonOptions options;
+  options.gradient_reference = 1e4;
+  options.relative_tolerance = 1e-16;  // 1e-12
+  NoisyFloor passes(4);
+  const auto passed = newton(passes, VectorXd::Zero(1), options);
+  EXPECT_EQ(passed.termination, Termination::converged);
+  EXPECT_EQ(passed.gradient_norm, 1e-14);
+  NoisyFloor stays(100);
+  const auto stayed = newton(stays, VectorXd::Zero(1), options);
+  EXPECT_EQ(stayed.termination, Termination::converged_rounding);
+  EXPECT_LT(stays.steps, 10);
+}
+
 TEST(Termination, IterationLimit) {
   const auto problem = reference::random_problem(300, 5, 1, 1e-2, 9);
   for (const int limit : {0, 1, 2}) {
