@@ -145,6 +145,15 @@ class Hosts:
 
     def heal(self, host):
         self._ip(f"-n switch link set port-{host} up")
+        wait_until(lambda: self._answers(host), 30, f"{host} answers again")
+
+    def _answers(self, host):
+        """Whether the head can talk to it: nobody listens at port 9, so an answer is a refusal."""
+        connect = ("import socket, sys\ntry:\n    socket.create_connection((sys.argv[1], 9), 1)\n"
+                   "except ConnectionRefusedError:\n    pass\n")
+        process = self.start(self.names[0], sys.executable, "-c", connect, self.addresses[host])
+        process.communicate()
+        return process.returncode == 0
 
     def bytes_sent(self, host):
         for line in self.run(host, "cat", "/proc/net/dev").splitlines():
