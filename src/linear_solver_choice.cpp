@@ -8,7 +8,7 @@
 namespace attnreg {
 
 namespace {
-constexpr Eigen::Index kFaster = 1000;     // from here on ScaLAPACK is, on 2 ranks: docs/performance.md
+constexpr Eigen::Index kFaster = 2000;     // whole solves are, from about here on, on 2 ranks: docs/performance.md
 constexpr Eigen::Index kWorthwhile = 512;  // below, 8 MB a matrix, memory is not asked for
 constexpr double kShareOfMemory = 0.5;     // A wants some too
 constexpr double kPanelRows = kPanel, kPanels = 4;

@@ -205,7 +205,7 @@ TEST(LinearSolver, IsChosenByColumnsRanksAndMemory) {
   const Communicator world(MPI_COMM_WORLD);
   const auto chosen = [&](Index d, double rank0_bytes) { return chosen_linear_solver(world, d, {}, rank0_bytes).kind; };
   const LinearSolver many = world.size() > 1 ? LinearSolver::scalapack : LinearSolver::rank0;
-  const std::array found{chosen(100, kInfinity), chosen(900, 1), chosen(900, kInfinity), chosen(1000, 1)};
+  const std::array found{chosen(100, kInfinity), chosen(1900, 1), chosen(1900, kInfinity), chosen(2000, 1)};
   const std::array expected{LinearSolver::rank0, LinearSolver::rank0, many, many};
   EXPECT_EQ(found, expected);
 }
