@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <functional>
+#include <limits>
 #include <random>
 #include <string>
 
 #include "attnreg/leverage.hpp"
+#include "machine.hpp"
+#include "measure.hpp"
 #include "sampled_model.hpp"
 
 namespace attnreg::bench {
@@ -38,30 +40,17 @@ RowMatrix make_rows(const Communicator& world, Index n, Index d) {
   return RowMatrix(world, partition, std::move(rows));
 }
 
-/// Kilobytes of this process: "VmHWM:", "VmRSS:".
-double kilobytes(const std::string& name) {
-  std::ifstream file("/proc/self/status");
-  for (std::string word; file >> word;)
-    if (word == name && file >> word) return std::stod(word);
-  return 0;
-}
-
 struct Measured {
   double seconds = 0, megabytes = 0;  ///< of the slowest rank; growth of the largest one
 };
 
 /// Collective. The best of `repeats`.
 Measured measure(const Communicator& world, int repeats, const std::function<void()>& work) {
-  Measured best{1e300, 0};
-  std::ofstream("/proc/self/clear_refs") << 5;
-  const double before = kilobytes("VmRSS:");
-  for (int k = 0; k < repeats; ++k) {
-    world.barrier();
-    const double start = MPI_Wtime();
-    work();
-    best.seconds = std::min(best.seconds, world.max(MPI_Wtime() - start));
-  }
-  best.megabytes = world.max(kilobytes("VmHWM:") - before) / 1024;
+  Measured best{std::numeric_limits<double>::infinity(), 0};
+  reset_peak_memory();
+  const double before = resident_bytes();
+  for (int k = 0; k < repeats; ++k) best.seconds = std::min(best.seconds, timed(world, work));
+  best.megabytes = world.max(peak_resident_bytes() - before) / 1048576;
   return best;
 }
 

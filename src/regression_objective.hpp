@@ -58,9 +58,8 @@ class RegressionObjective final : public Objective {
   double largest_move() const;
 
   bool uses_all_rows() const { return model_.uses_all_rows(); }  ///< Local.
-  double largest_ridge() const {
-    return largest_ridge_;
-  }  ///< Local. Of all preconditioners: see `SampledModel::ridge`.
+  /// Local. Of all preconditioners: see `SampledModel::ridge`.
+  double largest_ridge() const { return largest_ridge_; }
 
   /// Local. Starts with the leverage scores of another objective over the same rows; see `SampledModel::adopt_scores`.
   void adopt_scores(const RegressionObjective& other, bool rescale) { model_.adopt_scores(other.model_, rescale); }
@@ -75,9 +74,8 @@ class RegressionObjective final : public Objective {
   const Eigen::VectorXd& weights_squared() const { return w2_; }
   const Eigen::VectorXd& curvature() const { return delta_; }  ///< delta of `Loss::differentiate`
   const Eigen::VectorXd& centre() const { return centre_; }    ///< A^T f, replicated
-  const Eigen::MatrixXd& ridge_gram() const {
-    return ridge_gram_;
-  }  ///< A^T W^2 A on rank 0, once `hessian_on_root` was called
+  /// A^T W^2 A on rank 0, once `hessian_on_root` was called.
+  const Eigen::MatrixXd& ridge_gram() const { return ridge_gram_; }
 
  private:
   LossRows rows_of(const Eigen::VectorXd& z, Eigen::Index first, Eigen::Index rows) const;
