@@ -2,7 +2,6 @@
 
 #include <omp.h>
 
-#include <Eigen/Cholesky>
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -14,6 +13,7 @@
 #include "attnreg/random.hpp"
 #include "attnreg/sketch.hpp"
 #include "lapack.hpp"
+#include "naive.hpp"
 #include "pivoted_factor.hpp"
 #include "regression_objective.hpp"
 
@@ -42,12 +42,6 @@ MatrixXd normal_columns(Index n, Index k) {
 
 std::span<double> span_of(VectorXd& v) { return {v.data(), static_cast<std::size_t>(v.size())}; }
 
-/// Largest difference, relative to the largest element.
-double difference(const Eigen::Ref<const MatrixXd>& found, const Eigen::Ref<const MatrixXd>& expected) {
-  if (!found.allFinite() || found.size() != expected.size()) return INFINITY;
-  return expected.size() == 0 ? 0 : (found - expected).cwiseAbs().maxCoeff() / expected.cwiseAbs().maxCoeff();
-}
-
 }  // namespace
 
 struct Workbench::State {
@@ -63,17 +57,16 @@ struct Workbench::State {
   Kernel gradient_kernel(const std::string& name, const RowMatrix& rows);
 
   // The formulas, naively: one entry of A after another. Local parts unless `total` is said.
-  VectorXd naive_multiply(const VectorXd& v) const;
-  VectorXd naive_transpose(const VectorXd& u) const;
+  VectorXd naive_multiply(const VectorXd& v) const { return bench::naive_multiply(matrix, v); }
+  VectorXd naive_transpose(const VectorXd& u) const { return bench::naive_transpose(matrix, u); }
   VectorXd total(VectorXd local) const;
-  double naive_value(const VectorXd& v) const;  ///< L(v), total
+  double naive_value(const VectorXd& v) const { return bench::naive_value(matrix, v, b, ridge); }
   VectorXd row_curvature(const VectorXd& y) const {
     return curvature.array() * (y.array() - centre.dot(p)) + ridge.array() * y.array();
   }
   double gram_error(const MatrixXd& found) const;
   double objective_error() const;
   double exact_score_error();
-  MatrixXd plain_gram() const;  ///< A^T diag(weights) A, total
   Index sampled_row(Index k) const { return k * std::max<Index>(1, n / 64); }
   Index sampled_rows() const { return n == 0 ? 0 : (n - 1) / std::max<Index>(1, n / 64) + 1; }
 
@@ -137,33 +130,16 @@ Workbench::State::State(const BenchMatrix& bench_matrix, const BenchMatrix* benc
   }
 }
 
-VectorXd Workbench::State::naive_multiply(const VectorXd& v) const {
-  VectorXd out = VectorXd::Zero(n);
-  for (Index i = 0; i < n; ++i) matrix.for_entries(i, [&](Index j, double a) { out[i] += a * v[j]; });
-  return out;
-}
-
-VectorXd Workbench::State::naive_transpose(const VectorXd& u) const {
-  std::vector<long double> out(static_cast<std::size_t>(d));
-  for (Index i = 0; i < n; ++i)
-    matrix.for_entries(
-        i, [&](Index j, double a) { out[static_cast<std::size_t>(j)] += static_cast<long double>(a) * u[i]; });
-  VectorXd rounded(d);
-  std::copy(out.begin(), out.end(), rounded.begin());
-  return rounded;
-}
-
 VectorXd Workbench::State::total(VectorXd local) const {
   A.communicator().sum(span_of(local));
   return local;
 }
 
-double Workbench::State::naive_value(const VectorXd& v) const {
-  const auto& communicator = A.communicator();
-  const VectorXd logits = naive_multiply(v);
-  VectorXd g = logits.array().exp();
-  g /= communicator.sum(g.sum());
-  return communicator.sum(0.5 * (g - b).squaredNorm() + 0.5 * ridge.dot(logits.cwiseAbs2()));
+/// Of some rows.
+double Workbench::State::exact_score_error() {
+  std::vector<Index> rows(static_cast<std::size_t>(sampled_rows()));
+  for (std::size_t k = 0; k < rows.size(); ++k) rows[k] = sampled_row(static_cast<Index>(k));
+  return difference(scores.scores(rows), naive_scores(matrix, weights, rows));
 }
 
 /// Of value and gradient, at x.
@@ -179,47 +155,6 @@ double Workbench::State::gram_error(const MatrixXd& found) const {
   u = weights.array() * (u.array() - centre.dot(p));
   const VectorXd expected = naive_transpose(u) - u.sum() * centre;
   return difference(found.selfadjointView<Eigen::Lower>() * p, expected);
-}
-
-MatrixXd Workbench::State::plain_gram() const {
-  constexpr Index kRows = 512;
-  MatrixXd G = MatrixXd::Zero(d, d);
-  RowMajorMatrix rows;
-  std::vector<std::pair<Index, double>> row;
-  const int order = static_cast<int>(d);
-  const double one = 1;
-  for (Index first = 0; first < n; first += kRows) {
-    const int count = static_cast<int>(std::min(kRows, n - first));
-    if (matrix.type() != RowType::csr) {
-      rows.resize(count, d);
-      for (Index i = 0; i < count; ++i)
-        matrix.for_entries(first + i, [&](Index j, double a) { rows(i, j) = std::sqrt(weights[first + i]) * a; });
-      dsyrk_("L", "N", &order, &count, &one, rows.data(), &order, &one, G.data(), &order);
-      continue;
-    }
-    for (Index i = first; i < first + count; ++i) {
-      row.clear();
-      matrix.for_entries(i, [&](Index j, double a) { row.emplace_back(j, a); });
-      for (const auto& [j, a] : row)
-        for (const auto& [k, c] : row) G(k, j) += weights[i] * a * c;
-    }
-  }
-  A.communicator().sum({G.data(), static_cast<std::size_t>(G.size())});
-  return G;
-}
-
-/// Of some rows.
-double Workbench::State::exact_score_error() {
-  const Eigen::LLT<MatrixXd> llt(plain_gram());
-  VectorXd found(sampled_rows()), expected(sampled_rows());
-  for (Index k = 0; k < found.size(); ++k) {
-    const Index i = sampled_row(k);
-    VectorXd a = VectorXd::Zero(d);
-    matrix.for_entries(i, [&](Index j, double value) { a[j] = value; });
-    found[k] = scores.scores[i];
-    expected[k] = weights[i] * a.dot(llt.solve(a));
-  }
-  return difference(found, expected);
 }
 
 void Workbench::State::scale_rows() {
