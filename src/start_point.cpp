@@ -47,7 +47,7 @@ Method cheaper_method(std::int64_t rows, Eigen::Index columns, const SamplingOpt
   const double gram = 1 + 0.08 * d;  // of all rows, in reads
   const double c = sampling.oversampling > 0 ? sampling.oversampling : automatic_oversampling(rows, columns);
   const double kept = std::min(1.0, c * d / n);  // share of the rows in a sampled model
-  const double newton_step = 3 + gram, newton_cg_step = 2 + 2.5 + kept * (2 + gram);
+  const double newton_step = 3 + gram, newton_cg_step = 2 + 2.5 + kept * gram;
   return newton_step <= newton_cg_step ? Method::newton : Method::newton_cg;
 }
 
