@@ -14,21 +14,10 @@
 namespace attnreg {
 namespace {
 
+using reference::gathered_rows;
 using test::CsrFileContents;
 using test::TemporaryDirectory;
 using testing::HasSubstr;
-
-/// Collective. The rows of all ranks, on every rank.
-RowMajorMatrix all_rows(const RowMatrix& A) {
-  Eigen::VectorXd mine(A.rows_local() * A.columns());
-  for (Index i = 0; i < A.rows_local(); ++i) {
-    const Index rows[] = {i};
-    A.visit_rows(
-        rows, [&](std::size_t, std::span<const double> row) { std::ranges::copy(row, mine.data() + i * A.columns()); });
-  }
-  const Eigen::VectorXd values = reference::gather(A.communicator(), mine);
-  return Eigen::Map<const RowMajorMatrix>(values.data(), values.size() / A.columns(), A.columns());
-}
 
 /// Entries that tell their place and are exact in float, some of them 0.
 RowMajorMatrix numbered(Index rows, Index columns) {
@@ -103,7 +92,7 @@ TEST_F(LoadTranspose, Dense) {
         const std::string path = write_npy_file(X, fortran_order, single);
         const RowMatrix A = load_transpose(communicator_, path, StorageChoice::as_file);
         EXPECT_EQ(A.storage(), single ? Storage::float32 : Storage::float64);
-        EXPECT_EQ(all_rows(A), RowMajorMatrix(X.transpose()));
+        EXPECT_EQ(gathered_rows(A), RowMajorMatrix(X.transpose()));
       }
     }
   }
@@ -117,11 +106,18 @@ TEST_F(LoadTranspose, Sparse) {
         const std::string path = write_npz_file(X, by_columns, deflated);
         const RowMatrix A = load_transpose(communicator_, path, StorageChoice::as_file);
         EXPECT_TRUE(A.is_sparse());
-        EXPECT_EQ(all_rows(A), RowMajorMatrix(X.transpose()));
+        EXPECT_EQ(gathered_rows(A), RowMajorMatrix(X.transpose()));
         EXPECT_EQ(load_transpose(communicator_, path, StorageChoice::float32).storage(), Storage::float32);
       }
     }
   }
+}
+
+TEST_F(LoadTranspose, MoreEntriesThanAreReadAtATime) {
+  const RowMajorMatrix X = numbered(2, 120000);
+  const RowMatrix A = load_transpose(communicator_, write_npz_file(X, false, false), StorageChoice::as_file);
+  EXPECT_GT(communicator_.sum(A.entries_local()), 131072);
+  EXPECT_EQ(gathered_rows(A), RowMajorMatrix(X.transpose()));
 }
 
 TEST_F(LoadTranspose, PlacesInMessagesAreThoseOfTheFile) {
@@ -163,7 +159,7 @@ TEST_F(LoadTranspose, ReadsTheSparsifiersFilesBack) {
     const auto names = write_sparsifier(result, ColumnMethod::norm, directory_.path("."));
     EXPECT_EQ(names.size(), 3u);
     const RowMatrix Y = load_transpose(communicator_, names[0], StorageChoice::as_file);
-    EXPECT_EQ(all_rows(Y), all_rows(result.Y));
+    EXPECT_EQ(gathered_rows(Y), gathered_rows(result.Y));
     const Eigen::VectorXd weights = load_vector(communicator_, names[2], "weights", result.columns_global);
     EXPECT_EQ(weights, reference::gather(communicator_, result.weights));
     communicator_.barrier();

@@ -36,17 +36,10 @@ Chosen gathered(const Communicator& communicator, const Sparsifier& result) {
   VectorXd columns(static_cast<Index>(result.columns.size()));
   for (std::size_t k = 0; k < result.columns.size(); ++k)
     columns[static_cast<Index>(k)] = static_cast<double>(result.columns[k]);
-  VectorXd Y(result.Y.rows_local() * result.Y.columns());
-  std::vector<Index> rows(static_cast<std::size_t>(result.Y.rows_local()));
-  for (std::size_t k = 0; k < rows.size(); ++k) rows[k] = static_cast<Index>(k);
-  result.Y.visit_rows(rows, [&](std::size_t k, std::span<const double> row) {
-    std::ranges::copy(row, Y.data() + static_cast<Index>(k) * result.Y.columns());
-  });
   Chosen all;
   all.columns = reference::gather(communicator, columns);
   all.weights = reference::gather(communicator, result.weights);
-  const VectorXd values = reference::gather(communicator, Y);
-  all.Y = Eigen::Map<const RowMajorMatrix>(values.data(), values.size() / result.Y.columns(), result.Y.columns());
+  all.Y = reference::gathered_rows(result.Y);
   return all;
 }
 
