@@ -15,6 +15,8 @@ class ExponentialLoss final : public GrowingLoss<U> {
  public:
   std::string_view name() const override { return U::name; }
   HessianForm form() const override { return HessianForm::diagonal; }
+  std::string_view fitted_expression() const override { return U::expression; }
+  double infimum() const override { return U::infimum; }
 
   void add_value(const LossRows& rows, double /*reference*/, LossSums& sums) const override {
     this->for_each_piece(rows, [&](std::size_t, std::size_t size, const auto& b, const GrowthPiece<U>& at) {

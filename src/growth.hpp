@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <span>
 #include <string_view>
 
@@ -15,8 +16,9 @@ namespace attnreg {
 
 /// u_i = v_i = exp(z_i)
 struct Exponential {
-  static constexpr std::string_view name = "exp";
+  static constexpr std::string_view name = "exp", expression = "exp(A x)", rescaled = "exp(A x) / <exp(A x), 1>";
   static constexpr bool is_even = false, vanishes_at_zero = false;
+  static constexpr double infimum = 0;
 
   static double exponent(double z) { return z; }
   static void evaluate(std::span<const double> z, std::span<double> u, std::span<double> v) {
@@ -69,8 +71,9 @@ struct HyperbolicGrowth {
 
 /// u_i = cosh(z_i), v_i = sinh(z_i)
 struct Cosh : HyperbolicGrowth<Cosh> {
-  static constexpr std::string_view name = "cosh";
+  static constexpr std::string_view name = "cosh", expression = "cosh(A x)", rescaled = "cosh(A x) / <cosh(A x), 1>";
   static constexpr bool is_even = true, vanishes_at_zero = false;
+  static constexpr double infimum = 1;
 
   static void evaluate(std::span<const double> z, std::span<double> u, std::span<double> v) {
     const BothExponentials e(z);
@@ -80,8 +83,9 @@ struct Cosh : HyperbolicGrowth<Cosh> {
 
 /// u_i = sinh(z_i), v_i = cosh(z_i)
 struct Sinh : HyperbolicGrowth<Sinh> {
-  static constexpr std::string_view name = "sinh";
+  static constexpr std::string_view name = "sinh", expression = "sinh(A x)", rescaled = "sinh(A x) / <sinh(A x), 1>";
   static constexpr bool is_even = false, vanishes_at_zero = true;
+  static constexpr double infimum = -std::numeric_limits<double>::infinity();
 
   static void evaluate(std::span<const double> z, std::span<double> u, std::span<double> v) {
     const BothExponentials e(z);

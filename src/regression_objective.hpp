@@ -79,6 +79,7 @@ class RegressionObjective final : public Objective {
   const Eigen::VectorXd& target() const { return b_; }
   const Eigen::VectorXd& weights_squared() const { return w2_; }
   const Eigen::VectorXd& curvature() const { return delta_; }  ///< delta of `LossDerivatives`
+  const Eigen::VectorXd& positive_curvature() const { return positive_; }  ///< of losses that are not centred
   /// m and k of `HessianForm`, likewise.
   const Eigen::VectorXd& coupling() const { return loss_->form() == HessianForm::coupled ? coupling_ : delta_; }
   const Eigen::VectorXd& self() const { return loss_->form() == HessianForm::coupled ? self_ : delta_; }

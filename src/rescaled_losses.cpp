@@ -26,6 +26,8 @@ class RescaledLoss final : public GrowingLoss<U> {
   std::string_view name() const override { return name_; }
   HessianForm form() const override { return HessianForm::coupled; }
   bool vanishes_at_zero() const override { return U::vanishes_at_zero; }
+  std::string_view fitted_expression() const override { return U::rescaled; }
+  double infimum() const override { return std::min(U::infimum, 0.0); }
 
   void add_value(const LossRows& rows, double reference, LossSums& sums) const override {
     this->for_each_piece(rows, [&](std::size_t, std::size_t size, const auto& b, const GrowthPiece<U>& at) {

@@ -123,6 +123,9 @@ class SoftmaxLoss final : public Loss {
     exponentials(rows.z, point.reference, fitted);
   }
 
+  std::string_view fitted_expression() const override { return "softmax(A x)"; }
+  double infimum() const override { return 0; }
+
   double exponent_rounding(double z, double reference) const override { return std::abs(z) + std::abs(reference); }
 
   void add_change(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,

@@ -117,6 +117,10 @@ class Loss {
 
   virtual bool is_even() const { return false; }  ///< phi(-z) = phi(z): x = 0 is stationary, minimisers are pairs +-x
   virtual bool vanishes_at_zero() const { return false; }  ///< phi(0) = 0: x = 0 is a minimiser, whatever b and w
+  virtual std::string_view fitted_expression() const = 0;  ///< "softmax(A x)", of `fit`
+  virtual double infimum() const = 0;                      ///< no value of `fit` is below
+  /// Whether what `fit` gives are parts of 1.
+  bool fits_distribution() const { return form() != HessianForm::diagonal && infimum() >= 0; }
 };
 
 /// The losses by name. Throws `InvalidArgument` (all ranks) that lists them.
