@@ -113,8 +113,8 @@ void Examination::find_rounding() {
   if (!centred) {  // delta may be a small difference: its terms, and those of the coupling
     const auto error = point_.f_error.array();
     const VectorXd terms = 2 * objective_.positive_curvature() - point_.delta;
-    local = (error * norms.array() *
-             (terms.array() * norms.array() + 2 * centre * objective_.coupling().array().abs())).sum() +
+    local = (error * norms.array() * (terms.array() * norms.array() + 2 * centre * objective_.coupling().array().abs()))
+                .sum() +
             centre * centre * (error * objective_.self().array().abs()).sum();
   }
   hessian_rounding_ = A_.communicator().sum(local);

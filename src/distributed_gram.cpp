@@ -11,8 +11,8 @@ using Eigen::VectorXd;
 
 namespace {
 
-/// Both terms of a row together: with s = curvature + ridge, m and k (which are the curvature, or the coupling and self)
-/// and t = m / s
+/// Both terms of a row together: with s = curvature + ridge, m and k (which are the curvature, or the coupling and
+/// self) and t = m / s
 ///
 ///     curvature a a^T - m (a c^T + c a^T) + k c c^T + ridge a a^T = s (a - t c)(a - t c)^T + (k - s t^2) c c^T,
 ///

@@ -40,8 +40,9 @@ std::vector<std::string> target_warnings(const Target& target, const Loss& loss)
                        (loss.infimum() > 0 ? "below " + text_of(loss.infimum()) + ": " + fitted + " is not"
                                            : "negative: " + fitted + " is positive everywhere"));
   if (loss.vanishes_at_zero())
-    warnings.push_back("x = 0 is a global minimiser of this loss whatever b is, with L = 0; a minimum elsewhere is a "
-                       "local one, and the solve starts at a random point");
+    warnings.push_back(
+        "x = 0 is a global minimiser of this loss whatever b is, with L = 0; a minimum elsewhere is a "
+        "local one, and the solve starts at a random point");
   return warnings;
 }
 
@@ -100,8 +101,9 @@ VectorXd predict(const RowMatrix& A, const VectorXd& x, std::string_view loss_na
     return LossRows{part(z), part(no_target)};
   };
   const auto point_at = [&](double reference) {
-    auto sums = sum_over_rows<8>(
-        z.size(), [&](Index first, Index rows, LossSums& block) { loss->add_value(rows_of(first, rows), reference, block); });
+    auto sums = sum_over_rows<8>(z.size(), [&](Index first, Index rows, LossSums& block) {
+      loss->add_value(rows_of(first, rows), reference, block);
+    });
     A.communicator().sum(sums);
     return loss->value(sums, reference);
   };

@@ -137,7 +137,8 @@ TargetForm target_form(const std::string& loss) {
 /// Collective. b of the loss at z, with 5 % noise for easy.
 VectorXd targets(const ProblemWork& work, const VectorXd& z) {
   const TargetForm form = target_form(work.options().loss);
-  const bool shift_invariant = make_loss(work.options().loss)->is_shift_invariant() || work.options().loss == "rescaled-exp";
+  const bool shift_invariant =
+      make_loss(work.options().loss)->is_shift_invariant() || work.options().loss == "rescaled-exp";
   const double shift = shift_invariant ? work.max(z) : 0;
   const auto over_sum = [&](VectorXd values) {
     const double sum = work.sum(values);
@@ -146,7 +147,8 @@ VectorXd targets(const ProblemWork& work, const VectorXd& z) {
   };
   VectorXd b(work.rows_local());
   for (Index i = 0; i < work.rows_local(); ++i) b[i] = form.u(z[i] - shift);
-  if (!(work.max(b.cwiseAbs()) <= 1e150)) refuse("the largest target", work.max(b.cwiseAbs()), "at most 1e150: lower spread");
+  if (!(work.max(b.cwiseAbs()) <= 1e150))
+    refuse("the largest target", work.max(b.cwiseAbs()), "at most 1e150: lower spread");
   if (form.parts_of_sum) b = over_sum(std::move(b));
   if (work.options().preset != Preset::easy) return b;
   const RandomStream noise(work.options().seed, Purpose::problem_noise);

@@ -16,7 +16,7 @@ namespace attnreg {
 
 /// u_i = v_i = exp(z_i)
 struct Exponential {
-  static constexpr std::string_view name = "exp", expression = "exp(A x)", rescaled = "exp(A x) / <exp(A x), 1>";
+  static constexpr std::string_view name = "exp", expression = "exp(A x)", rescaled = "softmax(A x)";
   static constexpr bool is_even = false, vanishes_at_zero = false;
   static constexpr double infimum = 0;
 

@@ -190,7 +190,8 @@ RegressionObjective::Evaluation RegressionObjective::evaluate_in_one_read(const 
     add_value(z, first, rows, reference, std::span<double, 9>(scalars, 9));
     loss_->fill_columns(rows_of(z, first, rows), reference, {U, size * static_cast<std::size_t>(columns)},
                         static_cast<std::size_t>(columns));
-    fill_outputs(z, guess, first, rows, {std::span(q).first(size), std::span(f).first(size), std::span(delta).first(size)});
+    fill_outputs(z, guess, first, rows,
+                 {std::span(q).first(size), std::span(f).first(size), std::span(delta).first(size)});
     for (Index i = 0; i < rows; ++i) {
       const auto k = static_cast<std::size_t>(i);
       U[i * columns + of_loss] = w2_[first + i] * (z[first + i] + shift_);
@@ -256,7 +257,8 @@ double RegressionObjective::gradient_floor() {
   sum_over_rows<1>(z_.size(), [&](Index first, Index rows, auto&) {
     std::array<double, kBlock> q, f, delta;
     const auto size = static_cast<std::size_t>(rows);
-    fill_outputs(z_, point_, first, rows, {std::span(q).first(size), std::span(f).first(size), std::span(delta).first(size)});
+    fill_outputs(z_, point_, first, rows,
+                 {std::span(q).first(size), std::span(f).first(size), std::span(delta).first(size)});
     for (Index i = 0; i < rows; ++i)
       rounding[first + i] =
           rounding_of_row(first + i, z_[first + i], q[static_cast<std::size_t>(i)], delta[static_cast<std::size_t>(i)]);

@@ -78,7 +78,7 @@ class RegressionObjective final : public Objective {
   const Loss& loss() const { return *loss_; }
   const Eigen::VectorXd& target() const { return b_; }
   const Eigen::VectorXd& weights_squared() const { return w2_; }
-  const Eigen::VectorXd& curvature() const { return delta_; }  ///< delta of `LossDerivatives`
+  const Eigen::VectorXd& curvature() const { return delta_; }              ///< delta of `LossDerivatives`
   const Eigen::VectorXd& positive_curvature() const { return positive_; }  ///< of losses that are not centred
   /// m and k of `HessianForm`, likewise.
   const Eigen::VectorXd& coupling() const { return loss_->form() == HessianForm::coupled ? coupling_ : delta_; }

@@ -18,9 +18,9 @@ namespace {
 template <class U>
 class RescaledLoss final : public GrowingLoss<U> {
   using Combination = Loss::Combination;
-  enum Sum { kAlpha, kSquares, kAlong, kTarget, kSize };  // <u, 1>, |c|^2, <c, b>, |b|^2, |u|^2
+  enum Sum { kAlpha, kSquares, kAlong, kTarget, kSize };    // <u, 1>, |c|^2, <c, b>, |b|^2, |u|^2
   enum ChangeSum { kMoved, kFirst, kSecond, kMovedAlong };  // <du, 1>, <eta, du>, |du|^2, <b, du>
-  enum Scalar { kGamma };  // <b, r>
+  enum Scalar { kGamma };                                   // <b, r>
 
  public:
   std::string_view name() const override { return name_; }
@@ -65,8 +65,7 @@ class RescaledLoss final : public GrowingLoss<U> {
   }
   double log_value(const LossSums& sums, double exponent) const override {
     const double alpha = sums[kAlpha];
-    return 2 * exponent +
-           std::log(0.5 * (sums[kSquares] - 2 * alpha * sums[kAlong] + alpha * alpha * sums[kTarget]));
+    return 2 * exponent + std::log(0.5 * (sums[kSquares] - 2 * alpha * sums[kAlong] + alpha * alpha * sums[kTarget]));
   }
 
   // q = v c - e v b - gamma v

@@ -16,7 +16,7 @@ namespace {
 constexpr double kStartWeight = 1e-4;     // of the cross-entropy start, every row
 constexpr double kStartTolerance = 1e-2;  // of its own |g(0)|
 constexpr double kSmallMove = 0.1;        // logits that move less leave softmax(A x) nearly uniform: x = 0 is near
-constexpr double kRandomLogits = 2;  // standard deviation
+constexpr double kRandomLogits = 2;       // standard deviation
 // The same where x = 0 is stationary: even losses leave it along negative curvature, or have a minimum there; from
 // where phi vanishes one must stay away.
 constexpr double kNearZero = 0.1, kAwayFromZero = 1;

@@ -27,7 +27,8 @@ const std::vector<std::string_view>& preset_names();
 
 struct ProblemOptions {
   Preset preset = Preset::practical;
-  std::string loss = "softmax";  ///< b is what this loss compares with b, at x_true: softmax(A x_true), exp(A x_true), ...
+  std::string loss =
+      "softmax";             ///< b is what this loss compares with b, at x_true: softmax(A x_true), exp(A x_true), ...
   std::int64_t rows = 0;     ///< n, 1 to 2^40
   std::int64_t columns = 0;  ///< d, 1 to 1000000
   std::uint64_t seed = 20240607;

@@ -68,11 +68,11 @@ struct RegressionOptions {
 /// and the supports are for f and b that are parts of 1.
 struct FitQuality {
   double relative_residual = 0;  ///< |f - b| / |b|; NaN for b = 0
-  double total_variation = 0;   ///< 1/2 sum |f - b|
-  double kullback_leibler = 0;  ///< sum b ln(b / f), nats; NaN when some b < 0
-  double r_squared = 0;         ///< 1 - sum (f - b)^2 / sum (b - mean b)^2; NaN for constant b
-  double support_fitted = 0;    ///< 1 / sum f^2, effective number of rows
-  double support_target = 0;    ///< (sum b)^2 / sum b^2
+  double total_variation = 0;    ///< 1/2 sum |f - b|
+  double kullback_leibler = 0;   ///< sum b ln(b / f), nats; NaN when some b < 0
+  double r_squared = 0;          ///< 1 - sum (f - b)^2 / sum (b - mean b)^2; NaN for constant b
+  double support_fitted = 0;     ///< 1 / sum f^2, effective number of rows
+  double support_target = 0;     ///< (sum b)^2 / sum b^2
 };
 
 /// A minimum that several starts may have led to.
@@ -97,7 +97,8 @@ struct RegressionResult {
   std::vector<std::string> warnings;  ///< likewise
 };
 
-/// Collective. Finds x with softmax(A x) ~ b, or what else the loss compares with b: a (local) minimiser of phi(A x) + 1/2 |diag(w) A x|^2.
+/// Collective. Finds x with softmax(A x) ~ b, or what else the loss compares with b: a (local) minimiser of phi(A x) +
+/// 1/2 |diag(w) A x|^2.
 ///
 /// b, w: this rank's rows, finite. x is replicated. Memory beyond A: 10 rows_local doubles, and what
 /// `linear_solver_bytes` says. `OutOfMemory` on all ranks where ScaLAPACK's matrices find no room. Throws

@@ -92,12 +92,16 @@ void prepare_directory(const std::string& directory, Preset preset, bool force) 
 }
 
 std::string meta_text(const Arguments& arguments, const ProblemFacts& facts) {
-  nlohmann::ordered_json meta{
-      {"preset", arguments.text("PRESET")},   {"loss", arguments.text("loss")}, {"n", arguments.integer("rows")},
-      {"d", arguments.integer("cols")},       {"seed", arguments.integer("seed")},
-      {"spread", arguments.number("spread")}, {"weight_scale", arguments.number("weight-scale")},
-      {"decay", arguments.number("decay")},   {"neff", arguments.number("neff")},
-      {"dtype", arguments.text("dtype")}};
+  nlohmann::ordered_json meta{{"preset", arguments.text("PRESET")},
+                              {"loss", arguments.text("loss")},
+                              {"n", arguments.integer("rows")},
+                              {"d", arguments.integer("cols")},
+                              {"seed", arguments.integer("seed")},
+                              {"spread", arguments.number("spread")},
+                              {"weight_scale", arguments.number("weight-scale")},
+                              {"decay", arguments.number("decay")},
+                              {"neff", arguments.number("neff")},
+                              {"dtype", arguments.text("dtype")}};
   if (arguments.text("PRESET") == "sparse") meta["nonzeros_per_row"] = arguments.integer("nonzeros-per-row");
   if (facts.row_norm2_max_over_mean) meta["row_norm2_max_over_mean"] = *facts.row_norm2_max_over_mean;
   if (facts.row_norm2_top_quarter_d_share) meta["row_norm2_top_quarter_d_share"] = *facts.row_norm2_top_quarter_d_share;
