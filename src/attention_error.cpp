@@ -46,6 +46,12 @@ double log_sum_exp(const ArrayXd& z) {
   return largest + std::log((z - largest).exp().sum());
 }
 
+/// The largest number; infinite if one is NaN, as after an overflow: comparisons would lose it.
+double largest_of(const ArrayXd& values) {
+  const double largest = values.maxCoeff<Eigen::PropagateNaN>();
+  return std::isnan(largest) ? std::numeric_limits<double>::infinity() : largest;
+}
+
 /// What one row of logits adds to an error: z of X, e = z of Y - z.
 struct RowError {
   double entry;
@@ -54,10 +60,10 @@ struct RowError {
 
 /// P(Y)_j / P(X)_j = exp(e_j - log sum_k p_k exp(e_k)). Small e lose no digits.
 RowError row_error(const ArrayXd& z, const ArrayXd& p, double normaliser, const ArrayXd& e) {
-  const bool small = e.abs().maxCoeff() <= 1;
+  const bool small = largest_of(e.abs()) <= 1;
   const double growth = small ? std::log1p((p * e.expm1()).sum()) : log_sum_exp(z + e) - normaliser;
   const ArrayXd ratio = (e - growth).expm1();
-  return {ratio.abs().maxCoeff(), small ? ArrayXd(p * ratio) : ArrayXd((z + e - normaliser - growth).exp() - p)};
+  return {largest_of(ratio.abs()), small ? ArrayXd(p * ratio) : ArrayXd((z + e - normaliser - growth).exp() - p)};
 }
 
 /// The sums and maxima over rows.
@@ -71,13 +77,13 @@ void add_row(std::span<const RowMajorMatrix> blocks, Index row, const MatrixXd& 
   const ArrayXd z = blocks[0].row(row).transpose();
   const double normaliser = log_sum_exp(z);
   const ArrayXd p = (z - normaliser).exp();
-  totals.maxima[0] = std::max(totals.maxima[0], z.abs().maxCoeff());
+  totals.maxima[0] = std::max(totals.maxima[0], largest_of(z.abs()));
   totals.squares[0] += (values.transpose() * p.matrix()).squaredNorm();
   for (std::size_t k = 1; k < blocks.size(); ++k) {
     const ArrayXd e = blocks[k].row(row).transpose().array() - z;
     const RowError error = row_error(z, p, normaliser, e);
     const auto place = static_cast<Index>(k);
-    totals.maxima[2 * place - 1] = std::max(totals.maxima[2 * place - 1], e.abs().maxCoeff());
+    totals.maxima[2 * place - 1] = std::max(totals.maxima[2 * place - 1], largest_of(e.abs()));
     totals.maxima[2 * place] = std::max(totals.maxima[2 * place], error.entry);
     totals.squares[place] += (values.transpose() * error.change.matrix()).squaredNorm();
   }

@@ -29,6 +29,13 @@ void check(const SparsifyOptions& options) {
     refuse(std::to_string(options.columns) + " columns: give 1 to 2^31 - 1, or 0 for as many as epsilon asks for");
 }
 
+/// Collective. The methods that do not look at all values themselves would draw columns with NaN, or leave them out.
+void require_finite(const RowMatrix& X) {
+  X.communicator().agree([&] {
+    if (!X.row_norms().allFinite()) throw InvalidArgument("X has columns whose norms are not finite, or overflow");
+  });
+}
+
 /// ln(2 n / delta) / ((1 + epsilon) ln(1 + epsilon) - epsilon).
 double chernoff_oversampling(const SparsifyOptions& options, Index n) {
   const double exponent = (1 + options.epsilon) * std::log1p(options.epsilon) - options.epsilon;
@@ -168,6 +175,7 @@ std::int64_t columns_for(const SparsifyOptions& options, Index n) {
 Sparsifier sparsify(const RowMatrix& X, const SparsifyOptions& options) {
   check(options);
   if (options.method == ColumnMethod::bss) return by_barriers(X, options);
+  if (options.method != ColumnMethod::leverage) require_finite(X);
   const std::int64_t m = columns_for(options, X.columns());
   switch (options.method) {
     case ColumnMethod::leverage:

@@ -57,6 +57,7 @@ MatrixXd exact_gram(const RowMatrix& A) {
   });
   sum.reduce(A.communicator());
   const Eigen::VectorXd sums = sum.values();
+  if (!sums.allFinite()) throw InvalidArgument("X has values that are not finite", Error::Scope::all_ranks);
   MatrixXd K(n, n);
   for (Index i = 0, first = 0; i < n; first += ++i)
     K.row(i).head(i + 1) = K.col(i).head(i + 1).transpose() = sums.segment(first, i + 1).transpose();

@@ -9,7 +9,7 @@ namespace attnreg {
 
 /// Collective. K = sum_i a_i a_i^T over the rows of A, n x n, whose bits do not depend on the distribution of the rows:
 /// the products are summed by `ExactSum`. Two reads and about 10 n^2 flops a row; one all-reduce of 8 and one of 12 n
-/// (n + 1) bytes. A: d x n, finite; `InvalidArgument` on all ranks if the sums may overflow.
+/// (n + 1) bytes. A: d x n. Values that are not finite, or sums that may overflow: `InvalidArgument` on all ranks.
 Eigen::MatrixXd exact_gram(const RowMatrix& A);
 
 /// T with T^T K T = I: the eigenvectors of K by the inverse square roots of their eigenvalues.

@@ -43,7 +43,7 @@ struct AttentionErrorOptions {
 /// The attention matrices are made and dropped by blocks of rows, shared between the ranks. n / block_rows reads of X
 /// and of each Y; 2 n^2 flops per column of X or Y; all-reduces of 8 block_rows n bytes per matrix and block. Memory:
 /// the block, for each matrix and thread; on rank 0 also all of K for n up to `spectral_limit`. Differences of logits
-/// are exponentiated without cancellation. Sums that overflow give infinite or NaN errors.
+/// are exponentiated without cancellation. Where logits overflow, errors are infinite or NaN.
 ///
 /// X: d x n and each Y: m x n, as rows (see `Sparsifier`), on one communicator. values: V, n x k, k >= 1, replicated.
 /// Shapes that do not fit, or options out of range: `InvalidArgument` on all ranks.

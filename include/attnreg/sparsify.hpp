@@ -68,10 +68,11 @@ struct Sparsifier {
 ///   min(1, c (0.9 score_j + 0.1 n / d)), c = ln(2 n / delta) / ((1 + epsilon) ln(1 + epsilon) - epsilon): the matrix
 ///   Chernoff bound of `with_replacement_size`, each kept column adding at most I / c. It holds for exact scores.
 /// - bss: `choose_by_barriers`.
-/// - uniform, norm: `with_replacement_size` draws; no guarantee for these. One read for the norms.
-/// - topk: one read, at most 64 all-reduces of 8 bytes.
-/// - jl: one read, d m normal numbers and 2 n m d flops, one reduce-scatter of 8 n m bytes.
-/// Y takes 8 n m bytes over all ranks, in CSR if X is sparse. Options out of range: `InvalidArgument` on all ranks.
+/// - uniform, norm, topk, jl: `with_replacement_size` columns, no guarantee for these. One read that belongs to the
+///   loading, for the norms. topk: at most 64 all-reduces of 8 bytes more. jl: one read, d m normal numbers and 2 n m d
+///   flops, one reduce-scatter of 8 n m bytes.
+/// Y takes 8 n m bytes over all ranks, in CSR if X is sparse. Options out of range, X with numbers that are not finite,
+/// or, but for leverage, whose squares overflow: `InvalidArgument` on all ranks.
 Sparsifier sparsify(const RowMatrix& X, const SparsifyOptions& options);
 
 /// Local. The expected number of columns, or number of draws, that epsilon and delta ask for: c n as above, or
