@@ -3,9 +3,9 @@
 
     bench/sparsify_table.py build/release/bin/attnreg [TRIALS]
 
-Each X is 50 x 20000, scaled so that the largest entry of X X^T is r = 0.1. A cell has the entry error max |P(Y) / P(X) -
-1| by that of Y = 0, the spectral error, and the output error by that of Y = 0: the 99th percentile over TRIALS seeds
-(100; jl 8; bss and topk have no randomness).
+Each X is 50 x 20000, scaled so that the largest entry of X X^T is r = 0.1. A cell has the entry error
+max |P(Y) / P(X) - 1| by that of Y = 0, the spectral error, and the output error by that of Y = 0: the 99th percentile
+over TRIALS seeds (100; jl 8; bss and topk have no randomness).
 """
 
 import json
@@ -73,7 +73,7 @@ def main():
                 cells.append(cell([run(program, path, method, "--columns", str(draws), "--seed", str(seed))
                                    for seed in range(1, repeats + 1)])[1])
             chosen, errors = cell([run(program, path, ("bss",), "--epsilon", "0.5")])
-            print(f"| {kind.__name__.replace('_', ' ')}, {draws} | " + " | ".join(cells) + f" | {errors} ({chosen} columns) |",
+            print(f"| {kind.__name__.replace('_', ' ')}, {draws} | {' | '.join(cells)} | {errors} ({chosen} columns) |",
                   flush=True)
 
 

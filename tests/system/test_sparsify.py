@@ -157,7 +157,8 @@ class RefusalTest(ErrorTest):
         self.fails(3, "expected a matrix", arguments=("sparsify", self.b))
         self.fails(3, "V has 57 rows, expected 3", "one per row of X",
                    arguments=("sparsify", self.transposed(), "--values", self.A))
-        self.fails(3, "more than the rank", arguments=("sparsify", self.transposed(), "--method", "bss", "--columns", 3))
+        self.fails(3, "more than the rank",
+                   arguments=("sparsify", self.transposed(), "--method", "bss", "--columns", 3))
         self.fails(3, "overflow", arguments=("sparsify", self.huge(), "--method", "bss"))
 
     def test_finished_run(self):
