@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -21,6 +22,7 @@ using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
 constexpr std::int64_t kNoRow = std::numeric_limits<std::int64_t>::max();
+constexpr double kGoOn = -1;  // in place of a SparsifyEnd
 
 /// The row with the largest score, the lowest one of several.
 struct Best {
@@ -119,11 +121,11 @@ class Iteration {
   void run() {
     while (begin_step()) {
       const std::int64_t row = best_row(V_, gain_);
-      if (row == kNoRow) return end(SparsifyEnd::rounding);
+      if (row == kNoRow) return end_by_rounding();
       const VectorXd v = row_on_all(V_, row);
       double weight = root() ? barriers_.add(v) : 0;
       V_.communicator().broadcast(std::span(&weight, 1));
-      if (weight == 0) return end(SparsifyEnd::rounding);
+      if (weight == 0) return end_by_rounding();
       weights_[row] += weight;
       ++steps_;
     }
@@ -148,28 +150,30 @@ class Iteration {
 
  private:
   bool root() const { return V_.communicator().is_root(); }
-  void end(SparsifyEnd reason) { end_ = reason; }
+  void end_by_rounding() { end_ = SparsifyEnd::rounding; }
 
   /// Collective. Whether there is another step, and its G.
   bool begin_step() {
     const Index n = V_.columns();
     VectorXd message(n * n + 1);
     if (root()) {
-      end_ = reason_to_end();
-      message[0] = static_cast<double>(end_);
-      if (end_ == SparsifyEnd::drawn) Eigen::Map<MatrixXd>(message.data() + 1, n, n) = barriers_.gain();
+      const std::optional<SparsifyEnd> reason = reason_to_end();
+      message[0] = reason ? static_cast<double>(*reason) : kGoOn;
+      if (!reason) Eigen::Map<MatrixXd>(message.data() + 1, n, n) = barriers_.gain();
     }
     V_.communicator().broadcast(span_of(message));
-    end_ = static_cast<SparsifyEnd>(message[0]);
     gain_ = Eigen::Map<const MatrixXd>(message.data() + 1, n, n);
-    return end_ == SparsifyEnd::drawn;
+    if (message[0] == kGoOn) return true;
+    end_ = static_cast<SparsifyEnd>(message[0]);
+    return false;
   }
 
-  /// On rank 0; `drawn` while there is none.
-  SparsifyEnd reason_to_end() {
+  /// On rank 0. If there is none, the barriers have moved.
+  std::optional<SparsifyEnd> reason_to_end() {
     if (barriers_.spectrum().epsilon() <= epsilon_) return SparsifyEnd::reached;
     if (steps_ == most_steps_) return SparsifyEnd::all_steps;
-    return barriers_.advance() ? SparsifyEnd::drawn : SparsifyEnd::rounding;
+    if (!barriers_.advance()) return SparsifyEnd::rounding;
+    return {};
   }
 
   const RowMatrix& V_;
@@ -178,7 +182,7 @@ class Iteration {
   Barriers barriers_;
   RowMajorMatrix gain_;
   std::map<std::int64_t, double> weights_;  ///< by global row, replicated
-  SparsifyEnd end_ = SparsifyEnd::drawn;
+  SparsifyEnd end_ = SparsifyEnd::all_steps;
 };
 
 }  // namespace

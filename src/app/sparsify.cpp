@@ -123,11 +123,6 @@ AttentionErrors measure(const RowMatrix& X, const Sparsifier& result, const Spar
   return attention_errors(X, Ys, values, {.scale = scale});
 }
 
-std::string matrix_text(const RowMatrix& X) {
-  return std::to_string(X.columns()) + " x " + std::to_string(X.rows_global()) + " as " +
-         (X.storage() == Storage::float32 ? "float32" : "float64") + (X.is_sparse() ? ", sparse" : "");
-}
-
 ExitCode run(const Communicator& communicator, const Arguments& arguments) {
   const SparsifyOptions options = sparsify_options(arguments);
   const std::string directory = arguments.text("output");
@@ -145,7 +140,7 @@ ExitCode run(const Communicator& communicator, const Arguments& arguments) {
   const Sparsifier result = sparsify(X, options);
   SparsifyReport report{.arguments = arguments,
                         .result = result,
-                        .matrix = matrix_text(X),
+                        .X = X,
                         .errors = {},
                         .scale = scale,
                         .read_seconds = read_seconds,

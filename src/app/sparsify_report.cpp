@@ -18,6 +18,13 @@ std::string line(std::string label, const std::string& text) {
   return "  " + label + text + "\n";
 }
 
+std::string storage_name(const RowMatrix& X) { return X.storage() == Storage::float32 ? "float32" : "float64"; }
+
+std::string matrix_text(const RowMatrix& X) {
+  return std::to_string(X.columns()) + " x " + std::to_string(X.rows_global()) + " as " + storage_name(X) +
+         (X.is_sparse() ? ", sparse" : "");
+}
+
 /// The methods that promise epsilon, unless the number of columns was given in its place.
 bool promises_epsilon(const SparsifyReport& report) {
   const std::string method = report.arguments.text("method");
@@ -124,8 +131,9 @@ bool misses_epsilon(const SparsifyReport& report) {
 }
 
 std::string sparsify_text(const SparsifyReport& report) {
-  std::string text = headline(report) + "\n" + line("verdict", verdict(report)) + line("matrix", report.matrix) +
-                     line("method", report.arguments.text("method")) + line("columns", columns_text(report));
+  std::string text = headline(report) + "\n" + line("verdict", verdict(report)) +
+                     line("matrix", matrix_text(report.X)) + line("method", report.arguments.text("method")) +
+                     line("columns", columns_text(report));
   if (!std::isnan(report.result.certified_epsilon))
     text += line("certified e", plain(report.result.certified_epsilon, 4) + ", from the eigenvalues of the choice");
   text += line("reads of X", plain(report.reads, 3)) + line("collectives", std::to_string(report.collectives)) +
@@ -144,7 +152,10 @@ nlohmann::ordered_json sparsify_json(const SparsifyReport& report) {
   nlohmann::ordered_json json{
       {"schema", "attnreg-sparsify-1"},
       {"configuration", report.arguments.configuration()},
-      {"matrix", report.matrix},
+      {"n", report.X.columns()},
+      {"d", report.X.rows_global()},
+      {"storage", storage_name(report.X)},
+      {"sparse", report.X.is_sparse()},
       {"verdict", headline(report) + "; " + verdict(report)},
       {"columns", result.columns_global},
       {"draws", result.draws},

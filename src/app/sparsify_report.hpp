@@ -15,7 +15,7 @@ namespace attnreg::app {
 struct SparsifyReport {
   const Arguments& arguments;
   const Sparsifier& result;
-  std::string matrix;      ///< "50 x 20000 as float64"
+  const RowMatrix& X;
   AttentionErrors errors;  ///< of Y, of Y = 0 and, unless Y itself is such, of uniformly drawn columns; or none
   double scale;
   double read_seconds, choose_seconds, measure_seconds;
