@@ -342,7 +342,7 @@ void Workbench::State::add_many_columns(std::vector<Kernel>& kernels) {
                        .error =
                            [this, X, k] {
                              const VectorXd expected = naive_transpose(row_curvature(naive_multiply(X->col(k - 1))));
-                             return difference(result.col(k - 1), expected);
+                             return difference(result.col(k - 1).head(d), expected);
                            },
                        .tolerance = kRounding,
                        .share = k});

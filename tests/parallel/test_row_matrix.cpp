@@ -117,15 +117,18 @@ class Expected {
       return {in.A.transpose() * u, absolute.transpose() * scale, n + d + 4};
     };
     product_ = product(z, z_scale);
-    moment_ = {VectorXd::Constant(1, in.weights.dot((z.array() - Inputs::y_centre).matrix())),
-               VectorXd::Constant(1, in.weights.cwiseAbs().dot((z_scale.array() + Inputs::y_centre).matrix())), n + d};
+    const auto moment = [&](const VectorXd& y, const VectorXd& y_scale) -> Sum {
+      return {VectorXd::Constant(1, in.weights.dot((y.array() - Inputs::y_centre).matrix())),
+              VectorXd::Constant(1, in.weights.cwiseAbs().dot((y_scale.array() + Inputs::y_centre).matrix())), n + d};
+    };
+    moment_ = moment(z, z_scale);
     const MatrixXd Z = in.A * in.X, Z_scale = absolute * in.X.cwiseAbs();
     columns_ = {Z, Z_scale, d};
-    products_ = {MatrixXd(d, Z.cols()), MatrixXd(d, Z.cols()), n + d + 4};
+    products_ = {MatrixXd(d + 1, Z.cols()), MatrixXd(d + 1, Z.cols()), n + d + 4};
     for (Index k = 0; k < Z.cols(); ++k) {
-      const Sum one = product(Z.col(k), Z_scale.col(k));
-      products_.value.col(k) = one.value;
-      products_.scale.col(k) = one.scale;
+      const Sum one = product(Z.col(k), Z_scale.col(k)), last = moment(Z.col(k), Z_scale.col(k));
+      products_.value.col(k) << one.value, last.value;
+      products_.scale.col(k) << one.scale, last.scale;
     }
     mapped_ = {in.A.transpose() * in.weights.cwiseProduct(z),
                absolute.transpose() * in.weights.cwiseAbs().cwiseProduct(z_scale), n + d};
