@@ -121,31 +121,38 @@ void RunDirectory::write_path(const std::vector<double>& weights, const std::vec
   });
 }
 
-void RunDirectory::finish(const RegressionResult& result, const RowPartition& partition, bool with_fitted,
-                          const nlohmann::ordered_json& run, ExitCode code) {
+void RunDirectory::finish(const NewtonSummary& summary, const std::vector<Array>& arrays,
+                          const std::vector<std::string_view>& stale, const nlohmann::ordered_json& run,
+                          ExitCode code) {
   if (!is_used()) return;
-  last_.iteration = result.summary.iterations;
-  last_.relative_gradient = result.summary.relative_gradient;
+  last_.iteration = summary.iterations;
+  last_.relative_gradient = summary.relative_gradient;
   communicator_.agree([&] {
     if (!communicator_.is_root()) return;
-    write_npy(file("x.npy"), {result.x.data(), static_cast<std::size_t>(result.x.size())}, {result.x.size()});
-  });
-  if (with_fitted) {
-    NpyWriter writer(communicator_, file("f.npy"), Storage::float64, {partition.rows_global()});
-    writer.write_rows(partition.begin(communicator_.rank()),
-                      {result.fitted.data(), static_cast<std::size_t>(result.fitted.size())});
-    writer.commit();
-  }
-  communicator_.agree([&] {
-    if (!communicator_.is_root()) return;
+    for (const auto& array : arrays) write_npy(file(array.name), array.values, array.shape);
     std::error_code ignored;
-    if (!with_fitted) std::filesystem::remove(file("f.npy"), ignored);  // of an earlier run: it does not belong to x
+    for (const auto name : stale) std::filesystem::remove(file(name), ignored);
     write_file(file("run.json"), json_text(run));
     if (history_.is_open() && !history_.close() && error_.empty())
       error_ = "cannot write " + printable(file("history.csv"));
     if (!error_.empty()) throw OutputError(error_);
     write_status("done", &code);
   });
+}
+
+void RunDirectory::finish(const RegressionResult& result, const RowPartition& partition, bool with_fitted,
+                          const nlohmann::ordered_json& run, ExitCode code) {
+  if (!is_used()) return;
+  if (with_fitted) {
+    NpyWriter writer(communicator_, file("f.npy"), Storage::float64, {partition.rows_global()});
+    writer.write_rows(partition.begin(communicator_.rank()),
+                      {result.fitted.data(), static_cast<std::size_t>(result.fitted.size())});
+    writer.commit();
+  }
+  const std::span<const double> x(result.x.data(), static_cast<std::size_t>(result.x.size()));
+  std::vector<std::string_view> stale;
+  if (!with_fitted) stale.push_back("f.npy");
+  finish(result.summary, {{"x.npy", x, {result.x.size()}}}, stale, run, code);
 }
 
 void RunDirectory::fail(ExitCode code) const noexcept {

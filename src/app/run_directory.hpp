@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <nlohmann/json_fwd.hpp>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,8 +34,19 @@ class RunDirectory {
   /// Collective. Writes x_path.npy, one row of d values per weight, and path.csv. Throws `OutputError` on all ranks.
   void write_path(const std::vector<double>& weights, const std::vector<RegressionResult>& path);
 
-  /// Collective. Writes x.npy, f.npy if `with_fitted`, run.json, and at last status.json with the state "done". Throws
-  /// `OutputError` on all ranks, also for what went wrong before.
+  /// An array that rank 0 writes.
+  struct Array {
+    std::string_view name;  ///< "x.npy"
+    std::span<const double> values;
+    std::vector<std::int64_t> shape;
+  };
+
+  /// Collective. Writes the arrays, run.json, and at last status.json with the state "done". Removes `stale`, the files
+  /// of an earlier run that do not belong to this one. Throws `OutputError` on all ranks, also for what went wrong
+  /// before.
+  void finish(const NewtonSummary& summary, const std::vector<Array>& arrays,
+              const std::vector<std::string_view>& stale, const nlohmann::ordered_json& run, ExitCode code);
+  /// Collective. The same for x.npy, and f.npy if `with_fitted`.
   void finish(const RegressionResult& result, const RowPartition& partition, bool with_fitted,
               const nlohmann::ordered_json& run, ExitCode code);
 
