@@ -337,7 +337,10 @@ void Workbench::State::add_many_columns(std::vector<Kernel>& kernels) {
                            [this, X, k] {
                              const RowCurvature one{curvature.data(), ridge.data(), centre.dot(p)};
                              const std::vector<RowCurvature> all(static_cast<std::size_t>(k), one);
-                             result = A.normal_products(*X, all, rows_result);
+                             rows_result.resize(A.rows_local(), k);
+                             std::vector<double*> columns;
+                             for (auto column : rows_result.colwise()) columns.push_back(column.data());
+                             result = A.normal_products(*X, all, columns);
                            },
                        .error =
                            [this, X, k] {

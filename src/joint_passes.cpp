@@ -1,7 +1,6 @@
 #include "joint_passes.hpp"
 
 #include <algorithm>
-#include <array>
 #include <boost/context/protected_fixedsize_stack.hpp>
 #include <memory>
 #include <utility>
@@ -15,13 +14,6 @@ using Eigen::VectorXd;
 namespace {
 
 constexpr std::size_t kStackBytes = std::size_t{16} << 20;  // of address space: pages are taken as they are used
-
-template <class T, class Request>
-std::vector<T*> all_of(const std::vector<Request>& requests) {
-  std::vector<T*> chosen;
-  for (const auto& request : requests) chosen.push_back(std::get<T*>(request));
-  return chosen;
-}
 
 }  // namespace
 
@@ -54,18 +46,14 @@ void JointPasses::run(const std::vector<std::function<void()>>& tasks) {
       tasks_.clear();  // unwinds the stacks of the others
       std::rethrow_exception(std::exchange(failure_, nullptr));
     }
-    std::array<std::size_t, std::variant_size_v<Request>> waiting{};
-    for (const auto& task : tasks_)
-      if (task.waits) ++waiting[task.request.index()];
-    const auto most = std::max_element(waiting.begin(), waiting.end());
-    if (*most == 0) break;
-    const auto kind = static_cast<std::size_t>(most - waiting.begin());
+    const bool any_sum = std::any_of(tasks_.begin(), tasks_.end(), [](const Task& task) { return task.waits_for_sum(); });
     std::vector<Request> served;
     for (auto& task : tasks_) {
-      if (!task.waits || task.request.index() != kind) continue;
+      if (!task.waits || task.waits_for_sum() != any_sum) continue;
       served.push_back(task.request);
       task.waits = false;
     }
+    if (served.empty()) break;
     serve(served);
   }
   tasks_.clear();
@@ -85,7 +73,14 @@ RowMatrix::MapSums JointPasses::map(const RowMatrix::MapRequest& request, double
 }
 
 VectorXd JointPasses::normal_product(const VectorXd& p, const RowCurvature& weights, VectorXd& y, double& reads) {
-  Product product{p, weights, y, reads};
+  const RowMatrix::RowMap map = [&](Index first, Index rows, double* u, double* moment) {
+    for (Index i = first; i < first + rows; ++i) {
+      const double centred = weights.curvature[i] * (y[i] - weights.centre);
+      *u++ = centred + weights.ridge[i] * y[i];
+      *moment += centred;
+    }
+  };
+  Product product{p, weights, map, y, reads};
   wait(&product);
   return std::move(product.result);
 }
@@ -96,45 +91,45 @@ void JointPasses::sum(std::span<double> values) {
 }
 
 void JointPasses::serve(const std::vector<Request>& requests) {
-  if (std::holds_alternative<Map*>(requests[0])) return serve_maps(all_of<Map>(requests));
-  if (std::holds_alternative<Product*>(requests[0])) return serve_products(all_of<Product>(requests));
-  serve_sums(all_of<Sum>(requests));
+  if (std::holds_alternative<Sum*>(requests[0])) return serve_sums(requests);
+  serve_passes(requests);
 }
 
-void JointPasses::serve_maps(const std::vector<Map*>& maps) {
-  std::vector<RowMatrix::MapRequest> requests;
-  for (const Map* map : maps) requests.push_back(map->request);
-  auto results = A_.maps(requests);
-  for (std::size_t k = 0; k < maps.size(); ++k) {
-    maps[k]->result = std::move(results[k]);
-    maps[k]->reads += 1 / static_cast<double>(maps.size());
-  }
-}
-
-void JointPasses::serve_products(const std::vector<Product*>& products) {
-  if (products.size() == 1) {
-    Product& only = *products[0];
+void JointPasses::serve_passes(const std::vector<Request>& requests) {
+  if (requests.size() == 1 && std::holds_alternative<Product*>(requests[0])) {
+    Product& only = *std::get<Product*>(requests[0]);
     only.result = A_.normal_product(only.p, only.weights, only.y);
     only.reads += 1;
     return;
   }
-  const auto k = static_cast<Index>(products.size());
-  MatrixXd P(A_.columns(), k), Y;
-  std::vector<RowCurvature> weights;
-  for (Index c = 0; c < k; ++c) {
-    P.col(c) = products[static_cast<std::size_t>(c)]->p;
-    weights.push_back(products[static_cast<std::size_t>(c)]->weights);
-  }
-  const MatrixXd results = A_.normal_products(P, weights, Y);
-  for (Index c = 0; c < k; ++c) {
-    Product& product = *products[static_cast<std::size_t>(c)];
-    product.result = results.col(c);
-    product.y = Y.col(c);
-    product.reads += 1 / static_cast<double>(k);
+  const double share = 1 / static_cast<double>(requests.size());
+  std::vector<RowMatrix::MapRequest> maps;
+  for (const auto& request : requests)
+    if (const auto* map = std::get_if<Map*>(&request))
+      maps.push_back((*map)->request);
+    else
+      maps.push_back(std::get<Product*>(request)->as_map());
+  auto results = A_.maps(maps);
+  for (std::size_t k = 0; k < requests.size(); ++k) {
+    if (const auto* map = std::get_if<Map*>(&requests[k])) {
+      (*map)->result = std::move(results[k]);
+      (*map)->reads += share;
+    } else {
+      Product& product = *std::get<Product*>(requests[k]);
+      product.result.resize(A_.columns() + 1);
+      product.result << results[k].columns, results[k].scalars;
+      product.reads += share;
+    }
   }
 }
 
-void JointPasses::serve_sums(const std::vector<Sum*>& sums) {
+RowMatrix::MapRequest JointPasses::Product::as_map() const {
+  return {.x = &p, .z = &y, .columns = 1, .scalars = 1, .map = &map};
+}
+
+void JointPasses::serve_sums(const std::vector<Request>& requests) {
+  std::vector<Sum*> sums;
+  for (const auto& request : requests) sums.push_back(std::get<Sum*>(request));
   if (sums.size() == 1) return A_.communicator().sum(sums[0]->values);
   std::vector<double> message;
   for (const Sum* sum : sums) message.insert(message.end(), sum->values.begin(), sum->values.end());

@@ -12,7 +12,8 @@
 namespace attnreg {
 
 /// Several tasks over the same rows that run together: a task is stopped at every pass over A, and at every sum over
-/// the ranks, until the others wait for one of the same kind; then one read, or one message, serves them all. A task is
+/// the ranks, until all others are; then one message serves all sums, or, when no task waits for a sum, one read all
+/// passes. A task is
 /// ordinary code, written for one: it need only use a matrix of `RowMatrix::joined`, and the communicator of that.
 ///
 /// All tasks run on the caller's thread, one at a time, each on a stack of its own. What is served next rests on what
@@ -41,9 +42,11 @@ class JointPasses final : public PassServer {
   struct Product {
     const Eigen::VectorXd& p;
     const RowCurvature& weights;
+    const RowMatrix::RowMap& map;  // the same, tile by tile
     Eigen::VectorXd& y;
     double& reads;
     Eigen::VectorXd result{};
+    RowMatrix::MapRequest as_map() const;
   };
   struct Sum {
     std::span<double> values;
@@ -53,14 +56,14 @@ class JointPasses final : public PassServer {
     boost::context::fiber stack;
     bool waits = false, done = false;
     Request request;
+    bool waits_for_sum() const { return waits && std::holds_alternative<Sum*>(request); }
   };
 
   void start(Task& task, const std::function<void()>& body);
   void wait(Request request);
   void serve(const std::vector<Request>& requests);
-  void serve_maps(const std::vector<Map*>& maps);
-  void serve_products(const std::vector<Product*>& products);
-  void serve_sums(const std::vector<Sum*>& sums);
+  void serve_passes(const std::vector<Request>& requests);
+  void serve_sums(const std::vector<Request>& requests);
 
   const RowMatrix& A_;
   std::vector<Task> tasks_;

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <exception>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,15 +22,46 @@ using Eigen::VectorXd;
 
 namespace {
 
+/// The products A x that several requests want without compensation, as one matrix product; nothing if there are few.
+class SharedProducts {
+ public:
+  explicit SharedProducts(std::span<const RowMatrix::MapRequest> requests) {
+    constexpr std::size_t kFew = 3;
+    for (const auto& request : requests)
+      if (request.x != nullptr && !request.compensated) wanted_.push_back(&request);
+    if (wanted_.size() <= kFew) wanted_.clear();
+    if (empty()) return;
+    MatrixXd X(wanted_[0]->x->size(), static_cast<Index>(wanted_.size()));
+    for (std::size_t k = 0; k < wanted_.size(); ++k) X.col(static_cast<Index>(k)) = *wanted_[k]->x;
+    columns_.emplace(X);
+  }
+
+  bool empty() const { return wanted_.empty(); }
+  void multiply(const Tile& tile) const {
+    if (empty()) return;
+    columns_->multiply(tile, [&](Index first, const RowMajorMatrix& Y) {
+      const Index last = std::min(first + Y.cols(), static_cast<Index>(wanted_.size()));
+      for (Index k = first; k < last; ++k)
+        wanted_[static_cast<std::size_t>(k)]->z->segment(tile.first_local(), tile.rows()) = Y.col(k - first);
+    });
+  }
+
+ private:
+  std::vector<const RowMatrix::MapRequest*> wanted_;
+  std::optional<PackedColumns> columns_;
+};
+
 /// The requests' maps of one tile, their columns side by side.
-void map_tile(const Tile& tile, std::span<const RowMatrix::MapRequest> requests, RowMatrix::MapSums& sums) {
+void map_tile(const Tile& tile, std::span<const RowMatrix::MapRequest> requests, const SharedProducts& products,
+              RowMatrix::MapSums& sums) {
+  products.multiply(tile);
   const Index rows = tile.rows(), columns = sums.columns.cols();
   RowMajorMatrix U(rows, columns), own;
   Index first_column = 0;
   double* scalars = sums.scalars.data();
   for (const auto& [x, compensated, z, width, count, map] : requests) {
     if (x != nullptr && compensated) tile.multiply(x->data(), *compensated, z->data() + tile.first_local());
-    if (x != nullptr && !compensated) tile.multiply(x->data(), z->data() + tile.first_local());
+    if (x != nullptr && !compensated && products.empty()) tile.multiply(x->data(), z->data() + tile.first_local());
     if (map != nullptr && width == columns) {
       (*map)(tile.first_local(), rows, U.data(), scalars);
     } else if (map != nullptr) {
@@ -244,7 +276,8 @@ std::vector<RowMatrix::MapSums> RowMatrix::maps(std::span<const MapRequest> requ
     if (request.x != nullptr) request.z->resize(rows_local());
   }
   const MapSums zero{MatrixXd::Zero(columns_, columns), VectorXd::Zero(scalars)};
-  MapSums all = pass(zero, [&](const Tile& tile, MapSums& sums) { map_tile(tile, requests, sums); });
+  const SharedProducts products(requests);
+  MapSums all = pass(zero, [&](const Tile& tile, MapSums& sums) { map_tile(tile, requests, products, sums); });
   std::vector<MapSums> results;
   columns = scalars = 0;
   for (const auto& request : requests) {
@@ -263,9 +296,9 @@ VectorXd RowMatrix::normal_product(const VectorXd& p, const RowCurvature& weight
       zero, [&](const Tile& tile, VectorXd& sum) { tile.add_normal_product(p.data(), weights, y.data(), sum.data()); });
 }
 
-MatrixXd RowMatrix::normal_products(const MatrixXd& P, std::span<const RowCurvature> weights, MatrixXd& Y) const {
+MatrixXd RowMatrix::normal_products(const MatrixXd& P, std::span<const RowCurvature> weights,
+                                    std::span<double* const> Y) const {
   const Index k = P.cols();
-  Y.resize(rows_local(), k);
   const PackedColumns columns(P);
   const MapSums zero{MatrixXd::Zero(columns_, k), VectorXd::Zero(k)};
   const MapSums sums = pass(zero, [&](const Tile& tile, MapSums& sum) {
@@ -273,10 +306,11 @@ MatrixXd RowMatrix::normal_products(const MatrixXd& P, std::span<const RowCurvat
     columns.multiply(tile, [&](Index first, const RowMajorMatrix& part) {
       for (Index c = first; c < std::min(k, first + part.cols()); ++c) {
         const auto& [curvature, ridge, centre] = weights[static_cast<std::size_t>(c)];
+        double* const out = Y[static_cast<std::size_t>(c)];
         for (Index i = 0; i < tile.rows(); ++i) {
           const Index row = tile.first_local() + i;
           const double y = part(i, c - first), centred = curvature[row] * (y - centre);
-          Y(row, c) = y;
+          out[row] = y;
           U(i, c) = centred + ridge[row] * y;
           sum.scalars[c] += centred;
         }

@@ -80,6 +80,11 @@ enum class StorageChoice { as_file, float64, float32 };
 /// fit in the node's memory before reading (`OutOfMemory` with the figures). Throws on all ranks together.
 RowMatrix load_matrix(const Communicator& communicator, const std::string& path, StorageChoice storage);
 
+/// Collective. Loads the transpose of an n x d matrix, d x n: its columns as rows, for d >> n. A sparse one as
+/// `load_csr_transpose` does. Of a dense one each rank reads its columns only, n contiguous pieces of a file in C order
+/// and one of a file in Fortran order. Otherwise like `load_matrix`; a vector is refused.
+RowMatrix load_transpose(const Communicator& communicator, const std::string& path, StorageChoice storage);
+
 /// Collective. Loads this rank's rows of a dense matrix in double; each rank reads its own. The shape must be that of
 /// the partition and `columns` (an n-vector counts as n x 1), all values finite; `role` ("target") names the matrix in
 /// messages. Throws on all ranks together.

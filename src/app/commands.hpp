@@ -20,6 +20,7 @@ Command attention_command();
 Command evaluate_command();
 Command predict_command();
 Command scores_command();
+Command sparsify_command();
 Command inspect_command();
 Command generate_command();
 Command doctor_command();

@@ -60,9 +60,11 @@ Passes run(const Inputs& in, const RowMatrix& A, bool with_gram) {
   const VectorXd product = reference::summed(comm, A.normal_product(in.x, curvature, y));
   out.product = product.head(A.columns());
   out.moment = product[A.columns()];
-  MatrixXd Y;
+  MatrixXd Y(rows, in.X.cols());
+  std::vector<double*> Y_columns;
+  for (auto column : Y.colwise()) Y_columns.push_back(column.data());
   const std::vector<RowCurvature> curvatures(static_cast<std::size_t>(in.X.cols()), curvature);
-  out.products = reference::summed(comm, A.normal_products(in.X, curvatures, Y));
+  out.products = reference::summed(comm, A.normal_products(in.X, curvatures, Y_columns));
   out.products_y.resize(in.A.rows(), in.X.cols());
   out.columns.resize(in.A.rows(), in.X.cols());
   const MatrixXd columns = A.multiply_columns(in.X);
