@@ -403,6 +403,22 @@ TEST_F(Attention, WrongArgumentsFailOnAllRanks) {
   EXPECT_TRUE(fails({sequence()}, options));
 }
 
+// X stays where it is when no iteration is made, so that L of each start is known.
+TEST_F(Attention, RandomStartsKeepTheLowest) {
+  const Planted planted = plant({40, 24, 4, 3, 3, 2}, 2, 1.0, 1, 3);
+  AttentionOptions options;
+  options.random_starts = 4;
+  options.newton.max_iterations = 0;
+  const auto result = solve_attention(comm_, sequences(planted), options);
+  ASSERT_EQ(result.values.size(), 5u);
+  const auto lowest = std::min_element(result.values.begin(), result.values.end());
+  EXPECT_EQ(result.best_start, lowest - result.values.begin());
+  EXPECT_EQ(result.summary.value, *lowest);
+  EXPECT_NE(result.values[1], result.values[2]);
+  const auto again = evaluate_attention(comm_, sequences(planted), AttentionForm::normalised, result.unknowns, false);
+  EXPECT_NEAR(again.value, *lowest, 1e-12 * *lowest);
+}
+
 TEST_F(Attention, StopsAtLimits) {
   const Planted planted = plant({}, 2, 1.0, 1, 3);
   AttentionOptions options;
