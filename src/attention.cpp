@@ -33,12 +33,6 @@ std::string_view model_name(AttentionModel model) {
   return "unknown";
 }
 
-AttentionUnknowns& AttentionUnknowns::operator+=(const AttentionUnknowns& other) {
-  X += other.X;
-  Y += other.Y;
-  return *this;
-}
-
 namespace {
 
 constexpr double kStartTolerance = 1e-2;  // of the start's own |g(0)|, as for vector regressions
@@ -135,9 +129,8 @@ class AttentionSolve {
         options_(options),
         parameters_(shape.d1, shape.d2, options.rank),
         passes_(communicator, sequences, shape, options.form) {
-    result_.model = options.model != AttentionModel::automatic ? options.model
-                    : shape.unknowns() <= options_.dense_limit ? AttentionModel::dense
-                                                               : AttentionModel::kronecker;
+    result_.model = options.model;
+    if (options.model == AttentionModel::automatic) choose_model();
     warn();
   }
 
@@ -159,6 +152,7 @@ class AttentionSolve {
  private:
   RowMajorMatrix zero() const { return RowMajorMatrix::Zero(shape_.d1, shape_.d2); }
   RowMajorMatrix zero_Y() const { return RowMajorMatrix::Zero(shape_.d3, shape_.dv); }
+  void choose_model();
   void warn();
   /// Keeps the result if it is the first or the lowest so far.
   void solve_from(AttentionObjective& objective, const AttentionUnknowns& start, const NewtonOptions& newton);
@@ -178,6 +172,14 @@ class AttentionSolve {
   TargetRows target_;
   AttentionResult result_;
 };
+
+void AttentionSolve::choose_model() {
+  const bool dense = shape_.unknowns() <= options_.dense_limit;
+  result_.model = dense ? AttentionModel::dense : AttentionModel::kronecker;
+  result_.notes.push_back("model " + std::string(model_name(result_.model)) + ": [X; Y] has " +
+                          std::to_string(shape_.unknowns()) + " numbers, dense models are made up to " +
+                          std::to_string(options_.dense_limit));
+}
 
 void AttentionSolve::warn() {
   target_ = describe(communicator_, sequences_);

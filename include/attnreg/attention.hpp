@@ -37,8 +37,6 @@ struct AttentionSequence {
 /// X (d1 x d2) and, with values, Y (d3 x dv; else 0 x 0). vec is row-major everywhere.
 struct AttentionUnknowns {
   RowMajorMatrix X, Y;
-
-  AttentionUnknowns& operator+=(const AttentionUnknowns& other);
 };
 
 /// How Y is found beside X. Without values there is no difference.

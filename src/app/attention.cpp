@@ -1,6 +1,6 @@
 #include "attnreg/attention.hpp"
 
-#include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "attention_problem.hpp"
@@ -90,7 +90,7 @@ class Attention {
   ExitCode load_and_solve() {
     std::vector<SequenceFiles> files;
     communicator_.agree([&] { files = examine_sequences(arguments_); });
-    const double bytes = attention_bytes(files, communicator_.size(), session_.threads().threads);
+    const double bytes = attention_bytes(files, communicator_.size(), session_.threads().threads, dense_limit());
     if (communicator_.is_root()) session_.describe(list_of(files), bytes);
     require_memory(communicator_, bytes,
                    "an attention regression over " + counted(static_cast<std::int64_t>(files.size()), "sequence"));
@@ -107,6 +107,13 @@ class Attention {
     }
     print_result(communicator_, summary(result, sequences, written_files(result)));
     return code;
+  }
+
+  /// Of the unknowns of a dense model; -1: there is none whatever their number.
+  std::int64_t dense_limit() const {
+    if (arguments_.text("model") == "kronecker") return -1;
+    return arguments_.text("model") == "dense" ? std::numeric_limits<std::int64_t>::max()
+                                               : arguments_.integer("dense-limit");
   }
 
   AttentionOptions options(const AttentionSequence& first) {

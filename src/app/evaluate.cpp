@@ -21,7 +21,7 @@ constexpr std::string_view kEpilogue = R"(Examples:
   attnreg evaluate A.npy b.npy x.npy --weight 1e-4
   attnreg evaluate A.npy b.npy x.npy --loss cross-entropy --json --gradient g.npy --hessian H.npy
   attnreg evaluate --queries A1.npy --keys A2.npy --target B.npy --X run/X.npy
-  attnreg evaluate --queries A1.npy --keys A2.npy --values A3.npy --target B.npy --X run/X.npy --Y run/Y.npy --hessian H.npy
+  attnreg evaluate --queries A1.npy --keys A2.npy --values A3.npy --target B.npy --X run/X.npy --Y run/Y.npy
 
 Of attention, gradient and Hessian are those of [vec X; vec Y], vec row by row, and --weights is W (n1 x n2).
 )";

@@ -152,9 +152,9 @@ class ExampleTest(CommandLineTest):
         return result.stdout
 
     def test_attention_head(self):
-        table = self.script([sys.executable, SOURCE_DIR / "examples" / "attention_head.py", "--program", PROGRAM, "--mpirun",
-                             MPIRUN, "--ranks", "2", "--dimensions", "6", "--head", "2", "--tokens", "40", "--sequences",
-                             "2"]).splitlines()
+        small = ["--ranks", "2", "--dimensions", "6", "--head", "2", "--tokens", "40", "--sequences", "2"]
+        table = self.script([sys.executable, SOURCE_DIR / "examples" / "attention_head.py", "--program", PROGRAM,
+                             "--mpirun", MPIRUN, *small]).splitlines()
         self.assertEqual(["random", "words"], [line.split()[0] for line in table[1:]])
         for line in table[1:]:
             self.assertIn("converged", line)
