@@ -6,8 +6,9 @@
     launch/plot_scaling.py strong
 
 Writes DIR/scaling.csv and, beside it, what the figures depend on: environment.json, and doctor.json of every number of
-ranks. More ranks than cores on this machine are run for the counts only. On a cluster give --launch, inside a job:
---launch 'srun --mpi=pmix -n {ranks}', and take the problem directory from a file system that all nodes see.
+ranks. One thread a rank, or OMP_NUM_THREADS. More ranks than cores on this machine are run for the counts only. On a
+cluster give --launch, inside a job: --launch 'srun --mpi=pmix -n {ranks}', and take the problem directory from a file
+system that all nodes see.
 """
 
 import argparse
@@ -51,9 +52,19 @@ def launch(arguments, ranks):
     """The command in front of the program, and whether the ranks share cores."""
     if arguments.launch:
         return shlex.split(arguments.launch.format(ranks=ranks)), False
-    if ranks <= len(os.sched_getaffinity(0)):
+    cores = len(os.sched_getaffinity(0))
+    # An affinity mask that is smaller than the machine leaves the binding to whoever set it.
+    if ranks <= cores == os.cpu_count():
         return ["mpirun", "--bind-to", "core", "-n", str(ranks)], False
-    return ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)], True
+    return ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)], ranks > cores
+
+
+def set_environment():
+    """One thread a rank unless told otherwise, and what Open MPI wants to hear from root."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if os.geteuid() == 0:
+        print("Open MPI does not start programs for root unless told to; told so for this run only.", file=sys.stderr)
+        os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
 
 
 def run(command):
@@ -110,6 +121,7 @@ def efficiency(kind, base, line):
 
 def main():
     arguments = parse_arguments()
+    set_environment()
     arguments.output.mkdir(parents=True, exist_ok=True)
     save_environment(arguments)
     lines = []
