@@ -71,16 +71,22 @@ std::string library_list(const std::vector<MessageLibrary>& libraries) {
   return printable(text);
 }
 
-/// The libraries of rank 0, and a line for every fault that some rank's are known for.
+/// The libraries that messages go through, and a line for every fault that those of some rank are known for.
 std::vector<Check> library_checks(const Ranks& ranks) {
   std::vector<Check> lines{{"libraries", Status::good, library_list(ranks[0].libraries), ""}};
   std::set<std::string_view> reported;
-  for (const auto& rank : ranks)
+  for (const auto& rank : ranks) {
+    if (lines[0].advice.empty() && library_list(rank.libraries) != library_list(ranks[0].libraries)) {
+      lines[0].status = Status::note;
+      lines[0].found += "; " + library_list(rank.libraries) + " on " + printable(rank.host);
+      lines[0].advice = "take the same on all hosts: other versions may not understand each other";
+    }
     for (const auto& fault : known_faults_of(rank.libraries))
       if (reported.insert(fault.harm).second)
         lines.push_back({"known fault", fault.numbers ? Status::problem : Status::note,
                          library_list(rank.libraries) + " on " + printable(rank.host) + ": " + std::string(fault.harm),
                          std::string(fault.cure) + "; " + std::string(fault.source)});
+  }
   if (lines.size() == 1) lines[0].found += ": none of the known faults";
   return lines;
 }

@@ -94,7 +94,7 @@ TEST(KnownFaults, WrongNumbersAreAProblemOthersANote) {
   };
   EXPECT_EQ("good Open MPI 4.1.6: none of the known faults\n", lines({good, good}));
   EXPECT_EQ(
-      "good Open MPI 4.1.6\n"
+      "note Open MPI 4.1.6; Open MPI 3.1.1, PMIx 3.1.2 on w1\n"
       "problem Open MPI 3.1.1, PMIx 3.1.2 on w1: a race in shared memory (vader) may crash ranks or lose messages\n"
       "note Open MPI 3.1.1, PMIx 3.1.2 on w1: CVE-2023-41915: where root runs PMIx, as Slurm does, users can become "
       "owners of any file\n",
