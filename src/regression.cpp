@@ -11,6 +11,7 @@
 #include "attnreg/loss.hpp"
 #include "certify.hpp"
 #include "fit.hpp"
+#include "joint_passes.hpp"
 #include "regression_objective.hpp"
 #include "scalapack.hpp"
 #include "sketched_newton.hpp"
@@ -117,6 +118,13 @@ class Regression {
   }
 
   RegressionObjective& objective() { return objective_; }
+
+  /// Collective. Makes the other's first model, unless it is there, and takes over the scores behind it.
+  void share_scores_of(Regression& other) {
+    if (result_.method != Method::newton_cg || objective_.uses_all_rows()) return;
+    if (other.objective_.preconditioner().empty()) other.objective_.refresh_preconditioner(false);
+    objective_.adopt_scores(other.objective_, true);
+  }
 
   RegressionResult run() {
     const StartPoint start = choose_start(objective_, A_, b_, options_, start_method(), result_.notes);
@@ -298,6 +306,37 @@ std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, 
     next.random_starts = 0;
     previous = std::move(regression);
   }
+  return results;
+}
+
+std::vector<RegressionResult> solve_targets(
+    const RowMatrix& A, const Eigen::MatrixXd& B, const VectorXd& w, const RegressionOptions& options,
+    const std::function<void(int target, const IterationRecord& record)>& on_iteration) {
+  if (B.cols() < 1) throw InvalidArgument("there are no targets: B has no columns", Error::Scope::all_ranks);
+  const auto targets = static_cast<std::size_t>(B.cols());
+  JointPasses passes(A);
+  std::vector<VectorXd> b;
+  std::vector<RowMatrix> matrices;
+  std::vector<std::unique_ptr<Regression>> regressions(targets);
+  std::vector<RegressionResult> results(targets);
+  for (const auto& column : B.colwise()) {
+    b.emplace_back(column);
+    matrices.push_back(A.joined(passes));
+    check_arguments(A, b.back(), w, options);
+  }
+  const auto for_all = [&](const std::function<void(std::size_t)>& task) {
+    std::vector<std::function<void()>> tasks;
+    for (std::size_t k = 0; k < targets; ++k) tasks.emplace_back([&task, k] { task(k); });
+    passes.run(tasks);
+  };
+  for_all([&](std::size_t k) {
+    RegressionOptions own = options;
+    if (on_iteration)
+      own.newton.on_iteration = [&on_iteration, k](const auto& record) { on_iteration(static_cast<int>(k), record); };
+    regressions[k] = std::make_unique<Regression>(matrices[k], b[k], w, own);
+  });
+  for (std::size_t k = 1; k < targets; ++k) regressions[k]->share_scores_of(*regressions[0]);
+  for_all([&](std::size_t k) { results[k] = regressions[k]->run(); });
   return results;
 }
 

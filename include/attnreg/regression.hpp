@@ -113,6 +113,17 @@ RegressionResult solve_regression(const RowMatrix& A, const Eigen::VectorXd& b, 
 std::vector<RegressionResult> solve_path(const RowMatrix& A, const Eigen::VectorXd& b,
                                          const std::vector<double>& weights, const RegressionOptions& options);
 
+/// Collective. k independent regressions with the same A and w, one for each column of B, solved together: where
+/// several wait for a pass over A, or for a sum over the ranks, one read and one message serve them all, a Hessian
+/// product being a matrix product then; the sketch behind the first leverage scores is shared. The results are those of
+/// `solve_regression`, up to rounding and the rows that are sampled. Their reads are shares of reads: they add up to
+/// what was read. B: this rank's rows x k, k >= 1. on_iteration: gets the target, from 0, in place of
+/// `NewtonOptions::on_iteration`; the records of several come in turn. Memory beyond A: k times that of a regression,
+/// and 16 MB of address space each. Errors as for `solve_regression`.
+std::vector<RegressionResult> solve_targets(
+    const RowMatrix& A, const Eigen::MatrixXd& B, const Eigen::VectorXd& w, const RegressionOptions& options,
+    const std::function<void(int target, const IterationRecord& record)>& on_iteration = {});
+
 /// Collective, one read of A and up to three small all-reduces. What the loss compares with b, this rank's rows:
 /// softmax(A x), exp(A x), exp(A x) / <exp(A x), 1>, ... An unknown loss: `InvalidArgument` on all ranks.
 Eigen::VectorXd predict(const RowMatrix& A, const Eigen::VectorXd& x, std::string_view loss = "softmax");
