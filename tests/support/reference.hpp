@@ -7,6 +7,7 @@
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <random>
 #include <span>
 #include <string>
@@ -232,6 +233,18 @@ inline Distributed distribute(const Communicator& communicator, const Problem& p
 inline VectorXd gather(const Communicator& communicator, const VectorXd& local) {
   const auto all = communicator.all_gather(span_of(local));
   return Eigen::Map<const VectorXd>(all.data(), static_cast<Index>(all.size()));
+}
+
+/// Collective. The rows of all ranks, on every rank.
+inline RowMajorMatrix gathered_rows(const RowMatrix& A) {
+  VectorXd mine(A.rows_local() * A.columns());
+  std::vector<Index> rows(static_cast<std::size_t>(A.rows_local()));
+  std::iota(rows.begin(), rows.end(), Index{0});
+  A.visit_rows(rows, [&](std::size_t k, std::span<const double> row) {
+    std::copy(row.begin(), row.end(), mine.data() + static_cast<Index>(k) * A.columns());
+  });
+  const VectorXd values = gather(A.communicator(), mine);
+  return Eigen::Map<const RowMajorMatrix>(values.data(), values.size() / A.columns(), A.columns());
 }
 
 /// Collective. The sum over the ranks of a matrix or vector.
