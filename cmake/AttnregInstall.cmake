@@ -48,7 +48,7 @@ if(BUILD_SHARED_LIBS)
   set(pc_requires_private "openblas, libhwy, libzip")
 else()
   string(APPEND pc_requires ", openblas, libhwy, libzip")
-  string(APPEND pc_libs " ${SCALAPACK_LIBRARY} ${pc_openmp}")
+  string(APPEND pc_libs " ${SCALAPACK_LIBRARY} -lboost_context ${pc_openmp}")
 endif()
 
 # Relative to the file itself, so that the tree may be moved and `cmake --install --prefix` works.

@@ -2,11 +2,11 @@
 # Sourced by the other scripts of this directory: installs missing Debian packages, configures a build.
 
 build_packages=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libeigen3-dev libopenblas-serial-dev
-  libboost-program-options-dev nlohmann-json3-dev librandom123-dev libhwy-dev libzip-dev
+  libboost-program-options-dev libboost-context-dev nlohmann-json3-dev librandom123-dev libhwy-dev libzip-dev
   libscalapack-openmpi-dev)
 test_packages=(libgtest-dev libgmock-dev python3 python3-numpy ccache git)
 # What running needs, without compilers: the image of docker/Dockerfile.
-runtime_packages=(openmpi-bin libopenblas0-serial libboost-program-options1.74.0 libzip4 libhwy1 libgomp1
+runtime_packages=(openmpi-bin libopenblas0-serial libboost-program-options1.74.0 libboost-context1.74.0 libzip4 libhwy1 libgomp1
   openssh-server openssh-client tini)
 plot_packages=(python3 python3-matplotlib)
 # Tests on several hosts that are network namespaces of one machine, and their Slurm.

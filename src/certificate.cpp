@@ -94,17 +94,29 @@ class Examination {
   double indefiniteness_ = 0, norm_A_ = 0, smallest_singular_ = 0;
 };
 
-// f = exp(z - reference) carries the rounding of z_i, of the reference and of exp; z_i's is at most eps |a_i| max|x| as
-// a random sum, and |reference| <= |z_i| + |ln f_i|.
+// z_i has the rounding of a random sum, at most eps |a_i| max|x|. exp(z - reference) carries it, that of the reference,
+// |reference| <= |z_i| + |ln f_i|, and its own; u(z) of the other losses carries it and its own.
 void Examination::find_rounding() {
   constexpr double kEps = std::numeric_limits<double>::epsilon(), kTiny = std::numeric_limits<double>::min();
   const double largest_x = objective_.x().cwiseAbs().maxCoeff(), centre = objective_.centre().norm();
   const VectorXd& norms = A_.row_norms();
   point_ = {objective_.fitted(), objective_.target(), objective_.curvature(), {}};
-  point_.f_error = kEps * (4 + 2 * largest_x * norms.array() - point_.f.array().max(kTiny).log().min(0.0));
+  point_.f_error = kEps * (4 + 2 * largest_x * norms.array());
+  const bool centred = objective_.loss().form() == HessianForm::centred;
+  if (centred)
+    point_.f_error.array() -= kEps * point_.f.array().max(kTiny).log().min(0.0);
+  else
+    point_.f_error += kEps * objective_.logits().cwiseAbs();
   LossBounds::Rounding rounding{point_.delta.cwiseAbs().cwiseProduct(point_.f_error), 0};
   if (loss_bounds_) rounding = loss_bounds_->rounding(point_, A_.communicator());
-  const double local = rounding.delta.dot((norms.array() + centre).square().matrix());
+  double local = rounding.delta.dot((norms.array() + centre).square().matrix());
+  if (!centred) {  // delta may be a small difference: its terms, and those of the coupling
+    const auto error = point_.f_error.array();
+    const VectorXd terms = 2 * objective_.positive_curvature() - point_.delta;
+    local = (error * norms.array() * (terms.array() * norms.array() + 2 * centre * objective_.coupling().array().abs()))
+                .sum() +
+            centre * centre * (error * objective_.self().array().abs()).sum();
+  }
   hessian_rounding_ = A_.communicator().sum(local);
   certificate_.gradient_floor = objective_.gradient_floor();
   gradient_rounding_ = certificate_.gradient_floor + rounding.mean * centre;

@@ -23,6 +23,8 @@ struct Communicator::State {
   int rank = 0, size = 1, ranks_on_node = 1;
   Limits limits;
   std::int64_t collectives = 0;
+  JointSums* joint = nullptr;
+  std::shared_ptr<State> owner;  // of the handle, if another has it
 
   State() = default;
   State(const State&) = delete;
@@ -30,7 +32,7 @@ struct Communicator::State {
   ~State() {
     int finalized = 0;
     MPI_Finalized(&finalized);
-    if (!finalized && handle != MPI_COMM_NULL) MPI_Comm_free(&handle);
+    if (!finalized && !owner && handle != MPI_COMM_NULL) MPI_Comm_free(&handle);
   }
 
   /// Calls `piece(offset, count)` for pieces that an MPI count can hold; counts one collective.
@@ -63,6 +65,18 @@ Communicator::Communicator(MPI_Comm parent, Limits limits) : state_(std::make_sh
   MPI_Comm_free(&node);
 }
 
+Communicator Communicator::joined(JointSums& joint) const {
+  auto state = std::make_shared<State>();
+  state->handle = state_->handle;
+  state->rank = state_->rank;
+  state->size = state_->size;
+  state->ranks_on_node = state_->ranks_on_node;
+  state->limits = state_->limits;
+  state->joint = &joint;
+  state->owner = state_;
+  return Communicator(std::move(state));
+}
+
 int Communicator::rank() const noexcept { return state_->rank; }
 int Communicator::size() const noexcept { return state_->size; }
 int Communicator::ranks_on_node() const noexcept { return state_->ranks_on_node; }
@@ -70,13 +84,20 @@ MPI_Comm Communicator::handle() const noexcept { return state_->handle; }
 std::int64_t Communicator::collectives() const noexcept { return state_->collectives; }
 
 void Communicator::sum(std::span<double> values) const {
+  if (state_->joint != nullptr) {
+    ++state_->collectives;
+    return state_->joint->sum(values);
+  }
   state_->in_pieces(values.size(), [&](std::size_t offset, int count) {
     check(MPI_Allreduce(MPI_IN_PLACE, values.data() + offset, count, MPI_DOUBLE, MPI_SUM, state_->handle),
           "MPI_Allreduce");
   });
 }
 
-double Communicator::sum(double value) const { return state_->reduce(value, MPI_DOUBLE, MPI_SUM); }
+double Communicator::sum(double value) const {
+  sum(std::span(&value, 1));
+  return value;
+}
 std::int64_t Communicator::sum(std::int64_t value) const { return state_->reduce(value, MPI_INT64_T, MPI_SUM); }
 
 void Communicator::sum_to_root(std::span<double> values) const {

@@ -88,6 +88,8 @@ class CrossEntropyLoss final : public Loss {
     return point;
   }
 
+  int columns() const override { return 2; }
+
   // q = mass rho g - b with rho = 1 / sum g.
   void fill_columns(const LossRows& rows, double reference, std::span<double> U, std::size_t leading) const override {
     for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
@@ -98,20 +100,33 @@ class CrossEntropyLoss final : public Loss {
         const auto u = U.subspan((first + i) * leading);
         u[0] = g[i];
         u[1] = b[i];
-        u[2] = 0;
       }
     }
   }
 
-  Combination combine(const LossSums& sums) const override {
+  Combination combine(const LossSums& sums, double /*reference*/) const override {
     const double rho = 1 / sums[0];
-    return {{sums[1] * rho, -1, 0}, {rho, 0, 0}};
+    return {{sums[1] * rho, -1, 0}, {rho, 0, 0}, {}};
   }
 
-  void differentiate(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
-                     std::span<double> delta) const override {
-    differentiate_of(rows, point, q, f, delta, point.scalars[kMass]);
+  void differentiate(const LossRows& rows, const LossPoint& point, const LossDerivatives& out) const override {
+    differentiate_of(rows, point, out.q, out.f, out.delta, point.scalars[kMass]);
   }
+
+  /// The loss is convex: its Hessian itself.
+  void gauss_newton(const LossRows& rows, const LossPoint& point, std::span<double> delta) const override {
+    exponentials(rows.z, point.reference, delta);
+    for (double& f : delta) f *= point.scalars[kMass];
+  }
+
+  void fit(const LossRows& rows, const LossPoint& point, std::span<double> fitted) const override {
+    exponentials(rows.z, point.reference, fitted);
+  }
+
+  std::string_view fitted_expression() const override { return "softmax(A x)"; }
+  double infimum() const override { return 0; }
+
+  double exponent_rounding(double z, double reference) const override { return std::abs(z) + std::abs(reference); }
 
   void add_change(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
                   LossSums& sums) const override {

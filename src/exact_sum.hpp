@@ -41,6 +41,12 @@ class ExactSum {
   /// Local. Adds `terms[k]` to sum k, for all k.
   void add(std::span<const double> terms) noexcept;
 
+  /// Local. Adds the sums of `other`, which has the same size, bound and terms.
+  ExactSum& operator+=(const ExactSum& other) noexcept {
+    bins_ += other.bins_;
+    return *this;
+  }
+
   /// Collective. Adds up the ranks' sums, on every rank. One all-reduce of 24 size bytes.
   void reduce(const Communicator& communicator);
 

@@ -21,22 +21,52 @@ constexpr double kConstant = 1e-24;     // a spread of 1e-12 of b is the roundin
 
 }  // namespace
 
-Target describe_target(const RowMatrix& A, const VectorXd& b) {
-  std::array<double, 4> sums{b.sum(), b.cwiseMax(0).sum(), static_cast<double>((b.array() < 0).count()),
-                             b.squaredNorm()};
+Target describe_target(const RowMatrix& A, const VectorXd& b, const Loss& loss) {
+  const auto count = [](const auto& condition) { return static_cast<double>(condition.count()); };
+  std::array<double, 5> sums{b.sum(), b.cwiseMax(0).sum(), count(b.array() < 0), b.squaredNorm(),
+                             count(b.array() < loss.infimum())};
   A.communicator().sum(sums);
-  return {sums[0], sums[1], sums[2], sums[3]};
+  return {sums[0], sums[1], sums[2], sums[3], sums[4]};
 }
 
-std::vector<std::string> target_warnings(const Target& target) {
+std::vector<std::string> target_warnings(const Target& target, const Loss& loss) {
   std::vector<std::string> warnings;
-  if (std::abs(target.sum - 1) > kSimplexSlack)
-    warnings.push_back("b sums to " + text_of(target.sum) +
-                       ", not to 1: softmax(A x) always sums to 1 and cannot match it");
-  if (target.negative_rows > 0)
-    warnings.push_back(text_of(target.negative_rows) +
-                       " values of b are negative: softmax(A x) is positive everywhere");
+  const std::string fitted(loss.fitted_expression());
+  if (loss.form() != HessianForm::diagonal && std::abs(target.sum - 1) > kSimplexSlack)
+    warnings.push_back("b sums to " + text_of(target.sum) + ", not to 1: " + fitted +
+                       " always sums to 1 and cannot match it");
+  if (target.low_rows > 0)
+    warnings.push_back(text_of(target.low_rows) + " values of b are " +
+                       (loss.infimum() > 0 ? "below " + text_of(loss.infimum()) + ": " + fitted + " is not"
+                                           : "negative: " + fitted + " is positive everywhere"));
+  if (loss.vanishes_at_zero())
+    warnings.push_back(
+        "x = 0 is a global minimiser of this loss whatever b is, with L = 0; a minimum elsewhere is a "
+        "local one, and the solve starts at a random point");
   return warnings;
+}
+
+bool spans_ones(const RowMatrix& A) {
+  constexpr int kMostProducts = 20;
+  constexpr double kSolved = 1e-8;  // |A v - 1|^2 / n
+  constexpr double kSlow = 0.99;    // of |A v - 1|^2, by one product: 1 is not in sight
+  const VectorXd one = VectorXd::Ones(A.rows_local()), zero = VectorXd::Zero(A.rows_local());
+  const auto sum = [&](VectorXd v) {
+    A.communicator().sum({v.data(), static_cast<std::size_t>(v.size())});
+    return v;
+  };
+  VectorXd r = sum(A.transpose_multiply(one)), p = r, y;  // of v = 0
+  double squares = static_cast<double>(A.rows_global());  // |A v - 1|^2, which falls by alpha |r|^2
+  for (int k = 1; k < kMostProducts && squares > kSolved * static_cast<double>(A.rows_global()); ++k) {
+    const VectorXd product = sum(A.normal_product(p, {one.data(), zero.data(), 0}, y)).head(A.columns());
+    const double r2 = r.squaredNorm(), alpha = r2 / p.dot(product);
+    if (!(r2 > 0) || !std::isfinite(alpha)) break;
+    if (squares - alpha * r2 > kSlow * squares) return false;
+    squares -= alpha * r2;
+    r -= alpha * product;
+    p = r + r.squaredNorm() / r2 * p;
+  }
+  return squares <= kSolved * static_cast<double>(A.rows_global());
 }
 
 FitQuality fit_quality(const RowMatrix& A, const VectorXd& f, const VectorXd& b, const Target& target) {
@@ -55,6 +85,7 @@ FitQuality fit_quality(const RowMatrix& A, const VectorXd& f, const VectorXd& b,
   constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
   FitQuality fit;
   fit.total_variation = 0.5 * sums[0];
+  fit.relative_residual = target.squared_norm > 0 ? std::sqrt(sums[2] / target.squared_norm) : kNaN;
   fit.kullback_leibler = target.negative_rows > 0 ? kNaN : sums[1];
   fit.r_squared = sums[3] > kConstant * target.squared_norm ? 1 - sums[2] / sums[3] : kNaN;
   fit.support_fitted = 1 / sums[4];
@@ -62,17 +93,25 @@ FitQuality fit_quality(const RowMatrix& A, const VectorXd& f, const VectorXd& b,
   return fit;
 }
 
-VectorXd predict(const RowMatrix& A, const VectorXd& x) {
-  const VectorXd none = VectorXd::Zero(A.rows_local());
-  const VectorXd z = A.multiply(x, Compensated());
-  const auto softmax = make_loss("softmax");
-  const std::span<const double> logits(z.data(), static_cast<std::size_t>(z.size()));
-  const double largest_logit = A.communicator().max(softmax->shift({logits, {none.data(), logits.size()}}));
-  VectorXd f = (z.array() - largest_logit).exp();
-  const auto sums = sum_over_rows<1>(f.size(), [&](Index first, Index rows, std::array<double, 1>& block) {
-    block[0] = f.segment(first, rows).sum();
-  });
-  return f / A.communicator().sum(sums[0]);
+VectorXd predict(const RowMatrix& A, const VectorXd& x, std::string_view loss_name) {
+  const auto loss = make_loss(loss_name);
+  const VectorXd z = A.multiply(x, Compensated()), no_target = VectorXd::Zero(A.rows_local());
+  const auto rows_of = [&](Index first, Index rows) {
+    const auto part = [&](const VectorXd& v) { return std::span(v.data() + first, static_cast<std::size_t>(rows)); };
+    return LossRows{part(z), part(no_target)};
+  };
+  const auto point_at = [&](double reference) {
+    auto sums = sum_over_rows<8>(z.size(), [&](Index first, Index rows, LossSums& block) {
+      loss->add_value(rows_of(first, rows), reference, block);
+    });
+    A.communicator().sum(sums);
+    return loss->value(sums, reference);
+  };
+  LossPoint point = point_at(A.communicator().max(loss->shift(rows_of(0, z.size()))));
+  if (point.offset > 0) point = point_at(point.reference);
+  VectorXd fitted(z.size());
+  loss->fit(rows_of(0, z.size()), point, {fitted.data(), static_cast<std::size_t>(fitted.size())});
+  return fitted;
 }
 
 }  // namespace attnreg

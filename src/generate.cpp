@@ -8,7 +8,9 @@
 #include <cstddef>
 #include <limits>
 #include <mutex>
+#include <utility>
 
+#include "attnreg/loss.hpp"
 #include "attnreg/npy.hpp"
 #include "attnreg/random.hpp"
 #include "coherent_problem.hpp"
@@ -116,21 +118,46 @@ double theorem_weight(const ProblemWork& work, ExactSum& gram) {
   return std::sqrt(100 + 1 / smallest);
 }
 
-/// Collective. b = softmax(z), with 5 % noise for easy.
+/// How the losses make b from z: u(z), or its parts of their sum.
+struct TargetForm {
+  double (*u)(double);
+  bool parts_of_sum;
+};
+
+TargetForm target_form(const std::string& loss) {
+  const auto exp = +[](double z) { return std::exp(z); };
+  const auto cosh = +[](double z) { return std::cosh(z); };
+  const auto sinh = +[](double z) { return std::sinh(z); };
+  const bool rescaled = loss.starts_with("rescaled-");
+  if (loss.ends_with("cosh")) return {cosh, rescaled};
+  if (loss.ends_with("sinh")) return {sinh, rescaled};
+  return {exp, loss != "exp"};
+}
+
+/// Collective. b of the loss at z, with 5 % noise for easy.
 VectorXd targets(const ProblemWork& work, const VectorXd& z) {
-  const double z_max = work.max(z);
-  const RandomStream noise(work.options().seed, Purpose::problem_noise);
+  const TargetForm form = target_form(work.options().loss);
+  const bool shift_invariant =
+      make_loss(work.options().loss)->is_shift_invariant() || work.options().loss == "rescaled-exp";
+  const double shift = shift_invariant ? work.max(z) : 0;
+  const auto over_sum = [&](VectorXd values) {
+    const double sum = work.sum(values);
+    if (sum == 0) refuse("the sum of the target", sum, "another number: choose another seed");
+    return VectorXd(values / sum);
+  };
   VectorXd b(work.rows_local());
-  for (Index i = 0; i < work.rows_local(); ++i) b[i] = std::exp(z[i] - z_max);
-  b /= work.sum(b);
+  for (Index i = 0; i < work.rows_local(); ++i) b[i] = form.u(z[i] - shift);
+  if (!(work.max(b.cwiseAbs()) <= 1e150))
+    refuse("the largest target", work.max(b.cwiseAbs()), "at most 1e150: lower spread");
+  if (form.parts_of_sum) b = over_sum(std::move(b));
   if (work.options().preset != Preset::easy) return b;
+  const RandomStream noise(work.options().seed, Purpose::problem_noise);
   for (Index i = 0; i < work.rows_local(); ++i) {
     double normal;
     noise.normals(work.first_row() + i, {&normal, 1});
-    b[i] = std::abs(b[i] * (1 + 0.05 * normal));
+    b[i] = std::copysign(b[i] * (1 + 0.05 * normal), b[i]);
   }
-  b /= work.sum(b);
-  return b;
+  return form.parts_of_sum ? over_sum(std::move(b)) : b;
 }
 
 /// Local. Log-normal weights, not for easy.
@@ -154,7 +181,12 @@ void add_facts(const ProblemWork& work, const VectorXd& z, const VectorXd& b, co
   facts.b_max = work.max(b);
   facts.neff_b = 1 / work.sum(b.array().square());
   facts.w_mean = work.sum(w) / n;
-  facts.loss_at_0 = 0.5 * work.sum((b.array() - 1 / n).square());
+  const TargetForm form = target_form(work.options().loss);
+  const double u0 = form.u(0);
+  if (form.parts_of_sum && !make_loss(work.options().loss)->is_shift_invariant())
+    facts.loss_at_0 = 0.5 * work.sum((u0 - n * u0 * b.array()).square());
+  else
+    facts.loss_at_0 = 0.5 * work.sum((b.array() - (form.parts_of_sum ? 1 / n : u0)).square());
   facts.reg_at_xtrue = 0.5 * work.sum((w.array() * z.array()).square());
 }
 
@@ -179,6 +211,7 @@ Preset preset_by_name(std::string_view name) {
 ProblemFacts generate_problem(const Communicator& communicator, const ProblemOptions& options,
                               const std::string& directory) {
   check(options);
+  make_loss(options.loss);  // refuses an unknown one
   const OneThreadProducts one_thread;
   const ProblemWork work(communicator, options, directory);
   const bool is_coherent = options.preset == Preset::coherent;

@@ -22,20 +22,21 @@ constexpr double kLargestStep = 1e6;
 
 LineSearch search_line(Objective& objective, double slope, bool on_boundary) {
   const auto enough = [&](double t, double change) { return change <= kSufficientDecrease * t * slope; };
-  double change = objective.change_along(std::array{1.0})[0];
-  if (!on_boundary && std::abs(change) <= kNoChange * std::abs(objective.value())) return {1, change};
-  if (enough(1, change)) {
-    LineSearch best{1, change};
-    for (double t = 2; on_boundary && t < kLargestStep; t *= 8) {
+  const double longest = objective.longest_step(), first = std::min(1.0, longest);
+  double change = objective.change_along(std::array{first})[0];
+  if (!on_boundary && std::abs(change) <= kNoChange * std::abs(objective.value())) return {first, change};
+  if (enough(first, change)) {
+    LineSearch best{first, change};
+    for (double t = 2; on_boundary && t < std::min(kLargestStep, longest); t *= 8) {
       const auto changes = objective.change_along(std::array{t, 2 * t, 4 * t});
       for (std::size_t k = 0; k < 3; ++k) {
-        if (!(changes[k] < best.change)) return best;
+        if (!(changes[k] < best.change) || std::ldexp(t, static_cast<int>(k)) > longest) return best;
         best = {std::ldexp(t, static_cast<int>(k)), changes[k]};
       }
     }
     return best;
   }
-  for (double t = 0.5; t > kSmallestStep; t /= 8) {
+  for (double t = first / 2; t > kSmallestStep * first; t /= 8) {
     const auto changes = objective.change_along(std::array{t, t / 2, t / 4});
     for (std::size_t k = 0; k < 3; ++k) {
       const double shorter = std::ldexp(t, -static_cast<int>(k));

@@ -80,13 +80,18 @@ NonFinite find_non_finite(std::span<const Scalar> values) {
   return result;
 }
 
-std::string non_finite_message(const NpyHeader& header, std::int64_t position, std::int64_t count, bool as_float) {
+/// What the rows that are read are in the file.
+enum class Orientation { as_file, transposed };
+
+std::string non_finite_message(const NpyHeader& header, std::int64_t position, std::int64_t count, bool as_float,
+                               Orientation orientation = Orientation::as_file) {
   const std::int64_t row = position / columns_of(header), column = position % columns_of(header);
   std::vector<double> values(static_cast<std::size_t>(columns_of(header)));
   read_npy_rows(header, row, 1, std::span<double>(values));
   const double value = values[static_cast<std::size_t>(column)];
-  std::string place = "row " + std::to_string(row);
-  if (header.shape.size() == 2) place += ", column " + std::to_string(column);
+  const bool is_transposed = orientation == Orientation::transposed;
+  std::string place = "row " + std::to_string(is_transposed ? column : row);
+  if (header.shape.size() == 2) place += ", column " + std::to_string(is_transposed ? row : column);
   const std::string counted = std::to_string(count) + (count == 1 ? " value is" : " values are");
   if (as_float && std::isfinite(value)) {
     return place + " is too large for float; " + counted + " not finite as float (rows and columns counted from 0); " +
@@ -103,7 +108,7 @@ std::string non_finite_message(const NpyHeader& header, std::int64_t position, s
 /// Collective. `values` are the elements of this rank's rows, the first of which is global row `first_row`.
 template <class Scalar>
 void require_finite(const Communicator& communicator, const NpyHeader& header, std::int64_t first_row,
-                    std::span<const Scalar> values) {
+                    std::span<const Scalar> values, Orientation orientation = Orientation::as_file) {
   const NonFinite found = find_non_finite(values);
   const std::int64_t count = communicator.sum(found.count);
   if (count == 0) return;
@@ -112,12 +117,13 @@ void require_finite(const Communicator& communicator, const NpyHeader& header, s
   const std::int64_t first = communicator.min(position);
   communicator.agree([&] {
     const bool as_float = std::is_same_v<Scalar, float> && header.type == Storage::float64;
-    if (position == first) fail(header.path, non_finite_message(header, position, count, as_float));
+    if (position == first) fail(header.path, non_finite_message(header, position, count, as_float, orientation));
   });
 }
 
 template <class Scalar>
-RowMatrix load_rows(const Communicator& communicator, const NpyHeader& header, const RowPartition& partition) {
+RowMatrix load_rows(const Communicator& communicator, const NpyHeader& header, const RowPartition& partition,
+                    Orientation orientation) {
   const Index rows_local = partition.rows_local(communicator.rank());
   const std::int64_t first = partition.begin(communicator.rank());
   Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> rows;
@@ -127,20 +133,24 @@ RowMatrix load_rows(const Communicator& communicator, const NpyHeader& header, c
     advise_huge_pages(rows.data(), sizeof(Scalar) * static_cast<std::size_t>(rows.size()));
     read_npy_rows(header, first, rows_local, values());
   });
-  require_finite<Scalar>(communicator, header, first, values());
+  require_finite<Scalar>(communicator, header, first, values(), orientation);
   return RowMatrix(communicator, partition, std::move(rows));
 }
 
-}  // namespace
-
-RowMatrix load_matrix(const Communicator& communicator, const std::string& path, StorageChoice storage) {
+/// Collective. Rank 0 looks.
+bool is_sparse_file(const Communicator& communicator, const std::string& path) {
   bool sparse = false;
   communicator.agree([&] { sparse = communicator.is_root() && is_npz(path); });
-  if (communicator.max(std::int64_t{sparse}) != 0) {
-    SparseRows loaded = load_csr(communicator, path, storage);
-    return RowMatrix(communicator, std::move(loaded.partition), std::move(loaded.rows));
-  }
-  const NpyHeader header = load_header(communicator, path, require_matrix);
+  return communicator.max(std::int64_t{sparse}) != 0;
+}
+
+RowMatrix from_sparse(const Communicator& communicator, SparseRows loaded) {
+  return RowMatrix(communicator, std::move(loaded.partition), std::move(loaded.rows));
+}
+
+/// Collective.
+RowMatrix load_dense(const Communicator& communicator, const NpyHeader& header, StorageChoice storage,
+                     Orientation orientation) {
   const bool single =
       storage == StorageChoice::float32 || (storage == StorageChoice::as_file && header.type == Storage::float32);
   const std::int64_t columns = columns_of(header);
@@ -150,9 +160,30 @@ RowMatrix load_matrix(const Communicator& communicator, const std::string& path,
   // The rows, and what a solve holds besides: six vectors of a value per row and four d x d matrices.
   const double bytes = n * d * (single ? 4 : 8) + 8 * (6 * n + 4 * d * d);
   require_memory(communicator, bytes,
-                 printable(path) + ": shape " + header.shape_text() + " as " + (single ? "float" : "double"));
-  return single ? load_rows<float>(communicator, header, partition)
-                : load_rows<double>(communicator, header, partition);
+                 printable(header.path) + ": shape " + header.shape_text() + " as " + (single ? "float" : "double"));
+  return single ? load_rows<float>(communicator, header, partition, orientation)
+                : load_rows<double>(communicator, header, partition, orientation);
+}
+
+}  // namespace
+
+RowMatrix load_matrix(const Communicator& communicator, const std::string& path, StorageChoice storage) {
+  if (is_sparse_file(communicator, path)) return from_sparse(communicator, load_csr(communicator, path, storage));
+  return load_dense(communicator, load_header(communicator, path, require_matrix), storage, Orientation::as_file);
+}
+
+RowMatrix load_transpose(const Communicator& communicator, const std::string& path, StorageChoice storage) {
+  if (is_sparse_file(communicator, path))
+    return from_sparse(communicator, load_csr_transpose(communicator, path, storage));
+  NpyHeader header = load_header(communicator, path, [](const NpyHeader& found) {
+    require_matrix(found);
+    if (found.shape.size() == 1)
+      fail(found.path, "found shape " + found.shape_text() + ", expected a matrix (n, d); use numpy.reshape");
+  });
+  // The bytes of X in one order are those of its transpose in the other.
+  std::swap(header.shape[0], header.shape[1]);
+  header.fortran_order = !header.fortran_order;
+  return load_dense(communicator, header, storage, Orientation::transposed);
 }
 
 Eigen::VectorXd load_rows_vector(const Communicator& communicator, const std::string& path, const std::string& role,

@@ -17,6 +17,12 @@ struct Entry {
 constexpr Entry kLosses[] = {
     {"softmax", make_softmax_loss},
     {"cross-entropy", make_cross_entropy_loss},
+    {"exp", make_exp_loss},
+    {"cosh", make_cosh_loss},
+    {"sinh", make_sinh_loss},
+    {"rescaled-exp", make_rescaled_exp_loss},
+    {"rescaled-cosh", make_rescaled_cosh_loss},
+    {"rescaled-sinh", make_rescaled_sinh_loss},
 };
 
 }  // namespace

@@ -12,9 +12,15 @@
 
 namespace attnreg {
 
-// One function per file of the family; `make_loss` lists them.
+// One function for each member of the family; `make_loss` lists them.
 std::unique_ptr<Loss> make_softmax_loss();
 std::unique_ptr<Loss> make_cross_entropy_loss();
+std::unique_ptr<Loss> make_exp_loss();
+std::unique_ptr<Loss> make_cosh_loss();
+std::unique_ptr<Loss> make_sinh_loss();
+std::unique_ptr<Loss> make_rescaled_exp_loss();
+std::unique_ptr<Loss> make_rescaled_cosh_loss();
+std::unique_ptr<Loss> make_rescaled_sinh_loss();
 
 /// -inf for no values: the identity of a maximum over ranks.
 inline double largest(std::span<const double> values) {

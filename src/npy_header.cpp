@@ -300,9 +300,9 @@ std::string npy_header_bytes(Storage type, const std::vector<std::int64_t>& shap
   return npy_header_bytes(type == Storage::float32 ? "<f4" : "<f8", shape);
 }
 
-std::string npy_header_bytes(std::string_view dtype, const std::vector<std::int64_t>& shape) {
-  std::string text =
-      "{'descr': '" + std::string(dtype) + "', 'fortran_order': False, 'shape': " + text_of(shape) + ", }";
+std::string npy_header_bytes(std::string_view dtype, const std::vector<std::int64_t>& shape, bool fortran_order) {
+  std::string text = "{'descr': '" + std::string(dtype) + "', 'fortran_order': " + (fortran_order ? "True" : "False") +
+                     ", 'shape': " + text_of(shape) + ", }";
   text.append(63 - (10 + text.size()) % 64, ' ');  // with the newline the data start at a multiple of 64
   text += '\n';
   std::string bytes(magic);

@@ -45,8 +45,9 @@ NpyArray parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const 
 /// nothing is evaluated and nothing is allocated beyond the size of the text. Throws `InvalidArgument` (this rank).
 NpyHeader parse_npy_header(std::string_view bytes, std::int64_t file_bytes, const std::string& path);
 
-/// The bytes before the first element, as NumPy writes them: version 1, C order, little endian, multiple of 64.
+/// The bytes before the first element, as NumPy writes them: version 1, little endian, multiple of 64.
 std::string npy_header_bytes(Storage type, const std::vector<std::int64_t>& shape);
-std::string npy_header_bytes(std::string_view dtype, const std::vector<std::int64_t>& shape);
+std::string npy_header_bytes(std::string_view dtype, const std::vector<std::int64_t>& shape,
+                             bool fortran_order = false);
 
 }  // namespace attnreg

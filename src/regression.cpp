@@ -11,6 +11,7 @@
 #include "attnreg/loss.hpp"
 #include "certify.hpp"
 #include "fit.hpp"
+#include "joint_passes.hpp"
 #include "regression_objective.hpp"
 #include "scalapack.hpp"
 #include "sketched_newton.hpp"
@@ -95,12 +96,21 @@ class Regression {
       : A_(A),
         b_(b),
         options_(with_linear_solver(A, options)),
-        target_(describe_target(A, b)),
-        objective_(A, b, w, make_loss(options.loss), options.sampling, options_.linear_solver) {
+        objective_(A, b, w, make_loss(options.loss), options.sampling, options_.linear_solver),
+        target_(describe_target(A, b, objective_.loss())) {
+    const bool fits_softmax = objective_.loss().fitted_expression() == "softmax(A x)";
+    if (options.start == Start::cross_entropy && !fits_softmax)
+      throw InvalidArgument("the start cross-entropy serves the losses that fit softmax(A x), not " + options.loss,
+                            Error::Scope::all_ranks);
     if (options.loss == "cross-entropy" && !(target_.sum > 0))
       throw InvalidArgument("cross-entropy needs a target with a positive sum; b sums to " + text_of(target_.sum),
                             Error::Scope::all_ranks);
-    result_.warnings = target_warnings(target_);
+    result_.warnings = target_warnings(target_, objective_.loss());
+    if (options.loss == "rescaled-exp" && spans_ones(A))
+      result_.warnings.push_back(
+          "A v = 1 has a solution v, a column of ones perhaps: along -v this loss falls to 0 whatever b is, and only "
+          "the "
+          "weight w keeps x from running away; drop that column, or use the loss softmax");
     objective_.move_to(VectorXd::Zero(A.columns()));
     value_at_zero_ = objective_.value();
     options_.newton.gradient_reference = objective_.gradient().norm();
@@ -109,11 +119,21 @@ class Regression {
 
   RegressionObjective& objective() { return objective_; }
 
+  /// Collective. Makes the other's first model, unless it is there, and takes over the scores behind it.
+  void share_scores_of(Regression& other) {
+    if (result_.method != Method::newton_cg || objective_.uses_all_rows()) return;
+    if (other.objective_.preconditioner().empty()) other.objective_.refresh_preconditioner(false);
+    objective_.adopt_scores(other.objective_, true);
+  }
+
   RegressionResult run() {
-    solve_from(choose_start(objective_, A_, b_, options_, start_method(), result_.notes));
+    const StartPoint start = choose_start(objective_, A_, b_, options_, start_method(), result_.notes);
+    refer_to_start(start.x);
+    solve_from(start);
     try_random_starts();
     certify_result();
     result_.x = objective_.x();
+    describe_minimiser();
     result_.fitted = objective_.fitted();
     if (objective_.uses_all_rows() && !all_rows_at_first_)
       result_.notes.push_back(
@@ -127,8 +147,10 @@ class Regression {
 
  private:
   void choose_method();
+  void refer_to_start(const VectorXd& x0);
   Method start_method() const { return result_.method == Method::newton ? Method::newton : Method::newton_cg; }
   void solve_from(const StartPoint& start);
+  void describe_minimiser();
   void remember(const std::string& name);
   void try_random_starts();
   void certify_result();
@@ -136,8 +158,8 @@ class Regression {
   const RowMatrix& A_;
   const VectorXd& b_;
   RegressionOptions options_;
-  Target target_;
   RegressionObjective objective_;
+  Target target_;
   RegressionResult result_;
   VectorXd x0_;
   double value_at_zero_ = 0;
@@ -162,6 +184,15 @@ void Regression::choose_method() {
     result_.notes.push_back("the preconditioner uses all rows: a sample would leave none out");
 }
 
+/// Of losses that grow without bound, x0 may have the larger gradient, and the larger value; at 0 both may be 0.
+void Regression::refer_to_start(const VectorXd& x0) {
+  if (objective_.loss().form() == HessianForm::centred || x0 == objective_.x()) return;
+  objective_.move_to(x0);
+  double& reference = options_.newton.gradient_reference;
+  reference = std::max(reference, objective_.gradient().norm());
+  value_at_zero_ = std::max(value_at_zero_, objective_.value());
+}
+
 void Regression::solve_from(const StartPoint& start) {
   x0_ = start.x;
   result_.start = start.kind;
@@ -176,6 +207,14 @@ void Regression::solve_from(const StartPoint& start) {
     result_.summary = minimise(result_.method, objective_, start.x, options_.newton);
   }
   if (options_.random_starts > 0 && is_converged(result_.summary)) remember(start.name);
+}
+
+void Regression::describe_minimiser() {
+  const Loss& loss = objective_.loss();
+  const bool at_zero = result_.summary.value <= 1e-20 * value_at_zero_;
+  if (loss.vanishes_at_zero() && at_zero && result_.x.norm() <= 1e-8 * x0_.norm())
+    result_.warnings.push_back("the solve ended at x = 0, the minimiser that means nothing; try --starts K");
+  if (loss.is_even()) result_.notes.push_back("-x is a minimiser as good as x: this loss is even");
 }
 
 /// Enters the minimum at which the objective stands into the list.
@@ -267,6 +306,37 @@ std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, 
     next.random_starts = 0;
     previous = std::move(regression);
   }
+  return results;
+}
+
+std::vector<RegressionResult> solve_targets(
+    const RowMatrix& A, const Eigen::MatrixXd& B, const VectorXd& w, const RegressionOptions& options,
+    const std::function<void(int target, const IterationRecord& record)>& on_iteration) {
+  if (B.cols() < 1) throw InvalidArgument("there are no targets: B has no columns", Error::Scope::all_ranks);
+  const auto targets = static_cast<std::size_t>(B.cols());
+  JointPasses passes(A);
+  std::vector<VectorXd> b;
+  std::vector<RowMatrix> matrices;
+  std::vector<std::unique_ptr<Regression>> regressions(targets);
+  std::vector<RegressionResult> results(targets);
+  for (const auto& column : B.colwise()) {
+    b.emplace_back(column);
+    matrices.push_back(A.joined(passes));
+    check_arguments(A, b.back(), w, options);
+  }
+  const auto for_all = [&](const std::function<void(std::size_t)>& task) {
+    std::vector<std::function<void()>> tasks;
+    for (std::size_t k = 0; k < targets; ++k) tasks.emplace_back([&task, k] { task(k); });
+    passes.run(tasks);
+  };
+  for_all([&](std::size_t k) {
+    RegressionOptions own = options;
+    if (on_iteration)
+      own.newton.on_iteration = [&on_iteration, k](const auto& record) { on_iteration(static_cast<int>(k), record); };
+    regressions[k] = std::make_unique<Regression>(matrices[k], b[k], w, own);
+  });
+  for (std::size_t k = 1; k < targets; ++k) regressions[k]->share_scores_of(*regressions[0]);
+  for_all([&](std::size_t k) { results[k] = regressions[k]->run(); });
   return results;
 }
 

@@ -8,13 +8,12 @@
 #include <numeric>
 #include <utility>
 
-#include "distributed_gram.hpp"
-#include "distributed_solver.hpp"
 #include "row_sums.hpp"
 
 namespace attnreg {
 
 using Eigen::Index;
+using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
 namespace {
@@ -47,6 +46,9 @@ RegressionObjective::RegressionObjective(const RowMatrix& A, const VectorXd& b, 
       collectives_before_(A.communicator().collectives()),
       start_seconds_(wall_clock()),
       delta_(A.rows_local()),
+      positive_(loss_->form() == HessianForm::centred ? 0 : A.rows_local()),
+      coupling_(loss_->form() == HessianForm::coupled ? A.rows_local() : 0),
+      self_(coupling_.size()),
       grid_(solver.kind == LinearSolver::scalapack ? std::make_shared<const ProcessGrid>(A.communicator(), solver)
                                                    : nullptr),
       model_(A, w2_, sampling, grid_) {}
@@ -105,49 +107,75 @@ void RegressionObjective::move_to(const VectorXd& x) {
 }
 
 void RegressionObjective::fill_outputs(const VectorXd& z, const LossPoint& point, Index first, Index rows,
-                                       std::span<double> q, std::span<double> f, std::span<double> delta) const {
+                                       const LossDerivatives& out) const {
+  loss_->differentiate(rows_of(z, first, rows), point, out);
+  for (Index i = 0; i < rows; ++i) out.q[static_cast<std::size_t>(i)] += w2_[first + i] * (z[first + i] + shift_);
+}
+
+/// Outputs that are kept with the point, beside q and f.
+LossDerivatives RegressionObjective::kept_outputs(Index first, Index rows, std::span<double> q, std::span<double> f) {
   const auto size = static_cast<std::size_t>(rows);
-  loss_->differentiate(rows_of(z, first, rows), point, q.first(size), f.first(size), delta.first(size));
-  for (Index i = 0; i < rows; ++i) q[static_cast<std::size_t>(i)] += w2_[first + i] * (z[first + i] + shift_);
+  const auto of = [&](VectorXd& v) { return v.size() == 0 ? std::span<double>() : std::span(v.data() + first, size); };
+  return {q.first(size), f.first(size), of(delta_), of(positive_), of(coupling_), of(self_)};
+}
+
+double RegressionObjective::log_value() const {
+  if (std::isfinite(value_)) return std::log(value_);
+  const double exponent = A_.communicator().max(loss_->largest_exponent_of(rows_of(z_, 0, z_.size())));
+  auto sums = sum_over_rows<9>(z_.size(), [&](Index first, Index rows, ValueSums& block) {
+    LossSums loss_sums{};
+    loss_->add_scaled_value(rows_of(z_, first, rows), exponent, loss_sums);
+    std::copy(loss_sums.begin(), loss_sums.end(), block.begin());
+    block[8] = 0.5 * w2_.segment(first, rows).dot(logits_of(z_, first, rows).cwiseAbs2());
+  });
+  A_.communicator().sum(sums);
+  LossSums loss_sums;
+  std::copy_n(sums.begin(), loss_sums.size(), loss_sums.begin());
+  const double log_phi = loss_->log_value(loss_sums, exponent);
+  return log_phi + std::log1p(sums[8] * std::exp(-log_phi));
 }
 
 // In units of eps: q_i + w_i^2 z_i itself, and what the roundings of z_i, of the exponent z_i - reference, and of x and
 // of the steps' A s (at most eps |a_i| max|x|, as random sums) do to it.
 double RegressionObjective::rounding_of_row(Index row, double z, double q, double delta) const {
   const double curvature = std::abs(delta);
-  return std::abs(q) + curvature * (std::abs(z) + std::abs(point_.reference)) +
+  return std::abs(q) + curvature * loss_->exponent_rounding(z, point_.reference) +
          (curvature + w2_[row]) * row_norms_[row] * largest_x_;
 }
 
 void RegressionObjective::differentiate() {
   const double clock = A_.communicator().is_root() ? wall_clock() - start_seconds_ : 0;
-  const auto local = A_.transpose_map(2, 1, [&](Index first, Index rows, double* U, double* bound) {
+  const Index columns = loss_->form() == HessianForm::coupled ? 3 : 2;
+  const auto local = A_.transpose_map(columns, 1, [&](Index first, Index rows, double* U, double* bound) {
     std::array<double, kBlock> q, f;
-    fill_outputs(z_, point_, first, rows, q, f, {delta_.data() + first, static_cast<std::size_t>(rows)});
+    fill_outputs(z_, point_, first, rows, kept_outputs(first, rows, q, f));
     for (Index i = 0; i < rows; ++i) {
       const auto k = static_cast<std::size_t>(i);
-      U[2 * i] = q[k];
-      U[2 * i + 1] = f[k];
+      U[columns * i] = q[k];
+      U[columns * i + 1] = f[k];
+      if (columns == 3) U[columns * i + 2] = coupling_[first + i];
       *bound += rounding_of_row(first + i, z_[first + i], q[k], delta_[first + i]) * row_norms_[first + i];
     }
   });
   const Index d = dimension();
-  VectorXd message(2 * d + 2);  // the clock of rank 0 rides along: time is replicated too
+  VectorXd message(columns * d + 2);  // the clock of rank 0 rides along: time is replicated too
   message << local.columns.reshaped(), local.scalars[0], clock;
   A_.communicator().sum({message.data(), static_cast<std::size_t>(message.size())});
   gradient_ = message.head(d);
   centre_ = message.segment(d, d);
-  floor_bound_ = message[2 * d];
-  seconds_ = message[2 * d + 1];
+  coupled_centre_ = message.segment(2 * d, (columns - 2) * d);
+  floor_bound_ = message[columns * d];
+  seconds_ = message[columns * d + 1];
 }
 
 // Sums at a guess of the reference: docs/algorithms.md, "One read". The floor's bound takes the curvature at the guess.
 RegressionObjective::Evaluation RegressionObjective::evaluate_in_one_read(const VectorXd& v, Logits meaning,
                                                                           VectorXd& product, double reference) {
-  constexpr Index kLoss = Loss::Combination::columns, kColumns = kLoss + 1, kScalars = 10;
+  constexpr Index kScalars = 10;
+  const Index of_loss = loss_->columns(), columns = of_loss + 1;
   const double clock = A_.communicator().is_root() ? wall_clock() - start_seconds_ : 0;
   if (meaning == Logits::at) {
-    const double shift = centre_.dot(v);
+    const double shift = loss_->is_shift_invariant() ? centre_.dot(v) : 0;
     reference += shift_ - shift;
     shift_ = shift;
   }
@@ -160,36 +188,40 @@ RegressionObjective::Evaluation RegressionObjective::evaluate_in_one_read(const 
     const auto size = static_cast<std::size_t>(rows);
     std::array<double, kBlock> q, f, delta;
     add_value(z, first, rows, reference, std::span<double, 9>(scalars, 9));
-    loss_->fill_columns(rows_of(z, first, rows), reference, {U, size * kColumns}, kColumns);
-    fill_outputs(z, guess, first, rows, q, f, delta);
+    loss_->fill_columns(rows_of(z, first, rows), reference, {U, size * static_cast<std::size_t>(columns)},
+                        static_cast<std::size_t>(columns));
+    fill_outputs(z, guess, first, rows,
+                 {std::span(q).first(size), std::span(f).first(size), std::span(delta).first(size)});
     for (Index i = 0; i < rows; ++i) {
       const auto k = static_cast<std::size_t>(i);
-      U[i * kColumns + kLoss] = w2_[first + i] * (z[first + i] + shift_);
+      U[i * columns + of_loss] = w2_[first + i] * (z[first + i] + shift_);
       scalars[9] += rounding_of_row(first + i, z[first + i], q[k], delta[k]) * row_norms_[first + i];
     }
   };
-  const auto local = meaning != Logits::step ? A_.product_map(v, Compensated{shift_}, product, kColumns, kScalars, map)
-                                             : A_.product_map(v, product, kColumns, kScalars, map);
+  const auto local = meaning != Logits::step ? A_.product_map(v, Compensated{shift_}, product, columns, kScalars, map)
+                                             : A_.product_map(v, product, columns, kScalars, map);
   const Index d = dimension();
-  VectorXd message(kColumns * d + kScalars + 1);
+  VectorXd message(columns * d + kScalars + 1);
   message << local.columns.reshaped(), local.scalars, clock;
   A_.communicator().sum({message.data(), static_cast<std::size_t>(message.size())});
 
-  const auto columns = message.head(kColumns * d).reshaped(d, kColumns);
-  const std::span<const double, 9> sums(message.data() + kColumns * d, 9);
+  const auto sums_of_rows = message.head(columns * d).reshaped(d, columns);
+  const std::span<const double, 9> sums(message.data() + columns * d, 9);
   Evaluation evaluation;
   evaluation.value = value_of(sums, reference);
   LossSums loss_sums;
   std::copy_n(sums.begin(), loss_sums.size(), loss_sums.begin());
-  const Loss::Combination combination = loss_->combine(loss_sums);
-  evaluation.gradient = columns.col(kLoss);
-  evaluation.centre = VectorXd::Zero(d);
-  for (Index c = 0; c < kLoss; ++c) {
-    evaluation.gradient += combination.gradient[static_cast<std::size_t>(c)] * columns.col(c);
-    evaluation.centre += combination.centre[static_cast<std::size_t>(c)] * columns.col(c);
-  }
-  evaluation.floor_bound = message[kColumns * d + 9];
-  evaluation.seconds = message[kColumns * d + kScalars];
+  const Loss::Combination combination = loss_->combine(loss_sums, reference);
+  const auto combined = [&](const auto& factors) {
+    VectorXd sum = VectorXd::Zero(d);
+    for (Index c = 0; c < of_loss; ++c) sum += factors[static_cast<std::size_t>(c)] * sums_of_rows.col(c);
+    return sum;
+  };
+  evaluation.gradient = sums_of_rows.col(of_loss) + combined(combination.gradient);
+  evaluation.centre = combined(combination.centre);
+  evaluation.coupled_centre = combined(combination.coupling);
+  evaluation.floor_bound = message[columns * d + 9];
+  evaluation.seconds = message[columns * d + kScalars];
   evaluation.accurate = evaluation.value.point.offset <= kLargestGuess && evaluation.gradient.allFinite();
   return evaluation;
 }
@@ -202,19 +234,19 @@ void RegressionObjective::accept(Evaluation evaluation) {
   value_ = value.total;
   gradient_ = std::move(evaluation.gradient);
   centre_ = std::move(evaluation.centre);
+  coupled_centre_ = std::move(evaluation.coupled_centre);
   floor_bound_ = evaluation.floor_bound;
   seconds_ = evaluation.seconds;
   sum_over_rows<1>(z_.size(), [&](Index first, Index rows, auto&) {
     std::array<double, kBlock> q, f;
-    fill_outputs(z_, point_, first, rows, q, f, {delta_.data() + first, static_cast<std::size_t>(rows)});
+    fill_outputs(z_, point_, first, rows, kept_outputs(first, rows, q, f));
   });
 }
 
 VectorXd RegressionObjective::fitted() const {
   VectorXd fitted(z_.size());
   sum_over_rows<1>(z_.size(), [&](Index first, Index rows, auto&) {
-    std::array<double, kBlock> q, delta;
-    fill_outputs(z_, point_, first, rows, q, {fitted.data() + first, static_cast<std::size_t>(rows)}, delta);
+    loss_->fit(rows_of(z_, first, rows), point_, {fitted.data() + first, static_cast<std::size_t>(rows)});
   });
   return fitted;
 }
@@ -224,7 +256,9 @@ double RegressionObjective::gradient_floor() {
   VectorXd rounding(z_.size());
   sum_over_rows<1>(z_.size(), [&](Index first, Index rows, auto&) {
     std::array<double, kBlock> q, f, delta;
-    fill_outputs(z_, point_, first, rows, q, f, delta);
+    const auto size = static_cast<std::size_t>(rows);
+    fill_outputs(z_, point_, first, rows,
+                 {std::span(q).first(size), std::span(f).first(size), std::span(delta).first(size)});
     for (Index i = 0; i < rows; ++i)
       rounding[first + i] =
           rounding_of_row(first + i, z_[first + i], q[static_cast<std::size_t>(i)], delta[static_cast<std::size_t>(i)]);
@@ -232,62 +266,6 @@ double RegressionObjective::gradient_floor() {
   VectorXd absolute = A_.absolute_transpose_multiply(rounding);
   A_.communicator().sum({absolute.data(), static_cast<std::size_t>(absolute.size())});
   return kEps * absolute.norm();
-}
-
-Hessian RegressionObjective::hessian() { return grid_ ? distributed_hessian() : hessian_on_root(); }
-
-Hessian RegressionObjective::distributed_hessian() const {
-  const Index d = dimension();
-  CurvedRows rows;
-  rows.rows.resize(static_cast<std::size_t>(A_.rows_local()));
-  std::iota(rows.rows.begin(), rows.rows.end(), 0);
-  rows.curvature = delta_.cwiseMax(0);
-  rows.ridge = w2_;
-  DistributedMatrix M = distributed_gram(A_, grid_, rows, centre_);
-  const double curvature = A_.communicator().sum(rows.curvature.sum());
-  const VectorXd scale = M.diagonal() + curvature * centre_.cwiseAbs2();
-  rows.curvature = (-delta_).cwiseMax(0);
-  rows.ridge.setZero();
-  DistributedMatrix H = distributed_gram(A_, grid_, rows, centre_);
-  H.local() = M.local() - H.local();
-  A_.count_reads(2 * gram_reads(d));
-  return {A_.communicator(), {}, {}, scale, std::make_shared<DistributedPencil>(std::move(H), std::move(M))};
-}
-
-Hessian RegressionObjective::hessian_on_root() {
-  const auto& communicator = A_.communicator();
-  const Index d = dimension(), entries = d * d;
-  if (!ridge_known_) {
-    ridge_gram_ = A_.signed_gram(w2_, VectorXd::Zero(d)).positive;
-    communicator.sum_to_root({ridge_gram_.data(), static_cast<std::size_t>(entries)});
-    if (!communicator.is_root()) ridge_gram_.resize(0, 0);
-    ridge_known_ = true;
-  }
-  const auto gram = A_.signed_gram(delta_, centre_);
-  VectorXd message(2 * entries + 1);
-  message << gram.positive.reshaped(), gram.negative.reshaped(), delta_.cwiseMax(0).sum();
-  communicator.sum_to_root({message.data(), static_cast<std::size_t>(message.size())});
-  Hessian hessian{communicator, {}, {}, {}, nullptr};
-  if (!communicator.is_root()) return hessian;
-  hessian.positive_part = message.head(entries).reshaped(d, d) + ridge_gram_;
-  hessian.exact = hessian.positive_part - message.segment(entries, entries).reshaped(d, d);
-  hessian.scale = hessian.positive_part.diagonal() + message[2 * entries] * centre_.cwiseAbs2();
-  return hessian;
-}
-
-VectorXd RegressionObjective::hessian_product(const VectorXd& p) {
-  const double centre_p = centre_.dot(p);
-  p_ = p;
-  VectorXd message = A_.normal_product(p, {delta_.data(), w2_.data(), centre_p}, product_y_);
-  A_.communicator().sum({message.data(), static_cast<std::size_t>(message.size())});
-  return message.head(dimension()) - message[dimension()] * centre_;
-}
-
-bool RegressionObjective::refresh_preconditioner(bool tired) {
-  const auto made = model_.preconditioner(delta_, centre_, tired);
-  if (made) preconditioner_ = *made;
-  largest_ridge_ = std::max(largest_ridge_, model_.ridge());
-  return made.has_value();
 }
 
 void RegressionObjective::set_direction(const VectorXd& s) {
@@ -301,6 +279,11 @@ void RegressionObjective::set_likely_direction(const VectorXd& s) {
   s_ = s;
   references_.clear();
   ahead_ = evaluate_in_one_read(s, Logits::step, y_, point_.reference + centre_.dot(s));
+}
+
+double RegressionObjective::longest_step() const {
+  const double most = loss_->largest_move();
+  return std::isfinite(most) ? most / largest_move() : most;
 }
 
 double RegressionObjective::largest_move() const {
@@ -324,7 +307,8 @@ std::vector<double> RegressionObjective::change_along(std::span<const double> st
   constexpr std::size_t kWidth = 9;  // the loss's sums, and how many rows overflow
   constexpr std::size_t kMaxSteps = 4;
   if (steps.size() > kMaxSteps) throw InternalError("change_along takes up to 4 steps");
-  const double mean_y = centre_.dot(s_);  // <f, y>; phi does not see it, but it would cancel in 1 + <f, exp(t y) - 1>
+  // <f, y>; a centred phi does not see it, but it would cancel in 1 + <f, exp(t y) - 1>
+  const double mean_y = loss_->is_shift_invariant() ? centre_.dot(s_) : 0;
   auto sums = sum_over_rows<kWidth * kMaxSteps + 2>(z_.size(), [&](Index first, Index rows, auto& block) {
     const VectorXd y = y_.segment(first, rows).array() - mean_y;
     const double largest_y = y.cwiseAbs().maxCoeff();

@@ -32,12 +32,16 @@ class RegressionObjective final : public Objective {
   void move_to(const Eigen::VectorXd& x) override;
 
   const Eigen::VectorXd& x() const override { return x_; }
-  double value() const override { return value_; }
+  double value() const override { return value_; }  ///< +inf where it overflows
+  /// Collective; ln L, also where L overflows: then two all-reduces.
+  double log_value() const;
   const Eigen::VectorXd& gradient() const override { return gradient_; }
   double gradient_floor() override;
   /// On rank 0, or over the grid: then in panels, which read (d / 256 + 1) / 2 times A, or twice that.
   Hessian hessian() override;
   Hessian hessian_on_root();  ///< Collective. On rank 0 whatever the linear solver: for d that allows it.
+  /// Collective. The Gauss-Newton matrix of the data term and A^T W^2 A, on rank 0. One read, n d^2 flops.
+  Eigen::MatrixXd gauss_newton_on_root();
   Eigen::VectorXd hessian_product(const Eigen::VectorXd& p) override;
   bool refresh_preconditioner(bool tired) override;
   double preconditioner_price() const override { return model_.price(); }
@@ -64,7 +68,9 @@ class RegressionObjective final : public Objective {
   /// Local. Starts with the leverage scores of another objective over the same rows; see `SampledModel::adopt_scores`.
   void adopt_scores(const RegressionObjective& other, bool rescale) { model_.adopt_scores(other.model_, rescale); }
 
-  /// f, this rank's rows at the current point: the weights of the centre, softmax(z) for all losses here. Local.
+  double longest_step() const override;
+
+  /// What reproduces b at the current point, this rank's rows: `Loss::fit`. Local.
   Eigen::VectorXd fitted() const;
 
   // What the certificate looks at. Local; row vectors are this rank's rows.
@@ -72,8 +78,13 @@ class RegressionObjective final : public Objective {
   const Loss& loss() const { return *loss_; }
   const Eigen::VectorXd& target() const { return b_; }
   const Eigen::VectorXd& weights_squared() const { return w2_; }
-  const Eigen::VectorXd& curvature() const { return delta_; }  ///< delta of `Loss::differentiate`
-  const Eigen::VectorXd& centre() const { return centre_; }    ///< A^T f, replicated
+  const Eigen::VectorXd& curvature() const { return delta_; }              ///< delta of `LossDerivatives`
+  const Eigen::VectorXd& positive_curvature() const { return positive_; }  ///< of losses that are not centred
+  /// m and k of `HessianForm`, likewise.
+  const Eigen::VectorXd& coupling() const { return loss_->form() == HessianForm::coupled ? coupling_ : delta_; }
+  const Eigen::VectorXd& self() const { return loss_->form() == HessianForm::coupled ? self_ : delta_; }
+  const Eigen::VectorXd& logits() const { return z_; }       ///< A x, but for a shift that the loss does not see
+  const Eigen::VectorXd& centre() const { return centre_; }  ///< A^T f, replicated
   /// A^T W^2 A on rank 0, once `hessian_on_root` was called.
   const Eigen::MatrixXd& ridge_gram() const { return ridge_gram_; }
 
@@ -95,7 +106,7 @@ class RegressionObjective final : public Objective {
   /// What one read finds out about a point.
   struct Evaluation {
     Value value;
-    Eigen::VectorXd gradient, centre;
+    Eigen::VectorXd gradient, centre, coupled_centre;
     double floor_bound = 0, seconds = 0;
     bool accurate = false;  ///< the reference was near enough
   };
@@ -105,7 +116,12 @@ class RegressionObjective final : public Objective {
 
   void differentiate();
   void fill_outputs(const Eigen::VectorXd& z, const LossPoint& point, Eigen::Index first, Eigen::Index rows,
-                    std::span<double> q, std::span<double> f, std::span<double> delta) const;
+                    const LossDerivatives& out) const;
+  LossDerivatives kept_outputs(Eigen::Index first, Eigen::Index rows, std::span<double> q, std::span<double> f);
+  RowForms row_forms(const Eigen::VectorXd& positive) const;
+  void add_coupling(const Eigen::VectorXd& p, Eigen::VectorXd& product) const;
+  RowMatrix::SignedGram local_grams() const;
+  const Eigen::MatrixXd& make_ridge_gram();
   double rounding_of_row(Eigen::Index row, double z, double q, double delta) const;
   Eigen::VectorXd logits_of(const Eigen::VectorXd& z, Eigen::Index first, Eigen::Index rows) const {
     return z.segment(first, rows).array() + shift_;
@@ -127,6 +143,9 @@ class RegressionObjective final : public Objective {
   double value_ = 0;
   Eigen::VectorXd gradient_, centre_;  // d; centre = A^T f
   Eigen::VectorXd delta_;              // rows
+  Eigen::VectorXd positive_;           // rows, of losses that are not centred
+  Eigen::VectorXd coupling_, self_;    // rows, of coupled losses
+  Eigen::VectorXd coupled_centre_;     // d; A^T m of coupled losses
   double floor_bound_ = 0;             // sum r_i |a_i| >= | |A|^T r |, r = rounding_of_row
   int steps_since_refresh_ = 0;
 

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <exception>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,59 @@ using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
 namespace {
+
+/// The products A x that several requests want without compensation, as one matrix product; nothing if there are few.
+class SharedProducts {
+ public:
+  explicit SharedProducts(std::span<const RowMatrix::MapRequest> requests) {
+    constexpr std::size_t kFew = 3;
+    for (const auto& request : requests)
+      if (request.x != nullptr && !request.compensated) wanted_.push_back(&request);
+    if (wanted_.size() <= kFew) wanted_.clear();
+    if (empty()) return;
+    MatrixXd X(wanted_[0]->x->size(), static_cast<Index>(wanted_.size()));
+    for (std::size_t k = 0; k < wanted_.size(); ++k) X.col(static_cast<Index>(k)) = *wanted_[k]->x;
+    columns_.emplace(X);
+  }
+
+  bool empty() const { return wanted_.empty(); }
+  void multiply(const Tile& tile) const {
+    if (empty()) return;
+    columns_->multiply(tile, [&](Index first, const RowMajorMatrix& Y) {
+      const Index last = std::min(first + Y.cols(), static_cast<Index>(wanted_.size()));
+      for (Index k = first; k < last; ++k)
+        wanted_[static_cast<std::size_t>(k)]->z->segment(tile.first_local(), tile.rows()) = Y.col(k - first);
+    });
+  }
+
+ private:
+  std::vector<const RowMatrix::MapRequest*> wanted_;
+  std::optional<PackedColumns> columns_;
+};
+
+/// The requests' maps of one tile, their columns side by side.
+void map_tile(const Tile& tile, std::span<const RowMatrix::MapRequest> requests, const SharedProducts& products,
+              RowMatrix::MapSums& sums) {
+  products.multiply(tile);
+  const Index rows = tile.rows(), columns = sums.columns.cols();
+  RowMajorMatrix U(rows, columns), own;
+  Index first_column = 0;
+  double* scalars = sums.scalars.data();
+  for (const auto& [x, compensated, z, width, count, map] : requests) {
+    if (x != nullptr && compensated) tile.multiply(x->data(), *compensated, z->data() + tile.first_local());
+    if (x != nullptr && !compensated && products.empty()) tile.multiply(x->data(), z->data() + tile.first_local());
+    if (map != nullptr && width == columns) {
+      (*map)(tile.first_local(), rows, U.data(), scalars);
+    } else if (map != nullptr) {
+      own.resize(rows, width);
+      (*map)(tile.first_local(), rows, own.data(), scalars);
+      U.middleCols(first_column, width) = own;
+    }
+    first_column += width;
+    scalars += count;
+  }
+  if (columns > 0) tile.add_transpose_multiply(U.data(), columns, sums.columns.data());
+}
 
 /// The rows of either sign, summed per thread.
 struct GramParts {
@@ -151,14 +205,14 @@ double RowMatrix::bytes_local() const {
 }
 
 VectorXd RowMatrix::multiply(const VectorXd& x) const {
-  VectorXd z(rows_local());
-  pass(0, [&](const Tile& tile, int&) { tile.multiply(x.data(), z.data() + tile.first_local()); });
+  VectorXd z;
+  mapped({.x = &x, .z = &z});
   return z;
 }
 
 VectorXd RowMatrix::multiply(const VectorXd& x, Compensated compensated) const {
-  VectorXd z(rows_local());
-  pass(0, [&](const Tile& tile, int&) { tile.multiply(x.data(), compensated, z.data() + tile.first_local()); });
+  VectorXd z;
+  mapped({.x = &x, .compensated = compensated, .z = &z});
   return z;
 }
 
@@ -189,64 +243,84 @@ RowMatrix::MapSums& RowMatrix::MapSums::operator+=(const MapSums& other) {
 }
 
 RowMatrix::MapSums RowMatrix::transpose_map(Index columns, Index scalars, const RowMap& map) const {
-  const MapSums zero{MatrixXd::Zero(columns_, columns), VectorXd::Zero(scalars)};
-  return pass(zero, [&](const Tile& tile, MapSums& sums) {
-    RowMajorMatrix U(tile.rows(), columns);
-    map(tile.first_local(), tile.rows(), U.data(), sums.scalars.data());
-    tile.add_transpose_multiply(U.data(), columns, sums.columns.data());
-  });
+  return mapped({.columns = columns, .scalars = scalars, .map = &map});
 }
 
 RowMatrix::MapSums RowMatrix::product_map(const VectorXd& x, VectorXd& z, Index columns, Index scalars,
                                           const RowMap& map) const {
-  return map_product([&](const Tile& tile, double* part) { tile.multiply(x.data(), part); }, z, columns, scalars, map);
+  return mapped({.x = &x, .z = &z, .columns = columns, .scalars = scalars, .map = &map});
 }
 
 RowMatrix::MapSums RowMatrix::product_map(const VectorXd& x, Compensated compensated, VectorXd& z, Index columns,
                                           Index scalars, const RowMap& map) const {
-  return map_product([&](const Tile& tile, double* part) { tile.multiply(x.data(), compensated, part); }, z, columns,
-                     scalars, map);
+  return mapped({.x = &x, .compensated = compensated, .z = &z, .columns = columns, .scalars = scalars, .map = &map});
 }
 
-RowMatrix::MapSums RowMatrix::map_product(const TileProduct& multiply, VectorXd& z, Index columns, Index scalars,
-                                          const RowMap& map) const {
-  z.resize(rows_local());
+RowMatrix RowMatrix::joined(PassServer& server) const {
+  RowMatrix matrix = *this;
+  matrix.communicator_ = communicator_.joined(server);
+  matrix.reads_ = std::make_shared<double>(0);
+  matrix.server_ = &server;
+  return matrix;
+}
+
+RowMatrix::MapSums RowMatrix::mapped(const MapRequest& request) const {
+  if (server_ != nullptr) return server_->map(request, *reads_);
+  return std::move(maps({&request, 1}).front());
+}
+
+std::vector<RowMatrix::MapSums> RowMatrix::maps(std::span<const MapRequest> requests) const {
+  Index columns = 0, scalars = 0;
+  for (const auto& request : requests) {
+    columns += request.columns, scalars += request.scalars;
+    if (request.x != nullptr) request.z->resize(rows_local());
+  }
   const MapSums zero{MatrixXd::Zero(columns_, columns), VectorXd::Zero(scalars)};
-  return pass(zero, [&](const Tile& tile, MapSums& sums) {
-    RowMajorMatrix U(tile.rows(), columns);
-    multiply(tile, z.data() + tile.first_local());
-    map(tile.first_local(), tile.rows(), U.data(), sums.scalars.data());
-    tile.add_transpose_multiply(U.data(), columns, sums.columns.data());
-  });
+  const SharedProducts products(requests);
+  MapSums all = pass(zero, [&](const Tile& tile, MapSums& sums) { map_tile(tile, requests, products, sums); });
+  std::vector<MapSums> results;
+  columns = scalars = 0;
+  for (const auto& request : requests) {
+    results.push_back(
+        {all.columns.middleCols(columns, request.columns), all.scalars.segment(scalars, request.scalars)});
+    columns += request.columns, scalars += request.scalars;
+  }
+  return results;
 }
 
 VectorXd RowMatrix::normal_product(const VectorXd& p, const RowCurvature& weights, VectorXd& y) const {
+  if (server_ != nullptr) return server_->normal_product(p, weights, y, *reads_);
   y.resize(rows_local());
   const VectorXd zero = VectorXd::Zero(columns_ + 1);
   return pass(
       zero, [&](const Tile& tile, VectorXd& sum) { tile.add_normal_product(p.data(), weights, y.data(), sum.data()); });
 }
 
-MatrixXd RowMatrix::normal_products(const MatrixXd& P, std::span<const RowCurvature> weights, MatrixXd& Y) const {
+MatrixXd RowMatrix::normal_products(const MatrixXd& P, std::span<const RowCurvature> weights,
+                                    std::span<double* const> Y) const {
   const Index k = P.cols();
-  Y.resize(rows_local(), k);
   const PackedColumns columns(P);
-  const MatrixXd zero = MatrixXd::Zero(columns_, k);
-  return pass(zero, [&](const Tile& tile, MatrixXd& sum) {
+  const MapSums zero{MatrixXd::Zero(columns_, k), VectorXd::Zero(k)};
+  const MapSums sums = pass(zero, [&](const Tile& tile, MapSums& sum) {
     RowMajorMatrix U(tile.rows(), k);
     columns.multiply(tile, [&](Index first, const RowMajorMatrix& part) {
       for (Index c = first; c < std::min(k, first + part.cols()); ++c) {
         const auto& [curvature, ridge, centre] = weights[static_cast<std::size_t>(c)];
+        double* const out = Y[static_cast<std::size_t>(c)];
         for (Index i = 0; i < tile.rows(); ++i) {
           const Index row = tile.first_local() + i;
-          const double y = part(i, c - first);
-          Y(row, c) = y;
-          U(i, c) = curvature[row] * (y - centre) + ridge[row] * y;
+          const double y = part(i, c - first), centred = curvature[row] * (y - centre);
+          out[row] = y;
+          U(i, c) = centred + ridge[row] * y;
+          sum.scalars[c] += centred;
         }
       }
     });
-    tile.add_transpose_multiply(U.data(), k, sum.data());
+    tile.add_transpose_multiply(U.data(), k, sum.columns.data());
   });
+  MatrixXd products(columns_ + 1, k);
+  products << sums.columns, sums.scalars.transpose();
+  return products;
 }
 
 RowMatrix::SignedGram RowMatrix::signed_gram(const VectorXd& weights, const VectorXd& centre) const {

@@ -114,13 +114,6 @@ double SampledModel::price() const {
   return model_price(share, stored_ / n) + kCholesky * cores * d * d * d / stored_;
 }
 
-SampledModel::Part SampledModel::all_rows(const VectorXd& curvature) const {
-  std::vector<Eigen::Index> rows(static_cast<std::size_t>(A_.rows_local()));
-  std::iota(rows.begin(), rows.end(), 0);
-  const auto count = static_cast<double>(rows.size());
-  return {{std::move(rows), curvature, w2_}, curvature.sum(), count, static_cast<double>(A_.columns())};
-}
-
 void SampledModel::make_scores(const VectorXd& weights) {
   LeverageOptions leverage{.sketch_rows = options_.sketch_rows,
                            .nonzeros = options_.nonzeros,
@@ -134,8 +127,8 @@ void SampledModel::make_scores(const VectorXd& weights) {
   fresh_sum_ = 0;
 }
 
-SampledModel::Part SampledModel::sampled_rows(const VectorXd& curvature, bool fresh_scores) {
-  const VectorXd weights = curvature + w2_;
+SampledModel::Part SampledModel::sampled_rows(const RowForms& forms, bool fresh_scores) {
+  const VectorXd weights = forms.delta + w2_;
   if (fresh_scores || !has_scores_) {
     make_scores(weights);
   } else if (rescale_) {  // the weights differ by about a factor
@@ -146,35 +139,27 @@ SampledModel::Part SampledModel::sampled_rows(const VectorXd& curvature, bool fr
   const VectorXd scores = weights.cwiseProduct(row_scale_).cwiseMin(1.0);
   auto kept =
       keep_rows(A_, scores, {.oversampling = options_.oversampling, .seed = options_.seed, .iteration = models_});
-  Part part;
-  part.rows.curvature = curvature(kept.rows).cwiseProduct(kept.weights);
-  part.rows.ridge = w2_(kept.rows).cwiseProduct(kept.weights);
-  part.rows.rows = std::move(kept.rows);
-  part.curvature = part.rows.curvature.sum();
-  part.count = static_cast<double>(part.rows.rows.size());
-  part.scores = scores.sum();
-  return part;
+  return {weighted_rows(forms, w2_, std::move(kept.rows), kept.weights), scores.sum()};
 }
 
-SampledModel::Part SampledModel::choose_rows(const VectorXd& delta, bool tired) {
-  const VectorXd curvature = delta.cwiseMax(0);
+SampledModel::Part SampledModel::choose_rows(const RowForms& forms, bool tired) {
   tired_in_a_row_ = tired ? tired_in_a_row_ + 1 : 0;
   all_rows_ = all_rows_ || tired_in_a_row_ >= kTiredModels;
-  Part part =
-      all_rows_ ? all_rows(curvature) : sampled_rows(curvature, tired || score_sum_ < kStaleScores * fresh_sum_);
+  Part part = all_rows_ ? Part{all_rows(forms, w2_), static_cast<double>(A_.columns())}
+                        : sampled_rows(forms, tired || score_sum_ < kStaleScores * fresh_sum_);
   ++models_;
   return part;
 }
 
 /// Local. This rank's part of M.
-MatrixXd SampledModel::gram(const Part& part, const VectorXd& centre) {
-  const auto& [rows, curvature, ridge] = part.rows;
-  if (!all_rows_) {
-    const SampledRows kept{rows, {}, 0};
-    return sampled_gram(A_, kept, curvature, centre, ridge);
+MatrixXd SampledModel::gram(const CurvedRows& rows, const VectorXd& centre) {
+  if (rows.is_coupled) {
+    if (all_rows_) A_.count_reads(1);
+    return local_gram(A_, rows, centre);
   }
+  if (!all_rows_) return sampled_gram(A_, {rows.rows, {}, 0}, rows.curvature, centre, rows.ridge);
   if (ridge_gram_.size() == 0) ridge_gram_ = A_.signed_gram(w2_, VectorXd::Zero(A_.columns())).positive;
-  return A_.signed_gram(curvature, centre).positive + ridge_gram_;
+  return A_.signed_gram(rows.curvature, centre).positive + ridge_gram_;
 }
 
 /// What is known of the last model: sums over all ranks.
@@ -185,19 +170,19 @@ void SampledModel::learn(double rows, double scores, double stored) {
   if (fresh_sum_ == 0) fresh_sum_ = score_sum_;
 }
 
-std::optional<Preconditioner> SampledModel::preconditioner(const VectorXd& delta, const VectorXd& centre, bool tired) {
-  if (grid_) return distributed(delta, centre, tired);
-  auto L = factor(delta, centre, tired);
+std::optional<Preconditioner> SampledModel::preconditioner(const RowForms& forms, const VectorXd& centre, bool tired) {
+  if (grid_) return distributed(forms, centre, tired);
+  auto L = factor(forms, centre, tired);
   if (!L) return {};
   return Preconditioner(std::move(*L));
 }
 
-std::optional<MatrixXd> SampledModel::factor(const VectorXd& delta, const VectorXd& centre, bool tired) {
+std::optional<MatrixXd> SampledModel::factor(const RowForms& forms, const VectorXd& centre, bool tired) {
   const auto& communicator = A_.communicator();
   const Eigen::Index d = A_.columns(), entries = d * d;
-  const Part part = choose_rows(delta, tired);
+  const Part part = choose_rows(forms, tired);
   VectorXd message(entries + 4);
-  message << gram(part, centre).reshaped(), part.curvature, part.count, part.scores,
+  message << gram(part.rows, centre).reshaped(), part.rows.self().sum(), part.count(), part.scores,
       static_cast<double>(A_.entries_local());
   communicator.sum_to_root(span_of(message));
   if (communicator.is_root()) {
@@ -215,10 +200,10 @@ std::optional<MatrixXd> SampledModel::factor(const VectorXd& delta, const Vector
   return message.head(entries).reshaped(d, d);
 }
 
-std::optional<Preconditioner> SampledModel::distributed(const VectorXd& delta, const VectorXd& centre, bool tired) {
-  const Part part = choose_rows(delta, tired);
+std::optional<Preconditioner> SampledModel::distributed(const RowForms& forms, const VectorXd& centre, bool tired) {
+  const Part part = choose_rows(forms, tired);
   const DistributedMatrix M = distributed_gram(A_, grid_, part.rows, centre);
-  std::array sums{part.curvature, part.count, part.scores, static_cast<double>(A_.entries_local())};
+  std::array sums{part.rows.self().sum(), part.count(), part.scores, static_cast<double>(A_.entries_local())};
   A_.communicator().sum(sums);
   learn(sums[1], sums[2], sums[3]);
   A_.count_reads(gram_reads(A_.columns()) * sums[1] / static_cast<double>(A_.rows_global()));

@@ -16,9 +16,10 @@ namespace attnreg {
 
 /// Preconditioners from sampled rows: the centred positive semidefinite model
 ///
-///     M = sum over kept rows of max(delta_i, 0) / p_i (a_i - abar)(a_i - abar)^T + w_i^2 / p_i a_i a_i^T,
+///     M = sum over kept rows of delta_i / p_i (a_i - abar)(a_i - abar)^T + w_i^2 / p_i a_i a_i^T,
 ///
-/// p_i = min(1, c (0.9 score_i + 0.1 d / n)), scores of diag(max(delta, 0) + w^2)^{1/2} A (uncentred rows). The sketch
+/// delta >= 0 the positive part of the curvature, or the coupled forms (`RowForms`) in place of the first term; p_i =
+/// min(1, c (0.9 score_i + 0.1 d / n)), scores of diag(delta + w^2)^{1/2} A (uncentred rows). The sketch
 /// behind the scores is kept, and with it t_i = |a_i^T N|^2: while it serves, the scores s_i t_i of new weights s cost
 /// no read of A. When c d >= n or the sketch has as many rows as A, all rows are used, without sketch and scores.
 class SampledModel {
@@ -30,14 +31,14 @@ class SampledModel {
 
   /// Collective. The model as a preconditioner: `factor` on all ranks, or a distributed factor. This one has the same
   /// rows, in one pass over them, ceil(d / 256) + 2 collectives, and one for each 256 rows of a sketch.
-  std::optional<Preconditioner> preconditioner(const Eigen::VectorXd& delta, const Eigen::VectorXd& centre, bool tired);
+  std::optional<Preconditioner> preconditioner(const RowForms& forms, const Eigen::VectorXd& centre, bool tired);
 
   /// Collective. Lower Cholesky factor of M for this curvature; no value if M is not finite or not definite. `tired`:
   /// the last model served badly. The sketch is made anew then, or when the scores of the model before summed to less
   /// than a quarter of what they did at first; after three tired models in a row all rows are used for good. 2 reads
   /// for a sketch, and the kept rows' share of one (all rows: one read, and one more the first time). 2
   /// collectives, 2 more for a sketch, one more for scores that are rescaled.
-  std::optional<Eigen::MatrixXd> factor(const Eigen::VectorXd& delta, const Eigen::VectorXd& centre, bool tired);
+  std::optional<Eigen::MatrixXd> factor(const RowForms& forms, const Eigen::VectorXd& centre, bool tired);
 
   /// Local. Takes over the other model's row scales t instead of a sketch of its own; with `rescale` multiplied, at the
   /// first use, so that the scores sum to d: for models whose weights are about proportional.
@@ -55,16 +56,16 @@ class SampledModel {
   /// This rank's rows of a model, and sums of what goes with them.
   struct Part {
     CurvedRows rows;
-    double curvature = 0, count = 0, scores = 0;  // sums over the rows kept, their number; sum of all scores
+    double scores = 0;  // the sum of all
+    double count() const { return static_cast<double>(rows.rows.size()); }
   };
-  Part choose_rows(const Eigen::VectorXd& delta, bool tired);
-  Part all_rows(const Eigen::VectorXd& curvature) const;
-  Part sampled_rows(const Eigen::VectorXd& curvature, bool fresh_scores);
+  Part choose_rows(const RowForms& forms, bool tired);
+  Part sampled_rows(const RowForms& forms, bool fresh_scores);
   void make_scores(const Eigen::VectorXd& weights);
-  Eigen::MatrixXd gram(const Part& part, const Eigen::VectorXd& centre);
+  Eigen::MatrixXd gram(const CurvedRows& rows, const Eigen::VectorXd& centre);
   void learn(double rows, double scores, double stored);
 
-  std::optional<Preconditioner> distributed(const Eigen::VectorXd& delta, const Eigen::VectorXd& centre, bool tired);
+  std::optional<Preconditioner> distributed(const RowForms& forms, const Eigen::VectorXd& centre, bool tired);
 
   const RowMatrix& A_;
   const Eigen::VectorXd& w2_;

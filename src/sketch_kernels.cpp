@@ -77,6 +77,9 @@ void multiply(const T* A, Index rows, Index d, const double* N, double* Y) {
     const auto row = [&](Index k) { return std::min(i + k, rows - 1); };
     const T *a0 = A + row(0) * d, *a1 = A + row(1) * d, *a2 = A + row(2) * d;
     const T *a3 = A + row(3) * d, *a4 = A + row(4) * d, *a5 = A + row(5) * d;
+    constexpr Index kAhead = 12;  // rows; theirs may be those of the next tile
+    constexpr auto kLine = static_cast<Index>(64 / sizeof(T));
+    for (Index j = 0; j < 6 * d; j += kLine) hwy::Prefetch(a0 + kAhead * d + j);
     for (Index c = 0; c < kBlockColumns; c += kColumns) {
       Sums s0, s1, s2, s3, s4, s5;
       const double* n = N + c;

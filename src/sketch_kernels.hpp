@@ -20,7 +20,7 @@ void scatter_rows(const double* A, Index d, std::span<const Scatter> entries, do
 void scatter_rows(const float* A, Index d, std::span<const Scatter> entries, double* out);
 
 /// Columns that `multiply_block` handles at once.
-constexpr Index kBlockColumns = 8;
+constexpr Index kBlockColumns = 16;
 
 /// Y = A N for a block N of 8 columns; A: rows x d, N: d x 8, Y: rows x 8, all row-major. The bits of a row of Y do
 /// not depend on the other rows.

@@ -72,8 +72,8 @@ class SketchedHessian {
       model.rows = sample.count_global;
     }
     message.segment(entries, d) =
-        keep_low_rank_ ? VectorXd(A_.transpose_multiply(objective_.curvature())) : VectorXd::Zero(d);
-    message[entries + d] = keep_low_rank_ ? objective_.curvature().sum() : 0;
+        keep_low_rank_ ? VectorXd(A_.transpose_multiply(objective_.coupling())) : VectorXd::Zero(d);
+    message[entries + d] = keep_low_rank_ ? objective_.self().sum() : 0;
     A_.communicator().sum_to_root(span_of(message));
     if (!A_.communicator().is_root()) return model;
     model.matrix = message.head(entries).reshaped(d, d);
@@ -111,10 +111,12 @@ VectorXd exact_curvatures(const RegressionObjective& objective, const RowMatrix&
   const VectorXd zero = VectorXd::Zero(V.cols());
   VectorXd sums = A.pass(zero, [&](const Tile& tile, VectorXd& sum) {
     const MatrixXd Y = tile.dense() * V;
-    const auto delta = objective.curvature().segment(tile.first_local(), Y.rows());
-    const auto w2 = objective.weights_squared().segment(tile.first_local(), Y.rows());
+    const auto of_tile = [&](const VectorXd& rows) { return rows.segment(tile.first_local(), Y.rows()).array(); };
+    const Eigen::ArrayXd squares = of_tile(objective.curvature()) + of_tile(objective.weights_squared());
     for (Index k = 0; k < Y.cols(); ++k)
-      sum[k] += (delta.array() * (Y.col(k).array() - means[k]).square() + w2.array() * Y.col(k).array().square()).sum();
+      sum[k] += (squares * Y.col(k).array().square() - 2 * means[k] * of_tile(objective.coupling()) * Y.col(k).array() +
+                 means[k] * means[k] * of_tile(objective.self()))
+                    .sum();
   });
   A.communicator().sum(span_of(sums));
   return sums;

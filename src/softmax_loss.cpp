@@ -88,6 +88,8 @@ class SoftmaxLoss final : public Loss {
     return point;
   }
 
+  int columns() const override { return 3; }
+
   // q = rho g c + rho e g^2 - gamma rho g with c = g - b.
   void fill_columns(const LossRows& rows, double reference, std::span<double> U, std::size_t leading) const override {
     for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
@@ -103,15 +105,28 @@ class SoftmaxLoss final : public Loss {
     }
   }
 
-  Combination combine(const LossSums& sums) const override {
+  Combination combine(const LossSums& sums, double /*reference*/) const override {
     const double rho = 1 / sums[0], e = rho - 1, gamma = rho * (sums[2] + e * sums[3]);
-    return {{-gamma * rho, rho * e, rho}, {rho, 0, 0}};
+    return {{-gamma * rho, rho * e, rho}, {rho, 0, 0}, {}};
   }
 
-  void differentiate(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
-                     std::span<double> delta) const override {
-    differentiate_of(rows, point, q, f, delta, point.scalars[kGamma]);
+  void differentiate(const LossRows& rows, const LossPoint& point, const LossDerivatives& out) const override {
+    differentiate_of(rows, point, out.q, out.f, out.delta, point.scalars[kGamma]);
   }
+
+  void gauss_newton(const LossRows& rows, const LossPoint& point, std::span<double> delta) const override {
+    exponentials(rows.z, point.reference, delta);
+    for (double& f : delta) f *= f;
+  }
+
+  void fit(const LossRows& rows, const LossPoint& point, std::span<double> fitted) const override {
+    exponentials(rows.z, point.reference, fitted);
+  }
+
+  std::string_view fitted_expression() const override { return "softmax(A x)"; }
+  double infimum() const override { return 0; }
+
+  double exponent_rounding(double z, double reference) const override { return std::abs(z) + std::abs(reference); }
 
   void add_change(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
                   LossSums& sums) const override {

@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
-#include <cstring>
 #include <mutex>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "little_endian.hpp"
 #include "npy_header.hpp"
 #include "npz_writer.hpp"
 #include "shared_file.hpp"
@@ -16,17 +15,6 @@
 namespace attnreg {
 
 namespace {
-
-template <class Scalar>
-std::string little_endian(const std::vector<Scalar>& values) {
-  std::string bytes(values.size() * sizeof(Scalar), '\0');
-  std::memcpy(bytes.data(), values.data(), bytes.size());
-  if constexpr (std::endian::native == std::endian::big)
-    for (std::size_t k = 0; k < bytes.size(); k += sizeof(Scalar))
-      std::reverse(bytes.begin() + static_cast<std::ptrdiff_t>(k),
-                   bytes.begin() + static_cast<std::ptrdiff_t>(k + sizeof(Scalar)));
-  return bytes;
-}
 
 std::string value_bytes(const std::vector<double>& values, Storage type) {
   if (type == Storage::float64) return little_endian(values);

@@ -16,7 +16,10 @@ namespace {
 constexpr double kStartWeight = 1e-4;     // of the cross-entropy start, every row
 constexpr double kStartTolerance = 1e-2;  // of its own |g(0)|
 constexpr double kSmallMove = 0.1;        // logits that move less leave softmax(A x) nearly uniform: x = 0 is near
-constexpr double kRandomLogits = 2;
+constexpr double kRandomLogits = 2;       // standard deviation
+// The same where x = 0 is stationary: even losses leave it along negative curvature, or have a minimum there; from
+// where phi vanishes one must stay away.
+constexpr double kNearZero = 0.1, kAwayFromZero = 1;
 
 /// A rough minimiser of the cross-entropy of b's positive part, from x = 0.
 StartPoint cross_entropy_start(const RegressionObjective& objective, const RowMatrix& A, const VectorXd& b,
@@ -31,6 +34,21 @@ StartPoint cross_entropy_start(const RegressionObjective& objective, const RowMa
   newton_options.on_iteration = options.on_start_iteration;
   const auto summary = minimise(method, cross_entropy, VectorXd::Zero(A.columns()), newton_options);
   return {cross_entropy.x(), Start::cross_entropy, "cross-entropy", summary.iterations};
+}
+
+/// Collective, one read. x scaled so that A x has this standard deviation; as it is if A x is constant.
+VectorXd with_logits_of(const RowMatrix& A, const VectorXd& x, double deviation) {
+  const VectorXd z = A.multiply(x);
+  const double n = static_cast<double>(A.rows_global());
+  const double mean = A.communicator().sum(z.sum()) / n;
+  const double found = std::sqrt(A.communicator().sum((z.array() - mean).square().sum()) / n);
+  return found > 0 ? VectorXd(x * (deviation / found)) : x;
+}
+
+VectorXd normals(Eigen::Index d, std::uint64_t seed, int k) {
+  VectorXd x(d);
+  RandomStream(seed, Purpose::random_starts).normals(k, {x.data(), static_cast<std::size_t>(x.size())});
+  return x;
 }
 
 /// The largest |a_i^T s| for the first model step s from x = 0. One read and a model.
@@ -58,14 +76,23 @@ NewtonSummary minimise(Method method, Objective& objective, const VectorXd& x0, 
 StartPoint choose_start(RegressionObjective& objective, const RowMatrix& A, const VectorXd& b,
                         const RegressionOptions& options, Method method, std::vector<std::string>& notes) {
   const StartPoint zero{VectorXd::Zero(A.columns()), Start::zero, "zero", 0};
+  const Loss& loss = objective.loss();
   if (options.start == Start::given) return {options.x0, Start::given, "file", 0};
   if (options.start == Start::zero) return zero;
+  if (options.start == Start::automatic && (loss.is_even() || loss.vanishes_at_zero())) {
+    const double deviation = loss.vanishes_at_zero() ? kAwayFromZero : kNearZero;
+    notes.push_back("start random: x = 0 is stationary for the loss " + std::string(loss.name()) +
+                    "; logits of standard deviation " + text_of(deviation));
+    const VectorXd x = with_logits_of(A, normals(A.columns(), options.sampling.seed, 0), deviation);
+    return {x, Start::random, "random 0", 0};
+  }
   const double positive_sum = A.communicator().sum(b.cwiseMax(0).sum());
   if (!(positive_sum > 0)) {
     notes.push_back("no value of b is positive: there is no cross-entropy start, x = 0 is used");
     return zero;
   }
   if (options.start == Start::automatic) {
+    if (options.loss == "rescaled-exp") return cross_entropy_start(objective, A, b, positive_sum, options, method);
     if (options.loss != "softmax") return zero;
     const double move = first_move(objective);
     const bool near = move <= kSmallMove;
@@ -78,15 +105,8 @@ StartPoint choose_start(RegressionObjective& objective, const RowMatrix& A, cons
 }
 
 StartPoint random_start(const RegressionObjective& objective, const RowMatrix& A, std::uint64_t seed, int k) {
-  VectorXd x(A.columns());
-  RandomStream(seed, Purpose::random_starts).normals(k, {x.data(), static_cast<std::size_t>(x.size())});
-  x = objective.preconditioner().whiten(x);
-  const VectorXd z = A.multiply(x);
-  const double n = static_cast<double>(A.rows_global());
-  const double mean = A.communicator().sum(z.sum()) / n;
-  const double deviation = std::sqrt(A.communicator().sum((z.array() - mean).square().sum()) / n);
-  if (deviation > 0) x *= kRandomLogits / deviation;
-  return {x, Start::random, "random " + std::to_string(k), 0};
+  const VectorXd x = objective.preconditioner().whiten(normals(A.columns(), seed, k));
+  return {with_logits_of(A, x, kRandomLogits), Start::random, "random " + std::to_string(k), 0};
 }
 
 }  // namespace attnreg

@@ -3,6 +3,7 @@
 
 #include "attnreg/row_matrix.hpp"
 #include "csr_kernels.hpp"
+#include "gram_kernels.hpp"
 #include "row_kernels.hpp"
 #include "sketch_kernels.hpp"
 
@@ -76,6 +77,11 @@ void Tile::multiply_packed(const double* N, double* Y) const {
 }
 
 void Tile::add_transpose_multiply(const double* U, Index k, double* out) const {
+  constexpr Index kMany = 8;  // columns for which packing the rows pays
+  if (storage_.sparse == nullptr && k >= kMany) {
+    const RowMajorMatrix transposed = Eigen::Map<const RowMajorMatrix>(U, rows_, k).transpose();
+    return kernels::add_matrix_product(transposed.data(), k, rows_, dense().data(), columns(), false, out);
+  }
   if (storage_.sparse != nullptr)
     return kernels::with_block(*storage_.sparse, first_local_, rows_, [&](const auto& block) {
       kernels::add_transpose_multiply(block, U, k, columns(), out);

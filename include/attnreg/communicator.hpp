@@ -9,11 +9,20 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "attnreg/error.hpp"
 
 namespace attnreg {
+
+/// Sums of several callers that become one message.
+class JointSums {
+ public:
+  virtual ~JointSums() = default;
+  /// Collective. Returns when `values` are their sum over the ranks.
+  virtual void sum(std::span<double> values) = 0;
+};
 
 /// A group of ranks and everything that they say to each other.
 ///
@@ -32,6 +41,10 @@ class Communicator {
   /// Collective over `parent`: duplicates it. MPI must be initialized and outlive every copy.
   explicit Communicator(MPI_Comm parent, Limits limits);
   explicit Communicator(MPI_Comm parent) : Communicator(parent, Limits{}) {}
+
+  /// Local. The same ranks, with a counter of collectives of its own; its sums of doubles are left to `joint`, which
+  /// must outlive it.
+  Communicator joined(JointSums& joint) const;
 
   int rank() const noexcept;
   int size() const noexcept;
@@ -95,6 +108,7 @@ class Communicator {
     std::string message;
   };
   struct State;
+  explicit Communicator(std::shared_ptr<State> state) : state_(std::move(state)) {}
 
   void agree_on(const std::optional<Failure>& failure) const;
 

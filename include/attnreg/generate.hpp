@@ -27,6 +27,8 @@ const std::vector<std::string_view>& preset_names();
 
 struct ProblemOptions {
   Preset preset = Preset::practical;
+  std::string loss =
+      "softmax";             ///< b is what this loss compares with b, at x_true: softmax(A x_true), exp(A x_true), ...
   std::int64_t rows = 0;     ///< n, 1 to 2^40
   std::int64_t columns = 0;  ///< d, 1 to 1000000
   std::uint64_t seed = 20240607;
@@ -46,7 +48,7 @@ struct ProblemFacts {
   double b_max = 0;
   double neff_b = 0;  ///< 1 / sum b^2
   double w_mean = 0;
-  double loss_at_0 = 0;     ///< 1/2 |1/n - b|^2
+  double loss_at_0 = 0;     ///< phi(0), 1/2 |1/n - b|^2 for softmax
   double reg_at_xtrue = 0;  ///< 1/2 |diag(w) z|^2
   // Coherent only.
   std::optional<double> row_norm2_max_over_mean;        ///< squared row norms
@@ -74,7 +76,8 @@ struct ProblemFacts {
 /// doubles per thread, a few per local row, and, but for practical and sparse, some d x d matrices per rank (easy: one
 /// per thread besides). Eigen's products run on one thread each meanwhile.
 ///
-/// `options` and `directory` are replicated. Throws on all ranks: `InvalidArgument` for an option out of range,
+/// `options` and `directory` are replicated. Throws on all ranks: `InvalidArgument` for an option out of range, or
+/// logits whose exponentials overflow or sum to 0,
 /// `OutputError` if a file cannot be written, `OutOfMemory`.
 ProblemFacts generate_problem(const Communicator& communicator, const ProblemOptions& options,
                               const std::string& directory);

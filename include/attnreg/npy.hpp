@@ -80,6 +80,11 @@ enum class StorageChoice { as_file, float64, float32 };
 /// fit in the node's memory before reading (`OutOfMemory` with the figures). Throws on all ranks together.
 RowMatrix load_matrix(const Communicator& communicator, const std::string& path, StorageChoice storage);
 
+/// Collective. Loads the transpose of an n x d matrix, d x n: its columns as rows, for d >> n. A sparse one as
+/// `load_csr_transpose` does. Of a dense one each rank reads its columns only, n contiguous pieces of a file in C order
+/// and one of a file in Fortran order. Otherwise like `load_matrix`; a vector is refused.
+RowMatrix load_transpose(const Communicator& communicator, const std::string& path, StorageChoice storage);
+
 /// Collective. Loads this rank's part of a vector with one value per row of A, shape (n,) or (n, 1); `role` ("b")
 /// names it in messages. All values must be finite. Throws on all ranks together.
 Eigen::VectorXd load_rows_vector(const Communicator& communicator, const std::string& path, const std::string& role,

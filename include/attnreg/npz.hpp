@@ -48,4 +48,10 @@ struct SparseRows {
 /// ranks together. Messages: 8 P bytes.
 SparseRows load_csr(const Communicator& communicator, const std::string& path, StorageChoice storage);
 
+/// Collective. Loads the transpose of a sparse n x d matrix: its columns as rows, d x n. Also reads the format csc, the
+/// arrays of which are those of the transpose in CSR: as `load_csr`, each rank its part alone. Of a CSR file, each rank
+/// reads all of indptr and indices, and of the values those blocks in which it has entries; the columns go to the ranks
+/// in even tiles, and d is below 2^31. Checks and failures as for `load_csr`; no messages but agreements.
+SparseRows load_csr_transpose(const Communicator& communicator, const std::string& path, StorageChoice storage);
+
 }  // namespace attnreg

@@ -2,6 +2,7 @@
 
 #include <Eigen/Core>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <utility>
@@ -94,6 +95,9 @@ class Objective {
   /// The same, for a step that will probably be taken whole: evaluates at x + s in the same read, and then `step(1)`
   /// costs none if x + s is not too far for it.
   virtual void set_likely_direction(const Eigen::VectorXd& s) { set_direction(s); }
+  /// The largest t for which x + t s is worth a trial: beyond, L grows too fast for its model. Up to one all-reduce of
+  /// 8 bytes, no read.
+  virtual double longest_step() const { return std::numeric_limits<double>::infinity(); }
   /// Sets the direction to zero. Local.
   virtual void clear_direction() = 0;
   /// Adds alpha p, with the p of the last `hessian_product`, to the direction. Local, no read.

@@ -26,7 +26,7 @@ enum class Start {
   zero,           ///< x0 = 0
   cross_entropy,  ///< a rough minimiser of the cross-entropy, from 0: w = 1e-4, stopped at 1e-2 of its own |g(0)|
   given,          ///< `RegressionOptions::x0`
-  random,         ///< only in results: one of `RegressionOptions::random_starts`
+  random,         ///< only in results: one of `RegressionOptions::random_starts`, or where x = 0 is stationary anyway
 };
 
 std::string_view method_name(Method method);  ///< "newton-cg"
@@ -58,18 +58,21 @@ struct RegressionOptions {
   CertificateLevel certificate = CertificateLevel::gradient;
   /// > 0: go on until |x - x*| <= epsilon is certified; implies the full certificate. For `sketched_newton` see there.
   double epsilon = 0;
-  /// `gradient_reference` is set by the solver: |g(0)|, whatever the start.
+  /// `gradient_reference` is set by the solver: |g(0)|, whatever the start; of losses other than softmax and
+  /// cross-entropy the larger one of |g(0)| and |g(x0)|.
   NewtonOptions newton;
   std::function<void(const IterationRecord&)> on_start_iteration;  ///< the records of the cross-entropy start
 };
 
-/// How well f = softmax(A x) reproduces b.
+/// How well the fitted f, softmax(A x) or what else `predict` gives, reproduces b. The total variation, the divergence
+/// and the supports are for f and b that are parts of 1.
 struct FitQuality {
-  double total_variation = 0;   ///< 1/2 sum |f - b|
-  double kullback_leibler = 0;  ///< sum b ln(b / f), nats; NaN when some b < 0
-  double r_squared = 0;         ///< 1 - sum (f - b)^2 / sum (b - mean b)^2; NaN for constant b
-  double support_fitted = 0;    ///< 1 / sum f^2, effective number of rows
-  double support_target = 0;    ///< (sum b)^2 / sum b^2
+  double relative_residual = 0;  ///< |f - b| / |b|; NaN for b = 0
+  double total_variation = 0;    ///< 1/2 sum |f - b|
+  double kullback_leibler = 0;   ///< sum b ln(b / f), nats; NaN when some b < 0
+  double r_squared = 0;          ///< 1 - sum (f - b)^2 / sum (b - mean b)^2; NaN for constant b
+  double support_fitted = 0;     ///< 1 / sum f^2, effective number of rows
+  double support_target = 0;     ///< (sum b)^2 / sum b^2
 };
 
 /// A minimum that several starts may have led to.
@@ -94,7 +97,8 @@ struct RegressionResult {
   std::vector<std::string> warnings;  ///< likewise
 };
 
-/// Collective. Finds x with softmax(A x) ~ b: a (local) minimiser of phi(A x) + 1/2 |diag(w) A x|^2.
+/// Collective. Finds x with softmax(A x) ~ b, or what else the loss compares with b: a (local) minimiser of phi(A x) +
+/// 1/2 |diag(w) A x|^2.
 ///
 /// b, w: this rank's rows, finite. x is replicated. Memory beyond A: 10 rows_local doubles, and what
 /// `linear_solver_bytes` says. `OutOfMemory` on all ranks where ScaLAPACK's matrices find no room. Throws
@@ -109,7 +113,19 @@ RegressionResult solve_regression(const RowMatrix& A, const Eigen::VectorXd& b, 
 std::vector<RegressionResult> solve_path(const RowMatrix& A, const Eigen::VectorXd& b,
                                          const std::vector<double>& weights, const RegressionOptions& options);
 
-/// Collective, one read of A and two all-reduces of 8 bytes. softmax(A x), this rank's rows.
-Eigen::VectorXd predict(const RowMatrix& A, const Eigen::VectorXd& x);
+/// Collective. k independent regressions with the same A and w, one for each column of B, solved together: where
+/// several wait for a pass over A, or for a sum over the ranks, one read and one message serve them all, a Hessian
+/// product being a matrix product then; the sketch behind the first leverage scores is shared. The results are those of
+/// `solve_regression`, up to rounding and the rows that are sampled. Their reads are shares of reads: they add up to
+/// what was read. B: this rank's rows x k, k >= 1. on_iteration: gets the target, from 0, in place of
+/// `NewtonOptions::on_iteration`; the records of several come in turn. Memory beyond A: k times that of a regression,
+/// and 16 MB of address space each. Errors as for `solve_regression`.
+std::vector<RegressionResult> solve_targets(
+    const RowMatrix& A, const Eigen::MatrixXd& B, const Eigen::VectorXd& w, const RegressionOptions& options,
+    const std::function<void(int target, const IterationRecord& record)>& on_iteration = {});
+
+/// Collective, one read of A and up to three small all-reduces. What the loss compares with b, this rank's rows:
+/// softmax(A x), exp(A x), exp(A x) / <exp(A x), 1>, ... An unknown loss: `InvalidArgument` on all ranks.
+Eigen::VectorXd predict(const RowMatrix& A, const Eigen::VectorXd& x, std::string_view loss = "softmax");
 
 }  // namespace attnreg

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -43,6 +44,8 @@ struct RowStorage {
   const float* singles = nullptr;   ///< row-major
   const CsrRows* sparse = nullptr;
 };
+
+class PassServer;
 
 /// Consecutive rows that lie in one tile of the global numbering, as a pass sees them. The kernels below know in what
 /// type the rows are held; rows are counted from the tile's first one, unless local rows are said. Sums in double.
@@ -122,10 +125,10 @@ class RowMatrix {
   /// Local, one read. This rank's part of A^T u, u as in `RowCurvature` with y = A p: the fused Hessian product. p: d;
   /// y: resized to rows_local; result: d + 1, the last number being sum_i curvature_i (y_i - centre).
   Eigen::VectorXd normal_product(const Eigen::VectorXd& p, const RowCurvature& weights, Eigen::VectorXd& y) const;
-  /// Local, one read. The same for k right-hand sides, with weights of their own. P: d x k; Y: resized to rows_local x
-  /// k; result: d x k.
+  /// Local, one read. The same for k right-hand sides, with weights of their own. P: d x k; Y: where y goes, rows_local
+  /// numbers for each; result: (d + 1) x k.
   Eigen::MatrixXd normal_products(const Eigen::MatrixXd& P, std::span<const RowCurvature> weights,
-                                  Eigen::MatrixXd& Y) const;
+                                  std::span<double* const> Y) const;
 
   /// Fills U (rows x columns, row-major) for the local rows [first, first + rows) and adds to the scalars.
   using RowMap = std::function<void(Index first_local, Index rows, double* U, double* scalars)>;
@@ -135,6 +138,17 @@ class RowMatrix {
     Eigen::VectorXd scalars;
     MapSums& operator+=(const MapSums& other);
   };
+  /// A pass of the kind below: z = A x where there is an x, then a map of the rows of the tile.
+  struct MapRequest {
+    const Eigen::VectorXd* x = nullptr;
+    std::optional<Compensated> compensated{};
+    Eigen::VectorXd* z = nullptr;  ///< resized to rows_local
+    Index columns = 0, scalars = 0;
+    const RowMap* map = nullptr;
+  };
+  /// Local, one read. Several of them at once.
+  std::vector<MapSums> maps(std::span<const MapRequest> requests) const;
+
   /// Local, one read. A^T U, U made tile by tile and not kept.
   MapSums transpose_map(Index columns, Index scalars, const RowMap& map) const;
   /// Local, one read. The same with z = A x made for the rows of a tile before `map` sees them; z: rows_local.
@@ -179,6 +193,11 @@ class RowMatrix {
   /// Sees row `rows_local[position]`, in double; called from several threads at once.
   using RowVisitor = std::function<void(std::size_t position, std::span<const double> row)>;
 
+  /// Local. The same rows for one of several tasks: its passes are made together with those of the others, and cost a
+  /// share of a read each. `server` must
+  /// outlive it.
+  RowMatrix joined(PassServer& server) const;
+
   /// Local. Calls `visit` for the rows at the given local positions only, shared between the threads. Not counted; the
   /// caller counts the rows of all ranks / n, so that the ranks keep counting alike.
   void visit_rows(std::span<const Index> rows_local, const RowVisitor& visit) const;
@@ -192,9 +211,7 @@ class RowMatrix {
  private:
   RowMatrix(Communicator communicator, RowPartition partition, Index columns);
   void check_rows(Index rows) const;
-  using TileProduct = std::function<void(const Tile& tile, double* z)>;
-  MapSums map_product(const TileProduct& multiply, Eigen::VectorXd& z, Index columns, Index scalars,
-                      const RowMap& map) const;
+  MapSums mapped(const MapRequest& request) const;
   SignedGram sparse_signed_gram(const Eigen::VectorXd& weights, const Eigen::VectorXd& centre) const;
   void add_sparse_gram_panel(std::span<const Index> rows_local, const Eigen::VectorXd& weights, Index first,
                              RowMajorMatrix& out) const;
@@ -213,6 +230,15 @@ class RowMatrix {
   Storage storage_type_ = Storage::float64;
   std::shared_ptr<double> reads_;
   std::shared_ptr<Eigen::VectorXd> row_norms_;
+  PassServer* server_ = nullptr;
+};
+
+/// Makes the passes of several tasks together. Collective, if the tasks are. `reads` grows by the task's share.
+class PassServer : public JointSums {
+ public:
+  virtual RowMatrix::MapSums map(const RowMatrix::MapRequest& request, double& reads) = 0;
+  virtual Eigen::VectorXd normal_product(const Eigen::VectorXd& p, const RowCurvature& weights, Eigen::VectorXd& y,
+                                         double& reads) = 0;
 };
 
 template <class Accumulator, class Function>

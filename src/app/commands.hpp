@@ -19,6 +19,7 @@ Command solve_command();
 Command evaluate_command();
 Command predict_command();
 Command scores_command();
+Command sparsify_command();
 Command inspect_command();
 Command generate_command();
 Command doctor_command();

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "attnreg/loss.hpp"
 #include "commands.hpp"
 #include "output_file.hpp"
 #include "printable.hpp"
@@ -22,9 +23,10 @@ constexpr std::string_view kEpilogue = R"(Presets:
   coherent    heavy-tailed rows: a few of them carry much of A
   sparse      a few entries in each row, else as practical
 
-Example:
+Examples:
   mpirun -n 4 attnreg generate practical --rows 100000 --cols 50 --seed 1 -o problem
   mpirun -n 4 attnreg solve problem/A.npy problem/b.npy --weights problem/w.npy
+  attnreg generate practical --loss cosh --rows 10000 --cols 20 -o problem
 
 The files are the same for any number of ranks. Of sparse A is A.npz, a CSR matrix as scipy.sparse.load_npz reads it;
 its arrays are also in A_data.npy, A_indices.npy and A_indptr.npy.
@@ -39,6 +41,7 @@ const Syntax kSyntax{
     {{"Problem",
       {{"rows", 0, "N", Integer{1, kMostRows}, "", "rows of A; needed"},
        {"cols", 0, "D", Integer{1, 1000000}, "", "columns of A; needed"},
+       {"loss", 0, "NAME", Choice{loss_names()}, "softmax", "b is what this loss fits, at x_true"},
        {"seed", 0, "S", Integer{0}, "20240607", "of the random numbers"},
        {"spread", 0, "V", Number{0, true}, "3",
         "standard deviation of the true logits A x (practical, illcond, sparse)"},
@@ -57,6 +60,7 @@ const Syntax kSyntax{
 ProblemOptions problem_options(const Arguments& arguments) {
   ProblemOptions options;
   options.preset = preset_by_name(arguments.text("PRESET"));
+  options.loss = arguments.text("loss");
   options.rows = arguments.integer("rows");
   options.columns = arguments.integer("cols");
   options.seed = static_cast<std::uint64_t>(arguments.integer("seed"));
@@ -88,12 +92,16 @@ void prepare_directory(const std::string& directory, Preset preset, bool force) 
 }
 
 std::string meta_text(const Arguments& arguments, const ProblemFacts& facts) {
-  nlohmann::ordered_json meta{
-      {"preset", arguments.text("PRESET")},   {"n", arguments.integer("rows")},
-      {"d", arguments.integer("cols")},       {"seed", arguments.integer("seed")},
-      {"spread", arguments.number("spread")}, {"weight_scale", arguments.number("weight-scale")},
-      {"decay", arguments.number("decay")},   {"neff", arguments.number("neff")},
-      {"dtype", arguments.text("dtype")}};
+  nlohmann::ordered_json meta{{"preset", arguments.text("PRESET")},
+                              {"loss", arguments.text("loss")},
+                              {"n", arguments.integer("rows")},
+                              {"d", arguments.integer("cols")},
+                              {"seed", arguments.integer("seed")},
+                              {"spread", arguments.number("spread")},
+                              {"weight_scale", arguments.number("weight-scale")},
+                              {"decay", arguments.number("decay")},
+                              {"neff", arguments.number("neff")},
+                              {"dtype", arguments.text("dtype")}};
   if (arguments.text("PRESET") == "sparse") meta["nonzeros_per_row"] = arguments.integer("nonzeros-per-row");
   if (facts.row_norm2_max_over_mean) meta["row_norm2_max_over_mean"] = *facts.row_norm2_max_over_mean;
   if (facts.row_norm2_top_quarter_d_share) meta["row_norm2_top_quarter_d_share"] = *facts.row_norm2_top_quarter_d_share;

@@ -46,7 +46,7 @@ constexpr std::string_view kExamples = R"(Examples:
 )";
 
 std::vector<Command> commands() {
-  return {solve_command(),   evaluate_command(), predict_command(), scores_command(),
+  return {solve_command(),   evaluate_command(), predict_command(), scores_command(),   sparsify_command(),
           inspect_command(), generate_command(), doctor_command(),  jobscript_command()};
 }
 

@@ -1,3 +1,4 @@
+#include "attnreg/loss.hpp"
 #include "attnreg/npy.hpp"
 #include "attnreg/regression.hpp"
 #include "commands.hpp"
@@ -11,15 +12,17 @@ namespace attnreg::app {
 
 namespace {
 
-constexpr std::string_view kEpilogue = R"(Example:
+constexpr std::string_view kEpilogue = R"(Examples:
   mpirun -n 4 attnreg predict A.npy run/x.npy -o f.npy
+  attnreg predict A.npy run/x.npy --loss rescaled-cosh -o f.npy
 )";
 
 const Syntax kSyntax{
     "predict",
-    "Write f = softmax(A x), one value per row of A.",
+    "Write what a fit compares with b, f = softmax(A x) or exp(A x) and the like, one value per row of A.",
     {{"A", "n x d matrix, .npy"}, {"x", "d values, .npy"}},
-    {computing_options(),
+    {{"Model", {{"loss", 0, "NAME", Choice{loss_names()}, "softmax", "of the fit; says what f is"}}},
+     computing_options(),
      {"Output", {{"output", 'o', "FILE", Text{}, "", "where f goes, n values, .npy; needed"}, help_option()}}},
     kEpilogue};
 
@@ -35,7 +38,7 @@ ExitCode predict_rows(const Communicator& communicator, const Arguments& argumen
   const RowMatrix A = load_matrix(communicator, arguments.text("A"), storage_choice(arguments));
   const Eigen::VectorXd x = load_vector(communicator, arguments.text("x"), "x", A.columns());
 
-  const Eigen::VectorXd f = predict(A, x);
+  const Eigen::VectorXd f = predict(A, x, arguments.text("loss"));
   NpyWriter writer(communicator, path, Storage::float64, {A.rows_global()});
   writer.write_rows(A.first_row(), {f.data(), static_cast<std::size_t>(f.size())});
   writer.commit();

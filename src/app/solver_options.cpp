@@ -94,12 +94,15 @@ std::vector<OptionGroup> solver_options() {
          "newton: exact Hessian; newton-cg: its products, preconditioned by sampled rows; sketched-newton: full steps "
          "with a sampled Hessian; auto: newton or newton-cg"},
         {"start", 0, "START", Text{}, "auto",
-         "zero, cross-entropy (a rough minimiser of that loss), auto (one of them) or a file with x, .npy"},
+         "zero, cross-entropy (a rough minimiser of that loss), auto (one of them; a random point for the even losses "
+         "and "
+         "rescaled-sinh, where 0 is stationary) or a file with x, .npy"},
         {"starts", 0, "K", Integer{0, 100000}, "0", "solve from K random points as well; list the minima found"},
         {"weights-path", 0, "FIRST:LAST:COUNT", Text{}, "",
          "solve for so many weights in equal ratios, each from the solution before; in place of --weight"},
         {"rtol", 0, "R", Number{0, true, 1}, "1e-10", "stop when |g| <= R times the reference gradient"},
-        {"rtol-of", 0, "REFERENCE", Choice{{"zero", "max"}}, "zero", "the reference: |g(0)| or the largest |g| met"},
+        {"rtol-of", 0, "REFERENCE", Choice{{"zero", "max"}}, "zero",
+         "the reference: |g(0)| (losses that grow: also |g(x0)| if larger) or the largest |g| met"},
         {"max-iterations", 0, "N", Integer{0, 1000000000}, "200", "stop after N iterations"},
         {"time-limit", 0, "SECONDS", Number{0, true}, "", "stop after the iteration in which this time is over"}}},
       {"Certificate",

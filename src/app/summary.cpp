@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "attnreg/loss.hpp"
 #include "certificate_report.hpp"
 #include "printable.hpp"
 #include "problem.hpp"
@@ -18,7 +19,8 @@ std::string line(std::string label, const std::string& text) {
 }
 
 std::string reference_name(const Arguments& arguments) {
-  return arguments.text("rtol-of") == "max" ? "|g| max" : "|g(0)|";
+  if (arguments.text("rtol-of") == "max") return "|g| max";
+  return make_loss(arguments.text("loss"))->form() == HessianForm::centred ? "|g(0)|" : "|g| ref";
 }
 
 /// Why it stopped, in words and numbers.
@@ -96,13 +98,30 @@ std::string fit_reading(const SolveReport& report) {
                               : "; try a smaller weight");
 }
 
+std::string number_or_undefined(double value) { return std::isnan(value) ? "undefined" : plain(value, 4); }
+
+/// Of losses whose f and b are no parts of 1.
+std::string residual_reading(double residual) {
+  if (!std::isfinite(residual)) return "there is nothing to reproduce, or f is not finite";
+  const std::string size = "|f - b| is " + plain(100 * residual, 3) + " % of |b|";
+  if (residual <= 0.01) return "f reproduces b almost exactly: " + size;
+  if (residual <= 0.1) return "f reproduces b well: " + size;
+  return (residual <= 0.5 ? "f reproduces b roughly: " : "f reproduces little of b: ") + size;
+}
+
 std::string fit_text(const SolveReport& report) {
   const FitQuality& fit = report.result.fit;
-  const auto number = [](double value) { return std::isnan(value) ? std::string("undefined") : plain(value, 4); };
-  return "\nFit of f = softmax(A x) to b\n" +
-         line("total variation", number(fit.total_variation) + "  (1/2 sum |f - b|; 0: equal, 1: disjoint)") +
-         line("KL(b | f)", number(fit.kullback_leibler) + " nats  (0: equal)") +
-         line("R^2", number(fit.r_squared) + "  (1: equal, 0: no better than the mean of b)") +
+  const auto loss = make_loss(report.arguments.text("loss"));
+  const std::string title = "\nFit of f = " + std::string(loss->fitted_expression()) + " to b\n";
+  const std::string r_squared =
+      line("R^2", number_or_undefined(fit.r_squared) + "  (1: equal, 0: no better than the mean of b)");
+  if (!loss->fits_distribution())
+    return title + line("residual", number_or_undefined(fit.relative_residual) + "  (|f - b| / |b|)") + r_squared +
+           line("reading", residual_reading(fit.relative_residual));
+  return title +
+         line("total variation",
+              number_or_undefined(fit.total_variation) + "  (1/2 sum |f - b|; 0: equal, 1: disjoint)") +
+         line("KL(b | f)", number_or_undefined(fit.kullback_leibler) + " nats  (0: equal)") + r_squared +
          line("effective support", "f " + plain(fit.support_fitted, 6) + ", b " + plain(fit.support_target, 6) +
                                        " of " + std::to_string(report.rows) + " rows  (1 / sum of squares)") +
          line("reading", fit_reading(report));
@@ -167,7 +186,8 @@ nlohmann::ordered_json summary_json(const RegressionResult& result) {
           {"seconds", summary.seconds},
           {"exit_code", static_cast<int>(exit_code(summary.termination))},
           {"fit",
-           {{"total_variation", result.fit.total_variation},
+           {{"relative_residual", result.fit.relative_residual},
+            {"total_variation", result.fit.total_variation},
             {"kullback_leibler", result.fit.kullback_leibler},
             {"r_squared", result.fit.r_squared},
             {"support_fitted", result.fit.support_fitted},

@@ -194,14 +194,14 @@ TEST(DistributedModel, IsRank0sModel) {
   options.jl_columns = 64;
   for (const RowMajorMatrix& rows : {reference::random_matrix(n, d, 1), deficient}) {
     const RowMatrix A = reference::distribute(world, rows, reference::Layout::random);
-    const VectorXd delta = reference::local_part(A, reference::random_vector(n, 3) / n);
+    const VectorXd delta = reference::local_part(A, reference::random_vector(n, 3) / n).cwiseMax(0);
     const VectorXd w2 = 1e-8 * reference::local_part(A, reference::random_vector(n, 4)).cwiseAbs2();
     VectorXd centre = 0.1 * reference::random_vector(d, 5);
     SampledModel rank0(A, w2, options), distributed(A, w2, options, grid_of(world, 5));
-    const auto expected = rank0.preconditioner(delta, centre, false);
+    const auto expected = rank0.preconditioner({delta, nullptr, nullptr}, centre, false);
     const double reads_before = A.reads();
     const auto collectives_before = world.collectives();
-    const auto found = distributed.preconditioner(delta, centre, false);
+    const auto found = distributed.preconditioner({delta, nullptr, nullptr}, centre, false);
     const double reads = A.reads() - reads_before;
     const auto collectives = world.collectives() - collectives_before;
     const double kept = static_cast<double>(distributed.rows_kept()) / static_cast<double>(n);
@@ -212,7 +212,7 @@ TEST(DistributedModel, IsRank0sModel) {
     const VectorXd whitened = found->whiten(r);
     const double whitened_norm = found->norm(whitened);
     centre[3] = std::nan("");
-    const bool from_nan = distributed.preconditioner(delta, centre, false).has_value();
+    const bool from_nan = distributed.preconditioner({delta, nullptr, nullptr}, centre, false).has_value();
     EXPECT_NEAR(kept, static_cast<double>(rank0.rows_kept()) / static_cast<double>(n), 1e-12);
     EXPECT_EQ(ridge, rank0.ridge());
     EXPECT_GE(ridge, 1e-14);
@@ -236,8 +236,8 @@ TEST(DistributedModel, ClimbsTheLadderOfRidges) {
   const VectorXd delta = VectorXd::Constant(A.rows_local(), 1e-3), w2 = VectorXd::Zero(A.rows_local());
   const VectorXd centre = VectorXd::Constant(d, 100);
   SampledModel rank0(A, w2, {}), distributed(A, w2, {}, grid_of(world, 16));
-  const auto expected = rank0.preconditioner(delta, centre, false);
-  const auto found = distributed.preconditioner(delta, centre, false);
+  const auto expected = rank0.preconditioner({delta, nullptr, nullptr}, centre, false);
+  const auto found = distributed.preconditioner({delta, nullptr, nullptr}, centre, false);
   const VectorXd p = found ? found->solve(VectorXd::Ones(d)) : VectorXd();
   EXPECT_TRUE(expected && found);
   EXPECT_GT(rank0.ridge(), 2e-14);
@@ -287,7 +287,7 @@ TEST(DistributedModel, TakesTheMemoryThatIsStated) {
   }
   std::ofstream("/proc/self/clear_refs") << 5;
   const double before = resident_bytes("VmRSS:");
-  const bool made = SampledModel(A, w2, {}, grid).preconditioner(delta, centre, false).has_value();
+  const bool made = SampledModel(A, w2, {}, grid).preconditioner({delta, nullptr, nullptr}, centre, false).has_value();
   const double peak = resident_bytes("VmHWM:") - before;
   const double local = static_cast<double>(local_count(d, 64, 0, grid->rows())) *
                        static_cast<double>(local_count(d, 64, 0, grid->columns()));

@@ -60,9 +60,11 @@ Passes run(const Inputs& in, const RowMatrix& A, bool with_gram) {
   const VectorXd product = reference::summed(comm, A.normal_product(in.x, curvature, y));
   out.product = product.head(A.columns());
   out.moment = product[A.columns()];
-  MatrixXd Y;
+  MatrixXd Y(rows, in.X.cols());
+  std::vector<double*> Y_columns;
+  for (auto column : Y.colwise()) Y_columns.push_back(column.data());
   const std::vector<RowCurvature> curvatures(static_cast<std::size_t>(in.X.cols()), curvature);
-  out.products = reference::summed(comm, A.normal_products(in.X, curvatures, Y));
+  out.products = reference::summed(comm, A.normal_products(in.X, curvatures, Y_columns));
   out.products_y.resize(in.A.rows(), in.X.cols());
   out.columns.resize(in.A.rows(), in.X.cols());
   const MatrixXd columns = A.multiply_columns(in.X);
@@ -117,15 +119,18 @@ class Expected {
       return {in.A.transpose() * u, absolute.transpose() * scale, n + d + 4};
     };
     product_ = product(z, z_scale);
-    moment_ = {VectorXd::Constant(1, in.weights.dot((z.array() - Inputs::y_centre).matrix())),
-               VectorXd::Constant(1, in.weights.cwiseAbs().dot((z_scale.array() + Inputs::y_centre).matrix())), n + d};
+    const auto moment = [&](const VectorXd& y, const VectorXd& y_scale) -> Sum {
+      return {VectorXd::Constant(1, in.weights.dot((y.array() - Inputs::y_centre).matrix())),
+              VectorXd::Constant(1, in.weights.cwiseAbs().dot((y_scale.array() + Inputs::y_centre).matrix())), n + d};
+    };
+    moment_ = moment(z, z_scale);
     const MatrixXd Z = in.A * in.X, Z_scale = absolute * in.X.cwiseAbs();
     columns_ = {Z, Z_scale, d};
-    products_ = {MatrixXd(d, Z.cols()), MatrixXd(d, Z.cols()), n + d + 4};
+    products_ = {MatrixXd(d + 1, Z.cols()), MatrixXd(d + 1, Z.cols()), n + d + 4};
     for (Index k = 0; k < Z.cols(); ++k) {
-      const Sum one = product(Z.col(k), Z_scale.col(k));
-      products_.value.col(k) = one.value;
-      products_.scale.col(k) = one.scale;
+      const Sum one = product(Z.col(k), Z_scale.col(k)), last = moment(Z.col(k), Z_scale.col(k));
+      products_.value.col(k) << one.value, last.value;
+      products_.scale.col(k) << one.scale, last.scale;
     }
     mapped_ = {in.A.transpose() * in.weights.cwiseProduct(z),
                absolute.transpose() * in.weights.cwiseAbs().cwiseProduct(z_scale), n + d};

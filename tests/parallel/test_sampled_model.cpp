@@ -56,7 +56,8 @@ class Model {
   MatrixXd operator()(bool tired = false) {
     const double reads_before = A_.reads();
     const auto collectives_before = communicator_.collectives();
-    const auto L = model.factor(delta_, centre_, tired);
+    const VectorXd positive = delta_.cwiseMax(0);
+    const auto L = model.factor({positive, nullptr, nullptr}, centre_, tired);
     reads = A_.reads() - reads_before;
     collectives = communicator_.collectives() - collectives_before;
     factor = L ? *L : MatrixXd();

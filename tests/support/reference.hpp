@@ -1,14 +1,15 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <random>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -34,14 +35,42 @@ struct Problem {
 struct Evaluation {
   Real value = 0;
   Vector gradient;
-  Matrix hessian;
-  Vector f;
+  Matrix hessian, gauss_newton;
+  Vector f;  ///< what is to reproduce b
 };
+
+/// exp, cosh and sinh regression, and the same rescaled, as docs/algorithms.md has them.
+inline Evaluation evaluate_growing(const Problem& problem, const Vector& z, const Matrix& A, const Vector& b,
+                                   const Vector& w2) {
+  const bool rescaled = problem.loss.starts_with("rescaled-");
+  const std::string name = rescaled ? problem.loss.substr(9) : problem.loss;
+  const Vector growing = z.array().exp(), falling = (-z.array()).exp();
+  const Vector cosh = (growing + falling) / 2, sinh = z.unaryExpr([](Real t) { return std::sinh(t); });
+  const Vector u = name == "exp" ? growing : name == "cosh" ? cosh : sinh;
+  const Vector v = name == "exp" ? growing : name == "cosh" ? sinh : cosh;
+
+  Evaluation result;
+  const Real alpha = u.sum();
+  const Vector r = rescaled ? Vector(u - alpha * b) : Vector(u - b);
+  const Vector eta = rescaled ? Vector(r.array() - b.dot(r)) : r;
+  const Vector squares = v.cwiseAbs2();
+  result.f = rescaled ? Vector(u / alpha) : u;
+  result.value = r.squaredNorm() / 2 + w2.dot(z.cwiseAbs2()) / 2;
+  result.gradient = A.transpose() * (v.cwiseProduct(eta) + w2.cwiseProduct(z));
+  result.gauss_newton = A.transpose() * (squares + w2).asDiagonal() * A;
+  if (rescaled) {
+    const Vector Av = A.transpose() * v, Avb = A.transpose() * v.cwiseProduct(b);
+    result.gauss_newton += b.squaredNorm() * Av * Av.transpose() - Av * Avb.transpose() - Avb * Av.transpose();
+  }
+  result.hessian = result.gauss_newton + A.transpose() * u.cwiseProduct(eta).asDiagonal() * A;
+  return result;
+}
 
 /// Value, gradient and Hessian in the uncentred form: Hess_z phi = diag(D) + U S U^T, spelled out.
 inline Evaluation evaluate(const Problem& problem, const VectorXd& at) {
   const Matrix A = problem.A.cast<Real>();
   const Vector x = at.cast<Real>(), b = problem.b.cast<Real>(), w2 = problem.w.cast<Real>().cwiseAbs2(), z = A * x;
+  if (problem.loss != "softmax" && problem.loss != "cross-entropy") return evaluate_growing(problem, z, A, b, w2);
   const Real largest = z.maxCoeff(), sum = (z.array() - largest).exp().sum();
   const Vector f = (z.array() - largest).exp() / sum;
   const Vector centre = A.transpose() * f;
@@ -58,14 +87,16 @@ inline Evaluation evaluate(const Problem& problem, const VectorXd& at) {
     result.gradient = A.transpose() * (q + w2.cwiseProduct(z));
     result.hessian = A.transpose() * (p - gamma * f + w2).asDiagonal() * A;
     result.hessian += -Ap * centre.transpose() - centre * Ap.transpose() + kappa * centre * centre.transpose();
-  } else if (problem.loss == "cross-entropy") {
+    const Matrix centred = A.rowwise() - centre.transpose();
+    result.gauss_newton = centred.transpose() * f.cwiseAbs2().asDiagonal() * centred;
+    result.gauss_newton += A.transpose() * w2.asDiagonal() * A;
+  } else {
     const Real s = b.sum();
     result.value = s * (largest + std::log(sum)) - b.dot(z) + ridge;
     result.gradient = A.transpose() * (s * f - b + w2.cwiseProduct(z));
     result.hessian = A.transpose() * (s * f + w2).asDiagonal() * A;
     result.hessian -= s * centre * centre.transpose();
-  } else {
-    throw std::invalid_argument("no reference for the loss " + problem.loss);
+    result.gauss_newton = result.hessian;
   }
   return result;
 }
@@ -120,7 +151,9 @@ inline Case read_case(const std::string& path) {
   std::ifstream file(path);
   Case result;
   result.json = nlohmann::json::parse(file);
-  result.problem = {matrix_of(result.json["A"]), vector_of(result.json["b"]), vector_of(result.json["w"])};
+  std::string loss = result.json["problem"];
+  std::replace(loss.begin(), loss.end(), '_', '-');
+  result.problem = {matrix_of(result.json["A"]), vector_of(result.json["b"]), vector_of(result.json["w"]), loss};
   result.x = vector_of(result.json["x"]);
   return result;
 }
@@ -200,6 +233,18 @@ inline Distributed distribute(const Communicator& communicator, const Problem& p
 inline VectorXd gather(const Communicator& communicator, const VectorXd& local) {
   const auto all = communicator.all_gather(span_of(local));
   return Eigen::Map<const VectorXd>(all.data(), static_cast<Index>(all.size()));
+}
+
+/// Collective. The rows of all ranks, on every rank.
+inline RowMajorMatrix gathered_rows(const RowMatrix& A) {
+  VectorXd mine(A.rows_local() * A.columns());
+  std::vector<Index> rows(static_cast<std::size_t>(A.rows_local()));
+  std::iota(rows.begin(), rows.end(), Index{0});
+  A.visit_rows(rows, [&](std::size_t k, std::span<const double> row) {
+    std::copy(row.begin(), row.end(), mine.data() + static_cast<Index>(k) * A.columns());
+  });
+  const VectorXd values = gather(A.communicator(), mine);
+  return Eigen::Map<const RowMajorMatrix>(values.data(), values.size() / A.columns(), A.columns());
 }
 
 /// Collective. The sum over the ranks of a matrix or vector.

@@ -55,7 +55,7 @@ Derivatives differentiate(const Rows& rows, const LossPoint& point) {
   Derivatives out;
   for (VectorXd* v : {&out.q, &out.f, &out.delta}) *v = VectorXd::Zero(rows.z.size());
   const auto span = [](VectorXd& v) { return std::span<double>(v.data(), static_cast<std::size_t>(v.size())); };
-  rows.loss->differentiate(rows.all(), point, span(out.q), span(out.f), span(out.delta));
+  rows.loss->differentiate(rows.all(), point, {span(out.q), span(out.f), span(out.delta)});
   return out;
 }
 
@@ -249,7 +249,8 @@ TEST_P(Losses, ChangeIsAccurateUpToTheLargestExponent) {
 }
 
 TEST(MakeLoss, ListsTheNamesItKnows) {
-  EXPECT_THAT(loss_names(), testing::ElementsAre("softmax", "cross-entropy"));
+  EXPECT_THAT(loss_names(), testing::ElementsAre("softmax", "cross-entropy", "exp", "cosh", "sinh", "rescaled-exp",
+                                                 "rescaled-cosh", "rescaled-sinh"));
   for (const auto name : loss_names()) EXPECT_EQ(make_loss(name)->name(), name);
   try {
     make_loss("sotfmax");

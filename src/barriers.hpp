@@ -1,0 +1,54 @@
+#pragma once
+
+#include <Eigen/Core>
+
+namespace attnreg {
+
+/// The n x n side of the two-barrier method of Batson, Spielman and Srivastava: M = sum_j s_j v_j v_j^T, and barriers
+/// l I < M < u I that move up by 1 and by `upper_step` with each step. Local; no columns, no messages.
+///
+/// With Phi^u = tr (u I - M)^{-1} and Phi_l = tr (M - l I)^{-1}, a step to l' and u' may take any v with L(v) >= U(v),
+///
+///     U(v) = v^T (u'I - M)^{-2} v / (Phi^u - Phi^{u'}) + v^T (u'I - M)^{-1} v,
+///     L(v) = v^T (M - l'I)^{-2} v / (Phi_{l'} - Phi_l) - v^T (M - l'I)^{-1} v,
+///
+/// and then adds 2 / (L + U) v v^T. One exists among v_j with sum_j v_j v_j^T = I (arXiv 0808.0163, Lemma 3.5). All of
+/// it is computed in the eigenbasis of M, made anew for each step, so that no error grows from step to step, and the
+/// potentials' differences as sums of positive terms.
+class Barriers {
+ public:
+  /// degree: df > 1, steps per dimension. After df n steps u / l <= ((sqrt df + 1) / (sqrt df - 1))^2.
+  Barriers(Eigen::Index n, double degree);
+
+  /// Moves the barriers by a step. False if an eigenvalue of M does not lie between them, or is not finite: rounding.
+  bool advance();
+  /// G with v^T G v = L(v) - U(v), for the barriers as they are. n x n, symmetric.
+  Eigen::MatrixXd gain() const;
+  /// Adds the column v to M and returns its weight t = 2 / (L + U), or returns 0 and changes nothing if L < U beyond
+  /// rounding.
+  double add(const Eigen::VectorXd& v);
+
+  /// The extreme eigenvalues of M, as they are and not as the barriers promise.
+  struct Spectrum {
+    double smallest = 0, largest = 0;
+    /// (largest - smallest) / (largest + smallest): the spectral error of 2 M / (smallest + largest); 1 if M is
+    /// singular.
+    double epsilon() const { return smallest > 0 ? (largest - smallest) / (largest + smallest) : 1; }
+  };
+  Spectrum spectrum() const;  ///< 9 n^3 flops at most, none after `advance` without `add`
+
+ private:
+  void refresh() const;
+
+  Eigen::MatrixXd M_;
+  double lower_, upper_, upper_step_;
+  mutable Eigen::VectorXd eigenvalues_;
+  mutable Eigen::MatrixXd eigenvectors_;
+  mutable bool fresh_ = false;
+  Eigen::VectorXd lower_weights_, upper_weights_;  ///< L(v) and U(v) are their products with the squares of Q^T v
+};
+
+/// Local. The degree for which the barriers promise epsilon in (0, 1): ((1 + sqrt(1 - epsilon^2)) / epsilon)^2.
+double barrier_degree(double epsilon);
+
+}  // namespace attnreg
