@@ -87,7 +87,7 @@ struct RunningRows {
     }
     exp_in_place(log_weights);
     normaliser.segment(first, log_weights.rows()) += log_weights.rowwise().sum();
-    output.middleRows(first, log_weights.rows()).noalias() += log_weights * values;
+    add_weighted_values(log_weights, values, first, output);
   }
 };
 

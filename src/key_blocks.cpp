@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "gram_kernels.hpp"
+
 namespace attnreg {
 
 RowMajorMatrix dense_rows(const RowMatrix& matrix, Index first_local, Index count) {
@@ -37,6 +39,10 @@ void check_attention_shapes(const RowMatrix& queries, const RowMatrix& keys, con
            " values; each key needs one");
 }
 
+void add_weighted_values(const RowMajorMatrix& W, const RowMajorMatrix& V, Index first_row, RowMajorMatrix& out) {
+  kernels::add_matrix_product(W.data(), W.rows(), W.cols(), V.data(), V.cols(), false, out.row(first_row).data());
+}
+
 void visit_attention_blocks(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix& values,
                             const std::function<void(const AttentionBlock&)>& add) {
   const RowMajorMatrix Q = dense_rows(queries, 0, queries.rows_local());
@@ -44,12 +50,13 @@ void visit_attention_blocks(const RowMatrix& queries, const RowMatrix& keys, con
   std::vector<RowMajorMatrix> products(static_cast<std::size_t>(omp_get_max_threads()));
   for (std::int64_t first = 0; first < keys.rows_global(); first += kKeyBlockRows) {
     const auto count = static_cast<Index>(std::min<std::int64_t>(kKeyBlockRows, keys.rows_global() - first));
-    const RowMajorMatrix K = shared_rows(keys, first, count), V = shared_rows(values, first, count);
+    const RowMajorMatrix K = shared_rows(keys, first, count).transpose(), V = shared_rows(values, first, count);
 #pragma omp parallel for schedule(static)
     for (Index block = 0; block < query_blocks; ++block) {
       const Index begin = block * kQueryBlockRows, rows = std::min(kQueryBlockRows, Q.rows() - begin);
       RowMajorMatrix& S = products[static_cast<std::size_t>(omp_get_thread_num())];
-      S.noalias() = Q.middleRows(begin, rows) * K.transpose();
+      S.setZero(rows, count);
+      kernels::add_matrix_product(Q.row(begin).data(), rows, Q.cols(), K.data(), count, false, S.data());
       add({begin, S, V, first});
     }
   }

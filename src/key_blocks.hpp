@@ -22,6 +22,9 @@ RowMajorMatrix shared_rows(const RowMatrix& matrix, std::int64_t first, Index co
 /// in number. Local; shapes are replicated.
 void check_attention_shapes(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix* values);
 
+/// Local, on the calling thread. Adds W V to the rows of `out` from `first_row` on.
+void add_weighted_values(const RowMajorMatrix& W, const RowMajorMatrix& V, Index first_row, RowMajorMatrix& out);
+
 /// Queries of this rank that are treated together, and the keys and values that pass by.
 struct AttentionBlock {
   Index first_query = 0;         ///< local

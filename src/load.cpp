@@ -122,11 +122,15 @@ void require_finite(const Communicator& communicator, const NpyHeader& header, s
 }
 
 template <class Scalar>
-RowMatrix load_rows(const Communicator& communicator, const NpyHeader& header, const RowPartition& partition,
-                    Orientation orientation) {
+using Rows = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+/// Collective. This rank's rows of the matrix, all finite.
+template <class Scalar>
+Rows<Scalar> load_rows(const Communicator& communicator, const NpyHeader& header, const RowPartition& partition,
+                       Orientation orientation = Orientation::as_file) {
   const Index rows_local = partition.rows_local(communicator.rank());
   const std::int64_t first = partition.begin(communicator.rank());
-  Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> rows;
+  Rows<Scalar> rows;
   const auto values = [&] { return std::span<Scalar>(rows.data(), static_cast<std::size_t>(rows.size())); };
   communicator.agree([&] {
     rows.resize(rows_local, columns_of(header));
@@ -134,7 +138,7 @@ RowMatrix load_rows(const Communicator& communicator, const NpyHeader& header, c
     read_npy_rows(header, first, rows_local, values());
   });
   require_finite<Scalar>(communicator, header, first, values(), orientation);
-  return RowMatrix(communicator, partition, std::move(rows));
+  return rows;
 }
 
 /// Collective. Rank 0 looks.
@@ -161,8 +165,8 @@ RowMatrix load_dense(const Communicator& communicator, const NpyHeader& header, 
   const double bytes = n * d * (single ? 4 : 8) + 8 * (6 * n + 4 * d * d);
   require_memory(communicator, bytes,
                  printable(header.path) + ": shape " + header.shape_text() + " as " + (single ? "float" : "double"));
-  return single ? load_rows<float>(communicator, header, partition, orientation)
-                : load_rows<double>(communicator, header, partition, orientation);
+  return single ? RowMatrix(communicator, partition, load_rows<float>(communicator, header, partition, orientation))
+                : RowMatrix(communicator, partition, load_rows<double>(communicator, header, partition, orientation));
 }
 
 }  // namespace
@@ -186,21 +190,33 @@ RowMatrix load_transpose(const Communicator& communicator, const std::string& pa
   return load_dense(communicator, header, storage, Orientation::transposed);
 }
 
+RowMajorMatrix load_matrix_rows(const Communicator& communicator, const std::string& path, const std::string& role,
+                                const RowPartition& partition, std::int64_t columns) {
+  const NpyHeader header = load_header(communicator, path, [&](const NpyHeader& found) {
+    require_matrix(found);
+    if (found.shape[0] != partition.rows_global() || columns_of(found) != columns)
+      fail(found.path, printable(role) + " has shape " + found.shape_text() + ", expected (" +
+                           std::to_string(partition.rows_global()) + ", " + std::to_string(columns) + ")");
+  });
+  return load_rows<double>(communicator, header, partition);
+}
+
+RowMajorMatrix load_replicated_matrix(const Communicator& communicator, const std::string& path) {
+  const NpyHeader header = load_header(communicator, path, require_matrix);
+  std::vector<std::int64_t> first_rows(static_cast<std::size_t>(communicator.size()) + 1, header.shape[0]);
+  first_rows[0] = 0;  // rank 0 reads
+  RowMajorMatrix matrix = load_rows<double>(communicator, header, RowPartition(first_rows));
+  communicator.agree([&] { matrix.conservativeResize(header.shape[0], columns_of(header)); });
+  communicator.broadcast(std::span<double>(matrix.data(), static_cast<std::size_t>(matrix.size())));
+  return matrix;
+}
+
 Eigen::VectorXd load_rows_vector(const Communicator& communicator, const std::string& path, const std::string& role,
                                  const RowPartition& partition) {
   const NpyHeader header = load_header(communicator, path, [&](const NpyHeader& found) {
     require_vector(found, role, partition.rows_global(), "one value per row of A");
   });
-  const Index rows_local = partition.rows_local(communicator.rank());
-  const std::int64_t first = partition.begin(communicator.rank());
-  Eigen::VectorXd vector;
-  const auto values = [&] { return std::span<double>(vector.data(), static_cast<std::size_t>(vector.size())); };
-  communicator.agree([&] {
-    vector.resize(rows_local);
-    read_npy_rows(header, first, rows_local, values());
-  });
-  require_finite<double>(communicator, header, first, values());
-  return vector;
+  return load_rows<double>(communicator, header, partition).col(0);
 }
 
 Eigen::VectorXd load_vector(const Communicator& communicator, const std::string& path, const std::string& role,

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "attnreg/leverage.hpp"
+#include "damped_factor.hpp"
 #include "distributed_leverage.hpp"
 #include "distributed_solver.hpp"
 #include "keep_rows.hpp"
@@ -20,8 +21,6 @@ using Eigen::VectorXd;
 
 namespace {
 
-constexpr double kFirstRidge = 1e-14, kLastRidge = 1e-4;  // relative to the diagonal of M
-constexpr double kDependent = 20;      // pivots of so many ridges belong to columns that depend on earlier ones
 constexpr int kTiredModels = 3;        // in a row: sampling does not serve here
 constexpr double kStaleScores = 0.25;  // of their sum when they were made: below, they are too small by now
 
@@ -36,44 +35,6 @@ constexpr double kParallelLoss = 2;  // of ScaLAPACK's factorization
 double model_price(double share, double row) { return share * (1 + kGram * row); }
 
 std::span<double> span_of(VectorXd& v) { return {v.data(), static_cast<std::size_t>(v.size())}; }
-
-VectorXd positive(const VectorXd& scale) {
-  const double largest = scale.maxCoeff();
-  return (scale.array() > 0).select(scale, largest > 0 ? largest : 1.0);
-}
-
-/// The first ridge of the ladder with which `try_factor` succeeds; 0 if none does.
-template <class Try>
-double damping(Try&& try_factor) {
-  for (double ridge = kFirstRidge; ridge <= kLastRidge; ridge *= 100)
-    if (try_factor(ridge)) return ridge;
-  return 0;
-}
-
-/// Pivots that belong to dependent columns: else M^-1 would blow up the rounding of g along these columns.
-VectorXd without_dependent(const VectorXd& pivots, double ridge, const VectorXd& scale) {
-  return (pivots.array().square() <= kDependent * ridge * scale.array()).select(scale.cwiseSqrt(), pivots);
-}
-
-/// A lower Cholesky factor and the ridge, relative to the diagonal, that it took; 0: there is none.
-struct DampedFactor {
-  double ridge = 0;
-  MatrixXd L;
-};
-
-DampedFactor damped_factor(MatrixXd M, const VectorXd& scale) {
-  if (!M.allFinite()) return {};
-  const VectorXd diagonal = M.diagonal(), positive_scale = positive(scale);
-  Cholesky cholesky;
-  const double ridge = damping([&](double tried) {
-    M.diagonal() = diagonal + tried * positive_scale;
-    return cholesky.factor(M);
-  });
-  if (ridge == 0) return {};
-  MatrixXd L = cholesky.lower();
-  L.diagonal() = without_dependent(L.diagonal(), ridge, positive_scale);
-  return {ridge, std::move(L)};
-}
 
 }  // namespace
 
@@ -207,7 +168,7 @@ std::optional<Preconditioner> SampledModel::distributed(const RowForms& forms, c
   A_.communicator().sum(sums);
   learn(sums[1], sums[2], sums[3]);
   A_.count_reads(gram_reads(A_.columns()) * sums[1] / static_cast<double>(A_.rows_global()));
-  const VectorXd diagonal = M.diagonal(), scale = positive(diagonal + sums[0] * centre.cwiseAbs2());
+  const VectorXd diagonal = M.diagonal(), scale = positive_scale(diagonal + sums[0] * centre.cwiseAbs2());
   ridge_ = 0;
   if (!M.is_finite()) return {};
   DistributedMatrix L(grid_, A_.columns(), A_.columns());

@@ -45,8 +45,8 @@ class RunningSums {
     rest_sum_.segment(first, products.rows()) += products.cwiseProduct(rest).rowwise().sum();
     products.array() *= 1 - rest.array();
     marked_sum_.segment(first, products.rows()) += products.rowwise().sum();
-    marked_values_.middleRows(first, products.rows()).noalias() += products * values;
-    rest_values_.middleRows(first, products.rows()).noalias() += rest * values;
+    add_weighted_values(products, values, first, marked_values_);
+    add_weighted_values(rest, values, first, rest_values_);
   }
 
   /// Throws on this rank.

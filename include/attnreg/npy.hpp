@@ -85,6 +85,14 @@ RowMatrix load_matrix(const Communicator& communicator, const std::string& path,
 /// and one of a file in Fortran order. Otherwise like `load_matrix`; a vector is refused.
 RowMatrix load_transpose(const Communicator& communicator, const std::string& path, StorageChoice storage);
 
+/// Collective. Loads this rank's rows of a dense matrix in double; each rank reads its own. The shape must be that of
+/// the partition and `columns` (an n-vector counts as n x 1), all values finite; `role` ("target") names the matrix in
+/// messages. Throws on all ranks together.
+RowMajorMatrix load_matrix_rows(const Communicator& communicator, const std::string& path, const std::string& role,
+                                const RowPartition& partition, std::int64_t columns);
+/// Collective. Loads a dense matrix of any shape on every rank: rank 0 reads, one broadcast. All values must be finite.
+RowMajorMatrix load_replicated_matrix(const Communicator& communicator, const std::string& path);
+
 /// Collective. Loads this rank's part of a vector with one value per row of A, shape (n,) or (n, 1); `role` ("b")
 /// names it in messages. All values must be finite. Throws on all ranks together.
 Eigen::VectorXd load_rows_vector(const Communicator& communicator, const std::string& path, const std::string& role,

@@ -16,6 +16,7 @@ struct Command {
 
 // Each in the file of its name.
 Command solve_command();
+Command attention_command();
 Command evaluate_command();
 Command predict_command();
 Command scores_command();

@@ -47,11 +47,10 @@ const Syntax kSyntax{
 std::vector<Table> tables(const Communicator& communicator, const std::string& name, std::uint64_t seed) {
   using namespace experiments;
   if (name == "polynomial")
-    return {
-        polynomial_attention(communicator, {.seed = seed}),
-        polynomial_attention(
-            communicator, {.columns = 66, .copies = 64, .a1 = 0.7, .c = 0.05, .degrees = {1, 2, 3, 4}, .seed = seed}),
-        polynomial_vector(communicator, {.seed = seed})};
+    return {polynomial_attention(communicator, {.seed = seed}),
+            polynomial_attention(communicator,
+                                 {.columns = 66, .copies = 64, .a1 = 0.7, .c = 0.05, .degrees = {1, 2}, .seed = seed}),
+            polynomial_vector(communicator, {.seed = seed})};
   if (name == "cycle-rank")
     return {cycle_rank(communicator, {.seed = seed}), cycle_rank(communicator, {.noise = 0.01, .seed = seed}),
             cycle_rank(communicator, {.noise = 0.01, .sampled_rows = 40, .seed = seed})};

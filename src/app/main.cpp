@@ -46,9 +46,9 @@ constexpr std::string_view kExamples = R"(Examples:
 )";
 
 std::vector<Command> commands() {
-  return {solve_command(),    evaluate_command(), predict_command(), scores_command(),
-          sparsify_command(), apply_command(),    private_command(), experiment_command(),
-          inspect_command(),  generate_command(), doctor_command(),  jobscript_command()};
+  return {solve_command(),    attention_command(), evaluate_command(), predict_command(),    scores_command(),
+          sparsify_command(), apply_command(),     private_command(),  experiment_command(), inspect_command(),
+          generate_command(), doctor_command(),    jobscript_command()};
 }
 
 std::string main_help() {

@@ -64,7 +64,9 @@ struct Syntax {
   std::string_view summary;  ///< one line
   std::vector<Positional> positionals;
   std::vector<OptionGroup> groups;
-  std::string_view epilogue;  ///< examples; printed as it is
+  std::string_view epilogue;                                  ///< examples; printed as it is
+  std::vector<std::string_view> instead_of_positionals = {};  ///< options that each stand for all of them
+  std::string_view instead_of_last = {};                      ///< option that stands for the last one
 };
 
 /// A checked command line: every value is there and in its range. Local; equal arguments give equal results.

@@ -25,6 +25,15 @@ void check_one_value_per_row(const InputFile& vector, const InputFile& matrix) {
                         matrix.header.shape_text());
 }
 
+void check_one_row_per_row(const InputFile& targets, const InputFile& matrix) {
+  const auto& shape = targets.header.shape;
+  if (shape.empty() || matrix.header.shape.empty()) return;  // refused when loaded
+  if (shape[0] == matrix.header.shape[0] && (shape.size() == 1 || shape[1] >= 1)) return;
+  throw InvalidArgument(printable(targets.header.path) + ": targets have shape " + targets.header.shape_text() +
+                        ", expected (" + std::to_string(matrix.header.shape[0]) +
+                        ", K): a column for each target, a row per row of " + printable(matrix.header.path));
+}
+
 }  // namespace
 
 InputFile examine(const std::string& role, const std::string& path) {
@@ -73,15 +82,23 @@ OptionGroup model_options() {
 
 std::vector<InputFile> examine_problem(const Arguments& arguments) {
   std::vector<InputFile> files{examine("A", arguments.text("A"))};
-  files.push_back(examine("b", arguments.text("b")));
+  const bool several = has_targets(arguments);
+  if (several) files.push_back(examine("targets", arguments.text("targets")));
+  if (!several) files.push_back(examine("b", arguments.text("b")));
   if (arguments.given("weights")) files.push_back(examine("w", arguments.text("weights")));
-  for (std::size_t k = 1; k < files.size(); ++k) check_one_value_per_row(files[k], files[0]);
+  if (several) check_one_row_per_row(files[1], files[0]);
+  for (std::size_t k = several ? 2 : 1; k < files.size(); ++k) check_one_value_per_row(files[k], files[0]);
   return files;
+}
+
+bool has_targets(const Arguments& arguments) {
+  return !arguments.syntax().instead_of_last.empty() && arguments.given(arguments.syntax().instead_of_last);
 }
 
 Problem load_problem(const Communicator& communicator, const Arguments& arguments) {
   RowMatrix A = load_matrix(communicator, arguments.text("A"), storage_choice(arguments));
-  Eigen::VectorXd b = load_rows_vector(communicator, arguments.text("b"), "b", A.partition());
+  Eigen::VectorXd b;
+  if (!has_targets(arguments)) b = load_rows_vector(communicator, arguments.text("b"), "b", A.partition());
   Eigen::VectorXd w = arguments.given("weights")
                           ? load_rows_vector(communicator, arguments.text("weights"), "w", A.partition())
                           : Eigen::VectorXd::Constant(A.rows_local(), arguments.number("weight"));

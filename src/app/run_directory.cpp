@@ -70,7 +70,8 @@ RunDirectory::RunDirectory(const Communicator& communicator, std::string path, b
 
 void RunDirectory::refuse_finished_run() const {
   std::error_code ignored;
-  bool finished = std::filesystem::exists(file("x.npy"), ignored) || std::filesystem::exists(file("run.json"), ignored);
+  bool finished = std::filesystem::exists(file("x.npy"), ignored) || std::filesystem::exists(file("X.npy"), ignored) ||
+                  std::filesystem::exists(file("run.json"), ignored);
   std::ifstream status_file(file("status.json"));
   const auto status = nlohmann::json::parse(status_file, nullptr, false);
   finished = finished || (status.is_object() && status.contains("state") && status["state"] == "done");
@@ -79,22 +80,22 @@ void RunDirectory::refuse_finished_run() const {
                       " holds a finished run; choose another directory for -o, or add --force to replace the run");
 }
 
-void RunDirectory::record(const IterationRecord& record) noexcept {
+void RunDirectory::record(const IterationRecord& record, std::optional<int> target) noexcept {
   try {
-    if (is_used() && communicator_.is_root() && error_.empty()) write_history(record);
+    if (is_used() && communicator_.is_root() && error_.empty()) write_history(record, target);
   } catch (const std::exception& error) {
     error_ = error.what();
   }
   refresh_status(record);
 }
 
-void RunDirectory::write_history(const IterationRecord& record) {
+void RunDirectory::write_history(const IterationRecord& record, std::optional<int> target) {
   const std::string path = file("history.csv");
   if (!history_.is_open()) {
     history_ = open_lines(path);
-    write_all(history_, path, kHistoryHeader);
+    write_all(history_, path, (target ? "target," : "") + std::string(kHistoryHeader));
   }
-  write_all(history_, path, history_line(record));
+  write_all(history_, path, (target ? std::to_string(*target) + "," : "") + history_line(record));
 }
 
 void RunDirectory::refresh_status(const IterationRecord& record) noexcept {
@@ -121,31 +122,52 @@ void RunDirectory::write_path(const std::vector<double>& weights, const std::vec
   });
 }
 
-void RunDirectory::finish(const RegressionResult& result, const RowPartition& partition, bool with_fitted,
-                          const nlohmann::ordered_json& run, ExitCode code) {
+void RunDirectory::write_text(std::string_view name, const std::string& text) {
   if (!is_used()) return;
-  last_.iteration = result.summary.iterations;
-  last_.relative_gradient = result.summary.relative_gradient;
   communicator_.agree([&] {
-    if (!communicator_.is_root()) return;
-    write_npy(file("x.npy"), {result.x.data(), static_cast<std::size_t>(result.x.size())}, {result.x.size()});
+    if (communicator_.is_root()) write_file(file(name), text);
   });
-  if (with_fitted) {
-    NpyWriter writer(communicator_, file("f.npy"), Storage::float64, {partition.rows_global()});
-    writer.write_rows(partition.begin(communicator_.rank()),
-                      {result.fitted.data(), static_cast<std::size_t>(result.fitted.size())});
-    writer.commit();
-  }
+}
+
+void RunDirectory::write_rows(std::string_view name, const RowMajorMatrix& rows, const RowPartition& partition) {
+  if (!is_used()) return;
+  NpyWriter writer(communicator_, file(name), Storage::float64, {partition.rows_global(), rows.cols()});
+  writer.write_rows(partition.begin(communicator_.rank()), {rows.data(), static_cast<std::size_t>(rows.size())});
+  writer.commit();
+}
+
+void RunDirectory::finish(const NewtonSummary& summary, const std::vector<Array>& arrays,
+                          const std::vector<std::string_view>& stale, const nlohmann::ordered_json& run,
+                          ExitCode code) {
+  if (!is_used()) return;
+  last_.iteration = summary.iterations;
+  last_.relative_gradient = summary.relative_gradient;
   communicator_.agree([&] {
     if (!communicator_.is_root()) return;
+    for (const auto& array : arrays) write_npy(file(array.name), array.values, array.shape);
     std::error_code ignored;
-    if (!with_fitted) std::filesystem::remove(file("f.npy"), ignored);  // of an earlier run: it does not belong to x
+    for (const auto name : stale) std::filesystem::remove(file(name), ignored);
     write_file(file("run.json"), json_text(run));
     if (history_.is_open() && !history_.close() && error_.empty())
       error_ = "cannot write " + printable(file("history.csv"));
     if (!error_.empty()) throw OutputError(error_);
     write_status("done", &code);
   });
+}
+
+void RunDirectory::finish(const RegressionResult& result, const RowPartition& partition, bool with_fitted,
+                          const nlohmann::ordered_json& run, ExitCode code) {
+  if (!is_used()) return;
+  if (with_fitted) {
+    NpyWriter writer(communicator_, file("f.npy"), Storage::float64, {partition.rows_global()});
+    writer.write_rows(partition.begin(communicator_.rank()),
+                      {result.fitted.data(), static_cast<std::size_t>(result.fitted.size())});
+    writer.commit();
+  }
+  const std::span<const double> x(result.x.data(), static_cast<std::size_t>(result.x.size()));
+  std::vector<std::string_view> stale;
+  if (!with_fitted) stale.push_back("f.npy");
+  finish(result.summary, {{"x.npy", x, {result.x.size()}}}, stale, run, code);
 }
 
 void RunDirectory::fail(ExitCode code) const noexcept {

@@ -2,6 +2,8 @@
 
 #include <chrono>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,16 +27,33 @@ class RunDirectory {
   std::string file(std::string_view name) const { return path_ + "/" + std::string(name); }
 
   /// Local. Adds a line to history.csv, and refreshes status.json once a second. A failure to write is kept for
-  /// `finish`: the solve goes on.
-  void record(const IterationRecord& record) noexcept;
+  /// `finish`: the solve goes on. Of several targets each line begins with the target, from 0.
+  void record(const IterationRecord& record, std::optional<int> target = std::nullopt) noexcept;
   /// Local. For records that are not part of the history.
   void record_start(const IterationRecord& record) noexcept { refresh_status(record); }
 
   /// Collective. Writes x_path.npy, one row of d values per weight, and path.csv. Throws `OutputError` on all ranks.
   void write_path(const std::vector<double>& weights, const std::vector<RegressionResult>& path);
 
-  /// Collective. Writes x.npy, f.npy if `with_fitted`, run.json, and at last status.json with the state "done". Throws
-  /// `OutputError` on all ranks, also for what went wrong before.
+  /// Collective. Writes a matrix whose rows are spread over the ranks, row-major. Throws `OutputError` on all ranks.
+  void write_rows(std::string_view name, const RowMajorMatrix& rows, const RowPartition& partition);
+
+  /// Collective. Writes a file of text. Throws `OutputError` on all ranks.
+  void write_text(std::string_view name, const std::string& text);
+
+  /// An array that rank 0 writes.
+  struct Array {
+    std::string_view name;  ///< "x.npy"
+    std::span<const double> values;
+    std::vector<std::int64_t> shape;
+  };
+
+  /// Collective. Writes the arrays, run.json, and at last status.json with the state "done". Removes `stale`, the files
+  /// of an earlier run that do not belong to this one. Throws `OutputError` on all ranks, also for what went wrong
+  /// before.
+  void finish(const NewtonSummary& summary, const std::vector<Array>& arrays,
+              const std::vector<std::string_view>& stale, const nlohmann::ordered_json& run, ExitCode code);
+  /// Collective. The same for x.npy, and f.npy if `with_fitted`.
   void finish(const RegressionResult& result, const RowPartition& partition, bool with_fitted,
               const nlohmann::ordered_json& run, ExitCode code);
 
@@ -43,7 +62,7 @@ class RunDirectory {
 
  private:
   void refuse_finished_run() const;
-  void write_history(const IterationRecord& record);
+  void write_history(const IterationRecord& record, std::optional<int> target);
   void refresh_status(const IterationRecord& record) noexcept;
   void write_status(std::string_view state, const ExitCode* code) const;
 

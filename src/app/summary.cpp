@@ -13,44 +13,9 @@ namespace attnreg::app {
 
 namespace {
 
-std::string line(std::string label, const std::string& text) {
-  label.resize(20, ' ');
-  return "  " + label + text + "\n";
-}
-
 std::string reference_name(const Arguments& arguments) {
   if (arguments.text("rtol-of") == "max") return "|g| max";
   return make_loss(arguments.text("loss"))->form() == HessianForm::centred ? "|g(0)|" : "|g| ref";
-}
-
-/// Why it stopped, in words and numbers.
-std::string reason(const SolveReport& report) {
-  const NewtonSummary& summary = report.result.summary;
-  const double tolerance = report.arguments.number("rtol") * summary.gradient_reference;
-  const std::string g = "|g| = " + scientific(summary.gradient_norm, 3);
-  const std::string bound =
-      report.arguments.text("rtol") + " " + reference_name(report.arguments) + " = " + scientific(tolerance, 3);
-  const std::string missed = g + " > " + bound;
-  const std::string floor = scientific(summary.gradient_floor, 3);
-  switch (summary.termination) {
-    case Termination::converged: return "converged: " + g + " <= " + bound;
-    case Termination::converged_rounding:
-      return "converged to rounding: " + g + " <= " + floor + ", the rounding error of g; the tolerance " + bound +
-             " is out of reach";
-    case Termination::stagnated:
-      return "NOT converged, stagnated: no step lowers L any more, but " + missed + " and > " + floor +
-             ", the rounding error of g";
-    case Termination::iteration_limit:
-      return "NOT converged, iteration limit: " + counted(summary.iterations, "iteration") + ", " + missed;
-    case Termination::time_limit:
-      return "NOT converged, time limit: " + fixed(summary.seconds, 1) +
-             " s >= " + report.arguments.text("time-limit") + " s, " + missed;
-    case Termination::breakdown:
-      return "NOT converged, breakdown: a value, gradient or Hessian is not finite; x is the last good iterate";
-    case Termination::uncertified:
-      return "NOT certified: " + g + ", but |x - x*| <= " + report.arguments.text("epsilon") + " could not be shown";
-  }
-  return missed;
 }
 
 std::string start_text(const SolveReport& report) {
@@ -114,20 +79,59 @@ std::string fit_text(const SolveReport& report) {
   const auto loss = make_loss(report.arguments.text("loss"));
   const std::string title = "\nFit of f = " + std::string(loss->fitted_expression()) + " to b\n";
   const std::string r_squared =
-      line("R^2", number_or_undefined(fit.r_squared) + "  (1: equal, 0: no better than the mean of b)");
+      summary_line("R^2", number_or_undefined(fit.r_squared) + "  (1: equal, 0: no better than the mean of b)");
   if (!loss->fits_distribution())
-    return title + line("residual", number_or_undefined(fit.relative_residual) + "  (|f - b| / |b|)") + r_squared +
-           line("reading", residual_reading(fit.relative_residual));
+    return title + summary_line("residual", number_or_undefined(fit.relative_residual) + "  (|f - b| / |b|)") +
+           r_squared + summary_line("reading", residual_reading(fit.relative_residual));
   return title +
-         line("total variation",
-              number_or_undefined(fit.total_variation) + "  (1/2 sum |f - b|; 0: equal, 1: disjoint)") +
-         line("KL(b | f)", number_or_undefined(fit.kullback_leibler) + " nats  (0: equal)") + r_squared +
-         line("effective support", "f " + plain(fit.support_fitted, 6) + ", b " + plain(fit.support_target, 6) +
-                                       " of " + std::to_string(report.rows) + " rows  (1 / sum of squares)") +
-         line("reading", fit_reading(report));
+         summary_line("total variation",
+                      number_or_undefined(fit.total_variation) + "  (1/2 sum |f - b|; 0: equal, 1: disjoint)") +
+         summary_line("KL(b | f)", number_or_undefined(fit.kullback_leibler) + " nats  (0: equal)") + r_squared +
+         summary_line("effective support", "f " + plain(fit.support_fitted, 6) + ", b " + plain(fit.support_target, 6) +
+                                               " of " + std::to_string(report.rows) + " rows  (1 / sum of squares)") +
+         summary_line("reading", fit_reading(report));
 }
 
 }  // namespace
+
+std::string summary_line(std::string label, const std::string& text) {
+  label.resize(20, ' ');
+  return "  " + label + text + "\n";
+}
+
+std::string termination_text(const Arguments& arguments, const NewtonSummary& summary, const std::string& reference) {
+  const double tolerance = arguments.number("rtol") * summary.gradient_reference;
+  const std::string g = "|g| = " + scientific(summary.gradient_norm, 3);
+  const std::string bound = arguments.text("rtol") + " " + reference + " = " + scientific(tolerance, 3);
+  const std::string missed = g + " > " + bound;
+  const std::string floor = scientific(summary.gradient_floor, 3);
+  switch (summary.termination) {
+    case Termination::converged: return "converged: " + g + " <= " + bound;
+    case Termination::converged_rounding:
+      return "converged to rounding: " + g + " <= " + floor + ", the rounding error of g; the tolerance " + bound +
+             " is out of reach";
+    case Termination::stagnated:
+      return "NOT converged, stagnated: no step lowers L any more, but " + missed + " and > " + floor +
+             ", the rounding error of g";
+    case Termination::iteration_limit:
+      return "NOT converged, iteration limit: " + counted(summary.iterations, "iteration") + ", " + missed;
+    case Termination::time_limit:
+      return "NOT converged, time limit: " + fixed(summary.seconds, 1) + " s >= " + arguments.text("time-limit") +
+             " s, " + missed;
+    case Termination::breakdown:
+      return "NOT converged, breakdown: a value, gradient or Hessian is not finite; x is the last good iterate";
+    case Termination::uncertified:
+      return "NOT certified: " + g + ", but |x - x*| <= " + arguments.text("epsilon") + " could not be shown";
+  }
+  return missed;
+}
+
+std::string list_text(std::string_view title, const std::vector<std::string>& lines) {
+  if (lines.empty()) return "";
+  std::string text = "\n" + std::string(title) + "\n";
+  for (const auto& text_line : lines) text += "  " + printable(text_line) + "\n";
+  return text;
+}
 
 ExitCode exit_code(Termination termination) {
   switch (termination) {
@@ -145,53 +149,55 @@ std::string summary_text(const SolveReport& report) {
                                            ? " + " + std::to_string(report.result.start_iterations) + " for the start"
                                            : "";
   std::string text =
-      reason(report) + "\n" + line("verdict", verdict(report)) +
-      line("problem", std::to_string(report.rows) + " x " + std::to_string(report.columns) + " as " + report.storage +
-                          ", " + arguments.text("loss") + " loss, w = " + weight_text(arguments)) +
-      line("method", std::string(method_name(report.result.method)) + " from " + start_text(report)) +
-      line("L", scientific(summary.value, 9)) + line("|g|", scientific(summary.gradient_norm, 4)) +
-      line("|g| / " + reference_name(arguments), scientific(summary.relative_gradient, 4));
-  if (summary.gradient_floor > 0) text += line("rounding floor", scientific(summary.gradient_floor, 4));
-  text += line("iterations", std::to_string(summary.iterations) + start_iterations) +
-          line("reads of A", fixed(summary.reads_of_a, 1)) + line("collectives", std::to_string(summary.collectives)) +
-          line("seconds", fixed(summary.seconds, 3) + " on " + counted(report.ranks, "rank") + " with " +
-                              counted(report.threads, "thread") + " each") +
+      termination_text(arguments, summary, reference_name(arguments)) + "\n" +
+      summary_line("verdict", verdict(report)) +
+      summary_line("problem", std::to_string(report.rows) + " x " + std::to_string(report.columns) + " as " +
+                                  report.storage + ", " + arguments.text("loss") +
+                                  " loss, w = " + weight_text(arguments)) +
+      summary_line("method", std::string(method_name(report.result.method)) + " from " + start_text(report)) +
+      summary_line("L", scientific(summary.value, 9)) + summary_line("|g|", scientific(summary.gradient_norm, 4)) +
+      summary_line("|g| / " + reference_name(arguments), scientific(summary.relative_gradient, 4));
+  if (summary.gradient_floor > 0) text += summary_line("rounding floor", scientific(summary.gradient_floor, 4));
+  text += summary_line("iterations", std::to_string(summary.iterations) + start_iterations) +
+          summary_line("reads of A", fixed(summary.reads_of_a, 1)) +
+          summary_line("collectives", std::to_string(summary.collectives)) +
+          summary_line("seconds", fixed(summary.seconds, 3) + " on " + counted(report.ranks, "rank") + " with " +
+                                      counted(report.threads, "thread") + " each") +
           fit_text(report) + certificate_text(report.result.certificate) + sketched_text(report.result.sketched_steps) +
           minima_text(report.result.minima);
   if (!report.path.empty())
     text = "Path of weights; x, fit and certificate below are those of the last\n" + report.path + "\n" + text;
-  if (!report.result.notes.empty()) text += "\nNotes\n";
-  for (const auto& note : report.result.notes) text += "  " + printable(note) + "\n";
-  if (!report.result.warnings.empty()) text += "\nWarnings\n";
-  for (const auto& warning : report.result.warnings) text += "  " + printable(warning) + "\n";
-  if (!report.files.empty()) text += "\nFiles\n";
-  for (const auto& file : report.files) text += "  " + printable(file) + "\n";
-  return text;
+  return text + list_text("Notes", report.result.notes) + list_text("Warnings", report.result.warnings) +
+         list_text("Files", report.files);
 }
 
-nlohmann::ordered_json summary_json(const RegressionResult& result) {
-  const NewtonSummary& summary = result.summary;
+nlohmann::ordered_json newton_json(const NewtonSummary& summary) {
   return {{"termination", termination_name(summary.termination)},
-          {"method", method_name(result.method)},
-          {"start", start_name(result.start)},
           {"value", summary.value},
           {"gradient_norm", summary.gradient_norm},
           {"gradient_reference", summary.gradient_reference},
           {"relative_gradient", summary.relative_gradient},
           {"gradient_floor", summary.gradient_floor},
           {"iterations", summary.iterations},
-          {"start_iterations", result.start_iterations},
           {"reads_of_a", summary.reads_of_a},
           {"collectives", summary.collectives},
           {"seconds", summary.seconds},
-          {"exit_code", static_cast<int>(exit_code(summary.termination))},
-          {"fit",
-           {{"relative_residual", result.fit.relative_residual},
-            {"total_variation", result.fit.total_variation},
-            {"kullback_leibler", result.fit.kullback_leibler},
-            {"r_squared", result.fit.r_squared},
-            {"support_fitted", result.fit.support_fitted},
-            {"support_target", result.fit.support_target}}}};
+          {"exit_code", static_cast<int>(exit_code(summary.termination))}};
+}
+
+nlohmann::ordered_json summary_json(const RegressionResult& result) {
+  nlohmann::ordered_json json = newton_json(result.summary);
+  json.update({{"method", method_name(result.method)},
+               {"start", start_name(result.start)},
+               {"start_iterations", result.start_iterations},
+               {"fit",
+                {{"relative_residual", result.fit.relative_residual},
+                 {"total_variation", result.fit.total_variation},
+                 {"kullback_leibler", result.fit.kullback_leibler},
+                 {"r_squared", result.fit.r_squared},
+                 {"support_fitted", result.fit.support_fitted},
+                 {"support_target", result.fit.support_target}}}});
+  return json;
 }
 
 }  // namespace attnreg::app

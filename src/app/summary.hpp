@@ -23,6 +23,15 @@ struct SolveReport {
 
 ExitCode exit_code(Termination termination);
 
+/// One labelled line of a summary.
+std::string summary_line(std::string label, const std::string& text);
+/// Why an iteration stopped, in words and numbers. `reference`: "|g(0)|", what |g| is compared with.
+std::string termination_text(const Arguments& arguments, const NewtonSummary& summary, const std::string& reference);
+/// "\nNotes\n  ..." with one line each; nothing without any.
+std::string list_text(std::string_view title, const std::vector<std::string>& lines);
+/// The part of `summary_json` that every iteration has.
+nlohmann::ordered_json newton_json(const NewtonSummary& summary);
+
 /// The page on stdout: why it stopped, as an inequality with its numbers; what was found; what it cost; how well f
 /// reproduces b; what to think of it.
 std::string summary_text(const SolveReport& report);

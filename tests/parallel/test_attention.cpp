@@ -1,0 +1,293 @@
+// Matrix and one-layer attention regression: the reference vectors, finite differences, planted heads, warnings.
+
+#include <gtest/gtest.h>
+
+#include <Eigen/Eigenvalues>
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <filesystem>
+
+#include "attention_objective.hpp"
+#include "attnreg/attention.hpp"
+#include "support/reference.hpp"
+
+namespace attnreg {
+namespace {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+
+std::vector<std::string> attention_cases() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(ATTNREG_TEST_DATA "/vectors")) {
+    const std::string name = entry.path().stem().string();
+    if (name.starts_with("matrix_") || name.starts_with("attention_")) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+VectorXd flat(const RowMajorMatrix& matrix) { return Eigen::Map<const VectorXd>(matrix.data(), matrix.size()); }
+
+VectorXd joined(const AttentionUnknowns& unknowns) {
+  VectorXd all(unknowns.X.size() + unknowns.Y.size());
+  all << flat(unknowns.X), flat(unknowns.Y);
+  return all;
+}
+
+/// Whole matrices, and this rank's rows of them.
+struct Whole {
+  RowMajorMatrix queries, keys, target;
+  std::optional<RowMajorMatrix> values, weights;
+};
+
+AttentionSequence distributed(const Communicator& comm, const Whole& whole, reference::Layout layout) {
+  const auto partition = reference::make_partition(layout, whole.queries.rows(), whole.keys.rows(), comm.size());
+  const auto first = static_cast<Index>(partition.begin(comm.rank()));
+  const Index rows = partition.rows_local(comm.rank());
+  AttentionSequence sequence{partition,    whole.queries.middleRows(first, rows), whole.keys,
+                             whole.values, whole.target.middleRows(first, rows),  std::nullopt};
+  if (whole.weights) sequence.weights = whole.weights->middleRows(first, rows);
+  return sequence;
+}
+
+RowMajorMatrix softmax_rows(RowMajorMatrix Z) {
+  for (Index j = 0; j < Z.rows(); ++j) {
+    Z.row(j) = (Z.row(j).array() - Z.row(j).maxCoeff()).exp();
+    Z.row(j) /= Z.row(j).sum();
+  }
+  return Z;
+}
+
+/// A planted head: B = softmax(A1 X A2^T), X of the given rank, logits of standard deviation about `spread`; with d3 >
+/// 0 B = softmax(A1 X A2^T) A3 Y.
+struct Planted {
+  AttentionUnknowns unknowns;
+  std::vector<Whole> sequences;
+};
+
+struct Shape {
+  Index n1 = 40, n2 = 24, d1 = 4, d2 = 3, d3 = 0, dv = 0;
+};
+
+Planted plant(const Shape& shape, Index rank, double spread, int sequences, std::uint64_t seed) {
+  Planted planted;
+  planted.unknowns.X =
+      reference::random_matrix(shape.d1, rank, seed) * reference::random_matrix(shape.d2, rank, seed + 1).transpose();
+  planted.unknowns.X *= spread / planted.unknowns.X.norm();
+  planted.unknowns.Y = reference::random_matrix(shape.d3, shape.dv, seed + 2);
+  for (int k = 0; k < sequences; ++k) {
+    const std::uint64_t own = seed + 10 * static_cast<std::uint64_t>(k);
+    Whole whole{reference::random_matrix(shape.n1, shape.d1, own + 3),
+                reference::random_matrix(shape.n2, shape.d2, own + 4),
+                {},
+                {},
+                {}};
+    whole.target = softmax_rows(whole.queries * planted.unknowns.X * whole.keys.transpose());
+    if (shape.d3 > 0) {
+      whole.values = reference::random_matrix(shape.n2, shape.d3, own + 5);
+      whole.target = whole.target * *whole.values * planted.unknowns.Y;
+    }
+    planted.sequences.push_back(std::move(whole));
+  }
+  return planted;
+}
+
+class Attention : public testing::Test {
+ protected:
+  const Communicator comm_{MPI_COMM_WORLD};
+
+  std::vector<AttentionSequence> sequences(const Planted& planted,
+                                           reference::Layout layout = reference::Layout::random) const {
+    std::vector<AttentionSequence> all;
+    for (const auto& whole : planted.sequences) all.push_back(distributed(comm_, whole, layout));
+    return all;
+  }
+};
+
+class AttentionVectors : public Attention, public testing::WithParamInterface<std::string> {
+ protected:
+  const nlohmann::json json_ = [] {
+    std::ifstream file(ATTNREG_TEST_DATA "/vectors/" + GetParam() + ".json");
+    return nlohmann::json::parse(file);
+  }();
+  bool with_values() const { return json_["problem"] == "attention"; }
+  AttentionForm form() const {
+    return json_["problem"] == "matrix_rescaled" ? AttentionForm::rescaled : AttentionForm::normalised;
+  }
+  Whole whole() const {
+    Whole result{
+        reference::matrix_of(json_["A1"]), reference::matrix_of(json_["A2"]), reference::matrix_of(json_["B"]), {}, {}};
+    if (with_values()) result.values = reference::matrix_of(json_["A3"]);
+    if (json_.contains("W") && !json_["W"].is_null()) result.weights = reference::matrix_of(json_["W"]);
+    return result;
+  }
+  AttentionUnknowns at() const {
+    return {reference::matrix_of(json_["X"]), with_values() ? reference::matrix_of(json_["Y"]) : RowMajorMatrix(0, 0)};
+  }
+  double number(const char* key) const { return json_[key].get<double>(); }
+};
+
+INSTANTIATE_TEST_SUITE_P(All, AttentionVectors, testing::ValuesIn(attention_cases()));
+
+TEST(AttentionVectorFiles, AreThere) { EXPECT_EQ(attention_cases().size(), 11u); }
+
+TEST_P(AttentionVectors, ValueGradientAndHessian) {
+  const VectorXd gradient = reference::vector_of(json_["gradient"]);
+  const MatrixXd hessian = reference::matrix_of(json_["hessian"]);
+  for (const auto layout : reference::layouts) {
+    const std::vector all{distributed(comm_, whole(), layout)};
+    const auto found = evaluate_attention(comm_, all, form(), at(), true);
+    EXPECT_NEAR(found.value, number("value"), number("tol_value"));
+    EXPECT_LE((joined(found.gradient) - gradient).cwiseAbs().maxCoeff(), number("tol_gradient"));
+    EXPECT_LE((found.hessian - hessian).cwiseAbs().maxCoeff(), number("tol_hessian"));
+  }
+}
+
+// The dense model M is the Gauss-Newton matrix for the rescaled form and for one layer, and H <= M for the normalised
+// one. Where it is singular, dependent columns are held by a ridge, so that M is larger.
+TEST_P(AttentionVectors, DenseModel) {
+  const std::vector all{distributed(comm_, whole(), reference::Layout::random)};
+  const auto shape = check_sequences(comm_, all, form());
+  AttentionPasses passes(comm_, all, shape, form());
+  const AttentionParameters full(shape.d1, shape.d2, 0);
+  AttentionObjective objective(passes, full, AttentionObjective::Values::joint, AttentionModel::dense);
+  objective.move_to(joined(at()));
+  ASSERT_TRUE(objective.refresh_preconditioner(false));  // the same on all ranks, and the last collective
+  const Index D = shape.unknowns();
+  MatrixXd M(D, D);
+  const auto square = [&](const VectorXd& v) { return std::pow(objective.preconditioner().norm(v), 2); };
+  for (Index i = 0; i < D; ++i)
+    for (Index j = 0; j < D; ++j)
+      M(i, j) = (square(VectorXd::Unit(D, i) + VectorXd::Unit(D, j)) - square(VectorXd::Unit(D, i)) -
+                 square(VectorXd::Unit(D, j))) /
+                2;
+  const MatrixXd expected =
+      reference::matrix_of(json_[form() == AttentionForm::normalised && !with_values() ? "hessian" : "gauss_newton"]);
+  const VectorXd eigenvalues = Eigen::SelfAdjointEigenSolver<MatrixXd>(expected).eigenvalues();
+  const double tolerance = 1e-11 * M.norm();  // ridge, and rounding of M from norms
+  EXPECT_GE(Eigen::SelfAdjointEigenSolver<MatrixXd>(M - expected).eigenvalues()[0], -tolerance);
+  const bool definite = eigenvalues[0] > 1e-10 * eigenvalues[D - 1];
+  if (definite && (with_values() || form() == AttentionForm::rescaled)) {
+    EXPECT_LE((M - expected).norm(), tolerance);
+  }
+}
+
+TEST_P(AttentionVectors, BestY) {
+  if (!with_values() || !json_.contains("y_star")) return;
+  const std::vector all{distributed(comm_, whole(), reference::Layout::random)};
+  const auto shape = check_sequences(comm_, all, form());
+  AttentionPasses passes(comm_, all, shape, form());
+  const AttentionParameters full(shape.d1, shape.d2, 0);
+  AttentionObjective objective(passes, full, AttentionObjective::Values::eliminated, AttentionModel::dense);
+  objective.move_to(flat(at().X));
+  const auto& known = json_["y_star"];
+  const RowMajorMatrix Y = reference::matrix_of(known["Y"]);
+  EXPECT_NEAR(objective.value(), known["value"].get<double>(), number("tol_value"));
+  // cond^2 of the normal equations, less what the correction gains
+  const double condition = known["cond_KtK"].get<double>();
+  EXPECT_LE((objective.at().Y - Y).norm(), 64 * reference::eps * condition * (1 + Y.norm()));
+}
+
+struct Problem {
+  std::string name;
+  Shape shape;
+  AttentionForm form = AttentionForm::normalised;
+  AttentionObjective::Values values = AttentionObjective::Values::joint;
+  Index rank = 0;
+};
+
+class AttentionDerivatives : public Attention, public testing::WithParamInterface<Problem> {};
+
+INSTANTIATE_TEST_SUITE_P(
+    All, AttentionDerivatives,
+    testing::Values(Problem{"normalised", {9, 7, 3, 2}}, Problem{"rescaled", {9, 7, 3, 2}, AttentionForm::rescaled},
+                    Problem{"cross_entropy", {9, 7, 3, 2}, AttentionForm::cross_entropy},
+                    Problem{"low_rank", {9, 7, 3, 4}, AttentionForm::normalised, {}, 2},
+                    Problem{"joint", {9, 7, 3, 2, 3, 2}},
+                    Problem{"eliminated", {9, 7, 3, 2, 3, 2}, {}, AttentionObjective::Values::eliminated},
+                    Problem{"low_rank_joint", {9, 7, 3, 2, 2, 1}, {}, {}, 1},
+                    Problem{"low_rank_eliminated", {9, 7, 3, 4, 2, 1}, {}, AttentionObjective::Values::eliminated, 2}),
+    [](const auto& test) { return test.param.name; });
+
+// Against differences of the objective's own values, which the vectors pin down: along a line, L(x + t s) - L(x) by its
+// difference form, by values, and by Taylor's formula; gradients along s against Hessian products.
+TEST_P(AttentionDerivatives, AgreeWithDifferences) {
+  const Problem& problem = GetParam();
+  const Planted planted = plant(problem.shape, 2, 1.5, 2, 5);
+  const auto all = sequences(planted);
+  const auto shape = check_sequences(comm_, all, problem.form);
+  AttentionPasses passes(comm_, all, shape, problem.form);
+  const AttentionParameters parameters(shape.d1, shape.d2, problem.rank);
+  AttentionObjective objective(passes, parameters, problem.values, AttentionModel::kronecker);
+  const VectorXd x = 0.5 * reference::random_vector(objective.dimension(), 77);
+  const VectorXd s = reference::random_vector(objective.dimension(), 78);
+  const double h = 1e-4;
+
+  objective.move_to(x);
+  const double value = objective.value();
+  const VectorXd gradient = objective.gradient(), product = objective.hessian_product(s);
+  objective.set_direction(s);
+  const auto changes = objective.change_along(std::array{0.5, 1e-7});
+  objective.move_to(x + 0.5 * s);
+  const double far = objective.value() - value;
+  objective.move_to(x + h * s);
+  const VectorXd above = objective.gradient();
+  objective.move_to(x - h * s);
+  const VectorXd difference = (above - objective.gradient()) / (2 * h);
+
+  EXPECT_NEAR(changes[0], far, 1e-13 * (std::abs(value) + std::abs(far)));
+  // Differences of values would have an error of eps / 1e-7 here.
+  EXPECT_NEAR(changes[1] / 1e-7, gradient.dot(s) + 0.5e-7 * s.dot(product), 1e-9 * gradient.norm() * s.norm());
+  EXPECT_LE((difference - product).norm(), 1e-6 * product.norm());  // h^2 and eps / h
+}
+
+struct Solve {
+  std::string name;
+  AttentionMethod method;
+  AttentionModel model;
+  Index rank;
+  Shape shape;
+};
+
+class AttentionPlanted : public Attention, public testing::WithParamInterface<Solve> {};
+
+INSTANTIATE_TEST_SUITE_P(
+    All, AttentionPlanted,
+    testing::Values(
+        Solve{"dense", AttentionMethod::varpro, AttentionModel::dense, 0, {}},
+        Solve{"kronecker", AttentionMethod::varpro, AttentionModel::kronecker, 0, {}},
+        Solve{"low_rank_dense", AttentionMethod::varpro, AttentionModel::dense, 2, {}},
+        Solve{"low_rank_kronecker", AttentionMethod::varpro, AttentionModel::kronecker, 2, {}},
+        Solve{"varpro", AttentionMethod::varpro, AttentionModel::dense, 0, {40, 24, 4, 3, 3, 2}},
+        Solve{"joint", AttentionMethod::joint, AttentionModel::dense, 0, {40, 24, 4, 3, 3, 2}},
+        Solve{"varpro_kronecker", AttentionMethod::varpro, AttentionModel::kronecker, 0, {40, 24, 4, 3, 3, 2}},
+        Solve{"joint_kronecker", AttentionMethod::joint, AttentionModel::kronecker, 0, {40, 24, 4, 3, 3, 2}},
+        Solve{"low_rank_varpro", AttentionMethod::varpro, AttentionModel::dense, 2, {40, 24, 4, 3, 3, 2}},
+        Solve{"low_rank_joint", AttentionMethod::joint, AttentionModel::dense, 2, {40, 24, 4, 3, 3, 2}}),
+    [](const auto& test) { return test.param.name; });
+
+TEST_P(AttentionPlanted, IsRecovered) {
+  const Solve& solve = GetParam();
+  const Planted planted = plant(solve.shape, 2, 1.0, 3, 11);
+  AttentionOptions options;
+  options.method = solve.method;
+  options.model = solve.model;
+  options.rank = solve.rank;
+  options.newton.relative_tolerance = 1e-10;
+  const auto result = solve_attention(comm_, sequences(planted), options);
+  EXPECT_TRUE(result.summary.termination == Termination::converged ||
+              result.summary.termination == Termination::converged_rounding)
+      << termination_name(result.summary.termination);
+  EXPECT_LE(result.error, 1e-7);  // residuals are |g| over singular values of the Jacobian, some 1e-2 here
+  EXPECT_LE((result.unknowns.X - planted.unknowns.X).norm(), 1e-6 * planted.unknowns.X.norm());
+  EXPECT_LE((result.unknowns.Y - planted.unknowns.Y).norm(), 1e-6 * planted.unknowns.Y.norm());
+  EXPECT_EQ(result.P.cols(), solve.rank);
+  if (solve.rank > 0) {
+    EXPECT_LE((result.P * result.Q.transpose() - result.unknowns.X).norm(), 1e-14 * result.unknowns.X.norm());
+  }
+}
+
+}  // namespace
+}  // namespace attnreg
