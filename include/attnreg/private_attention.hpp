@@ -20,15 +20,15 @@ struct PrivacyBudget {
 ///     Delta <= min( epsilon / sqrt(8 k ln(1 / delta)),  epsilon / (8 ln(1 / delta)) ),
 ///
 /// Delta >= |Sigma^{1/2} Sigma'^{-1} Sigma^{1/2} - I|_F for all neighbours (arXiv 2305.04701). For changes of rank one
-/// it is conservative by a factor of 3.5 to 4.4; its constants are not checked beyond these. Budget out of range, k < 1:
-/// `InvalidArgument` on all ranks.
+/// it is conservative by a factor of 3.5 to 4.4; its constants are not checked beyond these. Budget out of range, k <
+/// 1: `InvalidArgument` on all ranks.
 double sensitivity_limit(const PrivacyBudget& budget, std::int64_t samples);
 
 /// Local. The largest number of samples that `sensitivity` > 0 allows, at most 2^40; 0 if none.
 std::int64_t sample_limit(const PrivacyBudget& budget, double sensitivity);
 
 struct PrivateAttentionOptions {
-  PrivacyBudget budget;
+  PrivacyBudget budget{};
   double sensitivity = 0;          ///< Delta > 0; a promise of the caller about all neighbours, not checked
   std::int64_t samples = 0;        ///< k; 0: `sample_limit`
   double ridge = 0;                ///< lambda >= 0, added to the covariance before and taken off after
@@ -37,17 +37,17 @@ struct PrivateAttentionOptions {
   std::uint64_t seed = 0;          ///< whoever knows or guesses it undoes the noise
 };
 
-/// The matrices are on rank 0 and empty elsewhere. Only `covariance` and `attention` are private; the errors are computed
-/// from the true Sigma and must not be published, nor must `smallest_eigenvalue`.
+/// The matrices are on rank 0 and empty elsewhere. Only `covariance` and `attention` are private; the errors are
+/// computed from the true Sigma and must not be published, nor must `smallest_eigenvalue`.
 struct PrivateAttention {
   RowMajorMatrix covariance;  ///< Sigma^ = 1/k sum_s g_s g_s^T, g_s ~ N(0, Sigma), n x n
   RowMajorMatrix attention;   ///< softmax of the rows of scale (Sigma^ - lambda I): post-processing
   std::int64_t samples = 0;
   double sensitivity_limit = 0;
-  double smallest_eigenvalue = 0;                           ///< of Sigma; on rank 0
-  double spectral_error = 0, expected_spectral_error = 0;   ///< |L^{-1} Sigma^ L^{-T} - I|_2; about 2 sqrt(n/k) + n/k
-  double frobenius_error = 0, expected_frobenius_error = 0; ///< the same in this norm; sqrt(n (n + 1) / k)
-  double attention_error = 0;                               ///< max |P^_ij / P_ij - 1|
+  double smallest_eigenvalue = 0;                            ///< of Sigma; on rank 0
+  double spectral_error = 0, expected_spectral_error = 0;    ///< |L^{-1} Sigma^ L^{-T} - I|_2; about 2 sqrt(n/k) + n/k
+  double frobenius_error = 0, expected_frobenius_error = 0;  ///< the same in this norm; sqrt(n (n + 1) / k)
+  double attention_error = 0;                                ///< max |P^_ij / P_ij - 1|
 };
 
 /// Collective. X X^T on every rank: n x n. n / 256 all-reduces of 2048 d bytes, one all-gather of 8 n^2. X: n x d.

@@ -81,24 +81,20 @@ TEST(ThresholdAttention, IsTheDefinitionOnAnyNumberOfRanks) {
 TEST(ThresholdAttention, TheMeanOfTheRestIsTheBestBackground) {
   const Communicator world(MPI_COMM_WORLD);
   const Index n = 256;
-  const RowMajorMatrix Q = reference::random_matrix(n, 16, 4), K = reference::random_matrix(n, 16, 5);
-  const auto queries = reference::distribute(world, Q, Layout::even);
-  const auto keys = reference::distribute(world, K, Layout::even);
+  RowMajorMatrix Q = reference::random_matrix(n, 16, 4);
+  Q.rowwise().normalize();  // the logits of every query are N(0, 1)
+  const auto queries = reference::distribute(world, RowMajorMatrix(4 * Q), Layout::even);
+  const auto keys = reference::distribute(world, reference::random_matrix(n, 16, 5), Layout::even);
   const auto values = reference::distribute(world, reference::random_matrix(n, 8, 6), Layout::even);
+  const auto exact = threshold_attention(queries, keys, values, {-1e9, Background::row_mean, 0.25}).output;
   const auto error = [&](Background background) {
-    // N(0, 1) logits, of which 6 % are above 1.55: 16 of 256 keys.
-    const ThresholdOptions marked{1.55, background, 0.25}, all{-1e9, background, 0.25};
-    const auto rough = threshold_attention(queries, keys, values, marked).output;
-    const auto exact = threshold_attention(queries, keys, values, all).output;
+    // 6 % of N(0, 1) is above 1.55: about 16 of 256 keys.
+    const auto rough = threshold_attention(queries, keys, values, {1.55, background, 0.25}).output;
     return std::sqrt(world.sum((rough - exact).squaredNorm()) / world.sum(exact.squaredNorm()));
   };
-  const auto all_marked = [&] {
-    const auto marked = threshold_attention(queries, keys, values, {-3, Background::row_mean, 0.25}).marked;
-    return static_cast<std::int64_t>(marked.size());
-  };
-  EXPECT_EQ(world.sum(all_marked()), n);
-  const double mean = error(Background::row_mean), exp = error(Background::exp_of_mean);
-  EXPECT_LT(mean, exp);
+  const double mean = error(Background::row_mean), exp = error(Background::exp_of_mean), zero = error(Background::zero);
+  EXPECT_LT(1.2 * mean, exp);
+  EXPECT_LT(1.2 * exp, zero);
 }
 
 TEST(Grover, TakesAsManyQueriesAsTheTheorySays) {
@@ -141,9 +137,13 @@ TEST(PrivateAttention, ReachesTheExpectedAccuracy) {
     const PrivateAttention result = private_attention(world, Sigma, options);
     EXPECT_EQ(result.samples, k);
     if (!world.is_root()) continue;
-    // The edge of a Wishart spectrum spreads by n^{-2/3}, 10 % of its distance; the Frobenius norm by 1 / n.
-    EXPECT_NEAR(result.spectral_error / result.expected_spectral_error, 1, 0.3);
-    EXPECT_NEAR(result.frobenius_error / result.expected_frobenius_error, 1, 0.15);
+    // Davidson and Szarek: singular values of Z / k^{1/2} are in 1 -+ ((n/k)^{1/2} + t k^{-1/2}) with probability
+    // 1 - 2 exp(-t^2 / 2), 0.999993 for t = 5. The largest of n of them is rarely far inside.
+    const double edge = (std::sqrt(n) + 5) / std::sqrt(k);
+    EXPECT_LE(result.spectral_error, 2 * edge + edge * edge);
+    EXPECT_GE(result.spectral_error, 0.7 * result.expected_spectral_error);
+    // n (n + 1) / 2 nearly independent squares: their sum has a relative deviation of about 2 / n.
+    EXPECT_NEAR(result.frobenius_error / result.expected_frobenius_error, 1, 5.0 / n);
     const MatrixXd half = Sigma.llt().matrixL().solve(MatrixXd(result.covariance));
     MatrixXd error = Sigma.llt().matrixL().solve(MatrixXd(half.transpose()));
     error.diagonal().array() -= 1;
