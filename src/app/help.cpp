@@ -68,6 +68,7 @@ OptionGroup computing_options() {
 std::string help_text(const Syntax& syntax) {
   std::string text = "Usage: attnreg " + std::string(syntax.name);
   for (const auto& positional : syntax.positionals) text += " " + std::string(positional.name);
+  if (!syntax.instead_of_last.empty()) text += "|--" + std::string(syntax.instead_of_last) + " FILE";
   text += " [options]\n\n" + std::string(syntax.summary) + "\n\n";
   for (const auto& positional : syntax.positionals) text += entry(std::string(positional.name), positional.help);
   for (const auto& group : syntax.groups) {

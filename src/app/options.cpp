@@ -169,7 +169,8 @@ void Arguments::set(std::string_view name, std::string_view shown, const std::st
 
 void Arguments::set_positionals(std::span<const std::string> words) {
   const bool replaced = std::ranges::any_of(syntax_.instead_of_positionals, [&](auto name) { return given(name); });
-  const auto& wanted = replaced ? std::vector<Positional>{} : syntax_.positionals;
+  auto wanted = replaced ? std::vector<Positional>{} : syntax_.positionals;
+  if (!syntax_.instead_of_last.empty() && given(syntax_.instead_of_last)) wanted.pop_back();
   const std::string command = "attnreg " + std::string(syntax_.name);
   if (words.size() > wanted.size())
     throw UsageError("surplus argument '" + printable(words[wanted.size()]) + "'; `" + command +

@@ -66,6 +66,7 @@ struct Syntax {
   std::vector<OptionGroup> groups;
   std::string_view epilogue;                                  ///< examples; printed as it is
   std::vector<std::string_view> instead_of_positionals = {};  ///< options that each stand for all of them
+  std::string_view instead_of_last = {};                      ///< option that stands for the last one
 };
 
 /// A checked command line: every value is there and in its range. Local; equal arguments give equal results.

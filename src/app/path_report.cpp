@@ -7,14 +7,10 @@
 
 namespace attnreg::app {
 
-namespace {
-
 std::string padded(std::string text, std::size_t width) {
   text.resize(std::max(width, text.size() + 1), ' ');
   return text;
 }
-
-}  // namespace
 
 ExitCode worst_code(const std::vector<RegressionResult>& results) {
   for (const auto& result : results)

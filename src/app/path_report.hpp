@@ -11,6 +11,9 @@ namespace attnreg::app {
 /// The exit code of several solves: that of the first which did not converge.
 ExitCode worst_code(const std::vector<RegressionResult>& results);
 
+/// The text filled up with blanks: a column of a table.
+std::string padded(std::string text, std::size_t width);
+
 /// One line per weight, for people.
 std::string path_table(const std::vector<double>& weights, const std::vector<RegressionResult>& results);
 

@@ -1,6 +1,7 @@
 #include "problem.hpp"
 
 #include <sys/stat.h>
+#include <cmath>
 
 #include <nlohmann/json.hpp>
 
@@ -22,6 +23,15 @@ void check_one_value_per_row(const InputFile& vector, const InputFile& matrix) {
                         vector.header.shape_text() + ", expected (" + std::to_string(rows) +
                         ",): one value per row of " + printable(matrix.header.path) + ", which has shape " +
                         matrix.header.shape_text());
+}
+
+void check_one_row_per_row(const InputFile& targets, const InputFile& matrix) {
+  const auto& shape = targets.header.shape;
+  if (shape.empty() || matrix.header.shape.empty()) return;  // refused when loaded
+  if (shape[0] == matrix.header.shape[0] && (shape.size() == 1 || shape[1] >= 1)) return;
+  throw InvalidArgument(printable(targets.header.path) + ": targets have shape " + targets.header.shape_text() +
+                        ", expected (" + std::to_string(matrix.header.shape[0]) +
+                        ", K): a column for each target, a row per row of " + printable(matrix.header.path));
 }
 
 }  // namespace
@@ -72,15 +82,23 @@ OptionGroup model_options() {
 
 std::vector<InputFile> examine_problem(const Arguments& arguments) {
   std::vector<InputFile> files{examine("A", arguments.text("A"))};
-  files.push_back(examine("b", arguments.text("b")));
+  const bool several = has_targets(arguments);
+  if (several) files.push_back(examine("targets", arguments.text("targets")));
+  if (!several) files.push_back(examine("b", arguments.text("b")));
   if (arguments.given("weights")) files.push_back(examine("w", arguments.text("weights")));
-  for (std::size_t k = 1; k < files.size(); ++k) check_one_value_per_row(files[k], files[0]);
+  if (several) check_one_row_per_row(files[1], files[0]);
+  for (std::size_t k = several ? 2 : 1; k < files.size(); ++k) check_one_value_per_row(files[k], files[0]);
   return files;
+}
+
+bool has_targets(const Arguments& arguments) {
+  return !arguments.syntax().instead_of_last.empty() && arguments.given(arguments.syntax().instead_of_last);
 }
 
 Problem load_problem(const Communicator& communicator, const Arguments& arguments) {
   RowMatrix A = load_matrix(communicator, arguments.text("A"), storage_choice(arguments));
-  Eigen::VectorXd b = load_rows_vector(communicator, arguments.text("b"), "b", A.partition());
+  Eigen::VectorXd b;
+  if (!has_targets(arguments)) b = load_rows_vector(communicator, arguments.text("b"), "b", A.partition());
   Eigen::VectorXd w = arguments.given("weights")
                           ? load_rows_vector(communicator, arguments.text("weights"), "w", A.partition())
                           : Eigen::VectorXd::Constant(A.rows_local(), arguments.number("weight"));
@@ -90,6 +108,16 @@ Problem load_problem(const Communicator& communicator, const Arguments& argument
 StorageChoice storage_choice(const Arguments& arguments) {
   const std::string name = arguments.text("storage");
   return name == "float" ? StorageChoice::float32 : name == "double" ? StorageChoice::float64 : StorageChoice::as_file;
+}
+
+Option scale_option(std::string_view help) {
+  return {"scale", 0, "FACTOR", Choice{{"1", "1/d", "1/sqrt-d"}}, "1", help};
+}
+
+double scale_factor(const Arguments& arguments, std::int64_t d) {
+  const std::string name = arguments.text("scale");
+  if (name == "1") return 1;
+  return name == "1/d" ? 1 / static_cast<double>(d) : 1 / std::sqrt(static_cast<double>(d));
 }
 
 std::string weight_text(const Arguments& arguments) {

@@ -25,7 +25,7 @@ struct InputFile {
 InputFile examine(const std::string& role, const std::string& path);
 nlohmann::ordered_json to_json(const InputFile& file);
 
-/// A regression problem: A with b and w of this rank's rows.
+/// A regression problem: A with b and w of this rank's rows; no b where there are several targets.
 struct Problem {
   RowMatrix A;
   Eigen::VectorXd b, w;
@@ -34,8 +34,12 @@ struct Problem {
 /// The options --loss, --weight and --weights.
 OptionGroup model_options();
 
+/// Whether the command line has several targets (--targets) in place of b.
+bool has_targets(const Arguments& arguments);
+
 /// Local. The files that the arguments A, b and --weights name, looked at: they exist, are .npy, and b and w have one
-/// value per row of A. Cheap, so that a wrong b is found before A is read. Throws `InvalidArgument` (this rank).
+/// value per row of A, the targets one row. Cheap, so that a wrong b is found before A is read. Throws
+/// `InvalidArgument` (this rank).
 std::vector<InputFile> examine_problem(const Arguments& arguments);
 
 /// Collective. Loads the files. Throws on all ranks.
@@ -43,6 +47,10 @@ Problem load_problem(const Communicator& communicator, const Arguments& argument
 
 /// The value of --storage.
 StorageChoice storage_choice(const Arguments& arguments);
+
+/// The option --scale of attention logits, and its number for inner products of d terms.
+Option scale_option(std::string_view help);
+double scale_factor(const Arguments& arguments, std::int64_t d);
 
 /// "1e-4", "1e-4 (default)" or the file's name.
 std::string weight_text(const Arguments& arguments);

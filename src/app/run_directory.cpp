@@ -70,7 +70,8 @@ RunDirectory::RunDirectory(const Communicator& communicator, std::string path, b
 
 void RunDirectory::refuse_finished_run() const {
   std::error_code ignored;
-  bool finished = std::filesystem::exists(file("x.npy"), ignored) || std::filesystem::exists(file("run.json"), ignored);
+  bool finished = std::filesystem::exists(file("x.npy"), ignored) || std::filesystem::exists(file("X.npy"), ignored) ||
+                  std::filesystem::exists(file("run.json"), ignored);
   std::ifstream status_file(file("status.json"));
   const auto status = nlohmann::json::parse(status_file, nullptr, false);
   finished = finished || (status.is_object() && status.contains("state") && status["state"] == "done");
@@ -79,22 +80,22 @@ void RunDirectory::refuse_finished_run() const {
                       " holds a finished run; choose another directory for -o, or add --force to replace the run");
 }
 
-void RunDirectory::record(const IterationRecord& record) noexcept {
+void RunDirectory::record(const IterationRecord& record, std::optional<int> target) noexcept {
   try {
-    if (is_used() && communicator_.is_root() && error_.empty()) write_history(record);
+    if (is_used() && communicator_.is_root() && error_.empty()) write_history(record, target);
   } catch (const std::exception& error) {
     error_ = error.what();
   }
   refresh_status(record);
 }
 
-void RunDirectory::write_history(const IterationRecord& record) {
+void RunDirectory::write_history(const IterationRecord& record, std::optional<int> target) {
   const std::string path = file("history.csv");
   if (!history_.is_open()) {
     history_ = open_lines(path);
-    write_all(history_, path, kHistoryHeader);
+    write_all(history_, path, (target ? "target," : "") + std::string(kHistoryHeader));
   }
-  write_all(history_, path, history_line(record));
+  write_all(history_, path, (target ? std::to_string(*target) + "," : "") + history_line(record));
 }
 
 void RunDirectory::refresh_status(const IterationRecord& record) noexcept {
@@ -119,6 +120,20 @@ void RunDirectory::write_path(const std::vector<double>& weights, const std::vec
     write_npy(file("x_path.npy"), rows, {count, static_cast<std::int64_t>(rows.size()) / count});
     write_file(file("path.csv"), path_csv(weights, path));
   });
+}
+
+void RunDirectory::write_text(std::string_view name, const std::string& text) {
+  if (!is_used()) return;
+  communicator_.agree([&] {
+    if (communicator_.is_root()) write_file(file(name), text);
+  });
+}
+
+void RunDirectory::write_rows(std::string_view name, const RowMajorMatrix& rows, const RowPartition& partition) {
+  if (!is_used()) return;
+  NpyWriter writer(communicator_, file(name), Storage::float64, {partition.rows_global(), rows.cols()});
+  writer.write_rows(partition.begin(communicator_.rank()), {rows.data(), static_cast<std::size_t>(rows.size())});
+  writer.commit();
 }
 
 void RunDirectory::finish(const NewtonSummary& summary, const std::vector<Array>& arrays,

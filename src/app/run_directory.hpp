@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,13 +27,19 @@ class RunDirectory {
   std::string file(std::string_view name) const { return path_ + "/" + std::string(name); }
 
   /// Local. Adds a line to history.csv, and refreshes status.json once a second. A failure to write is kept for
-  /// `finish`: the solve goes on.
-  void record(const IterationRecord& record) noexcept;
+  /// `finish`: the solve goes on. Of several targets each line begins with the target, from 0.
+  void record(const IterationRecord& record, std::optional<int> target = std::nullopt) noexcept;
   /// Local. For records that are not part of the history.
   void record_start(const IterationRecord& record) noexcept { refresh_status(record); }
 
   /// Collective. Writes x_path.npy, one row of d values per weight, and path.csv. Throws `OutputError` on all ranks.
   void write_path(const std::vector<double>& weights, const std::vector<RegressionResult>& path);
+
+  /// Collective. Writes a matrix whose rows are spread over the ranks, row-major. Throws `OutputError` on all ranks.
+  void write_rows(std::string_view name, const RowMajorMatrix& rows, const RowPartition& partition);
+
+  /// Collective. Writes a file of text. Throws `OutputError` on all ranks.
+  void write_text(std::string_view name, const std::string& text);
 
   /// An array that rank 0 writes.
   struct Array {
@@ -55,7 +62,7 @@ class RunDirectory {
 
  private:
   void refuse_finished_run() const;
-  void write_history(const IterationRecord& record);
+  void write_history(const IterationRecord& record, std::optional<int> target);
   void refresh_status(const IterationRecord& record) noexcept;
   void write_status(std::string_view state, const ExitCode* code) const;
 

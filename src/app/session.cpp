@@ -92,6 +92,14 @@ std::function<void(const IterationRecord&)> Session::on_start_iteration() {
   };
 }
 
+std::function<void(int target, const IterationRecord&)> Session::on_target_iteration() {
+  return [this](int target, const IterationRecord& record) {
+    inject_fault(communicator_.rank(), "in-iteration");
+    if (communicator_.is_root()) steps_.print_target(target, record);
+    directory_.record(record, target);
+  };
+}
+
 nlohmann::ordered_json Session::run_json(const std::vector<InputFile>& files, Index tile_rows) const {
   const auto ranks_on_node = communicator_.all_gather(std::int64_t{communicator_.ranks_on_node()});
   nlohmann::ordered_json inputs;

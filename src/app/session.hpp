@@ -39,6 +39,7 @@ class Session {
   /// The callbacks of an iteration and of its start: step lines, history, status. The session must outlive them.
   std::function<void(const IterationRecord&)> on_iteration();
   std::function<void(const IterationRecord&)> on_start_iteration();
+  std::function<void(int target, const IterationRecord&)> on_target_iteration();
 
   /// Collective. The part of run.json that every command has.
   nlohmann::ordered_json run_json(const std::vector<InputFile>& files, Index tile_rows) const;

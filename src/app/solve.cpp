@@ -15,6 +15,7 @@
 #include "session.hpp"
 #include "solver_options.hpp"
 #include "summary.hpp"
+#include "targets_report.hpp"
 #include "text.hpp"
 
 namespace attnreg::app {
@@ -25,6 +26,7 @@ constexpr std::string_view kEpilogue = R"(Examples:
   attnreg solve A.npy b.npy --weight 1e-4
   mpirun -n 4 attnreg solve A.npy b.npy --weight 1e-5 --certificate full -o run --write-fitted
   attnreg solve A.npy b.npy --weights-path 1e-2:1e-7:10 -o path
+  attnreg solve A.npy --targets B.npy --weight 1e-4 -o runs
   attnreg solve A.npy b.npy --weights w.npy --start run/x.npy --rtol 1e-12 -o refined
 
 A.npy is n x d, b.npy has n values; both float32 or float64. The summary goes to stdout, the steps to stderr.
@@ -36,6 +38,10 @@ const Syntax kSyntax{"solve",
                      {{"A", "n x d matrix, .npy"}, {"b", "n target values, .npy"}},
                      [] {
                        std::vector<OptionGroup> groups{model_options()};
+                       groups[0].options.push_back(
+                           {"targets", 0, "FILE", Text{}, "",
+                            "B, n x k, in place of b: k regressions with the same A, one for each column, that share "
+                            "the reads of A"});
                        for (auto& group : solver_options()) groups.push_back(std::move(group));
                        groups.push_back(computing_options());
                        groups.push_back(session_options(
@@ -43,12 +49,15 @@ const Syntax kSyntax{"solve",
                            {{"write-fitted", 0, "", Switch{}, "", "also write f = softmax(A x) to f.npy there"}}));
                        return groups;
                      }(),
-                     kEpilogue};
+                     kEpilogue,
+                     {},
+                     "targets"};
 
 void check(const Arguments& arguments, int ranks) {
   arguments.exclude("weight", "weights");
   check_solver_options(arguments, ranks);
   check_session_options(arguments, {"write-fitted"});
+  arguments.exclude("targets", "weights-path");
 }
 
 /// One solve: what is shared by its steps.
@@ -66,6 +75,7 @@ class Solve {
     const std::vector<InputFile> files = examine_files();
     const Problem problem = load(files[0]);
     inject_fault(communicator_.rank(), "after-load");
+    if (has_targets(arguments_)) return solve_several(problem, files);
     const std::vector<double> weights = weights_path(arguments_);
     std::vector<RegressionResult> path;
     if (weights.empty())
@@ -96,6 +106,64 @@ class Solve {
     if (session_.directory().is_used()) report.files = written_files();
     print_result(communicator_, summary_text(report));
     return code;
+  }
+
+  ExitCode solve_several(const Problem& problem, const std::vector<InputFile>& files) {
+    const RowMatrix& A = problem.A;
+    const auto& shape = files[1].header.shape;
+    const RowMajorMatrix B = load_matrix_rows(communicator_, arguments_.text("targets"), "targets", A.partition(),
+                                              shape.size() > 1 ? shape[1] : 1);
+    const auto results = solve_targets(A, B, problem.w, options(A), session_.on_target_iteration());
+    inject_fault(communicator_.rank(), "before-write");
+    const TargetsReport report{
+        arguments_, results, A.rows_global(), A.columns(), communicator_.size(), session_.threads().threads};
+    const ExitCode code = worst_code(results);
+    try {
+      write_several(results, A, files, code);
+    } catch (const OutputError&) {
+      print_result(communicator_, targets_text(report, {}));
+      throw;
+    }
+    print_result(communicator_,
+                 targets_text(report, session_.directory().is_used() ? targets_files() : std::vector<std::string>{}));
+    return code;
+  }
+
+  void write_several(const std::vector<RegressionResult>& results, const RowMatrix& A,
+                     const std::vector<InputFile>& files, ExitCode code) {
+    RunDirectory& directory = session_.directory();
+    const auto targets = static_cast<Index>(results.size());
+    RowMajorMatrix X(A.columns(), targets), F(A.rows_local(), targets);
+    auto summaries = nlohmann::ordered_json::array();
+    for (Index k = 0; k < targets; ++k) {
+      const RegressionResult& result = results[static_cast<std::size_t>(k)];
+      X.col(k) = result.x;
+      F.col(k) = result.fitted;
+      nlohmann::ordered_json summary = summary_json(result);
+      summary.update({{"certificate", certificate_json(result.certificate)},
+                      {"notes", result.notes},
+                      {"warnings", result.warnings}});
+      summaries.push_back(std::move(summary));
+    }
+    nlohmann::ordered_json run = session_.run_json(files, tile_rows(A.columns()));
+    run.update({{"seed", arguments_.integer("seed")}, {"targets", summaries}});
+    std::vector<std::string_view> stale{"x.npy", "f.npy"};
+    if (arguments_.on("write-fitted"))
+      directory.write_rows("F.npy", F, A.partition());
+    else
+      stale.push_back("F.npy");
+    directory.write_text("targets.csv", targets_csv(results));
+    directory.finish(worst_result(results).summary,
+                     {{"X.npy", {X.data(), static_cast<std::size_t>(X.size())}, {X.rows(), X.cols()}}}, stale, run,
+                     code);
+  }
+
+  std::vector<std::string> targets_files() const {
+    std::vector<std::string_view> names{"X.npy", "targets.csv", "run.json", "history.csv", "status.json"};
+    if (arguments_.on("write-fitted")) names.insert(names.begin() + 1, "F.npy");
+    std::vector<std::string> files;
+    for (const auto name : names) files.push_back(session_.directory().file(name));
+    return files;
   }
 
   std::vector<InputFile> examine_files() {

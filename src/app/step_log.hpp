@@ -14,6 +14,8 @@ class StepLog {
   explicit StepLog(Verbosity verbosity) : verbosity_(verbosity) {}
 
   void print(const IterationRecord& record) { print("", record); }
+  /// A step of one of several targets.
+  void print_target(int target, const IterationRecord& record) { print(std::to_string(target) + ": ", record); }
   /// A step of the cross-entropy start; its value and gradient are those of the cross-entropy.
   void print_start(const IterationRecord& record) { print("start ", record); }
 
