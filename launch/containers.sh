@@ -4,6 +4,7 @@
 #   launch/containers.sh up [WORKERS]     # image, nodes (2 workers), the example solved on all of them
 #   launch/containers.sh run ARGUMENTS... # mpirun attnreg ARGUMENTS on the nodes that are up, one rank a node
 #   launch/containers.sh down
+#   launch/containers.sh test             # the image once more, with the tests of the command line run on its program
 #
 # The containers see examples/data, or ATTNREG_DATA, as /data, and write to run/, or ATTNREG_RUN; what they leave there
 # belongs to the caller. ATTNREG_RANKS: another number of ranks. ATTNREG_IMAGE: an image that is there already, in place
@@ -41,21 +42,21 @@ require_docker() {
   fi
 }
 
-# A client with BuildKit builds only what is needed: the plugin buildx, or a client before 23, which has it inside.
+# build_image STAGE TAG. A client with BuildKit builds only what is needed: the plugin buildx, or a client before 23,
+# which has it inside.
 build_image() {
-  local client version
+  local client version builder=(env DOCKER_BUILDKIT=0 docker)
   docker/base-image.sh
   for client in docker /usr/bin/docker; do
     command -v "$client" > /dev/null || continue
     version=$("$client" --version | grep -oE '[0-9]+' | head -n 1)
     if "$client" buildx version > /dev/null 2>&1 || [ "$version" -lt 23 ]; then
-      DOCKER_BUILDKIT=1 "$client" build -q -f docker/Dockerfile --target runtime --build-arg UID="$uid" \
-        --build-arg GID="$gid" -t "$image" . > /dev/null
-      return
+      builder=(env DOCKER_BUILDKIT=1 "$client")
+      break
     fi
   done
-  DOCKER_BUILDKIT=0 docker build -q -f docker/Dockerfile --target runtime --build-arg UID="$uid" \
-    --build-arg GID="$gid" -t "$image" . > /dev/null
+  "${builder[@]}" build -q -f docker/Dockerfile --target "$1" --build-arg UID="$uid" --build-arg GID="$gid" -t "$2" . \
+    > /dev/null
 }
 
 # While nodes run, their user owns the directory; a root caller gets it back.
@@ -77,7 +78,7 @@ up() {
   local workers=${1:-2}
   if [ "$build" = yes ]; then
     echo "Building the image $image"
-    build_image
+    build_image runtime "$image"
   fi
   export ATTNREG_WORKERS=$workers
   compose down -v > /dev/null 2>&1 || true
@@ -111,8 +112,13 @@ case $command in
     require_docker
     compose down -v -t 1 > /dev/null 2>&1
     ;;
+  test)
+    require_docker
+    build_image test "$image-test"
+    echo "The tests passed on the program of the image."
+    ;;
   *)
-    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -9,7 +9,13 @@ set -euo pipefail
 # nproc alone would say OMP_NUM_THREADS.
 cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) ranks=
 if [ "${1:-}" = -n ]; then
-  ranks=${2:?-n needs the number of ranks}
+  case ${2:-} in
+    '' | 0* | *[!0-9]*)
+      echo '-n needs a number of ranks' >&2
+      exit 2
+      ;;
+  esac
+  ranks=$2
   shift 2
 fi
 if [ $# -eq 0 ]; then

@@ -6,8 +6,8 @@ build_packages=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libe
   libscalapack-openmpi-dev)
 test_packages=(libgtest-dev libgmock-dev python3 python3-numpy ccache git)
 # What running needs, without compilers: the image of docker/Dockerfile.
-runtime_packages=(openmpi-bin libopenblas0-serial libboost-program-options1.74.0 libboost-context1.74.0 libzip4 libhwy1 libgomp1
-  openssh-server openssh-client tini)
+runtime_packages=(openmpi-bin libopenblas0-serial libscalapack-openmpi2.2 libboost-program-options1.74.0
+  libboost-context1.74.0 libzip4 libhwy1 libgomp1 openssh-server openssh-client tini)
 plot_packages=(python3 python3-matplotlib)
 # Tests on several hosts that are network namespaces of one machine, and their Slurm.
 cluster_packages=(iproute2 util-linux openssh-server openssh-client slurmctld slurmd slurm-client munge shellcheck

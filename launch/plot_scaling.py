@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Plots the results of launch/scaling.py: launch/plot_scaling.py DIR... writes DIR/scaling.svg (needs matplotlib).
 
-Left the seconds over the ranks, with the ideal line; right reads of A and collectives per step, which must not depend
-on the ranks. Oversubscribed runs count on the right only.
+Left the time of a solve for one read of A over the ranks, with the ideal line; right reads of A and collectives per
+step, which must not depend on the ranks where all solve the same problem. Oversubscribed runs are on the right only.
 """
 
 import csv
@@ -22,24 +22,25 @@ def read(directory):
 
 
 def plot_seconds(axes, lines):
+    """For one read of A: rounding may decide whether a solve has a last step."""
     timed = [line for line in lines if not line["oversubscribed"]]
     ranks = [line["ranks"] for line in timed]
-    seconds = [line["seconds"] for line in timed]
+    milliseconds = [1e3 * line["seconds"] / line["reads"] for line in timed]
     weak = len({line["rows"] for line in lines}) > 1
-    ideal = [seconds[0] if weak else seconds[0] * ranks[0] / count for count in ranks]
-    axes.loglog(ranks, seconds, "o-", label="measured")
-    axes.loglog(ranks, ideal, "--", color="grey", label="ideal")
-    axes.set_xscale("log", base=2)
-    axes.set_ylabel("seconds")
-    axes.set_title(f"{'weak' if weak else 'strong'}, {lines[0]['rows']:.0f} x {lines[0]['columns']:.0f}"
-                   + (" on the first" if weak else ""))
+    ideal = [milliseconds[0] if weak else milliseconds[0] * ranks[0] / count for count in ranks]
+    axes.semilogx(ranks, milliseconds, "o-", base=2, label="measured")
+    axes.semilogx(ranks, ideal, "--", base=2, color="grey", label="ideal")
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("ms")
+    axes.set_title(f"a solve's time for a read of A, {'weak' if weak else 'strong'}, {lines[0]['rows']:.0f} x "
+                   f"{lines[0]['columns']:.0f}" + (" on the first" if weak else ""), fontsize="medium")
 
 
 def plot_counts(axes, lines):
     for name, label in (("reads_per_step", "reads of A"), ("collectives_per_step", "collectives")):
         axes.semilogx([line["ranks"] for line in lines], [line[name] for line in lines], "o-", base=2, label=label)
     axes.set_ylim(bottom=0)
-    axes.set_title("per step")
+    axes.set_title("counts per step", fontsize="medium")
 
 
 def plot(directory):
@@ -51,7 +52,7 @@ def plot(directory):
         axes.set_xlabel("ranks")
         axes.set_xticks([line["ranks"] for line in lines], [f"{line['ranks']:.0f}" for line in lines])
         axes.grid(True, which="both", alpha=0.3)
-        axes.legend()
+        axes.legend(loc="lower left")
     figure.savefig(directory / "scaling.svg")
     print(directory / "scaling.svg")
 

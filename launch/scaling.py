@@ -6,8 +6,9 @@
     launch/plot_scaling.py strong
 
 Writes DIR/scaling.csv and, beside it, what the figures depend on: environment.json, and doctor.json of every number of
-ranks. More ranks than cores on this machine are run for the counts only. On a cluster give --launch, inside a job:
---launch 'srun --mpi=pmix -n {ranks}', and take the problem directory from a file system that all nodes see.
+ranks. One thread a rank, or OMP_NUM_THREADS. More ranks than cores on this machine are run for the counts only. On a
+cluster give --launch, inside a job: --launch 'srun --mpi=pmix -n {ranks}', and take the problem directory from a file
+system that all nodes see.
 """
 
 import argparse
@@ -51,9 +52,19 @@ def launch(arguments, ranks):
     """The command in front of the program, and whether the ranks share cores."""
     if arguments.launch:
         return shlex.split(arguments.launch.format(ranks=ranks)), False
-    if ranks <= len(os.sched_getaffinity(0)):
+    cores = len(os.sched_getaffinity(0))
+    # An affinity mask that is smaller than the machine leaves the binding to whoever set it.
+    if ranks <= cores == os.cpu_count():
         return ["mpirun", "--bind-to", "core", "-n", str(ranks)], False
-    return ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)], True
+    return ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)], ranks > cores
+
+
+def set_environment():
+    """One thread a rank unless told otherwise, and what Open MPI wants to hear from root."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if os.geteuid() == 0:
+        print("Open MPI does not start programs for root unless told to; told so for this run only.", file=sys.stderr)
+        os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
 
 
 def run(command):
@@ -78,8 +89,14 @@ def save_environment(arguments):
     (arguments.output / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
 
 
+def read_steps(path):
+    """Reads of A and collectives after each step of a solve, from its history.csv."""
+    with open(path, newline="") as file:
+        return [(round(float(line["reads_of_a"]), 6), int(line["collectives"])) for line in csv.DictReader(file)]
+
+
 def solve(arguments, problem, ranks):
-    """One line of the table."""
+    """One line of the table, and the counts after each step."""
     command, oversubscribed = launch(arguments, ranks)
     directory = arguments.output / f"ranks-{ranks}"
     doctor = run([*command, arguments.program, "doctor", "--json", "--directory", arguments.output])
@@ -91,42 +108,58 @@ def solve(arguments, problem, ranks):
              "--method", arguments.method, "--quiet", "--force", "-o", directory])
         summary = json.loads((directory / "run.json").read_text())["summary"]
         seconds.append(summary["seconds"])
-    with open(directory / "history.csv", newline="") as file:
-        steps = list(csv.DictReader(file))
-    first, last = steps[0], steps[-1]
-    count = int(last["iteration"]) - int(first["iteration"])
-    per_step = {name: (float(last[f]) - float(first[f])) / max(count, 1)
-                for name, f in (("reads_per_step", "reads_of_a"), ("collectives_per_step", "collectives"))}
-    return {"ranks": ranks, "oversubscribed": int(oversubscribed), "iterations": summary["iterations"],
+    line = {"ranks": ranks, "oversubscribed": int(oversubscribed), "iterations": summary["iterations"],
             "reads": round(summary["reads_of_a"], 6), "collectives": summary["collectives"],
-            **{name: round(value, 6) for name, value in per_step.items()}, "seconds": statistics.median(seconds)}
+            "seconds": statistics.median(seconds)}
+    return line, read_steps(directory / "history.csv")
 
 
 def efficiency(kind, base, line):
-    """Of the cores: strong, the speed-up over the first line per rank added; weak, its time over this one's."""
-    ratio = base["seconds"] / line["seconds"]
+    """Of the cores, from the seconds for one read of A, for rounding may decide whether there is a last step."""
+    ratio = (base["seconds"] / base["reads"]) / (line["seconds"] / line["reads"])
     return round(ratio * base["ranks"] / line["ranks"] if kind == "strong" else ratio, 4)
 
 
-def main():
-    arguments = parse_arguments()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    save_environment(arguments)
-    lines = []
-    for ranks in arguments.ranks:
-        rows = arguments.rows * (ranks if arguments.kind == "weak" else 1)
-        problem = arguments.output / f"problem-{rows}"
-        if not (problem / "meta.json").exists():
-            run([*launch(arguments, ranks)[0], arguments.program, "generate", arguments.preset, "--rows", rows,
-                 "--cols", arguments.cols, "-o", problem])
-        line = {"rows": rows, "columns": arguments.cols, **solve(arguments, problem, ranks)}
-        lines.append(line)
-        line["efficiency"] = "" if line["oversubscribed"] else efficiency(arguments.kind, lines[0], line)
-        print(" ".join(f"{name} {line[name]}" for name in COLUMNS if line[name] != ""), flush=True)
+def add_counts_per_step(lines, steps):
+    """Over the steps that all runs took; the number of these."""
+    common = min(map(len, steps)) - 1
+    for line, counts in zip(lines, steps):
+        for k, name in enumerate(("reads_per_step", "collectives_per_step")):
+            line[name] = round((counts[common][k] - counts[0][k]) / max(common, 1), 6)
+    return common
+
+
+def write_table(arguments, lines):
     with open(arguments.output / "scaling.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
+    for line in lines:
+        print(" ".join(f"{name} {line[name]}" for name in COLUMNS if line[name] != ""))
+
+
+def main():
+    arguments = parse_arguments()
+    set_environment()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    save_environment(arguments)
+    lines, steps = [], []
+    for ranks in arguments.ranks:
+        rows = arguments.rows * (ranks if arguments.kind == "weak" else 1)
+        problem = arguments.output / f"problem-{rows}x{arguments.cols}"
+        if not (problem / "meta.json").exists():
+            run([*launch(arguments, ranks)[0], arguments.program, "generate", arguments.preset, "--rows", rows,
+                 "--cols", arguments.cols, "-o", problem])
+        line, counts = solve(arguments, problem, ranks)
+        lines.append({"rows": rows, "columns": arguments.cols, **line})
+        steps.append(counts)
+        lines[-1]["efficiency"] = "" if line["oversubscribed"] else efficiency(arguments.kind, lines[0], line)
+    common = add_counts_per_step(lines, steps)
+    write_table(arguments, lines)
+    if arguments.kind == "strong":
+        same = len({tuple(counts[:common + 1]) for counts in steps}) == 1
+        print(f"reads and collectives after each of the {common} steps that all took: "
+              + ("the same on any number of ranks" if same else "they differ"))
     print(arguments.output / "scaling.csv")
 
 

@@ -6,6 +6,7 @@
 #include "attention_objective.hpp"
 #include "attention_parameters.hpp"
 #include "attention_passes.hpp"
+#include "attnreg/random.hpp"
 #include "text_of.hpp"
 
 namespace attnreg {
@@ -32,16 +33,12 @@ std::string_view model_name(AttentionModel model) {
   return "unknown";
 }
 
-AttentionUnknowns& AttentionUnknowns::operator+=(const AttentionUnknowns& other) {
-  X += other.X;
-  Y += other.Y;
-  return *this;
-}
-
 namespace {
 
 constexpr double kStartTolerance = 1e-2;  // of the start's own |g(0)|, as for vector regressions
 constexpr double kInColumnSpace = 1e-10;  // relative residual of A2 v = 1
+constexpr double kDescentSpread = 0.1;    // of the logits: nearly uniform attention
+constexpr double kRandomSpread = 1;       // attention that tells keys apart, and is not saturated
 constexpr double kRowSumSlack = 1e-3;     // |<b_j, 1> - 1| above which the form is degenerate, or B no attention
 
 std::string shape_of(const RowMajorMatrix& matrix) {
@@ -132,9 +129,8 @@ class AttentionSolve {
         options_(options),
         parameters_(shape.d1, shape.d2, options.rank),
         passes_(communicator, sequences, shape, options.form) {
-    result_.model = options.model != AttentionModel::automatic ? options.model
-                    : shape.unknowns() <= options_.dense_limit ? AttentionModel::dense
-                                                               : AttentionModel::kronecker;
+    result_.model = options.model;
+    if (options.model == AttentionModel::automatic) choose_model();
     warn();
   }
 
@@ -147,26 +143,25 @@ class AttentionSolve {
       objective.move_to(objective.unknowns(zero().reshaped<Eigen::RowMajor>(), zero_Y()));
       newton.gradient_reference = objective.gradient().norm();
     }
-    const AttentionUnknowns start = starting_point();
-    result_.summary = newton_cg(objective, objective.unknowns(parameters_.nearest(start.X), start.Y), newton);
-    result_.unknowns = objective.at();
-    if (parameters_.is_low_rank()) {
-      const VectorXd u = objective.x().head(parameters_.size());
-      result_.P = parameters_.P(u);
-      result_.Q = parameters_.Q(u);
-    }
-    const auto& evaluation = objective.evaluation();
-    result_.error = evaluation.misfit == 0 ? 0 : std::sqrt(evaluation.misfit / evaluation.target);
+    solve_from(objective, starting_point(), newton);
+    newton.gradient_reference = result_.summary.gradient_reference;
+    for (int k = 1; k <= options_.random_starts; ++k) solve_from(objective, random_start(k), newton);
     return std::move(result_);
   }
 
  private:
   RowMajorMatrix zero() const { return RowMajorMatrix::Zero(shape_.d1, shape_.d2); }
   RowMajorMatrix zero_Y() const { return RowMajorMatrix::Zero(shape_.d3, shape_.dv); }
+  void choose_model();
   void warn();
+  /// Keeps the result if it is the first or the lowest so far.
+  void solve_from(AttentionObjective& objective, const AttentionUnknowns& start, const NewtonOptions& newton);
   AttentionUnknowns starting_point();
   AttentionUnknowns cross_entropy_start();
   AttentionUnknowns descent_start();
+  AttentionUnknowns random_start(int number);
+  RowMajorMatrix with_spread(const RowMajorMatrix& X, double spread);
+  AttentionUnknowns with_best_Y(const RowMajorMatrix& X);
 
   const Communicator& communicator_;
   const std::vector<AttentionSequence>& sequences_;
@@ -177,6 +172,14 @@ class AttentionSolve {
   TargetRows target_;
   AttentionResult result_;
 };
+
+void AttentionSolve::choose_model() {
+  const bool dense = shape_.unknowns() <= options_.dense_limit;
+  result_.model = dense ? AttentionModel::dense : AttentionModel::kronecker;
+  result_.notes.push_back("model " + std::string(model_name(result_.model)) + ": [X; Y] has " +
+                          std::to_string(shape_.unknowns()) + " numbers, dense models are made up to " +
+                          std::to_string(options_.dense_limit));
+}
 
 void AttentionSolve::warn() {
   target_ = describe(communicator_, sequences_);
@@ -239,20 +242,50 @@ AttentionUnknowns AttentionSolve::cross_entropy_start() {
   return objective.at();
 }
 
-/// Along the descent from X = 0 with Y = argmin_Y there: at X = 0 itself P and Q have no gradient, and neither has X
-/// where Y = 0. The length makes the logits' standard deviation 0.1 for uncorrelated keys.
-AttentionUnknowns AttentionSolve::descent_start() {
+void AttentionSolve::solve_from(AttentionObjective& objective, const AttentionUnknowns& start,
+                                const NewtonOptions& newton) {
+  const auto summary = newton_cg(objective, objective.unknowns(parameters_.nearest(start.X), start.Y), newton);
+  result_.values.push_back(summary.value);
+  if (result_.values.size() > 1 && !(summary.value < result_.summary.value)) return;
+  result_.best_start = static_cast<int>(result_.values.size()) - 1;
+  result_.summary = summary;
+  result_.unknowns = objective.at();
+  if (parameters_.is_low_rank()) {
+    const VectorXd u = objective.x().head(parameters_.size());
+    result_.P = parameters_.P(u);
+    result_.Q = parameters_.Q(u);
+  }
+  const auto& evaluation = objective.evaluation();
+  result_.error = evaluation.misfit == 0 ? 0 : std::sqrt(evaluation.misfit / evaluation.target);
+}
+
+/// X scaled so that the root mean square of the logits is `spread`; X itself where all are 0.
+RowMajorMatrix AttentionSolve::with_spread(const RowMajorMatrix& X, double spread) {
+  const double squares = passes_.sum({{1, 1}}, [&](const QueryBlock& block, MatrixSums& part) {
+    part[0](0, 0) += block.logits(X).squaredNorm();
+  })[0](0, 0);
+  const double size = std::sqrt(squares / passes_.logits_global());
+  return size > 0 && std::isfinite(size) ? RowMajorMatrix(spread / size * X) : X;
+}
+
+AttentionUnknowns AttentionSolve::with_best_Y(const RowMajorMatrix& X) {
   const AttentionParameters full(shape_.d1, shape_.d2, 0);
   AttentionObjective objective(passes_, full, AttentionObjective::Values::eliminated, AttentionModel::kronecker);
-  objective.move_to(VectorXd::Zero(full.size()));
-  AttentionUnknowns start = objective.at();
-  const RowMajorMatrix& gradient = objective.evaluation().gradient.X;
-  double squares = 0;
-  for (const auto& sequence : sequences_)
-    squares += (sequence.queries * gradient * sequence.keys.transpose()).squaredNorm();
-  squares = communicator_.sum(squares) / passes_.logits_global();
-  if (squares > 0 && std::isfinite(squares)) start.X = -0.1 / std::sqrt(squares) * gradient;
-  return start;
+  objective.move_to(full.nearest(X));
+  return objective.at();
+}
+
+/// Along the descent from X = 0 with Y = argmin_Y there: at X = 0 itself P and Q have no gradient, and neither has X
+/// where Y = 0.
+AttentionUnknowns AttentionSolve::descent_start() {
+  const AttentionUnknowns origin = with_best_Y(zero());
+  return with_best_Y(with_spread(-passes_.evaluate(origin).gradient.X, kDescentSpread));
+}
+
+AttentionUnknowns AttentionSolve::random_start(int number) {
+  RowMajorMatrix X = zero();
+  RandomStream(options_.seed, Purpose::random_starts).normals(number, {X.data(), static_cast<std::size_t>(X.size())});
+  return with_best_Y(with_spread(parameters_.X(parameters_.nearest(X)), kRandomSpread));
 }
 
 }  // namespace
@@ -300,6 +333,7 @@ AttentionResult solve_attention(const Communicator& communicator, const std::vec
   require(options.rank >= 0 && options.rank <= std::min(shape.d1, shape.d2),
           "the rank is " + std::to_string(options.rank) +
               ", expected 0 to min(d1, d2) = " + std::to_string(std::min(shape.d1, shape.d2)));
+  require(options.random_starts >= 0, "random_starts must be >= 0");
   require(options.dense_limit >= 1, "dense_limit must be at least 1");
   if (options.start == AttentionStart::given) {
     require(options.x0.X.rows() == shape.d1 && options.x0.X.cols() == shape.d2,

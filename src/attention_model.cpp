@@ -151,6 +151,22 @@ MatrixXd unpacked(const DenseSums& sums, const AttentionShape& shape, const Mode
   return G;
 }
 
+/// Gives curvature to the directions (P S, -Q S^T), S r x r, along which P Q^T does not change: without, M would be
+/// singular there, and conjugate gradients led astray by rounding. Their curvature is the mean of M's.
+void hold_gauge(const ModelPoint& point, MatrixXd& M) {
+  const auto P = point.parameters.P(point.u), Q = point.parameters.Q(point.u);
+  const Index r = point.parameters.rank(), d1 = P.rows(), d2 = Q.rows(), X = point.parameters.size();
+  const double mean = M.diagonal().head(X).mean();
+  for (Index i = 0; i < r; ++i)
+    for (Index j = 0; j < r; ++j) {  // S = e_i e_j^T
+      VectorXd direction = VectorXd::Zero(X);
+      for (Index a = 0; a < d1; ++a) direction[a * r + j] = P(a, i);
+      for (Index k = 0; k < d2; ++k) direction[d1 * r + k * r + i] = -Q(k, j);
+      const double square = direction.squaredNorm();
+      if (square > 0) M.topLeftCorner(X, X) += mean / square * direction * direction.transpose();
+    }
+}
+
 /// Eliminates Y, whose block is the last: X - XY Y^-1 YX.
 MatrixXd without_Y(const MatrixXd& G, Index X) {
   const Index Y = G.rows() - X;
@@ -268,6 +284,7 @@ std::optional<Preconditioner> dense_model(AttentionPasses& passes, const ModelPo
   VectorXd message = VectorXd::Zero(D * D + 1);  // the factor, and whether there is one
   if (communicator.is_root()) {
     MatrixXd G = unpacked(sums, shape, point);
+    if (point.parameters.is_low_rank()) hold_gauge(point, G);
     const VectorXd scale = G.diagonal().head(D);
     if (!point.with_Y && passes.with_values()) G = without_Y(G, X);
     const DampedFactor factor = damped_factor(std::move(G), scale);

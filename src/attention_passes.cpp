@@ -84,7 +84,7 @@ void add_product_without_values(const QueryBlock& block, const LogitRow& row, co
   add_transposed_product(block.queries(), product(T, block.sequence->keys), sum);
 }
 
-/// The formulas of docs/algorithms.md, "One layer".
+/// The formulas of docs/attention.md, "One layer".
 void add_product_with_values(const QueryBlock& block, const AttentionUnknowns& at, const AttentionUnknowns& direction,
                              const RowMajorMatrix& V, const RowMajorMatrix& dV, MatrixSums& sums) {
   const RowMajorMatrix F = block.attention(at.X);

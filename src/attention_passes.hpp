@@ -26,7 +26,7 @@ struct QueryBlock {
   }
   Eigen::Map<const RowMajorMatrix> queries() const { return part(sequence->queries); }
   Eigen::Map<const RowMajorMatrix> target() const { return part(sequence->target); }
-  /// These rows of A1 X A2^T; `queries_X` are those of A1 X.
+  /// These rows of Z = A1 X A2^T.
   RowMajorMatrix logits(const RowMajorMatrix& X) const { return product(product(queries(), X), *keys_transposed); }
   /// These rows of rowwise softmax(A1 X A2^T).
   RowMajorMatrix attention(const RowMajorMatrix& X) const;
@@ -74,7 +74,7 @@ class AttentionPasses {
   /// K^T K and K^T B, K = F A3.
   std::pair<RowMajorMatrix, RowMajorMatrix> normal_equations(const RowMajorMatrix& X);
   /// The size of the gradient's rounding errors without eps, entry by entry: |A1|^T R |A2| with R = |Q| + D o (|Z| +
-  /// |a_j^T X| |k_i|), D the diagonal curvature; likewise for Y. An estimate, as in docs/algorithms.md.
+  /// |a_j^T X| |k_i|), D the diagonal curvature; likewise for Y. An estimate, as in docs/algorithms.md, section 8.
   AttentionUnknowns gradient_rounding(const AttentionUnknowns& at);
 
   using Add = std::function<void(const QueryBlock& block, MatrixSums& sums)>;

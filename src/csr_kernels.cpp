@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "sketch_kernels.hpp"
 #include "vector_clones.hpp"
 
 #define ATTNREG_INLINE inline __attribute__((always_inline))
@@ -10,7 +11,7 @@
 namespace attnreg::kernels {
 namespace {
 
-constexpr Index kPacked = 8;
+constexpr Index kPacked = kBlockColumns;
 
 // Scalar loads: on the CPUs at hand gathers are not faster, and most rows are short.
 template <class Scalar>

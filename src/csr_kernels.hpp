@@ -49,7 +49,7 @@ void multiply_compensated(const CsrBlock<Scalar>& A, const double* x, double shi
 template <class Scalar>
 void multiply(const CsrBlock<Scalar>& A, const double* X, Index k, double* Z);
 
-/// Y = A N for 8 packed columns. N: d x 8, Y: rows x 8, both row-major.
+/// Y = A N for `kBlockColumns` packed columns. N: d x 16, Y: rows x 16, both row-major.
 template <class Scalar>
 void multiply_packed(const CsrBlock<Scalar>& A, const double* N, double* Y);
 

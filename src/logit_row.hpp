@@ -14,7 +14,7 @@ using ConstArrayRow = const Eigen::Ref<const Eigen::ArrayXd>&;
 /// take rows of n2 numbers, and cost a few passes over them. u is what `value` made of z: softmax(z), or exp(z).
 ///
 /// A row of A1 X A2^T is a vector regression of its own; these are its formulas, with all sums over the row at hand
-/// (docs/algorithms.md, sections 1 and 19). In place of a new L, `change` gives L(z + y) - L(z) without cancellation.
+/// (docs/attention.md). In place of a new L, `change` gives L(z + y) - L(z) without cancellation.
 class LogitRow {
  public:
   virtual ~LogitRow() = default;

@@ -13,7 +13,7 @@ class PackedColumns {
  public:
   explicit PackedColumns(const Eigen::MatrixXd& N);
 
-  /// Local. Calls `use(first_column, Y)` for every group of 8 columns, Y = tile N(:, first_column...), rows x 8; the
+  /// Local. Calls `use(first_column, Y)` for every group of 16 columns, Y = tile N(:, first_column...), rows x 16; the
   /// last group is filled up with zeros.
   template <class Use>
   void multiply(const Tile& tile, Use&& use) const {
@@ -25,7 +25,7 @@ class PackedColumns {
   }
 
  private:
-  std::vector<RowMajorMatrix> groups_;  ///< d x 8 each
+  std::vector<RowMajorMatrix> groups_;  ///< d x 16 each
 };
 
 /// Which part of a product is wanted.

@@ -22,7 +22,7 @@ void scatter_rows(const float* A, Index d, std::span<const Scatter> entries, dou
 /// Columns that `multiply_block` handles at once.
 constexpr Index kBlockColumns = 16;
 
-/// Y = A N for a block N of 8 columns; A: rows x d, N: d x 8, Y: rows x 8, all row-major. The bits of a row of Y do
+/// Y = A N for a block N of 16 columns; A: rows x d, N: d x 16, Y: rows x 16, all row-major. The bits of a row of Y do
 /// not depend on the other rows.
 void multiply_block(const double* A, Index rows, Index d, const double* N, double* Y);
 void multiply_block(const float* A, Index rows, Index d, const double* N, double* Y);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What does not fit into the CI: the container image and the Debian packages, each a build of its own, half an hour on
-# two cores. tests/full.sh; installs what is missing. Ends with `N passed, N failed, N skipped`.
+# What does not fit into the CI: the container image and the Debian packages, each a build of its own, a quarter of an
+# hour on two idle cores. tests/full.sh; installs what is missing. Ends with `N passed, N failed, N skipped`.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 . launch/packages.sh

@@ -37,8 +37,6 @@ struct AttentionSequence {
 /// X (d1 x d2) and, with values, Y (d3 x dv; else 0 x 0). vec is row-major everywhere.
 struct AttentionUnknowns {
   RowMajorMatrix X, Y;
-
-  AttentionUnknowns& operator+=(const AttentionUnknowns& other);
 };
 
 /// How Y is found beside X. Without values there is no difference.
@@ -66,6 +64,8 @@ struct AttentionOptions {
   Index rank = 0;                                    ///< r > 0: X = P Q^T with P d1 x r, Q d2 x r; 0: X is free
   AttentionStart start = AttentionStart::automatic;  ///< automatic: cross-entropy where form and data allow it
   AttentionUnknowns x0;                              ///< of Start::given; replicated; Y may be empty for varpro
+  int random_starts = 0;  ///< >= 0: so many solves from random X as well; the lowest L is kept
+  std::uint64_t seed = 1;
   NewtonOptions newton;  ///< gradient_reference 0: |g| at X = 0, Y = 0; at the start with a rank
   std::function<void(const IterationRecord&)> on_start_iteration;
 };
@@ -77,6 +77,8 @@ struct AttentionResult {
   AttentionModel model = AttentionModel::dense;
   AttentionStart start = AttentionStart::zero;
   int start_iterations = 0;
+  std::vector<double> values;  ///< L at the end of each solve: from `start`, then from the random ones
+  int best_start = 0;          ///< which of them is the result; 0: from `start`
   double error = 0;  ///< |F - B| / |B| (Frobenius), |F A3 Y - B| / |B| with values, 0 / 0 = 0; all sequences together
   std::vector<std::string> notes, warnings;
 };

@@ -23,6 +23,11 @@ enum class Purpose : std::uint32_t {
   spectral_probes = 13,
   random_starts = 14,
   problem_columns = 15,
+  grover_search = 24,
+  private_samples = 25,
+  experiment_data = 26,
+  experiment_start = 27,
+  experiment_signs = 28,
 };
 
 /// Random numbers as a function: (seed, purpose, iteration, global index, draw) -> number. No state, so that the same

@@ -63,7 +63,7 @@ class Tile {
 
   void multiply(const double* x, double* z) const;                             ///< z_i = a_i . x
   void multiply(const double* x, Compensated compensated, double* z) const;    ///< z_i = a_i . x - shift
-  void multiply_packed(const double* N, double* Y) const;                      ///< Y = A N, 8 columns, all row-major
+  void multiply_packed(const double* N, double* Y) const;                      ///< Y = A N, 16 columns, all row-major
   void add_transpose_multiply(const double* U, Index k, double* out) const;    ///< out += A^T U; U row-major, rows x k
   void add_absolute_transpose_multiply(const double* u, double* out) const;    ///< out += |A|^T u
   void squared_norms(double* squares) const;                                   ///< |a_i|^2

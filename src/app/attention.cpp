@@ -1,6 +1,6 @@
 #include "attnreg/attention.hpp"
 
-#include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "attention_problem.hpp"
@@ -39,6 +39,8 @@ const Syntax kSyntax{
        {"start", 0, "START", Text{}, "auto",
         "zero, cross-entropy (a rough minimiser of that form), auto (the latter where it can be) or a run directory "
         "with X.npy and Y.npy"},
+       {"starts", 0, "K", Integer{0, 100000}, "0", "solve from K random X as well; the lowest L is kept"},
+       {"seed", 0, "S", Integer{0}, "1", "of the random starts; the same on any number of ranks"},
        {"model", 0, "NAME", Choice{{"auto", "dense", "kronecker"}}, "auto",
         "preconditioner: all of the positive curvature, or a Kronecker product; auto: dense up to --dense-limit "
         "unknowns"},
@@ -88,7 +90,7 @@ class Attention {
   ExitCode load_and_solve() {
     std::vector<SequenceFiles> files;
     communicator_.agree([&] { files = examine_sequences(arguments_); });
-    const double bytes = attention_bytes(files, communicator_.size(), session_.threads().threads);
+    const double bytes = attention_bytes(files, communicator_.size(), session_.threads().threads, dense_limit());
     if (communicator_.is_root()) session_.describe(list_of(files), bytes);
     require_memory(communicator_, bytes,
                    "an attention regression over " + counted(static_cast<std::int64_t>(files.size()), "sequence"));
@@ -107,6 +109,13 @@ class Attention {
     return code;
   }
 
+  /// Of the unknowns of a dense model; -1: there is none whatever their number.
+  std::int64_t dense_limit() const {
+    if (arguments_.text("model") == "kronecker") return -1;
+    return arguments_.text("model") == "dense" ? std::numeric_limits<std::int64_t>::max()
+                                               : arguments_.integer("dense-limit");
+  }
+
   AttentionOptions options(const AttentionSequence& first) {
     AttentionOptions options;
     options.form = attention_form(arguments_);
@@ -122,6 +131,8 @@ class Attention {
       options.x0.X = load_replicated_matrix(communicator_, *directory + "/X.npy");
       if (first.values) options.x0.Y = load_replicated_matrix(communicator_, *directory + "/Y.npy");
     }
+    options.random_starts = static_cast<int>(arguments_.integer("starts"));
+    options.seed = static_cast<std::uint64_t>(arguments_.integer("seed"));
     options.newton.relative_tolerance = arguments_.number("rtol");
     options.newton.max_iterations = static_cast<int>(arguments_.integer("max-iterations"));
     if (arguments_.has("time-limit")) options.newton.time_limit_seconds = arguments_.number("time-limit");
@@ -145,6 +156,8 @@ class Attention {
     summary.update({{"method", method_name(result)},
                     {"model", model_name(result.model)},
                     {"start_iterations", result.start_iterations},
+                    {"values", result.values},
+                    {"best_start", result.best_start},
                     {"relative_error", result.error}});
     run.update({{"summary", summary}, {"notes", result.notes}, {"warnings", result.warnings}});
     std::vector<RunDirectory::Array> arrays;
@@ -174,6 +187,7 @@ class Attention {
   }
 
   std::string start_text(const AttentionResult& result) const {
+    if (result.best_start > 0) return "random start " + std::to_string(result.best_start);
     switch (result.start) {
       case AttentionStart::cross_entropy: return "the cross-entropy minimiser";
       case AttentionStart::given: return printable(arguments_.text("start"));

@@ -115,7 +115,7 @@ std::vector<InputFile> list_of(const std::vector<SequenceFiles>& sequences) {
   return files;
 }
 
-double attention_bytes(const std::vector<SequenceFiles>& sequences, int ranks, int threads) {
+double attention_bytes(const std::vector<SequenceFiles>& sequences, int ranks, int threads, std::int64_t dense_limit) {
   constexpr double kBlocks = 8;  // of rows of Z that a thread holds at once
   double numbers = 0, largest_block = 0;
   const auto size = [](const InputFile& file) { return static_cast<double>(file.header.elements()); };
@@ -126,7 +126,12 @@ double attention_bytes(const std::vector<SequenceFiles>& sequences, int ranks, i
     const std::int64_t n2 = rows_of(sequence.keys);
     largest_block = std::max(largest_block, static_cast<double>(n2 * tile_rows(std::max<std::int64_t>(n2, 1))));
   }
-  return 8 * (numbers + kBlocks * threads * largest_block);
+  const auto& first = sequences[0];
+  const auto d1 = static_cast<double>(columns_of(first.queries)), d2 = static_cast<double>(columns_of(first.keys));
+  const double Y = first.values ? static_cast<double>(columns_of(*first.values) * columns_of(first.target)) : 0;
+  const double D = d1 * d2 + Y;
+  const double model = D <= static_cast<double>(dense_limit) ? 3 * D * D + threads * d1 * d1 * d2 * d2 / 4 : 0;
+  return 8 * (numbers + kBlocks * threads * largest_block + model);
 }
 
 std::vector<AttentionSequence> load_sequences(const Communicator& communicator,

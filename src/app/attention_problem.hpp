@@ -31,8 +31,8 @@ std::vector<SequenceFiles> examine_sequences(const Arguments& arguments);
 /// The same files in one list. Local.
 std::vector<InputFile> list_of(const std::vector<SequenceFiles>& sequences);
 
-/// Local. Bytes that a rank takes at least: the data, and blocks of rows of Z.
-double attention_bytes(const std::vector<SequenceFiles>& sequences, int ranks, int threads);
+/// Local. Bytes that a rank takes at least: the data, blocks of rows of Z and, up to `dense_limit` unknowns, the model.
+double attention_bytes(const std::vector<SequenceFiles>& sequences, int ranks, int threads, std::int64_t dense_limit);
 
 /// Collective. Loads them; rows spread evenly over the ranks. Throws on all ranks.
 std::vector<AttentionSequence> load_sequences(const Communicator& communicator,

@@ -62,6 +62,35 @@ Check mpi_check(const MpiFacts& mpi) {
   return check;
 }
 
+/// "Open MPI 4.1.4, PMIx 4.2.2 (package 4.2.2-1+deb12u1)".
+std::string library_list(const std::vector<MessageLibrary>& libraries) {
+  std::string text;
+  for (const auto& [name, version, package] : libraries)
+    text += (text.empty() ? "" : ", ") + name + (version.empty() ? "" : " " + version) +
+            (package.empty() ? "" : " (package " + package + ")");
+  return printable(text);
+}
+
+/// The libraries that messages go through, and a line for every fault that those of some rank are known for.
+std::vector<Check> library_checks(const Ranks& ranks) {
+  std::vector<Check> lines{{"libraries", Status::good, library_list(ranks[0].libraries), ""}};
+  std::set<std::string_view> reported;
+  for (const auto& rank : ranks) {
+    if (lines[0].advice.empty() && library_list(rank.libraries) != library_list(ranks[0].libraries)) {
+      lines[0].status = Status::note;
+      lines[0].found += "; " + library_list(rank.libraries) + " on " + printable(rank.host);
+      lines[0].advice = "take the same on all hosts: other versions may not understand each other";
+    }
+    for (const auto& fault : known_faults_of(rank.libraries))
+      if (reported.insert(fault.harm).second)
+        lines.push_back({"known fault", fault.numbers ? Status::problem : Status::note,
+                         library_list(rank.libraries) + " on " + printable(rank.host) + ": " + std::string(fault.harm),
+                         std::string(fault.cure) + "; " + std::string(fault.source)});
+  }
+  if (lines.size() == 1) lines[0].found += ": none of the known faults";
+  return lines;
+}
+
 Check hosts_check(const Ranks& ranks) {
   const auto hosts = ranks_by_host(ranks);
   return {"hosts", Status::good,
@@ -227,10 +256,13 @@ std::string status_name(Check::Status status) {
 }
 
 std::vector<Check> checks(const MpiFacts& mpi, const std::vector<NodeFacts>& ranks, const SelfTest& test) {
-  return {mpi_check(mpi),       hosts_check(ranks),  processors_check(ranks), blas_check(),
-          binding_check(ranks), quota_check(ranks),  copy_check(ranks),       shared_memory_check(ranks),
-          limits_check(ranks),  memory_check(ranks), directory_check(ranks),  user_check(ranks),
-          self_test_check(test)};
+  std::vector<Check> all = library_checks(ranks);
+  all.insert(all.begin(), mpi_check(mpi));
+  for (const auto& check : {hosts_check(ranks), processors_check(ranks), blas_check(), binding_check(ranks),
+                            quota_check(ranks), copy_check(ranks), shared_memory_check(ranks), limits_check(ranks),
+                            memory_check(ranks), directory_check(ranks), user_check(ranks), self_test_check(test)})
+    all.push_back(check);
+  return all;
 }
 
 }  // namespace attnreg::app

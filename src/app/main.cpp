@@ -46,8 +46,9 @@ constexpr std::string_view kExamples = R"(Examples:
 )";
 
 std::vector<Command> commands() {
-  return {solve_command(),    attention_command(), evaluate_command(), predict_command(), scores_command(),
-          sparsify_command(), inspect_command(),   generate_command(), doctor_command(),  jobscript_command()};
+  return {solve_command(),    attention_command(), evaluate_command(), predict_command(),    scores_command(),
+          sparsify_command(), apply_command(),     private_command(),  experiment_command(), inspect_command(),
+          generate_command(), doctor_command(),    jobscript_command()};
 }
 
 std::string main_help() {
@@ -57,7 +58,7 @@ std::string main_help() {
       "columns, on any number of MPI ranks.\n\nCommands:\n";
   for (const auto& command : commands()) {
     std::string name = "  " + std::string(command.syntax.name);
-    name.resize(12, ' ');
+    name.resize(14, ' ');
     text += name + std::string(command.syntax.summary) + "\n";
   }
   return text +

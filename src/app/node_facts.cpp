@@ -18,6 +18,7 @@
 #include <sstream>
 
 #include "memory.hpp"
+#include "message_libraries.hpp"
 #include "output_file.hpp"
 
 extern "C" char** environ;
@@ -182,6 +183,7 @@ NodeFacts local_facts(int rank, const ThreadLayout& threads, const std::string& 
   facts.stack = soft_limit(RLIMIT_STACK);
   facts.processes = soft_limit(RLIMIT_NPROC);
   facts.address_space = soft_limit(RLIMIT_AS);
+  facts.libraries = message_libraries();
   facts.mpi_settings = mpi_settings();
   facts.copies_off = copies_off();
   try_directory(directory, facts);
@@ -218,6 +220,8 @@ NodeFacts from_json(const nlohmann::json& json) {
   facts.copies_off = json.at("copies_off");
   facts.node_cores = json.at("node_cores");
   facts.threads = {json.at("threads"), json.at("cores"), json.at("ranks_on_cores")};
+  for (const auto& library : json.at("libraries"))
+    facts.libraries.push_back({library.at("name"), library.at("version"), library.at("package")});
   facts.mpi_settings = json.at("mpi_settings").get<std::vector<std::string>>();
   return facts;
 }
@@ -225,6 +229,9 @@ NodeFacts from_json(const nlohmann::json& json) {
 }  // namespace
 
 nlohmann::ordered_json to_json(const NodeFacts& facts) {
+  auto libraries = nlohmann::ordered_json::array();
+  for (const auto& [name, version, package] : facts.libraries)
+    libraries.push_back({{"name", name}, {"version", version}, {"package", package}});
   return {{"rank", facts.rank},
           {"host", facts.host},
           {"processor", facts.processor},
@@ -250,6 +257,7 @@ nlohmann::ordered_json to_json(const NodeFacts& facts) {
           {"sync_seconds", facts.sync_seconds},
           {"copies_off", facts.copies_off},
           {"copy_error", facts.copy_error},
+          {"libraries", libraries},
           {"mpi_settings", facts.mpi_settings}};
 }
 

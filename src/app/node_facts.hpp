@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "attnreg/communicator.hpp"
+#include "known_faults.hpp"
 #include "threads.hpp"
 
 namespace attnreg::app {
@@ -34,6 +35,8 @@ struct NodeFacts {
 
   bool copies_off = false;  ///< Open MPI was told not to try (btl_vader_single_copy_mechanism = none)
   std::string copy_error;   ///< why this rank cannot read the memory of another on its node (CMA); empty: it can
+
+  std::vector<MessageLibrary> libraries;  ///< MPI, PMIx and UCX as this rank has loaded them
 
   std::vector<std::string> mpi_settings;  ///< "OMPI_MCA_btl=tcp,self": variables that change what MPI does
 };

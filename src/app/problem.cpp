@@ -1,6 +1,7 @@
 #include "problem.hpp"
 
 #include <sys/stat.h>
+#include <cmath>
 
 #include <nlohmann/json.hpp>
 
@@ -107,6 +108,16 @@ Problem load_problem(const Communicator& communicator, const Arguments& argument
 StorageChoice storage_choice(const Arguments& arguments) {
   const std::string name = arguments.text("storage");
   return name == "float" ? StorageChoice::float32 : name == "double" ? StorageChoice::float64 : StorageChoice::as_file;
+}
+
+Option scale_option(std::string_view help) {
+  return {"scale", 0, "FACTOR", Choice{{"1", "1/d", "1/sqrt-d"}}, "1", help};
+}
+
+double scale_factor(const Arguments& arguments, std::int64_t d) {
+  const std::string name = arguments.text("scale");
+  if (name == "1") return 1;
+  return name == "1/d" ? 1 / static_cast<double>(d) : 1 / std::sqrt(static_cast<double>(d));
 }
 
 std::string weight_text(const Arguments& arguments) {

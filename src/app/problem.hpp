@@ -48,6 +48,10 @@ Problem load_problem(const Communicator& communicator, const Arguments& argument
 /// The value of --storage.
 StorageChoice storage_choice(const Arguments& arguments);
 
+/// The option --scale of attention logits, and its number for inner products of d terms.
+Option scale_option(std::string_view help);
+double scale_factor(const Arguments& arguments, std::int64_t d);
+
 /// "1e-4", "1e-4 (default)" or the file's name.
 std::string weight_text(const Arguments& arguments);
 

@@ -90,7 +90,7 @@ double read_bandwidth(const Communicator& communicator) {
 
 /// Median of the time of an all-reduce; at most `limit_seconds` in all.
 double reduction_seconds(const Communicator& communicator, std::size_t doubles, double limit_seconds) {
-  std::vector<double> numbers(doubles, 1.0);
+  std::vector<double> numbers(doubles, 0.0);  // sums of sums of other numbers would grow without limit
   std::vector<double> times;
   const auto begin = Clock::now();
   // Whether to go on is rank 0's decision, for the clocks differ; it travels in the numbers.

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -14,6 +12,7 @@
 #include "output_file.hpp"
 #include "printable.hpp"
 #include "problem.hpp"
+#include "report_directory.hpp"
 #include "solver_options.hpp"
 #include "sparsifier_files.hpp"
 #include "sparsify_report.hpp"
@@ -56,7 +55,7 @@ const Syntax kSyntax{
      {"Measurement",
       {{"metrics", 0, "LEVEL", Choice{{"none", "full"}}, "full", "full: errors of Y, of Y = 0 and of uniform draws"},
        {"values", 0, "FILE", Text{}, "", "V, n x k, of the attention output P V; default: 8 columns of N(0, 1)"},
-       {"scale", 0, "FACTOR", Choice{{"1", "1/d", "1/sqrt-d"}}, "1", "of the logits X X^T, d being that of X"}}},
+       scale_option("of the logits X X^T, d being that of X")}},
      computing_options(),
      {"Output",
       {{"output", 'o', "DIR", Text{}, "", "where the files go; default: print only"},
@@ -83,15 +82,6 @@ SparsifyOptions sparsify_options(const Arguments& arguments) {
   return options;
 }
 
-/// Throws on this rank.
-void prepare_directory(const std::string& directory, bool force) {
-  create_directories(directory);
-  const std::string path = directory + "/report.json";
-  if (!force && std::filesystem::exists(path))
-    throw OutputError(printable(path) + " exists; choose another directory for -o, or add --force to replace the run");
-  OutputFile check(path);
-}
-
 /// Collective. V on every rank.
 Eigen::MatrixXd load_values(const Communicator& communicator, const Arguments& arguments, Index n) {
   if (!arguments.has("values")) return gaussian_probes(n, 8, static_cast<std::uint64_t>(arguments.integer("seed")));
@@ -104,12 +94,6 @@ Eigen::MatrixXd load_values(const Communicator& communicator, const Arguments& a
   const RowMajorMatrix rows = mine;
   const auto all = communicator.all_gather({rows.data(), static_cast<std::size_t>(rows.size())});
   return Eigen::Map<const RowMajorMatrix>(all.data(), n, V.columns());
-}
-
-double scale_factor(const Arguments& arguments, std::int64_t d) {
-  const std::string name = arguments.text("scale");
-  if (name == "1") return 1;
-  return name == "1/d" ? 1 / static_cast<double>(d) : 1 / std::sqrt(static_cast<double>(d));
 }
 
 /// Collective. The errors of Y, of Y = 0 and of as many columns drawn uniformly.
@@ -128,7 +112,7 @@ ExitCode run(const Communicator& communicator, const Arguments& arguments) {
   const std::string directory = arguments.text("output");
   const int threads = set_threads(communicator, arguments.optional_integer("threads")).threads;
   communicator.agree([&] {
-    if (communicator.is_root() && !directory.empty()) prepare_directory(directory, arguments.on("force"));
+    if (communicator.is_root() && !directory.empty()) prepare_report_directory(directory, arguments.on("force"));
   });
   auto start = Clock::now();
   const RowMatrix X = load_transpose(communicator, arguments.text("X"), storage_choice(arguments));

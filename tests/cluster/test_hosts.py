@@ -5,7 +5,7 @@ import time
 import unittest
 
 from checkout import PROGRAM, SOLVE_WORDS, WORDS, CheckoutTest, blocks, read_run, read_state
-from hosts import Hosts, enter_box, require, wait_until
+from hosts import Hosts, enter_box, require, run_tests, wait_until
 
 HOSTS = None
 WORKERS = ("w1", "w2")
@@ -124,6 +124,15 @@ class SshTest(CheckoutTest):
                       ATTNREG_ARGUMENTS=words, ATTNREG=str(PROGRAM), OMPI_MCA_plm_rsh_agent=self.ssh)
         self.assertEqual([1, 1], read_run(self.directory / "run")["layout"]["ranks_per_node"])
 
+    def test_jobscript_pbs(self):
+        (self.directory / "nodes").write_text("w1\nw2\n")
+        arguments = " ".join(map(str, [*SOLVE_WORDS, "-o", "run"]))
+        self.run_here(PROGRAM, "jobscript", "pbs", "--rows", 4096, "--cols", 100, "--ranks", 2, "--cores-per-node", 1,
+                      "--arguments", arguments, "-o", "job.sh")
+        self.run_here("./job.sh", PBS_O_WORKDIR=str(self.directory), PBS_NODEFILE=str(self.directory / "nodes"),
+                      OMPI_MCA_plm_rsh_agent=self.ssh)
+        self.assertEqual([1, 1], read_run(self.directory / "run")["layout"]["ranks_per_node"])
+
     def test_guide(self):
         commands = blocks("ssh")
         self.assertTrue(commands)
@@ -136,4 +145,4 @@ if __name__ == "__main__":
     require("mpirun", "unshare", "nsenter", "ip", "sshd", "ssh", "ssh-keygen", root=True)
     enter_box()
     HOSTS = Hosts("head", *WORKERS)
-    unittest.main(verbosity=2)
+    run_tests()

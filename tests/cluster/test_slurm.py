@@ -4,7 +4,7 @@ import subprocess
 import unittest
 
 from checkout import PROGRAM, SOLVE_WORDS, CheckoutTest, blocks, read_run
-from hosts import Hosts, enter_box, require, wait_until
+from hosts import Hosts, enter_box, require, run_tests, wait_until
 from slurm import Slurm
 
 HOSTS = SLURM = None
@@ -16,6 +16,32 @@ class SlurmTest(CheckoutTest):
 
     def output(self, job):
         return (self.directory / f"attnreg-{job}.out").read_text()
+
+    def start_long_job(self):
+        """A job that has begun to iterate, with its history in run/."""
+        job = self.submit("launch/slurm.sh", *SOLVE_WORDS, "--starts", "100000", "-o", "run")
+        wait_until(lambda: len(self.history()) > 1000, 30, "the job runs")
+        return job
+
+    def history(self):
+        path = self.directory / "run/history.csv"
+        return path.read_text() if path.exists() else ""
+
+    def wait_for_more_history(self):
+        before = self.history()
+        wait_until(lambda: self.history() != before, 30, "the job goes on")
+
+    @staticmethod
+    def start_now(job):
+        """Slurm holds a job back for two minutes after a requeue, from when all of its first start has ended; so what
+        shortens that is asked for until the job runs."""
+        if SLURM.field(job, "JobState") == "PENDING":
+            HOSTS.start("head", "scontrol", "update", f"JobId={job}", "StartTime=now").communicate()
+
+    def cancel(self, job):
+        HOSTS.run("head", "scancel", job)
+        self.assertEqual("CANCELLED", SLURM.wait(job)[0])
+        wait_until(lambda: not any(HOSTS.processes(node, "attnreg") for node in SLURM.nodes), 15, "no rank is left")
 
     def assert_solved(self, job, directory, x):
         self.assertEqual(("COMPLETED", 0), SLURM.wait(job), self.output(job))
@@ -43,16 +69,13 @@ class SlurmTest(CheckoutTest):
             self.assertEqual([1, 1], read_run(self.directory / "run" / name)["layout"]["ranks_per_node"])
 
     def test_requeued_job_starts_again_unless_done(self):
-        job = self.submit("launch/slurm.sh", *SOLVE_WORDS, "--starts", "100000", "-o", "run")
-        history = self.directory / "run/history.csv"
-        wait_until(lambda: history.exists() and history.stat().st_size > 1000, 30, "the job runs")
+        job = self.start_long_job()
         HOSTS.run("head", "scontrol", "requeue", job)
         wait_until(lambda: SLURM.field(job, "JobState") == "PENDING", 20, "the job waits again")
-        HOSTS.run("head", "scontrol", "update", f"JobId={job}", "StartTime=now")
-        wait_until(lambda: f"attnreg: start 2 of job {job}" in self.output(job), 60, "the second start")
-        wait_until(lambda: history.exists() and history.stat().st_size > 1000, 30, "the job runs again")
-        HOSTS.run("head", "scancel", job)
-        self.assertEqual("CANCELLED", SLURM.wait(job)[0])
+        wait_until(lambda: self.start_now(job) or f"attnreg: start 2 of job {job}" in self.output(job), 60,
+                   "the second start")
+        self.wait_for_more_history()
+        self.cancel(job)
 
         subprocess.run([PROGRAM, *SOLVE_WORDS, "--max-iterations", "1", "-o", self.directory / "done"], check=False,
                        stdout=subprocess.DEVNULL)
@@ -62,10 +85,17 @@ class SlurmTest(CheckoutTest):
         self.assertIn("the run was done already", output)
         self.assertEqual(before, (self.directory / "done/x.npy").stat().st_mtime_ns)
 
+    def test_warning_of_the_time_limit_lets_the_run_go_on(self):
+        """What --signal=B:USR2@120 sends, sent now."""
+        job = self.start_long_job()
+        HOSTS.run("head", "scancel", "--batch", "--signal=USR2", job)
+        wait_until(lambda: "Slurm will stop this job soon" in self.output(job), 20, "the warning is in the output")
+        self.wait_for_more_history()
+        self.assertEqual("RUNNING", SLURM.field(job, "JobState"))
+        self.cancel(job)
+
     def test_node_dies(self):
-        job = self.submit("launch/slurm.sh", *SOLVE_WORDS, "--starts", "100000", "-o", "run")
-        history = self.directory / "run/history.csv"
-        wait_until(lambda: history.exists() and history.stat().st_size > 1000, 30, "the job runs")
+        job = self.start_long_job()
         HOSTS.kill("w2")
         state, code = SLURM.wait(job)
         self.assertEqual("FAILED", state, self.output(job))
@@ -80,4 +110,4 @@ if __name__ == "__main__":
     enter_box()
     HOSTS = Hosts("head", "w1", "w2", net="10.78.0")
     SLURM = Slurm(HOSTS)
-    unittest.main(verbosity=2)
+    run_tests()

@@ -289,5 +289,146 @@ TEST_P(AttentionPlanted, IsRecovered) {
   }
 }
 
+// Two sequences are the same as one with the rows of both where they have the keys in common.
+TEST_F(Attention, SequencesAreSums) {
+  Planted planted = plant({}, 2, 1.0, 2, 3);
+  planted.sequences[1].keys = planted.sequences[0].keys;
+  Whole both = planted.sequences[0];
+  for (auto member : {&Whole::queries, &Whole::target}) {
+    const RowMajorMatrix first = planted.sequences[0].*member, second = planted.sequences[1].*member;
+    (both.*member).resize(first.rows() + second.rows(), first.cols());
+    both.*member << first, second;
+  }
+  const AttentionUnknowns at{reference::random_matrix(4, 3, 9), RowMajorMatrix(0, 0)};
+  const auto apart = evaluate_attention(comm_, sequences(planted), AttentionForm::normalised, at, false);
+  const auto together = evaluate_attention(comm_, {distributed(comm_, both, reference::Layout::even)},
+                                           AttentionForm::normalised, at, false);
+  EXPECT_NEAR(apart.value, together.value, 100 * reference::eps * together.value);
+  EXPECT_LE((apart.gradient.X - together.gradient.X).norm(), 1000 * reference::eps * together.gradient.X.norm());
+}
+
+TEST_F(Attention, OverflowIsInfinityNotNaN) {
+  Whole whole{RowMajorMatrix::Constant(3, 1, 800),
+              RowMajorMatrix::Identity(2, 2).leftCols(1),
+              RowMajorMatrix::Constant(3, 2, 0.5),
+              {},
+              {}};
+  const std::vector all{distributed(comm_, whole, reference::Layout::even)};
+  const AttentionUnknowns at{RowMajorMatrix::Ones(1, 1), RowMajorMatrix(0, 0)};
+  const auto rescaled = evaluate_attention(comm_, all, AttentionForm::rescaled, at, false);
+  EXPECT_EQ(rescaled.value, std::numeric_limits<double>::infinity());
+
+  // A step that overflows is refused, and a start that does is a breakdown with a finite X.
+  AttentionOptions options;
+  options.form = AttentionForm::rescaled;
+  options.start = AttentionStart::given;
+  options.x0 = at;
+  const auto broken = solve_attention(comm_, all, options);
+  EXPECT_EQ(broken.summary.termination, Termination::breakdown);
+  options.start = AttentionStart::zero;
+  options.newton.max_iterations = 30;
+  const auto solved = solve_attention(comm_, all, options);
+  EXPECT_TRUE(std::isfinite(solved.summary.value));
+  EXPECT_TRUE(solved.unknowns.X.allFinite());
+
+  const auto normalised = evaluate_attention(comm_, all, AttentionForm::normalised, at, false);
+  EXPECT_DOUBLE_EQ(normalised.value, 0.75);  // F = (1, 0): 3 rows with 1/2 (1/4 + 1/4)
+}
+
+TEST_F(Attention, Warnings) {
+  const auto warnings = [&](Whole whole, AttentionForm form) {
+    AttentionOptions options;
+    options.form = form;
+    options.newton.max_iterations = 0;
+    return solve_attention(comm_, {distributed(comm_, whole, reference::Layout::even)}, options).warnings;
+  };
+  const auto says = [](const std::vector<std::string>& lines, const std::string& text) {
+    return std::any_of(lines.begin(), lines.end(), [&](const auto& line) { return line.find(text) != line.npos; });
+  };
+  const Whole good = plant({}, 2, 1.0, 1, 3).sequences[0];
+  EXPECT_TRUE(warnings(good, AttentionForm::normalised).empty());
+  EXPECT_TRUE(says(warnings(good, AttentionForm::rescaled), "infimum 0"));
+  EXPECT_FALSE(says(warnings(good, AttentionForm::rescaled), "no solution"));
+
+  Whole weighted = good;
+  weighted.weights = RowMajorMatrix::Constant(40, 24, 1e-3);
+  EXPECT_TRUE(warnings(weighted, AttentionForm::rescaled).empty());
+
+  Whole off = good;
+  off.target *= 1.5;
+  EXPECT_TRUE(says(warnings(off, AttentionForm::rescaled), "no solution"));
+  EXPECT_TRUE(says(warnings(off, AttentionForm::normalised), "no distributions"));
+
+  Whole biased = good;
+  biased.keys.col(0).setOnes();
+  EXPECT_TRUE(says(warnings(biased, AttentionForm::normalised), "ones vector"));
+}
+
+TEST_F(Attention, WrongArgumentsFailOnAllRanks) {
+  const Whole good = plant({40, 24, 4, 3, 2, 2}, 2, 1.0, 1, 3).sequences[0];
+  const auto fails = [&](const std::vector<AttentionSequence>& all, const AttentionOptions& options) {
+    bool thrown = false;
+    try {
+      solve_attention(comm_, all, options);
+    } catch (const InvalidArgument& error) {
+      thrown = error.scope() == Error::Scope::all_ranks;
+    }
+    return comm_.sum(thrown ? 1.0 : 0.0) == comm_.size();
+  };
+  const auto sequence = [&] { return distributed(comm_, good, reference::Layout::even); };
+  EXPECT_TRUE(fails({}, {}));
+  AttentionSequence wrong = sequence();
+  if (comm_.is_root()) wrong.target(0, 0) = std::numeric_limits<double>::quiet_NaN();  // on one rank
+  EXPECT_TRUE(fails({wrong}, {}));
+  wrong = sequence();
+  wrong.weights = RowMajorMatrix::Zero(wrong.target.rows(), 24);
+  EXPECT_TRUE(fails({wrong}, {}));
+  wrong = sequence();
+  wrong.values = RowMajorMatrix::Zero(23, 2);
+  EXPECT_TRUE(fails({wrong}, {}));
+  wrong = sequence();
+  wrong.values.reset();
+  EXPECT_TRUE(fails({sequence(), wrong}, {}));
+  AttentionOptions options;
+  options.form = AttentionForm::rescaled;
+  EXPECT_TRUE(fails({sequence()}, options));
+  options = {};
+  options.rank = 4;
+  EXPECT_TRUE(fails({sequence()}, options));
+  options = {};
+  options.start = AttentionStart::cross_entropy;
+  EXPECT_TRUE(fails({sequence()}, options));
+  options.start = AttentionStart::given;
+  options.x0.X = RowMajorMatrix::Zero(3, 4);
+  EXPECT_TRUE(fails({sequence()}, options));
+}
+
+// X stays where it is when no iteration is made, so that L of each start is known.
+TEST_F(Attention, RandomStartsKeepTheLowest) {
+  const Planted planted = plant({40, 24, 4, 3, 3, 2}, 2, 1.0, 1, 3);
+  AttentionOptions options;
+  options.random_starts = 4;
+  options.newton.max_iterations = 0;
+  const auto result = solve_attention(comm_, sequences(planted), options);
+  ASSERT_EQ(result.values.size(), 5u);
+  const auto lowest = std::min_element(result.values.begin(), result.values.end());
+  EXPECT_EQ(result.best_start, lowest - result.values.begin());
+  EXPECT_EQ(result.summary.value, *lowest);
+  EXPECT_NE(result.values[1], result.values[2]);
+  const auto again = evaluate_attention(comm_, sequences(planted), AttentionForm::normalised, result.unknowns, false);
+  EXPECT_NEAR(again.value, *lowest, 1e-12 * *lowest);
+}
+
+TEST_F(Attention, StopsAtLimits) {
+  const Planted planted = plant({}, 2, 1.0, 1, 3);
+  AttentionOptions options;
+  options.start = AttentionStart::zero;
+  options.newton.max_iterations = 1;
+  EXPECT_EQ(solve_attention(comm_, sequences(planted), options).summary.termination, Termination::iteration_limit);
+  options.newton.max_iterations = 100;
+  options.newton.time_limit_seconds = 1e-9;
+  EXPECT_EQ(solve_attention(comm_, sequences(planted), options).summary.termination, Termination::time_limit);
+}
+
 }  // namespace
 }  // namespace attnreg

@@ -28,12 +28,14 @@ class DoctorTest(CommandLineTest):
             self.assertTrue(page["self_test"]["right"], page["self_test"])
             self.assertNotIn("problem", self.statuses(page).values())
             self.assertIn("MPI", page["mpi"]["library"])
+            for rank in page["ranks"]:
+                self.assertIn(rank["libraries"][0]["version"], page["mpi"]["library"])
         self.assertEqual([], [path.name for path in self.directory.glob(".attnreg-doctor-*")])
 
     def test_text_without_mpirun(self):
         result = run("doctor", "--directory", self.directory)
         self.assert_code(0, result)
-        for word in ("attnreg 0", "MPI", "BLAS", "serial", "binding", "CMA", "/dev/shm", "limits", "file system",
+        for word in ("attnreg 0", "MPI", "libraries", "BLAS", "serial", "binding", "CMA", "/dev/shm", "limits", "file system",
                      "self-test", "No problem was found."):
             self.assertIn(word, result.stdout)
         self.assertEqual("", result.stderr)

@@ -21,6 +21,7 @@ class Attnreg(CMakePackage):
     depends_on("eigen@3.4:")
     # attnreg never calls BLAS from two threads at once, and has threads of its own.
     depends_on("openblas threads=none")
+    depends_on("scalapack")
     depends_on("boost@1.74: +context+program_options")
     depends_on("nlohmann-json@3.11:")
     depends_on("highway@1:")

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+
+#include "attnreg/row_matrix.hpp"
+
+namespace attnreg {
+
+inline constexpr Index kKeyBlockRows = 256;    ///< keys that pass by at a time
+inline constexpr Index kQueryBlockRows = 128;  ///< queries that a thread treats at a time: 256 KiB of logits
+
+/// Local. The local rows [first, first + count) in double: count x columns. Not counted as a read.
+RowMajorMatrix dense_rows(const RowMatrix& matrix, Index first_local, Index count);
+
+/// Collective. The global rows [first, first + count) on every rank, whoever has them. One all-reduce of 8 count
+/// columns bytes; exact, as each number comes from one rank.
+RowMajorMatrix shared_rows(const RowMatrix& matrix, std::int64_t first, Index count);
+
+/// Throws `InvalidArgument` on all ranks unless the columns of queries and keys, and the rows of keys and values, agree
+/// in number. Local; shapes are replicated.
+void check_attention_shapes(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix* values);
+
+/// Local, on the calling thread. Adds W V to the rows of `out` from `first_row` on.
+void add_weighted_values(const RowMajorMatrix& W, const RowMajorMatrix& V, Index first_row, RowMajorMatrix& out);
+
+/// Queries of this rank that are treated together, and the keys and values that pass by.
+struct AttentionBlock {
+  Index first_query = 0;         ///< local
+  RowMajorMatrix& products;      ///< q_i . k_j; the callee's to overwrite
+  const RowMajorMatrix& values;  ///< v_j, one row per column of `products`
+  std::int64_t first_key = 0;    ///< global
+};
+
+/// Collective. Calls `add(block)` for every pair of a block of this rank's queries and a block of keys: several threads
+/// at once, each with queries of its own; the keys of one query come in order. `add` must not throw. Costs as
+/// `apply_attention`.
+void visit_attention_blocks(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix& values,
+                            const std::function<void(const AttentionBlock&)>& add);
+
+}  // namespace attnreg

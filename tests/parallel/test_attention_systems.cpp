@@ -1,0 +1,301 @@
+// Threshold attention, private attention, and the experiments, against their definitions and docs/experiments.md.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <Eigen/Cholesky>
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "attnreg/private_attention.hpp"
+#include "attnreg/random.hpp"
+#include "attnreg/threshold_attention.hpp"
+#include "experiments/experiments.hpp"
+#include "support/reference.hpp"
+
+namespace attnreg {
+namespace {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+using reference::Layout;
+using testing::HasSubstr;
+using Background = ThresholdOptions::Background;
+
+template <class Call>
+std::string refusal(Call&& call) {
+  try {
+    call();
+  } catch (const InvalidArgument& error) {
+    return error.scope() == Error::Scope::all_ranks ? error.what() : "on this rank only";
+  }
+  return "nothing thrown";
+}
+
+/// The whole matrix A, by the definition.
+RowMajorMatrix threshold_reference(const RowMajorMatrix& Z, const RowMajorMatrix& V, const ThresholdOptions& options) {
+  RowMajorMatrix output(Z.rows(), V.cols());
+  for (Index i = 0; i < Z.rows(); ++i) {
+    std::vector<double> rest;
+    for (Index j = 0; j < Z.cols(); ++j)
+      if (Z(i, j) < options.tau) rest.push_back(Z(i, j));
+    double background = 0, sum = 0;
+    for (const double z : rest) {
+      background += std::exp(z) / static_cast<double>(rest.size());
+      sum += z / static_cast<double>(rest.size());
+    }
+    if (options.background == Background::exp_of_mean) background = std::exp(sum);
+    if (options.background == Background::zero) background = 0;
+    const VectorXd A =
+        Z.row(i).transpose().unaryExpr([&](double z) { return z >= options.tau ? std::exp(z) : background; });
+    output.row(i) = A.transpose() * V / A.sum();
+  }
+  return output;
+}
+
+TEST(ThresholdAttention, IsTheDefinitionOnAnyNumberOfRanks) {
+  const Communicator world(MPI_COMM_WORLD);
+  const RowMajorMatrix Q = reference::random_matrix(150, 4, 1), K = reference::random_matrix(300, 4, 2);
+  const RowMajorMatrix V = reference::random_matrix(300, 3, 3), Z = 0.5 * Q * K.transpose();
+  const auto keys = reference::distribute(world, K, Layout::random);
+  const auto values = reference::distribute(world, V, Layout::even);
+  for (const Layout layout : reference::layouts) {
+    const auto queries = reference::distribute(world, Q, layout);
+    for (const Background background : {Background::row_mean, Background::exp_of_mean, Background::zero})
+      for (const double tau : {-1e9, 0.05, 1e9}) {
+        if (background == Background::zero && tau > 1) continue;
+        const ThresholdOptions options{tau, background, 0.5};
+        const auto found = threshold_attention(queries, keys, values, options);
+        const RowMajorMatrix expected = threshold_reference(Z, V, options);
+        const auto first = static_cast<Index>(queries.first_row()), count = queries.rows_local();
+        // Logits of at most 10 with errors of some eps; sums of 300 terms: below 300 * 10 eps.
+        EXPECT_LE((found.output - expected.middleRows(first, count)).cwiseAbs().sum(),
+                  static_cast<double>(count) * 1e-12);
+        for (Index i = 0; i < count; ++i)
+          EXPECT_EQ(found.marked[static_cast<std::size_t>(i)], (Z.row(first + i).array() >= tau).count());
+      }
+    const auto none = [&] { threshold_attention(queries, keys, values, {1e9, Background::zero, 1}); };
+    EXPECT_THAT(refusal(none), HasSubstr("query 0 (counted from 0) has no logit"));
+    EXPECT_THAT(refusal([&] { threshold_attention(queries, keys, values, {NAN}); }), HasSubstr("tau is NaN"));
+  }
+}
+
+TEST(ThresholdAttention, TheMeanOfTheRestIsTheBestBackground) {
+  const Communicator world(MPI_COMM_WORLD);
+  const Index n = 256;
+  RowMajorMatrix Q = reference::random_matrix(n, 16, 4);
+  Q.rowwise().normalize();  // the logits of every query are N(0, 2^2)
+  const auto queries = reference::distribute(world, RowMajorMatrix(2 * Q), Layout::even);
+  const auto keys = reference::distribute(world, reference::random_matrix(n, 16, 5), Layout::even);
+  const auto values = reference::distribute(world, reference::random_matrix(n, 8, 6), Layout::even);
+  const auto exact = threshold_attention(queries, keys, values, {-1e9, Background::row_mean, 1}).output;
+  const auto error = [&](Background background) {
+    // 6 % of N(0, 2^2) is above 3.1: about 16 of 256 keys.
+    const auto rough = threshold_attention(queries, keys, values, {3.1, background, 1}).output;
+    return std::sqrt(world.sum((rough - exact).squaredNorm()) / world.sum(exact.squaredNorm()));
+  };
+  const double mean = error(Background::row_mean), exp = error(Background::exp_of_mean), zero = error(Background::zero);
+  // Another draw, of 16 keys exactly, gave 0.13, 0.30 and 0.49.
+  EXPECT_NEAR(mean, 0.13, 0.05);
+  EXPECT_NEAR(exp, 0.30, 0.09);
+  EXPECT_NEAR(zero, 0.49, 0.15);
+}
+
+TEST(Grover, TakesAsManyQueriesAsTheTheorySays) {
+  // docs/experiments.md: 2.3 to 2.9 sqrt(N t) for all t of N. The mean of 200 searches is right to some percent.
+  for (const std::int64_t N : {1024, 4096, 16384})
+    for (const std::int64_t t : {4, 16, 64}) {
+      double sum = 0;
+      for (std::int64_t query = 0; query < 200; ++query)
+        sum += static_cast<double>(simulated_grover_queries(N, t, 1, query));
+      const double factor = sum / 200 / std::sqrt(static_cast<double>(N * t));
+      EXPECT_GT(factor, 2.1) << N << " " << t;
+      EXPECT_LT(factor, 3.1) << N << " " << t;
+    }
+  EXPECT_EQ(simulated_grover_queries(10, 0, 1, 0), 0);
+  EXPECT_THROW(simulated_grover_queries(10, 11, 1, 0), InvalidArgument);
+}
+
+TEST(PrivateAttention, TheLimitsAreTheRule) {
+  const PrivacyBudget budget{1, 1e-3};
+  const double l = std::log(1e3);
+  EXPECT_NEAR(sensitivity_limit(budget, 1000), 1 / std::sqrt(8000 * l), 1e-15);
+  EXPECT_NEAR(sensitivity_limit(budget, 1), 1 / (8 * l), 1e-15);
+  for (const double Delta : {0.018, 0.01, 0.003, 1e-4}) {
+    const std::int64_t k = sample_limit(budget, Delta);
+    EXPECT_LE(Delta, sensitivity_limit(budget, k));
+    EXPECT_GT(Delta, sensitivity_limit(budget, k + 1));
+  }
+  EXPECT_EQ(sample_limit(budget, 0.02), 0);  // above 1 / (8 ln 1000) = 0.0181
+}
+
+TEST(PrivateAttention, ReachesTheExpectedAccuracy) {
+  const Communicator world(MPI_COMM_WORLD);
+  const Index n = 32;
+  const RowMajorMatrix X = reference::random_matrix(n, 400, 8) * std::sqrt(0.1 / 400);
+  const auto rows = reference::distribute(world, X, Layout::random);
+  const MatrixXd Sigma = row_gram(rows);
+  EXPECT_LE((Sigma - X * X.transpose()).cwiseAbs().maxCoeff(), 1e-14);
+  for (const std::int64_t k : {1000, 10000}) {
+    const PrivateAttentionOptions options{.sensitivity = 1e-4, .samples = k, .seed = 3};
+    const PrivateAttention result = private_attention(world, Sigma, options);
+    EXPECT_EQ(result.samples, k);
+    if (!world.is_root()) continue;
+    // Davidson and Szarek: singular values of Z / k^{1/2} are in 1 -+ ((n/k)^{1/2} + t k^{-1/2}) with probability
+    // 1 - 2 exp(-t^2 / 2), 0.999993 for t = 5. The largest of n of them is rarely far inside.
+    const double edge = (std::sqrt(n) + 5) / std::sqrt(k);
+    EXPECT_LE(result.spectral_error, 2 * edge + edge * edge);
+    EXPECT_GE(result.spectral_error, 0.7 * result.expected_spectral_error);
+    // n (n + 1) / 2 nearly independent squares: their sum has a relative deviation of about 2 / n.
+    EXPECT_NEAR(result.frobenius_error / result.expected_frobenius_error, 1, 5.0 / n);
+    const MatrixXd half = Sigma.llt().matrixL().solve(MatrixXd(result.covariance));
+    MatrixXd error = Sigma.llt().matrixL().solve(MatrixXd(half.transpose()));
+    error.diagonal().array() -= 1;
+    EXPECT_NEAR(error.norm(), result.frobenius_error, 1e-10);
+    EXPECT_LE((result.attention.rowwise().sum().array() - 1).abs().maxCoeff(), 1e-14);
+    EXPECT_LT(result.attention_error, k == 1000 ? 0.03 : 0.01);  // 0.0098 and 0.0032 in docs/experiments.md's source
+  }
+}
+
+TEST(PrivateAttention, IsTheSameOnAnyNumberOfRanks) {
+  const Communicator world(MPI_COMM_WORLD);
+  const MatrixXd Sigma = 2 * MatrixXd::Identity(3, 3) + MatrixXd::Constant(3, 3, 0.5);
+  const PrivateAttention result = private_attention(world, Sigma, {.sensitivity = 1e-4, .samples = 700, .seed = 5});
+  // The sum of all samples on one rank, drawn by the definition.
+  if (!world.is_root()) return;
+  const RandomStream random(5, Purpose::private_samples);
+  const MatrixXd L = Sigma.llt().matrixL();
+  MatrixXd expected = MatrixXd::Zero(3, 3);
+  for (std::int64_t s = 0; s < 700; ++s) {
+    VectorXd z(3);
+    random.normals(s, {z.data(), 3});
+    expected += (L * z) * (L * z).transpose() / 700;
+  }
+  EXPECT_LE((result.covariance - expected).cwiseAbs().maxCoeff(), 1e-12);
+}
+
+TEST(PrivateAttention, RefusesAndSaysWhichConditionFails) {
+  const Communicator world(MPI_COMM_WORLD);
+  const MatrixXd I = MatrixXd::Identity(4, 4);
+  const auto message = [&](const MatrixXd& Sigma, const PrivateAttentionOptions& options) {
+    return refusal([&] { private_attention(world, Sigma, options); });
+  };
+  EXPECT_THAT(message(I, {.sensitivity = 0.1}), HasSubstr("condition Delta <= epsilon / (8 ln(1 / delta)) fails"));
+  EXPECT_THAT(message(I, {.sensitivity = 0.01, .samples = 1000}), HasSubstr("sqrt(8 k ln(1 / delta)) fails for k"));
+  EXPECT_THAT(message(MatrixXd::Ones(4, 4), {.sensitivity = 0.01}), HasSubstr("positive definite fails"));
+  EXPECT_THAT(message(-I, {.sensitivity = 0.01}), HasSubstr("positive definite fails"));
+  EXPECT_THAT(message(I, {.sensitivity = 0.01, .smallest_eigenvalue = 2}), HasSubstr("lambda_min(Sigma) >= eta fails"));
+  EXPECT_THAT(message(MatrixXd::Ones(4, 3), {.sensitivity = 0.01}), HasSubstr("expected square"));
+  EXPECT_THAT(message(NAN * I, {.sensitivity = 0.01}), HasSubstr("not finite"));
+  EXPECT_THAT(message(I, {.budget = {2, 0.1}, .sensitivity = 0.01}), HasSubstr("0 < epsilon <= 1"));
+  EXPECT_THAT(message(I, {.sensitivity = 0}), HasSubstr("sensitivity"));
+  // A ridge makes it well-posed.
+  EXPECT_EQ(message(MatrixXd::Ones(4, 4), {.sensitivity = 0.01, .samples = 10, .ridge = 1}), "nothing thrown");
+}
+
+using namespace experiments;
+
+TEST(Experiments, PolynomialAttentionSeparatesFromDegreeThreeOn) {
+  const Communicator world(MPI_COMM_WORLD);
+  const Table table = polynomial_attention(world, {.draws = 10, .degrees = {1, 2, 3, 4, 5, 6, 8}});
+  const double shares[] = {.0049, .024, .109, .38, .75, .94, .997};  // math of docs/experiments.md, rounded
+  for (std::size_t k = 0; k < table.rows.size(); ++k) {
+    const bool separates = table.at(k, "degree") >= 3;
+    // The kernel takes powers by logarithms: relative errors of degree * 300 eps at most.
+    EXPECT_NEAR(table.at(k, "share"), table.at(k, "closed_share"), 1e-12);
+    EXPECT_NEAR(table.at(k, "share") / shares[k], 1, 0.03);
+    EXPECT_NEAR(table.at(k, "margin1"), table.at(k, "closed_margin1"), 1e-12);
+    EXPECT_EQ(table.at(k, "margin1") > 0, separates);
+    EXPECT_LT(table.at(k, "margin0"), 0);
+    EXPECT_EQ(table.at(k, "fires0"), 0);
+    // 1 - (3/4)^35 and more in theory: a draw that does not fire has probability 4e-5.
+    EXPECT_EQ(table.at(k, "fires1"), separates ? 1 : 0);
+  }
+  EXPECT_NEAR(table.at(0, "margin1"), -0.055, 5e-4);
+  EXPECT_NEAR(table.at(1, "margin1"), -0.036, 5e-4);
+}
+
+TEST(Experiments, PolynomialVectorsFireFromDegreeFourOn) {
+  const Communicator world(MPI_COMM_WORLD);
+  const Table table = polynomial_vector(world, {.draws = 200});
+  for (std::size_t k = 0; k < table.rows.size(); ++k) {
+    EXPECT_EQ(table.at(k, "fires0"), 0);
+    // 200 draws have a standard deviation of at most 0.035; four of them, and an error of the approximation.
+    EXPECT_NEAR(table.at(k, "fires1"), table.at(k, "predicted1"), 0.15);
+    if (table.at(k, "degree") <= 3) {
+      EXPECT_EQ(table.at(k, "fires1"), 0);
+    }
+    if (table.at(k, "degree") == 4) {
+      EXPECT_NEAR(table.at(k, "fires1"), 0.28, 0.14);
+    }
+    if (table.at(k, "degree") >= 6) {
+      EXPECT_EQ(table.at(k, "fires1"), 1);
+    }
+  }
+}
+
+TEST(Experiments, CycleRankIsFoundFromSomeStarts) {
+  const Communicator world(MPI_COMM_WORLD);
+  const auto residuals = [](const Table& table) {
+    std::vector<double> all;
+    for (std::size_t k = 0; k < table.rows.size(); ++k) all.push_back(table.at(k, "residual"));
+    std::ranges::sort(all);
+    return all;
+  };
+  const auto exact = residuals(cycle_rank(world, {}));
+  EXPECT_LT(exact[0], 1e-13);
+  const auto noisy = residuals(cycle_rank(world, {.noise = 0.01}));
+  // The fit takes up some of the noise: 144 parameters of 1728 numbers, so 0.01 (1 - 144 / 1728)^{1/2} = 0.0096.
+  EXPECT_NEAR(noisy[0], 0.0096, 0.0004);
+  const auto sampled = residuals(cycle_rank(world, {.noise = 0.01, .sampled_rows = 40}));
+  EXPECT_GE(sampled[0], noisy[0]);
+  EXPECT_LT(sampled[0], 0.013);  // 0.0106 measured before
+  EXPECT_THAT(refusal([&] { cycle_rank(world, {.rank = 13}); }), HasSubstr("1 <= k <= n"));
+}
+
+TEST(Experiments, WideNetworksConvergeAndMoveLess) {
+  const Communicator world(MPI_COMM_WORLD);
+  const Table table = exponential_network(world, {});
+  for (std::size_t k = 0; k < table.rows.size(); ++k) {
+    EXPECT_LE(table.at(k, "final"), 1e-2);
+    // |F| is about e (m n)^{1/2}; the n sums over m neurons depend on each other.
+    EXPECT_NEAR(table.at(k, "initial") / (std::exp(1) * std::sqrt(10 * table.at(k, "width"))), 1, 0.6);
+  }
+  EXPECT_LT(table.at(1, "movement"), table.at(0, "movement"));
+  // The kernel matrix of 4000 neurons is near its limit.
+  EXPECT_NEAR(table.at(1, "bound"), table.at(1, "kernel_bound"), 0.05);
+  EXPECT_LE(table.at(1, "rate"), table.at(1, "bound") + 0.02);
+}
+
+TEST(Experiments, ActiveSetsAreAsSmallAsExpected) {
+  const Communicator world(MPI_COMM_WORLD);
+  const Table table = active_sets(world, {.widths = {1000, 100000}});
+  EXPECT_NEAR(table.at(0, "expected"), 0.048, 5e-4);
+  EXPECT_NEAR(table.at(1, "expected"), 0.016, 5e-4);
+  for (std::size_t k = 0; k < 2; ++k) {
+    // Five standard deviations, of 4 points that see the same neurons.
+    EXPECT_NEAR(table.at(k, "active"), table.at(k, "expected"),
+                5 * std::sqrt(table.at(k, "expected") / table.at(k, "width")));
+    EXPECT_LE(table.at(k, "expected"), table.at(k, "bound"));
+  }
+}
+
+TEST(Experiments, CheckedGradientsFindTheForger) {
+  const Communicator world(MPI_COMM_WORLD);
+  const Table table = checked_gradient(world, {.checks = {1, 4, 8}, .trials = 60});
+  for (std::size_t k = 0; k < 3; ++k) {
+    EXPECT_EQ(table.at(k, "missed"), 0);  // (7/8)^200 = 3e-12 a trial
+    EXPECT_EQ(table.at(k, "false_alarms"), 0);
+    EXPECT_LT(table.at(k, "honest_difference"), 1e-14);
+    // A geometric number of steps has a standard deviation of at most its mean: five of them for 60 trials.
+    const double expected = table.at(k, "expected");
+    EXPECT_NEAR(table.at(k, "steps"), expected, 5 * std::sqrt(expected * (expected - 1) / 60));
+  }
+  const Table honest = checked_gradient(world, {.checks = {8}, .forgery = 0, .trials = 2, .most_steps = 20});
+  EXPECT_EQ(honest.at(0, "missed"), 2);
+  EXPECT_EQ(honest.at(0, "false_alarms"), 0);
+}
+
+}  // namespace
+}  // namespace attnreg
