@@ -36,10 +36,10 @@ void require_finite(const RowMatrix& X) {
   });
 }
 
-/// ln(2 n / delta) / ((1 + epsilon) ln(1 + epsilon) - epsilon).
+/// ln(2 n / delta) / ((1 + epsilon) ln(1 + epsilon) - epsilon), by the share of the scores in the probabilities.
 double chernoff_oversampling(const SparsifyOptions& options, Index n) {
   const double exponent = (1 + options.epsilon) * std::log1p(options.epsilon) - options.epsilon;
-  return std::log(2 * static_cast<double>(n) / options.delta) / exponent;
+  return std::log(2 * static_cast<double>(n) / options.delta) / (exponent * (1 - PoissonOptions{}.uniform_share));
 }
 
 /// Collective. Rows in proportion to `shares` >= 0, with replacement. The scores of `sample_with_replacement` are at

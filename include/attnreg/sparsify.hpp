@@ -65,8 +65,9 @@ struct Sparsifier {
 ///
 /// X: its columns as the rows of a RowMatrix, d x n, d_local on this rank. Communication and cost, m columns:
 /// - leverage: two reads, as `leverage_scores`, and one or two all-reduces. Poisson draws keep column j with p_j =
-///   min(1, c (0.9 score_j + 0.1 n / d)), c = ln(2 n / delta) / ((1 + epsilon) ln(1 + epsilon) - epsilon): the matrix
-///   Chernoff bound of `with_replacement_size`, each kept column adding at most I / c. It holds for exact scores.
+///   min(1, c (0.9 score_j + 0.1 n / d)), 0.9 c = ln(2 n / delta) / ((1 + epsilon) ln(1 + epsilon) - epsilon): the
+///   matrix Chernoff bound of `with_replacement_size`, each column that is drawn adding at most I / (0.9 c), and those
+///   with p_j = 1 no error. It holds for exact scores.
 /// - bss: `choose_by_barriers`.
 /// - uniform, norm, topk, jl: `with_replacement_size` columns, no guarantee for these. One read that belongs to the
 ///   loading, for the norms. topk: at most 64 all-reduces of 8 bytes more. jl: one read, d m normal numbers and 2 n m d

@@ -17,7 +17,7 @@ namespace attnreg {
 /// a sparse matrix plus one of rank one (after arXiv 2307.08045).
 struct ThresholdOptions {
   enum class Background {
-    row_mean,     ///< c_i = mean of e^{z_ij} over the others: keeps the row's normaliser; the most accurate
+    row_mean,     ///< c_i = mean of e^{z_ij} over the others: keeps the row's normaliser; the best where logits spread
     exp_of_mean,  ///< c_i = e^{mean of z_ij}
     zero,         ///< c_i = 0: the sparse part alone
   };

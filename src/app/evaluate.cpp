@@ -47,17 +47,22 @@ const Syntax kSyntax{"evaluate",
                      kEpilogue,
                      {"queries", "sequences"}};
 
+/// Collective.
 std::string result_text(const Problem& problem, const RegressionObjective& objective, const Arguments& arguments) {
-  const double norm = objective.gradient().norm();
+  const double norm = objective.gradient().norm(), log_value = objective.log_value();
   if (arguments.on("json"))
     return json_text({{"value", objective.value()},
+                      {"log_value", log_value},
                       {"gradient_norm", norm},
                       {"loss", arguments.text("loss")},
                       {"rows", problem.A.rows_global()},
                       {"columns", problem.A.columns()}});
-  return "L    " + exact(objective.value()) + "\n|g|  " + exact(norm) + "\nwith " + arguments.text("loss") +
-         " loss, w = " + weight_text(arguments) + ", " + std::to_string(problem.A.rows_global()) + " x " +
-         std::to_string(problem.A.columns()) + "\n";
+  const std::string value = std::isfinite(objective.value()) || !std::isfinite(log_value)
+                                ? exact(objective.value())
+                                : "overflows; ln L = " + exact(log_value);
+  return "L    " + value + "\n|g|  " + (std::isfinite(norm) ? exact(norm) : "overflows") + "\nwith " +
+         arguments.text("loss") + " loss, w = " + weight_text(arguments) + ", " +
+         std::to_string(problem.A.rows_global()) + " x " + std::to_string(problem.A.columns()) + "\n";
 }
 
 /// Local. The files to be written can be.

@@ -136,15 +136,23 @@ void RunDirectory::write_rows(std::string_view name, const RowMajorMatrix& rows,
   writer.commit();
 }
 
+void RunDirectory::write_arrays(const std::vector<Array>& arrays) {
+  if (!is_used()) return;
+  communicator_.agree([&] {
+    if (!communicator_.is_root()) return;
+    for (const auto& array : arrays) write_npy(file(array.name), array.values, array.shape);
+  });
+}
+
 void RunDirectory::finish(const NewtonSummary& summary, const std::vector<Array>& arrays,
                           const std::vector<std::string_view>& stale, const nlohmann::ordered_json& run,
                           ExitCode code) {
   if (!is_used()) return;
   last_.iteration = summary.iterations;
   last_.relative_gradient = summary.relative_gradient;
+  write_arrays(arrays);
   communicator_.agree([&] {
     if (!communicator_.is_root()) return;
-    for (const auto& array : arrays) write_npy(file(array.name), array.values, array.shape);
     std::error_code ignored;
     for (const auto name : stale) std::filesystem::remove(file(name), ignored);
     write_file(file("run.json"), json_text(run));
@@ -158,16 +166,17 @@ void RunDirectory::finish(const NewtonSummary& summary, const std::vector<Array>
 void RunDirectory::finish(const RegressionResult& result, const RowPartition& partition, bool with_fitted,
                           const nlohmann::ordered_json& run, ExitCode code) {
   if (!is_used()) return;
+  const std::span<const double> x(result.x.data(), static_cast<std::size_t>(result.x.size()));
+  write_arrays({{"x.npy", x, {result.x.size()}}});  // first: it must not be lost with what is larger
   if (with_fitted) {
     NpyWriter writer(communicator_, file("f.npy"), Storage::float64, {partition.rows_global()});
     writer.write_rows(partition.begin(communicator_.rank()),
                       {result.fitted.data(), static_cast<std::size_t>(result.fitted.size())});
     writer.commit();
   }
-  const std::span<const double> x(result.x.data(), static_cast<std::size_t>(result.x.size()));
   std::vector<std::string_view> stale;
   if (!with_fitted) stale.push_back("f.npy");
-  finish(result.summary, {{"x.npy", x, {result.x.size()}}}, stale, run, code);
+  finish(result.summary, {}, stale, run, code);
 }
 
 void RunDirectory::fail(ExitCode code) const noexcept {

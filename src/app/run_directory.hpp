@@ -48,6 +48,9 @@ class RunDirectory {
     std::vector<std::int64_t> shape;
   };
 
+  /// Collective. Throws `OutputError` on all ranks.
+  void write_arrays(const std::vector<Array>& arrays);
+
   /// Collective. Writes the arrays, run.json, and at last status.json with the state "done". Removes `stale`, the files
   /// of an earlier run that do not belong to this one. Throws `OutputError` on all ranks, also for what went wrong
   /// before.

@@ -148,14 +148,13 @@ class Solve {
     nlohmann::ordered_json run = session_.run_json(files, tile_rows(A.columns()));
     run.update({{"seed", arguments_.integer("seed")}, {"targets", summaries}});
     std::vector<std::string_view> stale{"x.npy", "f.npy"};
+    directory.write_arrays({{"X.npy", {X.data(), static_cast<std::size_t>(X.size())}, {X.rows(), X.cols()}}});
     if (arguments_.on("write-fitted"))
       directory.write_rows("F.npy", F, A.partition());
     else
       stale.push_back("F.npy");
     directory.write_text("targets.csv", targets_csv(results));
-    directory.finish(worst_result(results).summary,
-                     {{"X.npy", {X.data(), static_cast<std::size_t>(X.size())}, {X.rows(), X.cols()}}}, stale, run,
-                     code);
+    directory.finish(worst_result(results).summary, {}, stale, run, code);
   }
 
   std::vector<std::string> targets_files() const {

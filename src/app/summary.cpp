@@ -63,8 +63,6 @@ std::string fit_reading(const SolveReport& report) {
                               : "; try a smaller weight");
 }
 
-std::string number_or_undefined(double value) { return std::isnan(value) ? "undefined" : plain(value, 4); }
-
 /// Of losses whose f and b are no parts of 1.
 std::string residual_reading(double residual) {
   if (!std::isfinite(residual)) return "there is nothing to reproduce, or f is not finite";
@@ -79,14 +77,13 @@ std::string fit_text(const SolveReport& report) {
   const auto loss = make_loss(report.arguments.text("loss"));
   const std::string title = "\nFit of f = " + std::string(loss->fitted_expression()) + " to b\n";
   const std::string r_squared =
-      summary_line("R^2", number_or_undefined(fit.r_squared) + "  (1: equal, 0: no better than the mean of b)");
+      summary_line("R^2", plain(fit.r_squared, 4) + "  (1: equal, 0: no better than the mean of b)");
   if (!loss->fits_distribution())
-    return title + summary_line("residual", number_or_undefined(fit.relative_residual) + "  (|f - b| / |b|)") +
-           r_squared + summary_line("reading", residual_reading(fit.relative_residual));
+    return title + summary_line("residual", plain(fit.relative_residual, 4) + "  (|f - b| / |b|)") + r_squared +
+           summary_line("reading", residual_reading(fit.relative_residual));
   return title +
-         summary_line("total variation",
-                      number_or_undefined(fit.total_variation) + "  (1/2 sum |f - b|; 0: equal, 1: disjoint)") +
-         summary_line("KL(b | f)", number_or_undefined(fit.kullback_leibler) + " nats  (0: equal)") + r_squared +
+         summary_line("total variation", plain(fit.total_variation, 4) + "  (1/2 sum |f - b|; 0: equal, 1: disjoint)") +
+         summary_line("KL(b | f)", plain(fit.kullback_leibler, 4) + " nats  (0: equal)") + r_squared +
          summary_line("effective support", "f " + plain(fit.support_fitted, 6) + ", b " + plain(fit.support_target, 6) +
                                                " of " + std::to_string(report.rows) + " rows  (1 / sum of squares)") +
          summary_line("reading", fit_reading(report));

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 namespace attnreg::app {
@@ -16,10 +17,13 @@ std::string formatted(double value, std::chars_format format, int precision) {
 }  // namespace
 
 std::string exact(double value) { return formatted(value, std::chars_format::scientific, 16); }
-std::string scientific(double value, int digits) { return formatted(value, std::chars_format::scientific, digits - 1); }
+std::string scientific(double value, int digits) {
+  return std::isnan(value) ? "undefined" : formatted(value, std::chars_format::scientific, digits - 1);
+}
 std::string fixed(double value, int decimals) { return formatted(value, std::chars_format::fixed, decimals); }
-
-std::string plain(double value, int digits) { return formatted(value, std::chars_format::general, digits); }
+std::string plain(double value, int digits) {
+  return std::isnan(value) ? "undefined" : formatted(value, std::chars_format::general, digits);
+}
 std::string counted(std::int64_t count, const std::string& noun) {
   return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
 }

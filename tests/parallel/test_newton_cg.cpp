@@ -89,7 +89,7 @@ TEST(NewtonCg, ReachesTheMinimumOfExactNewton) {
 
 // 2500 rows are three tiles: the fourth rank has no row, and in the other layouts more ranks have none.
 TEST(NewtonCg, RanksAndPartitionDoNotMatter) {
-  for (const auto& loss : loss_names()) {
+  for (const std::string loss : {"softmax", "cross-entropy", "rescaled-exp"}) {
     auto problem = reference::random_problem(2500, 6, 1, 1e-2, 3);
     problem.loss = loss;
     Setting setting = tight();
@@ -100,7 +100,7 @@ TEST(NewtonCg, RanksAndPartitionDoNotMatter) {
       setting.layout = layout;
       const auto run = solve_cg(problem, setting);
       const bool replicated = Communicator(MPI_COMM_WORLD).is_replicated(reference::span_of(run.x));
-      SCOPED_TRACE(std::string(loss) + ", layout " + std::to_string(static_cast<int>(layout)));
+      SCOPED_TRACE(loss + ", layout " + std::to_string(static_cast<int>(layout)));
       EXPECT_TRUE(replicated);
       EXPECT_LE((run.x - alone.x).norm(), 1e-9 * alone.x.norm());
       EXPECT_EQ(run.summary.iterations, alone.summary.iterations);

@@ -1,4 +1,5 @@
 #include "csr_kernels.hpp"
+#include "sketch_kernels.hpp"
 
 #include <gtest/gtest.h>
 
@@ -68,8 +69,9 @@ TEST_P(CsrKernels, Multiply) {
   on_block([&](const auto& A) { kernels::multiply(A, X.data(), 3, Z.data()); });
   EXPECT_LE((Z - dense_ * X).cwiseAbs().maxCoeff(), tolerance);
 
-  const RowMajorMatrix N = RowMajorMatrix::NullaryExpr(d, 8, [](Index i, Index j) { return std::cos(i + 10 * j); });
-  RowMajorMatrix Y(count, 8);
+  const RowMajorMatrix N =
+      RowMajorMatrix::NullaryExpr(d, kernels::kBlockColumns, [](Index i, Index j) { return std::cos(i + 10 * j); });
+  RowMajorMatrix Y(count, kernels::kBlockColumns);
   on_block([&](const auto& A) { kernels::multiply_packed(A, N.data(), Y.data()); });
   EXPECT_LE((Y - dense_ * N).cwiseAbs().maxCoeff(), tolerance);
 }

@@ -51,12 +51,13 @@ TEST_P(SketchKernels, ScatterRows) {
 }
 
 TEST_P(SketchKernels, MultiplyBlock) {
+  constexpr Index k = kernels::kBlockColumns;
   for (const Index rows : {1, 5, 6, 7, 40})
     for (const Index d : {1, 3, 64, 100}) {
       const FloatMatrix single = random_rows(rows, d);
       const RowMajorMatrix A = single.cast<double>();
-      const RowMajorMatrix N = reference::random_vector(d * 8, 2).reshaped<Eigen::RowMajor>(d, 8);
-      RowMajorMatrix of_double(rows, 8), of_single(rows, 8), one(1, 8);
+      const RowMajorMatrix N = reference::random_vector(d * k, 2).reshaped<Eigen::RowMajor>(d, k);
+      RowMajorMatrix of_double(rows, k), of_single(rows, k), one(1, k);
       kernels::multiply_block(A.data(), rows, d, N.data(), of_double.data());
       kernels::multiply_block(single.data(), rows, d, N.data(), of_single.data());
       const RowMajorMatrix scale = A.cwiseAbs() * N.cwiseAbs();
