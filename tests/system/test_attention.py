@@ -146,7 +146,7 @@ class AttentionTest(CommandLineTest):
 class ExampleTest(CommandLineTest):
     def script(self, command, **options):
         environment = {**os.environ, "PATH": f"{pathlib.Path(PROGRAM).parent}:{os.environ['PATH']}"}
-        result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=100,
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=200,
                                 **options)
         self.assertEqual(0, result.returncode, f"{command}\n{result.stdout}\n{result.stderr}")
         return result.stdout
