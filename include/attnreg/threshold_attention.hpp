@@ -44,8 +44,8 @@ ThresholdAttention threshold_attention(const RowMatrix& queries, const RowMatrix
 /// ones not being known: a simulation, not a quantum computation. Each search (Boyer, Brassard, Hoyer, Tapp 1998) draws
 /// j uniformly from the integers below M, runs j iterations of j queries and one query to check, succeeds with
 /// probability sin^2((2 j + 1) theta), sin^2 theta = t / N, and else makes M 6/5 times larger, at most sqrt(N); a key
-/// that was found is taken out. About 2.3 to 2.9 sqrt(N marked) together. That none is left is not searched for. Random
-/// numbers depend on (seed, query).
+/// that was found is taken out. About 2.3 to 2.9 sqrt(N marked) together, for few marked. That none is left is not
+/// searched for. Random numbers depend on (seed, query).
 ///
 /// items >= 1, 0 <= marked <= items; else `InvalidArgument` (this rank).
 std::int64_t simulated_grover_queries(std::int64_t items, std::int64_t marked, std::uint64_t seed, std::int64_t query);
