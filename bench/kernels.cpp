@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "attnreg/loss.hpp"
 #include "attnreg/random.hpp"
 #include "attnreg/sketch.hpp"
+#include "joint_passes.hpp"
 #include "lapack.hpp"
 #include "naive.hpp"
 #include "pivoted_factor.hpp"
@@ -336,11 +338,18 @@ void Workbench::State::add_many_columns(std::vector<Kernel>& kernels) {
                        .run =
                            [this, X, k] {
                              const RowCurvature one{curvature.data(), ridge.data(), centre.dot(p)};
-                             const std::vector<RowCurvature> all(static_cast<std::size_t>(k), one);
+                             JointPasses passes(A);
+                             const RowMatrix joined = A.joined(passes);
                              rows_result.resize(A.rows_local(), k);
-                             std::vector<double*> columns;
-                             for (auto column : rows_result.colwise()) columns.push_back(column.data());
-                             result = A.normal_products(*X, all, columns);
+                             result.resize(d + 1, k);
+                             std::vector<std::function<void()>> tasks;
+                             for (Eigen::Index c = 0; c < k; ++c)
+                               tasks.emplace_back([&, c] {
+                                 VectorXd y;
+                                 result.col(c) = joined.normal_product(X->col(c), one, y);
+                                 rows_result.col(c) = y;
+                               });
+                             passes.run(tasks);
                            },
                        .error =
                            [this, X, k] {

@@ -296,33 +296,6 @@ VectorXd RowMatrix::normal_product(const VectorXd& p, const RowCurvature& weight
       zero, [&](const Tile& tile, VectorXd& sum) { tile.add_normal_product(p.data(), weights, y.data(), sum.data()); });
 }
 
-MatrixXd RowMatrix::normal_products(const MatrixXd& P, std::span<const RowCurvature> weights,
-                                    std::span<double* const> Y) const {
-  const Index k = P.cols();
-  const PackedColumns columns(P);
-  const MapSums zero{MatrixXd::Zero(columns_, k), VectorXd::Zero(k)};
-  const MapSums sums = pass(zero, [&](const Tile& tile, MapSums& sum) {
-    RowMajorMatrix U(tile.rows(), k);
-    columns.multiply(tile, [&](Index first, const RowMajorMatrix& part) {
-      for (Index c = first; c < std::min(k, first + part.cols()); ++c) {
-        const auto& [curvature, ridge, centre] = weights[static_cast<std::size_t>(c)];
-        double* const out = Y[static_cast<std::size_t>(c)];
-        for (Index i = 0; i < tile.rows(); ++i) {
-          const Index row = tile.first_local() + i;
-          const double y = part(i, c - first), centred = curvature[row] * (y - centre);
-          out[row] = y;
-          U(i, c) = centred + ridge[row] * y;
-          sum.scalars[c] += centred;
-        }
-      }
-    });
-    tile.add_transpose_multiply(U.data(), k, sum.columns.data());
-  });
-  MatrixXd products(columns_ + 1, k);
-  products << sums.columns, sums.scalars.transpose();
-  return products;
-}
-
 RowMatrix::SignedGram RowMatrix::signed_gram(const VectorXd& weights, const VectorXd& centre) const {
   if (is_sparse()) return sparse_signed_gram(weights, centre);
   const WeightedGram zero(columns_);

@@ -125,10 +125,6 @@ class RowMatrix {
   /// Local, one read. This rank's part of A^T u, u as in `RowCurvature` with y = A p: the fused Hessian product. p: d;
   /// y: resized to rows_local; result: d + 1, the last number being sum_i curvature_i (y_i - centre).
   Eigen::VectorXd normal_product(const Eigen::VectorXd& p, const RowCurvature& weights, Eigen::VectorXd& y) const;
-  /// Local, one read. The same for k right-hand sides, with weights of their own. P: d x k; Y: where y goes, rows_local
-  /// numbers for each; result: (d + 1) x k.
-  Eigen::MatrixXd normal_products(const Eigen::MatrixXd& P, std::span<const RowCurvature> weights,
-                                  std::span<double* const> Y) const;
 
   /// Fills U (rows x columns, row-major) for the local rows [first, first + rows) and adds to the scalars.
   using RowMap = std::function<void(Index first_local, Index rows, double* U, double* scalars)>;

@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <vector>
 
 #include "attnreg/row_matrix.hpp"
+#include "joint_passes.hpp"
 #include "support/reference.hpp"
 
 namespace attnreg {
@@ -60,11 +62,18 @@ Passes run(const Inputs& in, const RowMatrix& A, bool with_gram) {
   const VectorXd product = reference::summed(comm, A.normal_product(in.x, curvature, y));
   out.product = product.head(A.columns());
   out.moment = product[A.columns()];
-  MatrixXd Y(rows, in.X.cols());
-  std::vector<double*> Y_columns;
-  for (auto column : Y.colwise()) Y_columns.push_back(column.data());
-  const std::vector<RowCurvature> curvatures(static_cast<std::size_t>(in.X.cols()), curvature);
-  out.products = reference::summed(comm, A.normal_products(in.X, curvatures, Y_columns));
+  MatrixXd Y(rows, in.X.cols()), products(A.columns() + 1, in.X.cols());
+  JointPasses passes(A);
+  const RowMatrix joined = A.joined(passes);
+  std::vector<std::function<void()>> tasks;
+  for (Index k = 0; k < in.X.cols(); ++k)
+    tasks.emplace_back([&, k] {
+      VectorXd own;
+      products.col(k) = joined.normal_product(in.X.col(k), curvature, own);
+      Y.col(k) = own;
+    });
+  passes.run(tasks);
+  out.products = reference::summed(comm, products);
   out.products_y.resize(in.A.rows(), in.X.cols());
   out.columns.resize(in.A.rows(), in.X.cols());
   const MatrixXd columns = A.multiply_columns(in.X);
