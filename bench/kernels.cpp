@@ -205,9 +205,9 @@ Kernel Workbench::State::gradient_kernel(const std::string& name, const RowMatri
     const auto map = [&](Index first, Index count, double* U, double*) {
       const auto at = static_cast<std::size_t>(first), size = static_cast<std::size_t>(count);
       std::array<double, 1024> q, fitted;
-      objective->loss().differentiate({span_of(z).subspan(at, size), span_of(b).subspan(at, size)}, point,
-                                      std::span(q).first(size), std::span(fitted).first(size),
-                                      span_of(delta).subspan(at, size));
+      objective->loss().differentiate(
+          {span_of(z).subspan(at, size), span_of(b).subspan(at, size)}, point,
+          {std::span(q).first(size), std::span(fitted).first(size), span_of(delta).subspan(at, size)});
       for (Index i = 0; i < count; ++i) {
         const auto k = static_cast<std::size_t>(i);
         U[2 * i] = q[k] + ridge[first + i] * z[first + i];
