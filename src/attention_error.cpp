@@ -4,6 +4,7 @@
 #include <cmath>
 #include <string>
 
+#include "attnreg/error.hpp"
 #include "gram_kernels.hpp"
 #include "symmetric_eigen.hpp"
 #include "whitening.hpp"
@@ -18,7 +19,6 @@ using Eigen::VectorXd;
 
 void check(const RowMatrix& X, std::span<const RowMatrix> Ys, const MatrixXd& values,
            const AttentionErrorOptions& options) {
-  const auto refuse = [](const std::string& text) { throw InvalidArgument(text, Error::Scope::all_ranks); };
   if (!(options.scale > 0) || !std::isfinite(options.scale)) refuse("the scale must be a number > 0");
   if (options.block_rows < 1) refuse("block_rows must be at least 1");
   if (values.rows() != X.columns() || values.cols() < 1)

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "attnreg/error.hpp"
 #include "key_blocks.hpp"
 #include "vector_math.hpp"
 
@@ -17,7 +18,6 @@ using Kind = AttentionKernel::Kind;
 constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 
 void check(const AttentionKernel& kernel) {
-  const auto refuse = [](const std::string& text) { throw InvalidArgument(text, Error::Scope::all_ranks); };
   if (!(kernel.scale > 0) || !std::isfinite(kernel.scale)) refuse("the scale of the logits must be a number > 0");
   if (kernel.kind == Kind::polynomial && kernel.degree < 1)
     refuse("the degree of the polynomial is " + std::to_string(kernel.degree) + ", expected at least 1");

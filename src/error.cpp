@@ -12,4 +12,6 @@ void throw_error(ExitCode code, const std::string& message, Error::Scope scope) 
   }
 }
 
+void refuse(const std::string& message) { throw InvalidArgument(message, Error::Scope::all_ranks); }
+
 }  // namespace attnreg

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "attnreg/error.hpp"
 #include "gram_kernels.hpp"
 
 namespace attnreg {
@@ -30,7 +31,6 @@ RowMajorMatrix shared_rows(const RowMatrix& matrix, std::int64_t first, Index co
 }
 
 void check_attention_shapes(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix* values) {
-  const auto refuse = [](const std::string& text) { throw InvalidArgument(text, Error::Scope::all_ranks); };
   if (queries.columns() != keys.columns())
     refuse("the queries have " + std::to_string(queries.columns()) + " columns and the keys " +
            std::to_string(keys.columns()) + "; inner products need as many");

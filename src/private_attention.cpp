@@ -1,4 +1,5 @@
 #include "attnreg/private_attention.hpp"
+#include "attnreg/error.hpp"
 
 #include <Eigen/Cholesky>
 #include <algorithm>
@@ -19,8 +20,6 @@ using Eigen::Index;
 using Eigen::MatrixXd;
 
 constexpr double kMostSamples = 1099511627776.0;  // 2^40: more do not end
-
-[[noreturn]] void refuse(const std::string& text) { throw InvalidArgument(text, Error::Scope::all_ranks); }
 
 void check(const PrivacyBudget& budget) {
   if (!(budget.epsilon > 0 && budget.epsilon <= 1))

@@ -1,4 +1,5 @@
 #include "attnreg/sampling.hpp"
+#include "attnreg/error.hpp"
 
 #include <algorithm>
 #include <array>
@@ -21,8 +22,6 @@ constexpr std::int64_t kMaxSum = std::int64_t{1} << 61;  // units: twice that is
 
 // What a rank says instead of its sum of units.
 constexpr std::int64_t kBadScores = -1, kTooLarge = -2;
-
-[[noreturn]] void refuse(const std::string& message) { throw InvalidArgument(message, Error::Scope::all_ranks); }
 
 /// The score in units of 2^-40, at most 1.
 double rounded(double score) { return std::nearbyint(std::min(score, 1.0) / kUnit); }

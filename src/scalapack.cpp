@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "attnreg/error.hpp"
 #include "distributed_matrix.hpp"
 
 extern "C" {
@@ -89,7 +90,6 @@ MatrixXd changed(const std::shared_ptr<const ProcessGrid>& grid, const MatrixXd&
 }  // namespace
 
 LinearSolverOptions with_grid(int ranks, LinearSolverOptions options) {
-  const auto refuse = [](const std::string& message) { throw InvalidArgument(message, Error::Scope::all_ranks); };
   if (options.block_size < 1 || options.block_size > kLargestBlock)
     refuse("block size " + std::to_string(options.block_size) + ": give 1 to " + std::to_string(kLargestBlock));
   if (options.grid_rows == 0 && options.grid_columns == 0) {

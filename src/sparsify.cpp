@@ -1,4 +1,5 @@
 #include "attnreg/sparsify.hpp"
+#include "attnreg/error.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -18,8 +19,6 @@ namespace attnreg {
 namespace {
 
 using Eigen::VectorXd;
-
-[[noreturn]] void refuse(const std::string& message) { throw InvalidArgument(message, Error::Scope::all_ranks); }
 
 void check(const SparsifyOptions& options) {
   const auto inside = [](double value) { return value > 0 && value < 1; };

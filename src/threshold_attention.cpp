@@ -4,6 +4,7 @@
 #include <limits>
 #include <string>
 
+#include "attnreg/error.hpp"
 #include "attnreg/random.hpp"
 #include "key_blocks.hpp"
 #include "vector_math.hpp"
@@ -15,7 +16,6 @@ namespace {
 using Background = ThresholdOptions::Background;
 
 void check(const ThresholdOptions& options) {
-  const auto refuse = [](const std::string& text) { throw InvalidArgument(text, Error::Scope::all_ranks); };
   if (!(options.scale > 0) || !std::isfinite(options.scale)) refuse("the scale of the logits must be a number > 0");
   if (std::isnan(options.tau)) refuse("tau is NaN");
 }

@@ -2,6 +2,7 @@
 #include <numeric>
 #include <string>
 
+#include "attnreg/error.hpp"
 #include "attnreg/random.hpp"
 #include "attnreg/row_matrix.hpp"
 #include "experiments/experiments.hpp"
@@ -153,7 +154,6 @@ class Descent {
 }  // namespace
 
 Table checked_gradient(const Communicator& communicator, const CheckedGradient& options) {
-  const auto refuse = [](const std::string& text) { throw InvalidArgument(text, Error::Scope::all_ranks); };
   if (options.columns < 1 || options.blocks < 1 || options.rows < options.blocks || options.trials < 1 ||
       options.most_steps < 1 || !(options.forgery >= 0) || !std::isfinite(options.forgery))
     refuse("checked gradients need at least one row a block, one column, trial and step, and a forgery >= 0");

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <string>
 
+#include "attnreg/error.hpp"
 #include "attnreg/random.hpp"
 #include "attnreg/row_matrix.hpp"
 #include "experiments/experiments.hpp"
@@ -15,8 +16,6 @@ namespace {
 using Eigen::Index;
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
-
-[[noreturn]] void refuse(const std::string& text) { throw InvalidArgument(text, Error::Scope::all_ranks); }
 
 /// `count` rows of N(0, I), functions of (seed, purpose, first + row).
 RowMajorMatrix normal_rows(std::uint64_t seed, Purpose purpose, std::int64_t first, Index count, Index columns) {

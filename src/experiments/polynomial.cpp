@@ -3,6 +3,7 @@
 #include <string>
 
 #include "attnreg/attention_kernel.hpp"
+#include "attnreg/error.hpp"
 #include "attnreg/random.hpp"
 #include "experiments/experiments.hpp"
 #include "text_of.hpp"
@@ -14,8 +15,6 @@ namespace {
 using Eigen::Index;
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
-
-[[noreturn]] void refuse(const std::string& text) { throw InvalidArgument(text, Error::Scope::all_ranks); }
 
 /// `columns` Rademacher vectors of the draw, functions of (seed, draw).
 MatrixXd random_signs(std::uint64_t seed, std::int64_t draw, Index rows, Index columns) {

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "support/reference.hpp"
+#include "support/refusal.hpp"
 
 namespace attnreg {
 namespace {
@@ -107,16 +108,6 @@ TEST(AttentionKernel, ScaleCancelsInPowers) {
   const auto one = apply_attention(rows, rows, rows, {Kind::polynomial, 6, 1.0});
   const auto other = apply_attention(rows, rows, rows, {Kind::polynomial, 6, 1e-30});
   EXPECT_LE((one.output - other.output).cwiseAbs().sum(), 1e-11);  // 6 ln 1e-30 = 414 carries 60 times more rounding
-}
-
-template <class Call>
-std::string refusal(Call&& call) {
-  try {
-    call();
-  } catch (const InvalidArgument& error) {
-    return error.scope() == Error::Scope::all_ranks ? error.what() : "on this rank only";
-  }
-  return "nothing thrown";
 }
 
 TEST(AttentionKernel, RefusesOnAllRanksTogether) {

@@ -13,6 +13,7 @@
 #include "attnreg/threshold_attention.hpp"
 #include "experiments/experiments.hpp"
 #include "support/reference.hpp"
+#include "support/refusal.hpp"
 
 namespace attnreg {
 namespace {
@@ -22,16 +23,6 @@ using Eigen::VectorXd;
 using reference::Layout;
 using testing::HasSubstr;
 using Background = ThresholdOptions::Background;
-
-template <class Call>
-std::string refusal(Call&& call) {
-  try {
-    call();
-  } catch (const InvalidArgument& error) {
-    return error.scope() == Error::Scope::all_ranks ? error.what() : "on this rank only";
-  }
-  return "nothing thrown";
-}
 
 /// The whole matrix A, by the definition.
 RowMajorMatrix threshold_reference(const RowMajorMatrix& Z, const RowMajorMatrix& V, const ThresholdOptions& options) {
