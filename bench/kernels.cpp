@@ -1,4 +1,5 @@
 #include "kernels.hpp"
+#include "rows/row_passes.hpp"
 
 #include <omp.h>
 
@@ -10,14 +11,15 @@
 #include <vector>
 
 #include "attnreg/leverage.hpp"
-#include "attnreg/loss.hpp"
-#include "attnreg/random.hpp"
-#include "attnreg/sketch.hpp"
-#include "joint_passes.hpp"
-#include "lapack.hpp"
+#include "losses/losses.hpp"
+#include "numbers/random.hpp"
+#include "sampling/sketch.hpp"
+#include "rows/joint_passes.hpp"
+#include "algebra/lapack.hpp"
 #include "naive.hpp"
-#include "pivoted_factor.hpp"
-#include "regression_objective.hpp"
+#include "algebra/pivoted_factor.hpp"
+#include "objective/regression_objective.hpp"
+#include "sampling/leverage_basis.hpp"
 
 namespace attnreg::bench {
 
@@ -187,7 +189,7 @@ Kernel Workbench::State::normal_product_kernel(const std::string& name, const Ro
   return {.name = name,
           .run =
               [this, &rows] {
-                result = rows.normal_product(p, {curvature.data(), ridge.data(), centre.dot(p)}, row_result);
+                result = rows.passes().normal_product(p, {curvature.data(), ridge.data(), centre.dot(p)}, row_result);
               },
           .error =
               [this] {
@@ -214,7 +216,7 @@ Kernel Workbench::State::gradient_kernel(const std::string& name, const RowMatri
         U[2 * i + 1] = fitted[k];
       }
     };
-    result = rows.transpose_map(2, 0, map).columns;
+    result = rows.passes().transpose_map(2, 0, map).columns;
   };
   const auto error = [this] {
     return std::max(difference(result.col(0), naive_transpose(outputs.col(0))),
@@ -230,7 +232,7 @@ void Workbench::State::add_products(std::vector<Kernel>& kernels) {
   for (const Index k : {1, 2}) {
     kernels.push_back(
         {.name = "transpose_multiply_" + std::to_string(k),
-         .run = [this, k] { result = A.transpose_multiply(outputs.leftCols(k)); },
+         .run = [this, k] { result = A.passes().transpose_multiply(outputs.leftCols(k)); },
          .error = [this, k] { return difference(result.col(k - 1), naive_transpose(outputs.col(k - 1))); },
          .tolerance = kRounding});
   }
@@ -251,7 +253,7 @@ void Workbench::State::add_products(std::vector<Kernel>& kernels) {
        .run =
            [this] {
              row_result.resize(n);
-             A.pass(0, [this](const Tile& tile, int&) { tile.squared_norms(row_result.data() + tile.first_local()); });
+             A.passes().pass(0, [this](const Tile& tile, int&) { tile.squared_norms(row_result.data() + tile.first_local()); });
            },
        .error =
            [this] {
@@ -330,7 +332,7 @@ void Workbench::State::add_many_columns(std::vector<Kernel>& kernels) {
     const auto X = std::make_shared<const MatrixXd>(normal_columns(d, k));
     kernels.push_back(
         {.name = "multiply_columns_" + std::to_string(k),
-         .run = [this, X] { rows_result = A.multiply_columns(*X); },
+         .run = [this, X] { rows_result = A.passes().multiply_columns(*X); },
          .error = [this, X, k] { return difference(rows_result.col(k - 1), naive_multiply(X->col(k - 1))); },
          .tolerance = kRounding,
          .share = k});
@@ -339,7 +341,7 @@ void Workbench::State::add_many_columns(std::vector<Kernel>& kernels) {
                            [this, X, k] {
                              const RowCurvature one{curvature.data(), ridge.data(), centre.dot(p)};
                              JointPasses passes(A);
-                             const RowMatrix joined = A.joined(passes);
+                             const RowMatrix joined = A.passes().joined(passes);
                              rows_result.resize(A.rows_local(), k);
                              result.resize(d + 1, k);
                              std::vector<std::function<void()>> tasks;
@@ -363,7 +365,7 @@ void Workbench::State::add_many_columns(std::vector<Kernel>& kernels) {
 
 void Workbench::State::add_gram(std::vector<Kernel>& kernels) {
   kernels.push_back({.name = "gram",
-                     .run = [this] { gram = A.signed_gram(weights, centre).positive; },
+                     .run = [this] { gram = A.passes().signed_gram(weights, centre).positive; },
                      .error = [this] { return gram_error(gram); },
                      .tolerance = kRounding});
   if (matrix.type() != RowType::f64 || omp_get_max_threads() != 1) return;

@@ -12,7 +12,8 @@
 #include "attnreg/leverage.hpp"
 #include "machine.hpp"
 #include "measure.hpp"
-#include "sampled_model.hpp"
+#include "objective/sampled_model.hpp"
+#include "sampling/leverage_basis.hpp"
 
 namespace attnreg::bench {
 namespace {

@@ -6,8 +6,7 @@
 #include <cstdlib>
 #include <new>
 
-#include "attnreg/npy.hpp"
-#include "attnreg/npz.hpp"
+#include "attnreg/files.hpp"
 
 namespace attnreg::bench {
 

@@ -9,7 +9,7 @@
 #include <filesystem>
 #include <limits>
 
-#include "vector_clones.hpp"
+#include "numbers/vector_clones.hpp"
 
 namespace attnreg::bench {
 

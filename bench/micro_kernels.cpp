@@ -13,10 +13,10 @@
 #include <span>
 #include <vector>
 
-#include "gram_kernels.hpp"
-#include "row_kernels.hpp"
-#include "sketch_kernels.hpp"
-#include "vector_math.hpp"
+#include "kernels/gram_kernels.hpp"
+#include "kernels/row_kernels.hpp"
+#include "kernels/sketch_kernels.hpp"
+#include "numbers/vector_math.hpp"
 
 namespace attnreg::bench {
 namespace {

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "lapack.hpp"
+#include "algebra/lapack.hpp"
 
 namespace attnreg::bench {
 

@@ -8,9 +8,8 @@
 #include <filesystem>
 #include <optional>
 
-#include "attnreg/generate.hpp"
-#include "attnreg/npy.hpp"
-#include "attnreg/npz.hpp"
+#include "problems/problem_generator.hpp"
+#include "attnreg/files.hpp"
 #include "attnreg/regression.hpp"
 
 namespace attnreg::bench {

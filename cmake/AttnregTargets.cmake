@@ -4,7 +4,7 @@ include_guard(GLOBAL)
 
 # Language level, warnings, CPU and sanitizers of one of our targets; nothing of it reaches users of the library.
 function(attnreg_configure_target target)
-  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
+  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF UNITY_BUILD_MODE GROUP)
   target_compile_features(${target} PRIVATE cxx_std_20)
   target_compile_options(
     ${target}
@@ -73,7 +73,7 @@ function(attnreg_write_build_info path)
   else()
     set(native false)
   endif()
-  configure_file("${PROJECT_SOURCE_DIR}/src/build_info.hpp.in" "${path}" @ONLY)
+  configure_file("${PROJECT_SOURCE_DIR}/src/app/report/build_info.hpp.in" "${path}" @ONLY)
 endfunction()
 
 # Writes the header with the parts of launch/*.sh that `attnreg jobscript` copies: what follows their line "# ----".
@@ -88,5 +88,5 @@ function(attnreg_write_launch_scripts path)
     math(EXPR mark "${mark} + 2")
     string(SUBSTRING "${text}" ${mark} -1 ${kind}_script)
   endforeach()
-  configure_file("${PROJECT_SOURCE_DIR}/src/launch_scripts.hpp.in" "${path}" @ONLY)
+  configure_file("${PROJECT_SOURCE_DIR}/src/app/node/launch_scripts.hpp.in" "${path}" @ONLY)
 endfunction()

@@ -9,6 +9,17 @@
 
 namespace attnreg {
 
+/// How well the fitted f, softmax(A x) or what else `predict` gives, reproduces b. The total variation, the divergence
+/// and the supports are for f and b that are parts of 1.
+struct FitQuality {
+  double relative_residual = 0;  ///< |f - b| / |b|; NaN for b = 0
+  double total_variation = 0;    ///< 1/2 sum |f - b|
+  double kullback_leibler = 0;   ///< sum b ln(b / f), nats; NaN when some b < 0
+  double r_squared = 0;          ///< 1 - sum (f - b)^2 / sum (b - mean b)^2; NaN for constant b
+  double support_fitted = 0;     ///< 1 / sum f^2, effective number of rows
+  double support_target = 0;     ///< (sum b)^2 / sum b^2
+};
+
 /// How much is looked at after a solve. Reads of A: none 0; gradient 0, or 2 if the last A x was not made anew; full up
 /// to 10 (docs/certificate.md).
 enum class CertificateLevel { none, gradient, full };

@@ -25,10 +25,13 @@ struct LeverageOptions {
   LinearSolverOptions linear_solver{};
 };
 
-/// score_i = s_i |a_i N|^2. It is kept while A or the weights s change little, and then costs one read a time.
-struct LeverageBasis {
-  Eigen::MatrixXd N;  ///< d x k, replicated
-  Index rank = 0;     ///< of the sketch
+/// The rows that a preconditioner is made of; see docs/algorithms.md.
+struct SamplingOptions {
+  double oversampling = 0;       ///< c: about c d rows are kept; larger: fewer products, dearer models; 0: automatic
+  Eigen::Index sketch_rows = 0;  ///< of the sketch behind the leverage scores; 0: 6 d
+  int nonzeros = 4;              ///< per column of the sketch
+  int jl_columns = 16;           ///< of the random projection of the scores; 0: exact row norms
+  std::uint64_t seed = 1;
 };
 
 /// The statistical leverage of the rows of M = diag(s)^{1/2} A: score_i = m_i^T (M^T M)^+ m_i, in [0, 1].
@@ -40,35 +43,7 @@ struct LeverageScores {
   Index rank = 0;
 };
 
-/// Collective. The basis for the scores of diag(s)^{1/2} A, which is not formed. With the sketch S M, whose columns are
-/// scaled by powers of two to norms in [1/2, 1), and the QR factorization with column pivoting
-///
-///     S M Pi = Q [R11 R12; 0 R22],   |R22_jj| <= 4 eps (rows of the sketch + sqrt(n)) |R11_11|:
-///     N = (1 - rank / rows of the sketch)^{1/2} Pi [R11^{-1} G; 0],
-///     G: rank x k, independent N(0, 1/k), or the identity for exact row norms.
-///
-/// The first factor, which the paper has not, removes a bias: for Gaussian S the mean of (M^T S^T S M)^{-1} is that of
-/// an inverse Wishart matrix, (M^T M)^{-1} rows / (rows - rank - 1), and sparse sign sketches measure the same. So the
-/// sum of the scores is near the rank, not 1.2 times it. The threshold is above the rounding errors of a dependent
-/// column's sums. Rank-deficient M (duplicate or zero columns, n < d, weights 0) gives the scores of its row space.
-///
-/// One read of A, one reduce to rank 0 of 8 sketch_rows d bytes and one broadcast of 8 (d k + 2); rank 0 factors the
-/// sketch, about 2 sketch_rows d^2 flops. By ScaLAPACK: the sketch arrives 256 rows at a time, by as many
-/// reduce-scatters as that takes, each row being read once for each of its nonzeros in S (or once for each panel, if
-/// there are fewer); the processes share the flops, without pivoting unless the factor turns out to be nearly singular.
-/// weights: s >= 0, rows_local, or empty for ones. Options out of range, weights that are negative, not finite or of
-/// wrong length on any rank, and A with numbers that are not finite or overflow: `InvalidArgument` on all ranks.
-LeverageBasis leverage_basis(const RowMatrix& A, const Eigen::VectorXd& weights, const LeverageOptions& options);
-
-/// Local, one read of A and 2 d k flops a row. |a_i N|^2 for the local rows: rows_local. The bits of a row's result do
-/// not depend on other rows. N: d x k.
-Eigen::VectorXd row_norms_squared(const RowMatrix& A, const Eigen::MatrixXd& N);
-
-/// Collective. min(1, s_i |a_i N|^2) and what it sums up to; 0 where s_i = 0. One read of A and two all-reduces of 8
-/// bytes. weights as for `leverage_basis`, not checked again.
-LeverageScores scores_from_basis(const RowMatrix& A, const Eigen::VectorXd& weights, const LeverageBasis& basis);
-
-/// Collective. Approximate scores of diag(s)^{1/2} A: `leverage_basis` and `scores_from_basis`, two reads of A.
+/// Collective. Approximate scores of diag(s)^{1/2} A: from a sketch (docs/algorithms.md), two reads of A.
 /// The same on any number of ranks and threads but for rounding.
 LeverageScores leverage_scores(const RowMatrix& A, const Eigen::VectorXd& weights, const LeverageOptions& options);
 

@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "attnreg/certificate.hpp"
+#include "attnreg/leverage.hpp"
 #include "attnreg/linear_solver.hpp"
-#include "attnreg/newton.hpp"
+#include "attnreg/solver.hpp"
 #include "attnreg/row_matrix.hpp"
-#include "attnreg/sketched_newton.hpp"
 
 namespace attnreg {
 
@@ -32,22 +32,11 @@ enum class Start {
 std::string_view method_name(Method method);  ///< "newton-cg"
 std::string_view start_name(Start start);     ///< "cross-entropy"
 
-/// The rows that a preconditioner is made of; see docs/algorithms.md.
-struct SamplingOptions {
-  double oversampling = 0;       ///< c: about c d rows are kept; larger: fewer products, dearer models; 0: automatic
-  Eigen::Index sketch_rows = 0;  ///< of the sketch behind the leverage scores; 0: 6 d
-  int nonzeros = 4;              ///< per column of the sketch
-  int jl_columns = 16;           ///< of the random projection of the scores; 0: exact row norms
-  std::uint64_t seed = 1;
-};
-
-/// Local. c where it is not given: 30 for d <= 256, else of 30, 20, 15 and 10 the one with the least work.
-/// A sample of c d rows has condition ((sqrt(c) + 1) / (sqrt(c) - 1))^2 (Marchenko and Pastur 1967), of which the
-/// products take the root; its Gram matrix c d^3 flops.
-double automatic_oversampling(std::int64_t rows, Eigen::Index columns);
+/// Local. The names of the losses: "softmax", "cross-entropy", "exp", ...; docs/losses.md.
+const std::vector<std::string_view>& loss_names();
 
 struct RegressionOptions {
-  std::string loss = "softmax";  ///< a name of `loss_names`
+  std::string loss = "softmax";  ///< one of `loss_names`
   Method method = Method::automatic;
   Start start = Start::automatic;
   Eigen::VectorXd x0;     ///< size d; only for `Start::given`
@@ -62,17 +51,6 @@ struct RegressionOptions {
   /// cross-entropy the larger one of |g(0)| and |g(x0)|.
   NewtonOptions newton;
   std::function<void(const IterationRecord&)> on_start_iteration;  ///< the records of the cross-entropy start
-};
-
-/// How well the fitted f, softmax(A x) or what else `predict` gives, reproduces b. The total variation, the divergence
-/// and the supports are for f and b that are parts of 1.
-struct FitQuality {
-  double relative_residual = 0;  ///< |f - b| / |b|; NaN for b = 0
-  double total_variation = 0;    ///< 1/2 sum |f - b|
-  double kullback_leibler = 0;   ///< sum b ln(b / f), nats; NaN when some b < 0
-  double r_squared = 0;          ///< 1 - sum (f - b)^2 / sum (b - mean b)^2; NaN for constant b
-  double support_fitted = 0;     ///< 1 / sum f^2, effective number of rows
-  double support_target = 0;     ///< (sum b)^2 / sum b^2
 };
 
 /// A minimum that several starts may have led to.

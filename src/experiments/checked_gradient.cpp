@@ -3,10 +3,11 @@
 #include <string>
 
 #include "attnreg/error.hpp"
-#include "attnreg/random.hpp"
+#include "numbers/random.hpp"
 #include "attnreg/row_matrix.hpp"
 #include "experiments/experiments.hpp"
-#include "text_of.hpp"
+#include "errors/text_of.hpp"
+#include "ranks/span_of.hpp"
 
 namespace attnreg::experiments {
 
@@ -123,7 +124,7 @@ class Descent {
       parts.col(block) = contribution(problem_, q, block, false);
       if (block == forger) parts.col(block).array() += options_.forgery * parts.col(block).norm();
     }
-    communicator_.sum({parts.data(), static_cast<std::size_t>(parts.size())});
+    communicator_.sum(span_of(parts));
     return parts;
   }
 
@@ -141,7 +142,7 @@ class Descent {
       flags[block] = difference <= tolerance * size ? 0 : 1;
       if (block != forger && size > 0) honest = std::max(honest, difference / size);
     }
-    communicator_.sum({flags.data(), static_cast<std::size_t>(flags.size())});
+    communicator_.sum(span_of(flags));
     tally.honest_difference = std::max(tally.honest_difference, communicator_.max(honest));
     return flags;
   }

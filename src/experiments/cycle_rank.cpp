@@ -3,9 +3,10 @@
 #include <cmath>
 #include <string>
 
-#include "attnreg/random.hpp"
+#include "numbers/random.hpp"
 #include "experiments/experiments.hpp"
-#include "text_of.hpp"
+#include "errors/text_of.hpp"
+#include "ranks/span_of.hpp"
 
 namespace attnreg::experiments {
 
@@ -56,7 +57,7 @@ std::array<MatrixXd, 3> unfold(const MatrixXd& first) {
 
 MatrixXd normal_matrix(const RandomStream& random, std::int64_t index, Index rows, Index columns) {
   MatrixXd matrix(rows, columns);
-  random.normals(index, {matrix.data(), static_cast<std::size_t>(matrix.size())});
+  random.normals(index, span_of(matrix));
   return matrix;
 }
 

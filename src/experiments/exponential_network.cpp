@@ -2,12 +2,13 @@
 #include <string>
 
 #include "attnreg/error.hpp"
-#include "attnreg/random.hpp"
+#include "numbers/random.hpp"
 #include "attnreg/row_matrix.hpp"
 #include "experiments/experiments.hpp"
-#include "symmetric_eigen.hpp"
-#include "text_of.hpp"
-#include "vector_math.hpp"
+#include "algebra/symmetric_eigen.hpp"
+#include "errors/text_of.hpp"
+#include "numbers/vector_math.hpp"
+#include "ranks/span_of.hpp"
 
 namespace attnreg::experiments {
 
@@ -49,7 +50,7 @@ struct Network {
 
   RowMajorMatrix exponentials() const {
     RowMajorMatrix E = W * X.transpose();
-    const std::span<double> all(E.data(), static_cast<std::size_t>(E.size()));
+    const auto all = span_of(E);
     kernels::exp(all, all);
     return E;
   }
@@ -68,7 +69,7 @@ Network make_network(const Communicator& communicator, const RowMajorMatrix& X, 
 VectorXd kernel_eigenvalues(const Communicator& communicator, const Network& network) {
   const RowMajorMatrix E = network.exponentials();
   MatrixXd H = E.transpose() * E / static_cast<double>(network.width);
-  communicator.sum({H.data(), static_cast<std::size_t>(H.size())});
+  communicator.sum(span_of(H));
   return symmetric_eigen(H.cwiseProduct(network.X * network.X.transpose()), false).values;
 }
 
@@ -92,7 +93,7 @@ std::vector<double> train(const Communicator& communicator, const ExponentialNet
   for (;; ++steps) {
     const RowMajorMatrix E = network.exponentials();
     VectorXd residual = E.transpose() * network.signs;
-    communicator.sum({residual.data(), static_cast<std::size_t>(residual.size())});
+    communicator.sum(span_of(residual));
     residual -= y;
     now = residual.norm();
     if (steps == 0) first = now;

@@ -2,11 +2,12 @@
 #include <cmath>
 #include <string>
 
-#include "attnreg/attention_kernel.hpp"
+#include "attnreg/apply.hpp"
 #include "attnreg/error.hpp"
-#include "attnreg/random.hpp"
+#include "numbers/random.hpp"
 #include "experiments/experiments.hpp"
-#include "text_of.hpp"
+#include "errors/text_of.hpp"
+#include "ranks/span_of.hpp"
 
 namespace attnreg::experiments {
 
@@ -157,7 +158,7 @@ Table polynomial_vector(const Communicator& communicator, const PolynomialVector
       }
     }
   }
-  communicator.sum({sums.data(), static_cast<std::size_t>(sums.size())});
+  communicator.sum(span_of(sums));
   Table table{"polynomial-vector",
               "Polynomial vectors, n = " + std::to_string(options.rows) + ", h = " + text_of(options.h0) + " or " +
                   text_of(options.h1) + ", tau = " + text_of(options.tau) + ", m = " + std::to_string(options.networks),

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "attnreg/communicator.hpp"
-#include "attnreg/generate.hpp"
-#include "attnreg/npy.hpp"
+#include "problems/problem_generator.hpp"
+#include "attnreg/files.hpp"
 
 namespace attnreg {
 

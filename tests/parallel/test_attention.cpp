@@ -8,8 +8,8 @@
 #include <cmath>
 #include <filesystem>
 
-#include "attention_objective.hpp"
-#include "attnreg/attention.hpp"
+#include "attention/attention_objective.hpp"
+#include "attnreg/attention_regression.hpp"
 #include "support/reference.hpp"
 
 namespace attnreg {

@@ -1,4 +1,4 @@
-#include "attnreg/attention_kernel.hpp"
+#include "attnreg/apply.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

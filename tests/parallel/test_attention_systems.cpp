@@ -8,9 +8,8 @@
 #include <cmath>
 #include <vector>
 
-#include "attnreg/private_attention.hpp"
-#include "attnreg/random.hpp"
-#include "attnreg/threshold_attention.hpp"
+#include "attnreg/apply.hpp"
+#include "numbers/random.hpp"
 #include "experiments/experiments.hpp"
 #include "support/reference.hpp"
 #include "support/refusal.hpp"

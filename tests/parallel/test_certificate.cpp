@@ -6,9 +6,11 @@
 #include <cmath>
 #include <vector>
 
-#include "attnreg/newton.hpp"
-#include "attnreg/random.hpp"
-#include "certify.hpp"
+#include "attnreg/solver.hpp"
+#include "numbers/random.hpp"
+#include "certificate/certify.hpp"
+#include "losses/losses.hpp"
+#include "newton/minimise.hpp"
 
 namespace attnreg {
 namespace {

@@ -12,13 +12,15 @@
 
 #include "attnreg/leverage.hpp"
 #include "attnreg/regression.hpp"
-#include "distributed_gram.hpp"
-#include "distributed_leverage.hpp"
-#include "distributed_solver.hpp"
-#include "regression_objective.hpp"
-#include "sampled_model.hpp"
+#include "rows/distributed_gram.hpp"
+#include "sampling/distributed_leverage.hpp"
+#include "algebra/distributed_solver.hpp"
+#include "objective/regression_objective.hpp"
+#include "objective/sampled_model.hpp"
 #include "support/reference.hpp"
 #include "support/score_problems.hpp"
+#include "sampling/leverage_basis.hpp"
+#include "newton/trust_region.hpp"
 
 // What is spread over a process grid against the same on rank 0.
 

@@ -7,9 +7,9 @@
 #include <cmath>
 #include <limits>
 
-#include "attnreg/loss.hpp"
+#include "losses/losses.hpp"
 #include "attnreg/regression.hpp"
-#include "regression_objective.hpp"
+#include "objective/regression_objective.hpp"
 #include "support/reference.hpp"
 
 namespace attnreg {

@@ -1,4 +1,4 @@
-#include "attnreg/generate.hpp"
+#include "problems/problem_generator.hpp"
 
 #include <gtest/gtest.h>
 
@@ -6,8 +6,8 @@
 #include <functional>
 #include <limits>
 
-#include "attnreg/random.hpp"
-#include "exact_sum.hpp"
+#include "numbers/random.hpp"
+#include "numbers/exact_sum.hpp"
 #include "generated_files.hpp"
 
 namespace attnreg {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "support/score_problems.hpp"
+#include "sampling/leverage_basis.hpp"
 
 namespace attnreg {
 namespace {

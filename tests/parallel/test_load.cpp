@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <limits>
 
-#include "attnreg/npy.hpp"
+#include "attnreg/files.hpp"
 #include "support/npy_bytes.hpp"
 #include "support/temporary_directory.hpp"
 

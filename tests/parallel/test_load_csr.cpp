@@ -4,8 +4,8 @@
 #include <cmath>
 #include <limits>
 
-#include "attnreg/npz.hpp"
-#include "attnreg/random.hpp"
+#include "attnreg/files.hpp"
+#include "numbers/random.hpp"
 #include "generated_files.hpp"
 #include "support/npz_bytes.hpp"
 #include "support/temporary_directory.hpp"

@@ -4,9 +4,9 @@
 #include <cmath>
 #include <limits>
 
-#include "attnreg/npy.hpp"
-#include "attnreg/sparsify.hpp"
-#include "sparsifier_files.hpp"
+#include "attnreg/files.hpp"
+#include "attnreg/sparsifier.hpp"
+#include "sparsify/sparsifier_files.hpp"
 #include "support/npz_bytes.hpp"
 #include "support/reference.hpp"
 #include "support/temporary_directory.hpp"

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "support/solve.hpp"
+#include "losses/losses.hpp"
 
 namespace attnreg {
 namespace {

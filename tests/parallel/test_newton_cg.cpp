@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "support/solve.hpp"
+#include "losses/losses.hpp"
+#include "newton/minimise.hpp"
 
 namespace attnreg {
 namespace {

@@ -4,8 +4,9 @@
 #include <cmath>
 #include <limits>
 
-#include "regression_objective.hpp"
+#include "objective/regression_objective.hpp"
 #include "support/reference.hpp"
+#include "losses/losses.hpp"
 
 namespace attnreg {
 namespace {

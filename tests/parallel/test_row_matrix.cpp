@@ -7,7 +7,8 @@
 #include <vector>
 
 #include "attnreg/row_matrix.hpp"
-#include "joint_passes.hpp"
+#include "rows/row_passes.hpp"
+#include "rows/joint_passes.hpp"
 #include "support/reference.hpp"
 
 namespace attnreg {
@@ -23,8 +24,8 @@ struct Passes {
   VectorXd z, absolute, product, product_y, norms;
   double moment = 0;  ///< sum of curvature (y - centre)
   MatrixXd transposed, columns, products, products_y;
-  RowMatrix::MapSums mapped;
-  RowMatrix::SignedGram gram;
+  RowPasses::MapSums mapped;
+  RowPasses::SignedGram gram;
   bool symmetric = true;  ///< this rank's part of it
 };
 
@@ -54,17 +55,17 @@ Passes run(const Inputs& in, const RowMatrix& A, bool with_gram) {
   const Index first = A.first_row(), rows = A.rows_local();
   Passes out;
   out.z = reference::gather(comm, A.multiply(in.x));
-  out.transposed = reference::summed(comm, A.transpose_multiply(in.U.middleRows(first, rows)));
-  out.absolute = reference::summed(comm, A.absolute_transpose_multiply(in.u.segment(first, rows)));
+  out.transposed = reference::summed(comm, A.passes().transpose_multiply(in.U.middleRows(first, rows)));
+  out.absolute = reference::summed(comm, A.passes().absolute_transpose_multiply(in.u.segment(first, rows)));
   VectorXd y;
   const VectorXd weights = in.weights.segment(first, rows), ridge = in.u.segment(first, rows);
   const RowCurvature curvature{weights.data(), ridge.data(), Inputs::y_centre};
-  const VectorXd product = reference::summed(comm, A.normal_product(in.x, curvature, y));
+  const VectorXd product = reference::summed(comm, A.passes().normal_product(in.x, curvature, y));
   out.product = product.head(A.columns());
   out.moment = product[A.columns()];
   MatrixXd Y(rows, in.X.cols()), products(A.columns() + 1, in.X.cols());
   JointPasses passes(A);
-  const RowMatrix joined = A.joined(passes);
+  const RowMatrix joined = A.passes().joined(passes);
   std::vector<std::function<void()>> tasks;
   for (Index k = 0; k < in.X.cols(); ++k)
     tasks.emplace_back([&, k] {
@@ -76,21 +77,21 @@ Passes run(const Inputs& in, const RowMatrix& A, bool with_gram) {
   out.products = reference::summed(comm, products);
   out.products_y.resize(in.A.rows(), in.X.cols());
   out.columns.resize(in.A.rows(), in.X.cols());
-  const MatrixXd columns = A.multiply_columns(in.X);
+  const MatrixXd columns = A.passes().multiply_columns(in.X);
   for (Index k = 0; k < in.X.cols(); ++k) {
     out.products_y.col(k) = reference::gather(comm, Y.col(k));
     out.columns.col(k) = reference::gather(comm, columns.col(k));
   }
   VectorXd z;
-  out.mapped = A.product_map(in.x, z, 1, 1, [&](Index row, Index count, double* U, double* scalars) {
+  out.mapped = A.passes().product_map(in.x, z, 1, 1, [&](Index row, Index count, double* U, double* scalars) {
     for (Index i = 0; i < count; ++i) scalars[0] += (U[i] = weights[row + i] * z[row + i]);
   });
   out.mapped.columns = reference::summed(comm, out.mapped.columns);
   out.mapped.scalars = reference::summed(comm, out.mapped.scalars);
   out.product_y = reference::gather(comm, y);
-  out.norms = reference::gather(comm, A.row_norms());
+  out.norms = reference::gather(comm, A.passes().row_norms());
   if (with_gram) {
-    out.gram = A.signed_gram(in.weights.segment(first, rows), in.centre);
+    out.gram = A.passes().signed_gram(in.weights.segment(first, rows), in.centre);
     out.symmetric =
         out.gram.positive == out.gram.positive.transpose() && out.gram.negative == out.gram.negative.transpose();
     out.gram.positive = reference::summed(comm, out.gram.positive);
@@ -231,7 +232,7 @@ TEST(RowMatrix, CountsReadsAlikeOnAllRanksRowNormsApart) {
   const auto copy = A;
   const double before = A.reads();
   run(in, copy, true);
-  A.row_norms();
+  A.passes().row_norms();
   EXPECT_EQ(before, 0);
   EXPECT_EQ(A.reads(),
             8);  // one each: A x, A X, A^T U, |A|^T u, normal product and products, the map, the Gram matrices
@@ -251,7 +252,7 @@ TEST(RowMatrix, PassVisitsEveryRowOnceInAlignedTiles) {
       return *this;
     }
   };
-  const auto count = A.pass(Count{VectorXd::Zero(A.rows_local())}, [&](const Tile& t, Count& sum) {
+  const auto count = A.passes().pass(Count{VectorXd::Zero(A.rows_local())}, [&](const Tile& t, Count& sum) {
     const Index first = static_cast<Index>(A.first_row()) + t.first_local(), last = first + t.rows() - 1;
     sum.visits.segment(t.first_local(), t.rows()).array() += 1;
     sum.crossing += first / tile == last / tile && t.dense() == rows.middleRows(first, t.rows()) ? 0 : 1;
@@ -289,7 +290,7 @@ TEST(RowMatrix, CompensatedProductsAreRoundedOnce) {
         const VectorXd z = reference::gather(comm, A.multiply(x, Compensated{shift}));
         EXPECT_LE(((z - exact).cwiseAbs() - bound).maxCoeff(), 0) << d << " columns, shift " << shift;
         VectorXd mapped;
-        A.product_map(x, Compensated{shift}, mapped, 1, 0,
+        A.passes().product_map(x, Compensated{shift}, mapped, 1, 0,
                       [](Index, Index rows, double* U, double*) { std::fill_n(U, rows, 0.0); });
         EXPECT_EQ(reference::gather(comm, mapped), z);
         EXPECT_EQ(A.reads(), 2);
@@ -301,7 +302,7 @@ TEST(RowMatrix, CompensatedProductsAreRoundedOnce) {
 TEST(RowMatrix, AnExceptionOfAThreadComesThrough) {
   const Communicator comm(MPI_COMM_WORLD);
   const auto A = reference::distribute(comm, RowMajorMatrix::Ones(3000, 3), Layout::even);
-  EXPECT_THROW(A.pass(0, [](const Tile&, int&) { throw OutOfMemory("in a tile"); }), OutOfMemory);
+  EXPECT_THROW(A.passes().pass(0, [](const Tile&, int&) { throw OutOfMemory("in a tile"); }), OutOfMemory);
 }
 
 TEST(RowMatrix, RejectsWrongSizes) {

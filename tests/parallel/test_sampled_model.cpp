@@ -7,12 +7,13 @@
 #include <vector>
 
 #include "attnreg/regression.hpp"
-#include "attnreg/sampling.hpp"
+#include "sampling/sampling.hpp"
 #include "generated_files.hpp"
-#include "regression_objective.hpp"
-#include "sampled_model.hpp"
+#include "objective/regression_objective.hpp"
+#include "objective/sampled_model.hpp"
 #include "support/reference.hpp"
 #include "support/score_problems.hpp"
+#include "losses/losses.hpp"
 
 namespace attnreg {
 namespace {

@@ -1,4 +1,5 @@
-#include "attnreg/sampling.hpp"
+#include "sampling/sampling.hpp"
+#include "rows/row_passes.hpp"
 
 #include <gtest/gtest.h>
 
@@ -144,7 +145,7 @@ TEST(Sampling, GramOfTheSampledRows) {
       const MatrixXd apart = reference::summed(
           world, MatrixXd(sampled_gram(A, sample, curvature, centre) + sampled_gram(A, sample, ridge, {})));
       EXPECT_LE((both - apart).cwiseAbs().maxCoeff(), 2 * n * reference::eps * (size.maxCoeff() + apart.maxCoeff()));
-      A.count_reads(-3 * static_cast<double>(sample.count_global) / static_cast<double>(n));
+      A.passes().count_reads(-3 * static_cast<double>(sample.count_global) / static_cast<double>(n));
       EXPECT_NEAR(A.reads(), static_cast<double>(sample.count_global) / static_cast<double>(n), 1e-14);
       EXPECT_GT(sample.count_global, 4096);  // more than are gathered at once, on one rank
     }

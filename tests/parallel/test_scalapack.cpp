@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "attnreg/error.hpp"
-#include "distributed_matrix.hpp"
-#include "linear_solver.hpp"
-#include "scalapack.hpp"
+#include "algebra/distributed_matrix.hpp"
+#include "algebra/cholesky.hpp"
+#include "algebra/scalapack.hpp"
 #include "support/reference.hpp"
 
 namespace attnreg {

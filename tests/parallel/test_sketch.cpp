@@ -1,4 +1,4 @@
-#include "attnreg/sketch.hpp"
+#include "sampling/sketch.hpp"
 
 #include <gtest/gtest.h>
 #include <omp.h>

@@ -8,10 +8,11 @@
 #include <vector>
 
 #include "attnreg/leverage.hpp"
-#include "attnreg/sampling.hpp"
-#include "global_convexity.hpp"
-#include "sketched_newton.hpp"
+#include "sampling/sampling.hpp"
+#include "certificate/global_convexity.hpp"
+#include "regression/sketched_newton.hpp"
 #include "support/solve.hpp"
+#include "losses/losses.hpp"
 
 namespace attnreg {
 namespace {

@@ -1,4 +1,4 @@
-#include "attnreg/sparsify.hpp"
+#include "attnreg/sparsifier.hpp"
 
 #include <gtest/gtest.h>
 
@@ -8,11 +8,10 @@
 #include <functional>
 #include <limits>
 
-#include "attnreg/attention_error.hpp"
-#include "barriers.hpp"
-#include "choose_by_barriers.hpp"
+#include "sparsify/barriers.hpp"
+#include "sparsify/choose_by_barriers.hpp"
 #include "support/score_problems.hpp"
-#include "whitening.hpp"
+#include "sparsify/whitening.hpp"
 
 namespace attnreg {
 namespace {

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "attnreg/regression.hpp"
-#include "regression_objective.hpp"
+#include "objective/regression_objective.hpp"
 #include "support/reference.hpp"
-#include "text_of.hpp"
+#include "errors/text_of.hpp"
 
 namespace attnreg {
 namespace {

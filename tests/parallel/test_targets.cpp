@@ -8,8 +8,9 @@
 #include <vector>
 
 #include "attnreg/regression.hpp"
-#include "joint_passes.hpp"
+#include "rows/joint_passes.hpp"
 #include "support/reference.hpp"
+#include "rows/row_passes.hpp"
 
 namespace attnreg {
 namespace {
@@ -115,7 +116,7 @@ TEST_F(Targets, OneTargetIsASolve) {
 TEST_F(Targets, JointPassesGiveEveryTaskItsOwn) {
   const RowMatrix A = reference::distribute(comm_, A_, reference::Layout::tiled);
   JointPasses passes(A);
-  std::vector<RowMatrix> views(12, A.joined(passes));
+  std::vector<RowMatrix> views(12, A.passes().joined(passes));
   std::vector<double> found(views.size()), expected(views.size());
   std::vector<std::function<void()>> tasks;
   const auto work = [&](const RowMatrix& matrix, std::size_t k) {
@@ -125,8 +126,8 @@ TEST_F(Targets, JointPassesGiveEveryTaskItsOwn) {
     for (std::size_t step = 0; step <= k % 5; ++step) {
       VectorXd y;
       VectorXd product = (step + k) % 2 == 0
-                             ? VectorXd(matrix.normal_product(x, {one.data(), one.data(), 0.5}, y).head(kColumns))
-                             : VectorXd(matrix.transpose_multiply(matrix.multiply(x)));
+                             ? VectorXd(matrix.passes().normal_product(x, {one.data(), one.data(), 0.5}, y).head(kColumns))
+                             : VectorXd(matrix.passes().transpose_multiply(matrix.multiply(x)));
       matrix.communicator().sum({product.data(), static_cast<std::size_t>(product.size())});
       x = product.normalized();
       sum += matrix.communicator().sum(y.size() == 0 ? 1.0 : y.sum());

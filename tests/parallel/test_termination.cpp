@@ -6,6 +6,7 @@
 #include "attnreg/error.hpp"
 #include "support/solve.hpp"
 #include "support/stub_objective.hpp"
+#include "newton/minimise.hpp"
 
 namespace attnreg {
 namespace {

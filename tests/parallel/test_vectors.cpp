@@ -6,9 +6,10 @@
 #include <filesystem>
 #include <limits>
 
-#include "attnreg/newton.hpp"
-#include "regression_objective.hpp"
+#include "attnreg/solver.hpp"
+#include "objective/regression_objective.hpp"
 #include "support/reference.hpp"
+#include "losses/losses.hpp"
 
 namespace attnreg {
 namespace {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "attnreg/row_matrix.hpp"
+#include "rows/row_passes.hpp"
 
 /// What the tests compare with: whole problems in one process, formulas as they stand in the papers, in long double.
 namespace attnreg::reference {
@@ -240,7 +241,7 @@ inline RowMajorMatrix gathered_rows(const RowMatrix& A) {
   VectorXd mine(A.rows_local() * A.columns());
   std::vector<Index> rows(static_cast<std::size_t>(A.rows_local()));
   std::iota(rows.begin(), rows.end(), Index{0});
-  A.visit_rows(rows, [&](std::size_t k, std::span<const double> row) {
+  A.passes().visit_rows(rows, [&](std::size_t k, std::span<const double> row) {
     std::copy(row.begin(), row.end(), mine.data() + static_cast<Index>(k) * A.columns());
   });
   const VectorXd values = gather(A.communicator(), mine);

@@ -3,9 +3,11 @@
 #include <Eigen/Core>
 #include <vector>
 
-#include "attnreg/newton.hpp"
-#include "regression_objective.hpp"
+#include "attnreg/solver.hpp"
+#include "objective/regression_objective.hpp"
 #include "support/reference.hpp"
+#include "losses/losses.hpp"
+#include "newton/minimise.hpp"
 
 namespace attnreg {
 

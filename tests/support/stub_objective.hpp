@@ -4,7 +4,7 @@
 #include <cmath>
 #include <functional>
 
-#include "attnreg/objective.hpp"
+#include "newton/objective.hpp"
 
 namespace attnreg {
 

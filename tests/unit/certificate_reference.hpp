@@ -8,7 +8,8 @@
 #include <random>
 #include <string>
 
-#include "regression_objective.hpp"
+#include "objective/regression_objective.hpp"
+#include "losses/losses.hpp"
 
 namespace attnreg::reference {
 

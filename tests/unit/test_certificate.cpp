@@ -5,9 +5,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "attnreg/newton.hpp"
+#include "attnreg/solver.hpp"
 #include "certificate_reference.hpp"
-#include "certify.hpp"
+#include "certificate/certify.hpp"
+#include "newton/minimise.hpp"
 
 namespace attnreg {
 namespace {

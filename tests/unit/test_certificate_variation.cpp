@@ -6,8 +6,8 @@
 #include <cmath>
 
 #include "certificate_reference.hpp"
-#include "hessian_variation.hpp"
-#include "symmetric_eigen.hpp"
+#include "certificate/hessian_variation.hpp"
+#include "algebra/symmetric_eigen.hpp"
 
 namespace attnreg {
 namespace {

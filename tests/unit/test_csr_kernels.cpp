@@ -1,12 +1,12 @@
-#include "csr_kernels.hpp"
-#include "sketch_kernels.hpp"
+#include "kernels/csr_kernels.hpp"
+#include "kernels/sketch_kernels.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <numeric>
 
-#include "attnreg/random.hpp"
+#include "numbers/random.hpp"
 #include "attnreg/row_matrix.hpp"
 
 namespace attnreg {

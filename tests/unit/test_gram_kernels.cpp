@@ -1,4 +1,4 @@
-#include "gram_kernels.hpp"
+#include "kernels/gram_kernels.hpp"
 
 #include <gtest/gtest.h>
 

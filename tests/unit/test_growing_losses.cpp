@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "attnreg/loss.hpp"
+#include "losses/losses.hpp"
 #include "support/reference.hpp"
 
 namespace attnreg {

@@ -3,9 +3,9 @@
 
 #include <cctype>
 
-#include "app/checks.hpp"
-#include "app/known_faults.hpp"
-#include "app/message_libraries.hpp"
+#include "app/node/checks.hpp"
+#include "app/node/known_faults.hpp"
+#include "app/node/message_libraries.hpp"
 
 namespace attnreg::app {
 namespace {

@@ -5,7 +5,8 @@
 #include <limits>
 #include <random>
 
-#include "linear_solver.hpp"
+#include "algebra/cholesky.hpp"
+#include "newton/trust_region.hpp"
 #include "support/reference.hpp"
 
 namespace attnreg {

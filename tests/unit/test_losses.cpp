@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "attnreg/error.hpp"
-#include "attnreg/loss.hpp"
+#include "losses/losses.hpp"
 #include "support/reference.hpp"
 
 namespace attnreg {

@@ -1,4 +1,4 @@
-#include "memory.hpp"
+#include "ranks/memory.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

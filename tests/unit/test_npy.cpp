@@ -7,8 +7,8 @@
 #include <filesystem>
 #include <limits>
 
-#include "attnreg/npy.hpp"
-#include "npy_header.hpp"
+#include "attnreg/files.hpp"
+#include "files/npy_header.hpp"
 #include "support/npy_bytes.hpp"
 #include "support/temporary_directory.hpp"
 

@@ -1,4 +1,4 @@
-#include "output_file.hpp"
+#include "files/output_file.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,7 +9,7 @@
 #include <filesystem>
 
 #include "attnreg/error.hpp"
-#include "printable.hpp"
+#include "errors/printable.hpp"
 #include "support/temporary_directory.hpp"
 
 namespace attnreg {

@@ -1,4 +1,4 @@
-#include "attnreg/random.hpp"
+#include "numbers/random.hpp"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include <set>
 #include <vector>
 
-#include "philox.hpp"
+#include "numbers/philox.hpp"
 
 namespace attnreg {
 namespace {

@@ -9,7 +9,7 @@
 #include <cmath>
 
 #include "attnreg/leverage.hpp"
-#include "attnreg/sampling.hpp"
+#include "sampling/sampling.hpp"
 #include "support/score_problems.hpp"
 
 namespace attnreg {

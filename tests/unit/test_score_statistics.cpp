@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "attnreg/leverage.hpp"
-#include "attnreg/sketch.hpp"
+#include "sampling/sketch.hpp"
 #include "support/score_problems.hpp"
 
 namespace attnreg {

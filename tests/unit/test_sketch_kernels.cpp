@@ -1,4 +1,4 @@
-#include "sketch_kernels.hpp"
+#include "kernels/sketch_kernels.hpp"
 
 #include <gtest/gtest.h>
 

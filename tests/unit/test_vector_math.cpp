@@ -1,4 +1,4 @@
-#include "vector_math.hpp"
+#include "numbers/vector_math.hpp"
 
 #include <gtest/gtest.h>
 

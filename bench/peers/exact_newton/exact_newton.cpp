@@ -17,6 +17,7 @@
 #include <Eigen/Core>
 
 #include "../kernels/run.hpp"
+#include "newton/minimise.hpp"
 
 namespace peers {
 namespace {

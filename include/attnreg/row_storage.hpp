@@ -1,0 +1,42 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "attnreg/row_partition.hpp"
+
+namespace attnreg {
+
+/// The type in which the rows are held; sums are always accumulated in double.
+enum class Storage { float32, float64 };
+
+using RowMajorMatrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using RowMajorMatrixFloat = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+/// Sparse rows of one rank in compressed form (CSR): the entries of row i are those at positions
+/// [offsets[i], offsets[i + 1]) of `indices` and of the values.
+///
+/// Rows may be empty. Within a row the columns increase strictly: `sort_rows` brings any rows into this form,
+/// `check_rows` looks whether they have it.
+struct CsrRows {
+  Index columns = 0;                     ///< d, below 2^31
+  std::vector<std::int64_t> offsets{0};  ///< rows + 1 values from 0 on, not decreasing; the last is the entries' number
+  std::vector<std::int32_t> indices;     ///< column of each entry, 0 to d - 1
+  std::vector<double> values;            ///< value of each entry
+  std::vector<float> singles;            ///< the values as float, in place of `values`; sums are always in double
+  bool is_single = false;                ///< the values are in `singles`; the same on all ranks
+
+  Index rows() const { return static_cast<Index>(offsets.size()) - 1; }
+  std::int64_t entries() const { return offsets.back(); }
+};
+
+/// Local. Sorts each row by column and sums entries of the same column (floats in float). Reads the columns once if
+/// there is nothing to do. The columns must be in range.
+void sort_rows(CsrRows& rows);
+
+/// Local. Throws `InvalidArgument` (this rank) with row and position unless the rows are as described above.
+void check_rows(const CsrRows& rows);
+
+}  // namespace attnreg

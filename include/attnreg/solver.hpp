@@ -1,0 +1,100 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace attnreg {
+
+/// Why the iteration stopped. Each is an inequality; g is the gradient, "floor" is `Objective::gradient_floor`.
+enum class Termination {
+  converged,           ///< |g| <= relative_tolerance * gradient_reference
+  converged_rounding,  ///< |g| <= floor <= 1e-3 gradient_reference, and the last step did not halve |g|; or at x0
+  stagnated,           ///< none of the above, but no step lowers L, or five in a row changed neither L nor |g|
+  iteration_limit,     ///< iterations = max_iterations
+  uncertified,         ///< converged, but |x - x*| <= epsilon could not be certified
+  time_limit,          ///< seconds >= time_limit_seconds
+  breakdown,           ///< a value, gradient or Hessian is not finite; x is the last good iterate
+};
+std::string_view termination_name(Termination termination);  ///< "converged_rounding"
+
+/// What |g| is compared with.
+enum class GradientReference {
+  given,    ///< `NewtonOptions::gradient_reference`, or |g(x0)| where that is 0
+  largest,  ///< the largest |g| met so far
+};
+
+/// One line of the history. All values are replicated.
+struct IterationRecord {
+  int iteration = 0;             ///< 0: the starting point
+  double value = 0;              ///< L
+  double gradient_norm = 0;      ///< Euclidean
+  double relative_gradient = 0;  ///< gradient_norm / reference
+  double step = 0;               ///< t, the part of the trust-region step that was taken
+  double radius = 0;             ///< of the trust region, in the norm of the Hessian's positive part or its model
+  int cg_iterations = 0;         ///< 0 for exact Newton
+  double reads_of_a = 0;         ///< since the start of the solve
+  std::int64_t collectives = 0;  ///< likewise
+  double seconds = 0;            ///< likewise
+};
+
+struct NewtonOptions {
+  double relative_tolerance = 1e-10;  ///< > 0
+  GradientReference reference = GradientReference::given;
+  double gradient_reference = 0;                                        ///< >= 0; see `GradientReference`
+  int max_iterations = 200;                                             ///< >= 0
+  double time_limit_seconds = std::numeric_limits<double>::infinity();  ///< > 0; looked at once an iteration
+  std::function<void(const IterationRecord&)> on_iteration;             ///< called on every rank
+};
+
+struct NewtonSummary {
+  Termination termination = Termination::breakdown;
+  double value = 0;
+  double gradient_norm = 0;
+  double gradient_reference = 0;
+  double relative_gradient = 0;
+  double gradient_floor = 0;  ///< 0 unless it was looked at
+  int iterations = 0;
+  double reads_of_a = 0;
+  std::int64_t collectives = 0;
+  double seconds = 0;
+};
+
+/// What a step of `sketched_newton` rested on. All values are replicated.
+struct SketchedStep {
+  int iteration = 0;       ///< 1: the step from x0; that of the `IterationRecord`
+  std::int64_t draws = 0;  ///< rows drawn with replacement; 0: all rows were used
+  std::int64_t rows = 0;   ///< distinct ones
+  /// max |v^T H~ v / v^T H v - 1|, with exact products of H where the step starts, over the step itself and random v,
+  /// normally distributed in the norm of H~. A lower estimate of the spectral error, a dropped low-rank part included:
+  /// random v average over the directions. +inf where some v^T H v <= 0; NaN: not measured.
+  double sampling_error = 0;
+  double distance_bound = 0;  ///< certified, on |x - x*| after the step; +inf where H >= l I is not certified
+};
+
+/// Algorithm 1 of the thesis (Yin 2024, after Deng, Li, Song 2023, arXiv 2304.10411), with its errors corrected
+/// (docs/errata.md).
+struct SketchedNewtonOptions {
+  double delta = 0.05;          ///< total failure probability of all samples, in (0, 1)
+  double radius = 0;            ///< r0, a bound on |x0 - x*|; 0: |g(x0)| / l where H >= l I is certified, else unknown
+  double sampling_error = 0.1;  ///< e0: (1 - e0) H <= H~ <= (1 + e0) H is asked of every sample, in (0, 1)
+  bool keep_low_rank = true;    ///< add the exact rank-2 part of the Hessian; the papers drop it
+  int probes = 4;               ///< random vectors to measure the sampling error on, one read a step; 0: not measured
+  std::function<void(const SketchedStep&)> on_step = {};  ///< called on every rank, after the step's `IterationRecord`
+};
+
+/// What came of it. All values are replicated.
+struct SketchedNewtonSummary {
+  NewtonSummary newton;       ///< what the other methods return
+  double convexity = 0;       ///< l > 0: H(y) >= l I for every y is certified; 0: it is not
+  int step_limit = 0;         ///< T = ceil(ln(r0 / epsilon) / ln 2.5), at least 1; 0: no r0 or no epsilon
+  double distance_bound = 0;  ///< certified, on |x - x*|; +inf where convexity = 0
+  std::vector<SketchedStep> steps;
+  std::vector<std::string> notes;  ///< what was decided and why, and why it stopped; plain sentences
+};
+
+}  // namespace attnreg

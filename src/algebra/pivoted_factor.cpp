@@ -1,0 +1,127 @@
+#include "algebra/pivoted_factor.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "algebra/lapack.hpp"
+
+namespace attnreg {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+
+double scale_for(double norm) {
+  if (norm < 0x1p-900) return 0;
+  int exponent = 0;
+  std::frexp(norm, &exponent);
+  return std::ldexp(1.0, -exponent);
+}
+
+namespace {
+
+/// The factor whose leading `rank` rows and columns are those of `R` (above the diagonal), with a positive diagonal.
+PivotedFactor leading_part(const MatrixXd& R, Index rank, const std::vector<int>& pivots, VectorXd column_scale) {
+  PivotedFactor factor;
+  factor.R11 = R.topLeftCorner(rank, rank).triangularView<Eigen::Upper>();
+  for (Index j = 0; j < rank; ++j)
+    if (factor.R11(j, j) < 0) factor.R11.row(j) *= -1;
+  factor.finite = factor.R11.allFinite();
+  if (!factor.finite) return {};
+  for (Index j = 0; j < rank; ++j) factor.pivots.push_back(pivots[static_cast<std::size_t>(j)] - 1);
+  factor.column_scale = std::move(column_scale);
+  return factor;
+}
+
+/// Whether R, upper triangular, is so far from singular that no column can count as dependent.
+bool is_regular(const MatrixXd& R, double tolerance) {
+  const int d = static_cast<int>(R.rows());
+  VectorXd work(3 * d);
+  std::vector<int> integers(static_cast<std::size_t>(d));
+  double reciprocal_condition = 0;
+  int info = 0;
+  dtrcon_("1", "U", "N", &d, R.data(), &d, &reciprocal_condition, work.data(), integers.data(), &info);
+  return reciprocal_condition > tolerance;
+}
+
+/// Scales rows and columns of a Gram matrix by powers of two, which are returned, to a diagonal in [1/4, 1).
+VectorXd scale_gram(MatrixXd& gram) {
+  VectorXd scale(gram.cols());
+  for (Index j = 0; j < gram.cols(); ++j) scale[j] = scale_for(std::sqrt(gram(j, j)));
+  gram = scale.asDiagonal() * gram * scale.asDiagonal();
+  return scale;
+}
+
+/// Overwrites the tall M by its factor R without pivoting, which is blocked and several times faster; pivoting R, where
+/// that is needed at all, then finds the same columns as pivoting M, as both have the same inner products.
+void reduce_to_triangle(MatrixXd& M) {
+  const int m = static_cast<int>(M.rows()), d = static_cast<int>(M.cols());
+  int info = 0;
+  const int work_size = 64 * d;
+  VectorXd tau(d), work(work_size);
+  dgeqrf_(&m, &d, M.data(), &m, tau.data(), work.data(), &work_size, &info);
+  M = MatrixXd(M.topRows(d).triangularView<Eigen::Upper>());
+}
+
+}  // namespace
+
+PivotedFactor pivoted_qr(MatrixXd M, double tolerance) {
+  if (!M.allFinite()) return {};  // LAPACK would not tell
+  VectorXd column_scale(M.cols());
+  for (Index j = 0; j < M.cols(); ++j) {
+    const double norm = M.col(j).stableNorm();
+    if (!std::isfinite(norm)) return {};
+    column_scale[j] = scale_for(norm);
+    M.col(j) *= column_scale[j];
+  }
+  if (M.rows() >= M.cols()) reduce_to_triangle(M);
+  const int m = static_cast<int>(M.rows()), d = static_cast<int>(M.cols()), work_size = 64 * (d + 1) + 2 * d;
+  std::vector<int> pivots(static_cast<std::size_t>(d));
+  if (m == d && M.allFinite() && is_regular(M, tolerance)) {
+    std::iota(pivots.begin(), pivots.end(), 1);
+    return leading_part(M, d, pivots, std::move(column_scale));
+  }
+  VectorXd tau(d), work(work_size);
+  int info = 0;
+  dgeqp3_(&m, &d, M.data(), &m, pivots.data(), tau.data(), work.data(), &work_size, &info);
+  if (!M.allFinite()) return {};
+  Index rank = 0;
+  while (rank < std::min(m, d) && std::abs(M(rank, rank)) > tolerance * std::abs(M(0, 0))) ++rank;
+  return leading_part(M, rank, pivots, std::move(column_scale));
+}
+
+PivotedFactor pivoted_cholesky(MatrixXd gram, double tolerance) {
+  if (!gram.allFinite()) return {};
+  VectorXd column_scale = scale_gram(gram);
+  const int d = static_cast<int>(gram.rows());
+  const double threshold = tolerance * gram.diagonal().maxCoeff();
+  std::vector<int> pivots(static_cast<std::size_t>(d));
+  VectorXd work(2 * d);
+  int rank = 0, info = 0;
+  if (threshold > 0) dpstrf_("U", &d, gram.data(), &d, pivots.data(), &rank, &threshold, work.data(), &info);
+  return leading_part(gram, rank, pivots, std::move(column_scale));
+}
+
+PivotedFactor regular_cholesky(MatrixXd gram, double tolerance) {
+  if (!gram.allFinite()) return {};
+  VectorXd column_scale = scale_gram(gram);
+  const int d = static_cast<int>(gram.rows());
+  int info = 0;
+  dpotrf_("U", &d, gram.data(), &d, &info);
+  if (info != 0 || !gram.allFinite() || !is_regular(gram, std::sqrt(tolerance))) return {};
+  std::vector<int> pivots(static_cast<std::size_t>(d));
+  std::iota(pivots.begin(), pivots.end(), 1);
+  return leading_part(gram, d, pivots, std::move(column_scale));
+}
+
+MatrixXd PivotedFactor::solve(const MatrixXd& G) const {
+  MatrixXd N = MatrixXd::Zero(column_scale.size(), G.cols());
+  const MatrixXd solution = R11.triangularView<Eigen::Upper>().solve(G);
+  for (Index j = 0; j < rank(); ++j) {
+    const Index column = pivots[static_cast<std::size_t>(j)];
+    N.row(column) = column_scale[column] * solution.row(j);
+  }
+  return N;
+}
+
+}  // namespace attnreg

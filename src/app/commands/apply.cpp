@@ -1,0 +1,152 @@
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "attnreg/apply.hpp"
+#include "attnreg/files.hpp"
+#include "app/options/commands.hpp"
+#include "files/output_file.hpp"
+#include "errors/printable.hpp"
+#include "app/run/problem.hpp"
+#include "app/report/text.hpp"
+#include "app/options/threads.hpp"
+#include "ranks/span_of.hpp"
+
+namespace attnreg::app {
+
+namespace {
+
+constexpr std::string_view kApplyEpilogue = R"(Examples:
+  mpirun -n 4 attnreg apply Q.npy K.npy V.npy --scale 1/sqrt-d -o O.npy
+  attnreg apply Q.npy K.npy V.npy --kernel polynomial --degree 4 -o O.npy
+  attnreg apply Q.npy K.npy V.npy --kernel threshold --tau 2.5 -o O.npy
+
+O = P V with P_ij = g(z_ij) / sum_k g(z_ik), z_ij = scale q_i . k_j. The queries are spread over the ranks, keys and
+values pass by in blocks, and P is never formed. threshold: logits of at least tau exactly, one weight for the others
+of a row; the error against softmax is printed, and how many queries Grover's search would need (a simulation).
+)";
+
+const Syntax kApplySyntax{
+    "apply",
+    "Apply attention: softmax, polynomial, or exact above a threshold with a rank-one background.",
+    {{"Q", "queries, n_q x d, .npy or sparse .npz"}, {"K", "keys, n_k x d"}, {"V", "values, n_k x d_v"}},
+    {{"Attention",
+      {{"kernel", 0, "NAME", Choice{{"softmax", "polynomial", "threshold"}}, "softmax",
+        "g(z): e^z; z^degree; e^z where z >= tau"},
+       {"degree", 0, "B", Integer{1, 1 << 20}, "2", "polynomial: odd ones refuse negative logits"},
+       {"tau", 0, "T", Number{-1e300}, "", "threshold: smallest logit that counts exactly; needed"},
+       {"background", 0, "NAME", Choice{{"row-mean", "exp-of-mean", "zero"}}, "row-mean",
+        "threshold: weight of the others: mean of their e^z; e^(mean of their z); 0"},
+       scale_option("of the logits, d being the columns of Q"),
+       {"seed", 0, "S", Integer{0}, "1", "threshold: of the simulated searches"}}},
+     computing_options(),
+     {"Output",
+      {{"output", 'o', "FILE", Text{}, "", "where O goes, n_q x d_v, .npy; needed"},
+       {"json", 0, "", Switch{}, "", "print the figures as JSON"},
+       help_option()}}},
+    kApplyEpilogue};
+
+struct Inputs {
+  RowMatrix queries, keys, values;
+};
+
+/// What an approximate attention is compared with, and what its search would cost.
+nlohmann::ordered_json threshold_figures(const Inputs& in, const ThresholdAttention& result, double scale,
+                                         std::uint64_t seed) {
+  const Communicator& communicator = in.queries.communicator();
+  const RowMajorMatrix exact_output = apply_attention(in.queries, in.keys, in.values, {.scale = scale}).output;
+  double sums[] = {(result.output - exact_output).squaredNorm(), exact_output.squaredNorm()};
+  communicator.sum(sums);
+  std::int64_t marked = 0, grover = 0;
+  double law = 0;
+  const std::int64_t keys = in.keys.rows_global();
+  for (std::size_t i = 0; i < result.marked.size(); ++i) {
+    marked += result.marked[i];
+    grover +=
+        simulated_grover_queries(keys, result.marked[i], seed, in.queries.first_row() + static_cast<std::int64_t>(i));
+    law += std::sqrt(static_cast<double>(keys) * static_cast<double>(result.marked[i]));
+  }
+  return {{"marked", communicator.sum(marked)},
+          {"error_against_softmax", sums[1] > 0 ? std::sqrt(sums[0] / sums[1]) : std::sqrt(sums[0])},
+          {"classical_queries", in.queries.rows_global() * keys},
+          {"simulated_grover_queries", communicator.sum(grover)},
+          {"sum_sqrt_keys_marked", communicator.sum(law)}};
+}
+
+ThresholdOptions threshold_options(const Arguments& arguments, double scale) {
+  using Background = ThresholdOptions::Background;
+  const std::string name = arguments.text("background");
+  const Background background = name == "row-mean"      ? Background::row_mean
+                                : name == "exp-of-mean" ? Background::exp_of_mean
+                                                        : Background::zero;
+  return {.tau = arguments.number("tau"), .background = background, .scale = scale};
+}
+
+/// Throws `UsageError` for options of another kernel.
+void check_options(const Arguments& arguments) {
+  arguments.require("output");
+  const std::string kernel = arguments.text("kernel");
+  if (kernel == "threshold") arguments.require("tau");
+  const auto belongs = [&](std::string_view option, std::string_view to) {
+    if (arguments.given(option) && kernel != to)
+      throw UsageError("--" + std::string(option) + " is for --kernel " + std::string(to));
+  };
+  belongs("degree", "polynomial");
+  for (const std::string_view option : {"tau", "background", "seed"}) belongs(option, "threshold");
+}
+
+std::string figures_text(const nlohmann::ordered_json& json) {
+  std::string text = printable(json["output"].get<std::string>()) + ": attention of " +
+                     std::to_string(json["queries"].get<std::int64_t>()) + " queries over " +
+                     counted(json["keys"], "key") + ", " + counted(json["value_columns"], "value column") + "\n";
+  if (!json.contains("marked")) return text;
+  const double marked = json["marked"], law = json["sum_sqrt_keys_marked"], grover = json["simulated_grover_queries"];
+  text += "  exact entries        " + plain(marked, 12) + ", " +
+          plain(100 * marked / json["classical_queries"].get<double>(), 3) + " % of all\n";
+  text += "  error against softmax  " + plain(json["error_against_softmax"], 3) + " (relative, Frobenius norm)\n";
+  text += "  queries of a search  " + plain(json["classical_queries"], 12) + " by this scan; " + plain(grover, 12) +
+          " by Grover's search";
+  if (law > 0) text += ", " + plain(grover / law, 3) + " sqrt(keys marked) a query";
+  return text + " (simulated; finding all, not proving that none is left)\n";
+}
+
+ExitCode run_apply(const Communicator& communicator, const Arguments& arguments) {
+  check_options(arguments);
+  const std::string path = arguments.text("output");
+  set_threads(communicator, arguments.optional_integer("threads"));
+  communicator.agree([&] {
+    if (communicator.is_root()) OutputFile check(path);
+  });
+  const auto load = [&](const char* role) {
+    return load_matrix(communicator, arguments.text(role), storage_choice(arguments));
+  };
+  const Inputs in{load("Q"), load("K"), load("V")};
+  const double scale = scale_factor(arguments, in.queries.columns());
+  nlohmann::ordered_json json{{"schema", "attnreg-apply-1"},
+                              {"configuration", arguments.configuration()},
+                              {"output", path},
+                              {"queries", in.queries.rows_global()},
+                              {"keys", in.keys.rows_global()},
+                              {"value_columns", in.values.columns()}};
+  RowMajorMatrix output;
+  if (arguments.text("kernel") == "threshold") {
+    ThresholdAttention result =
+        threshold_attention(in.queries, in.keys, in.values, threshold_options(arguments, scale));
+    json.update(threshold_figures(in, result, scale, static_cast<std::uint64_t>(arguments.integer("seed"))));
+    output = std::move(result.output);
+  } else {
+    AttentionKernel kernel{.degree = arguments.integer("degree"), .scale = scale};
+    if (arguments.text("kernel") == "polynomial") kernel.kind = AttentionKernel::Kind::polynomial;
+    output = apply_attention(in.queries, in.keys, in.values, kernel).output;
+  }
+  NpyWriter writer(communicator, path, Storage::float64, {in.queries.rows_global(), in.values.columns()});
+  writer.write_rows(in.queries.first_row(), span_of(output));
+  writer.commit();
+  print_result(communicator, arguments.on("json") ? json_text(json) : figures_text(json));
+  return ExitCode::converged;
+}
+
+}  // namespace
+
+Command apply_command() { return {kApplySyntax, run_apply}; }
+
+}  // namespace attnreg::app

@@ -1,0 +1,133 @@
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "app/options/commands.hpp"
+#include "experiments/experiments.hpp"
+#include "files/output_file.hpp"
+#include "errors/printable.hpp"
+#include "app/report/report_directory.hpp"
+#include "app/report/text.hpp"
+#include "app/options/threads.hpp"
+
+namespace attnreg::app {
+
+namespace {
+
+using experiments::Table;
+
+constexpr std::string_view kExperimentEpilogue = R"(Examples:
+  attnreg experiment polynomial
+  mpirun -n 4 attnreg experiment cycle-rank -o results
+
+  polynomial        attention by powers separates two data sets from degree 3 on (arXiv 2310.20051)
+  cycle-rank        tensor ring by alternating, sampled least squares (arXiv 2304.06594)
+  exp-network       over-parameterised exponential regression (arXiv 2303.16504)
+  active-sets       neurons of a shifted ReLU that fire (arXiv 2208.05395)
+  checked-gradient  gradient descent whose contributions are checked (after arXiv 2308.10502)
+
+docs/experiments.md says what the sources claim, what is shown, and what is theory only.
+)";
+
+const Syntax kExperimentSyntax{
+    "experiment",
+    "Run a small experiment of the papers and print its tables.",
+    {{"NAME", "which; see below",
+      Choice{{"polynomial", "cycle-rank", "exp-network", "active-sets", "checked-gradient"}}}},
+    {{"Computing",
+      {{"seed", 0, "S", Integer{0}, "1", "of all random numbers"},
+       {"threads", 0, "N", Integer{1, 4096}, "", "threads per rank; default: as for solve"}}},
+     {"Output",
+      {{"output", 'o', "DIR", Text{}, "", "for a .csv file a table and report.json; default: print only"},
+       {"force", 0, "", Switch{}, "", "replace the files of an earlier run"},
+       {"json", 0, "", Switch{}, "", "print report.json"},
+       help_option()}}},
+    kExperimentEpilogue};
+
+/// Collective.
+std::vector<Table> tables(const Communicator& communicator, const std::string& name, std::uint64_t seed) {
+  using namespace experiments;
+  if (name == "polynomial")
+    return {polynomial_attention(communicator, {.seed = seed}),
+            polynomial_attention(communicator,
+                                 {.columns = 66, .copies = 64, .a1 = 0.7, .c = 0.05, .degrees = {1, 2}, .seed = seed}),
+            polynomial_vector(communicator, {.seed = seed})};
+  if (name == "cycle-rank")
+    return {cycle_rank(communicator, {.seed = seed}), cycle_rank(communicator, {.noise = 0.01, .seed = seed}),
+            cycle_rank(communicator, {.noise = 0.01, .sampled_rows = 40, .seed = seed})};
+  if (name == "exp-network") return {exponential_network(communicator, {.seed = seed})};
+  if (name == "active-sets") return {active_sets(communicator, {.seed = seed})};
+  return {checked_gradient(communicator, {.seed = seed})};
+}
+
+std::string table_text(const Table& table) {
+  std::vector<std::vector<std::string>> lines{table.columns};
+  for (const auto& row : table.rows) {
+    auto& line = lines.emplace_back();
+    for (const double value : row) line.push_back(plain(value, 4));
+  }
+  std::string text = table.title + "\n\n";
+  for (const auto& line : lines) {
+    for (std::size_t column = 0; column < line.size(); ++column) {
+      std::size_t width = 0;
+      for (const auto& other : lines) width = std::max(width, other[column].size());
+      text += std::string(2 + width - line[column].size(), ' ') + line[column];
+    }
+    text += "\n";
+  }
+  text += "\n";
+  for (const auto& sentence : table.reading) text += "  " + sentence + "\n";
+  return text;
+}
+
+std::string table_csv(const Table& table) {
+  std::string text;
+  for (const auto& column : table.columns) text += (text.empty() ? "" : ",") + column;
+  for (const auto& row : table.rows) {
+    text += "\n";
+    for (std::size_t k = 0; k < row.size(); ++k) text += (k == 0 ? "" : ",") + exact(row[k]);
+  }
+  return text + "\n";
+}
+
+nlohmann::ordered_json report_json(const Arguments& arguments, const std::vector<Table>& all) {
+  nlohmann::ordered_json json{{"schema", "attnreg-experiment-1"}, {"configuration", arguments.configuration()}};
+  for (const auto& table : all)
+    json["tables"].push_back({{"name", table.name},
+                              {"title", table.title},
+                              {"columns", table.columns},
+                              {"rows", table.rows},
+                              {"reading", table.reading}});
+  return json;
+}
+
+/// "cycle-rank", or "cycle-rank-2" for the second table of this name.
+std::string file_name(const std::vector<Table>& all, std::size_t index) {
+  const auto same = [&](const Table& table) { return table.name == all[index].name; };
+  const auto before = std::count_if(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(index), same);
+  return all[index].name + (before == 0 ? "" : "-" + std::to_string(before + 1)) + ".csv";
+}
+
+ExitCode run_experiment(const Communicator& communicator, const Arguments& arguments) {
+  const std::string directory = arguments.text("output");
+  set_threads(communicator, arguments.optional_integer("threads"));
+  communicator.agree([&] {
+    if (communicator.is_root() && !directory.empty()) prepare_report_directory(directory, arguments.on("force"));
+  });
+  const auto all = tables(communicator, arguments.text("NAME"), static_cast<std::uint64_t>(arguments.integer("seed")));
+  const nlohmann::ordered_json report = report_json(arguments, all);
+  communicator.agree([&] {
+    if (!communicator.is_root() || directory.empty()) return;
+    for (std::size_t k = 0; k < all.size(); ++k) write_file(directory + "/" + file_name(all, k), table_csv(all[k]));
+    write_file(directory + "/report.json", json_text(report));
+  });
+  std::string text;
+  for (const auto& table : all) text += (text.empty() ? "" : "\n") + table_text(table);
+  print_result(communicator, arguments.on("json") ? json_text(report) : text);
+  return ExitCode::converged;
+}
+
+}  // namespace
+
+Command experiment_command() { return {kExperimentSyntax, run_experiment}; }
+
+}  // namespace attnreg::app

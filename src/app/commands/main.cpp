@@ -1,0 +1,147 @@
+// The program `attnreg`: starts and ends MPI, chooses the command, and is the one place that catches exceptions.
+
+#include <mpi.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <new>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "app/options/commands.hpp"
+#include "app/run/faults.hpp"
+#include "errors/printable.hpp"
+#include "app/report/version.hpp"
+
+namespace attnreg::app {
+
+void print_line(const std::string& text) {
+  const std::string line = text + "\n";  // one write, so that the lines of several ranks do not mix
+  std::fwrite(line.data(), 1, line.size(), stderr);
+}
+
+void print_result(const Communicator& communicator, const std::string& text) {
+  communicator.agree([&] {
+    if (!communicator.is_root()) return;
+    const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
+    if (std::fflush(stdout) != 0 || !written)
+      throw OutputError("the result could not be written to the standard output");
+  });
+}
+
+namespace {
+
+constexpr std::string_view kExitCodes = R"(Exit codes, the same on all ranks:
+  0 converged           2 wrong usage        3 bad input data            4 stopped at a limit, result written
+  5 breakdown           6 cannot write       7 does not fit in memory    9 internal error
+)";
+
+constexpr std::string_view kExamples = R"(Examples:
+  attnreg solve A.npy b.npy --weight 1e-4 -o run
+  mpirun -n 4 attnreg solve A.npy b.npy --weight 1e-5 --start cross-entropy -o run
+  attnreg evaluate A.npy b.npy run/x.npy --weight 1e-4 --json
+  attnreg generate practical --rows 100000 --cols 50 -o problem
+)";
+
+std::vector<Command> commands() {
+  return {solve_command(),    attention_command(), evaluate_command(), predict_command(),    scores_command(),
+          sparsify_command(), apply_command(),     private_command(),  experiment_command(), inspect_command(),
+          generate_command(), doctor_command(),    jobscript_command()};
+}
+
+std::string main_help() {
+  std::string text =
+      "Usage: [mpirun -n RANKS] attnreg COMMAND ...\n\n"
+      "Attention regression: finds x so that softmax(A x) reproduces b, for A with many more rows than\n"
+      "columns, on any number of MPI ranks.\n\nCommands:\n";
+  for (const auto& command : commands()) {
+    std::string name = "  " + std::string(command.syntax.name);
+    name.resize(14, ' ');
+    text += name + std::string(command.syntax.summary) + "\n";
+  }
+  return text +
+         "\nOptions:\n  -h, --help      this page; `attnreg COMMAND --help` lists the options of a command\n"
+         "      --version   version and build facts\n\n" +
+         std::string(kExitCodes) + "\n" + std::string(kExamples);
+}
+
+const Command& find_command(const std::vector<Command>& all, const std::string& name) {
+  const auto found = std::ranges::find_if(all, [&](const Command& command) { return command.syntax.name == name; });
+  if (found != all.end()) return *found;
+  std::vector<std::string_view> names;
+  names.reserve(all.size());
+  for (const auto& command : all) names.push_back(command.syntax.name);
+  const auto near = nearest(name, names);
+  throw UsageError("unknown " + std::string(name.starts_with("-") ? "option" : "command") + " '" + printable(name) +
+                   "'" + (near ? "; did you mean '" + std::string(*near) + "'?" : "") +
+                   "; `attnreg --help` lists the commands");
+}
+
+ExitCode run(const Communicator& communicator, const std::vector<std::string>& words) {
+  inject_fault(communicator.rank(), "start");
+  if (words.empty()) {
+    if (communicator.is_root()) print_line(main_help());
+    return ExitCode::usage;
+  }
+  if (words[0] == "--help" || words[0] == "-h") {
+    print_result(communicator, main_help());
+    return ExitCode::converged;
+  }
+  if (words[0] == "--version") {
+    print_result(communicator, version_text(mpi_facts().library));
+    return ExitCode::converged;
+  }
+  const auto all = commands();
+  const Command& command = find_command(all, words[0]);
+  const std::vector<std::string> rest(words.begin() + 1, words.end());
+  const auto asks_for_help = [](const std::string& word) { return word == "--help" || word == "-h"; };
+  if (std::ranges::any_of(rest, asks_for_help)) {
+    print_result(communicator, help_text(command.syntax));
+    return ExitCode::converged;
+  }
+  return command.run(communicator, Arguments(command.syntax, rest));
+}
+
+/// Ends the job: this rank failed alone, and the others may wait for it for ever.
+[[noreturn]] void abort_job(ExitCode code, const std::string& what) {
+  if (code != ExitCode::memory) code = ExitCode::internal;
+  int rank = 0;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  const std::string kind = code == ExitCode::memory ? "" : "internal error, please report it: ";
+  print_line("attnreg: error on rank " + std::to_string(rank) + ": " + kind + printable(what));
+  std::fflush(nullptr);
+  MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
+  std::abort();
+}
+
+ExitCode run_and_catch(const std::vector<std::string>& words) {
+  std::optional<Communicator> communicator;  // outlives the handlers: freeing it may wait for the other ranks
+  try {
+    communicator.emplace(MPI_COMM_WORLD);
+    return run(*communicator, words);
+  } catch (const Error& error) {
+    if (error.scope() != Error::Scope::all_ranks) abort_job(error.code(), error.what());
+    if (communicator->is_root()) print_line("attnreg: error: " + printable(error.what()));
+    return error.code();
+  } catch (const std::bad_alloc&) {
+    abort_job(ExitCode::memory, "out of memory");
+  } catch (const std::exception& error) {
+    abort_job(ExitCode::internal, error.what());
+  } catch (...) {
+    abort_job(ExitCode::internal, "unknown exception");
+  }
+}
+
+}  // namespace
+}  // namespace attnreg::app
+
+int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of write(), which has a message
+  int provided = 0;
+  MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
+  const attnreg::ExitCode code = attnreg::app::run_and_catch({argv + 1, argv + argc});
+  MPI_Finalize();
+  return static_cast<int>(code);
+}

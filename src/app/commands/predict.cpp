@@ -1,0 +1,59 @@
+#include "losses/losses.hpp"
+#include "attnreg/files.hpp"
+#include "attnreg/regression.hpp"
+#include "app/options/commands.hpp"
+#include "files/output_file.hpp"
+#include "errors/printable.hpp"
+#include "app/run/problem.hpp"
+#include "app/report/text.hpp"
+#include "app/options/threads.hpp"
+#include "ranks/span_of.hpp"
+
+namespace attnreg::app {
+
+namespace {
+
+constexpr std::string_view kPredictEpilogue = R"(Examples:
+  mpirun -n 4 attnreg predict A.npy run/x.npy -o f.npy
+  attnreg predict A.npy run/x.npy --loss rescaled-cosh -o f.npy
+)";
+
+const Syntax kPredictSyntax{
+    "predict",
+    "Write what a fit compares with b, f = softmax(A x) or exp(A x) and the like, one value per row of A.",
+    {{"A", "n x d matrix, .npy"}, {"x", "d values, .npy"}},
+    {{"Model", {{"loss", 0, "NAME", Choice{loss_names()}, "softmax", "of the fit; says what f is"}}},
+     computing_options(),
+     {"Output", {{"output", 'o', "FILE", Text{}, "", "where f goes, n values, .npy; needed"}, help_option()}}},
+    kPredictEpilogue};
+
+ExitCode predict_rows(const Communicator& communicator, const Arguments& arguments) {
+  arguments.require("output");
+  const std::string path = arguments.text("output");
+  set_threads(communicator, arguments.optional_integer("threads"));
+  communicator.agree([&] {
+    examine("A", arguments.text("A"));
+    examine("x", arguments.text("x"));
+    if (communicator.is_root()) OutputFile check(path);
+  });
+  const RowMatrix A = load_matrix(communicator, arguments.text("A"), storage_choice(arguments));
+  const Eigen::VectorXd x = load_vector(communicator, arguments.text("x"), "x", A.columns());
+
+  const Eigen::VectorXd f = predict(A, x, arguments.text("loss"));
+  NpyWriter writer(communicator, path, Storage::float64, {A.rows_global()});
+  writer.write_rows(A.first_row(), span_of(f));
+  writer.commit();
+
+  const double largest = communicator.max(f.size() > 0 ? f.maxCoeff() : 0.0);
+  const double squares = communicator.sum(f.squaredNorm());
+  print_result(communicator, printable(path) + ": " + std::to_string(A.rows_global()) + " values, largest " +
+                                 scientific(largest, 6) + ", effective support " + scientific(1 / squares, 6) +
+                                 " rows\n");
+  return ExitCode::converged;
+}
+
+}  // namespace
+
+Command predict_command() { return {kPredictSyntax, predict_rows}; }
+
+}  // namespace attnreg::app

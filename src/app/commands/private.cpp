@@ -1,0 +1,177 @@
+#include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "attnreg/files.hpp"
+#include "attnreg/apply.hpp"
+#include "app/options/commands.hpp"
+#include "apply/key_blocks.hpp"
+#include "files/output_file.hpp"
+#include "errors/printable.hpp"
+#include "app/run/problem.hpp"
+#include "app/report/report_directory.hpp"
+#include "app/report/text.hpp"
+#include "app/options/threads.hpp"
+#include "ranks/span_of.hpp"
+
+namespace attnreg::app {
+
+namespace {
+
+constexpr std::string_view kPrivateEpilogue = R"(Examples:
+  attnreg private X.npy --ridge 50 --sensitivity 0.001 --dp-epsilon 1 --dp-delta 1e-5 -o release
+  attnreg private S.npy --covariance --sensitivity 0.002 --samples 2000 -o release
+
+Draws k samples g ~ N(0, Sigma), Sigma = X X^T + ridge I, and releases their covariance, 1/k sum g g^T, and the
+attention matrix made of it. Code 3 if a condition of the mechanism fails; the message says which.
+
+NOT certified: numbers in floating point are not the real numbers of the proof; the generator is not a cryptographic
+one; --sensitivity is your promise about all neighbours of X; the conditions are checked on X itself. report.json and
+what is printed compare with the true matrices: do not publish them.
+)";
+
+constexpr std::int64_t kMostSamples = 1000000;  // 1/1000 relative error of an entry: more are for who asks for them
+
+const Syntax kPrivateSyntax{
+    "private",
+    "Release an attention matrix with (epsilon, delta) differential privacy by Gaussian sampling.",
+    {{"X", "n x d matrix, .npy or sparse .npz; with --covariance n x n, X X^T itself"}},
+    {{"Privacy",
+      {{"dp-epsilon", 0, "E", Number{0, true, 1}, "1", "epsilon of the privacy, at most 1"},
+       {"dp-delta", 0, "P", Number{0, true, 0.999}, "0.001", "delta of the privacy"},
+       {"sensitivity", 0, "D", Number{0, true}, "",
+        "at least |Sigma^(1/2) Sigma'^-1 Sigma^(1/2) - I|_F for all neighbours X'; needed"},
+       {"samples", 0, "K", Integer{1, std::int64_t{1} << 40}, "",
+        "k; more are more accurate and less private; default: as many as the conditions allow, at most 1000000"},
+       {"seed", 0, "S", Integer{0}, "",
+        "of the noise, for tests only: whoever knows it undoes the noise; default: from the operating system"}}},
+     {"Problem",
+      {{"covariance", 0, "", Switch{}, "", "X is the covariance"},
+       {"ridge", 0, "L", Number{0}, "0", "added to the covariance, and taken off again for the attention"},
+       {"smallest-eigenvalue", 0, "ETA", Number{0}, "0", "what the smallest eigenvalue of Sigma must reach"},
+       {"scale", 0, "FACTOR", Number{0, true}, "1", "of the logits"}}},
+     computing_options(),
+     {"Output",
+      {{"output", 'o', "DIR", Text{}, "", "for covariance.npy, attention.npy and report.json; default: print only"},
+       {"force", 0, "", Switch{}, "", "replace the files of an earlier run"},
+       {"json", 0, "", Switch{}, "", "print report.json"},
+       help_option()}}},
+    kPrivateEpilogue};
+
+/// Collective. The same on all ranks.
+std::uint64_t noise_seed(const Communicator& communicator, const Arguments& arguments) {
+  if (arguments.given("seed")) return static_cast<std::uint64_t>(arguments.integer("seed"));
+  std::string text;
+  if (communicator.is_root()) {
+    std::random_device system;
+    text = std::to_string((static_cast<std::uint64_t>(system()) << 32) | system());
+  }
+  text = communicator.broadcast(text);
+  std::uint64_t seed = 0;
+  std::from_chars(text.data(), text.data() + text.size(), seed);
+  return seed;
+}
+
+PrivateAttentionOptions private_options(const Communicator& communicator, const Arguments& arguments) {
+  PrivateAttentionOptions options;
+  options.budget = {arguments.number("dp-epsilon"), arguments.number("dp-delta")};
+  options.sensitivity = arguments.number("sensitivity");
+  options.samples = arguments.has("samples")
+                        ? arguments.integer("samples")
+                        : std::min(sample_limit(options.budget, options.sensitivity), kMostSamples);
+  options.ridge = arguments.number("ridge");
+  options.smallest_eigenvalue = arguments.number("smallest-eigenvalue");
+  options.scale = arguments.number("scale");
+  options.seed = noise_seed(communicator, arguments);
+  return options;
+}
+
+/// Collective. X X^T, or X as it is, on every rank.
+Eigen::MatrixXd load_covariance(const Communicator& communicator, const Arguments& arguments) {
+  const RowMatrix X = load_matrix(communicator, arguments.text("X"), storage_choice(arguments));
+  if (!arguments.on("covariance")) return row_gram(X);
+  if (X.rows_global() != X.columns())
+    throw InvalidArgument(printable(arguments.text("X")) + " is " + std::to_string(X.rows_global()) + " x " +
+                              std::to_string(X.columns()) + ", but a covariance (--covariance) is square",
+                          Error::Scope::all_ranks);
+  return shared_rows(X, 0, X.columns());
+}
+
+/// Collective. Writes a matrix of rank 0.
+void write_matrix(const Communicator& communicator, const std::string& path, const RowMajorMatrix& matrix,
+                  std::int64_t n) {
+  NpyWriter writer(communicator, path, Storage::float64, {n, n});
+  if (communicator.is_root()) writer.write_rows(0, span_of(matrix));
+  writer.commit();
+}
+
+nlohmann::ordered_json report_json(const Arguments& arguments, const PrivateAttention& result, std::int64_t n) {
+  return {{"schema", "attnreg-private-1"},
+          {"configuration", arguments.configuration()},
+          {"n", n},
+          {"samples", result.samples},
+          {"dp_epsilon", arguments.number("dp-epsilon")},
+          {"dp_delta", arguments.number("dp-delta")},
+          {"sensitivity", arguments.number("sensitivity")},
+          {"sensitivity_limit", result.sensitivity_limit},
+          {"seed_from_system", !arguments.given("seed")},
+          {"certified", false},
+          {"not_private",
+           {{"smallest_eigenvalue", result.smallest_eigenvalue},
+            {"spectral_error", result.spectral_error},
+            {"expected_spectral_error", result.expected_spectral_error},
+            {"frobenius_error", result.frobenius_error},
+            {"expected_frobenius_error", result.expected_frobenius_error},
+            {"attention_error", result.attention_error}}}};
+}
+
+std::string report_text(const Arguments& arguments, const PrivateAttention& result, std::int64_t n) {
+  const auto error = [](double found, double expected) { return plain(found, 3) + ", expected " + plain(expected, 3); };
+  std::string text = "(" + arguments.text("dp-epsilon") + ", " + arguments.text("dp-delta") +
+                     ")-private by the rule of the mechanism, on paper; not certified, see below\n";
+  text += "  matrix               " + std::to_string(n) + " x " + std::to_string(n) + "\n";
+  text += "  samples              " + std::to_string(result.samples) + "\n";
+  text += "  sensitivity          " + arguments.text("sensitivity") + " <= " + plain(result.sensitivity_limit, 4) +
+          ", what these samples allow\n";
+  text += "\nCompared with the true matrices; not to be published\n";
+  text += "  smallest eigenvalue  " + plain(result.smallest_eigenvalue, 4) + "\n";
+  text += "  spectral error       " + error(result.spectral_error, result.expected_spectral_error) + "\n";
+  text += "  Frobenius error      " + error(result.frobenius_error, result.expected_frobenius_error) + "\n";
+  text += "  attention error      " + plain(result.attention_error, 3) + ", the largest |P^ / P - 1|\n";
+  text +=
+      "\nNot certified: sampling in floating point; the generator, which is not a cryptographic one; the\n"
+      "sensitivity, which is the caller's promise; the conditions, which were checked on X itself.\n";
+  if (arguments.given("seed")) text += "Not private at all towards anyone who knows --seed: for tests only.\n";
+  return text;
+}
+
+ExitCode run_private(const Communicator& communicator, const Arguments& arguments) {
+  arguments.require("sensitivity");
+  const std::string directory = arguments.text("output");
+  set_threads(communicator, arguments.optional_integer("threads"));
+  communicator.agree([&] {
+    if (communicator.is_root() && !directory.empty()) prepare_report_directory(directory, arguments.on("force"));
+  });
+  const PrivateAttentionOptions options = private_options(communicator, arguments);
+  const Eigen::MatrixXd covariance = load_covariance(communicator, arguments);
+  const PrivateAttention result = private_attention(communicator, covariance, options);
+
+  const nlohmann::ordered_json report = report_json(arguments, result, covariance.rows());
+  if (!directory.empty()) {
+    write_matrix(communicator, directory + "/covariance.npy", result.covariance, covariance.rows());
+    write_matrix(communicator, directory + "/attention.npy", result.attention, covariance.rows());
+    communicator.agree([&] {
+      if (communicator.is_root()) write_file(directory + "/report.json", json_text(report));
+    });
+  }
+  print_result(communicator,
+               arguments.on("json") ? json_text(report) : report_text(arguments, result, covariance.rows()));
+  return ExitCode::converged;
+}
+
+}  // namespace
+
+Command private_command() { return {kPrivateSyntax, run_private}; }
+
+}  // namespace attnreg::app

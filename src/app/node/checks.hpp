@@ -1,0 +1,25 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "attnreg/communicator.hpp"
+#include "app/node/node_facts.hpp"
+#include "app/node/self_test.hpp"
+
+namespace attnreg::app {
+
+/// One line of the doctor's page.
+struct Check {
+  enum class Status { good, note, problem };  ///< note: slower than need be, or worth knowing; problem: will fail
+  std::string name;
+  Status status = Status::good;
+  std::string found;
+  std::string advice;  ///< what to do; empty if all is well
+};
+std::string status_name(Check::Status status);  ///< "problem"
+
+/// Local. What follows from the facts of all ranks and the self-test, in the order of the page.
+std::vector<Check> checks(const MpiFacts& mpi, const std::vector<NodeFacts>& ranks, const SelfTest& test);
+
+}  // namespace attnreg::app

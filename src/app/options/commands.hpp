@@ -1,0 +1,38 @@
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "attnreg/communicator.hpp"
+#include "app/options/options.hpp"
+
+namespace attnreg::app {
+
+/// One command of the program. `run` is collective, prints its result on rank 0 and throws errors on all ranks.
+struct Command {
+  const Syntax& syntax;
+  ExitCode (*run)(const Communicator& communicator, const Arguments& arguments);
+};
+
+// Each in the file of its name.
+Command solve_command();
+Command attention_command();
+Command evaluate_command();
+Command predict_command();
+Command scores_command();
+Command sparsify_command();
+Command apply_command();
+Command private_command();
+Command experiment_command();
+Command inspect_command();
+Command generate_command();
+Command doctor_command();
+Command jobscript_command();
+
+/// Collective. Rank 0 writes `text` to stdout; `OutputError` on all ranks if that fails (a full disk behind it).
+void print_result(const Communicator& communicator, const std::string& text);
+
+/// Local. Writes one line to stderr at once.
+void print_line(const std::string& text);
+
+}  // namespace attnreg::app

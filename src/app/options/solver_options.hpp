@@ -1,0 +1,38 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "attnreg/regression.hpp"
+#include "app/options/options.hpp"
+
+namespace attnreg::app {
+
+/// The options of `solve` that say how to solve: --method, --start, tolerances, sampling, certificate.
+std::vector<OptionGroup> solver_options();
+
+/// The options about sketches and samples; --seed among them.
+std::vector<Option> sketch_options();
+
+/// --linear-solver, --block-size, --grid, and what they say. Throws `UsageError` for a --grid that is no grid, or one
+/// of more processes than ranks.
+OptionGroup linear_solver_group();
+LinearSolverOptions linear_solver_options(const Arguments& arguments, int ranks);
+
+/// Throws `UsageError` for options that do not go together.
+void check_solver_options(const Arguments& arguments, int ranks);
+
+/// The file that --start names, if it names one. Decided by the text alone, so that all ranks agree.
+std::optional<std::string> start_file(const Arguments& arguments);
+
+/// The weights of --weights-path, from the first to the last in equal ratios; none without it.
+std::vector<double> weights_path(const Arguments& arguments);
+
+/// All but x0 and the callbacks.
+RegressionOptions regression_options(const Arguments& arguments, int ranks);
+
+/// "1e-4", "1e-4 (default)" or the file's name.
+std::string weight_text(const Arguments& arguments);
+
+}  // namespace attnreg::app

@@ -1,0 +1,178 @@
+#include "app/report/sparsify_report.hpp"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "errors/printable.hpp"
+#include "app/report/text.hpp"
+
+namespace attnreg::app {
+
+namespace {
+
+constexpr std::string_view kWhose[] = {"Y", "Y = 0", "uniform"};
+constexpr const char* kKeys[] = {"Y", "zero", "uniform"};
+
+std::string storage_name(const RowMatrix& X) { return X.storage() == Storage::float32 ? "float32" : "float64"; }
+
+std::string matrix_text(const RowMatrix& X) {
+  return std::to_string(X.columns()) + " x " + std::to_string(X.rows_global()) + " as " + storage_name(X) +
+         (X.is_sparse() ? ", sparse" : "");
+}
+
+/// The methods that promise epsilon, unless the number of columns was given in its place.
+bool promises_epsilon(const SparsifyReport& report) {
+  const std::string method = report.arguments.text("method");
+  return (method == "leverage" || method == "bss") && !report.arguments.given("columns");
+}
+
+bool is_measured(const SparsifyReport& report) { return !report.errors.errors.empty(); }
+
+/// What was measured, else what bss knows without; NaN if neither.
+double epsilon_of(const SparsifyReport& report) {
+  const double measured = is_measured(report) ? report.errors.errors[0].spectral : NAN;
+  return std::isnan(measured) ? report.result.certified_epsilon : measured;
+}
+
+std::string_view end_name(SparsifyEnd end) {
+  switch (end) {
+    case SparsifyEnd::reached: return "reached";
+    case SparsifyEnd::all_steps: return "all_steps";
+    case SparsifyEnd::rounding: return "rounding";
+    default: return "drawn";
+  }
+}
+
+/// The first line: the inequality with its numbers.
+std::string headline(const SparsifyReport& report) {
+  const double found = epsilon_of(report);
+  const std::string sandwich = "(1 - e) X X^T <= Y Y^T <= (1 + e) X X^T";
+  if (std::isnan(found))
+    return "drawn: " + sandwich + " was not checked, " +
+           (is_measured(report) ? "X has too many rows for that" : "as --metrics none asks");
+  const std::string e = "e = " + plain(found, 4);
+  if (!promises_epsilon(report)) return "chosen: " + sandwich + " with " + e;
+  const std::string wanted = report.arguments.text("epsilon");
+  if (misses_epsilon(report)) return "NOT within epsilon: " + sandwich + " needs " + e + " > " + wanted;
+  return "within epsilon: " + sandwich + " with " + e + " <= " + wanted;
+}
+
+/// What it means for the user, in one sentence.
+std::string verdict(const SparsifyReport& report) {
+  if (!is_measured(report)) return "what Y does to the attention matrix was not measured";
+  const auto& errors = report.errors.errors;
+  const AttentionError &Y = errors[0], &zero = errors[1];
+  if (!(Y.output < zero.output) && !(Y.output == 0))
+    return "worthless: the attention output is no nearer to that of X than that of Y = 0 is";
+  if (misses_epsilon(report))
+    return report.arguments.text("method") == "leverage"
+               ? "an unlucky draw, or scores that are too rough: try another --seed, --jl-columns 64 or bss"
+               : "rounding was in the way: X X^T is too ill-conditioned";
+  if (errors.size() > 2 && errors[2].output <= Y.output && !(errors[2].spectral > Y.spectral))
+    return "Y is of use, but as many columns drawn uniformly are as good: no column of X stands out";
+  if (errors.size() > 2 && errors[2].output >= zero.output)
+    return "Y is of use; as many columns drawn uniformly are not";
+  return "Y is of use: the output is " + plain(zero.output / Y.output, 3) +
+         " times nearer to that of X than with Y = 0";
+}
+
+std::string columns_text(const SparsifyReport& report) {
+  const std::string of = std::to_string(report.result.columns_global);
+  const std::string method = report.arguments.text("method");
+  if (method == "jl") return of + ", random combinations of those of X";
+  const std::int64_t draws = report.result.draws;
+  if (draws == 0) return of;
+  return of + (method == "bss" ? " in " + counted(draws, "step") : ", distinct ones of " + counted(draws, "draw"));
+}
+
+std::string table(const SparsifyReport& report) {
+  const auto& errors = report.errors.errors;
+  const auto row = [&](std::string label, double AttentionError::*value) {
+    label.resize(38, ' ');
+    std::string text = "  " + label;
+    for (const AttentionError& error : errors) {
+      std::string number = std::isnan(error.*value) ? "-" : plain(error.*value, 3);
+      number.resize(std::max<std::size_t>(number.size() + 1, 12), ' ');
+      text += number;
+    }
+    return text.substr(0, text.find_last_not_of(' ') + 1) + "\n";
+  };
+  std::string heading(40, ' ');
+  for (std::size_t k = 0; k < errors.size(); ++k) {
+    std::string name(kWhose[k]);
+    if (k + 1 < errors.size()) name.resize(12, ' ');
+    heading += name;
+  }
+  return "\nErrors\n" + heading + "\n" + row("max |Y Y^T - X X^T| / r", &AttentionError::gram) +
+         row("spectral, e", &AttentionError::spectral) + row("max |P(Y) / P(X) - 1|", &AttentionError::entry) +
+         row("  its bound, exp(2 e r) - 1", &AttentionError::entry_bound) +
+         row("|(P(Y) - P(X)) V| / |P(X) V|", &AttentionError::output) +
+         "  r = " + plain(report.errors.largest_logit, 4) +
+         ", the largest entry of the logits; P: softmax of their rows; uniform: as many draws\n";
+}
+
+nlohmann::ordered_json error_json(const AttentionError& error) {
+  return {{"gram", error.gram},
+          {"spectral", error.spectral},
+          {"entry", error.entry},
+          {"entry_bound", error.entry_bound},
+          {"output", error.output}};
+}
+
+}  // namespace
+
+bool misses_epsilon(const SparsifyReport& report) {
+  return promises_epsilon(report) && epsilon_of(report) > report.arguments.number("epsilon");
+}
+
+std::string sparsify_text(const SparsifyReport& report) {
+  std::string text = headline(report) + "\n" + summary_line("verdict", verdict(report)) +
+                     summary_line("matrix", matrix_text(report.X)) + summary_line("method", report.arguments.text("method")) +
+                     summary_line("columns", columns_text(report));
+  if (!std::isnan(report.result.certified_epsilon))
+    text += summary_line("certified e", plain(report.result.certified_epsilon, 4) + ", from the eigenvalues of the choice");
+  text += summary_line("reads of X", plain(report.reads, 3)) + summary_line("collectives", std::to_string(report.collectives)) +
+          summary_line("seconds", fixed(report.read_seconds, 3) + " to read, " + fixed(report.choose_seconds, 3) +
+                              " to choose, " + fixed(report.measure_seconds, 3) + " to measure, on " +
+                              counted(report.ranks, "rank") + " with " + counted(report.threads, "thread") + " each");
+  if (is_measured(report)) text += table(report);
+  if (report.files.empty()) return text;
+  text += "\nFiles\n";
+  for (const auto& file : report.files) text += "  " + printable(file) + "\n";
+  return text;
+}
+
+nlohmann::ordered_json sparsify_json(const SparsifyReport& report) {
+  const Sparsifier& result = report.result;
+  nlohmann::ordered_json json{
+      {"schema", "attnreg-sparsify-1"},
+      {"configuration", report.arguments.configuration()},
+      {"n", report.X.columns()},
+      {"d", report.X.rows_global()},
+      {"storage", storage_name(report.X)},
+      {"sparse", report.X.is_sparse()},
+      {"verdict", headline(report) + "; " + verdict(report)},
+      {"columns", result.columns_global},
+      {"draws", result.draws},
+      {"end", end_name(result.end)},
+      {"epsilon", epsilon_of(report)},
+      {"certified_epsilon", result.certified_epsilon},
+      {"within_epsilon",
+       promises_epsilon(report) ? nlohmann::ordered_json(!misses_epsilon(report)) : nlohmann::ordered_json()},
+      {"reads_of_x", report.reads},
+      {"collectives", report.collectives},
+      {"ranks", report.ranks},
+      {"threads", report.threads},
+      {"read_seconds", report.read_seconds},
+      {"choose_seconds", report.choose_seconds},
+      {"measure_seconds", report.measure_seconds}};
+  if (!is_measured(report)) return json;
+  json["scale"] = report.scale;
+  json["largest_logit"] = report.errors.largest_logit;
+  if (report.errors.rank > 0) json["rank"] = report.errors.rank;
+  for (std::size_t k = 0; k < report.errors.errors.size(); ++k)
+    json["errors"][kKeys[k]] = error_json(report.errors.errors[k]);
+  return json;
+}
+
+}  // namespace attnreg::app

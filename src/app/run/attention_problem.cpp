@@ -1,0 +1,160 @@
+#include "app/run/attention_problem.hpp"
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "attnreg/files.hpp"
+#include "errors/printable.hpp"
+
+namespace attnreg::app {
+
+namespace {
+
+constexpr std::array kFiles{"queries", "keys", "values", "target", "weights"};
+
+bool same_shape(const InputFile& one, const InputFile& other) { return one.header.shape == other.header.shape; }
+
+/// queries keys [values] target [weights]: of four names the last two are target and weights where they have one shape.
+SequenceFiles from_names(const std::vector<std::string>& names, const std::string& number, const std::string& place) {
+  if (names.size() != 3 && names.size() != 4)
+    throw InvalidArgument(place + ": found " + std::to_string(names.size()) +
+                          " names, expected queries keys [values] target [weights]; values and weights exclude each "
+                          "other");
+  const auto look = [&](const char* role, std::size_t k) { return examine(role + number, names[k]); };
+  SequenceFiles files{look("queries", 0), look("keys", 1), look("target", 2), {}, {}};
+  if (names.size() == 3) return files;
+  InputFile last = look("weights", 3);
+  if (same_shape(last, files.target)) {
+    files.weights = std::move(last);
+  } else {
+    files.values = std::move(files.target);
+    files.values->role = "values" + number;
+    files.target = std::move(last);
+    files.target.role = "target" + number;
+  }
+  return files;
+}
+
+std::vector<SequenceFiles> from_list(const std::string& path) {
+  std::ifstream list(path);
+  if (!list) throw InvalidArgument(printable(path) + ": cannot open the list of sequences");
+  const std::filesystem::path directory = std::filesystem::path(path).parent_path();
+  std::vector<SequenceFiles> sequences;
+  std::string line;
+  for (int number = 1; std::getline(list, line); ++number) {
+    std::istringstream words(line.substr(0, line.find('#')));
+    std::vector<std::string> names;
+    for (std::string word; words >> word;) names.push_back((directory / word).string());
+    if (names.empty()) continue;
+    sequences.push_back(from_names(names, " " + std::to_string(sequences.size()),
+                                   printable(path) + ", line " + std::to_string(number)));
+  }
+  if (sequences.empty()) throw InvalidArgument(printable(path) + ": the list names no sequence");
+  return sequences;
+}
+
+std::int64_t rows_of(const InputFile& file) { return file.header.shape.empty() ? 0 : file.header.shape[0]; }
+std::int64_t columns_of(const InputFile& file) { return file.header.shape.size() == 2 ? file.header.shape[1] : 1; }
+
+}  // namespace
+
+OptionGroup attention_options(bool weights_too) {
+  OptionGroup group{
+      "Attention, L(X) = 1/2 |softmax(A1 X A2^T) - B|^2 + 1/2 |W o A1 X A2^T|^2 or L(X, Y) = |softmax(A1 X A2^T) A3 Y "
+      "- B|^2",
+      {{"queries", 0, "FILE", Text{}, "", "A1, n1 x d1, .npy"},
+       {"keys", 0, "FILE", Text{}, "", "A2, n2 x d2"},
+       {"values", 0, "FILE", Text{}, "", "A3, n2 x d3: one layer, with unknown Y (d3 x dv)"},
+       {"target", 0, "FILE", Text{}, "", "B, n1 x n2; with --values n1 x dv"},
+       {"sequences", 0, "LIST", Text{}, "",
+        "a text file in place of these, one line for each sequence: queries keys [values] target [weights], names "
+        "relative to LIST; the sum over sequences, with the same X and Y, is minimised"},
+       {"form", 0, "NAME", Choice{{"normalised", "rescaled", "cross-entropy"}}, "normalised",
+        "rescaled: 1/2 |exp(Z) - diag(exp(Z) 1) B|^2; cross-entropy: convex; both without --values"}}};
+  if (weights_too)
+    group.options.insert(group.options.begin() + 4, {"weights", 0, "FILE", Text{}, "", "W, n1 x n2; default: 0"});
+  return group;
+}
+
+void check_attention_options(const Arguments& arguments) {
+  for (const auto name : kFiles) arguments.exclude("sequences", name);
+  if (!arguments.given("sequences"))
+    for (const auto name : {"queries", "keys", "target"}) arguments.require(name);
+  arguments.exclude("values", "weights");
+  if (arguments.given("values") && arguments.text("form") != "normalised")
+    throw UsageError("--values goes with --form normalised only");
+}
+
+AttentionForm attention_form(const Arguments& arguments) {
+  for (const AttentionForm form : {AttentionForm::rescaled, AttentionForm::cross_entropy})
+    if (arguments.text("form") == form_name(form)) return form;
+  return AttentionForm::normalised;
+}
+
+std::vector<SequenceFiles> examine_sequences(const Arguments& arguments) {
+  if (arguments.given("sequences")) return from_list(arguments.text("sequences"));
+  const auto look = [&](const char* role) { return examine(role, arguments.text(role)); };
+  SequenceFiles files{look("queries"), look("keys"), look("target"), {}, {}};
+  if (arguments.given("values")) files.values = look("values");
+  if (arguments.given("weights")) files.weights = look("weights");
+  return {std::move(files)};
+}
+
+std::vector<InputFile> list_of(const std::vector<SequenceFiles>& sequences) {
+  std::vector<InputFile> files;
+  for (const auto& sequence : sequences) {
+    files.push_back(sequence.queries);
+    files.push_back(sequence.keys);
+    if (sequence.values) files.push_back(*sequence.values);
+    files.push_back(sequence.target);
+    if (sequence.weights) files.push_back(*sequence.weights);
+  }
+  return files;
+}
+
+double attention_bytes(const std::vector<SequenceFiles>& sequences, int ranks, int threads, std::int64_t dense_limit) {
+  constexpr double kBlocks = 8;  // of rows of Z that a thread holds at once
+  double numbers = 0, largest_block = 0;
+  const auto size = [](const InputFile& file) { return static_cast<double>(file.header.elements()); };
+  for (const auto& sequence : sequences) {
+    const double rows =
+        size(sequence.queries) + size(sequence.target) + (sequence.weights ? size(*sequence.weights) : 0);
+    numbers += rows / ranks + 2 * size(sequence.keys) + (sequence.values ? size(*sequence.values) : 0);
+    const std::int64_t n2 = rows_of(sequence.keys);
+    largest_block = std::max(largest_block, static_cast<double>(n2 * tile_rows(std::max<std::int64_t>(n2, 1))));
+  }
+  const auto& first = sequences[0];
+  const auto d1 = static_cast<double>(columns_of(first.queries)), d2 = static_cast<double>(columns_of(first.keys));
+  const double Y = first.values ? static_cast<double>(columns_of(*first.values) * columns_of(first.target)) : 0;
+  const double D = d1 * d2 + Y;
+  const double model = D <= static_cast<double>(dense_limit) ? 3 * D * D + threads * d1 * d1 * d2 * d2 / 4 : 0;
+  return 8 * (numbers + kBlocks * threads * largest_block + model);
+}
+
+std::vector<AttentionSequence> load_sequences(const Communicator& communicator,
+                                              const std::vector<SequenceFiles>& files) {
+  std::vector<AttentionSequence> sequences;
+  for (const auto& file : files) {
+    const std::int64_t n1 = rows_of(file.queries), ranks = communicator.size();
+    std::vector<std::int64_t> first_rows;
+    for (std::int64_t rank = 0; rank <= ranks; ++rank) first_rows.push_back(n1 * rank / ranks);
+    const RowPartition partition(first_rows);
+    const auto rows = [&](const InputFile& matrix, std::int64_t columns) {
+      return load_matrix_rows(communicator, matrix.header.path, matrix.role, partition, columns);
+    };
+    RowMajorMatrix queries = rows(file.queries, columns_of(file.queries));
+    RowMajorMatrix keys = load_replicated_matrix(communicator, file.keys.header.path);
+    const std::int64_t n2 = keys.rows();
+    AttentionSequence sequence{partition, std::move(queries), std::move(keys), {}, {}, {}};
+    if (file.values) sequence.values = load_replicated_matrix(communicator, file.values->header.path);
+    sequence.target = rows(file.target, file.values ? columns_of(file.target) : n2);
+    if (file.weights) sequence.weights = rows(*file.weights, n2);
+    sequences.push_back(std::move(sequence));
+  }
+  return sequences;
+}
+
+}  // namespace attnreg::app

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "attnreg/files.hpp"
+#include "attnreg/row_matrix.hpp"
+#include "app/options/options.hpp"
+
+namespace attnreg::app {
+
+/// What is known of an input file before it is read.
+struct InputFile {
+  std::string role;  ///< "A"
+  NpyHeader header;
+  std::optional<std::int64_t> nonzeros;  ///< entries of a sparse matrix; the header then has its shape and type
+  std::int64_t bytes = 0;
+  std::string modified;  ///< ISO 8601, UTC
+};
+
+/// Local. Opens the file and reads its header; throws `InvalidArgument` (this rank). Role A may be a sparse matrix.
+InputFile examine(const std::string& role, const std::string& path);
+nlohmann::ordered_json to_json(const InputFile& file);
+
+/// A regression problem: A with b and w of this rank's rows; no b where there are several targets.
+struct Problem {
+  RowMatrix A;
+  Eigen::VectorXd b, w;
+};
+
+/// The options --loss, --weight and --weights.
+OptionGroup model_options();
+
+/// Whether the command line has several targets (--targets) in place of b.
+bool has_targets(const Arguments& arguments);
+
+/// Local. The files that the arguments A, b and --weights name, looked at: they exist, are .npy, and b and w have one
+/// value per row of A, the targets one row. Cheap, so that a wrong b is found before A is read. Throws
+/// `InvalidArgument` (this rank).
+std::vector<InputFile> examine_problem(const Arguments& arguments);
+
+/// Collective. Loads the files. Throws on all ranks.
+Problem load_problem(const Communicator& communicator, const Arguments& arguments);
+
+/// The value of --storage.
+StorageChoice storage_choice(const Arguments& arguments);
+
+/// The option --scale of attention logits, and its number for inner products of d terms.
+Option scale_option(std::string_view help);
+double scale_factor(const Arguments& arguments, std::int64_t d);
+
+}  // namespace attnreg::app

@@ -1,0 +1,200 @@
+#include "app/run/run_directory.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "attnreg/files.hpp"
+#include "files/output_file.hpp"
+#include "app/report/path_report.hpp"
+#include "errors/printable.hpp"
+#include "app/report/text.hpp"
+#include "ranks/span_of.hpp"
+
+namespace attnreg::app {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::seconds kStatusInterval{1};
+
+constexpr std::string_view kHistoryHeader =
+    "iteration,value,gradient_norm,relative_gradient,step,radius,cg_iterations,reads_of_a,collectives,seconds\n";
+
+std::string history_line(const IterationRecord& record) {
+  std::string line = std::to_string(record.iteration);
+  for (const double value : {record.value, record.gradient_norm, record.relative_gradient, record.step, record.radius})
+    line += "," + exact(value);
+  return line + "," + std::to_string(record.cg_iterations) + "," + exact(record.reads_of_a) + "," +
+         std::to_string(record.collectives) + "," + exact(record.seconds) + "\n";
+}
+
+void write_all(const FileDescriptor& file, const std::string& path, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t done = ::write(file.get(), bytes.data(), bytes.size());
+    if (done < 0 && errno == EINTR) continue;
+    if (done <= 0) throw OutputError("cannot write " + printable(path) + ": " + std::strerror(done < 0 ? errno : EIO));
+    bytes.remove_prefix(static_cast<std::size_t>(done));
+  }
+}
+
+/// An empty file for lines that appear at once. Never waits for a pipe and never follows a link.
+FileDescriptor open_lines(const std::string& path) {
+  constexpr int flags = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+  FileDescriptor file(::open(path.c_str(), flags, 0666));
+  struct stat facts {};
+  if (!file.is_open() || ::fstat(file.get(), &facts) != 0)
+    throw OutputError("cannot write " + printable(path) + ": " + std::strerror(errno) + "; remove it");
+  if (!S_ISREG(facts.st_mode))
+    throw OutputError("cannot write " + printable(path) + ": it is not a regular file; remove it");
+  return file;
+}
+
+}  // namespace
+
+RunDirectory::RunDirectory(const Communicator& communicator, std::string path, bool force)
+    : communicator_(communicator), path_(std::move(path)), next_status_(Clock::now() + kStatusInterval) {
+  if (!is_used()) return;
+  communicator_.agree([&] {
+    if (!communicator_.is_root()) return;
+    create_directories(path_);
+    if (!force) refuse_finished_run();
+    write_status("running", nullptr);
+  });
+}
+
+void RunDirectory::refuse_finished_run() const {
+  std::error_code ignored;
+  bool finished = std::filesystem::exists(file("x.npy"), ignored) || std::filesystem::exists(file("X.npy"), ignored) ||
+                  std::filesystem::exists(file("run.json"), ignored);
+  std::ifstream status_file(file("status.json"));
+  const auto status = nlohmann::json::parse(status_file, nullptr, false);
+  finished = finished || (status.is_object() && status.contains("state") && status["state"] == "done");
+  if (finished)
+    throw OutputError(printable(path_) +
+                      " holds a finished run; choose another directory for -o, or add --force to replace the run");
+}
+
+void RunDirectory::record(const IterationRecord& record, std::optional<int> target) noexcept {
+  try {
+    if (is_used() && communicator_.is_root() && error_.empty()) write_history(record, target);
+  } catch (const std::exception& error) {
+    error_ = error.what();
+  }
+  refresh_status(record);
+}
+
+void RunDirectory::write_history(const IterationRecord& record, std::optional<int> target) {
+  const std::string path = file("history.csv");
+  if (!history_.is_open()) {
+    history_ = open_lines(path);
+    write_all(history_, path, (target ? "target," : "") + std::string(kHistoryHeader));
+  }
+  write_all(history_, path, (target ? std::to_string(*target) + "," : "") + history_line(record));
+}
+
+void RunDirectory::refresh_status(const IterationRecord& record) noexcept {
+  last_ = record;  // on every rank: any of them may have to say where it failed
+  if (!is_used() || !communicator_.is_root()) return;
+  if (Clock::now() < next_status_) return;
+  try {
+    write_status("running", nullptr);
+  } catch (const std::exception& error) {
+    if (error_.empty()) error_ = error.what();
+  }
+  next_status_ = Clock::now() + kStatusInterval;
+}
+
+void RunDirectory::write_path(const std::vector<double>& weights, const std::vector<RegressionResult>& path) {
+  if (!is_used()) return;
+  communicator_.agree([&] {
+    if (!communicator_.is_root()) return;
+    std::vector<double> rows;
+    for (const auto& result : path) rows.insert(rows.end(), result.x.begin(), result.x.end());
+    const auto count = static_cast<std::int64_t>(path.size());
+    write_npy(file("x_path.npy"), rows, {count, static_cast<std::int64_t>(rows.size()) / count});
+    write_file(file("path.csv"), path_csv(weights, path));
+  });
+}
+
+void RunDirectory::write_text(std::string_view name, const std::string& text) {
+  if (!is_used()) return;
+  communicator_.agree([&] {
+    if (communicator_.is_root()) write_file(file(name), text);
+  });
+}
+
+void RunDirectory::write_rows(std::string_view name, const RowMajorMatrix& rows, const RowPartition& partition) {
+  if (!is_used()) return;
+  NpyWriter writer(communicator_, file(name), Storage::float64, {partition.rows_global(), rows.cols()});
+  writer.write_rows(partition.begin(communicator_.rank()), span_of(rows));
+  writer.commit();
+}
+
+void RunDirectory::write_arrays(const std::vector<Array>& arrays) {
+  if (!is_used()) return;
+  communicator_.agree([&] {
+    if (!communicator_.is_root()) return;
+    for (const auto& array : arrays) write_npy(file(array.name), array.values, array.shape);
+  });
+}
+
+void RunDirectory::finish(const NewtonSummary& summary, const std::vector<Array>& arrays,
+                          const std::vector<std::string_view>& stale, const nlohmann::ordered_json& run,
+                          ExitCode code) {
+  if (!is_used()) return;
+  last_.iteration = summary.iterations;
+  last_.relative_gradient = summary.relative_gradient;
+  write_arrays(arrays);
+  communicator_.agree([&] {
+    if (!communicator_.is_root()) return;
+    std::error_code ignored;
+    for (const auto name : stale) std::filesystem::remove(file(name), ignored);
+    write_file(file("run.json"), json_text(run));
+    if (history_.is_open() && !history_.close() && error_.empty())
+      error_ = "cannot write " + printable(file("history.csv"));
+    if (!error_.empty()) throw OutputError(error_);
+    write_status("done", &code);
+  });
+}
+
+void RunDirectory::finish(const RegressionResult& result, const RowPartition& partition, bool with_fitted,
+                          const nlohmann::ordered_json& run, ExitCode code) {
+  if (!is_used()) return;
+  const std::span<const double> x(result.x.data(), static_cast<std::size_t>(result.x.size()));
+  write_arrays({{"x.npy", x, {result.x.size()}}});  // first: it must not be lost with what is larger
+  if (with_fitted) {
+    NpyWriter writer(communicator_, file("f.npy"), Storage::float64, {partition.rows_global()});
+    writer.write_rows(partition.begin(communicator_.rank()),
+                      {result.fitted.data(), static_cast<std::size_t>(result.fitted.size())});
+    writer.commit();
+  }
+  std::vector<std::string_view> stale;
+  if (!with_fitted) stale.push_back("f.npy");
+  finish(result.summary, {}, stale, run, code);
+}
+
+void RunDirectory::fail(ExitCode code) const noexcept {
+  if (!is_used()) return;
+  try {
+    write_status("failed", &code);
+  } catch (const std::exception&) {
+    // The error that led here is the one to report.
+  }
+}
+
+void RunDirectory::write_status(std::string_view state, const ExitCode* code) const {
+  nlohmann::ordered_json status{{"schema", "attnreg-status-1"}, {"state", state},
+                                {"iteration", last_.iteration}, {"relative_gradient", last_.relative_gradient},
+                                {"exit_code", nullptr},         {"updated", utc_time(std::time(nullptr))}};
+  if (code != nullptr) status["exit_code"] = static_cast<int>(*code);
+  write_file(file("status.json"), json_text(status));
+}
+
+}  // namespace attnreg::app

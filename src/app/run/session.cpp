@@ -1,0 +1,120 @@
+#include "app/run/session.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include "app/options/commands.hpp"
+#include "app/run/faults.hpp"
+#include "ranks/memory.hpp"
+#include "errors/printable.hpp"
+#include "app/report/text.hpp"
+#include "app/report/version.hpp"
+
+namespace attnreg::app {
+
+namespace {
+
+Verbosity verbosity(const Arguments& arguments) {
+  if (arguments.on("quiet")) return Verbosity::quiet;
+  return arguments.on("verbose") ? Verbosity::verbose : Verbosity::normal;
+}
+
+}  // namespace
+
+OptionGroup session_options(std::string_view output_help, std::vector<Option> more) {
+  OptionGroup group{"Output", {{"output", 'o', "DIR", Text{}, "", output_help}}};
+  group.options.insert(group.options.end(), more.begin(), more.end());
+  for (const Option& option : {Option{"force", 0, "", Switch{}, "", "replace a finished run in DIR"},
+                               Option{"quiet", 'q', "", Switch{}, "", "no step lines"},
+                               Option{"verbose", 'v', "", Switch{}, "", "say more about files, ranks and memory"}})
+    group.options.push_back(option);
+  group.options.push_back(help_option());
+  return group;
+}
+
+void check_session_options(const Arguments& arguments, std::vector<std::string_view> with_output) {
+  arguments.exclude("quiet", "verbose");
+  with_output.push_back("force");
+  for (const auto name : with_output)
+    if (arguments.on(name) && !arguments.given("output"))
+      throw UsageError("--" + std::string(name) + " needs a run directory; add -o DIR");
+}
+
+Session::Session(const Communicator& communicator, const Arguments& arguments)
+    : communicator_(communicator),
+      arguments_(arguments),
+      verbosity_(verbosity(arguments)),
+      threads_(set_threads(communicator, arguments.optional_integer("threads"))),
+      directory_(communicator, arguments.text("output"), arguments.on("force")),
+      steps_(verbosity_) {}
+
+ExitCode Session::run(const std::function<ExitCode()>& body) {
+  try {
+    return body();
+  } catch (const Error& error) {
+    const bool agreed = error.scope() == Error::Scope::all_ranks;
+    if (communicator_.is_root() || !agreed) directory_.fail(agreed ? error.code() : ExitCode::internal);
+    throw;
+  } catch (...) {
+    directory_.fail(ExitCode::internal);
+    throw;
+  }
+}
+
+void Session::describe(const std::vector<InputFile>& files, double bytes_needed) const {
+  if (verbosity_ == Verbosity::quiet) return;
+  if (threads_.crowded())
+    print_line("attnreg: note: " + counted(threads_.ranks_on_cores, "rank") + " with " +
+               counted(threads_.threads, "thread") + " each share " + counted(threads_.cores, "core"));
+  if (verbosity_ != Verbosity::verbose) return;
+  for (const auto& file : files)
+    print_line("attnreg: " + file.role + ": " + printable(file.header.path) + ", " + file.header.shape_text() + " " +
+               file.header.dtype_text() + (file.nonzeros ? ", " + std::to_string(*file.nonzeros) + " entries" : "") +
+               ", " + std::to_string(file.bytes) + " bytes");
+  print_line("attnreg: " + counted(communicator_.size(), "rank") + ", " +
+             std::to_string(communicator_.ranks_on_node()) + " on this node, " + counted(threads_.threads, "thread") +
+             " each");
+  print_line("attnreg: memory: at least " + plain(bytes_needed / 1e6, 4) + " MB per rank, " +
+             plain(available_node_memory() / 1e6, 4) + " MB available on this node");
+}
+
+std::function<void(const IterationRecord&)> Session::on_iteration() {
+  return [this](const IterationRecord& record) {
+    inject_fault(communicator_.rank(), "in-iteration");
+    if (communicator_.is_root()) steps_.print(record);
+    directory_.record(record);
+  };
+}
+
+std::function<void(const IterationRecord&)> Session::on_start_iteration() {
+  return [this](const IterationRecord& record) {
+    if (communicator_.is_root()) steps_.print_start(record);
+    directory_.record_start(record);
+  };
+}
+
+std::function<void(int target, const IterationRecord&)> Session::on_target_iteration() {
+  return [this](int target, const IterationRecord& record) {
+    inject_fault(communicator_.rank(), "in-iteration");
+    if (communicator_.is_root()) steps_.print_target(target, record);
+    directory_.record(record, target);
+  };
+}
+
+nlohmann::ordered_json Session::run_json(const std::vector<InputFile>& files, Index tile_rows) const {
+  const auto ranks_on_node = communicator_.all_gather(std::int64_t{communicator_.ranks_on_node()});
+  nlohmann::ordered_json inputs;
+  for (const auto& file : files) inputs[file.role] = to_json(file);
+  return {{"schema", "attnreg-run-1"},
+          {"command", arguments_.syntax().name},
+          {"configuration", arguments_.configuration()},
+          {"build", build_facts()},
+          {"layout",
+           {{"ranks", communicator_.size()},
+            {"ranks_per_node", ranks_on_node},
+            {"threads", threads_.threads},
+            {"cores", threads_.cores},
+            {"tile_rows", tile_rows}}},
+          {"inputs", inputs}};
+}
+
+}  // namespace attnreg::app

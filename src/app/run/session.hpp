@@ -1,0 +1,56 @@
+#pragma once
+
+#include <functional>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "attnreg/solver.hpp"
+#include "app/options/options.hpp"
+#include "app/run/problem.hpp"
+#include "app/run/run_directory.hpp"
+#include "app/run/step_log.hpp"
+#include "app/options/threads.hpp"
+
+namespace attnreg::app {
+
+/// --output (which writes `files`), --force, --quiet, --verbose, --help, and what a command adds to them.
+OptionGroup session_options(std::string_view output_help, std::vector<Option> more = {});
+
+/// Throws `UsageError` for options of a session that do not go together. `with_output`: options that need -o as well.
+void check_session_options(const Arguments& arguments, std::vector<std::string_view> with_output = {});
+
+/// What every command that iterates has around it: threads, run directory, step lines, and its state if it fails.
+class Session {
+ public:
+  /// Collective. Creates the run directory.
+  Session(const Communicator& communicator, const Arguments& arguments);
+
+  const ThreadLayout& threads() const { return threads_; }
+  RunDirectory& directory() { return directory_; }
+  const RunDirectory& directory() const { return directory_; }
+
+  /// Runs `body`; the run directory says "failed" if it throws.
+  ExitCode run(const std::function<ExitCode()>& body);
+
+  /// Local, for rank 0. Lines on files, ranks and memory, as --verbose and --quiet have it.
+  void describe(const std::vector<InputFile>& files, double bytes_needed) const;
+
+  /// The callbacks of an iteration and of its start: step lines, history, status. The session must outlive them.
+  std::function<void(const IterationRecord&)> on_iteration();
+  std::function<void(const IterationRecord&)> on_start_iteration();
+  std::function<void(int target, const IterationRecord&)> on_target_iteration();
+
+  /// Collective. The part of run.json that every command has.
+  nlohmann::ordered_json run_json(const std::vector<InputFile>& files, Index tile_rows) const;
+
+ private:
+  const Communicator& communicator_;
+  const Arguments& arguments_;
+  Verbosity verbosity_;
+  ThreadLayout threads_;
+  RunDirectory directory_;
+  StepLog steps_;
+};
+
+}  // namespace attnreg::app

@@ -1,0 +1,154 @@
+#include "attnreg/apply.hpp"
+
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "attnreg/error.hpp"
+#include "apply/key_blocks.hpp"
+#include "numbers/vector_math.hpp"
+#include "ranks/span_of.hpp"
+
+namespace attnreg {
+
+namespace {
+
+using Kind = AttentionKernel::Kind;
+constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
+
+void check(const AttentionKernel& kernel) {
+  if (!(kernel.scale > 0) || !std::isfinite(kernel.scale)) refuse("the scale of the logits must be a number > 0");
+  if (kernel.kind == Kind::polynomial && kernel.degree < 1)
+    refuse("the degree of the polynomial is " + std::to_string(kernel.degree) + ", expected at least 1");
+}
+
+/// A logit that the kernel cannot take; column -1: a query without any weight.
+struct BadLogit {
+  Index row;
+  std::int64_t column;
+  double value;
+};
+
+std::string message(const AttentionKernel& kernel, std::int64_t query, const BadLogit& bad) {
+  if (bad.column < 0)
+    return "query " + std::to_string(query) + " (counted from 0): all its logits are 0, so that z^" +
+           std::to_string(kernel.degree) + " cannot be normalised";
+  const std::string place = "logit of query " + std::to_string(query) + " and key " + std::to_string(bad.column) +
+                            " (counted from 0) is " + std::to_string(bad.value);
+  if (!std::isfinite(bad.value)) return place + ": the inner product overflows; scale the queries or the keys";
+  return place + ", but z^" + std::to_string(kernel.degree) +
+         " of odd degree takes no negative logits; choose an even degree";
+}
+
+/// Replaces inner products by ln g(scale s). Entries after a bad one may be left as they were.
+std::optional<BadLogit> take_log_weights(const AttentionKernel& kernel, std::int64_t first_key,
+                                         RowMajorMatrix& products) {
+  products *= kernel.scale;
+  const bool only_positive = kernel.kind == Kind::polynomial && kernel.degree % 2 != 0;
+  for (Index i = 0; i < products.rows(); ++i)
+    for (Index j = 0; j < products.cols(); ++j) {
+      const double z = products(i, j);
+      if (!std::isfinite(z) || (only_positive && z < 0)) return BadLogit{i, first_key + j, z};
+    }
+  if (kernel.kind == Kind::polynomial) products = static_cast<double>(kernel.degree) * products.array().abs().log();
+  return std::nullopt;
+}
+
+void exp_in_place(RowMajorMatrix& matrix) {
+  const auto all = span_of(matrix);
+  kernels::exp(all, all);
+}
+
+/// The running sums of the queries of one rank, all relative to e^{reference_i}.
+struct RunningRows {
+  Eigen::VectorXd reference;   ///< largest ln g so far
+  Eigen::VectorXd normaliser;  ///< sum g
+  RowMajorMatrix output;       ///< sum g v^T
+
+  RunningRows(Index rows, Index columns)
+      : reference(Eigen::VectorXd::Constant(rows, kMinusInfinity)),
+        normaliser(Eigen::VectorXd::Zero(rows)),
+        output(RowMajorMatrix::Zero(rows, columns)) {}
+
+  void add(Index first, RowMajorMatrix& log_weights, const RowMajorMatrix& values) {
+    for (Index i = 0; i < log_weights.rows(); ++i) {
+      double& largest = reference[first + i];
+      const double larger = std::max(largest, log_weights.row(i).maxCoeff());
+      if (larger == kMinusInfinity) {
+        log_weights.row(i).setConstant(kMinusInfinity);
+        continue;
+      }
+      const double factor = std::exp(largest - larger);
+      normaliser[first + i] *= factor;
+      output.row(first + i) *= factor;
+      log_weights.row(i).array() -= larger;
+      largest = larger;
+    }
+    exp_in_place(log_weights);
+    normaliser.segment(first, log_weights.rows()) += log_weights.rowwise().sum();
+    add_weighted_values(log_weights, values, first, output);
+  }
+};
+
+/// Throws for the first bad query of this rank.
+void require_weights(const AttentionKernel& kernel, std::int64_t first_query,
+                     const std::vector<std::optional<BadLogit>>& bad, const Eigen::VectorXd& normaliser) {
+  for (const auto& logit : bad)
+    if (logit) throw InvalidArgument(message(kernel, first_query + logit->row, *logit));
+  for (Index i = 0; i < normaliser.size(); ++i)
+    if (normaliser[i] == 0) throw InvalidArgument(message(kernel, first_query + i, {i, -1, 0}));
+}
+
+}  // namespace
+
+AttentionOutput apply_attention(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix& values,
+                                const AttentionKernel& kernel) {
+  check(kernel);
+  check_attention_shapes(queries, keys, &values);
+  RunningRows running(queries.rows_local(), values.columns());
+  std::vector<std::optional<BadLogit>> bad(static_cast<std::size_t>(queries.rows_local() / kQueryBlockRows + 1));
+  visit_attention_blocks(queries, keys, values, [&](const AttentionBlock& block) {
+    auto& found = bad[static_cast<std::size_t>(block.first_query / kQueryBlockRows)];
+    if (found) return;
+    found = take_log_weights(kernel, block.first_key, block.products);
+    if (found)
+      found->row += block.first_query;
+    else
+      running.add(block.first_query, block.products, block.values);
+  });
+  queries.communicator().agree([&] { require_weights(kernel, queries.first_row(), bad, running.normaliser); });
+
+  AttentionOutput result{std::move(running.output), running.reference.array() + running.normaliser.array().log()};
+  result.output = running.normaliser.cwiseInverse().asDiagonal() * result.output;
+  return result;
+}
+
+AttentionRows::AttentionRows(const RowMatrix& queries, const RowMatrix& keys, const AttentionKernel& kernel)
+    : queries_(queries), kernel_(kernel) {
+  check(kernel);
+  check_attention_shapes(queries, keys, nullptr);
+  keys_ = shared_rows(keys, 0, static_cast<Index>(keys.rows_global()));
+}
+
+RowMajorMatrix AttentionRows::rows(Index first_local, Index count) const {
+  RowMajorMatrix P = dense_rows(queries_, first_local, count) * keys_.transpose();
+  normalise_attention(kernel_, queries_.first_row() + first_local, P);
+  return P;
+}
+
+void normalise_attention(const AttentionKernel& kernel, std::int64_t first_row, RowMajorMatrix& products) {
+  const auto bad = take_log_weights(kernel, 0, products);
+  if (bad) throw InvalidArgument(message(kernel, first_row + bad->row, *bad));
+  for (Index i = 0; i < products.rows(); ++i) {
+    const double largest = products.row(i).maxCoeff();
+    if (largest == kMinusInfinity) throw InvalidArgument(message(kernel, first_row + i, {i, -1, 0}));
+    products.row(i).array() -= largest;
+  }
+  exp_in_place(products);
+  const Eigen::VectorXd shares = products.rowwise().sum().cwiseInverse();
+  products = shares.asDiagonal() * products;
+}
+
+}  // namespace attnreg

@@ -1,0 +1,182 @@
+#include "attnreg/apply.hpp"
+#include "attnreg/error.hpp"
+
+#include <Eigen/Cholesky>
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "numbers/random.hpp"
+#include "apply/key_blocks.hpp"
+#include "algebra/symmetric_eigen.hpp"
+#include "errors/text_of.hpp"
+#include "ranks/span_of.hpp"
+
+namespace attnreg {
+
+namespace {
+
+using Eigen::Index;
+using Eigen::MatrixXd;
+
+constexpr double kMostSamples = 1099511627776.0;  // 2^40: more do not end
+
+void check(const PrivacyBudget& budget) {
+  if (!(budget.epsilon > 0 && budget.epsilon <= 1))
+    refuse("epsilon of the privacy is " + text_of(budget.epsilon) +
+           "; the rule of the mechanism is for 0 < epsilon <= 1");
+  if (!(budget.delta > 0 && budget.delta < 1))
+    refuse("delta of the privacy is " + text_of(budget.delta) + ", expected 0 < delta < 1");
+}
+
+double term_of_samples(const PrivacyBudget& budget, std::int64_t samples) {
+  return budget.epsilon / std::sqrt(8 * static_cast<double>(samples) * std::log(1 / budget.delta));
+}
+double term_of_budget(const PrivacyBudget& budget) { return budget.epsilon / (8 * std::log(1 / budget.delta)); }
+
+/// What must hold before anything of the data is looked at. Returns k.
+std::int64_t check(const PrivateAttentionOptions& options) {
+  check(options.budget);
+  const double Delta = options.sensitivity;
+  if (!(Delta > 0) || !std::isfinite(Delta)) refuse("the sensitivity must be a number > 0");
+  if (!(options.ridge >= 0) || !std::isfinite(options.ridge)) refuse("the ridge must be a number >= 0");
+  if (!(options.smallest_eigenvalue >= 0)) refuse("eta must be a number >= 0");
+  if (!(options.scale > 0) || !std::isfinite(options.scale)) refuse("the scale of the logits must be a number > 0");
+  if (options.samples < 0) refuse("the number of samples must be at least 1");
+  if (Delta > term_of_budget(options.budget))
+    refuse("not private: condition Delta <= epsilon / (8 ln(1 / delta)) fails: " + text_of(Delta) + " > " +
+           text_of(term_of_budget(options.budget)) + "; more ridge makes Delta smaller");
+  const std::int64_t limit = sample_limit(options.budget, Delta);
+  const std::int64_t samples = options.samples > 0 ? options.samples : std::max<std::int64_t>(limit, 1);
+  if (samples > limit)
+    refuse("not private: condition Delta <= epsilon / sqrt(8 k ln(1 / delta)) fails for k = " +
+           std::to_string(samples) + ": " + text_of(Delta) + " > " + text_of(term_of_samples(options.budget, samples)) +
+           "; at most " + std::to_string(limit) + " samples are allowed");
+  return samples;
+}
+
+/// The Cholesky factor of Sigma and its smallest eigenvalue.
+struct Factor {
+  MatrixXd L;
+  double smallest_eigenvalue = 0;
+};
+
+/// Local. Throws on this rank if Sigma cannot be sampled.
+Factor factor(const MatrixXd& Sigma, double eta) {
+  const SymmetricEigen eigen = symmetric_eigen(Sigma, false);
+  if (!eigen.finite) throw InvalidArgument("the covariance is not finite: X X^T overflows");
+  const double smallest = eigen.values[0], rounding = eigenvalue_rounding(Sigma.rows(), Sigma.norm());
+  if (smallest <= rounding)
+    throw InvalidArgument("not private: condition Sigma positive definite fails: its smallest eigenvalue is " +
+                          text_of(smallest) + ", not above rounding (" + text_of(rounding) + "); add a ridge");
+  if (smallest < eta)
+    throw InvalidArgument("not private: condition lambda_min(Sigma) >= eta fails: " + text_of(smallest) + " < " +
+                          text_of(eta) + "; add a ridge");
+  const Eigen::LLT<MatrixXd> cholesky(Sigma);
+  if (cholesky.info() != Eigen::Success) throw InvalidArgument("not private: the covariance has no Cholesky factor");
+  return {cholesky.matrixL(), smallest};
+}
+
+/// Local. This rank's part of sum_s z_s z_s^T, z_s ~ N(0, I), lower triangle.
+MatrixXd sample_squares(const Communicator& communicator, Index n, std::int64_t samples, std::uint64_t seed) {
+  const RandomStream random(seed, Purpose::private_samples);
+  const std::int64_t begin = samples * communicator.rank() / communicator.size();
+  const std::int64_t end = samples * (communicator.rank() + 1) / communicator.size();
+  MatrixXd squares = MatrixXd::Zero(n, n), Z;
+  for (std::int64_t first = begin; first < end; first += kKeyBlockRows) {
+    Z.resize(n, std::min<std::int64_t>(kKeyBlockRows, end - first));
+    for (Index s = 0; s < Z.cols(); ++s) random.normals(first + s, {Z.col(s).data(), static_cast<std::size_t>(n)});
+    squares.selfadjointView<Eigen::Lower>().rankUpdate(Z);
+  }
+  return squares;
+}
+
+RowMajorMatrix attention_of(RowMajorMatrix covariance, const PrivateAttentionOptions& options) {
+  covariance.diagonal().array() -= options.ridge;
+  normalise_attention({AttentionKernel::Kind::softmax, 1, options.scale}, 0, covariance);
+  return covariance;
+}
+
+/// Local, on rank 0. The release and its errors.
+PrivateAttention release(const MatrixXd& Sigma, const Factor& factored, const MatrixXd& lower_squares,
+                         std::int64_t samples, const PrivateAttentionOptions& options) {
+  const auto k = static_cast<double>(samples), n = static_cast<double>(Sigma.rows());
+  PrivateAttention result;
+  const MatrixXd squares = lower_squares.selfadjointView<Eigen::Lower>();
+  result.covariance = factored.L * squares * factored.L.transpose() / k;
+  result.covariance = (result.covariance + result.covariance.transpose()).eval() / 2;
+  result.attention = attention_of(result.covariance, options);
+  const RowMajorMatrix truth = attention_of(Sigma, options);
+  result.attention_error = (result.attention.array() / truth.array() - 1).abs().maxCoeff();
+
+  const auto L = factored.L.triangularView<Eigen::Lower>();
+  const MatrixXd half = L.solve(MatrixXd(result.covariance));
+  MatrixXd error = L.solve(MatrixXd(half.transpose()));
+  error.diagonal().array() -= 1;
+  result.frobenius_error = error.norm();
+  result.spectral_error = symmetric_eigen(error, false).values.cwiseAbs().maxCoeff();
+  result.expected_spectral_error = 2 * std::sqrt(n / k) + n / k;
+  result.expected_frobenius_error = std::sqrt(n * (n + 1) / k);
+  return result;
+}
+
+}  // namespace
+
+double sensitivity_limit(const PrivacyBudget& budget, std::int64_t samples) {
+  check(budget);
+  if (samples < 1) refuse("the number of samples must be at least 1");
+  return std::min(term_of_samples(budget, samples), term_of_budget(budget));
+}
+
+std::int64_t sample_limit(const PrivacyBudget& budget, double sensitivity) {
+  check(budget);
+  if (!(sensitivity > 0)) refuse("the sensitivity must be a number > 0");
+  if (sensitivity > term_of_budget(budget)) return 0;
+  const double ratio = budget.epsilon / sensitivity;
+  const double limit = std::min(std::floor(ratio * ratio / (8 * std::log(1 / budget.delta))), kMostSamples);
+  auto samples = static_cast<std::int64_t>(limit) + 1;  // the quotient is rounded
+  while (samples > 0 && sensitivity > term_of_samples(budget, samples)) --samples;
+  return samples;
+}
+
+MatrixXd row_gram(const RowMatrix& X) {
+  const auto n = static_cast<Index>(X.rows_global());
+  const RowMajorMatrix mine = dense_rows(X, 0, X.rows_local());
+  RowMajorMatrix rows(mine.rows(), n);
+  for (Index first = 0; first < n; first += kKeyBlockRows) {
+    const Index count = std::min(kKeyBlockRows, n - first);
+    rows.middleCols(first, count).noalias() = mine * shared_rows(X, first, count).transpose();
+  }
+  const auto all = X.communicator().all_gather(span_of(rows));
+  const MatrixXd gram = Eigen::Map<const RowMajorMatrix>(all.data(), n, n);
+  return gram.selfadjointView<Eigen::Lower>();
+}
+
+PrivateAttention private_attention(const Communicator& communicator, const MatrixXd& covariance,
+                                   const PrivateAttentionOptions& options) {
+  const std::int64_t samples = check(options);
+  const Index n = covariance.rows();
+  if (n < 1 || covariance.cols() != n)
+    refuse("the covariance is " + std::to_string(n) + " x " + std::to_string(covariance.cols()) + ", expected square");
+  const double skew = (covariance - covariance.transpose()).norm();
+  if (!(skew <= 1e-12 * covariance.norm())) refuse("the covariance is not symmetric, or not finite");
+  MatrixXd Sigma = (covariance + covariance.transpose()) / 2;
+  Sigma.diagonal().array() += options.ridge;
+
+  Factor factored;
+  communicator.agree([&] {
+    if (communicator.is_root()) factored = factor(Sigma, options.smallest_eigenvalue);
+  });
+  MatrixXd squares = sample_squares(communicator, n, samples, options.seed);
+  communicator.sum_to_root(span_of(squares));
+  PrivateAttention result;
+  communicator.agree([&] {
+    if (communicator.is_root()) result = release(Sigma, factored, squares, samples, options);
+  });
+  result.samples = samples;
+  result.sensitivity_limit = sensitivity_limit(options.budget, samples);
+  result.smallest_eigenvalue = factored.smallest_eigenvalue;
+  return result;
+}
+
+}  // namespace attnreg

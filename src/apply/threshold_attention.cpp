@@ -1,0 +1,147 @@
+#include "attnreg/apply.hpp"
+
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "attnreg/error.hpp"
+#include "numbers/random.hpp"
+#include "apply/key_blocks.hpp"
+#include "numbers/vector_math.hpp"
+#include "ranks/span_of.hpp"
+
+namespace attnreg {
+
+namespace {
+
+using Background = ThresholdOptions::Background;
+
+void check(const ThresholdOptions& options) {
+  if (!(options.scale > 0) || !std::isfinite(options.scale)) refuse("the scale of the logits must be a number > 0");
+  if (std::isnan(options.tau)) refuse("tau is NaN");
+}
+
+/// The sums of the queries of one rank; exponentials relative to e^{reference_i}.
+class RunningSums {
+ public:
+  RunningSums(Index rows, Index columns, const ThresholdOptions& options)
+      : options_(options),
+        reference_(Eigen::VectorXd::Constant(rows, -std::numeric_limits<double>::infinity())),
+        marked_sum_(Eigen::VectorXd::Zero(rows)),
+        rest_sum_(marked_sum_),
+        rest_logits_(marked_sum_),
+        marked_(static_cast<std::size_t>(rows), 0),
+        rest_(marked_),
+        finite_(static_cast<std::size_t>(rows), 1),
+        marked_values_(RowMajorMatrix::Zero(rows, columns)),
+        rest_values_(marked_values_) {}
+
+  /// Adds a block of products q . k, which is overwritten.
+  void add(Index first, RowMajorMatrix& products, const RowMajorMatrix& values) {
+    products *= options_.scale;
+    RowMajorMatrix rest(products.rows(), products.cols());  // 1 for the keys that are not marked
+    for (Index i = 0; i < products.rows(); ++i) shift_row(first + i, products.row(i), rest.row(i));
+    const auto all = span_of(products);
+    kernels::exp(all, all);
+    rest_sum_.segment(first, products.rows()) += products.cwiseProduct(rest).rowwise().sum();
+    products.array() *= 1 - rest.array();
+    marked_sum_.segment(first, products.rows()) += products.rowwise().sum();
+    add_weighted_values(products, values, first, marked_values_);
+    add_weighted_values(rest, values, first, rest_values_);
+  }
+
+  /// Throws on this rank.
+  void require_weights(std::int64_t first_query) const {
+    for (std::size_t i = 0; i < finite_.size(); ++i) {
+      const std::string query = "query " + std::to_string(first_query + static_cast<std::int64_t>(i));
+      if (finite_[i] == 0)
+        throw InvalidArgument(query +
+                              " (counted from 0): an inner product with a key overflows; scale the queries or "
+                              "the keys");
+      if (options_.background == Background::zero && marked_[i] == 0)
+        throw InvalidArgument(query + " (counted from 0) has no logit of at least tau = " +
+                              std::to_string(options_.tau) + ", and nothing remains without a background");
+    }
+  }
+
+  ThresholdAttention result() const {
+    RowMajorMatrix output = marked_values_;
+    for (Index i = 0; i < output.rows(); ++i) {
+      const double background = background_of(i);
+      const auto others = static_cast<double>(rest_[static_cast<std::size_t>(i)]);
+      output.row(i) += background * rest_values_.row(i);
+      output.row(i) /= marked_sum_[i] + background * others;
+    }
+    return {std::move(output), marked_};
+  }
+
+ private:
+  /// Moves the reference of one query to its largest logit so far, counts, and leaves z - reference in `row`.
+  template <class Row, class Rest>
+  void shift_row(Index query, Row&& row, Rest&& rest) {
+    if (!row.array().isFinite().all()) {
+      finite_[static_cast<std::size_t>(query)] = 0;
+      row.setZero();
+    }
+    rest = (row.array() < options_.tau).template cast<double>();
+    const auto others = static_cast<std::int64_t>(rest.sum());
+    rest_[static_cast<std::size_t>(query)] += others;
+    marked_[static_cast<std::size_t>(query)] += row.size() - others;
+    rest_logits_[query] += row.dot(rest);
+    const double larger = std::max(reference_[query], row.maxCoeff()), factor = std::exp(reference_[query] - larger);
+    reference_[query] = larger;
+    marked_sum_[query] *= factor;
+    rest_sum_[query] *= factor;
+    marked_values_.row(query) *= factor;
+    row.array() -= larger;
+  }
+
+  double background_of(Index query) const {
+    const auto others = static_cast<double>(rest_[static_cast<std::size_t>(query)]);
+    if (others == 0 || options_.background == Background::zero) return 0;
+    if (options_.background == Background::row_mean) return rest_sum_[query] / others;
+    return std::exp(rest_logits_[query] / others - reference_[query]);
+  }
+
+  const ThresholdOptions& options_;
+  Eigen::VectorXd reference_, marked_sum_, rest_sum_, rest_logits_;
+  std::vector<std::int64_t> marked_, rest_;
+  std::vector<char> finite_;
+  RowMajorMatrix marked_values_;  ///< sum e^z v^T over the marked keys
+  RowMajorMatrix rest_values_;    ///< sum v^T over the others
+};
+
+}  // namespace
+
+ThresholdAttention threshold_attention(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix& values,
+                                       const ThresholdOptions& options) {
+  check(options);
+  check_attention_shapes(queries, keys, &values);
+  RunningSums sums(queries.rows_local(), values.columns(), options);
+  visit_attention_blocks(queries, keys, values, [&](const AttentionBlock& block) {
+    sums.add(block.first_query, block.products, block.values);
+  });
+  queries.communicator().agree([&] { sums.require_weights(queries.first_row()); });
+  return sums.result();
+}
+
+std::int64_t simulated_grover_queries(std::int64_t items, std::int64_t marked, std::uint64_t seed, std::int64_t query) {
+  if (items < 1 || marked < 0 || marked > items)
+    throw InvalidArgument(std::to_string(marked) + " marked of " + std::to_string(items) + " items");
+  const RandomStream random(seed, Purpose::grover_search);
+  const auto N = static_cast<double>(items);
+  std::uint32_t draw = 0;
+  std::int64_t queries = 0;
+  for (std::int64_t left = marked; left > 0; --left) {
+    const double theta = std::asin(std::sqrt(static_cast<double>(left) / N));
+    for (double M = 1;; M = std::min(1.2 * M, std::sqrt(N))) {
+      const double j = std::floor(random.uniform(query, draw++) * std::ceil(M));
+      queries += static_cast<std::int64_t>(j) + 1;
+      const double amplitude = std::sin((2 * j + 1) * theta);
+      if (random.uniform(query, draw++) < amplitude * amplitude) break;
+    }
+  }
+  return queries;
+}
+
+}  // namespace attnreg

@@ -1,0 +1,120 @@
+#include "attention/attention_objective.hpp"
+
+#include <cmath>
+#include <limits>
+
+#include "algebra/damped_factor.hpp"
+
+namespace attnreg {
+
+using Eigen::Index;
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+
+namespace {
+
+constexpr double kEps = std::numeric_limits<double>::epsilon();
+
+/// (L L^T)^-1 R.
+RowMajorMatrix solved(const MatrixXd& L, const RowMajorMatrix& R) {
+  MatrixXd result = L.triangularView<Eigen::Lower>().solve(MatrixXd(R));
+  L.transpose().triangularView<Eigen::Upper>().solveInPlace(result);
+  return result;
+}
+
+}  // namespace
+
+AttentionObjective::AttentionObjective(AttentionPasses& passes, const AttentionParameters& parameters, Values values,
+                                       AttentionModel model)
+    : passes_(passes),
+      parameters_(parameters),
+      values_(values),
+      model_(model),
+      collectives_before_(passes.communicator().collectives()) {}
+
+VectorXd AttentionObjective::unknowns(const VectorXd& u, const RowMajorMatrix& Y) const {
+  if (!joint()) return u;
+  VectorXd all(dimension());
+  all << u, flat(Y);
+  return all;
+}
+
+RowMajorMatrix AttentionObjective::Y_part(const VectorXd& v) const {
+  const auto& shape = passes_.shape();
+  if (!joint()) return RowMajorMatrix::Zero(shape.d3, shape.dv);
+  return Eigen::Map<const RowMajorMatrix>(v.data() + parameters_.size(), shape.d3, shape.dv);
+}
+
+AttentionObjective::BestY AttentionObjective::best_Y(const RowMajorMatrix& X) {
+  const auto [KK, KB] = passes_.normal_equations(X);
+  BestY best{RowMajorMatrix::Constant(KB.rows(), KB.cols(), std::numeric_limits<double>::quiet_NaN()),
+             damped_factor(KK, KK.diagonal()).L};
+  if (best.L.size() == 0) return best;  // not finite; so is the value then
+  best.Y = solved(best.L, KB);
+  // One correction from the residual: the gradient is -2 K^T (B - K Y).
+  best.Y -= solved(best.L, 0.5 * passes_.evaluate({X, best.Y}).gradient.Y);
+  return best;
+}
+
+void AttentionObjective::move_to(const VectorXd& x) {
+  x_ = x;
+  at_.X = parameters_.X(X_part(x));
+  at_.Y = Y_part(x);
+  if (eliminated()) {
+    BestY best = best_Y(at_.X);
+    at_.Y = std::move(best.Y);
+    normal_ = std::move(best.L);
+  }
+  evaluation_ = passes_.evaluate(at_);
+  gradient_ = unknowns(parameters_.pull_back(X_part(x), evaluation_.gradient.X), evaluation_.gradient.Y);
+}
+
+double AttentionObjective::gradient_floor() {
+  const AttentionUnknowns rounding = passes_.gradient_rounding(at_);
+  return kEps * unknowns(parameters_.pull_back(X_part(x_).cwiseAbs(), rounding.X), rounding.Y).norm();
+}
+
+VectorXd AttentionObjective::hessian_product(const VectorXd& p) {
+  p_ = p;
+  const VectorXd u = X_part(x_), pu = X_part(p);
+  AttentionUnknowns product = passes_.hessian_product(at_, {parameters_.tangent(u, pu), Y_part(p)});
+  if (eliminated()) {
+    const RowMajorMatrix dY = -solved(normal_, 0.5 * product.Y);
+    product.X += passes_.hessian_product(at_, {RowMajorMatrix::Zero(at_.X.rows(), at_.X.cols()), dY}).X;
+  }
+  const VectorXd X = parameters_.pull_back(u, product.X) + parameters_.curvature_product(pu, evaluation_.gradient.X);
+  return unknowns(X, product.Y);
+}
+
+Hessian AttentionObjective::hessian() {
+  Hessian hessian{passes_.communicator(), MatrixXd(dimension(), dimension()), {}, {}, nullptr};
+  for (Index j = 0; j < dimension(); ++j) hessian.exact.col(j) = hessian_product(VectorXd::Unit(dimension(), j));
+  return hessian;
+}
+
+bool AttentionObjective::refresh_preconditioner(bool /*tired*/) {
+  const VectorXd u = X_part(x_);
+  const ModelPoint point{parameters_, u, at_, joint()};
+  const auto made = model_ == AttentionModel::dense ? dense_model(passes_, point) : kronecker_model(passes_, point);
+  if (made) preconditioner_ = *made;
+  return made.has_value();
+}
+
+double AttentionObjective::preconditioner_price() const {
+  constexpr double kKroneckerProducts = 4;
+  const double products = eliminated() ? 2 : 1;
+  if (model_ == AttentionModel::kronecker) return kKroneckerProducts / products;
+  return dense_model_flops(passes_) / product_flops(passes_) / products;
+}
+
+std::vector<double> AttentionObjective::change_along(std::span<const double> steps) {
+  std::vector<AttentionUnknowns> displacements;
+  for (const double t : steps) {
+    AttentionUnknowns move{parameters_.displacement(X_part(x_), X_part(s_), t), t * Y_part(s_)};
+    if (eliminated()) move.Y = best_Y(at_.X + move.X).Y - at_.Y;
+    displacements.push_back(std::move(move));
+  }
+  return passes_.changes(at_, displacements);
+}
+
+}  // namespace attnreg

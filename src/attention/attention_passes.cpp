@@ -1,0 +1,295 @@
+#include "attention/attention_passes.hpp"
+
+#include <omp.h>
+
+#include <chrono>
+#include <cmath>
+#include <limits>
+
+#include "kernels/gram_kernels.hpp"
+
+namespace attnreg {
+
+namespace {
+
+using Eigen::ArrayXd;
+using Eigen::VectorXd;
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+double wall_clock() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+Eigen::Map<ArrayXd> row_of(RowMajorMatrix& matrix, Index j) {
+  return {matrix.data() + j * matrix.cols(), matrix.cols()};
+}
+Eigen::Map<const ArrayXd> row_of(const Eigen::Map<const RowMajorMatrix>& matrix, Index j) {
+  return {matrix.data() + j * matrix.cols(), matrix.cols()};
+}
+
+/// Each row minus its multiple of f that makes the row sum 0: F o (M - mu 1^T), mu = rowsum(F o M).
+RowMajorMatrix centred(const RowMajorMatrix& F, const RowMajorMatrix& M) {
+  const VectorXd mu = F.cwiseProduct(M).rowwise().sum();
+  return F.cwiseProduct(M.colwise() - mu);
+}
+
+void add_without_values(const QueryBlock& block, const LogitRow& row, const RowMajorMatrix& X, MatrixSums& sums) {
+  RowMajorMatrix Z = block.logits(X);
+  const auto B = block.target();
+  RowMajorMatrix U(Z.rows(), Z.cols());
+  for (Index j = 0; j < Z.rows(); ++j) {
+    const auto z = row_of(Z, j), u = row_of(U, j);
+    const auto b = row_of(B, j);
+    sums[2](0, 0) += row.value(z, b, u);
+    sums[2](0, 2) += b.square().sum();
+    sums[2](0, 1) += (u / u.sum() - b).square().sum();
+  }
+  if (block.sequence->weights)
+    sums[2](0, 0) += 0.5 * block.part(*block.sequence->weights).cwiseProduct(Z).squaredNorm();
+  for (Index j = 0; j < Z.rows(); ++j) {
+    const ArrayXd z = row_of(Z, j);
+    auto q = row_of(Z, j);
+    row.gradient(row_of(U, j), row_of(B, j), q);
+    if (block.sequence->weights) q += row_of(block.part(*block.sequence->weights), j).square() * z;
+  }
+  add_transposed_product(block.queries(), product(Z, block.sequence->keys), sums[0]);
+}
+
+void add_with_values(const QueryBlock& block, const RowMajorMatrix& X, const RowMajorMatrix& V, MatrixSums& sums) {
+  const RowMajorMatrix F = block.attention(X);
+  const RowMajorMatrix E = product(F, V) - block.target();
+  const double misfit = E.squaredNorm();
+  sums[2](0, 0) += misfit;
+  sums[2](0, 1) += misfit;
+  sums[2](0, 2) += block.target().squaredNorm();
+  const RowMajorMatrix Q = 2 * centred(F, product(E, V.transpose()));
+  add_transposed_product(block.queries(), product(Q, block.sequence->keys), sums[0]);
+  add_transposed_product(product(F, *block.sequence->values), 2 * E, sums[1]);
+}
+
+void add_product_without_values(const QueryBlock& block, const LogitRow& row, const RowMajorMatrix& X,
+                                const RowMajorMatrix& dX, RowMajorMatrix& sum) {
+  const RowMajorMatrix Z = block.logits(X);
+  RowMajorMatrix T = block.logits(dX);
+  const auto B = block.target();
+  ArrayXd u(Z.cols());
+  for (Index j = 0; j < Z.rows(); ++j) {
+    auto t = row_of(T, j);
+    const ArrayXd moved = t;
+    row.value(Z.row(j).transpose().array(), row_of(B, j), u);
+    row.multiply_hessian(u, row_of(B, j), t);
+    if (block.sequence->weights) t += row_of(block.part(*block.sequence->weights), j).square() * moved;
+  }
+  add_transposed_product(block.queries(), product(T, block.sequence->keys), sum);
+}
+
+/// The formulas of docs/attention.md, "One layer".
+void add_product_with_values(const QueryBlock& block, const AttentionUnknowns& at, const AttentionUnknowns& direction,
+                             const RowMajorMatrix& V, const RowMajorMatrix& dV, MatrixSums& sums) {
+  const RowMajorMatrix F = block.attention(at.X);
+  const RowMajorMatrix dF = centred(F, block.logits(direction.X));
+  const RowMajorMatrix E = product(F, V) - block.target();
+  const RowMajorMatrix dE = product(dF, V) + product(F, dV);
+  const RowMajorMatrix M = product(E, V.transpose());
+  const RowMajorMatrix dM = product(dE, V.transpose()) + product(E, dV.transpose());
+  const VectorXd mu = F.cwiseProduct(M).rowwise().sum();
+  const VectorXd dmu = (dF.cwiseProduct(M) + F.cwiseProduct(dM)).rowwise().sum();
+  const RowMajorMatrix Q = 2 * (dF.cwiseProduct(M.colwise() - mu) + F.cwiseProduct(dM.colwise() - dmu));
+  add_transposed_product(block.queries(), product(Q, block.sequence->keys), sums[0]);
+  add_transposed_product(product(F, *block.sequence->values), 2 * dE, sums[1]);
+  add_transposed_product(product(dF, *block.sequence->values), 2 * E, sums[1]);
+}
+
+double change_without_values(const QueryBlock& block, const LogitRow& row, const RowMajorMatrix& Z, RowMajorMatrix Y) {
+  const auto B = block.target();
+  double change = 0;
+  if (block.sequence->weights) {
+    const auto W = block.part(*block.sequence->weights);
+    change = (W.array().square() * Y.array() * (Z.array() + 0.5 * Y.array())).sum();
+  }
+  ArrayXd u(Z.cols());
+  for (Index j = 0; j < Z.rows(); ++j) {
+    row.value(Z.row(j).transpose().array(), row_of(B, j), u);
+    change += row.change(u, row_of(B, j), row_of(Y, j));
+  }
+  return change;
+}
+
+double change_with_values(const QueryBlock& block, const RowMajorMatrix& F, RowMajorMatrix Y, const RowMajorMatrix& V,
+                          const RowMajorMatrix& dV) {
+  for (Index j = 0; j < Y.rows(); ++j) softmax_change(F.row(j).transpose().array(), row_of(Y, j));
+  const RowMajorMatrix E = product(F, V) - block.target();
+  const RowMajorMatrix dE = product(Y, V + dV) + product(F, dV);
+  return dE.cwiseProduct(2 * E + dE).sum();
+}
+
+}  // namespace
+
+RowMajorMatrix product(const Eigen::Ref<const RowMajorMatrix>& S, const RowMajorMatrix& P) {
+  RowMajorMatrix result = RowMajorMatrix::Zero(S.rows(), P.cols());
+  if (result.size() == 0 || S.cols() == 0) return result;
+  if (S.outerStride() != S.cols()) return product(RowMajorMatrix(S), P);
+  kernels::add_matrix_product(S.data(), S.rows(), S.cols(), P.data(), P.cols(), false, result.data());
+  return result;
+}
+
+void add_transposed_product(const Eigen::Ref<const RowMajorMatrix>& S, const RowMajorMatrix& P, RowMajorMatrix& sum) {
+  if (sum.size() == 0) return;
+  const RowMajorMatrix transposed = S.transpose();
+  kernels::add_matrix_product(transposed.data(), S.cols(), S.rows(), P.data(), P.cols(), false, sum.data());
+}
+
+RowMajorMatrix QueryBlock::attention(const RowMajorMatrix& X) const {
+  RowMajorMatrix F = logits(X);
+  for (Index j = 0; j < F.rows(); ++j) softmax_row(row_of(F, j), row_of(F, j));
+  return F;
+}
+
+MatrixSums::MatrixSums(const std::vector<std::pair<Index, Index>>& shapes) {
+  for (const auto& [rows, columns] : shapes) parts_.push_back(RowMajorMatrix::Zero(rows, columns));
+}
+
+MatrixSums& MatrixSums::operator+=(const MatrixSums& other) {
+  for (std::size_t k = 0; k < parts_.size(); ++k) parts_[k] += other.parts_[k];
+  return *this;
+}
+
+AttentionPasses::AttentionPasses(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
+                                 const AttentionShape& shape, AttentionForm form)
+    : communicator_(communicator),
+      sequences_(sequences),
+      shape_(shape),
+      row_(make_logit_row(form)),
+      start_seconds_(wall_clock()) {
+  for (const auto& sequence : sequences) keys_transposed_.push_back(sequence.keys.transpose());
+  for (std::size_t k = 0; k < sequences.size(); ++k) {
+    const auto& sequence = sequences[k];
+    const Index n2 = sequence.keys.rows(), block = tile_rows(n2);
+    rows_ += static_cast<double>(sequence.partition.rows_global());
+    logits_ += static_cast<double>(sequence.partition.rows_global()) * static_cast<double>(n2);
+    for (Index first = 0; first < sequence.queries.rows(); first += block)
+      blocks_.push_back({&sequence, &keys_transposed_[k], k, first, std::min(block, sequence.queries.rows() - first)});
+  }
+}
+
+MatrixSums AttentionPasses::sum(const std::vector<std::pair<Index, Index>>& shapes, const Add& add, Receiver receiver) {
+  std::vector<MatrixSums> parts(static_cast<std::size_t>(omp_get_max_threads()), MatrixSums(shapes));
+#pragma omp parallel num_threads(static_cast <int>(parts.size()))
+  {
+    MatrixSums& part = parts[static_cast<std::size_t>(omp_get_thread_num())];
+#pragma omp for schedule(static)
+    for (std::size_t k = 0; k < blocks_.size(); ++k) add(blocks_[k], part);
+  }
+  for (std::size_t k = 1; k < parts.size(); ++k) parts[0] += parts[k];
+  Index size = 0, offset = 0;
+  for (const auto& part : parts[0].parts()) size += part.size();
+  VectorXd message(size);
+  for (const auto& part : parts[0].parts()) {
+    message.segment(offset, part.size()) = Eigen::Map<const VectorXd>(part.data(), part.size());
+    offset += part.size();
+  }
+  const std::span<double> values(message.data(), static_cast<std::size_t>(size));
+  receiver == Receiver::all ? communicator_.sum(values) : communicator_.sum_to_root(values);
+  offset = 0;
+  for (auto& part : parts[0].parts()) {
+    Eigen::Map<VectorXd>(part.data(), part.size()) = message.segment(offset, part.size());
+    offset += part.size();
+  }
+  count_ += 1;
+  return std::move(parts[0]);
+}
+
+std::vector<RowMajorMatrix> AttentionPasses::value_rows(const RowMajorMatrix& Y) const {
+  std::vector<RowMajorMatrix> rows;
+  for (const auto& sequence : sequences_)
+    if (sequence.values) rows.push_back(product(*sequence.values, Y));
+  return rows;
+}
+
+AttentionPasses::Evaluation AttentionPasses::evaluate(const AttentionUnknowns& at) {
+  const auto V = value_rows(at.Y);
+  auto sums =
+      sum({{shape_.d1, shape_.d2}, {shape_.d3, shape_.dv}, {1, 3}}, [&](const QueryBlock& block, MatrixSums& part) {
+        with_values() ? add_with_values(block, at.X, V[block.index], part)
+                      : add_without_values(block, *row_, at.X, part);
+      });
+  seconds_ = communicator_.sum(communicator_.is_root() ? wall_clock() - start_seconds_ : 0.0);
+  Evaluation result;
+  result.value = std::isfinite(sums[2](0, 0)) ? sums[2](0, 0) : kInfinity;
+  result.misfit = sums[2](0, 1);
+  result.target = sums[2](0, 2);
+  result.gradient = {std::move(sums[0]), std::move(sums[1])};
+  return result;
+}
+
+AttentionUnknowns AttentionPasses::hessian_product(const AttentionUnknowns& at, const AttentionUnknowns& direction) {
+  const auto V = value_rows(at.Y), dV = value_rows(direction.Y);
+  auto sums = sum({{shape_.d1, shape_.d2}, {shape_.d3, shape_.dv}}, [&](const QueryBlock& block, MatrixSums& part) {
+    if (with_values())
+      add_product_with_values(block, at, direction, V[block.index], dV[block.index], part);
+    else
+      add_product_without_values(block, *row_, at.X, direction.X, part[0]);
+  });
+  return {std::move(sums[0]), std::move(sums[1])};
+}
+
+std::vector<double> AttentionPasses::changes(const AttentionUnknowns& at,
+                                             const std::vector<AttentionUnknowns>& displacements) {
+  const auto V = value_rows(at.Y);
+  std::vector<std::vector<RowMajorMatrix>> dV;
+  for (const auto& displacement : displacements) dV.push_back(value_rows(displacement.Y));
+  auto sums = sum({{1, static_cast<Index>(displacements.size())}}, [&](const QueryBlock& block, MatrixSums& part) {
+    const RowMajorMatrix base = with_values() ? block.attention(at.X) : block.logits(at.X);
+    for (std::size_t k = 0; k < displacements.size(); ++k) {
+      const RowMajorMatrix move = block.logits(displacements[k].X);
+      part[0](0, static_cast<Index>(k)) +=
+          with_values() ? change_with_values(block, base, move, V[block.index], dV[k][block.index])
+                        : change_without_values(block, *row_, base, move);
+    }
+  });
+  std::vector<double> changes;
+  for (const double change : sums[0].reshaped()) changes.push_back(std::isfinite(change) ? change : kInfinity);
+  return changes;
+}
+
+std::pair<RowMajorMatrix, RowMajorMatrix> AttentionPasses::normal_equations(const RowMajorMatrix& X) {
+  auto sums = sum({{shape_.d3, shape_.d3}, {shape_.d3, shape_.dv}}, [&](const QueryBlock& block, MatrixSums& part) {
+    const RowMajorMatrix K = product(block.attention(X), *block.sequence->values);
+    add_transposed_product(K, K, part[0]);
+    add_transposed_product(K, block.target(), part[1]);
+  });
+  return {std::move(sums[0]), std::move(sums[1])};
+}
+
+AttentionUnknowns AttentionPasses::gradient_rounding(const AttentionUnknowns& at) {
+  const auto V = value_rows(at.Y);
+  auto sums = sum({{shape_.d1, shape_.d2}, {shape_.d3, shape_.dv}}, [&](const QueryBlock& block, MatrixSums& part) {
+    const RowMajorMatrix Z = block.logits(at.X), T = product(block.queries(), at.X);
+    const VectorXd key_norms = block.sequence->keys.rowwise().norm();
+    const RowMajorMatrix argument = Z.cwiseAbs() + T.rowwise().norm() * key_norms.transpose();
+    const RowMajorMatrix keys = block.sequence->keys.cwiseAbs(), queries = block.queries().cwiseAbs();
+    RowMajorMatrix R(Z.rows(), Z.cols());
+    if (with_values()) {
+      const RowMajorMatrix F = block.attention(at.X), O = product(F, V[block.index]);
+      const RowMajorMatrix size = O.cwiseAbs() + block.target().cwiseAbs();
+      const RowMajorMatrix M = product(size, V[block.index].cwiseAbs().transpose());
+      R = 2 * F.cwiseProduct(M).cwiseProduct(RowMajorMatrix::Ones(R.rows(), R.cols()) + argument);
+      add_transposed_product(product(F, block.sequence->values->cwiseAbs()), 2 * size, part[1]);
+    } else {
+      const auto B = block.target();
+      ArrayXd u(Z.cols()), q(Z.cols()), D(Z.cols()), c(Z.cols()), g(Z.cols());
+      for (Index j = 0; j < Z.rows(); ++j) {
+        row_->value(Z.row(j).transpose().array(), row_of(B, j), u);
+        row_->gradient(u, row_of(B, j), q);
+        row_->model(u, row_of(B, j), D, c, g);
+        if (block.sequence->weights) D += row_of(block.part(*block.sequence->weights), j).square();
+        R.row(j) = (q.abs() + D * argument.row(j).transpose().array()).transpose();
+      }
+    }
+    add_transposed_product(queries, product(R, keys), part[0]);
+  });
+  return {std::move(sums[0]), std::move(sums[1])};
+}
+
+}  // namespace attnreg

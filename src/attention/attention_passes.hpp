@@ -1,0 +1,98 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "attnreg/attention_regression.hpp"
+#include "attention/logit_row.hpp"
+
+namespace attnreg {
+
+/// S P and sum += S^T P with the library's kernel, which the threads of a pass may call. Local.
+RowMajorMatrix product(const Eigen::Ref<const RowMajorMatrix>& S, const RowMajorMatrix& P);
+void add_transposed_product(const Eigen::Ref<const RowMajorMatrix>& S, const RowMajorMatrix& P, RowMajorMatrix& sum);
+
+/// Rows of one sequence that are worked on together: some tens, so that their rows of Z fit into a core's cache.
+struct QueryBlock {
+  const AttentionSequence* sequence;
+  const RowMajorMatrix* keys_transposed;  ///< A2^T
+  std::size_t index;                      ///< of the sequence
+  Index first, rows;                      ///< of this rank's rows
+
+  Eigen::Map<const RowMajorMatrix> part(const RowMajorMatrix& matrix) const {
+    return {matrix.data() + first * matrix.cols(), rows, matrix.cols()};
+  }
+  Eigen::Map<const RowMajorMatrix> queries() const { return part(sequence->queries); }
+  Eigen::Map<const RowMajorMatrix> target() const { return part(sequence->target); }
+  /// These rows of Z = A1 X A2^T.
+  RowMajorMatrix logits(const RowMajorMatrix& X) const { return product(product(queries(), X), *keys_transposed); }
+  /// These rows of rowwise softmax(A1 X A2^T).
+  RowMajorMatrix attention(const RowMajorMatrix& X) const;
+};
+
+/// The matrices that a pass sums.
+class MatrixSums {
+ public:
+  explicit MatrixSums(const std::vector<std::pair<Index, Index>>& shapes);
+  RowMajorMatrix& operator[](std::size_t k) { return parts_[k]; }
+  MatrixSums& operator+=(const MatrixSums& other);
+  std::vector<RowMajorMatrix>& parts() { return parts_; }
+
+ private:
+  std::vector<RowMajorMatrix> parts_;
+};
+
+/// Passes over the sequences: sums over all rows of Z of all sequences. Members are collective unless they are called
+/// Local, one pass and one all-reduce each unless said otherwise; arguments and results are replicated.
+class AttentionPasses {
+ public:
+  /// Local. The sequences must outlive it.
+  AttentionPasses(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
+                  const AttentionShape& shape, AttentionForm form);
+
+  // Local.
+  const Communicator& communicator() const { return communicator_; }
+  const AttentionShape& shape() const { return shape_; }
+  bool with_values() const { return shape_.dv > 0; }
+  const LogitRow& row() const { return *row_; }
+  double count() const { return count_; }           ///< of passes so far
+  double seconds() const { return seconds_; }       ///< of rank 0 at the end of the last `evaluate`, since the start
+  double logits_global() const { return logits_; }  ///< sum of n1 n2
+  double rows_global() const { return rows_; }      ///< sum of n1
+
+  struct Evaluation {
+    double value = 0;
+    AttentionUnknowns gradient;
+    double misfit = 0, target = 0;  ///< sums of |F - B|^2 and |B|^2, of |F A3 Y - B|^2 with values
+  };
+  Evaluation evaluate(const AttentionUnknowns& at);
+  AttentionUnknowns hessian_product(const AttentionUnknowns& at, const AttentionUnknowns& direction);
+  /// L(at + displacement) - L(at) for each displacement, in difference form; +inf where it overflows.
+  std::vector<double> changes(const AttentionUnknowns& at, const std::vector<AttentionUnknowns>& displacements);
+  /// K^T K and K^T B, K = F A3.
+  std::pair<RowMajorMatrix, RowMajorMatrix> normal_equations(const RowMajorMatrix& X);
+  /// The size of the gradient's rounding errors without eps, entry by entry: |A1|^T R |A2| with R = |Q| + D o (|Z| +
+  /// |a_j^T X| |k_i|), D the diagonal curvature; likewise for Y. An estimate, as in docs/algorithms.md, section 8.
+  AttentionUnknowns gradient_rounding(const AttentionUnknowns& at);
+
+  using Add = std::function<void(const QueryBlock& block, MatrixSums& sums)>;
+  enum class Receiver { all, root };
+  /// The sum over all blocks of all ranks of what `add` adds; blocks in parallel over threads, static shares added in
+  /// thread order. Counts one pass.
+  MatrixSums sum(const std::vector<std::pair<Index, Index>>& shapes, const Add& add, Receiver receiver = Receiver::all);
+  /// Local. A3 Y of each sequence.
+  std::vector<RowMajorMatrix> value_rows(const RowMajorMatrix& Y) const;
+
+ private:
+  const Communicator& communicator_;
+  const std::vector<AttentionSequence>& sequences_;
+  AttentionShape shape_;
+  std::unique_ptr<LogitRow> row_;
+  std::vector<RowMajorMatrix> keys_transposed_;
+  std::vector<QueryBlock> blocks_;
+  double rows_ = 0, logits_ = 0, count_ = 0, start_seconds_, seconds_ = 0;
+};
+
+}  // namespace attnreg

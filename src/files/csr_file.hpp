@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "attnreg/files.hpp"
+#include "files/npz_archive.hpp"
+
+namespace attnreg {
+
+/// The archive of a compressed sparse matrix with its three long arrays. The extents in the header are those of the
+/// compressed matrix: by rows (csr) those of the matrix, by columns (csc) those of its transpose, whose CSR form has
+/// the same arrays. Local; throws `InvalidArgument` (this rank).
+class CsrFile {
+ public:
+  enum class Formats { csr, csr_or_csc };
+  CsrFile(const std::string& path, Formats formats);
+  CsrFile(const CsrFile&) = delete;  // its members point to its archive
+  CsrFile& operator=(const CsrFile&) = delete;
+
+  const NpzHeader& header() const { return header_; }
+  bool by_columns() const { return by_columns_; }
+  NpzMember& indptr() { return *indptr_; }
+  NpzMember& indices() { return *indices_; }
+  NpzMember& data() { return *data_; }
+  void check_unchanged() const { archive_.check_unchanged(); }
+
+  /// "row 3, column 5" of the matrix, for a place in the compressed one.
+  std::string place(std::int64_t row, std::int64_t column) const;
+  std::string summary() const;  ///< "shape (10, 3) with 7 entries of f8"
+
+ private:
+  void read_format(Formats formats);
+  void read_shape();
+
+  NpzArchive archive_;
+  NpzHeader header_;
+  bool by_columns_ = false;
+  std::optional<NpzMember> indptr_, indices_, data_;
+};
+
+/// Numbers of an array that are read at a time.
+inline constexpr std::int64_t entries_per_read = std::int64_t{1} << 17;
+
+/// How to make a file that is read.
+inline constexpr const char* how_to_save = "; save it with scipy.sparse.save_npz('A.npz', A.tocsr())";
+
+/// Collective. Every rank reads the headers itself, since nodes may have copies of the file; they must agree.
+std::unique_ptr<CsrFile> open_csr_file(const Communicator& communicator, const std::string& path,
+                                       CsrFile::Formats formats);
+
+/// Collective. `load_csr` of an open file: the rows of the compressed matrix.
+SparseRows read_compressed(const Communicator& communicator, CsrFile& file, StorageChoice storage);
+
+/// Local. Whether the values are to be held as float.
+bool is_single(const NpzHeader& header, StorageChoice storage);
+
+/// By exponents, so that no compiler option that assumes finite values can remove it.
+bool is_not_finite(double value);
+
+/// Local. Why a value of the file cannot be used: it is not finite, or not as float. count: such values in all.
+std::string not_finite_message(double value, const std::string& place, std::int64_t count);
+
+}  // namespace attnreg

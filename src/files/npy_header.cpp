@@ -1,0 +1,310 @@
+#include "files/npy_header.hpp"
+
+#include <bit>
+#include <charconv>
+#include <limits>
+
+#include "errors/printable.hpp"
+#include "files/input_file.hpp"
+
+namespace attnreg {
+namespace {
+
+constexpr std::string_view magic = "\x93NUMPY";
+constexpr std::size_t most_extents = 64;  // NumPy's own limit
+
+/// A strict reader of the Python dictionary in the header. No recursion: a nested value is an error at once.
+class DictionaryParser {
+ public:
+  DictionaryParser(std::string_view text, std::string_view allowed, NpyArray& header)
+      : text_(text), allowed_(allowed), header_(header) {}
+
+  void parse() {
+    expect('{');
+    while (!accept('}')) {
+      parse_entry();
+      if (accept('}')) break;
+      expect(',');
+    }
+    skip_space();
+    if (position_ != text_.size()) unexpected("the end of the header");
+    require(has_descr_, "descr");
+    require(has_order_, "fortran_order");
+    require(has_shape_, "shape");
+  }
+
+ private:
+  void parse_entry() {
+    const std::string_view key = parse_string("a key in quotes");
+    bool* seen = key == "descr"           ? &has_descr_
+                 : key == "fortran_order" ? &has_order_
+                 : key == "shape"         ? &has_shape_
+                                          : nullptr;
+    if (seen == nullptr) {
+      refuse_file(header_.path, "the header has the unknown key '" + printable(key, 40) +
+                             "'; expected descr, fortran_order and shape; save the array again with numpy.save");
+    }
+    if (*seen) refuse_file(header_.path, "the header has the key '" + std::string(key) + "' twice; the file is damaged");
+    *seen = true;
+    expect(':');
+    if (seen == &has_descr_) parse_descr();
+    if (seen == &has_order_) parse_order();
+    if (seen == &has_shape_) parse_shape();
+  }
+
+  void parse_descr() {
+    if (peek() == '[') {
+      refuse_file(header_.path,
+           "found a structured dtype, expected <f4 or <f8; save one field with "
+           "numpy.asarray(a['field'], dtype='<f8')");
+    }
+    const std::string_view descr = parse_string("a dtype in quotes");
+    std::string_view type = descr;
+    char order = '=';
+    if (!type.empty() && std::string_view("<>=|").find(type.front()) != std::string_view::npos) {
+      order = type.front();
+      type.remove_prefix(1);
+    }
+    const bool is_type = parse_type(type) && (order != '|' || header_.item_bytes == 1 || header_.kind == 'S');
+    if (!is_type || !is_allowed(type)) {
+      refuse_file(header_.path, "found dtype " + printable(descr, 40) +
+                             ", expected <f4 or <f8 (or >f4, >f8); convert with numpy.asarray(a, dtype='<f8')");
+    }
+    header_.dtype = descr;
+    header_.big_endian = order == '>' || (order == '=' && std::endian::native == std::endian::big);
+  }
+
+  /// A letter and the bytes of an element; characters of 'U' have four.
+  bool parse_type(std::string_view type) {
+    if (type.size() < 2) return false;
+    header_.kind = type.front();
+    std::int64_t size = 0;
+    const auto [end, error] = std::from_chars(type.data() + 1, type.data() + type.size(), size);
+    if (error != std::errc{} || end != type.data() + type.size() || size < 0 || size > npy_header_limit) return false;
+    header_.item_bytes = header_.kind == 'U' ? 4 * size : size;
+    return true;
+  }
+
+  bool is_allowed(std::string_view type) const {
+    if (allowed_.empty()) return true;
+    const std::size_t found = (" " + std::string(allowed_) + " ").find(" " + std::string(type) + " ");
+    return found != std::string::npos;
+  }
+
+  void parse_order() {
+    skip_space();
+    if (text_.substr(position_).starts_with("True")) {
+      header_.fortran_order = true;
+      position_ += 4;
+    } else if (text_.substr(position_).starts_with("False")) {
+      header_.fortran_order = false;
+      position_ += 5;
+    } else {
+      unexpected("True or False");
+    }
+  }
+
+  void parse_shape() {
+    expect('(');
+    bool comma = true;
+    while (!accept(')')) {
+      if (!comma) unexpected("',' or ')'");
+      header_.shape.push_back(parse_extent());
+      if (header_.shape.size() > most_extents) refuse_file(header_.path, "the shape has more than 64 extents");
+      comma = accept(',');
+    }
+    if (header_.shape.size() == 1 && !comma) {
+      refuse_file(header_.path, "the shape is a number, not a tuple; expected (n,) or (n, d)");
+    }
+  }
+
+  std::int64_t parse_extent() {
+    if (peek() == '-') refuse_file(header_.path, "the shape has a negative extent; the file is damaged");
+    if (peek() < '0' || peek() > '9') unexpected("an extent of the shape");
+    const char* const first = text_.data() + position_;
+    std::int64_t extent = 0;
+    const auto [last, error] = std::from_chars(first, text_.data() + text_.size(), extent);
+    if (error != std::errc{}) refuse_file(header_.path, "the shape has an extent above 2^63; the file is damaged");
+    if (*first == '0' && last - first > 1) unexpected("an extent without leading zeros");
+    position_ += static_cast<std::size_t>(last - first);
+    if (position_ < text_.size() && text_[position_] == 'L') ++position_;  // Python 2 wrote long integers as 3L
+    return extent;
+  }
+
+  std::string_view parse_string(const char* expected) {
+    const char quote = peek();
+    if (quote != '\'' && quote != '"') unexpected(expected);
+    const std::size_t first = position_ + 1;
+    const std::size_t last = text_.find_first_of("'\"\\\n", first);
+    if (last == std::string_view::npos || text_[last] != quote) unexpected("a string without escapes");
+    position_ = last + 1;
+    return text_.substr(first, last - first);
+  }
+
+  void skip_space() {
+    while (position_ < text_.size() && std::string_view(" \t\n\r\f").find(text_[position_]) != std::string_view::npos) {
+      ++position_;
+    }
+  }
+
+  char peek() {
+    skip_space();
+    return position_ < text_.size() ? text_[position_] : '\0';
+  }
+
+  bool accept(char c) {
+    if (peek() != c) return false;
+    ++position_;
+    return true;
+  }
+
+  void expect(char c) {
+    if (!accept(c)) unexpected(std::string("'") + c + "'");
+  }
+
+  void require(bool seen, const char* key) const {
+    if (!seen) {
+      refuse_file(header_.path, std::string("the header has no key '") + key +
+                             "'; the file is damaged: save the array again with numpy.save");
+    }
+  }
+
+  [[noreturn]] void unexpected(const std::string& expected) const {
+    const std::string found = position_ < text_.size() ? "'" + printable(text_.substr(position_, 1)) + "'" : "the end";
+    refuse_file(header_.path, "byte " + std::to_string(position_) + " of the header's text: found " + found + ", expected " +
+                           expected + "; the file is damaged: save the array again with numpy.save");
+  }
+
+  std::string_view text_, allowed_;
+  NpyArray& header_;
+  std::size_t position_ = 0;
+  bool has_descr_ = false, has_order_ = false, has_shape_ = false;
+};
+
+void check_magic(std::string_view bytes, const std::string& path) {
+  if (bytes.empty()) refuse_file(path, "the file is empty; expected a .npy file");
+  const std::string_view start = bytes.substr(0, magic.size());
+  if (start == magic.substr(0, start.size())) return;
+  if (start.starts_with("PK")) refuse_file(path, "this is a .npz or .zip archive; extract the .npy file in it first");
+  if (start.starts_with("\x1f\x8b")) refuse_file(path, "the file is compressed by gzip; decompress it first");
+  refuse_file(path, "not a .npy file: found '" + printable(start) +
+                 "' at the start, expected '\\x93NUMPY'; save the array with numpy.save");
+}
+
+/// Reads version and header length; returns the text of the header.
+std::string_view header_text(std::string_view bytes, NpyArray& header) {
+  const auto byte = [&](std::size_t i) { return std::int64_t{static_cast<unsigned char>(bytes[i])}; };
+  const auto need = [&](std::int64_t wanted) {
+    if (static_cast<std::int64_t>(bytes.size()) >= wanted) return;
+    refuse_file(header.path, "truncated header: found " + std::to_string(header.bytes) + " bytes, expected at least " +
+                          std::to_string(wanted) + "; copy the file again");
+  };
+  need(10);
+  header.version_major = static_cast<int>(byte(6));
+  if (header.version_major < 1 || header.version_major > 3 || byte(7) != 0) {
+    refuse_file(header.path, "found .npy format version " + std::to_string(byte(6)) + "." + std::to_string(byte(7)) +
+                          ", expected 1.0, 2.0 or 3.0");
+  }
+  const std::int64_t prefix = header.version_major == 1 ? 10 : 12;
+  need(prefix);
+  std::int64_t length = 0;
+  for (auto i = static_cast<std::size_t>(prefix); i-- > 8;) length = length * 256 + byte(i);
+  if (length > npy_header_limit) {
+    refuse_file(header.path, "the header is said to have " + std::to_string(length) + " bytes, expected at most " +
+                          std::to_string(npy_header_limit) + "; the file is damaged");
+  }
+  header.data_offset = prefix + length;
+  need(header.data_offset);
+  return bytes.substr(static_cast<std::size_t>(prefix), static_cast<std::size_t>(length));
+}
+
+std::int64_t product_of(const std::vector<std::int64_t>& shape) {
+  std::int64_t product = 1;
+  for (const std::int64_t extent : shape) {
+    if (extent == 0) return 0;
+  }
+  for (const std::int64_t extent : shape) product *= extent;
+  return product;
+}
+
+std::string text_of(const std::vector<std::int64_t>& shape) {
+  std::string text = "(";
+  for (std::size_t k = 0; k < shape.size(); ++k) text += (k == 0 ? "" : ", ") + std::to_string(shape[k]);
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+void check_size(const NpyArray& header) {
+  constexpr std::int64_t largest = std::numeric_limits<std::int64_t>::max();
+  std::int64_t expected = header.item_bytes;
+  bool fits = true, zero = false;
+  for (const std::int64_t extent : header.shape) {
+    zero = zero || extent == 0;
+    fits = fits && !__builtin_mul_overflow(expected, extent == 0 ? 1 : extent, &expected);
+  }
+  if (zero) expected = 0;
+  fits = fits && expected <= largest - header.data_offset;
+  if (!fits) refuse_file(header.path, "shape " + header.shape_text() + " needs more than 2^63 bytes; the file is damaged");
+  expected += header.data_offset;
+  if (header.bytes == expected) return;
+  const bool truncated = header.bytes < expected;
+  const std::int64_t difference = truncated ? expected - header.bytes : header.bytes - expected;
+  refuse_file(header.path, "found " + std::to_string(header.bytes) + " bytes, expected " + std::to_string(expected) +
+                        " for shape " + header.shape_text() + " of " + printable(header.dtype, 40) +
+                        (truncated ? ": truncated, the last " : ": ") + std::to_string(difference) +
+                        (truncated ? " bytes are missing" : " trailing bytes") + "; copy or write the file again");
+}
+
+}  // namespace
+
+std::int64_t npy_item_bytes(Storage type) { return type == Storage::float32 ? 4 : 8; }
+
+std::int64_t NpyArray::elements() const { return product_of(shape); }
+std::string NpyArray::shape_text() const { return text_of(shape); }
+
+std::int64_t NpyHeader::elements() const { return product_of(shape); }
+std::string NpyHeader::shape_text() const { return text_of(shape); }
+
+std::string NpyHeader::dtype_text() const {
+  return std::string(big_endian ? ">" : "<") + (type == Storage::float32 ? "f4" : "f8");
+}
+
+NpyArray parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const std::string& path,
+                         std::string_view allowed) {
+  NpyArray header;
+  header.path = path;
+  header.bytes = file_bytes;
+  check_magic(bytes, path);
+  DictionaryParser(header_text(bytes, header), allowed, header).parse();
+  check_size(header);
+  return header;
+}
+
+NpyHeader parse_npy_header(std::string_view bytes, std::int64_t file_bytes, const std::string& path) {
+  const NpyArray array = parse_npy_array(bytes, file_bytes, path, "f4 f8");
+  NpyHeader header;
+  header.path = path;
+  header.type = array.item_bytes == 4 ? Storage::float32 : Storage::float64;
+  header.big_endian = array.big_endian;
+  header.fortran_order = array.fortran_order;
+  header.shape = array.shape;
+  header.data_offset = array.data_offset;
+  header.file_bytes = file_bytes;
+  header.version_major = array.version_major;
+  return header;
+}
+
+std::string npy_header_bytes(Storage type, const std::vector<std::int64_t>& shape) {
+  return npy_header_bytes(type == Storage::float32 ? "<f4" : "<f8", shape);
+}
+
+std::string npy_header_bytes(std::string_view dtype, const std::vector<std::int64_t>& shape, bool fortran_order) {
+  std::string text = "{'descr': '" + std::string(dtype) + "', 'fortran_order': " + (fortran_order ? "True" : "False") +
+                     ", 'shape': " + text_of(shape) + ", }";
+  text.append(63 - (10 + text.size()) % 64, ' ');  // with the newline the data start at a multiple of 64
+  text += '\n';
+  std::string bytes(magic);
+  bytes += {'\x01', '\x00', static_cast<char>(text.size() & 0xff), static_cast<char>(text.size() >> 8)};
+  return bytes + text;
+}
+
+}  // namespace attnreg

@@ -1,0 +1,149 @@
+#include "files/output_file.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+
+#include "attnreg/error.hpp"
+#include "errors/printable.hpp"
+
+namespace attnreg {
+namespace {
+
+constexpr std::size_t bytes_per_write = std::size_t{1} << 30;  // Linux writes at most 2^31 - 4096 bytes at once
+
+const char* advice(int error) {
+  switch (error) {
+    case ENOSPC:
+    case EDQUOT: return "free space or choose another file system";
+    case EFBIG: return "raise the limit on file sizes (ulimit -f) or choose another file system";
+    case EACCES:
+    case EPERM:
+    case EROFS: return "choose a directory in which you may write";
+    case ENOENT: return "create the directory first; with several nodes it must be shared by all of them";
+    case ENOTDIR: return "a part of the path is a file; choose another path";
+    case ENAMETOOLONG: return "choose a shorter name";
+    default: return "check the file system or choose another path";
+  }
+}
+
+[[noreturn]] void fail_to(const std::string& action, const std::string& path, int error) {
+  throw OutputError("cannot " + action + " " + printable(path) + ": " + std::strerror(error) + "; " + advice(error));
+}
+
+template <class Call>
+auto retry_interrupted(Call&& call) {
+  auto result = call();
+  while (result < 0 && errno == EINTR) result = call();
+  return result;
+}
+
+void check_target(const std::string& path) {
+  struct stat status {};
+  if (path.empty() || path.back() == '/') {
+    throw OutputError("cannot write '" + printable(path) + "': expected the name of a file");
+  }
+  if (::lstat(path.c_str(), &status) != 0) {
+    if (errno != ENOENT) fail_to("write", path, errno);
+    return;
+  }
+  if (S_ISREG(status.st_mode)) return;
+  const char* const found = S_ISDIR(status.st_mode)   ? "a directory"
+                            : S_ISLNK(status.st_mode) ? "a symbolic link"
+                                                      : "not a regular file";
+  throw OutputError("cannot write " + printable(path) + ": it exists and is " + found +
+                    "; choose another name or remove it");
+}
+
+void sync_directory_of(const std::string& path) {
+  std::string directory = std::filesystem::path(path).parent_path().string();
+  if (directory.empty()) directory = ".";
+  const FileDescriptor file(
+      retry_interrupted([&] { return ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+  // A directory that may be written but not read, and file systems without this operation, give no promise to keep.
+  if (!file.is_open()) return;
+  const int result = retry_interrupted([&] { return ::fsync(file.get()); });
+  if (result != 0 && errno != EINVAL && errno != ENOTSUP) fail_to("secure the directory of", path, errno);
+}
+
+}  // namespace
+
+OutputFile::OutputFile(std::string path) : path_(std::move(path)) {
+  check_target(path_);
+  constexpr int attempts = 100;  // names left behind by killed runs, or by another node with the same process number
+  for (int k = 0; k < attempts && !file_.is_open(); ++k) {
+    temporary_ = path_ + ".tmp." + std::to_string(::getpid()) + "." + std::to_string(k);
+    constexpr int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+    file_ = FileDescriptor(retry_interrupted([&] { return ::open(temporary_.c_str(), flags, 0666); }));
+    if (!file_.is_open() && errno != EEXIST) fail_to("create", temporary_, errno);
+  }
+  if (!file_.is_open()) fail_to("create", temporary_, EEXIST);
+  remove_ = true;
+}
+
+OutputFile::OutputFile(std::string path, std::string temporary)
+    : path_(std::move(path)), temporary_(std::move(temporary)) {
+  file_ =
+      FileDescriptor(retry_interrupted([&] { return ::open(temporary_.c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC); }));
+  if (!file_.is_open()) fail_to("open", temporary_, errno);
+}
+
+OutputFile::~OutputFile() {
+  if (remove_) ::unlink(temporary_.c_str());
+}
+
+void OutputFile::reserve(std::int64_t bytes) {
+  if (bytes == 0) return;
+  if (retry_interrupted([&] { return ::fallocate(file_.get(), 0, 0, bytes); }) == 0) return;
+  const bool unsupported = errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL;
+  if (!unsupported) fail_to("reserve " + std::to_string(bytes) + " bytes for", path_, errno);
+  if (retry_interrupted([&] { return ::ftruncate(file_.get(), bytes); }) != 0) {
+    fail_to("set the size to " + std::to_string(bytes) + " bytes of", path_, errno);
+  }
+}
+
+void OutputFile::write(std::int64_t offset, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const std::size_t wanted = std::min(bytes.size(), bytes_per_write);
+    const ssize_t done = retry_interrupted([&] { return ::pwrite(file_.get(), bytes.data(), wanted, offset); });
+    if (done < 0) fail_to("write", path_, errno);
+    if (done == 0) fail_to("write", path_, EIO);
+    bytes.remove_prefix(static_cast<std::size_t>(done));
+    offset += done;
+  }
+}
+
+void OutputFile::sync() {
+  if (retry_interrupted([&] { return ::fsync(file_.get()); }) != 0) fail_to("write", path_, errno);
+}
+
+void OutputFile::publish() {
+  sync();
+  if (!file_.close()) fail_to("write", path_, errno);
+  check_target(path_);
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_to("replace", path_, errno);
+  remove_ = false;
+  sync_directory_of(path_);
+}
+
+void write_file(const std::string& path, std::string_view bytes) {
+  OutputFile file(path);
+  file.write(0, bytes);
+  file.publish();
+}
+
+void create_directories(const std::string& path) {
+  if (path.empty()) throw OutputError("cannot create the directory '': expected a name");
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) fail_to("create the directory", path, error.value());
+  if (!std::filesystem::is_directory(path, error)) fail_to("create the directory", path, ENOTDIR);
+}
+
+}  // namespace attnreg

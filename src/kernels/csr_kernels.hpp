@@ -1,0 +1,86 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+
+#include "attnreg/row_storage.hpp"
+
+namespace attnreg::kernels {
+
+/// Consecutive rows of `CsrRows`; the entries of row i of the block are at [offsets[i], offsets[i + 1]).
+template <class Scalar>
+struct CsrBlock {
+  const std::int64_t* offsets;
+  const std::int32_t* indices;
+  const Scalar* values;
+  Index rows;
+};
+
+/// Calls `use` with rows [first, first + count) as a CsrBlock of the type in which the values are held.
+template <class Use>
+decltype(auto) with_block(const CsrRows& rows, Index first, Index count, Use&& use) {
+  const std::int64_t* const offsets = rows.offsets.data() + first;
+  if (rows.is_single) return use(CsrBlock<float>{offsets, rows.indices.data(), rows.singles.data(), count});
+  return use(CsrBlock<double>{offsets, rows.indices.data(), rows.values.data(), count});
+}
+
+// Kernels on a block of sparse rows. All of it but x and out is read once, in order; for a fused product take blocks of
+// a few thousand entries, so that the second kernel finds them in the first-level cache. Sums run in a fixed order, in
+// double. x, out, N have d rows.
+
+/// The entries of a block that stay in the first-level cache between two kernels: 24 KiB with double values.
+inline constexpr std::int64_t kCachedEntries = 2048;
+
+/// Rows of a block for fused kernels, 1 or more, when `rows` rows have `entries` entries.
+inline Index fused_block_rows(Index rows, std::int64_t entries) {
+  return std::clamp<Index>(rows == 0 ? 1 : static_cast<Index>(kCachedEntries * rows / (entries + 1)), 1, 256);
+}
+
+/// z_i = a_i . x
+template <class Scalar>
+void multiply(const CsrBlock<Scalar>& A, const double* x, double* z);
+
+/// z_i = a_i . x - shift, rounded about once; see `row_kernels.hpp`.
+template <class Scalar>
+void multiply_compensated(const CsrBlock<Scalar>& A, const double* x, double shift, double* z);
+
+/// Z = A X. X: d x k, Z: rows x k, both row-major.
+template <class Scalar>
+void multiply(const CsrBlock<Scalar>& A, const double* X, Index k, double* Z);
+
+/// Y = A N for `kBlockColumns` packed columns. N: d x 16, Y: rows x 16, both row-major.
+template <class Scalar>
+void multiply_packed(const CsrBlock<Scalar>& A, const double* N, double* Y);
+
+/// out += sum_i u_i a_i
+template <class Scalar>
+void add_transpose_multiply(const CsrBlock<Scalar>& A, const double* u, double* out);
+
+/// out += A^T U. U: rows x k, row-major; out: d x k, column-major.
+template <class Scalar>
+void add_transpose_multiply(const CsrBlock<Scalar>& A, const double* U, Index k, Index d, double* out);
+
+/// out += sum_i u_i |a_i|
+template <class Scalar>
+void add_absolute_transpose_multiply(const CsrBlock<Scalar>& A, const double* u, double* out);
+
+/// norms_i = |a_i|
+template <class Scalar>
+void row_norms(const CsrBlock<Scalar>& A, double* norms);
+
+/// out += factor a_i, row i of the block
+template <class Scalar>
+void add_scaled_row(const CsrBlock<Scalar>& A, Index i, double factor, double* out);
+
+/// C += sum_k weights_k a_i a_i^T with i = rows[k], in the lower triangle of the row-major (or the upper one of the
+/// column-major) d x d matrix C. (entries of a row)^2 / 2 flops each.
+template <class Scalar>
+void add_gram(const CsrBlock<Scalar>& A, std::span<const Index> rows, std::span<const double> weights, Index d,
+              double* C);
+
+/// out = A, rows x d, row-major, with its zeros.
+template <class Scalar>
+void expand(const CsrBlock<Scalar>& A, Index d, double* out);
+
+}  // namespace attnreg::kernels

@@ -1,0 +1,151 @@
+#include <cmath>
+
+#include "losses/loss_pieces.hpp"
+#include "losses/losses.hpp"
+#include "numbers/vector_clones.hpp"
+
+namespace attnreg {
+
+namespace {
+
+/// log(1 + s) - s without cancellation.
+double log1p_minus(double s) {
+  if (std::abs(s) > 0.02) return std::log1p(s) - s;
+  double sum = 0;
+  for (int k = 10; k >= 2; --k) sum = (k % 2 ? 1.0 : -1.0) / k + s * sum;  // the next term is below 0.02^9 / 11
+  return s * s * sum;
+}
+
+// phi = <b, 1> lse(z) - <b, z>: convex, its minimisers have softmax(z) ~ b / <b, 1>. Needs <b, 1> > 0.
+//
+// The loops are outside of the class because GCC makes no clones of virtual functions.
+
+ATTNREG_CLONES
+void add_value_cross_entropy(const LossRows& rows, double reference, LossSums& sums) {
+  double g_sum = 0, b_sum = 0, b_z = 0;
+  for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+    const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
+    Piece g;
+    exponentials(z, reference, g);
+#pragma omp simd reduction(+ : g_sum, b_sum, b_z)
+    for (std::size_t i = 0; i < z.size(); ++i) {
+      g_sum += g[i];
+      b_sum += b[i];
+      b_z += b[i] * (reference - z[i]);
+    }
+  }
+  sums[0] += g_sum, sums[1] += b_sum, sums[2] += b_z;
+}
+
+ATTNREG_CLONES
+void differentiate_cross_entropy(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
+                      std::span<double> delta, double mass) {
+  exponentials(rows.z, point.reference, f);
+#pragma omp simd
+  for (std::size_t i = 0; i < rows.z.size(); ++i) {
+    delta[i] = mass * f[i];
+    q[i] = delta[i] - rows.b[i];
+  }
+}
+
+// phi' - phi = <b, 1> log(1 + S) - t <b, y>, S = <f, u>, u = exp(t y) - 1; the terms of first order are paired.
+ATTNREG_CLONES
+void add_change_cross_entropy(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point, LossSums& sums,
+                   double mass) {
+  double f_u = 0, q_ty = 0, f_beyond = 0, f_ty = 0;
+  for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+    const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first), y_piece = piece_of(y, first);
+    Piece f, u;
+    exponentials(z, point.reference, f);
+    exponential_changes(y_piece, t, u);
+#pragma omp simd reduction(+ : f_u, q_ty, f_beyond, f_ty)
+    for (std::size_t i = 0; i < z.size(); ++i) {
+      const double ty = t * y_piece[i];
+      f_u += f[i] * u[i];
+      q_ty += (mass * f[i] - b[i]) * ty;
+      f_beyond += f[i] * (u[i] - ty);
+      f_ty += f[i] * ty;
+    }
+  }
+  sums[0] += f_u, sums[1] += q_ty, sums[2] += f_beyond, sums[3] += f_ty;
+}
+
+class CrossEntropyLoss final : public Loss {
+ public:
+  std::string_view name() const override { return "cross-entropy"; }
+
+  double shift(const LossRows& rows) const override { return largest(rows.z); }
+
+  void add_value(const LossRows& rows, double reference, LossSums& sums) const override {
+    add_value_cross_entropy(rows, reference, sums);
+  }
+
+  LossPoint value(const LossSums& sums, double reference) const override {
+    LossPoint point;
+    point.value = sums[1] * std::log(sums[0]) + sums[2];
+    point.reference = reference + std::log(sums[0]);
+    point.offset = std::abs(std::log(sums[0]));
+    point.scalars[kMass] = sums[1];
+    return point;
+  }
+
+  int columns() const override { return 2; }
+
+  // q = mass rho g - b with rho = 1 / sum g.
+  void fill_columns(const LossRows& rows, double reference, std::span<double> U, std::size_t leading) const override {
+    for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+      const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
+      Piece g;
+      exponentials(z, reference, g);
+      for (std::size_t i = 0; i < z.size(); ++i) {
+        const auto u = U.subspan((first + i) * leading);
+        u[0] = g[i];
+        u[1] = b[i];
+      }
+    }
+  }
+
+  Combination combine(const LossSums& sums, double /*reference*/) const override {
+    const double rho = 1 / sums[0];
+    return {{sums[1] * rho, -1, 0}, {rho, 0, 0}, {}};
+  }
+
+  void differentiate(const LossRows& rows, const LossPoint& point, const LossDerivatives& out) const override {
+    differentiate_cross_entropy(rows, point, out.q, out.f, out.delta, point.scalars[kMass]);
+  }
+
+  /// The loss is convex: its Hessian itself.
+  void gauss_newton(const LossRows& rows, const LossPoint& point, std::span<double> delta) const override {
+    exponentials(rows.z, point.reference, delta);
+    for (double& f : delta) f *= point.scalars[kMass];
+  }
+
+  void fit(const LossRows& rows, const LossPoint& point, std::span<double> fitted) const override {
+    exponentials(rows.z, point.reference, fitted);
+  }
+
+  std::string_view fitted_expression() const override { return "softmax(A x)"; }
+  double infimum() const override { return 0; }
+
+  double exponent_rounding(double z, double reference) const override { return std::abs(z) + std::abs(reference); }
+
+  void add_change(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
+                  LossSums& sums) const override {
+    add_change_cross_entropy(rows, y, t, point, sums, point.scalars[kMass]);
+  }
+
+  LossChange change(const LossSums& sums, const LossPoint& point) const override {
+    const double s = sums[0], log_sum = std::log1p(s);
+    const double beyond = s < 1 ? sums[2] + log1p_minus(s) : log_sum - sums[3];  // log(1 + S) - <f, t y>
+    return {sums[1] + point.scalars[kMass] * beyond, log_sum};
+  }
+
+ private:
+  enum Scalar { kMass };  // <b, 1>
+};
+
+}  // namespace
+
+std::unique_ptr<Loss> make_cross_entropy_loss() { return std::make_unique<CrossEntropyLoss>(); }
+
+}  // namespace attnreg

@@ -1,0 +1,159 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <span>
+#include <string_view>
+
+#include "losses/loss_pieces.hpp"
+
+namespace attnreg {
+
+// The functions u of exponential and hyperbolic regression, entry by entry: u, its derivative v = u', and differences.
+// In all of them u'' = u.
+
+/// u_i = v_i = exp(z_i)
+struct Exponential {
+  static constexpr std::string_view name = "exp", expression = "exp(A x)", rescaled = "softmax(A x)";
+  static constexpr bool is_even = false, vanishes_at_zero = false;
+  static constexpr double infimum = 0;
+
+  static double exponent(double z) { return z; }
+  static void evaluate(std::span<const double> z, std::span<double> u, std::span<double> v) {
+    kernels::exp(z, u.first(z.size()));
+    std::copy_n(u.begin(), z.size(), v.begin());
+  }
+  /// du_i = u(z_i + h_i) - u(z_i)
+  static void difference(std::span<const double> z, std::span<const double> u, std::span<const double> /*v*/,
+                         std::span<const double> h, std::span<double> du) {
+    kernels::expm1(h, du.first(h.size()));
+    for (std::size_t i = 0; i < z.size(); ++i) du[i] *= u[i];
+  }
+};
+
+/// exp(z) - 1 and exp(-z) - 1 of a piece.
+struct BothExponentials {
+  Piece plus, minus;
+  explicit BothExponentials(std::span<const double> z) {
+    for (std::size_t i = 0; i < z.size(); ++i) minus[i] = -z[i];
+    kernels::expm1(z, std::span(plus).first(z.size()));
+    kernels::expm1(std::span<const double>(minus).first(z.size()), std::span(minus).first(z.size()));
+  }
+  double cosh(std::size_t i) const { return 1 + 0.5 * (plus[i] + minus[i]); }
+  double cosh_minus_1(std::size_t i) const { return -0.5 * plus[i] * minus[i]; }
+  double sinh(std::size_t i) const { return 0.5 * (plus[i] - minus[i]); }  ///< relatively accurate next to 0 too
+};
+
+/// What cosh and sinh have in common.
+template <class Hyperbolic>
+struct HyperbolicGrowth {
+  static double exponent(double z) { return std::abs(z); }
+
+  /// u (cosh h - 1) + v sinh h; where h is large that cancels, and u(z + h) - u(z) does not.
+  static void difference(std::span<const double> z, std::span<const double> u, std::span<const double> v,
+                         std::span<const double> h, std::span<double> du) {
+    const BothExponentials e(h);
+    bool large = false;
+    for (std::size_t i = 0; i < z.size(); ++i) {
+      du[i] = u[i] * e.cosh_minus_1(i) + v[i] * e.sinh(i);
+      large = large || std::abs(h[i]) > 1;
+    }
+    if (!large) return;
+    Piece there, u_there, v_there;
+    for (std::size_t i = 0; i < z.size(); ++i) there[i] = z[i] + h[i];
+    Hyperbolic::evaluate(std::span<const double>(there).first(z.size()), u_there, v_there);
+    for (std::size_t i = 0; i < z.size(); ++i)
+      if (std::abs(h[i]) > 1) du[i] = u_there[i] - u[i];
+  }
+};
+
+/// u_i = cosh(z_i), v_i = sinh(z_i)
+struct Cosh : HyperbolicGrowth<Cosh> {
+  static constexpr std::string_view name = "cosh", expression = "cosh(A x)", rescaled = "cosh(A x) / <cosh(A x), 1>";
+  static constexpr bool is_even = true, vanishes_at_zero = false;
+  static constexpr double infimum = 1;
+
+  static void evaluate(std::span<const double> z, std::span<double> u, std::span<double> v) {
+    const BothExponentials e(z);
+    for (std::size_t i = 0; i < z.size(); ++i) u[i] = e.cosh(i), v[i] = e.sinh(i);
+  }
+};
+
+/// u_i = sinh(z_i), v_i = cosh(z_i)
+struct Sinh : HyperbolicGrowth<Sinh> {
+  static constexpr std::string_view name = "sinh", expression = "sinh(A x)", rescaled = "sinh(A x) / <sinh(A x), 1>";
+  static constexpr bool is_even = false, vanishes_at_zero = true;
+  static constexpr double infimum = -std::numeric_limits<double>::infinity();
+
+  static void evaluate(std::span<const double> z, std::span<double> u, std::span<double> v) {
+    const BothExponentials e(z);
+    for (std::size_t i = 0; i < z.size(); ++i) u[i] = e.sinh(i), v[i] = e.cosh(i);
+  }
+};
+
+/// u and v of a piece.
+template <class U>
+struct GrowthPiece {
+  Piece u, v;
+  explicit GrowthPiece(std::span<const double> z) { U::evaluate(z, u, v); }
+
+  /// u(z + t y) - u(z)
+  void difference(std::span<const double> z, std::span<const double> y, double t, Piece& du) const {
+    Piece h;
+    for (std::size_t i = 0; i < z.size(); ++i) h[i] = t * y[i];
+    U::difference(z, u, v, std::span<const double>(h).first(z.size()), du);
+  }
+};
+
+/// What the losses of u have in common: they grow like exp(2 |z|), and their Gauss-Newton matrices have v^2 in place of
+/// delta.
+template <class U>
+class GrowingLoss : public Loss {
+ public:
+  bool is_even() const override { return U::is_even; }
+  double largest_move() const override { return 5; }  // u grows 150 times
+  double exponent_rounding(double z, double /*reference*/) const override { return 1 + std::abs(z); }
+  double shift(const LossRows& /*rows*/) const override { return 0; }
+
+  double largest_exponent_of(const LossRows& rows) const override {
+    double exponent = 0;
+    for (const double z : rows.z) exponent = std::max(exponent, U::exponent(z));
+    return exponent;
+  }
+
+  void gauss_newton(const LossRows& rows, const LossPoint& /*point*/, std::span<double> delta) const override {
+    for_each_piece(rows, [&](std::size_t first, std::size_t size, const auto&, const GrowthPiece<U>& at) {
+      for (std::size_t i = 0; i < size; ++i) delta[first + i] = at.v[i] * at.v[i];
+    });
+  }
+
+ protected:
+  /// visit(first, size, b of the piece, u and v of the piece)
+  template <class Visit>
+  static void for_each_piece(const LossRows& rows, Visit&& visit) {
+    for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+      const auto z = piece_of(rows.z, first);
+      visit(first, z.size(), piece_of(rows.b, first), GrowthPiece<U>(z));
+    }
+  }
+
+  /// u(z_i) exp(-exponent), which does not overflow.
+  static double scaled(double z, double exponent);
+};
+
+template <>
+inline double GrowingLoss<Exponential>::scaled(double z, double exponent) {
+  return std::exp(z - exponent);
+}
+template <>
+inline double GrowingLoss<Cosh>::scaled(double z, double exponent) {
+  return 0.5 * (std::exp(z - exponent) + std::exp(-z - exponent));
+}
+template <>
+inline double GrowingLoss<Sinh>::scaled(double z, double exponent) {
+  return std::copysign(0.5 * std::exp(std::abs(z) - exponent) * -std::expm1(-2 * std::abs(z)), z);
+}
+
+}  // namespace attnreg

@@ -1,0 +1,47 @@
+#include "losses/losses.hpp"
+
+#include <string>
+
+#include "attnreg/error.hpp"
+
+namespace attnreg {
+
+namespace {
+
+struct Entry {
+  std::string_view name;
+  std::unique_ptr<Loss> (*make)();
+};
+
+constexpr Entry kLosses[] = {
+    {"softmax", make_softmax_loss},
+    {"cross-entropy", make_cross_entropy_loss},
+    {"exp", make_exp_loss},
+    {"cosh", make_cosh_loss},
+    {"sinh", make_sinh_loss},
+    {"rescaled-exp", make_rescaled_exp_loss},
+    {"rescaled-cosh", make_rescaled_cosh_loss},
+    {"rescaled-sinh", make_rescaled_sinh_loss},
+};
+
+}  // namespace
+
+std::unique_ptr<Loss> make_loss(std::string_view name) {
+  std::string known;
+  for (const auto& entry : kLosses) {
+    if (entry.name == name) return entry.make();
+    known += (known.empty() ? "" : ", ") + std::string(entry.name);
+  }
+  throw InvalidArgument("unknown loss '" + std::string(name) + "'; known are: " + known, Error::Scope::all_ranks);
+}
+
+const std::vector<std::string_view>& loss_names() {
+  static const auto names = [] {
+    std::vector<std::string_view> list;
+    for (const auto& entry : kLosses) list.push_back(entry.name);
+    return list;
+  }();
+  return names;
+}
+
+}  // namespace attnreg

@@ -1,0 +1,139 @@
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "losses/growth.hpp"
+#include "losses/losses.hpp"
+
+namespace attnreg {
+
+namespace {
+
+// phi = 1/2 |u(z) - alpha b|^2, alpha = <u(z), 1>, u = exp, cosh or sinh entry by entry: softmax regression without the
+// division, and its relatives. With v = u', r = u - alpha b, gamma = <b, r> and eta = r - gamma 1,
+//
+//     q = v o eta,   Hess phi = diag(v^2 + u o eta) - v (v o b)^T - (v o b) v^T + |b|^2 v v^T.
+//
+// The reference of the sums is alpha. Near a fit they are taken of c = u - reference b; with e = alpha - reference, r =
+// c - e b. Sources: arXiv 2305.00660, 2303.15725; docs/algorithms.md.
+template <class U>
+class RescaledLoss final : public GrowingLoss<U> {
+  using Combination = Loss::Combination;
+  enum Sum { kAlpha, kSquares, kAlong, kTarget, kSize };    // <u, 1>, |c|^2, <c, b>, |b|^2, |u|^2
+  enum ChangeSum { kMoved, kFirst, kSecond, kMovedAlong };  // <du, 1>, <eta, du>, |du|^2, <b, du>
+  enum Scalar { kGamma };                                   // <b, r>
+
+ public:
+  std::string_view name() const override { return name_; }
+  HessianForm form() const override { return HessianForm::coupled; }
+  bool vanishes_at_zero() const override { return U::vanishes_at_zero; }
+  std::string_view fitted_expression() const override { return U::rescaled; }
+  double infimum() const override { return std::min(U::infimum, 0.0); }
+
+  void add_value(const LossRows& rows, double reference, LossSums& sums) const override {
+    this->for_each_piece(rows, [&](std::size_t, std::size_t size, const auto& b, const GrowthPiece<U>& at) {
+      for (std::size_t i = 0; i < size; ++i) {
+        const double c = at.u[i] - reference * b[i];
+        sums[kAlpha] += at.u[i];
+        sums[kSquares] += c * c;
+        sums[kAlong] += c * b[i];
+        sums[kTarget] += b[i] * b[i];
+        sums[kSize] += at.u[i] * at.u[i];
+      }
+    });
+  }
+
+  LossPoint value(const LossSums& sums, double reference) const override {
+    const double e = sums[kAlpha] - reference;
+    LossPoint point;
+    point.value = 0.5 * (sums[kSquares] - 2 * e * sums[kAlong] + e * e * sums[kTarget]);
+    if (std::isnan(point.value)) point.value = std::numeric_limits<double>::infinity();  // inf - inf
+    point.reference = sums[kAlpha];
+    point.offset = e == 0 ? 0 : std::abs(e) * std::sqrt(sums[kTarget] / sums[kSize]);
+    point.self = sums[kTarget];
+    point.scalars[kGamma] = sums[kAlong] - e * sums[kTarget];
+    return point;
+  }
+
+  void add_scaled_value(const LossRows& rows, double exponent, LossSums& sums) const override {
+    for (std::size_t i = 0; i < rows.z.size(); ++i) {
+      const double u = this->scaled(rows.z[i], exponent), b = rows.b[i];
+      sums[kAlpha] += u;
+      sums[kSquares] += u * u;
+      sums[kAlong] += u * b;
+      sums[kTarget] += b * b;
+    }
+  }
+  double log_value(const LossSums& sums, double exponent) const override {
+    const double alpha = sums[kAlpha];
+    return 2 * exponent + std::log(0.5 * (sums[kSquares] - 2 * alpha * sums[kAlong] + alpha * alpha * sums[kTarget]));
+  }
+
+  // q = v c - e v b - gamma v
+  int columns() const override { return 3; }
+  void fill_columns(const LossRows& rows, double reference, std::span<double> U_rows,
+                    std::size_t leading) const override {
+    this->for_each_piece(rows, [&](std::size_t first, std::size_t size, const auto& b, const GrowthPiece<U>& at) {
+      for (std::size_t i = 0; i < size; ++i) {
+        const auto row = U_rows.subspan((first + i) * leading);
+        row[0] = at.v[i];
+        row[1] = at.v[i] * b[i];
+        row[2] = at.v[i] * (at.u[i] - reference * b[i]);
+      }
+    });
+  }
+  Combination combine(const LossSums& sums, double reference) const override {
+    const double e = sums[kAlpha] - reference;
+    return {{e * sums[kTarget] - sums[kAlong], -e, 1}, {1, 0, 0}, {0, 1, 0}};
+  }
+
+  void differentiate(const LossRows& rows, const LossPoint& point, const LossDerivatives& out) const override {
+    this->for_each_piece(rows, [&](std::size_t first, std::size_t size, const auto& b, const GrowthPiece<U>& at) {
+      for (std::size_t i = 0; i < size; ++i) {
+        const double u = at.u[i], v = at.v[i], eta = u - point.reference * b[i] - point.scalars[kGamma];
+        out.q[first + i] = v * eta;
+        out.f[first + i] = v;
+        out.delta[first + i] = v * v + u * eta;
+        if (!out.positive.empty()) out.positive[first + i] = v * v + std::max(u * eta, 0.0);
+        if (!out.coupling.empty()) out.coupling[first + i] = v * b[i];
+        if (!out.self.empty()) out.self[first + i] = b[i] * b[i];
+      }
+    });
+  }
+
+  void fit(const LossRows& rows, const LossPoint& point, std::span<double> fitted) const override {
+    this->for_each_piece(rows, [&](std::size_t first, std::size_t size, const auto&, const GrowthPiece<U>& at) {
+      for (std::size_t i = 0; i < size; ++i) fitted[first + i] = at.u[i] / point.reference;
+    });
+  }
+
+  // r' - r = du - <du, 1> b
+  void add_change(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
+                  LossSums& sums) const override {
+    this->for_each_piece(rows, [&](std::size_t first, std::size_t size, const auto& b, const GrowthPiece<U>& at) {
+      Piece du;
+      at.difference(piece_of(rows.z, first), piece_of(y, first), t, du);
+      for (std::size_t i = 0; i < size; ++i) {
+        sums[kMoved] += du[i];
+        sums[kFirst] += du[i] * (at.u[i] - point.reference * b[i] - point.scalars[kGamma]);
+        sums[kSecond] += du[i] * du[i];
+        sums[kMovedAlong] += b[i] * du[i];
+      }
+    });
+  }
+  LossChange change(const LossSums& sums, const LossPoint& point) const override {
+    const double moved = sums[kMoved];
+    return {sums[kFirst] + 0.5 * (sums[kSecond] - 2 * moved * sums[kMovedAlong] + moved * moved * point.self), moved};
+  }
+
+ private:
+  const std::string name_ = "rescaled-" + std::string(U::name);
+};
+
+}  // namespace
+
+std::unique_ptr<Loss> make_rescaled_exp_loss() { return std::make_unique<RescaledLoss<Exponential>>(); }
+std::unique_ptr<Loss> make_rescaled_cosh_loss() { return std::make_unique<RescaledLoss<Cosh>>(); }
+std::unique_ptr<Loss> make_rescaled_sinh_loss() { return std::make_unique<RescaledLoss<Sinh>>(); }
+
+}  // namespace attnreg

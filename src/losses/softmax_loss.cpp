@@ -1,0 +1,154 @@
+#include <array>
+#include <cmath>
+
+#include "losses/loss_pieces.hpp"
+#include "losses/losses.hpp"
+#include "numbers/vector_clones.hpp"
+
+namespace attnreg {
+
+namespace {
+
+// phi = 1/2 |f - b|^2, f = softmax(z). With g = exp(z - reference), c = g - b and rho = 1 / sum g, f = rho g.
+// Sources: Deng, Li, Song 2023, arXiv 2304.10411; formulas and corrections in docs/algorithms.md.
+//
+// The loops are outside of the class because GCC makes no clones of virtual functions.
+
+ATTNREG_CLONES
+void add_value_softmax(const LossRows& rows, double reference, LossSums& sums) {
+  double g_sum = 0, c_squared = 0, c_g = 0, g_squared = 0;
+  for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+    const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
+    Piece g;
+    exponentials(z, reference, g);
+#pragma omp simd reduction(+ : g_sum, c_squared, c_g, g_squared)
+    for (std::size_t i = 0; i < z.size(); ++i) {
+      const double c = g[i] - b[i];
+      g_sum += g[i];
+      c_squared += c * c;
+      c_g += c * g[i];
+      g_squared += g[i] * g[i];
+    }
+  }
+  sums[0] += g_sum, sums[1] += c_squared, sums[2] += c_g, sums[3] += g_squared;
+}
+
+ATTNREG_CLONES
+void differentiate_softmax(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
+                      std::span<double> delta, double gamma) {
+  exponentials(rows.z, point.reference, f);
+#pragma omp simd
+  for (std::size_t i = 0; i < rows.z.size(); ++i) {
+    const double c = f[i] - rows.b[i];
+    q[i] = f[i] * (c - gamma);
+    delta[i] = f[i] * (f[i] + c - gamma);
+  }
+}
+
+// f' - f = f (u - S) / (1 + S), u = exp(t y) - 1, S = <f, u>.
+ATTNREG_CLONES
+void add_change_softmax(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point, LossSums& sums,
+                   double gamma) {
+  double s = 0, f2_u = 0, f2_u2 = 0, q_u = 0;
+  for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+    const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
+    Piece f, u;
+    exponentials(z, point.reference, f);
+    exponential_changes(piece_of(y, first), t, u);
+#pragma omp simd reduction(+ : s, f2_u, f2_u2, q_u)
+    for (std::size_t i = 0; i < z.size(); ++i) {
+      const double f_u = f[i] * u[i];
+      s += f_u;
+      f2_u += f[i] * f_u;
+      f2_u2 += f_u * f_u;
+      q_u += f_u * (f[i] - b[i] - gamma);
+    }
+  }
+  sums[0] += s, sums[1] += f2_u, sums[2] += f2_u2, sums[3] += q_u;
+}
+
+class SoftmaxLoss final : public Loss {
+ public:
+  std::string_view name() const override { return "softmax"; }
+
+  double shift(const LossRows& rows) const override { return largest(rows.z); }
+
+  void add_value(const LossRows& rows, double reference, LossSums& sums) const override {
+    add_value_softmax(rows, reference, sums);
+  }
+
+  LossPoint value(const LossSums& sums, double reference) const override {
+    const auto [g_sum, c_squared, c_g, g_squared] = std::array{sums[0], sums[1], sums[2], sums[3]};
+    const double rho = 1 / g_sum, e = rho - 1;
+    LossPoint point;
+    point.value = 0.5 * (c_squared + 2 * e * c_g + e * e * g_squared);
+    point.reference = reference + std::log(g_sum);
+    point.offset = std::abs(std::log(g_sum));
+    point.scalars[kGamma] = rho * (c_g + e * g_squared);
+    point.scalars[kNormSquared] = rho * rho * g_squared;
+    return point;
+  }
+
+  int columns() const override { return 3; }
+
+  // q = rho g c + rho e g^2 - gamma rho g with c = g - b.
+  void fill_columns(const LossRows& rows, double reference, std::span<double> U, std::size_t leading) const override {
+    for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+      const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
+      Piece g;
+      exponentials(z, reference, g);
+      for (std::size_t i = 0; i < z.size(); ++i) {
+        const auto u = U.subspan((first + i) * leading);
+        u[0] = g[i];
+        u[1] = g[i] * g[i];
+        u[2] = g[i] * (g[i] - b[i]);
+      }
+    }
+  }
+
+  Combination combine(const LossSums& sums, double /*reference*/) const override {
+    const double rho = 1 / sums[0], e = rho - 1, gamma = rho * (sums[2] + e * sums[3]);
+    return {{-gamma * rho, rho * e, rho}, {rho, 0, 0}, {}};
+  }
+
+  void differentiate(const LossRows& rows, const LossPoint& point, const LossDerivatives& out) const override {
+    differentiate_softmax(rows, point, out.q, out.f, out.delta, point.scalars[kGamma]);
+  }
+
+  void gauss_newton(const LossRows& rows, const LossPoint& point, std::span<double> delta) const override {
+    exponentials(rows.z, point.reference, delta);
+    for (double& f : delta) f *= f;
+  }
+
+  void fit(const LossRows& rows, const LossPoint& point, std::span<double> fitted) const override {
+    exponentials(rows.z, point.reference, fitted);
+  }
+
+  std::string_view fitted_expression() const override { return "softmax(A x)"; }
+  double infimum() const override { return 0; }
+
+  double exponent_rounding(double z, double reference) const override { return std::abs(z) + std::abs(reference); }
+
+  void add_change(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
+                  LossSums& sums) const override {
+    add_change_softmax(rows, y, t, point, sums, point.scalars[kGamma]);
+  }
+
+  LossChange change(const LossSums& sums, const LossPoint& point) const override {
+    const auto [s, f2_u, f2_u2, q_u] = std::array{sums[0], sums[1], sums[2], sums[3]};
+    const double moved = f2_u2 - 2 * s * f2_u + s * s * point.scalars[kNormSquared];  // (1 + S)^2 |f' - f|^2
+    LossChange change;
+    change.value = 0.5 * moved / ((1 + s) * (1 + s)) + q_u / (1 + s);
+    change.reference_shift = std::log1p(s);
+    return change;
+  }
+
+ private:
+  enum Scalar { kGamma, kNormSquared };  // <f, f - b>, |f|^2
+};
+
+}  // namespace
+
+std::unique_ptr<Loss> make_softmax_loss() { return std::make_unique<SoftmaxLoss>(); }
+
+}  // namespace attnreg

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <optional>
+
+#include "attnreg/solver.hpp"
+#include "newton/objective.hpp"
+
+namespace attnreg {
+
+/// The book-keeping of a Newton iteration: records, stopping tests, summary. What it decides rests on replicated values
+/// only. Members are collective: a test near the rounding floor or a confirmation may read A.
+class Progress {
+ public:
+  /// Records the starting point.
+  Progress(Objective& objective, const NewtonOptions& options);
+
+  /// What the last iteration did.
+  struct Step {
+    double step = 0, radius = 0, change = 0;
+    int cg_iterations = 0;
+  };
+  /// After every `Objective::step`: records it; goes back to the last good point if the new one is not finite.
+  void stepped(const Step& step);
+
+  /// Whether a stopping test holds. A gradient that passes is first made again from a fresh A x.
+  bool finished();
+  double relative_gradient() const { return reference_ > 0 ? gradient_norm_ / reference_ : 0; }  ///< Local.
+  NewtonSummary summary() const { return summary(*reason_); }
+  NewtonSummary summary(Termination reason) const;
+  /// The summary when no step lowers L: at the floor of rounding, or stagnated.
+  NewtonSummary no_decrease();
+
+ private:
+  double tolerance() const;
+  bool small_gradient();
+  bool try_to_pass_the_floor();
+  void record(const Step& step);
+
+  Objective& objective_;
+  const NewtonOptions& options_;
+  std::optional<Termination> reason_;
+  Eigen::VectorXd good_x_;
+  double reference_ = 0, gradient_norm_ = 0, smallest_gradient_ = 0, floor_ = 0;
+  int iterations_ = 0, stalled_ = 0;
+  int attempts_ = 0;              // to pass the floor
+  double smallest_at_floor_ = 0;  // |g| from a fresh A x, and where that was
+  Eigen::VectorXd x_at_floor_;
+  bool halved_ = false;       // |g|, by the last step
+  bool from_scratch_ = true;  // the gradient is not from an updated A x
+};
+
+}  // namespace attnreg

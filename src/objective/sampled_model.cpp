@@ -1,0 +1,186 @@
+#include "objective/sampled_model.hpp"
+#include "rows/row_passes.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numeric>
+#include <span>
+#include <utility>
+
+#include "attnreg/leverage.hpp"
+#include "algebra/damped_factor.hpp"
+#include "sampling/distributed_leverage.hpp"
+#include "algebra/distributed_solver.hpp"
+#include "sampling/sampling.hpp"
+#include "algebra/cholesky.hpp"
+#include "sampling/leverage_basis.hpp"
+#include "ranks/span_of.hpp"
+
+namespace attnreg {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+
+namespace {
+
+constexpr int kTiredModels = 3;        // in a row: sampling does not serve here
+constexpr double kStaleScores = 0.25;  // of their sum when they were made: below, they are too small by now
+
+constexpr double kSparseOversampling = 30;  // their Gram matrices are cheap
+
+// In units of one read, 8 bytes at 16 GB/s: a flop of a Gram matrix at 25 Gflop/s, on all cores, and of a Cholesky
+// factor, on one.
+constexpr double kGram = 0.08, kCholesky = 0.03;
+constexpr double kParallelLoss = 2;  // of ScaLAPACK's factorization
+
+/// Of a Gram matrix of this share of the rows with so many numbers each.
+double model_price(double share, double row) { return share * (1 + kGram * row); }
+
+}  // namespace
+
+double automatic_oversampling(std::int64_t rows, Eigen::Index columns) {
+  constexpr double kModels = 6, kProducts = 17;  // of a typical solve; products with a perfect model
+  constexpr Eigen::Index kWide = 256;
+  if (columns <= kWide) return 30;
+  const auto d = static_cast<double>(columns), n = static_cast<double>(rows);
+  const auto work = [&](double c) {
+    return kModels * model_price(std::min(1.0, 1.2 * c * d / n), d) +
+           kProducts * (std::sqrt(c) + 1) / (std::sqrt(c) - 1);
+  };
+  constexpr std::array candidates{30.0, 20.0, 15.0, 10.0};
+  return *std::min_element(candidates.begin(), candidates.end(), [&](double a, double b) { return work(a) < work(b); });
+}
+
+SampledModel::SampledModel(const RowMatrix& A, const VectorXd& w2, const SamplingOptions& options,
+                           std::shared_ptr<const ProcessGrid> grid)
+    : A_(A), w2_(w2), options_(options), grid_(std::move(grid)) {
+  const auto d = static_cast<double>(A.columns()), n = static_cast<double>(A.rows_global());
+  const double sketch_rows = options.sketch_rows > 0 ? static_cast<double>(options.sketch_rows) : 6 * d;
+  if (options_.oversampling == 0)
+    options_.oversampling = A.is_sparse() ? kSparseOversampling : automatic_oversampling(A.rows_global(), A.columns());
+  all_rows_ = options_.oversampling * d >= n || sketch_rows >= n;
+}
+
+void SampledModel::adopt_scores(const SampledModel& other, bool rescale) {
+  row_scale_ = other.row_scale_;
+  has_scores_ = other.has_scores_;
+  fresh_sum_ = rescale ? 0 : other.fresh_sum_;
+  rescale_ = rescale;
+}
+
+double SampledModel::price() const {
+  const auto d = static_cast<double>(A_.columns()), n = static_cast<double>(A_.rows_global());
+  const double share = all_rows_ ? 1 : static_cast<double>(rows_kept_) / n;
+  const double cores = grid_ ? kParallelLoss : A_.communicator().size();  // that are busy or idle for a core's work
+  return model_price(share, stored_ / n) + kCholesky * cores * d * d * d / stored_;
+}
+
+void SampledModel::make_scores(const VectorXd& weights) {
+  LeverageOptions leverage{.sketch_rows = options_.sketch_rows,
+                           .nonzeros = options_.nonzeros,
+                           .jl_columns = options_.jl_columns,
+                           .seed = options_.seed,
+                           .iteration = models_,
+                           .linear_solver = {.kind = LinearSolver::rank0}};
+  const auto basis = grid_ ? distributed_basis(A_, weights, leverage, grid_) : leverage_basis(A_, weights, leverage);
+  row_scale_ = row_norms_squared(A_, basis.N);
+  has_scores_ = true;
+  fresh_sum_ = 0;
+}
+
+SampledModel::Part SampledModel::sampled_rows(const RowForms& forms, bool fresh_scores) {
+  const VectorXd weights = forms.delta + w2_;
+  if (fresh_scores || !has_scores_) {
+    make_scores(weights);
+  } else if (rescale_) {  // the weights differ by about a factor
+    const double scores = A_.communicator().sum(weights.dot(row_scale_));
+    if (scores > 0) row_scale_ *= static_cast<double>(A_.columns()) / scores;
+  }
+  rescale_ = false;
+  const VectorXd scores = weights.cwiseProduct(row_scale_).cwiseMin(1.0);
+  auto kept =
+      keep_rows(A_, scores, {.oversampling = options_.oversampling, .seed = options_.seed, .iteration = models_});
+  return {weighted_rows(forms, w2_, std::move(kept.rows), kept.weights), scores.sum()};
+}
+
+SampledModel::Part SampledModel::choose_rows(const RowForms& forms, bool tired) {
+  tired_in_a_row_ = tired ? tired_in_a_row_ + 1 : 0;
+  all_rows_ = all_rows_ || tired_in_a_row_ >= kTiredModels;
+  Part part = all_rows_ ? Part{all_rows(forms, w2_), static_cast<double>(A_.columns())}
+                        : sampled_rows(forms, tired || score_sum_ < kStaleScores * fresh_sum_);
+  ++models_;
+  return part;
+}
+
+/// Local. This rank's part of M.
+MatrixXd SampledModel::gram(const CurvedRows& rows, const VectorXd& centre) {
+  if (rows.is_coupled) {
+    if (all_rows_) A_.passes().count_reads(1);
+    return local_gram(A_, rows, centre);
+  }
+  if (!all_rows_) return sampled_gram(A_, {rows.rows, {}, 0}, rows.curvature, centre, rows.ridge);
+  if (ridge_gram_.size() == 0) ridge_gram_ = A_.passes().signed_gram(w2_, VectorXd::Zero(A_.columns())).positive;
+  return A_.passes().signed_gram(rows.curvature, centre).positive + ridge_gram_;
+}
+
+/// What is known of the last model: sums over all ranks.
+void SampledModel::learn(double rows, double scores, double stored) {
+  rows_kept_ = static_cast<std::int64_t>(rows);
+  score_sum_ = scores;
+  stored_ = stored;
+  if (fresh_sum_ == 0) fresh_sum_ = score_sum_;
+}
+
+std::optional<Preconditioner> SampledModel::preconditioner(const RowForms& forms, const VectorXd& centre, bool tired) {
+  if (grid_) return distributed(forms, centre, tired);
+  auto L = factor(forms, centre, tired);
+  if (!L) return {};
+  return Preconditioner(std::move(*L));
+}
+
+std::optional<MatrixXd> SampledModel::factor(const RowForms& forms, const VectorXd& centre, bool tired) {
+  const auto& communicator = A_.communicator();
+  const Eigen::Index d = A_.columns(), entries = d * d;
+  const Part part = choose_rows(forms, tired);
+  VectorXd message(entries + 4);
+  message << gram(part.rows, centre).reshaped(), part.rows.self().sum(), part.count(), part.scores,
+      static_cast<double>(A_.entries_local());
+  communicator.sum_to_root(span_of(message));
+  if (communicator.is_root()) {
+    MatrixXd M = message.head(entries).reshaped(d, d);
+    const VectorXd scale = M.diagonal() + message[entries] * centre.cwiseAbs2();
+    const auto damped = damped_factor(std::move(M), scale);
+    if (damped.ridge > 0) message.head(entries) = damped.L.reshaped();
+    message[entries] = damped.ridge;
+  }
+  communicator.broadcast(span_of(message));  // the factor, its ridge, and three counts
+  learn(message[entries + 1], message[entries + 2], message[entries + 3]);
+  if (!all_rows_) A_.passes().count_reads(message[entries + 1] / static_cast<double>(A_.rows_global()));
+  ridge_ = message[entries];
+  if (ridge_ == 0) return {};
+  return message.head(entries).reshaped(d, d);
+}
+
+std::optional<Preconditioner> SampledModel::distributed(const RowForms& forms, const VectorXd& centre, bool tired) {
+  const Part part = choose_rows(forms, tired);
+  const DistributedMatrix M = distributed_gram(A_, grid_, part.rows, centre);
+  std::array sums{part.rows.self().sum(), part.count(), part.scores, static_cast<double>(A_.entries_local())};
+  A_.communicator().sum(sums);
+  learn(sums[1], sums[2], sums[3]);
+  A_.passes().count_reads(gram_reads(A_.columns()) * sums[1] / static_cast<double>(A_.rows_global()));
+  const VectorXd diagonal = M.diagonal(), scale = positive_scale(diagonal + sums[0] * centre.cwiseAbs2());
+  ridge_ = 0;
+  if (!M.is_finite()) return {};
+  DistributedMatrix L(grid_, A_.columns(), A_.columns());
+  ridge_ = damping([&](double tried) {
+    L.local() = M.local();
+    L.set_diagonal(diagonal + tried * scale);
+    return scalapack::factor_cholesky(L);
+  });
+  if (ridge_ == 0) return {};
+  L.set_diagonal(without_dependent(L.diagonal(), ridge_, scale));
+  return Preconditioner(std::make_shared<const DistributedFactor>(std::move(L)));
+}
+
+}  // namespace attnreg

@@ -1,0 +1,93 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <optional>
+
+#include "newton/objective.hpp"
+#include "attnreg/leverage.hpp"
+#include "attnreg/row_matrix.hpp"
+#include "rows/distributed_gram.hpp"
+#include "algebra/scalapack.hpp"
+
+namespace attnreg {
+
+/// Local. c where it is not given: 30 for d <= 256, else of 30, 20, 15 and 10 the one with the least work.
+/// A sample of c d rows has condition ((sqrt(c) + 1) / (sqrt(c) - 1))^2 (Marchenko and Pastur 1967), of which the
+/// products take the root; its Gram matrix c d^3 flops.
+double automatic_oversampling(std::int64_t rows, Eigen::Index columns);
+
+/// Preconditioners from sampled rows: the centred positive semidefinite model
+///
+///     M = sum over kept rows of delta_i / p_i (a_i - abar)(a_i - abar)^T + w_i^2 / p_i a_i a_i^T,
+///
+/// delta >= 0 the positive part of the curvature, or the coupled forms (`RowForms`) in place of the first term; p_i =
+/// min(1, c (0.9 score_i + 0.1 d / n)), scores of diag(delta + w^2)^{1/2} A (uncentred rows). The sketch
+/// behind the scores is kept, and with it t_i = |a_i^T N|^2: while it serves, the scores s_i t_i of new weights s cost
+/// no read of A. When c d >= n or the sketch has as many rows as A, all rows are used, without sketch and scores.
+class SampledModel {
+ public:
+  /// Local. w2: squared weights of this rank's rows. A and w2 must outlive the model. With a grid, M is made and
+  /// factored over its processes.
+  SampledModel(const RowMatrix& A, const Eigen::VectorXd& w2, const SamplingOptions& options,
+               std::shared_ptr<const ProcessGrid> grid = nullptr);
+
+  /// Collective. The model as a preconditioner: `factor` on all ranks, or a distributed factor. This one has the same
+  /// rows, in one pass over them, ceil(d / 256) + 2 collectives, and one for each 256 rows of a sketch.
+  std::optional<Preconditioner> preconditioner(const RowForms& forms, const Eigen::VectorXd& centre, bool tired);
+
+  /// Collective. Lower Cholesky factor of M for this curvature; no value if M is not finite or not definite. `tired`:
+  /// the last model served badly. The sketch is made anew then, or when the scores of the model before summed to less
+  /// than a quarter of what they did at first; after three tired models in a row all rows are used for good. 2 reads
+  /// for a sketch, and the kept rows' share of one (all rows: one read, and one more the first time). 2
+  /// collectives, 2 more for a sketch, one more for scores that are rescaled.
+  std::optional<Eigen::MatrixXd> factor(const RowForms& forms, const Eigen::VectorXd& centre, bool tired);
+
+  /// Local. Takes over the other model's row scales t instead of a sketch of its own; with `rescale` multiplied, at the
+  /// first use, so that the scores sum to d: for models whose weights are about proportional.
+  void adopt_scores(const SampledModel& other, bool rescale);
+
+  /// Local, replicated. What the next model will cost, without a sketch, in Hessian products; needs a first one.
+  double price() const;
+
+  bool uses_all_rows() const { return all_rows_; }       ///< Local.
+  std::int64_t rows_kept() const { return rows_kept_; }  ///< Local, replicated: of the last model.
+  /// Local, replicated. The ridge, relative to M's diagonal, that the last model needed; 1e-14 is added to every one.
+  double ridge() const { return ridge_; }
+
+ private:
+  /// This rank's rows of a model, and sums of what goes with them.
+  struct Part {
+    CurvedRows rows;
+    double scores = 0;  // the sum of all
+    double count() const { return static_cast<double>(rows.rows.size()); }
+  };
+  Part choose_rows(const RowForms& forms, bool tired);
+  Part sampled_rows(const RowForms& forms, bool fresh_scores);
+  void make_scores(const Eigen::VectorXd& weights);
+  Eigen::MatrixXd gram(const CurvedRows& rows, const Eigen::VectorXd& centre);
+  void learn(double rows, double scores, double stored);
+
+  std::optional<Preconditioner> distributed(const RowForms& forms, const Eigen::VectorXd& centre, bool tired);
+
+  const RowMatrix& A_;
+  const Eigen::VectorXd& w2_;
+  SamplingOptions options_;
+  std::shared_ptr<const ProcessGrid> grid_;
+  bool all_rows_;
+  double stored_ = 0;           // numbers in A, on all ranks; known after the first model
+  Eigen::VectorXd row_scale_;   // t, this rank's rows, which may be none
+  bool has_scores_ = false;     // there is a row_scale_: replicated, unlike its size
+  bool rescale_ = false;        // row_scale_ has still to be rescaled
+  Eigen::MatrixXd ridge_gram_;  // this rank's part of A^T W^2 A, for all rows
+  std::uint32_t models_ = 0;    // made so far: keys the samples
+  int tired_in_a_row_ = 0;
+  std::int64_t rows_kept_ = 0;
+  double ridge_ = 0;
+  double score_sum_ = std::numeric_limits<double>::infinity();  // of the last model, over all ranks
+  double fresh_sum_ = 0;  // of the first model with these scores; 0: there is none yet
+};
+
+}  // namespace attnreg

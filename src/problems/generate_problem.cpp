@@ -1,0 +1,244 @@
+#include "problems/problem_generator.hpp"
+
+#include <Eigen/Eigenvalues>
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <mutex>
+#include <utility>
+
+#include "losses/losses.hpp"
+#include "attnreg/files.hpp"
+#include "numbers/random.hpp"
+#include "problems/coherent_problem.hpp"
+#include "numbers/exact_sum.hpp"
+#include "problems/problem_work.hpp"
+#include "problems/sparse_problem.hpp"
+#include "ranks/span_of.hpp"
+
+namespace attnreg {
+
+namespace {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+
+/// Eigen's products round differently on different numbers of threads; here they run on one.
+class OneThreadProducts {
+ public:
+  OneThreadProducts() : before_(Eigen::nbThreads()) { Eigen::setNbThreads(1); }
+  ~OneThreadProducts() { Eigen::setNbThreads(before_); }
+  OneThreadProducts(const OneThreadProducts&) = delete;
+  OneThreadProducts& operator=(const OneThreadProducts&) = delete;
+
+ private:
+  int before_;
+};
+
+[[noreturn]] void refuse(const char* option, double found, const char* expected) {
+  std::array<char, 32> text;
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), found).ptr;
+  throw InvalidArgument(
+      "artificial problem: " + std::string(option) + " is " + std::string(text.data(), end) + ", expected " + expected,
+      Error::Scope::all_ranks);
+}
+
+void check(const ProblemOptions& options) {
+  const auto finite = [](double value) { return std::isfinite(value); };
+  const auto count = [](std::int64_t value) { return static_cast<double>(value); };
+  if (options.rows < 1 || options.rows > std::int64_t{1} << 40) refuse("rows", count(options.rows), "1 to 2^40");
+  if (options.columns < 1 || options.columns > 1'000'000) refuse("columns", count(options.columns), "1 to 1000000");
+  if (!finite(options.spread) || options.spread <= 0) refuse("spread", options.spread, "a number above 0");
+  if (!finite(options.weight_scale) || options.weight_scale < 0)
+    refuse("weight_scale", options.weight_scale, "a number of at least 0");
+  if (!finite(options.decay) || options.decay < 1) refuse("decay", options.decay, "a number of at least 1");
+  if (!finite(options.neff) || options.neff < 1) refuse("neff", options.neff, "a number of at least 1");
+  if (options.preset == Preset::sparse && (options.nonzeros_per_row < 1 || options.nonzeros_per_row > options.columns))
+    refuse("nonzeros_per_row", count(options.nonzeros_per_row), "1 to the number of columns");
+  if (!(options.x_power >= 0 && options.x_power <= 1)) refuse("x_power", options.x_power, "0 to 1");
+}
+
+/// Collective. Writes A; returns this rank's part of z = A x. With `gram` also adds A^T A's lower triangle to it.
+VectorXd write_matrix(const ProblemWork& work, const VectorXd& x, ExactSum* gram) {
+  NpyWriter writer(work.communicator(), work.path("A.npy"), work.options().type,
+                   {work.rows_global(), work.options().columns});
+  VectorXd z(work.rows_local());
+  std::mutex one_at_a_time;
+  work.for_each_block([&](Index first_local, const RowMajorMatrix& rows) {
+    z.segment(first_local, rows.rows()) = rows * x;
+    MatrixXd block_gram;
+    if (gram) {
+      block_gram = MatrixXd::Zero(work.columns(), work.columns());
+      block_gram.selfadjointView<Eigen::Lower>().rankUpdate(rows.transpose());
+    }
+    const std::lock_guard lock(one_at_a_time);
+    writer.write_rows(work.first_row() + first_local, span_of(rows));
+    if (gram) gram->add(span_of(block_gram));
+  });
+  writer.commit();
+  return z;
+}
+
+/// Collective. Writes one value per row.
+void write_vector(const ProblemWork& work, const char* name, const VectorXd& values) {
+  NpyWriter writer(work.communicator(), work.path(name), Storage::float64, {work.rows_global()});
+  if (work.rows_local() > 0)
+    writer.write_rows(work.first_row(), span_of(values));
+  writer.commit();
+}
+
+/// Collective. The sum of A^T A, ready for the terms of `write_matrix`. |A_ij| <= largest_normal / sqrt(d), and each
+/// block is one term.
+ExactSum empty_gram(const ProblemWork& work) {
+  const std::int64_t blocks = (work.rows_global() + ProblemRows::block_rows - 1) / ProblemRows::block_rows;
+  const double largest =
+      ProblemRows::largest_normal * ProblemRows::largest_normal / static_cast<double>(work.columns());
+  std::optional<ExactSum> gram;
+  work.communicator().agree([&] {
+    gram.emplace(work.columns() * work.columns(), static_cast<double>(work.rows_global()) * largest, blocks);
+  });
+  return std::move(*gram);
+}
+
+/// Collective. w^2 = 100 + 1 / sigma_min(A)^2, from the least eigenvalue of A^T A that is not rounding.
+double theorem_weight(const ProblemWork& work, ExactSum& gram) {
+  gram.reduce(work.communicator());
+  double smallest = 1;
+  work.communicator().agree([&] {
+    const Index d = work.columns();
+    const VectorXd entries = gram.values();
+    const Eigen::Map<const MatrixXd> lower(entries.data(), d, d);  // the solver reads the lower triangle only
+    const VectorXd values = Eigen::SelfAdjointEigenSolver<MatrixXd>(lower, Eigen::EigenvaluesOnly).eigenvalues();
+    const double rounding = static_cast<double>(d) * std::numeric_limits<double>::epsilon() * values.maxCoeff();
+    const auto least = std::find_if(values.begin(), values.end(), [&](double value) { return value > rounding; });
+    if (least != values.end()) smallest = *least;
+  });
+  return std::sqrt(100 + 1 / smallest);
+}
+
+/// How the losses make b from z: u(z), or its parts of their sum.
+struct TargetForm {
+  double (*u)(double);
+  bool parts_of_sum;
+};
+
+TargetForm target_form(const std::string& loss) {
+  const auto exp = +[](double z) { return std::exp(z); };
+  const auto cosh = +[](double z) { return std::cosh(z); };
+  const auto sinh = +[](double z) { return std::sinh(z); };
+  const bool rescaled = loss.starts_with("rescaled-");
+  if (loss.ends_with("cosh")) return {cosh, rescaled};
+  if (loss.ends_with("sinh")) return {sinh, rescaled};
+  return {exp, loss != "exp"};
+}
+
+/// Collective. b of the loss at z, with 5 % noise for easy.
+VectorXd targets(const ProblemWork& work, const VectorXd& z) {
+  const TargetForm form = target_form(work.options().loss);
+  const bool shift_invariant =
+      make_loss(work.options().loss)->is_shift_invariant() || work.options().loss == "rescaled-exp";
+  const double shift = shift_invariant ? work.max(z) : 0;
+  const auto over_sum = [&](VectorXd values) {
+    const double sum = work.sum(values);
+    if (sum == 0) refuse("the sum of the target", sum, "another number: choose another seed");
+    return VectorXd(values / sum);
+  };
+  VectorXd b(work.rows_local());
+  for (Index i = 0; i < work.rows_local(); ++i) b[i] = form.u(z[i] - shift);
+  if (!(work.max(b.cwiseAbs()) <= 1e150))
+    refuse("the largest target", work.max(b.cwiseAbs()), "at most 1e150: lower spread");
+  if (form.parts_of_sum) b = over_sum(std::move(b));
+  if (work.options().preset != Preset::easy) return b;
+  const RandomStream noise(work.options().seed, Purpose::problem_noise);
+  for (Index i = 0; i < work.rows_local(); ++i) {
+    double normal;
+    noise.normals(work.first_row() + i, {&normal, 1});
+    b[i] = std::copysign(b[i] * (1 + 0.05 * normal), b[i]);
+  }
+  return form.parts_of_sum ? over_sum(std::move(b)) : b;
+}
+
+/// Local. Log-normal weights, not for easy.
+VectorXd random_weights(const ProblemWork& work) {
+  const RandomStream stream(work.options().seed, Purpose::problem_weights);
+  const double scale = work.options().weight_scale / std::sqrt(static_cast<double>(work.rows_global()));
+  VectorXd w(work.rows_local());
+  for (Index i = 0; i < work.rows_local(); ++i) {
+    double normal;
+    stream.normals(work.first_row() + i, {&normal, 1});
+    w[i] = scale * std::exp(0.25 * normal);
+  }
+  return w;
+}
+
+/// Collective.
+void add_facts(const ProblemWork& work, const VectorXd& z, const VectorXd& b, const VectorXd& w, ProblemFacts& facts) {
+  const double n = static_cast<double>(work.rows_global()), z_mean = work.sum(z) / n;
+  facts.z_true_std = std::sqrt(work.sum((z.array() - z_mean).square()) / n);
+  facts.z_true_max = work.max(z);
+  facts.b_max = work.max(b);
+  facts.neff_b = 1 / work.sum(b.array().square());
+  facts.w_mean = work.sum(w) / n;
+  const TargetForm form = target_form(work.options().loss);
+  const double u0 = form.u(0);
+  if (form.parts_of_sum && !make_loss(work.options().loss)->is_shift_invariant())
+    facts.loss_at_0 = 0.5 * work.sum((u0 - n * u0 * b.array()).square());
+  else
+    facts.loss_at_0 = 0.5 * work.sum((b.array() - (form.parts_of_sum ? 1 / n : u0)).square());
+  facts.reg_at_xtrue = 0.5 * work.sum((w.array() * z.array()).square());
+}
+
+}  // namespace
+
+const std::vector<std::string_view>& preset_names() {
+  static const std::vector<std::string_view> names{"easy", "practical", "illcond", "coherent", "sparse"};
+  return names;
+}
+
+std::string_view preset_name(Preset preset) { return preset_names()[static_cast<std::size_t>(preset)]; }
+
+Preset preset_by_name(std::string_view name) {
+  const auto& names = preset_names();
+  const auto found = std::find(names.begin(), names.end(), name);
+  if (found != names.end()) return static_cast<Preset>(found - names.begin());
+  std::string message = "unknown preset \"" + std::string(name) + "\", expected one of";
+  for (const auto known : names) message += " " + std::string(known);
+  throw InvalidArgument(message, Error::Scope::all_ranks);
+}
+
+ProblemFacts generate_problem(const Communicator& communicator, const ProblemOptions& options,
+                              const std::string& directory) {
+  check(options);
+  make_loss(options.loss);  // refuses an unknown one
+  const OneThreadProducts one_thread;
+  const ProblemWork work(communicator, options, directory);
+  const bool is_coherent = options.preset == Preset::coherent;
+
+  ProblemFacts facts;
+  VectorXd x = is_coherent ? orthogonal_solution(work, facts) : work.source().solution();
+  std::optional<ExactSum> gram;
+  if (options.preset == Preset::easy) gram = empty_gram(work);
+  VectorXd z =
+      options.preset == Preset::sparse ? write_sparse_matrix(work, x) : write_matrix(work, x, gram ? &*gram : nullptr);
+  if (is_coherent) {
+    const double scale = scale_for_effective_rows(work, z);
+    x *= scale;
+    z *= scale;
+  }
+  const VectorXd b = targets(work, z);
+  const VectorXd w =
+      gram ? VectorXd(VectorXd::Constant(work.rows_local(), theorem_weight(work, *gram))) : random_weights(work);
+  write_vector(work, "b.npy", b);
+  write_vector(work, "w.npy", w);
+  communicator.agree([&] {
+    if (communicator.is_root())
+      write_npy(work.path("x_true.npy"), span_of(x), {options.columns});
+  });
+  add_facts(work, z, b, w, facts);
+  return facts;
+}
+
+}  // namespace attnreg

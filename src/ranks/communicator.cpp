@@ -1,0 +1,219 @@
+#include "attnreg/communicator.hpp"
+#include "ranks/joint_sums.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+
+namespace attnreg {
+
+namespace {
+
+void check(int result, const char* call) {
+  if (result == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING] = {};
+  int length = 0;
+  MPI_Error_string(result, text, &length);
+  throw InternalError(std::string(call) + " failed: " + text);
+}
+
+}  // namespace
+
+struct Communicator::State {
+  MPI_Comm handle = MPI_COMM_NULL;
+  int rank = 0, size = 1, ranks_on_node = 1;
+  Limits limits;
+  std::int64_t collectives = 0;
+  JointSums* joint = nullptr;
+  std::shared_ptr<State> owner;  // of the handle, if another has it
+
+  State() = default;
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+  ~State() {
+    int finalized = 0;
+    MPI_Finalized(&finalized);
+    if (!finalized && !owner && handle != MPI_COMM_NULL) MPI_Comm_free(&handle);
+  }
+
+  /// Calls `piece(offset, count)` for pieces that an MPI count can hold; counts one collective.
+  template <class Piece>
+  void in_pieces(std::size_t total, Piece&& piece) {
+    ++collectives;
+    const auto limit = static_cast<std::size_t>(
+        std::clamp<std::int64_t>(limits.elements_per_call, 1, std::numeric_limits<int>::max()));
+    for (std::size_t offset = 0; offset < total; offset += limit)
+      piece(offset, static_cast<int>(std::min(limit, total - offset)));
+  }
+
+  template <class T>
+  T reduce(T value, MPI_Datatype type, MPI_Op operation) {
+    ++collectives;
+    check(MPI_Allreduce(MPI_IN_PLACE, &value, 1, type, operation, handle), "MPI_Allreduce");
+    return value;
+  }
+};
+
+Communicator::Communicator(MPI_Comm parent, Limits limits) : state_(std::make_shared<State>()) {
+  state_->limits = limits;
+  check(MPI_Comm_dup(parent, &state_->handle), "MPI_Comm_dup");
+  check(MPI_Comm_set_errhandler(state_->handle, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  check(MPI_Comm_rank(state_->handle, &state_->rank), "MPI_Comm_rank");
+  check(MPI_Comm_size(state_->handle, &state_->size), "MPI_Comm_size");
+  MPI_Comm node = MPI_COMM_NULL;
+  check(MPI_Comm_split_type(state_->handle, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
+  check(MPI_Comm_size(node, &state_->ranks_on_node), "MPI_Comm_size");
+  MPI_Comm_free(&node);
+}
+
+Communicator Communicator::joined(JointSums& joint) const {
+  auto state = std::make_shared<State>();
+  state->handle = state_->handle;
+  state->rank = state_->rank;
+  state->size = state_->size;
+  state->ranks_on_node = state_->ranks_on_node;
+  state->limits = state_->limits;
+  state->joint = &joint;
+  state->owner = state_;
+  return Communicator(std::move(state));
+}
+
+int Communicator::rank() const noexcept { return state_->rank; }
+int Communicator::size() const noexcept { return state_->size; }
+int Communicator::ranks_on_node() const noexcept { return state_->ranks_on_node; }
+MPI_Comm Communicator::handle() const noexcept { return state_->handle; }
+std::int64_t Communicator::collectives() const noexcept { return state_->collectives; }
+
+void Communicator::sum(std::span<double> values) const {
+  if (state_->joint != nullptr) {
+    ++state_->collectives;
+    return state_->joint->sum(values);
+  }
+  state_->in_pieces(values.size(), [&](std::size_t offset, int count) {
+    check(MPI_Allreduce(MPI_IN_PLACE, values.data() + offset, count, MPI_DOUBLE, MPI_SUM, state_->handle),
+          "MPI_Allreduce");
+  });
+}
+
+double Communicator::sum(double value) const {
+  sum(std::span(&value, 1));
+  return value;
+}
+std::int64_t Communicator::sum(std::int64_t value) const { return state_->reduce(value, MPI_INT64_T, MPI_SUM); }
+
+void Communicator::sum_to_root(std::span<double> values) const {
+  state_->in_pieces(values.size(), [&](std::size_t offset, int count) {
+    double* part = values.data() + offset;
+    check(is_root() ? MPI_Reduce(MPI_IN_PLACE, part, count, MPI_DOUBLE, MPI_SUM, 0, state_->handle)
+                    : MPI_Reduce(part, nullptr, count, MPI_DOUBLE, MPI_SUM, 0, state_->handle),
+          "MPI_Reduce");
+  });
+}
+
+void Communicator::sum_scatter(std::span<const double> values, std::span<const std::int64_t> counts,
+                               std::span<double> own) const {
+  const auto limit = std::clamp<std::int64_t>(state_->limits.elements_per_call, 1, std::numeric_limits<int>::max());
+  if (static_cast<std::int64_t>(values.size()) <= limit) {
+    ++state_->collectives;
+    const std::vector<int> lengths(counts.begin(), counts.end());
+    check(MPI_Reduce_scatter(values.data(), own.data(), lengths.data(), MPI_DOUBLE, MPI_SUM, state_->handle),
+          "MPI_Reduce_scatter");
+    return;
+  }
+  const std::int64_t before = state_->collectives;
+  for (int root = 0; root < size(); ++root) {  // too long for one call
+    const auto length = static_cast<std::size_t>(counts[static_cast<std::size_t>(root)]);
+    state_->in_pieces(length, [&](std::size_t offset, int count) {
+      double* const result = root == rank() ? own.data() + offset : nullptr;
+      check(MPI_Reduce(values.data() + offset, result, count, MPI_DOUBLE, MPI_SUM, root, state_->handle), "MPI_Reduce");
+    });
+    values = values.subspan(length);
+  }
+  state_->collectives = before + 1;
+}
+
+double Communicator::max(double value) const { return state_->reduce(value, MPI_DOUBLE, MPI_MAX); }
+std::int64_t Communicator::max(std::int64_t value) const { return state_->reduce(value, MPI_INT64_T, MPI_MAX); }
+std::int64_t Communicator::min(std::int64_t value) const { return state_->reduce(value, MPI_INT64_T, MPI_MIN); }
+
+void Communicator::broadcast(std::span<double> values, int root) const {
+  state_->in_pieces(values.size(), [&](std::size_t offset, int count) {
+    check(MPI_Bcast(values.data() + offset, count, MPI_DOUBLE, root, state_->handle), "MPI_Bcast");
+  });
+}
+
+void Communicator::broadcast(std::span<char> bytes, int root) const {
+  state_->in_pieces(bytes.size(), [&](std::size_t offset, int count) {
+    check(MPI_Bcast(bytes.data() + offset, count, MPI_CHAR, root, state_->handle), "MPI_Bcast");
+  });
+}
+
+std::string Communicator::broadcast(std::string text, int root) const {
+  auto length = static_cast<std::int64_t>(text.size());
+  check(MPI_Bcast(&length, 1, MPI_INT64_T, root, state_->handle), "MPI_Bcast");
+  text.resize(static_cast<std::size_t>(length));
+  broadcast(std::span<char>(text), root);
+  return text;
+}
+
+std::vector<std::int64_t> Communicator::all_gather(std::int64_t value) const {
+  ++state_->collectives;
+  std::vector<std::int64_t> all(static_cast<std::size_t>(size()));
+  check(MPI_Allgather(&value, 1, MPI_INT64_T, all.data(), 1, MPI_INT64_T, state_->handle), "MPI_Allgather");
+  return all;
+}
+
+std::vector<double> Communicator::all_gather(std::span<const double> values) const {
+  const auto lengths = all_gather(static_cast<std::int64_t>(values.size()));
+  std::size_t total = 0;
+  for (auto length : lengths) total += static_cast<std::size_t>(length);
+  std::vector<double> all(total);
+  std::size_t offset = 0;
+  for (int root = 0; root < size(); ++root) {
+    const std::span part(all.data() + offset, static_cast<std::size_t>(lengths[static_cast<std::size_t>(root)]));
+    if (root == rank()) std::copy(values.begin(), values.end(), part.begin());
+    broadcast(part, root);
+    offset += part.size();
+  }
+  return all;
+}
+
+void Communicator::barrier() const {
+  ++state_->collectives;
+  check(MPI_Barrier(state_->handle), "MPI_Barrier");
+}
+
+bool Communicator::is_replicated(std::span<const double> values) const {
+  std::uint64_t hash = 1469598103934665603u + values.size();  // FNV-1a over the bits
+  for (double value : values) hash = (hash ^ std::bit_cast<std::uint64_t>(value)) * 1099511628211u;
+  std::int64_t extremes[2] = {std::bit_cast<std::int64_t>(hash), ~std::bit_cast<std::int64_t>(hash)};
+  ++state_->collectives;
+  check(MPI_Allreduce(MPI_IN_PLACE, extremes, 2, MPI_INT64_T, MPI_MAX, state_->handle), "MPI_Allreduce");
+  return extremes[0] == ~extremes[1];
+}
+
+void Communicator::agree_on(const std::optional<Failure>& failure) const {
+  const std::int64_t first = min(std::int64_t{failure ? rank() : size()});
+  if (first == size()) return;
+  const int root = static_cast<int>(first);
+  double code = failure ? static_cast<double>(failure->code) : 0;
+  broadcast(std::span(&code, 1), root);
+  const std::string message = broadcast(failure ? failure->message : std::string(), root);
+  throw_error(static_cast<ExitCode>(static_cast<int>(code)), message, Error::Scope::all_ranks);
+}
+
+MpiFacts mpi_facts() {
+  char library[MPI_MAX_LIBRARY_VERSION_STRING] = {};
+  int length = 0, version = 0, subversion = 0, level = MPI_THREAD_SINGLE;
+  check(MPI_Get_library_version(library, &length), "MPI_Get_library_version");
+  check(MPI_Get_version(&version, &subversion), "MPI_Get_version");
+  check(MPI_Query_thread(&level), "MPI_Query_thread");
+  std::string name = "single";
+  if (level == MPI_THREAD_FUNNELED) name = "funneled";
+  if (level == MPI_THREAD_SERIALIZED) name = "serialized";
+  if (level == MPI_THREAD_MULTIPLE) name = "multiple";
+  return {
+      {library, static_cast<std::size_t>(length)}, std::to_string(version) + "." + std::to_string(subversion), name};
+}
+
+}  // namespace attnreg

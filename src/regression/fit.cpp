@@ -1,0 +1,119 @@
+#include "regression/fit.hpp"
+#include "rows/row_passes.hpp"
+
+#include <array>
+#include <cmath>
+#include <limits>
+#include <span>
+
+#include "losses/losses.hpp"
+#include "numbers/row_sums.hpp"
+#include "errors/text_of.hpp"
+#include "ranks/span_of.hpp"
+
+namespace attnreg {
+
+using Eigen::Index;
+using Eigen::VectorXd;
+
+namespace {
+
+constexpr double kSimplexSlack = 1e-6;  // a target whose sum is further from 1 deserves a word
+constexpr double kConstant = 1e-24;     // a spread of 1e-12 of b is the rounding of its mean
+
+}  // namespace
+
+Target describe_target(const RowMatrix& A, const VectorXd& b, const Loss& loss) {
+  const auto count = [](const auto& condition) { return static_cast<double>(condition.count()); };
+  std::array<double, 5> sums{b.sum(), b.cwiseMax(0).sum(), count(b.array() < 0), b.squaredNorm(),
+                             count(b.array() < loss.infimum())};
+  A.communicator().sum(sums);
+  return {sums[0], sums[1], sums[2], sums[3], sums[4]};
+}
+
+std::vector<std::string> target_warnings(const Target& target, const Loss& loss) {
+  std::vector<std::string> warnings;
+  const std::string fitted(loss.fitted_expression());
+  if (loss.form() != HessianForm::diagonal && std::abs(target.sum - 1) > kSimplexSlack)
+    warnings.push_back("b sums to " + text_of(target.sum) + ", not to 1: " + fitted +
+                       " always sums to 1 and cannot match it");
+  if (target.low_rows > 0)
+    warnings.push_back(text_of(target.low_rows) + " values of b are " +
+                       (loss.infimum() > 0 ? "below " + text_of(loss.infimum()) + ": " + fitted + " is not"
+                                           : "negative: " + fitted + " is positive everywhere"));
+  if (loss.vanishes_at_zero())
+    warnings.push_back(
+        "x = 0 is a global minimiser of this loss whatever b is, with L = 0; a minimum elsewhere is a "
+        "local one, and the solve starts at a random point");
+  return warnings;
+}
+
+bool spans_ones(const RowMatrix& A) {
+  constexpr int kMostProducts = 20;
+  constexpr double kSolved = 1e-8;  // |A v - 1|^2 / n
+  constexpr double kSlow = 0.99;    // of |A v - 1|^2, by one product: 1 is not in sight
+  const VectorXd one = VectorXd::Ones(A.rows_local()), zero = VectorXd::Zero(A.rows_local());
+  const auto sum = [&](VectorXd v) {
+    A.communicator().sum(span_of(v));
+    return v;
+  };
+  VectorXd r = sum(A.passes().transpose_multiply(one)), p = r, y;  // of v = 0
+  double squares = static_cast<double>(A.rows_global());  // |A v - 1|^2, which falls by alpha |r|^2
+  for (int k = 1; k < kMostProducts && squares > kSolved * static_cast<double>(A.rows_global()); ++k) {
+    const VectorXd product = sum(A.passes().normal_product(p, {one.data(), zero.data(), 0}, y)).head(A.columns());
+    const double r2 = r.squaredNorm(), alpha = r2 / p.dot(product);
+    if (!(r2 > 0) || !std::isfinite(alpha)) break;
+    if (squares - alpha * r2 > kSlow * squares) return false;
+    squares -= alpha * r2;
+    r -= alpha * product;
+    p = r + r.squaredNorm() / r2 * p;
+  }
+  return squares <= kSolved * static_cast<double>(A.rows_global());
+}
+
+FitQuality fit_quality(const RowMatrix& A, const VectorXd& f, const VectorXd& b, const Target& target) {
+  const double mean_b = target.sum / static_cast<double>(A.rows_global());
+  auto sums = sum_over_rows<5>(b.size(), [&](Index first, Index rows, std::array<double, 5>& block) {
+    for (Index i = first; i < first + rows; ++i) {
+      const double difference = f[i] - b[i];
+      block[0] += std::abs(difference);
+      block[1] += b[i] > 0 ? b[i] * (std::log(b[i]) - std::log(std::max(f[i], std::numeric_limits<double>::min()))) : 0;
+      block[2] += difference * difference;
+      block[3] += (b[i] - mean_b) * (b[i] - mean_b);
+      block[4] += f[i] * f[i];
+    }
+  });
+  A.communicator().sum(sums);
+  constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+  FitQuality fit;
+  fit.total_variation = 0.5 * sums[0];
+  fit.relative_residual = target.squared_norm > 0 ? std::sqrt(sums[2] / target.squared_norm) : kNaN;
+  fit.kullback_leibler = target.negative_rows > 0 ? kNaN : sums[1];
+  fit.r_squared = sums[3] > kConstant * target.squared_norm ? 1 - sums[2] / sums[3] : kNaN;
+  fit.support_fitted = 1 / sums[4];
+  fit.support_target = target.squared_norm > 0 ? target.sum * target.sum / target.squared_norm : kNaN;
+  return fit;
+}
+
+VectorXd predict(const RowMatrix& A, const VectorXd& x, std::string_view loss_name) {
+  const auto loss = make_loss(loss_name);
+  const VectorXd z = A.passes().multiply(x, Compensated()), no_target = VectorXd::Zero(A.rows_local());
+  const auto rows_of = [&](Index first, Index rows) {
+    const auto part = [&](const VectorXd& v) { return std::span(v.data() + first, static_cast<std::size_t>(rows)); };
+    return LossRows{part(z), part(no_target)};
+  };
+  const auto point_at = [&](double reference) {
+    auto sums = sum_over_rows<8>(z.size(), [&](Index first, Index rows, LossSums& block) {
+      loss->add_value(rows_of(first, rows), reference, block);
+    });
+    A.communicator().sum(sums);
+    return loss->value(sums, reference);
+  };
+  LossPoint point = point_at(A.communicator().max(loss->shift(rows_of(0, z.size()))));
+  if (point.offset > 0) point = point_at(point.reference);
+  VectorXd fitted(z.size());
+  loss->fit(rows_of(0, z.size()), point, span_of(fitted));
+  return fitted;
+}
+
+}  // namespace attnreg

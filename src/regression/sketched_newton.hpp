@@ -1,0 +1,43 @@
+#pragma once
+
+#include <Eigen/Core>
+
+#include "attnreg/regression.hpp"
+#include "attnreg/row_matrix.hpp"
+#include "attnreg/solver.hpp"
+#include "objective/regression_objective.hpp"
+
+namespace attnreg {
+
+/// Collective. Full Newton steps x - H~^-1 g with a sampled Hessian, from x0. With D = delta + w^2 (of either sign),
+/// abar = A^T f and u = A^T delta,
+///
+///     H  = A^T diag(D) A + [abar, u] S [abar, u]^T,   S = [[sum delta, -1], [-1, 0]],
+///     H~ = A^T D~ A      + the same rank-2 part (options: `keep_low_rank`),
+///
+/// where D~ has m rows drawn with replacement by the leverage scores of |D|^{1/2} A, m = `with_replacement_size`(d, e0,
+/// delta / steps, beta = 1/2). The papers write the rank-2 part with p = delta + gamma f and kappa; it is the same
+/// matrix, and in this form it holds for every loss. With m >= n nothing is sampled, H~ has all rows, and a note says
+/// so.
+///
+/// `steps` is T = ceil(ln(r0 / epsilon) / ln 2.5), or `max_iterations` where r0 or epsilon is not given. Stops, in this
+/// order: |x - x*| <= (|g| + its rounding) / l <= epsilon (`converged`); the tests of `NewtonOptions`, but the
+/// tolerance on |g| only where l and epsilon cannot decide; T steps (`iteration_limit`); H~ not positive definite to
+/// working precision (`breakdown`: the papers' D > 0 does not hold). No line search, nothing else that would make it
+/// safe: L may rise. The objective is left at the last point, which is always finite.
+///
+/// e0 is relative to A^T |D| A, as scores see no signs: kappa e0 relative to H, kappa the largest eigenvalue of H^-1
+/// A^T |D| A. The factor 0.4 a step holds in the norm of H for kappa e0 <= 2/7, near x*; in the Euclidean norm it need
+/// not.
+///
+/// Reads of A a step: 2 for the scores, the kept rows' share of one, 1 for u, 1 for the probes, A s and the gradient;
+/// once, 1 for l. With all rows 1 for H (2 the first time) in place of the first three. The same rows on any number of
+/// ranks, but for rounding.
+///
+/// A is the matrix of the objective; x0 replicated; `sampling`: sketch, columns and seed of the scores and the draws;
+/// epsilon > 0, or 0 for none. Wrong options throw `InvalidArgument` on all ranks; numerical trouble never throws.
+SketchedNewtonSummary sketched_newton(RegressionObjective& objective, const RowMatrix& A, const Eigen::VectorXd& x0,
+                                      const NewtonOptions& options, const SketchedNewtonOptions& sketched,
+                                      const SamplingOptions& sampling, double epsilon);
+
+}  // namespace attnreg

@@ -1,0 +1,344 @@
+#include "attnreg/regression.hpp"
+#include "rows/row_passes.hpp"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "losses/losses.hpp"
+#include "certificate/certify.hpp"
+#include "regression/fit.hpp"
+#include "rows/joint_passes.hpp"
+#include "objective/regression_objective.hpp"
+#include "algebra/scalapack.hpp"
+#include "regression/sketched_newton.hpp"
+#include "regression/start_point.hpp"
+#include "errors/text_of.hpp"
+
+namespace attnreg {
+
+using Eigen::VectorXd;
+
+std::string_view method_name(Method method) {
+  switch (method) {
+    case Method::automatic: return "auto";
+    case Method::newton: return "newton";
+    case Method::newton_cg: return "newton-cg";
+    case Method::sketched_newton: return "sketched-newton";
+  }
+  return "unknown";
+}
+
+std::string_view start_name(Start start) {
+  switch (start) {
+    case Start::automatic: return "auto";
+    case Start::zero: return "zero";
+    case Start::cross_entropy: return "cross-entropy";
+    case Start::given: return "given";
+    case Start::random: return "random";
+  }
+  return "unknown";
+}
+
+namespace {
+
+constexpr double kUsualRidge = 1e-14;  // relative, on the diagonal of every preconditioner
+constexpr double kSameMinimum = 1e-6;  // of L(0): values closer than that are one minimum
+
+void check_arguments(const RowMatrix& A, const VectorXd& b, const VectorXd& w, const RegressionOptions& options) {
+  A.communicator().agree([&] {
+    const auto rows = std::to_string(A.rows_local());
+    if (b.size() != A.rows_local())
+      throw InvalidArgument("b has " + std::to_string(b.size()) + " values for " + rows + " local rows of A");
+    if (w.size() != A.rows_local())
+      throw InvalidArgument("w has " + std::to_string(w.size()) + " values for " + rows + " local rows of A");
+    if (!b.allFinite()) throw InvalidArgument("b has values that are not finite");
+    if (!w.allFinite()) throw InvalidArgument("w has values that are not finite");
+  });
+  if (options.start != Start::given) return;
+  if (!A.communicator().is_replicated({options.x0.data(), static_cast<std::size_t>(options.x0.size())}))
+    throw InvalidArgument("x0 must be the same on all ranks", Error::Scope::all_ranks);
+  if (options.x0.size() != A.columns())
+    throw InvalidArgument(
+        "x0 has " + std::to_string(options.x0.size()) + " values for " + std::to_string(A.columns()) + " columns of A",
+        Error::Scope::all_ranks);
+}
+
+bool is_converged(const NewtonSummary& summary) {
+  return summary.termination == Termination::converged || summary.termination == Termination::converged_rounding;
+}
+
+/// Collective. The options with the linear solver decided.
+RegressionOptions with_linear_solver(const RowMatrix& A, RegressionOptions options) {
+  auto& solver = options.linear_solver;
+  const bool explicitly = solver.kind == LinearSolver::scalapack;
+  const auto refuse = [](const std::string& what) {
+    throw InvalidArgument("the linear solver scalapack " + what, Error::Scope::all_ranks);
+  };
+  if (explicitly && options.method == Method::sketched_newton) refuse("does not serve the method sketched-newton");
+  if (explicitly && options.sampling.jl_columns == 0)
+    refuse("needs at least 1 JL column: exact row norms take a d x d matrix on every rank");
+  if (!explicitly && (options.method == Method::sketched_newton || options.sampling.jl_columns == 0))
+    solver.kind = LinearSolver::rank0;
+  const double bytes = linear_solver_bytes({.kind = LinearSolver::rank0}, A.communicator().size(),
+                                           omp_get_max_threads(), A.columns(), options.sampling.sketch_rows);
+  solver = chosen_linear_solver(A.communicator(), A.columns(), solver, bytes);
+  return options;
+}
+
+/// One regression, from x = 0 on.
+class Regression {
+ public:
+  Regression(const RowMatrix& A, const VectorXd& b, const VectorXd& w, const RegressionOptions& options)
+      : A_(A),
+        b_(b),
+        options_(with_linear_solver(A, options)),
+        objective_(A, b, w, make_loss(options.loss), options.sampling, options_.linear_solver),
+        target_(describe_target(A, b, objective_.loss())) {
+    const bool fits_softmax = objective_.loss().fitted_expression() == "softmax(A x)";
+    if (options.start == Start::cross_entropy && !fits_softmax)
+      throw InvalidArgument("the start cross-entropy serves the losses that fit softmax(A x), not " + options.loss,
+                            Error::Scope::all_ranks);
+    if (options.loss == "cross-entropy" && !(target_.sum > 0))
+      throw InvalidArgument("cross-entropy needs a target with a positive sum; b sums to " + text_of(target_.sum),
+                            Error::Scope::all_ranks);
+    result_.warnings = target_warnings(target_, objective_.loss());
+    if (options.loss == "rescaled-exp" && spans_ones(A))
+      result_.warnings.push_back(
+          "A v = 1 has a solution v, a column of ones perhaps: along -v this loss falls to 0 whatever b is, and only "
+          "the "
+          "weight w keeps x from running away; drop that column, or use the loss softmax");
+    objective_.move_to(VectorXd::Zero(A.columns()));
+    value_at_zero_ = objective_.value();
+    options_.newton.gradient_reference = objective_.gradient().norm();
+    choose_method();
+  }
+
+  RegressionObjective& objective() { return objective_; }
+
+  /// Collective. Makes the other's first model, unless it is there, and takes over the scores behind it.
+  void share_scores_of(Regression& other) {
+    if (result_.method != Method::newton_cg || objective_.uses_all_rows()) return;
+    if (other.objective_.preconditioner().empty()) other.objective_.refresh_preconditioner(false);
+    objective_.adopt_scores(other.objective_, true);
+  }
+
+  RegressionResult run() {
+    const StartPoint start = choose_start(objective_, A_, b_, options_, start_method(), result_.notes);
+    refer_to_start(start.x);
+    solve_from(start);
+    try_random_starts();
+    certify_result();
+    result_.x = objective_.x();
+    describe_minimiser();
+    result_.fitted = objective_.fitted();
+    if (objective_.uses_all_rows() && !all_rows_at_first_)
+      result_.notes.push_back(
+          "the sampled preconditioners served badly three times in a row: all rows were used from then on");
+    if (objective_.largest_ridge() > kUsualRidge)
+      result_.notes.push_back("a preconditioner was not positive definite to working precision: " +
+                              text_of(objective_.largest_ridge()) + " times its diagonal was added");
+    result_.fit = fit_quality(A_, result_.fitted, b_, target_);
+    return std::move(result_);
+  }
+
+ private:
+  void choose_method();
+  void refer_to_start(const VectorXd& x0);
+  Method start_method() const { return result_.method == Method::newton ? Method::newton : Method::newton_cg; }
+  void solve_from(const StartPoint& start);
+  void describe_minimiser();
+  void remember(const std::string& name);
+  void try_random_starts();
+  void certify_result();
+
+  const RowMatrix& A_;
+  const VectorXd& b_;
+  RegressionOptions options_;
+  RegressionObjective objective_;
+  Target target_;
+  RegressionResult result_;
+  VectorXd x0_;
+  double value_at_zero_ = 0;
+  bool all_rows_at_first_ = false;
+};
+
+void Regression::choose_method() {
+  result_.method = options_.method;
+  if (options_.method == Method::automatic) {
+    result_.method = cheaper_method(A_.rows_global(), A_.columns(), options_.sampling);
+    result_.notes.push_back("method " + std::string(method_name(result_.method)) + ": the cheaper one for " +
+                            std::to_string(A_.rows_global()) + " x " + std::to_string(A_.columns()));
+  }
+  if (options_.linear_solver.kind == LinearSolver::scalapack) {
+    const auto solver = with_grid(A_.communicator().size(), options_.linear_solver);
+    result_.notes.push_back("linear solver scalapack: " + std::to_string(solver.grid_rows) + " x " +
+                            std::to_string(solver.grid_columns) + " processes, blocks of " +
+                            std::to_string(solver.block_size));
+  }
+  all_rows_at_first_ = objective_.uses_all_rows();
+  if (result_.method == Method::newton_cg && all_rows_at_first_)
+    result_.notes.push_back("the preconditioner uses all rows: a sample would leave none out");
+}
+
+/// Of losses that grow without bound, x0 may have the larger gradient, and the larger value; at 0 both may be 0.
+void Regression::refer_to_start(const VectorXd& x0) {
+  if (objective_.loss().form() == HessianForm::centred || x0 == objective_.x()) return;
+  objective_.move_to(x0);
+  double& reference = options_.newton.gradient_reference;
+  reference = std::max(reference, objective_.gradient().norm());
+  value_at_zero_ = std::max(value_at_zero_, objective_.value());
+}
+
+void Regression::solve_from(const StartPoint& start) {
+  x0_ = start.x;
+  result_.start = start.kind;
+  result_.start_iterations = start.iterations;
+  if (result_.method == Method::sketched_newton) {
+    auto sketched = sketched_newton(objective_, A_, start.x, options_.newton, options_.sketched_newton,
+                                    options_.sampling, options_.epsilon);
+    result_.summary = sketched.newton;
+    result_.sketched_steps = std::move(sketched.steps);
+    result_.notes.insert(result_.notes.end(), sketched.notes.begin(), sketched.notes.end());
+  } else {
+    result_.summary = minimise(result_.method, objective_, start.x, options_.newton);
+  }
+  if (options_.random_starts > 0 && is_converged(result_.summary)) remember(start.name);
+}
+
+void Regression::describe_minimiser() {
+  const Loss& loss = objective_.loss();
+  const bool at_zero = result_.summary.value <= 1e-20 * value_at_zero_;
+  if (loss.vanishes_at_zero() && at_zero && result_.x.norm() <= 1e-8 * x0_.norm())
+    result_.warnings.push_back("the solve ended at x = 0, the minimiser that means nothing; try --starts K");
+  if (loss.is_even()) result_.notes.push_back("-x is a minimiser as good as x: this loss is even");
+}
+
+/// Enters the minimum at which the objective stands into the list.
+void Regression::remember(const std::string& name) {
+  const double value = objective_.value(), slack = kSameMinimum * std::abs(value_at_zero_);
+  auto& minima = result_.minima;
+  const auto same = std::find_if(minima.begin(), minima.end(),
+                                 [&](const Minimum& other) { return std::abs(other.value - value) <= slack; });
+  if (same != minima.end()) {
+    ++same->starts;
+    same->from.push_back(name);
+    return;
+  }
+  minima.push_back({value, 1, {name}});
+  std::sort(minima.begin(), minima.end(), [](const auto& a, const auto& b) { return a.value < b.value; });
+}
+
+void Regression::try_random_starts() {
+  if (options_.random_starts == 0) return;
+  if (objective_.preconditioner().empty()) objective_.refresh_preconditioner(false);
+  if (objective_.preconditioner().empty()) return;
+  VectorXd best_x = objective_.x();
+  NewtonSummary best = result_.summary;
+  for (int k = 1; k <= options_.random_starts; ++k) {
+    const StartPoint start = random_start(objective_, A_, options_.sampling.seed, k);
+    const NewtonSummary summary = minimise(start_method(), objective_, start.x, options_.newton);
+    if (!is_converged(summary)) continue;
+    remember(start.name);
+    if (is_converged(best) && !(summary.value < best.value)) continue;
+    best = summary;
+    best_x = objective_.x();
+    x0_ = start.x;
+    result_.start = Start::random;
+  }
+  objective_.move_to(best_x);
+  result_.summary = best;
+  result_.summary.reads_of_a = objective_.reads_of_a();
+  result_.summary.collectives = objective_.collectives();
+  result_.summary.seconds = objective_.seconds();
+}
+
+/// The certificate; with an epsilon, more iterations until |x - x*| <= epsilon is certified.
+void Regression::certify_result() {
+  CertificateOptions certificate;
+  certificate.level = options_.epsilon > 0 ? CertificateLevel::full : options_.certificate;
+  certificate.gradient_reference = result_.summary.gradient_reference;
+  certificate.x0 = x0_;
+  result_.certificate = certify(objective_, A_, certificate);
+  if (!(options_.epsilon > 0)) return;
+  const auto certified = [&] {
+    return result_.certificate.distance_bound && *result_.certificate.distance_bound <= options_.epsilon;
+  };
+  NewtonOptions again = options_.newton;
+  while (!certified() && result_.summary.termination == Termination::converged &&
+         result_.method != Method::sketched_newton) {
+    again.relative_tolerance = 0.01 * std::min(again.relative_tolerance, result_.summary.relative_gradient);
+    if (!(again.relative_tolerance > 0)) break;
+    again.max_iterations = options_.newton.max_iterations - result_.summary.iterations;
+    const int iterations = result_.summary.iterations;
+    result_.summary = minimise(start_method(), objective_, objective_.x(), again);
+    result_.summary.iterations += iterations;
+    result_.certificate = certify(objective_, A_, certificate);
+  }
+  if (!certified() && is_converged(result_.summary)) result_.summary.termination = Termination::uncertified;
+}
+
+}  // namespace
+
+RegressionResult solve_regression(const RowMatrix& A, const VectorXd& b, const VectorXd& w,
+                                  const RegressionOptions& options) {
+  check_arguments(A, b, w, options);
+  return Regression(A, b, w, options).run();
+}
+
+std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, const std::vector<double>& weights,
+                                         const RegressionOptions& options) {
+  if (weights.empty()) throw InvalidArgument("a path needs at least one weight", Error::Scope::all_ranks);
+  check_arguments(A, b, VectorXd::Constant(A.rows_local(), weights.front()), options);
+  std::vector<RegressionResult> results;
+  std::unique_ptr<Regression> previous;
+  RegressionOptions next = options;
+  for (const double weight : weights) {
+    const VectorXd w = VectorXd::Constant(A.rows_local(), weight);
+    auto regression = std::make_unique<Regression>(A, b, w, next);
+    if (previous) regression->objective().adopt_scores(previous->objective(), false);
+    results.push_back(regression->run());
+    next.start = Start::given;
+    next.x0 = results.back().x;
+    next.random_starts = 0;
+    previous = std::move(regression);
+  }
+  return results;
+}
+
+std::vector<RegressionResult> solve_targets(
+    const RowMatrix& A, const Eigen::MatrixXd& B, const VectorXd& w, const RegressionOptions& options,
+    const std::function<void(int target, const IterationRecord& record)>& on_iteration) {
+  if (B.cols() < 1) throw InvalidArgument("there are no targets: B has no columns", Error::Scope::all_ranks);
+  const auto targets = static_cast<std::size_t>(B.cols());
+  JointPasses passes(A);
+  std::vector<VectorXd> b;
+  std::vector<RowMatrix> matrices;
+  std::vector<std::unique_ptr<Regression>> regressions(targets);
+  std::vector<RegressionResult> results(targets);
+  for (const auto& column : B.colwise()) {
+    b.emplace_back(column);
+    matrices.emplace_back(A.passes().joined(passes));
+    check_arguments(A, b.back(), w, options);
+  }
+  const auto for_all = [&](const std::function<void(std::size_t)>& task) {
+    std::vector<std::function<void()>> tasks;
+    for (std::size_t k = 0; k < targets; ++k) tasks.emplace_back([&task, k] { task(k); });
+    passes.run(tasks);
+  };
+  for_all([&](std::size_t k) {
+    RegressionOptions own = options;
+    if (on_iteration)
+      own.newton.on_iteration = [&on_iteration, k](const auto& record) { on_iteration(static_cast<int>(k), record); };
+    regressions[k] = std::make_unique<Regression>(matrices[k], b[k], w, own);
+  });
+  for (std::size_t k = 1; k < targets; ++k) regressions[k]->share_scores_of(*regressions[0]);
+  for_all([&](std::size_t k) { results[k] = regressions[k]->run(); });
+  return results;
+}
+
+}  // namespace attnreg

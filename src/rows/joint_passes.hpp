@@ -1,0 +1,76 @@
+#pragma once
+
+#include <boost/context/fiber.hpp>
+#include <exception>
+#include <functional>
+#include <span>
+#include <variant>
+#include <vector>
+
+#include "attnreg/row_matrix.hpp"
+#include "rows/row_passes.hpp"
+
+namespace attnreg {
+
+/// Several tasks over the same rows that run together: a task is stopped at every pass over A, and at every sum over
+/// the ranks, until all others are; then one message serves all sums, or, when no task waits for a sum, one read all
+/// passes. A task is
+/// ordinary code, written for one: it need only use a matrix of `RowMatrix::joined`, and the communicator of that.
+///
+/// All tasks run on the caller's thread, one at a time, each on a stack of its own. What is served next rests on what
+/// the tasks wait for alone, so that ranks with the same tasks stay together. Outside of `run` passes are served at
+/// once.
+class JointPasses final : public PassServer {
+ public:
+  /// Local. `A` must outlive this.
+  explicit JointPasses(const RowMatrix& A) : A_(A) {}
+
+  /// Collective, if the tasks are: until all are done. An exception of one ends all, and is thrown.
+  void run(const std::vector<std::function<void()>>& tasks);
+
+  // Of `RowMatrix` and `Communicator`, on a task's stack.
+  RowPasses::MapSums map(const RowPasses::MapRequest& request, double& reads) override;
+  Eigen::VectorXd normal_product(const Eigen::VectorXd& p, const RowCurvature& weights, Eigen::VectorXd& y,
+                                 double& reads) override;
+  void sum(std::span<double> values) override;
+
+ private:
+  struct Map {
+    const RowPasses::MapRequest& request;
+    double& reads;
+    RowPasses::MapSums result{};
+  };
+  struct Product {
+    const Eigen::VectorXd& p;
+    const RowCurvature& weights;
+    const RowPasses::RowMap& map;  // the same, tile by tile
+    Eigen::VectorXd& y;
+    double& reads;
+    Eigen::VectorXd result{};
+    RowPasses::MapRequest as_map() const;
+  };
+  struct Sum {
+    std::span<double> values;
+  };
+  using Request = std::variant<Map*, Product*, Sum*>;
+  struct Task {
+    boost::context::fiber stack;
+    bool waits = false, done = false;
+    Request request;
+    bool waits_for_sum() const { return waits && std::holds_alternative<Sum*>(request); }
+  };
+
+  void start(Task& task, const std::function<void()>& body);
+  void wait(Request request);
+  void serve(const std::vector<Request>& requests);
+  void serve_passes(const std::vector<Request>& requests);
+  void serve_sums(const std::vector<Request>& requests);
+
+  const RowMatrix& A_;
+  std::vector<Task> tasks_;
+  Task* running_ = nullptr;
+  boost::context::fiber caller_;
+  std::exception_ptr failure_;
+};
+
+}  // namespace attnreg

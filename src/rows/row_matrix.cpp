@@ -1,0 +1,68 @@
+#include "attnreg/row_matrix.hpp"
+
+#include <string>
+#include <utility>
+
+#include "rows/row_passes.hpp"
+
+namespace attnreg {
+
+namespace {
+
+/// Passes over rows that they own from now on; `storage` tells where the moved rows are.
+template <class Rows, class StorageOf>
+std::shared_ptr<const RowPasses> owning(Communicator communicator, RowPartition partition, Rows rows, Index count,
+                                        StorageOf&& storage) {
+  auto owner = std::make_shared<const Rows>(std::move(rows));
+  auto passes =
+      std::make_shared<const RowPasses>(std::move(communicator), std::move(partition), storage(*owner), owner);
+  if (count != passes->rows_local())
+    throw InvalidArgument("rank " + std::to_string(passes->communicator().rank()) + " owns " +
+                          std::to_string(passes->rows_local()) + " rows but was given " + std::to_string(count));
+  return passes;
+}
+
+}  // namespace
+
+RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, RowMajorMatrix rows) {
+  const Index count = rows.rows();
+  passes_ = owning(std::move(communicator), std::move(partition), std::move(rows), count, [](const auto& owned) {
+    return RowPointers{.columns = owned.cols(), .doubles = owned.data()};
+  });
+}
+
+RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, RowMajorMatrixFloat rows) {
+  const Index count = rows.rows();
+  passes_ = owning(std::move(communicator), std::move(partition), std::move(rows), count, [](const auto& owned) {
+    return RowPointers{.columns = owned.cols(), .singles = owned.data(), .type = Storage::float32};
+  });
+}
+
+RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, CsrRows rows) {
+  const Index count = rows.rows();
+  passes_ = owning(std::move(communicator), std::move(partition), std::move(rows), count, [](const auto& owned) {
+    return RowPointers{.columns = owned.columns, .sparse = &owned, .type = owned.is_single ? Storage::float32 : Storage::float64};
+  });
+}
+
+RowMatrix RowMatrix::view(Communicator communicator, RowPartition partition, const double* rows, Index columns) {
+  return RowMatrix(std::make_shared<const RowPasses>(std::move(communicator), std::move(partition),
+                                                     RowPointers{.columns = columns, .doubles = rows}, nullptr));
+}
+
+RowMatrix RowMatrix::view(Communicator communicator, RowPartition partition, const float* rows, Index columns) {
+  return RowMatrix(std::make_shared<const RowPasses>(std::move(communicator), std::move(partition),
+                                                     RowPointers{.columns = columns, .singles = rows, .type = Storage::float32}, nullptr));
+}
+
+const Communicator& RowMatrix::communicator() const { return passes_->communicator(); }
+const RowPartition& RowMatrix::partition() const { return passes_->partition(); }
+Index RowMatrix::columns() const { return passes_->columns(); }
+Storage RowMatrix::storage() const { return passes_->storage(); }
+bool RowMatrix::is_sparse() const { return passes_->is_sparse(); }
+std::int64_t RowMatrix::entries_local() const { return passes_->entries_local(); }
+double RowMatrix::bytes_local() const { return passes_->bytes_local(); }
+double RowMatrix::reads() const { return passes_->reads(); }
+Eigen::VectorXd RowMatrix::multiply(const Eigen::VectorXd& x) const { return passes_->multiply(x); }
+
+}  // namespace attnreg

@@ -1,0 +1,217 @@
+#include "attnreg/leverage.hpp"
+#include "rows/row_passes.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
+#include <string>
+
+#include "numbers/random.hpp"
+#include "sampling/sketch.hpp"
+#include "sampling/distributed_leverage.hpp"
+#include "sampling/leverage_basis.hpp"
+#include "rows/packed_columns.hpp"
+#include "algebra/pivoted_factor.hpp"
+#include "sampling/triangular_factor.hpp"
+#include "rows/weighted_gram.hpp"
+#include "ranks/span_of.hpp"
+
+namespace attnreg {
+
+namespace {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+
+/// Throws on this rank.
+void check_weights(const RowMatrix& A, const VectorXd& weights) {
+  if (weights.size() == 0) return;
+  const std::string rank = "rank " + std::to_string(A.communicator().rank());
+  if (weights.size() != A.rows_local())
+    throw InvalidArgument(rank + " owns " + std::to_string(A.rows_local()) + " rows but was given " +
+                          std::to_string(weights.size()) + " weights");
+  for (Index i = 0; i < weights.size(); ++i)
+    if (!(weights[i] >= 0) || !std::isfinite(weights[i]))
+      throw InvalidArgument("the weight of row " + std::to_string(A.first_row() + i) + " is " +
+                            std::to_string(weights[i]) + ": it must be a number >= 0");
+}
+
+}  // namespace
+
+VectorXd row_scale(const RowMatrix& A, const VectorXd& weights) {
+  if (weights.size() != 0 && weights.size() != A.rows_local())
+    return VectorXd::Constant(A.rows_local(), std::numeric_limits<double>::quiet_NaN());
+  return weights.cwiseSqrt();
+}
+
+void explain_failure(const RowMatrix& A, const VectorXd& weights) {
+  A.communicator().agree([&] { check_weights(A, weights); });
+  throw InvalidArgument("leverage scores: A has numbers that are not finite, or so large that their sums overflow",
+                        Error::Scope::all_ranks);
+}
+
+double rank_tolerance(const RowMatrix& A, Index rows) {
+  const double n = static_cast<double>(A.rows_global());
+  return 4 * std::numeric_limits<double>::epsilon() * (static_cast<double>(rows) + std::sqrt(n));
+}
+
+Index checked_sketch_rows(const RowMatrix& A, const LeverageOptions& options) {
+  const Index d = A.columns(), rows = options.sketch_rows;
+  if (rows != 0 && rows < 2 * d)
+    throw InvalidArgument("a sketch of " + std::to_string(rows) + " rows is too small for " + std::to_string(d) +
+                              " columns: give at least " + std::to_string(2 * d),
+                          Error::Scope::all_ranks);
+  if (options.jl_columns < 0)
+    throw InvalidArgument(std::to_string(options.jl_columns) + " JL columns: give 0 (exact row norms) or more",
+                          Error::Scope::all_ranks);
+  return rows != 0 ? rows : std::max<Index>(6 * d, 64);
+}
+
+MatrixXd jl_projection(Index rank, Index k, const LeverageOptions& options) {
+  MatrixXd G = MatrixXd::Identity(rank, k);
+  if (rank <= k) return G;
+  const RandomStream stream(options.seed, Purpose::jl_columns, options.iteration);
+  VectorXd row(k);
+  for (Index j = 0; j < rank; ++j) {
+    stream.normals(j, std::span<double>(row.data(), static_cast<std::size_t>(k)));
+    G.row(j) = row / std::sqrt(static_cast<double>(k));
+  }
+  return G;
+}
+
+namespace {
+
+/// Where the factor of a basis comes from.
+struct Source {
+  PivotedFactor factor;                 ///< on rank 0
+  Index sketch_rows = 0;                ///< 0 if R is that of all rows
+  const LeverageOptions* jl = nullptr;  ///< null for exact row norms
+};
+
+/// Collective. The basis of rank 0's factor on all ranks.
+LeverageBasis share_basis(const RowMatrix& A, const VectorXd& weights, const Source& source) {
+  const auto& [factor, sketch_rows, jl] = source;
+  const Index d = A.columns(), rank = factor.rank(), k = jl != nullptr ? jl->jl_columns : d;
+  MatrixXd message = MatrixXd::Zero(d * k + 2, 1);
+  if (A.communicator().is_root() && factor.finite) {
+    MatrixXd G = jl != nullptr ? jl_projection(rank, k, *jl) : MatrixXd(MatrixXd::Identity(rank, k));
+    if (sketch_rows > 0) G *= std::sqrt(1 - static_cast<double>(rank) / static_cast<double>(sketch_rows));
+    Eigen::Map<MatrixXd>(message.data(), d, k) = factor.solve(G);
+    if (message.allFinite()) message.bottomRows<2>() << 1, static_cast<double>(rank);
+  }
+  A.communicator().broadcast(span_of(message));
+  if (message(d * k, 0) == 0) explain_failure(A, weights);
+  LeverageBasis basis;
+  basis.rank = static_cast<Index>(message(d * k + 1, 0));
+  basis.N = Eigen::Map<const MatrixXd>(message.data(), d, std::min(k, basis.rank));
+  return basis;
+}
+
+/// Local, one read. diag(scale) A in the rows of its global numbers.
+RowMajorMatrix rows_in_place(const RowMatrix& A, const VectorXd& scale) {
+  RowMajorMatrix rows = RowMajorMatrix::Zero(static_cast<Index>(A.rows_global()), A.columns());
+  A.passes().pass(0, [&](const Tile& tile, int&) {
+    auto out = rows.middleRows(static_cast<Index>(A.first_row()) + tile.first_local(), tile.rows());
+    out = tile.dense();
+    if (scale.size() != 0) out = scale.segment(tile.first_local(), tile.rows()).asDiagonal() * tile.dense();
+  });
+  return rows;
+}
+
+/// Local, one read. This rank's part of A^T diag(s) A; NaN for unusable weights.
+MatrixXd weighted_gram(const RowMatrix& A, const VectorXd& weights) {
+  VectorXd usable = weights.size() == 0 ? VectorXd(VectorXd::Ones(A.rows_local())) : row_scale(A, weights).cwiseAbs2();
+  MatrixXd gram = A.passes().signed_gram(usable, VectorXd::Zero(A.columns())).positive;
+  if (!usable.allFinite()) gram.setConstant(std::numeric_limits<double>::quiet_NaN());
+  return gram;
+}
+
+/// Of M, m x d. By Cholesky of M^T M, several times faster than QR, where its condition says that it is accurate.
+PivotedFactor pivoted_factor(const RowMajorMatrix& M, double tolerance) {
+  constexpr double kAccurate = 50 * std::numeric_limits<double>::epsilon();  // times d: scores to 2 %
+  RowMajorMatrix gram = RowMajorMatrix::Zero(M.cols(), M.cols());
+  add_outer_products(M, 1, gram);
+  gram.triangularView<Eigen::StrictlyUpper>() = gram.transpose();
+  auto factor = regular_cholesky(gram, kAccurate * static_cast<double>(M.cols()));
+  if (factor.finite) return factor;
+  return pivoted_qr(M, tolerance);
+}
+
+}  // namespace
+
+LeverageBasis leverage_basis(const RowMatrix& A, const VectorXd& weights, const LeverageOptions& options) {
+  const Index columns = A.columns();
+  const double rank0_bytes = 8.0 * static_cast<double>(checked_sketch_rows(A, options)) * static_cast<double>(columns);
+  auto solver = options.linear_solver;
+  if (solver.kind == LinearSolver::automatic && options.jl_columns == 0) solver.kind = LinearSolver::rank0;
+  solver = chosen_linear_solver(A.communicator(), columns, solver, rank0_bytes);
+  if (solver.kind == LinearSolver::scalapack)
+    return distributed_basis(A, weights, options, std::make_shared<const ProcessGrid>(A.communicator(), solver));
+  const SketchOptions sketch_options{.rows = checked_sketch_rows(A, options),
+                                     .nonzeros = options.nonzeros,
+                                     .seed = options.seed,
+                                     .iteration = options.iteration};
+  const VectorXd scale = row_scale(A, weights);
+  const bool is_sketch = sketch_options.rows < A.rows_global();
+  RowMajorMatrix rows = is_sketch ? sketch(A, scale, sketch_options) : rows_in_place(A, scale);
+  A.communicator().sum_to_root(span_of(rows));
+  Source source;
+  if (is_sketch) source.sketch_rows = sketch_options.rows;
+  if (options.jl_columns > 0 && options.jl_columns < A.columns()) source.jl = &options;
+  const double tolerance = rank_tolerance(A, rows.rows());
+  if (A.communicator().is_root()) source.factor = pivoted_factor(rows, tolerance);
+  return share_basis(A, weights, source);
+}
+
+VectorXd row_norms_squared(const RowMatrix& A, const MatrixXd& N) {
+  VectorXd norms = VectorXd::Zero(A.rows_local());
+  const PackedColumns columns(N);
+  A.passes().pass(0, [&](const Tile& tile, int&) {
+    columns.multiply(tile, [&](Index, const RowMajorMatrix& Y) {
+      for (Index i = 0; i < Y.rows(); ++i) norms[tile.first_local() + i] += Y.row(i).squaredNorm();
+    });
+  });
+  return norms;
+}
+
+LeverageScores scores_from_basis(const RowMatrix& A, const VectorXd& weights, const LeverageBasis& basis) {
+  LeverageScores result;
+  result.rank = basis.rank;
+  result.scores = row_norms_squared(A, basis.N);
+  for (Index i = 0; i < result.scores.size(); ++i) {
+    const double weight = weights.size() == 0 ? 1.0 : weights[i];
+    result.scores[i] = weight == 0 ? 0 : std::min(1.0, weight * result.scores[i]);
+  }
+  result.sum = A.communicator().sum(result.scores.sum());
+  result.largest = A.communicator().max(result.scores.size() == 0 ? 0.0 : result.scores.maxCoeff());
+  if (result.rank > 0)
+    result.coherence = result.largest * static_cast<double>(A.rows_global()) / static_cast<double>(result.rank);
+  return result;
+}
+
+LeverageScores leverage_scores(const RowMatrix& A, const VectorXd& weights, const LeverageOptions& options) {
+  return scores_from_basis(A, weights, leverage_basis(A, weights, options));
+}
+
+LeverageScores exact_leverage_scores(const RowMatrix& A, const VectorXd& weights, ExactRoute route) {
+  const auto& communicator = A.communicator();
+  const double tolerance = rank_tolerance(A, A.columns());
+  Source source;
+  if (route == ExactRoute::gram) {
+    auto gram = weighted_gram(A, weights);
+    communicator.sum_to_root(span_of(gram));
+    if (communicator.is_root()) source.factor = pivoted_cholesky(gram, tolerance);
+  } else {
+    auto local = triangular_factor(A, row_scale(A, weights));
+    for (int rank = 1; rank < communicator.size(); ++rank) {
+      MatrixXd R = local.R();
+      communicator.broadcast(span_of(R), rank);
+      if (communicator.is_root()) local.add(R);
+    }
+    if (communicator.is_root()) source.factor = pivoted_qr(local.R(), tolerance);
+  }
+  return scores_from_basis(A, weights, share_basis(A, weights, source));
+}
+
+}  // namespace attnreg

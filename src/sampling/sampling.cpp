@@ -1,0 +1,173 @@
+#include "sampling/sampling.hpp"
+#include "attnreg/error.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <span>
+#include <string>
+
+#include "numbers/random.hpp"
+
+namespace attnreg {
+
+namespace {
+
+using Eigen::VectorXd;
+
+constexpr double kUnit = 0x1p-40;
+constexpr std::int64_t kMaxSum = std::int64_t{1} << 61;  // units: twice that is still an int64
+
+// What a rank says instead of its sum of units.
+constexpr std::int64_t kBadScores = -1, kTooLarge = -2;
+
+/// The score in units of 2^-40, at most 1.
+double rounded(double score) { return std::nearbyint(std::min(score, 1.0) / kUnit); }
+
+/// The same for draws with replacement: no row that matters may have probability 0.
+std::int64_t units(double score) {
+  return score > 0 ? std::max(std::int64_t{1}, static_cast<std::int64_t>(rounded(score))) : 0;
+}
+
+/// Throws on this rank.
+void check_scores(const RowMatrix& A, const VectorXd& scores) {
+  const std::string rank = "rank " + std::to_string(A.communicator().rank());
+  if (scores.size() != A.rows_local())
+    throw InvalidArgument(rank + " owns " + std::to_string(A.rows_local()) + " rows but was given " +
+                          std::to_string(scores.size()) + " scores");
+  for (Index i = 0; i < scores.size(); ++i)
+    if (!(scores[i] >= 0) || !std::isfinite(scores[i]))
+      throw InvalidArgument("the score of row " + std::to_string(A.first_row() + i) + " is " +
+                            std::to_string(scores[i]) + ": it must be a number >= 0");
+}
+
+bool are_usable(const RowMatrix& A, const VectorXd& scores) {
+  return scores.size() == A.rows_local() && (scores.array() >= 0).all() && scores.allFinite();
+}
+
+/// Collective. Called on all ranks when one of them has unusable scores.
+[[noreturn]] void explain_scores(const RowMatrix& A, const VectorXd& scores) {
+  A.communicator().agree([&] { check_scores(A, scores); });
+  throw InternalError("a rank reported scores that it could use");
+}
+
+VectorXd as_vector(const std::vector<double>& values) {
+  return Eigen::Map<const VectorXd>(values.data(), static_cast<Index>(values.size()));
+}
+
+/// This rank's sum in units, or why there is none.
+std::int64_t sum_of_units(const RowMatrix& A, const VectorXd& scores) {
+  if (!are_usable(A, scores)) return kBadScores;
+  std::int64_t sum = 0;
+  for (const double score : scores) {
+    sum += units(score);
+    if (sum >= kMaxSum) return kTooLarge;
+  }
+  return sum;
+}
+
+__extension__ typedef unsigned __int128 Wide;
+
+/// floor(u total) for a uniform u of 128 bits.
+std::int64_t uniform_below(std::int64_t total, const std::array<std::uint32_t, 4>& words) {
+  const auto high = std::uint64_t{words[0]} << 32 | words[1], low = std::uint64_t{words[2]} << 32 | words[3];
+  const auto factor = static_cast<std::uint64_t>(total);
+  return static_cast<std::int64_t>((Wide{high} * factor + (Wide{low} * factor >> 64)) >> 64);
+}
+
+/// The draws that fall into [begin, end), ascending, relative to begin.
+std::vector<std::int64_t> own_draws(const ReplacementOptions& options, std::int64_t begin, std::int64_t end,
+                                    std::int64_t total) {
+  const RandomStream stream(options.seed, Purpose::sample_with_replacement, options.iteration);
+  std::vector<std::int64_t> draws;
+  for (std::int64_t t = 0; t < options.draws; ++t) {
+    const std::int64_t position = uniform_below(total, stream.bits(t));
+    if (position >= begin && position < end) draws.push_back(position - begin);
+  }
+  std::sort(draws.begin(), draws.end());
+  return draws;
+}
+
+}  // namespace
+
+SampledRows keep_rows(const RowMatrix& A, const VectorXd& scores, const PoissonOptions& options) {
+  const double c = options.oversampling, u = options.uniform_share;
+  const RandomStream stream(options.seed, Purpose::sample_poisson, options.iteration);
+  const double uniform_part = u * static_cast<double>(A.columns()) / static_cast<double>(A.rows_global());
+  SampledRows sample;
+  std::vector<double> weights;
+  for (Index i = 0; i < scores.size(); ++i) {
+    const double p = std::min(1.0, c * ((1 - u) * (rounded(scores[i]) * kUnit) + uniform_part));
+    if (!(stream.uniform(A.first_row() + i) < p)) continue;
+    sample.rows.push_back(i);
+    weights.push_back(1 / p);
+  }
+  sample.weights = as_vector(weights);
+  return sample;
+}
+
+SampledRows sample_poisson(const RowMatrix& A, const VectorXd& scores, const PoissonOptions& options) {
+  const double c = options.oversampling, u = options.uniform_share;
+  if (!(c > 0) || !std::isfinite(c)) refuse("oversampling " + std::to_string(c) + ": give a number > 0");
+  if (!(u >= 0 && u <= 1)) refuse("uniform share " + std::to_string(u) + ": give a number from 0 to 1");
+  SampledRows sample;
+  std::int64_t count = -(std::int64_t{1} << 45);  // unusable scores; more than all rows of the other ranks
+  if (are_usable(A, scores)) {
+    sample = keep_rows(A, scores, options);
+    count = static_cast<std::int64_t>(sample.rows.size());
+  }
+  sample.count_global = A.communicator().sum(count);
+  if (sample.count_global < 0) explain_scores(A, scores);
+  return sample;
+}
+
+SampledRows sample_with_replacement(const RowMatrix& A, const VectorXd& scores, const ReplacementOptions& options) {
+  const std::int64_t m = options.draws;
+  if (m < 1 || m > std::numeric_limits<std::int32_t>::max()) refuse(std::to_string(m) + " draws: give 1 to 2^31 - 1");
+  const auto sums = A.communicator().all_gather(sum_of_units(A, scores));
+  std::int64_t total = 0, begin = 0;
+  for (std::size_t rank = 0; rank < sums.size(); ++rank) {
+    if (sums[rank] == kBadScores) explain_scores(A, scores);
+    total += sums[rank];
+    if (sums[rank] == kTooLarge || total >= kMaxSum) refuse("the scores sum to 2^21 or more: scale them down");
+    if (static_cast<int>(rank) < A.communicator().rank()) begin = total;
+  }
+  SampledRows sample;
+  if (total == 0) return sample;
+  const std::int64_t end = begin + sums[static_cast<std::size_t>(A.communicator().rank())];
+  const auto draws = own_draws(options, begin, end, total);
+  std::vector<double> weights;
+  std::int64_t before = 0;  // units of the rows before row i
+  Index i = 0;
+  for (std::size_t k = 0; k < draws.size();) {
+    std::int64_t width = units(scores[i]);
+    while (before + width <= draws[k]) {
+      before += width;
+      width = units(scores[++i]);
+    }
+    std::size_t last = k;
+    while (last < draws.size() && draws[last] < before + width) ++last;
+    const double p = static_cast<double>(width) / static_cast<double>(total);
+    sample.rows.push_back(i);
+    weights.push_back(static_cast<double>(last - k) / (static_cast<double>(m) * p));
+    k = last;
+  }
+  sample.weights = as_vector(weights);
+  sample.count_global = A.communicator().sum(static_cast<std::int64_t>(sample.rows.size()));
+  return sample;
+}
+
+std::int64_t with_replacement_size(Index d, double epsilon, double delta, double beta) {
+  if (d < 1 || !(epsilon > 0 && epsilon <= 1) || !(delta > 0 && delta < 1) || !(beta > 0 && beta <= 1))
+    refuse("sample size for d = " + std::to_string(d) + ", epsilon = " + std::to_string(epsilon) +
+           ", delta = " + std::to_string(delta) + ", beta = " + std::to_string(beta) +
+           ": give d >= 1, epsilon and beta in (0, 1], delta in (0, 1)");
+  const double columns = static_cast<double>(d);
+  const double exponent = (1 + epsilon) * std::log1p(epsilon) - epsilon;
+  const double size = std::ceil(columns * std::log(2 * columns / delta) / (beta * exponent));
+  if (!(size < 0x1p62)) refuse("epsilon = " + std::to_string(epsilon) + " asks for more than 2^62 draws");
+  return static_cast<std::int64_t>(size);
+}
+
+}  // namespace attnreg

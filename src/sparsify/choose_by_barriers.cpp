@@ -1,0 +1,206 @@
+#include "sparsify/choose_by_barriers.hpp"
+#include "rows/row_passes.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "sparsify/barriers.hpp"
+#include "kernels/gram_kernels.hpp"
+#include "ranks/memory.hpp"
+#include "numbers/vector_clones.hpp"
+#include "sparsify/whitening.hpp"
+#include "ranks/span_of.hpp"
+
+namespace attnreg {
+
+namespace {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+
+constexpr std::int64_t kNoRow = std::numeric_limits<std::int64_t>::max();
+constexpr double kGoOn = -1;  // in place of a SparsifyEnd
+
+/// The row with the largest score, the lowest one of several.
+struct Best {
+  double score = -std::numeric_limits<double>::infinity();
+  std::int64_t row = kNoRow;
+  Best& operator+=(const Best& other) {
+    if (other.score > score || (other.score == score && other.row < row)) *this = other;
+    return *this;
+  }
+};
+
+/// Collective. T of the rows of A on every rank. Rank 0 decomposes, so that CPUs of different kinds do not disagree.
+MatrixXd whitening_basis(const RowMatrix& A) {
+  const Communicator& communicator = A.communicator();
+  const MatrixXd K = exact_gram(A);
+  MatrixXd T;
+  if (communicator.is_root()) T = whitening_of(K, A.rows_global()).basis;
+  VectorXd rank = VectorXd::Constant(1, static_cast<double>(T.cols()));
+  communicator.broadcast(span_of(rank));
+  T.conservativeResize(A.columns(), static_cast<Index>(rank[0]));
+  communicator.broadcast(span_of(T));
+  return T;
+}
+
+/// Local, one read. The rows v_i = T^T a_i.
+RowMatrix whitened_rows(const RowMatrix& A, const MatrixXd& T) {
+  RowMajorMatrix V = RowMajorMatrix::Zero(A.rows_local(), T.cols());
+  const RowMajorMatrix basis = T;
+  A.passes().pass(0, [&](const Tile& tile, int&) {
+    RowMajorMatrix product = RowMajorMatrix::Zero(tile.rows(), T.cols());
+    kernels::add_matrix_product(tile.dense().data(), tile.rows(), A.columns(), basis.data(), T.cols(), false,
+                                product.data());
+    V.middleRows(tile.first_local(), tile.rows()) = product;
+  });
+  return RowMatrix(A.communicator(), A.partition(), std::move(V));
+}
+
+/// In an order that does not depend on where the numbers lie in memory, as that of Eigen does.
+ATTNREG_CLONES double dot(const double* x, const double* y, Index size) {
+  constexpr Index lanes = 8;
+  double part[lanes] = {};
+  Index k = 0;
+  for (; k + lanes <= size; k += lanes)
+    for (Index lane = 0; lane < lanes; ++lane) part[lane] += x[k + lane] * y[k + lane];
+  for (; k < size; ++k) part[0] += x[k] * y[k];
+  return ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+}
+
+/// Collective. The row of V with the largest v^T G v; kNoRow if none has a number.
+std::int64_t best_row(const RowMatrix& V, const RowMajorMatrix& G) {
+  const Index n = V.columns();
+  const Best mine = V.passes().pass(Best{}, [&](const Tile& tile, Best& best) {
+    const auto rows = tile.dense();
+    RowMajorMatrix product = RowMajorMatrix::Zero(tile.rows(), n);
+    kernels::add_matrix_product(rows.data(), tile.rows(), n, G.data(), n, false, product.data());
+    for (Index i = 0; i < tile.rows(); ++i)
+      best += Best{dot(product.row(i).data(), rows.row(i).data(), n), V.first_row() + tile.first_local() + i};
+  });
+  const double score = V.communicator().max(mine.score);
+  return V.communicator().min(mine.score == score ? mine.row : kNoRow);
+}
+
+int owner_of(const RowPartition& partition, std::int64_t row) {
+  int rank = 0;
+  while (partition.end(rank) <= row) ++rank;
+  return rank;
+}
+
+/// Collective. A row of V on every rank.
+VectorXd row_on_all(const RowMatrix& V, std::int64_t row) {
+  const int owner = owner_of(V.partition(), row);
+  VectorXd v(V.columns());
+  if (owner == V.communicator().rank()) {
+    const Index local[] = {static_cast<Index>(row - V.first_row())};
+    V.passes().visit_rows(local, [&](std::size_t, std::span<const double> values) { std::ranges::copy(values, v.data()); });
+  }
+  V.communicator().broadcast(span_of(v), owner);
+  return v;
+}
+
+/// The iteration. Rank 0 has the barriers and the weights; the others score their rows.
+class Iteration {
+ public:
+  Iteration(const RowMatrix& V, double epsilon, std::int64_t steps)
+      : V_(V),
+        epsilon_(steps > 0 ? 0 : epsilon),
+        degree_(steps > 0 ? static_cast<double>(steps) / static_cast<double>(V.columns()) : barrier_degree(epsilon)),
+        most_steps_(steps > 0 ? steps
+                              : static_cast<std::int64_t>(std::ceil(degree_ * static_cast<double>(V.columns())))),
+        barriers_(V.columns(), degree_) {}
+
+  /// Collective.
+  void run() {
+    while (begin_step()) {
+      const std::int64_t row = best_row(V_, gain_);
+      if (row == kNoRow) return end_by_rounding();
+      const VectorXd v = row_on_all(V_, row);
+      double weight = root() ? barriers_.add(v) : 0;
+      V_.communicator().broadcast(std::span(&weight, 1));
+      if (weight == 0) return end_by_rounding();
+      weights_[row] += weight;
+      ++steps_;
+    }
+  }
+
+  /// Collective. The rows of this rank with their scaled weights.
+  BarrierChoice choice() {
+    VectorXd extremes(2);
+    if (root()) extremes << barriers_.spectrum().smallest, barriers_.spectrum().largest;
+    V_.communicator().broadcast(span_of(extremes));
+    BarrierChoice choice{
+        .steps = steps_, .certified_epsilon = Barriers::Spectrum{extremes[0], extremes[1]}.epsilon(), .end = end_};
+    std::vector<double> weights;
+    for (const auto& [row, weight] : weights_) {
+      if (row < V_.first_row() || row >= V_.first_row() + V_.rows_local()) continue;
+      choice.rows.push_back(static_cast<Index>(row - V_.first_row()));
+      weights.push_back(weight * 2 / (extremes[0] + extremes[1]));
+    }
+    choice.weights = Eigen::Map<const VectorXd>(weights.data(), static_cast<Index>(weights.size()));
+    return choice;
+  }
+
+ private:
+  bool root() const { return V_.communicator().is_root(); }
+  void end_by_rounding() { end_ = SparsifyEnd::rounding; }
+
+  /// Collective. Whether there is another step, and its G.
+  bool begin_step() {
+    const Index n = V_.columns();
+    VectorXd message(n * n + 1);
+    if (root()) {
+      const std::optional<SparsifyEnd> reason = reason_to_end();
+      message[0] = reason ? static_cast<double>(*reason) : kGoOn;
+      if (!reason) Eigen::Map<MatrixXd>(message.data() + 1, n, n) = barriers_.gain();
+    }
+    V_.communicator().broadcast(span_of(message));
+    gain_ = Eigen::Map<const MatrixXd>(message.data() + 1, n, n);
+    if (message[0] == kGoOn) return true;
+    end_ = static_cast<SparsifyEnd>(message[0]);
+    return false;
+  }
+
+  /// On rank 0. If there is none, the barriers have moved.
+  std::optional<SparsifyEnd> reason_to_end() {
+    if (barriers_.spectrum().epsilon() <= epsilon_) return SparsifyEnd::reached;
+    if (steps_ == most_steps_) return SparsifyEnd::all_steps;
+    if (!barriers_.advance()) return SparsifyEnd::rounding;
+    return {};
+  }
+
+  const RowMatrix& V_;
+  double epsilon_, degree_;
+  std::int64_t most_steps_, steps_ = 0;
+  Barriers barriers_;
+  RowMajorMatrix gain_;
+  std::map<std::int64_t, double> weights_;  ///< by global row, replicated
+  SparsifyEnd end_ = SparsifyEnd::all_steps;
+};
+
+}  // namespace
+
+BarrierChoice choose_by_barriers(const RowMatrix& A, double epsilon, std::int64_t steps) {
+  const auto n = static_cast<double>(A.columns());
+  require_memory(A.communicator(), 8 * (n * static_cast<double>(A.rows_local()) + 12 * n * n),
+                 "the whitened columns of X, " + std::to_string(A.rows_global()) + " x " + std::to_string(A.columns()));
+  const MatrixXd T = whitening_basis(A);
+  const Index rank = T.cols();
+  if (rank == 0) return {.certified_epsilon = 0, .end = SparsifyEnd::reached};
+  if (steps != 0 && steps <= rank)
+    throw InvalidArgument(
+        "bss: " + std::to_string(steps) + " steps, expected more than the rank of X, " + std::to_string(rank),
+        Error::Scope::all_ranks);
+  const RowMatrix V = whitened_rows(A, T);
+  Iteration iteration(V, epsilon, steps);
+  iteration.run();
+  return iteration.choice();
+}
+
+}  // namespace attnreg
