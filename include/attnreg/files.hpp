@@ -14,7 +14,7 @@
 
 namespace attnreg {
 
-class SharedFile;
+class SharedArray;
 
 /// The header of a NumPy .npy file (format versions 1 to 3), checked against the size of the file.
 struct NpyHeader {
@@ -29,6 +29,7 @@ struct NpyHeader {
   int version_major = 1;
 
   std::int64_t elements() const;
+  std::int64_t columns() const { return shape.size() > 1 ? shape[1] : 1; }  ///< of a matrix; a vector is one column
   std::string shape_text() const;  ///< as NumPy prints it, "(65901, 100)" or "(7,)"
   std::string dtype_text() const;  ///< "<f8"
 };
@@ -64,15 +65,20 @@ class NpyWriter {
   void commit();
 
  private:
-  void write_checked(std::int64_t first, std::span<const double> rows);
-
   Storage type_;
-  std::int64_t rows_, columns_, data_offset_ = 0;
-  std::unique_ptr<SharedFile> file_;
+  std::int64_t rows_ = 0, columns_ = 0;
+  std::unique_ptr<SharedArray> file_;
 };
+
+/// Collective. Writes such a file at once: `rows` are this rank's, of which the first is global row `first`.
+void write_npy(const Communicator& communicator, const std::string& path, const std::vector<std::int64_t>& shape,
+               std::int64_t first, std::span<const double> rows);
 
 /// How the matrix is held in memory.
 enum class StorageChoice { as_file, float64, float32 };
+
+/// The type in which values of a file of `type` are held.
+Storage held_as(StorageChoice choice, Storage type);
 
 /// Collective. Loads a matrix: a sparse one as `load_csr` does if `is_npz(path)`, else a dense one as follows.
 ///
@@ -112,8 +118,6 @@ struct NpzHeader {
   std::int64_t nonzeros = 0;        ///< entries in the file
   Storage type = Storage::float64;  ///< of the values; f4 or f8, either byte order
   bool deflated = false;            ///< some array is; then no rank can start in the middle of it
-  std::int64_t file_bytes = 0;
-  std::int64_t modified_ns = 0;
 };
 
 /// Local. Whether a file is to be read as an archive: its name ends with ".npz", or it begins as an archive does.
