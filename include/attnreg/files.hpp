@@ -77,9 +77,6 @@ void write_npy(const Communicator& communicator, const std::string& path, const 
 /// How the matrix is held in memory.
 enum class StorageChoice { as_file, float64, float32 };
 
-/// The type in which values of a file of `type` are held.
-Storage held_as(StorageChoice choice, Storage type);
-
 /// Collective. Loads a matrix: a sparse one as `load_csr` does if `is_npz(path)`, else a dense one as follows.
 ///
 /// Loads an n x d .npy matrix (an n-vector counts as n x 1) by rows: each rank reads its own rows, in tiles

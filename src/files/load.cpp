@@ -4,6 +4,7 @@
 #include "errors/printable.hpp"
 #include "files/finite_check.hpp"
 #include "files/input_file.hpp"
+#include "files/npy_header.hpp"
 #include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 
@@ -102,11 +103,6 @@ RowMatrix load_dense(const Communicator& communicator, const NpyHeader& header, 
 }
 
 }  // namespace
-
-Storage held_as(StorageChoice choice, Storage type) {
-  if (choice == StorageChoice::as_file) return type;
-  return choice == StorageChoice::float32 ? Storage::float32 : Storage::float64;
-}
 
 RowMatrix load_matrix(const Communicator& communicator, const std::string& path, StorageChoice storage) {
   if (is_sparse_file(communicator, path)) return from_sparse(communicator, load_csr(communicator, path, storage));

@@ -235,6 +235,11 @@ void check_size(const NpyArray& header) {
 std::string npy_dtype(Storage type) { return type == Storage::float32 ? "<f4" : "<f8"; }
 std::int64_t npy_item_bytes(Storage type) { return type == Storage::float32 ? 4 : 8; }
 
+Storage held_as(StorageChoice choice, Storage type) {
+  if (choice == StorageChoice::as_file) return type;
+  return choice == StorageChoice::float32 ? Storage::float32 : Storage::float64;
+}
+
 std::int64_t NpyHeader::elements() const {
   if (std::ranges::find(shape, 0) != shape.end()) return 0;  // whatever the others, whose product may overflow
   return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());

@@ -19,6 +19,9 @@ inline constexpr std::int64_t npy_prefix_limit = 12;
 std::string npy_dtype(Storage type);
 std::int64_t npy_item_bytes(Storage type);
 
+/// The type in which values of a file of `type` are held.
+Storage held_as(StorageChoice choice, Storage type);
+
 /// The header of an array of any type that is not structured; `path` has the file and the member of an archive, `type`
 /// is that of f4 and f8.
 struct NpyArray : NpyHeader {

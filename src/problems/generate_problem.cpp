@@ -197,6 +197,15 @@ const std::vector<std::string_view>& preset_names() {
 
 std::string_view preset_name(Preset preset) { return preset_names()[static_cast<std::size_t>(preset)]; }
 
+Preset preset_by_name(std::string_view name) {
+  const auto& names = preset_names();
+  const auto found = std::ranges::find(names, name);
+  if (found != names.end()) return static_cast<Preset>(found - names.begin());
+  std::string message = "unknown preset \"" + std::string(name) + "\", expected one of";
+  for (const auto known : names) message += " " + std::string(known);
+  refuse(message);
+}
+
 ProblemFacts generate_problem(const Communicator& communicator, const ProblemOptions& options,
                               const std::string& directory) {
   check(options);

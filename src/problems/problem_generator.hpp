@@ -22,6 +22,7 @@ enum class Preset {
 };
 
 std::string_view preset_name(Preset preset);  ///< "practical"
+Preset preset_by_name(std::string_view name);  ///< Throws `InvalidArgument` (all ranks) that lists the names.
 const std::vector<std::string_view>& preset_names();
 
 struct ProblemOptions {

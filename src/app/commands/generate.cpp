@@ -59,7 +59,7 @@ const Syntax kGenerateSyntax{
 
 ProblemOptions problem_options(const Arguments& arguments) {
   ProblemOptions options;
-  options.preset = static_cast<Preset>(arguments.choice("PRESET"));
+  options.preset = preset_by_name(arguments.text("PRESET"));
   options.loss = arguments.text("loss");
   options.rows = arguments.integer("rows");
   options.columns = arguments.integer("cols");
