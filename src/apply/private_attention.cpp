@@ -1,4 +1,4 @@
-#include "attnreg/apply.hpp"
+#include "attnreg/apply_attention.hpp"
 #include "attnreg/error.hpp"
 
 #include <Eigen/Cholesky>

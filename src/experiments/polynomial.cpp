@@ -2,7 +2,7 @@
 #include <cmath>
 #include <string>
 
-#include "attnreg/apply.hpp"
+#include "attnreg/apply_attention.hpp"
 #include "attnreg/error.hpp"
 #include "numbers/random.hpp"
 #include "experiments/experiments.hpp"

@@ -1,7 +1,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "attnreg/apply.hpp"
+#include "attnreg/apply_attention.hpp"
 #include "attnreg/files.hpp"
 #include "app/options/commands.hpp"
 #include "files/output_file.hpp"

@@ -4,7 +4,7 @@
 #include <random>
 
 #include "attnreg/files.hpp"
-#include "attnreg/apply.hpp"
+#include "attnreg/apply_attention.hpp"
 #include "app/options/commands.hpp"
 #include "apply/key_blocks.hpp"
 #include "files/output_file.hpp"
