@@ -179,9 +179,24 @@ def architecture(tree):
             return
 
 
+def names_in_documents(tree):
+    """The documents name files that are there, and docs/notation.md names that the sources have."""
+    for path in sorted([*tree.root.glob("[CR]*.md"), *tree.root.glob("docs/*.md")]):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            for name in re.findall(r"(?<![\w/])(?:\.\./)?((?:src|include|tests)/[\w/.-]*\w)", line):
+                if not (tree.root / name).exists():
+                    yield f"{path.relative_to(tree.root)}:{number}: {name} is not there"
+    words = {word for lines in tree.lines.values() for line in lines for word in re.findall(r"\w+", line)}
+    for number, line in enumerate((tree.root / "docs/notation.md").read_text().splitlines(), 1):
+        for code in re.findall(r"`([^`]+)`", line) if line.startswith("|") else ():
+            for word in re.findall(r"[A-Za-z_]\w+", code):
+                if word not in words and not (tree.root / "src" / word).exists():
+                    yield f"docs/notation.md:{number}: no source has the name {word}"
+
+
 def faults(root):
     tree = Tree(Path(root))
-    rules = (misplaced_files, wrong_includes, loops, mpi_calls, sizes, architecture)
+    rules = (misplaced_files, wrong_includes, loops, mpi_calls, sizes, architecture, names_in_documents)
     return [fault for rule in rules for fault in rule(tree)]
 
 
