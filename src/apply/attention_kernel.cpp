@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "attnreg/error.hpp"
 #include "apply/key_blocks.hpp"
+#include "attnreg/error.hpp"
 #include "numbers/vector_math.hpp"
 #include "ranks/span_of.hpp"
 

@@ -6,10 +6,10 @@
 #include <cmath>
 #include <string>
 
-#include "numbers/random.hpp"
-#include "apply/key_blocks.hpp"
 #include "algebra/symmetric_eigen.hpp"
+#include "apply/key_blocks.hpp"
 #include "errors/text_of.hpp"
+#include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {

@@ -4,9 +4,9 @@
 #include <limits>
 #include <string>
 
+#include "apply/key_blocks.hpp"
 #include "attnreg/error.hpp"
 #include "numbers/random.hpp"
-#include "apply/key_blocks.hpp"
 #include "numbers/vector_math.hpp"
 #include "ranks/span_of.hpp"
 

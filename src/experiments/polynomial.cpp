@@ -4,9 +4,9 @@
 
 #include "attnreg/apply_attention.hpp"
 #include "attnreg/error.hpp"
-#include "numbers/random.hpp"
-#include "experiments/experiments.hpp"
 #include "errors/text_of.hpp"
+#include "experiments/experiments.hpp"
+#include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::experiments {

@@ -4,12 +4,12 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "app/options/commands.hpp"
+#include "app/report/text.hpp"
+#include "app/run/problem.hpp"
 #include "attnreg/files.hpp"
 #include "attnreg/row_partition.hpp"
-#include "app/options/commands.hpp"
 #include "errors/printable.hpp"
-#include "app/run/problem.hpp"
-#include "app/report/text.hpp"
 
 namespace attnreg::app {
 

@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "app/options/commands.hpp"
+#include "app/report/version.hpp"
 #include "app/run/faults.hpp"
 #include "errors/printable.hpp"
-#include "app/report/version.hpp"
 
 namespace attnreg::app {
 

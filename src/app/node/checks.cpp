@@ -5,9 +5,9 @@
 #include <map>
 #include <set>
 
+#include "app/report/text.hpp"
 #include "build_info.hpp"
 #include "errors/printable.hpp"
-#include "app/report/text.hpp"
 
 // Weak: another BLAS may be linked in place of OpenBLAS.
 extern "C" {
