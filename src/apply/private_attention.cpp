@@ -1,5 +1,5 @@
 #include "attnreg/apply_attention.hpp"
-#include "attnreg/error.hpp"
+#include "errors/refuse.hpp"
 
 #include <Eigen/Cholesky>
 #include <algorithm>
@@ -7,6 +7,7 @@
 #include <string>
 
 #include "algebra/symmetric_eigen.hpp"
+#include "apply/attention_kernel.hpp"
 #include "apply/key_blocks.hpp"
 #include "errors/text_of.hpp"
 #include "numbers/random.hpp"

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "apply/key_blocks.hpp"
-#include "attnreg/error.hpp"
+#include "errors/refuse.hpp"
 #include "numbers/random.hpp"
 #include "numbers/vector_math.hpp"
 #include "ranks/span_of.hpp"

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "attnreg/apply_attention.hpp"
-#include "attnreg/error.hpp"
+#include "errors/refuse.hpp"
 #include "errors/text_of.hpp"
 #include "experiments/experiments.hpp"
 #include "numbers/random.hpp"

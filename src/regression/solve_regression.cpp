@@ -18,6 +18,8 @@
 #include "regression/sketched_newton.hpp"
 #include "regression/start_point.hpp"
 #include "errors/text_of.hpp"
+#include "errors/refuse.hpp"
+#include "algebra/linear_solver_choice.hpp"
 
 namespace attnreg {
 

@@ -8,6 +8,7 @@
 #include "attnreg/apply_attention.hpp"
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
+#include "errors/refuse.hpp"
 #include "files/output_file.hpp"
 #include "ranks/span_of.hpp"
 

@@ -3,15 +3,15 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "app/run/attention_problem.hpp"
-#include "attnreg/files.hpp"
 #include "app/options/commands.hpp"
-#include "app/run/faults.hpp"
-#include "ranks/memory.hpp"
-#include "errors/printable.hpp"
-#include "app/run/session.hpp"
 #include "app/report/summary.hpp"
 #include "app/report/text.hpp"
+#include "app/run/attention_problem.hpp"
+#include "app/run/faults.hpp"
+#include "app/run/session.hpp"
+#include "attnreg/files.hpp"
+#include "errors/printable.hpp"
+#include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {
@@ -167,8 +167,7 @@ class Attention {
       if (matrix.size() == 0)
         stale.push_back(name);
       else
-        arrays.push_back(
-            {name, span_of(matrix), {matrix.rows(), matrix.cols()}});
+        arrays.push_back({name, span_of(matrix), {matrix.rows(), matrix.cols()}});
     }
     session_.directory().finish(result.summary, arrays, stale, run, code);
   }

@@ -9,6 +9,7 @@
 #include "app/report/text.hpp"
 #include "app/report/version.hpp"
 #include "errors/printable.hpp"
+#include "ranks/mpi_facts.hpp"
 
 namespace attnreg::app {
 
