@@ -5,8 +5,8 @@
 #include <optional>
 #include <string>
 
-#include "attnreg/files.hpp"
 #include "files/npz_archive.hpp"
+#include "files/npz_file.hpp"
 
 namespace attnreg {
 

@@ -8,6 +8,7 @@
 #include "errors/printable.hpp"
 #include "files/input_file.hpp"
 #include "files/npy_header.hpp"
+#include "files/npz_file.hpp"
 #include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 

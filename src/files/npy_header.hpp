@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "attnreg/files.hpp"
+#include "files/npy_file.hpp"
 
 namespace attnreg {
 

@@ -10,6 +10,8 @@
 #include "attnreg/files.hpp"
 #include "attnreg/row_partition.hpp"
 #include "errors/printable.hpp"
+#include "files/npy_file.hpp"
+#include "files/npz_file.hpp"
 
 namespace attnreg::app {
 
