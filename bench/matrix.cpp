@@ -9,8 +9,8 @@
 #include "attnreg/files.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
-#include "files/npy_file.hpp"
-#include "files/npz_file.hpp"
+#include "files/npy_header.hpp"
+#include "files/csr_file.hpp"
 
 namespace attnreg::bench {
 

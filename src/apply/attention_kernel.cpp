@@ -1,4 +1,4 @@
-#include "apply/attention_kernel.hpp"
+#include "attnreg/apply_attention.hpp"
 
 #include <cmath>
 #include <limits>

@@ -7,7 +7,6 @@
 #include <string>
 
 #include "algebra/symmetric_eigen.hpp"
-#include "apply/attention_kernel.hpp"
 #include "apply/key_blocks.hpp"
 #include "errors/text_of.hpp"
 #include "numbers/random.hpp"

@@ -6,9 +6,9 @@
 
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
+#include "files/csr_file.hpp"
 #include "files/input_file.hpp"
 #include "files/npy_header.hpp"
-#include "files/npz_file.hpp"
 #include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 

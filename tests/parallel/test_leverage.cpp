@@ -8,7 +8,7 @@
 
 #include "support/score_problems.hpp"
 #include "sampling/leverage_basis.hpp"
-#include "files/npz_file.hpp"
+#include "files/csr_file.hpp"
 
 namespace attnreg {
 namespace {

@@ -8,8 +8,8 @@
 #include "app/report/text.hpp"
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
-#include "files/npy_file.hpp"
-#include "files/npz_file.hpp"
+#include "files/csr_file.hpp"
+#include "files/npy_header.hpp"
 #include "losses/losses.hpp"
 
 namespace attnreg::app {

@@ -9,7 +9,7 @@
 #include "app/options/options.hpp"
 #include "attnreg/files.hpp"
 #include "attnreg/row_matrix.hpp"
-#include "files/npy_file.hpp"
+#include "files/npy_header.hpp"
 
 namespace attnreg::app {
 
