@@ -59,8 +59,9 @@ enum class ExactRoute {
 };
 
 /// Collective. Exact scores of diag(s)^{1/2} A, for checks and small problems; weights and errors as for
-/// `leverage_scores`. The columns of M are scaled to norm 1 first. A direction counts as null if |R_jj / R_11|, or for
-/// gram its square, is below 4 eps (d + sqrt(n)): for gram, if it is below about 1e-7 of the largest.
+/// `leverage_scores`. The columns of M are first scaled by powers of two to norms in [1/2, 1). A direction counts as
+/// null if |R_jj / R_11|, or for gram its square, is below 4 eps (d + sqrt(n)): for gram, if it is below about 1e-7 of
+/// the largest.
 ///
 /// Two reads of A. gram: one reduce of 8 d^2 bytes; qr: one broadcast of 8 d^2 bytes per rank. Both: one broadcast of
 /// 8 (d^2 + 2) bytes and two all-reduces of 8.
