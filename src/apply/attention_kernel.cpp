@@ -1,4 +1,4 @@
-#include "attnreg/apply.hpp"
+#include "attnreg/apply_attention.hpp"
 
 #include <cmath>
 #include <limits>
@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "apply/key_blocks.hpp"
-#include "attnreg/error.hpp"
+#include "errors/refuse.hpp"
 #include "numbers/vector_math.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/dense_rows.hpp"

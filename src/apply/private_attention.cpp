@@ -1,5 +1,5 @@
-#include "attnreg/apply.hpp"
-#include "attnreg/error.hpp"
+#include "attnreg/apply_attention.hpp"
+#include "errors/refuse.hpp"
 
 #include <Eigen/Cholesky>
 #include <algorithm>

@@ -1,11 +1,11 @@
-#include "attnreg/apply.hpp"
+#include "attnreg/apply_attention.hpp"
 
 #include <cmath>
 #include <limits>
 #include <string>
 
 #include "apply/key_blocks.hpp"
-#include "attnreg/error.hpp"
+#include "errors/refuse.hpp"
 #include "numbers/random.hpp"
 #include "numbers/vector_math.hpp"
 #include "ranks/span_of.hpp"

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <string>
 
+#include "errors/refuse.hpp"
 #include "errors/text_of.hpp"
 #include "experiments/experiments.hpp"
 #include "numbers/random.hpp"

@@ -2,8 +2,8 @@
 #include <string>
 
 #include "algebra/symmetric_eigen.hpp"
-#include "attnreg/error.hpp"
 #include "attnreg/row_matrix.hpp"
+#include "errors/refuse.hpp"
 #include "errors/text_of.hpp"
 #include "experiments/experiments.hpp"
 #include "numbers/random.hpp"

@@ -2,8 +2,8 @@
 #include <cmath>
 #include <string>
 
-#include "attnreg/apply.hpp"
-#include "attnreg/error.hpp"
+#include "attnreg/apply_attention.hpp"
+#include "errors/refuse.hpp"
 #include "errors/text_of.hpp"
 #include "experiments/experiments.hpp"
 #include "numbers/random.hpp"

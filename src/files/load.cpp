@@ -2,6 +2,7 @@
 
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
+#include "files/csr_file.hpp"
 #include "files/finite_check.hpp"
 #include "files/input_file.hpp"
 #include "files/npy_header.hpp"

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "attnreg/error.hpp"
+#include "errors/refuse.hpp"
 
 namespace attnreg {
 

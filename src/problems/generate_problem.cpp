@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "attnreg/files.hpp"
+#include "errors/refuse.hpp"
 #include "losses/losses.hpp"
 #include "numbers/exact_sum.hpp"
 #include "numbers/random.hpp"

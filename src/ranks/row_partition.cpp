@@ -4,6 +4,8 @@
 #include <bit>
 #include <string>
 
+#include "errors/refuse.hpp"
+
 namespace attnreg {
 
 Index tile_rows(Index columns) {

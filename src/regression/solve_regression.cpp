@@ -18,6 +18,8 @@
 #include "regression/sketched_newton.hpp"
 #include "regression/start_point.hpp"
 #include "errors/text_of.hpp"
+#include "errors/refuse.hpp"
+#include "algebra/linear_solver_choice.hpp"
 
 namespace attnreg {
 
@@ -110,8 +112,7 @@ class Regression {
     if (options.loss == "rescaled-exp" && spans_ones(A))
       result_.warnings.push_back(
           "A v = 1 has a solution v, a column of ones perhaps: along -v this loss falls to 0 whatever b is, and only "
-          "the "
-          "weight w keeps x from running away; drop that column, or use the loss softmax");
+          "the weight w keeps x from running away; drop that column, or use the loss softmax");
     objective_.move_to(VectorXd::Zero(A.columns()));
     value_at_zero_ = objective_.value();
     options_.newton.gradient_reference = objective_.gradient().norm();

@@ -16,6 +16,7 @@
 #include "sampling/triangular_factor.hpp"
 #include "rows/weighted_gram.hpp"
 #include "ranks/span_of.hpp"
+#include "algebra/linear_solver_choice.hpp"
 
 namespace attnreg {
 

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "algebra/symmetric_eigen.hpp"
-#include "attnreg/error.hpp"
+#include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
 #include "ranks/span_of.hpp"
 #include "sparsify/whitening.hpp"

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 
+#include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
 #include "numbers/vector_clones.hpp"
 #include "ranks/memory.hpp"

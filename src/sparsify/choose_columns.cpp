@@ -1,5 +1,5 @@
-#include "attnreg/error.hpp"
 #include "attnreg/sparsifier.hpp"
+#include "errors/refuse.hpp"
 #include "rows/row_passes.hpp"
 
 #include <algorithm>

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "algebra/symmetric_eigen.hpp"
+#include "errors/refuse.hpp"
 #include "numbers/exact_sum.hpp"
 
 namespace attnreg {

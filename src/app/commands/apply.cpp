@@ -5,7 +5,7 @@
 #include "app/options/threads.hpp"
 #include "app/report/text.hpp"
 #include "app/run/problem.hpp"
-#include "attnreg/apply.hpp"
+#include "attnreg/apply_attention.hpp"
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
 #include "files/output_file.hpp"

@@ -8,6 +8,7 @@
 #include "app/options/threads.hpp"
 #include "app/report/text.hpp"
 #include "app/report/version.hpp"
+#include "ranks/mpi_facts.hpp"
 
 namespace attnreg::app {
 

@@ -10,6 +10,8 @@
 #include "attnreg/files.hpp"
 #include "attnreg/row_partition.hpp"
 #include "errors/printable.hpp"
+#include "files/csr_file.hpp"
+#include "files/npy_header.hpp"
 
 namespace attnreg::app {
 

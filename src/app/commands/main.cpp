@@ -14,6 +14,7 @@
 #include "app/report/version.hpp"
 #include "app/run/faults.hpp"
 #include "errors/printable.hpp"
+#include "ranks/mpi_facts.hpp"
 
 namespace attnreg::app {
 

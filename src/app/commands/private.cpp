@@ -8,9 +8,10 @@
 #include "app/report/report_directory.hpp"
 #include "app/report/text.hpp"
 #include "app/run/problem.hpp"
-#include "attnreg/apply.hpp"
+#include "attnreg/apply_attention.hpp"
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
+#include "errors/refuse.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/dense_rows.hpp"
 

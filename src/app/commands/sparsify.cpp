@@ -13,6 +13,7 @@
 #include "app/run/problem.hpp"
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
+#include "errors/refuse.hpp"
 #include "rows/dense_rows.hpp"
 #include "sampling/sampling.hpp"
 #include "sparsify/sparsifier_files.hpp"

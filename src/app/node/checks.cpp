@@ -8,6 +8,7 @@
 #include "app/report/text.hpp"
 #include "build_info.hpp"
 #include "errors/printable.hpp"
+#include "ranks/mpi_facts.hpp"
 
 // Weak: another BLAS may be linked in place of OpenBLAS.
 extern "C" {
