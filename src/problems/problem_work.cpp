@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <exception>
 #include <limits>
-#include <optional>
-#include <utility>
 
 #include "numbers/exact_sum.hpp"
 
@@ -19,19 +17,13 @@ std::int64_t first_row_of(std::int64_t rows, int rank, int ranks) {
   return std::min(rows, first_block * ProblemRows::block_rows);
 }
 
-ProblemRows make_source(const Communicator& communicator, const ProblemOptions& options) {
-  std::optional<ProblemRows> source;
-  communicator.agree([&] { source.emplace(options); });
-  return std::move(*source);
-}
-
 }  // namespace
 
 ProblemWork::ProblemWork(const Communicator& communicator, const ProblemOptions& options, const std::string& directory)
     : communicator_(communicator),
       options_(options),
       directory_(directory),
-      source_(make_source(communicator, options)),
+      source_(communicator, options),
       first_row_(first_row_of(options.rows, communicator.rank(), communicator.size())),
       rows_local_(
           static_cast<Index>(first_row_of(options.rows, communicator.rank() + 1, communicator.size()) - first_row_)) {}
