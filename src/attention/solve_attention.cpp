@@ -1,14 +1,14 @@
 #include "attnreg/attention_regression.hpp"
 
-#include <Eigen/QR>
 #include <cmath>
 
+#include "algebra/dense_factors.hpp"
 #include "attention/attention_objective.hpp"
 #include "attention/attention_parameters.hpp"
 #include "attention/attention_passes.hpp"
-#include "numbers/random.hpp"
 #include "errors/text_of.hpp"
 #include "newton/minimise.hpp"
+#include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -116,7 +116,7 @@ bool ones_in_columns_of_keys(const std::vector<AttentionSequence>& sequences) {
     keys.middleRows(rows, sequence.keys.rows()) = sequence.keys;
     rows += sequence.keys.rows();
   }
-  const VectorXd ones = VectorXd::Ones(rows), v = keys.colPivHouseholderQr().solve(ones);
+  const VectorXd ones = VectorXd::Ones(rows), v = least_squares(keys, ones);
   return (keys * v - ones).norm() <= kInColumnSpace * ones.norm();
 }
 
@@ -246,7 +246,8 @@ AttentionUnknowns AttentionSolve::cross_entropy_start() {
 
 void AttentionSolve::solve_from(AttentionObjective& objective, const AttentionUnknowns& start,
                                 const NewtonOptions& newton) {
-  const auto summary = newton_cg(objective, objective.unknowns(parameters_.nearest(start.X), start.Y), newton);
+  const auto summary =
+      newton_cg(objective, objective.unknowns(parameters_.nearest(communicator_, start.X), start.Y), newton);
   result_.values.push_back(summary.value);
   if (result_.values.size() > 1 && !(summary.value < result_.summary.value)) return;
   result_.best_start = static_cast<int>(result_.values.size()) - 1;
@@ -273,7 +274,7 @@ RowMajorMatrix AttentionSolve::with_spread(const RowMajorMatrix& X, double sprea
 AttentionUnknowns AttentionSolve::with_best_Y(const RowMajorMatrix& X) {
   const AttentionParameters full(shape_.d1, shape_.d2, 0);
   AttentionObjective objective(passes_, full, AttentionObjective::Values::eliminated, AttentionModel::kronecker);
-  objective.move_to(full.nearest(X));
+  objective.move_to(full.nearest(communicator_, X));
   return objective.at();
 }
 
@@ -287,7 +288,7 @@ AttentionUnknowns AttentionSolve::descent_start() {
 AttentionUnknowns AttentionSolve::random_start(int number) {
   RowMajorMatrix X = zero();
   RandomStream(options_.seed, Purpose::random_starts).normals(number, span_of(X));
-  return with_best_Y(with_spread(parameters_.X(parameters_.nearest(X)), kRandomSpread));
+  return with_best_Y(with_spread(parameters_.X(parameters_.nearest(communicator_, X)), kRandomSpread));
 }
 
 }  // namespace
@@ -320,7 +321,7 @@ AttentionEvaluation evaluate_attention(const Communicator& communicator,
   AttentionPasses passes(communicator, sequences, shape, form);
   const AttentionParameters full(shape.d1, shape.d2, 0);
   AttentionObjective objective(passes, full, AttentionObjective::Values::joint, AttentionModel::kronecker);
-  objective.move_to(objective.unknowns(full.nearest(at.X), at.Y));
+  objective.move_to(objective.unknowns(full.nearest(communicator, at.X), at.Y));
   AttentionEvaluation result{objective.value(), objective.evaluation().gradient, {}};
   if (with_hessian) result.hessian = objective.hessian().exact;
   return result;

@@ -9,11 +9,11 @@
 #include <span>
 #include <utility>
 
+#include "algebra/dense_factors.hpp"
 #include "certificate/certify.hpp"
 #include "certificate/hessian_variation.hpp"
 #include "certificate/papers_assumptions.hpp"
 #include "numbers/row_sums.hpp"
-#include "algebra/symmetric_eigen.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {

@@ -5,9 +5,9 @@
 #include <limits>
 #include <span>
 
+#include "algebra/dense_factors.hpp"
 #include "losses/loss_bounds.hpp"
 #include "numbers/row_sums.hpp"
-#include "algebra/symmetric_eigen.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {

@@ -1,7 +1,7 @@
 #include <cmath>
 #include <string>
 
-#include "algebra/symmetric_eigen.hpp"
+#include "algebra/dense_factors.hpp"
 #include "attnreg/row_matrix.hpp"
 #include "errors/refuse.hpp"
 #include "errors/text_of.hpp"

@@ -1,6 +1,5 @@
 #include "problems/problem_generator.hpp"
 
-#include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -10,6 +9,7 @@
 #include <mutex>
 #include <utility>
 
+#include "algebra/dense_factors.hpp"
 #include "attnreg/files.hpp"
 #include "errors/refuse.hpp"
 #include "losses/losses.hpp"
@@ -104,17 +104,18 @@ ExactSum empty_gram(const ProblemWork& work) {
 /// Collective. w^2 = 100 + 1 / sigma_min(A)^2, from the least eigenvalue of A^T A that is not rounding.
 double theorem_weight(const ProblemWork& work, ExactSum& gram) {
   gram.reduce(work.communicator());
-  double smallest = 1;
+  std::array<double, 1> smallest{1};
   work.communicator().agree([&] {
+    if (!work.communicator().is_root()) return;
     const Index d = work.columns();
     const VectorXd entries = gram.values();
-    const Eigen::Map<const MatrixXd> lower(entries.data(), d, d);  // the solver reads the lower triangle only
-    const VectorXd values = Eigen::SelfAdjointEigenSolver<MatrixXd>(lower, Eigen::EigenvaluesOnly).eigenvalues();
-    const double rounding = static_cast<double>(d) * std::numeric_limits<double>::epsilon() * values.maxCoeff();
+    const VectorXd values = symmetric_eigen(Eigen::Map<const MatrixXd>(entries.data(), d, d), false).values;
+    const double rounding = static_cast<double>(d) * std::numeric_limits<double>::epsilon() * values[d - 1];
     const auto least = std::find_if(values.begin(), values.end(), [&](double value) { return value > rounding; });
-    if (least != values.end()) smallest = *least;
+    if (least != values.end()) smallest[0] = *least;
   });
-  return std::sqrt(100 + 1 / smallest);
+  work.communicator().broadcast(smallest);
+  return std::sqrt(100 + 1 / smallest[0]);
 }
 
 /// How the losses make b from z: u(z), or its parts of their sum.

@@ -1,11 +1,12 @@
 #include "problems/problem_rows.hpp"
-#include "ranks/span_of.hpp"
 
-#include <Eigen/QR>
 #include <array>
 #include <cmath>
 #include <cstddef>
 #include <span>
+
+#include "algebra/dense_factors.hpp"
+#include "ranks/span_of.hpp"
 
 namespace attnreg {
 
@@ -15,29 +16,30 @@ namespace {
 Eigen::MatrixXd random_rotation(std::uint64_t seed, Eigen::Index d) {
   RowMajorMatrix gaussian(d, d);
   RandomStream(seed, Purpose::problem_rotation).normal_rows(0, gaussian);
-  const Eigen::HouseholderQR<Eigen::MatrixXd> factors(gaussian);
-  Eigen::MatrixXd Q = factors.householderQ();
-  for (Eigen::Index k = 0; k < d; ++k)
-    if (factors.matrixQR()(k, k) < 0) Q.col(k) = -Q.col(k);
-  return Q;
+  return orthonormal_columns(gaussian);
 }
 
 }  // namespace
 
-ProblemRows::ProblemRows(const ProblemOptions& options)
+ProblemRows::ProblemRows(const Communicator& communicator, const ProblemOptions& options)
     : options_(options),
       entries_(options.seed, Purpose::problem_rows),
       factors_(options.seed, Purpose::problem_row_scale),
       columns_(options.seed, Purpose::problem_columns),
       solution_(static_cast<Eigen::Index>(options.columns)) {
   RandomStream(options.seed, Purpose::problem_solution).normals(0, span_of(solution_));
-  if (options.preset == Preset::illcond) rotate();
+  if (options.preset == Preset::illcond) rotate(communicator);
   if (options.preset != Preset::easy && options.preset != Preset::coherent) solution_ *= options.spread;
 }
 
-void ProblemRows::rotate() {
+void ProblemRows::rotate(const Communicator& communicator) {
   const Eigen::Index d = solution_.size();
-  const Eigen::MatrixXd Q = random_rotation(options_.seed, d);
+  Eigen::MatrixXd Q;
+  communicator.agree([&] {
+    spectrum_.resize(d, d);
+    Q = communicator.is_root() ? random_rotation(options_.seed, d) : Eigen::MatrixXd(d, d);
+  });
+  communicator.broadcast(span_of(Q));
   Eigen::VectorXd sigma = Eigen::VectorXd::Ones(d), y(d);
   for (Eigen::Index k = 0; k < d; ++k) {
     if (k > 0) sigma[k] = std::pow(options_.decay, -static_cast<double>(k) / static_cast<double>(d - 1));

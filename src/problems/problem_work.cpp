@@ -3,28 +3,16 @@
 #include <algorithm>
 #include <exception>
 #include <limits>
-#include <optional>
-#include <utility>
 
 #include "numbers/exact_sum.hpp"
 
 namespace attnreg {
 
-namespace {
-
-ProblemRows make_source(const Communicator& communicator, const ProblemOptions& options) {
-  std::optional<ProblemRows> source;
-  communicator.agree([&] { source.emplace(options); });
-  return std::move(*source);
-}
-
-}  // namespace
-
 ProblemWork::ProblemWork(const Communicator& communicator, const ProblemOptions& options, const std::string& directory)
     : communicator_(communicator),
       options_(options),
       directory_(directory),
-      source_(make_source(communicator, options)),
+      source_(communicator, options),
       partition_(RowPartition::in_blocks(options.rows, ProblemRows::block_rows, communicator.size())) {}
 
 void ProblemWork::for_each_range(const std::function<void(Index first_local, Index rows)>& visit) const {

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <string>
 
-#include "algebra/symmetric_eigen.hpp"
+#include "algebra/dense_factors.hpp"
 #include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
 #include "ranks/span_of.hpp"

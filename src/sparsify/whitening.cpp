@@ -6,7 +6,7 @@
 #include <limits>
 #include <vector>
 
-#include "algebra/symmetric_eigen.hpp"
+#include "algebra/dense_factors.hpp"
 #include "errors/refuse.hpp"
 #include "numbers/exact_sum.hpp"
 

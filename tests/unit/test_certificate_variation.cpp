@@ -7,7 +7,7 @@
 
 #include "certificate_reference.hpp"
 #include "certificate/hessian_variation.hpp"
-#include "algebra/symmetric_eigen.hpp"
+#include "algebra/dense_factors.hpp"
 
 namespace attnreg {
 namespace {
