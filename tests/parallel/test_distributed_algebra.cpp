@@ -24,8 +24,7 @@
 
 // What is spread over a process grid against the same on rank 0.
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_distributed_algebra {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -342,5 +341,4 @@ TEST(DistributedRegression, RefusesWhatItCannotDo) {
   EXPECT_THROW(solve_regression(data.A, data.b, data.w, options), InvalidArgument);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_distributed_algebra

@@ -10,8 +10,7 @@
 #include "numbers/exact_sum.hpp"
 #include "generated_files.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_generate {
 
 TEST(ExactSum, DoesNotDependOnTheDistribution) {
   const Communicator world(MPI_COMM_WORLD);
@@ -167,5 +166,4 @@ TEST(Generate, PresetNames) {
   EXPECT_THROW(preset_by_name("dense"), InvalidArgument);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_generate

@@ -9,8 +9,7 @@
 #include "support/score_problems.hpp"
 #include "sampling/leverage_basis.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_leverage {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -249,5 +248,4 @@ TEST(Leverage, RefusesBadArgumentsOnAllRanks) {
   }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_leverage

@@ -10,8 +10,7 @@
 #include "support/npz_bytes.hpp"
 #include "support/temporary_directory.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_load_csr {
 
 using test::CsrFileContents;
 using test::NpzMembers;
@@ -321,5 +320,4 @@ TEST_F(LoadCsr, GeneratesTheProblemThatIsPromised) {
   EXPECT_NEAR(facts.z_true_std, x.norm() / 10, 0.1 * x.norm() / 10);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_load_csr

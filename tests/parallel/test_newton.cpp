@@ -6,8 +6,7 @@
 #include "support/solve.hpp"
 #include "losses/losses.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_newton {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -181,5 +180,4 @@ TEST(Newton, NothingToDoConvergesAtOnce) {
   for (const auto* out : {&at_zero, &at_solution}) EXPECT_EQ(out->summary.iterations, 0);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_newton

@@ -11,8 +11,7 @@
 #include "losses/losses.hpp"
 #include "newton/minimise.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_newton_cg {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -390,5 +389,4 @@ TEST(NewtonCg, OddProblemsEndWithAFinitePointAndAReason) {
   }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_newton_cg

@@ -8,8 +8,7 @@
 #include "support/reference.hpp"
 #include "losses/losses.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_objective {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -310,5 +309,4 @@ TEST_P(Objectives, LogitsOf800) {
   }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_objective

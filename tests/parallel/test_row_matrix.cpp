@@ -11,8 +11,7 @@
 #include "rows/joint_passes.hpp"
 #include "support/reference.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_row_matrix {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -351,5 +350,4 @@ TEST(RowPartition, FromLocalAndItsChecks) {
   EXPECT_THROW(RowPartition({0, 5, 4}), InvalidArgument);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_row_matrix

@@ -15,8 +15,7 @@
 #include "support/score_problems.hpp"
 #include "losses/losses.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_sampled_model {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -312,5 +311,4 @@ TEST(SampledModel, PreconditionsWhateverTheSpectrumOfA) {
   EXPECT_LE(coherent, 15);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_sampled_model

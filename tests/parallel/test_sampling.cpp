@@ -10,8 +10,7 @@
 #include "attnreg/leverage.hpp"
 #include "support/score_problems.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_sampling {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -193,5 +192,4 @@ TEST(Sampling, RefusesBadArgumentsOnAllRanks) {
   EXPECT_THROW(sample_poisson(A, short_scores, {}), InvalidArgument);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_sampling

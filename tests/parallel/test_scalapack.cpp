@@ -13,8 +13,7 @@
 #include "algebra/scalapack.hpp"
 #include "support/reference.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_scalapack {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -210,5 +209,4 @@ TEST(LinearSolver, IsChosenByColumnsRanksAndMemory) {
   EXPECT_EQ(found, expected);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_scalapack

@@ -8,8 +8,7 @@
 
 #include "support/score_problems.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_sketch {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -89,5 +88,4 @@ TEST(Sketch, RefusesBadArgumentsOnAllRanks) {
   EXPECT_THROW(reduced_sketch(A, scale, {.rows = 8}), InvalidArgument);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_sketch

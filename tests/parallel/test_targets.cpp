@@ -12,8 +12,7 @@
 #include "support/reference.hpp"
 #include "rows/row_passes.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_targets {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -143,5 +142,4 @@ TEST_F(Targets, JointPassesGiveEveryTaskItsOwn) {
     EXPECT_NEAR(found[k], expected[k], 1e-12 * kRows * (1 + std::abs(expected[k])));  // sums in another order
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_targets

@@ -8,8 +8,7 @@
 #include "support/stub_objective.hpp"
 #include "newton/minimise.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_termination {
 
 using Eigen::VectorXd;
 
@@ -205,5 +204,4 @@ TEST(NewtonOptions, WrongOnesThrowOnAllRanks) {
   EXPECT_TRUE(throws(zero, [](NewtonOptions& options) { options.max_iterations = -1; }));
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_termination

@@ -12,8 +12,7 @@
 #include "losses/losses.hpp"
 #include "newton/minimise.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_vectors {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -127,5 +126,4 @@ TEST_P(Vectors, Minimiser) {
     }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_vectors

@@ -10,8 +10,7 @@
 #include "certificate/certify.hpp"
 #include "newton/minimise.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_certificate {
 
 using namespace reference;
 using Eigen::Index;
@@ -197,5 +196,4 @@ TEST(Certificate, LevelsCostWhatTheySay) {
   EXPECT_NE(refused.distance_reason.find("above the limit"), std::string::npos);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_certificate

@@ -9,8 +9,7 @@
 #include "certificate/hessian_variation.hpp"
 #include "algebra/dense_factors.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_certificate_variation {
 
 using namespace reference;
 using Eigen::Index;
@@ -135,5 +134,4 @@ TEST(HessianVariation, RefusesABallInWhichSoftmaxMayBeAnything) {
   EXPECT_EQ(find_loss_bounds("sinh"), nullptr);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_certificate_variation

@@ -4,8 +4,7 @@
 
 #include <string>
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_crc32 {
 
 TEST(Crc32, KnownChecksums) {
   EXPECT_EQ(crc32(""), 0u);
@@ -22,5 +21,4 @@ TEST(Crc32, JoinsParts) {
   }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_crc32

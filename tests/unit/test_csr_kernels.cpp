@@ -9,8 +9,7 @@
 #include "numbers/random.hpp"
 #include "attnreg/row_matrix.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_csr_kernels {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -161,5 +160,4 @@ TEST(CsrRows, ChecksWhatItIsGiven) {
   EXPECT_TRUE(is_refused([](CsrRows& A) { A.is_single = true; }));
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_csr_kernels

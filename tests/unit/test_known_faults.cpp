@@ -7,8 +7,7 @@
 #include "app/node/known_faults.hpp"
 #include "app/node/message_libraries.hpp"
 
-namespace attnreg::app {
-namespace {
+namespace attnreg::app::test_known_faults {
 
 using testing::HasSubstr;
 using testing::IsEmpty;
@@ -101,5 +100,4 @@ TEST(KnownFaults, WrongNumbersAreAProblemOthersANote) {
       lines({good, bad, bad}));
 }
 
-}  // namespace
-}  // namespace attnreg::app
+}  // namespace attnreg::app::test_known_faults

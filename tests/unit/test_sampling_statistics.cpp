@@ -12,8 +12,7 @@
 #include "sampling/sampling.hpp"
 #include "support/score_problems.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_sampling_statistics {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -162,5 +161,4 @@ TEST(SamplingStatistics, DrawsWithReplacementOfTheChernoffSize) {
   }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_sampling_statistics

@@ -35,7 +35,7 @@ weights.npy and report.json. The errors are printed beside those of Y = 0, which
 Exit code 4: epsilon was promised (leverage or bss, without --columns) and is missed; Y is written.
 )";
 
-constexpr std::string_view kMethods[] = {"leverage", "bss", "uniform", "norm", "jl", "topk"};
+constexpr std::string_view kColumnMethods[] = {"leverage", "bss", "uniform", "norm", "jl", "topk"};
 constexpr ColumnMethod kMethodValues[] = {ColumnMethod::leverage, ColumnMethod::bss, ColumnMethod::uniform,
                                           ColumnMethod::norm,     ColumnMethod::jl,  ColumnMethod::topk};
 
@@ -44,7 +44,7 @@ const Syntax kSparsifySyntax{
     "Choose few columns of X that keep X X^T, and with it the attention matrix.",
     {{"X", "n x d matrix, .npy or sparse .npz (csr, csc)"}},
     {{"Choice",
-      {{"method", 0, "NAME", Choice{{std::begin(kMethods), std::end(kMethods)}}, "leverage",
+      {{"method", 0, "NAME", Choice{{std::begin(kColumnMethods), std::end(kColumnMethods)}}, "leverage",
         "leverage: drawn by leverage scores; bss: no randomness, fewest columns; baselines without a guarantee: "
         "uniform, norm (drawn), jl (random combinations), topk (largest norms)"},
        {"epsilon", 0, "E", Number{0, true, 0.999}, "0.5", "wanted spectral error"},
@@ -71,7 +71,7 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 SparsifyOptions sparsify_options(const Arguments& arguments) {
   SparsifyOptions options;
   const std::string name = arguments.text("method");
-  options.method = kMethodValues[std::ranges::find(kMethods, name) - std::begin(kMethods)];
+  options.method = kMethodValues[std::ranges::find(kColumnMethods, name) - std::begin(kColumnMethods)];
   options.epsilon = arguments.number("epsilon");
   options.delta = arguments.number("delta");
   options.columns = arguments.has("columns") ? arguments.integer("columns") : 0;
