@@ -1,4 +1,5 @@
 #include "attnreg/certificate.hpp"
+#include "rows/gram.hpp"
 #include "rows/row_passes.hpp"
 
 #include <algorithm>
@@ -9,11 +10,11 @@
 #include <span>
 #include <utility>
 
+#include "algebra/symmetric_eigen.hpp"
 #include "certificate/certify.hpp"
 #include "certificate/hessian_variation.hpp"
 #include "certificate/papers_assumptions.hpp"
 #include "numbers/row_sums.hpp"
-#include "algebra/symmetric_eigen.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -173,7 +174,7 @@ void Examination::find_convexity() {
   const double c = indefiniteness_ = loss_bounds_->indefiniteness(rows_.target_sum, rows_.target_norm);
   MatrixXd gram = MatrixXd::Zero(d, d);
   if (c > 0) {
-    gram = A_.passes().signed_gram(VectorXd::Ones(A_.rows_local()), VectorXd::Zero(d)).positive;
+    gram = signed_gram(A_, {VectorXd::Ones(A_.rows_local())}).positive;
     A_.communicator().sum_to_root(span_of(gram));
   }
   std::array<double, 3> message{};  // l, |A|, sigma_min

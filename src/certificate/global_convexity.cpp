@@ -1,13 +1,13 @@
 #include "certificate/global_convexity.hpp"
-#include "rows/row_passes.hpp"
+#include "rows/gram.hpp"
 
 #include <array>
 #include <limits>
 #include <span>
 
+#include "algebra/symmetric_eigen.hpp"
 #include "losses/loss_bounds.hpp"
 #include "numbers/row_sums.hpp"
-#include "algebra/symmetric_eigen.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -43,7 +43,7 @@ double global_convexity(const RegressionObjective& objective, const RowMatrix& A
   if (!(largest > c)) return 0;
 
   const Index d = A.columns();
-  const auto gram = A.passes().signed_gram(w2.array() - c, VectorXd::Zero(d));
+  const auto gram = signed_gram(A, {w2.array() - c});
   VectorXd message(2 * d * d);
   message << gram.positive.reshaped(), gram.negative.reshaped();
   communicator.sum_to_root(span_of(message));

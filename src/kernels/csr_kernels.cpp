@@ -246,14 +246,20 @@ void add_scaled_row(const CsrBlock<Scalar>& A, Index i, double factor, double* o
 }
 
 template <class Scalar>
-void add_gram(const CsrBlock<Scalar>& A, std::span<const Index> rows, std::span<const double> weights, Index d,
-              double* C) {
+void add_gram(const CsrBlock<Scalar>& A, std::span<const Index> rows, std::span<const double> weights, Index begin,
+              Index end, Index stride, double* C) {
   for (std::size_t r = 0; r < rows.size(); ++r) {
-    const std::int64_t begin = A.offsets[rows[r]], entries = A.offsets[rows[r] + 1] - begin;
-    const std::int32_t* const j = A.indices + begin;
-    const Scalar* const a = A.values + begin;
-    for (std::int64_t k = 0; k < entries; ++k)
-      scatter(j, a, k + 1, weights[r] * static_cast<double>(a[k]), C + j[k] * d);
+    const std::int32_t* const first = A.indices + A.offsets[rows[r]];
+    const std::int32_t* const last = A.indices + A.offsets[rows[r] + 1];
+    const std::int32_t* const from = begin == 0 ? first : std::lower_bound(first, last, begin);
+    const std::int32_t* const to = first == last || last[-1] < end ? last : std::lower_bound(from, last, end);
+    const Scalar* const a = A.values + (from - A.indices);
+    for (const std::int32_t* p = from; p < last; ++p) {
+      const double factor = weights[r] * static_cast<double>(a[p - from]);
+      double* const out = C + (*p - begin) * stride;
+      const std::int64_t entries = std::min(p + 1, to) - from;
+      for (std::int64_t k = 0; k < entries; ++k) out[from[k] - begin] += factor * static_cast<double>(a[k]);
+    }
   }
 }
 
@@ -265,13 +271,14 @@ void expand(const CsrBlock<Scalar>& A, Index d, double* out) {
   });
 }
 
-#define ATTNREG_INSTANTIATE(Scalar)                                                                                 \
-  template void multiply(const CsrBlock<Scalar>&, const double*, Index, double*);                                   \
-  template void add_transpose_multiply(const CsrBlock<Scalar>&, const double*, Index, Index, double*);              \
-  template void add_absolute_transpose_multiply(const CsrBlock<Scalar>&, const double*, double*);                   \
-  template void row_norms(const CsrBlock<Scalar>&, double*);                                                        \
-  template void add_scaled_row(const CsrBlock<Scalar>&, Index, double, double*);                                    \
-  template void add_gram(const CsrBlock<Scalar>&, std::span<const Index>, std::span<const double>, Index, double*); \
+#define ATTNREG_INSTANTIATE(Scalar)                                                                              \
+  template void multiply(const CsrBlock<Scalar>&, const double*, Index, double*);                                \
+  template void add_transpose_multiply(const CsrBlock<Scalar>&, const double*, Index, Index, double*);           \
+  template void add_absolute_transpose_multiply(const CsrBlock<Scalar>&, const double*, double*);                \
+  template void row_norms(const CsrBlock<Scalar>&, double*);                                                     \
+  template void add_scaled_row(const CsrBlock<Scalar>&, Index, double, double*);                                 \
+  template void add_gram(const CsrBlock<Scalar>&, std::span<const Index>, std::span<const double>, Index, Index, \
+                         Index, double*);                                                                        \
   template void expand(const CsrBlock<Scalar>&, Index, double*);
 
 ATTNREG_INSTANTIATE(double)

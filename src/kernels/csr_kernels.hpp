@@ -73,11 +73,12 @@ void row_norms(const CsrBlock<Scalar>& A, double* norms);
 template <class Scalar>
 void add_scaled_row(const CsrBlock<Scalar>& A, Index i, double factor, double* out);
 
-/// C += sum_k weights_k a_i a_i^T with i = rows[k], in the lower triangle of the row-major (or the upper one of the
-/// column-major) d x d matrix C. (entries of a row)^2 / 2 flops each.
+/// Columns [begin, end) of the lower triangle of G = sum_k weights_k a_i a_i^T, i = rows[k], are added to C, row-major
+/// with rows `stride` apart: entry (p, q) of G to C[(p - begin) stride + q - begin]. With [0, d) (entries of a row)^2
+/// flops each.
 template <class Scalar>
-void add_gram(const CsrBlock<Scalar>& A, std::span<const Index> rows, std::span<const double> weights, Index d,
-              double* C);
+void add_gram(const CsrBlock<Scalar>& A, std::span<const Index> rows, std::span<const double> weights, Index begin,
+              Index end, Index stride, double* C);
 
 /// out = A, rows x d, row-major, with its zeros.
 template <class Scalar>

@@ -3,12 +3,12 @@
 #include <span>
 #include <utility>
 
-#include "rows/distributed_gram.hpp"
 #include "algebra/distributed_solver.hpp"
-#include "objective/regression_objective.hpp"
 #include "numbers/row_sums.hpp"
-#include "rows/row_passes.hpp"
+#include "objective/regression_objective.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/gram.hpp"
+#include "rows/row_passes.hpp"
 
 // The Hessian of a RegressionObjective: exact, as products, as a preconditioner.
 
@@ -20,45 +20,36 @@ using Eigen::VectorXd;
 
 Hessian RegressionObjective::hessian() { return grid_ ? distributed_hessian() : hessian_on_root(); }
 
-RowForms RegressionObjective::row_forms(const VectorXd& positive) const {
-  return {positive, loss_->form() == HessianForm::coupled ? &coupling_ : nullptr, &self_};
+/// The rows of H+, H = H+ - H-, without the regulariser.
+WeightedRows RegressionObjective::positive_rows() const {
+  const bool centred = loss_->form() == HessianForm::centred;
+  return {centred ? VectorXd(delta_.cwiseMax(0)) : positive_, {}, coupling_, self_};
 }
 
 Hessian RegressionObjective::distributed_hessian() const {
   const Index d = dimension();
-  const bool centred = loss_->form() == HessianForm::centred;
-  const VectorXd positive = centred ? VectorXd(delta_.cwiseMax(0)) : positive_;
-  CurvedRows rows = all_rows(row_forms(positive), w2_);
+  WeightedRows rows = positive_rows();
+  rows.ridge = w2_;
   DistributedMatrix M = distributed_gram(A_, grid_, rows, centre_);
-  const double curvature = A_.communicator().sum(rows.self().sum());
+  const double curvature = A_.communicator().sum(rows.self_sum());
   const VectorXd scale = M.diagonal() + curvature * centre_.cwiseAbs2();
-  const VectorXd negative = positive - delta_;
-  DistributedMatrix H = distributed_gram(A_, grid_, all_rows({negative, nullptr, nullptr}, VectorXd::Zero(w2_.size())),
-                                         centred ? centre_ : VectorXd::Zero(d));
+  const bool centred = loss_->form() == HessianForm::centred;
+  DistributedMatrix H = distributed_gram(A_, grid_, {rows.curvature - delta_}, centred ? centre_ : VectorXd::Zero(d));
   H.local() = M.local() - H.local();
   A_.passes().count_reads(2 * gram_reads(d));
   return {A_.communicator(), {}, {}, scale, std::make_shared<DistributedPencil>(std::move(H), std::move(M))};
 }
 
-/// This rank's parts of H+ and H-, H = H+ - H-, without the regulariser but for coupled losses.
-RowPasses::SignedGram RegressionObjective::local_grams() const {
-  if (loss_->form() == HessianForm::centred) return A_.passes().signed_gram(delta_, centre_);
-  const VectorXd zero = VectorXd::Zero(dimension());
-  RowPasses::SignedGram gram = A_.passes().signed_gram(positive_ - delta_, zero);
-  gram.negative = std::move(gram.positive);
-  if (loss_->form() == HessianForm::diagonal) {
-    gram.positive = A_.passes().signed_gram(positive_, zero).positive;
-  } else {
-    gram.positive = local_gram(A_, all_rows(row_forms(positive_), VectorXd::Zero(w2_.size())), centre_);
-    A_.passes().count_reads(1);
-  }
-  return gram;
+/// This rank's parts of H+ and H-.
+SignedGram RegressionObjective::local_grams() const {
+  if (loss_->form() == HessianForm::centred) return signed_gram(A_, {delta_}, centre_);
+  return {signed_gram(A_, positive_rows(), centre_).positive, signed_gram(A_, {positive_ - delta_}).positive};
 }
 
 const MatrixXd& RegressionObjective::make_ridge_gram() {
   if (ridge_known_) return ridge_gram_;
   const Index d = dimension();
-  ridge_gram_ = A_.passes().signed_gram(w2_, VectorXd::Zero(d)).positive;
+  ridge_gram_ = signed_gram(A_, {w2_}).positive;
   A_.communicator().sum_to_root({ridge_gram_.data(), static_cast<std::size_t>(d * d)});
   if (!A_.communicator().is_root()) ridge_gram_.resize(0, 0);
   ridge_known_ = true;
@@ -70,9 +61,8 @@ Hessian RegressionObjective::hessian_on_root() {
   const Index d = dimension(), entries = d * d;
   make_ridge_gram();
   const auto gram = local_grams();
-  const bool coupled = loss_->form() == HessianForm::coupled;
   VectorXd message(2 * entries + 1);
-  message << gram.positive.reshaped(), gram.negative.reshaped(), coupled ? self_.sum() : delta_.cwiseMax(0).sum();
+  message << gram.positive.reshaped(), gram.negative.reshaped(), positive_rows().self_sum();
   communicator.sum_to_root(span_of(message));
   Hessian hessian{communicator, {}, {}, {}, nullptr};
   if (!communicator.is_root()) return hessian;
@@ -88,13 +78,7 @@ MatrixXd RegressionObjective::gauss_newton_on_root() {
   sum_over_rows<1>(z_.size(), [&](Index first, Index rows, auto&) {
     loss_->gauss_newton(rows_of(z_, first, rows), point_, {delta.data() + first, static_cast<std::size_t>(rows)});
   });
-  MatrixXd gram;
-  if (loss_->form() == HessianForm::coupled) {
-    gram = local_gram(A_, all_rows(row_forms(delta), VectorXd::Zero(w2_.size())), centre_);
-    A_.passes().count_reads(1);
-  } else {
-    gram = A_.passes().signed_gram(delta, centre_).positive;
-  }
+  MatrixXd gram = signed_gram(A_, {delta, {}, coupling_, self_}, centre_).positive;
   A_.communicator().sum_to_root(span_of(gram));
   return A_.communicator().is_root() ? MatrixXd(gram + ridge_gram_) : MatrixXd();
 }
@@ -118,9 +102,7 @@ VectorXd RegressionObjective::hessian_product(const VectorXd& p) {
 }
 
 bool RegressionObjective::refresh_preconditioner(bool tired) {
-  const bool centred = loss_->form() == HessianForm::centred;
-  const auto made =
-      model_.preconditioner(row_forms(centred ? VectorXd(delta_.cwiseMax(0)) : positive_), centre_, tired);
+  const auto made = model_.preconditioner(positive_rows(), centre_, tired);
   if (made) preconditioner_ = *made;
   largest_ridge_ = std::max(largest_ridge_, model_.ridge());
   return made.has_value();

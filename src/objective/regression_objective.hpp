@@ -7,9 +7,9 @@
 #include <span>
 #include <vector>
 
+#include "attnreg/row_matrix.hpp"
 #include "losses/loss.hpp"
 #include "newton/objective.hpp"
-#include "attnreg/row_matrix.hpp"
 #include "objective/sampled_model.hpp"
 #include "rows/row_passes.hpp"
 
@@ -119,9 +119,9 @@ class RegressionObjective final : public Objective {
   void fill_outputs(const Eigen::VectorXd& z, const LossPoint& point, Eigen::Index first, Eigen::Index rows,
                     const LossDerivatives& out) const;
   LossDerivatives kept_outputs(Eigen::Index first, Eigen::Index rows, std::span<double> q, std::span<double> f);
-  RowForms row_forms(const Eigen::VectorXd& positive) const;
+  WeightedRows positive_rows() const;
   void add_coupling(const Eigen::VectorXd& p, Eigen::VectorXd& product) const;
-  RowPasses::SignedGram local_grams() const;
+  SignedGram local_grams() const;
   const Eigen::MatrixXd& make_ridge_gram();
   double rounding_of_row(Eigen::Index row, double z, double q, double delta) const;
   Eigen::VectorXd logits_of(const Eigen::VectorXd& z, Eigen::Index first, Eigen::Index rows) const {

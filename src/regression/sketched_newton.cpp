@@ -8,15 +8,15 @@
 #include <string>
 #include <utility>
 
+#include "algebra/cholesky.hpp"
 #include "attnreg/error.hpp"
 #include "attnreg/leverage.hpp"
-#include "sampling/sampling.hpp"
 #include "certificate/global_convexity.hpp"
-#include "newton/line_search.hpp"
-#include "algebra/cholesky.hpp"
-#include "newton/progress.hpp"
 #include "errors/text_of.hpp"
+#include "newton/line_search.hpp"
+#include "newton/progress.hpp"
 #include "ranks/span_of.hpp"
+#include "sampling/sampling.hpp"
 
 namespace attnreg {
 
@@ -62,15 +62,17 @@ class SketchedHessian {
     const Index d = A_.columns(), entries = d * d;
     Model model{{}, draws_, A_.rows_global()};
     VectorXd message(entries + d + 1);  // A^T D~ A, u, sum delta
+    WeightedRows rows{D};
     if (draws_ >= A_.rows_global()) {
-      const auto gram = A_.passes().signed_gram(D, VectorXd::Zero(d));
-      message.head(entries) = (gram.positive - gram.negative).reshaped();
       model.draws = 0;
     } else {
       const SampledRows sample = draw(D, step);
-      message.head(entries) = sampled_gram(A_, sample, SparseDiagonal(sample, D).values(), {}).reshaped();
+      rows = rows.choose(sample.rows, sample.weights);
       model.rows = sample.count_global;
+      A_.passes().count_reads(static_cast<double>(model.rows) / static_cast<double>(A_.rows_global()));
     }
+    const SignedGram gram = signed_gram(A_, rows);
+    message.head(entries) = (gram.positive - gram.negative).reshaped();
     message.segment(entries, d) =
         keep_low_rank_ ? VectorXd(A_.passes().transpose_multiply(objective_.coupling())) : VectorXd::Zero(d);
     message[entries + d] = keep_low_rank_ ? objective_.self().sum() : 0;

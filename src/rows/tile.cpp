@@ -1,11 +1,11 @@
 #include <algorithm>
 #include <array>
 
-#include "rows/tile.hpp"
 #include "kernels/csr_kernels.hpp"
 #include "kernels/gram_kernels.hpp"
 #include "kernels/row_kernels.hpp"
 #include "kernels/sketch_kernels.hpp"
+#include "rows/tile.hpp"
 
 namespace attnreg {
 
@@ -126,6 +126,12 @@ void Tile::scatter(std::span<const kernels::Scatter> entries, double* out) const
     });
   with_dense(storage_,
              [&](const auto* A) { kernels::scatter_rows(A + first_local_ * columns(), columns(), entries, out); });
+}
+
+void Tile::add_signed_gram(const double* weights, const double* centre, double* positive, double* negative) const {
+  with_dense(storage_, [&](const auto* A) {
+    kernels::add_signed_gram(A + first_local_ * columns(), rows_, columns(), weights, centre, positive, negative);
+  });
 }
 
 void Tile::add_normal_product(const double* x, const RowCurvature& weights, double* y, double* out) const {
