@@ -45,10 +45,6 @@ void multiply(const CsrBlock<Scalar>& A, const double* x, double* z);
 template <class Scalar>
 void multiply_compensated(const CsrBlock<Scalar>& A, const double* x, double shift, double* z);
 
-/// Z = A X. X: d x k, Z: rows x k, both row-major.
-template <class Scalar>
-void multiply(const CsrBlock<Scalar>& A, const double* X, Index k, double* Z);
-
 /// Y = A N for `kBlockColumns` packed columns. N: d x 16, Y: rows x 16, both row-major.
 template <class Scalar>
 void multiply_packed(const CsrBlock<Scalar>& A, const double* N, double* Y);
@@ -65,9 +61,9 @@ void add_transpose_multiply(const CsrBlock<Scalar>& A, const double* U, Index k,
 template <class Scalar>
 void add_absolute_transpose_multiply(const CsrBlock<Scalar>& A, const double* u, double* out);
 
-/// norms_i = |a_i|
+/// squares_i = |a_i|^2
 template <class Scalar>
-void row_norms(const CsrBlock<Scalar>& A, double* norms);
+void squared_norms(const CsrBlock<Scalar>& A, double* squares);
 
 /// out += factor a_i, row i of the block
 template <class Scalar>

@@ -26,8 +26,9 @@ enum class TileSize {
 
 /// The *passes* over the rows of a `RowMatrix`: one streaming read of the local rows, shared tile by tile between
 /// OpenMP threads; the threads' accumulators are merged in a fixed order, so equal rank and thread counts give equal
-/// bits. Nothing else loops over rows of A. Passes are local: they return this rank's part of a sum, and the caller
-/// adds the parts of all ranks in one all-reduce together with what else it has to sum. Each counts as one read of A.
+/// bits. Nothing else loops over rows of A, but the Gram matrices of sparse ones (gram.cpp). Passes are local: they
+/// return this rank's part of a sum, and the caller adds the parts of all ranks in one all-reduce together with what
+/// else it has to sum. Each counts as one read of A.
 class RowPasses {
  public:
   /// Local. Rows of any storage, kept alive by `owner` unless that is null. `InvalidArgument` on all ranks if A has no

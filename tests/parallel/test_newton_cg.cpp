@@ -186,7 +186,7 @@ TEST(NewtonCg, ReadsAndCollectivesAreThoseOfTheDesign) {
         const double reads_before = copy.A.reads();
         const auto collectives_before = apart.collectives();
         const VectorXd positive = curvature.cwiseMax(0);
-        model.factor({positive, nullptr, nullptr}, centre, false);
+        model.factor({positive}, centre, false);
         const auto made = apart.collectives() - collectives_before;
         const bool sketch = made == 4;
         EXPECT_TRUE(sketch || made == 2);

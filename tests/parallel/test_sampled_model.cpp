@@ -7,13 +7,13 @@
 #include <vector>
 
 #include "attnreg/regression.hpp"
-#include "sampling/sampling.hpp"
 #include "generated_files.hpp"
+#include "losses/losses.hpp"
 #include "objective/regression_objective.hpp"
 #include "objective/sampled_model.hpp"
+#include "sampling/sampling.hpp"
 #include "support/reference.hpp"
 #include "support/score_problems.hpp"
-#include "losses/losses.hpp"
 
 namespace attnreg {
 namespace {
@@ -58,7 +58,7 @@ class Model {
     const double reads_before = A_.reads();
     const auto collectives_before = communicator_.collectives();
     const VectorXd positive = delta_.cwiseMax(0);
-    const auto L = model.factor({positive, nullptr, nullptr}, centre_, tired);
+    const auto L = model.factor({positive}, centre_, tired);
     reads = A_.reads() - reads_before;
     collectives = communicator_.collectives() - collectives_before;
     factor = L ? *L : MatrixXd();
