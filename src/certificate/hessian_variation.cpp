@@ -7,8 +7,8 @@
 #include <limits>
 #include <span>
 
-#include "numbers/row_sums.hpp"
 #include "algebra/symmetric_eigen.hpp"
+#include "numbers/row_sums.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
