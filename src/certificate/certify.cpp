@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
-#include <optional>
 #include <span>
 #include <utility>
 
@@ -14,7 +13,6 @@
 #include "certificate/certify.hpp"
 #include "certificate/global_convexity.hpp"
 #include "certificate/hessian_variation.hpp"
-#include "certificate/papers_assumptions.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -24,22 +22,13 @@ using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
 std::string_view certificate_level_name(CertificateLevel level) {
-  switch (level) {
-    case CertificateLevel::none: return "none";
-    case CertificateLevel::gradient: return "gradient";
-    case CertificateLevel::full: return "full";
-  }
-  return "unknown";
+  constexpr std::array<std::string_view, 3> names{"none", "gradient", "full"};
+  return names.at(static_cast<std::size_t>(level));
 }
 
 std::string_view stationary_kind_name(StationaryKind kind) {
-  switch (kind) {
-    case StationaryKind::local_minimum: return "local minimum";
-    case StationaryKind::saddle: return "saddle";
-    case StationaryKind::degenerate: return "degenerate";
-    case StationaryKind::unknown: return "unknown";
-  }
-  return "unknown";
+  constexpr std::array<std::string_view, 4> names{"local minimum", "saddle", "degenerate", "unknown"};
+  return names.at(static_cast<std::size_t>(kind));
 }
 
 namespace {
@@ -59,19 +48,18 @@ class Examination {
               Certificate& certificate)
       : objective_(objective),
         A_(objective.A()),
-        x_(point.x),
-        gradient_(point.gradient),
+        point_(point),
         state_(objective.state_of(point)),
         options_(options),
         certificate_(certificate),
         rows_{objective.fitted(point), objective.b(), state_.delta, {}} {
     find_rounding(objective.gradient_floor(point));
     find_spectrum(objective.hessian_on_root(point));
-    const GlobalConvexity convexity = global_convexity(objective, true);
-    certificate_.convexity = convexity.convexity;
+    const GlobalConvexity global = global_convexity(objective, true);
+    certificate_.convexity = global.convexity;
     bound_distance_by_curvature();
     bound_distance_by_convexity();
-    if (objective.loss().name() == "softmax") look_up_assumptions(convexity);
+    if (objective.loss().name() == "softmax") look_up_assumptions(global);
   }
 
  private:
@@ -79,13 +67,12 @@ class Examination {
   void find_spectrum(const Hessian& hessian);
   void bound_distance_by_curvature();
   void bound_distance_by_convexity();
-  void look_up_assumptions(const GlobalConvexity& convexity);
-  double local_distance() const;
+  void look_up_assumptions(const GlobalConvexity& global);
   void unavailable(const std::string& reason) { certificate_.distance_reason = "not available: " + reason; }
 
   const RegressionObjective& objective_;
   const RowMatrix& A_;
-  const VectorXd &x_, &gradient_;
+  const Point& point_;
   const RegressionState& state_;
   const CertificateOptions& options_;
   Certificate& certificate_;
@@ -147,7 +134,7 @@ void Examination::find_spectrum(const Hessian& hessian) {
                                              : StationaryKind::degenerate;
   if (certificate_.kind != StationaryKind::local_minimum) return;
   N_ = message.tail(d * d).reshaped(d, d);
-  certificate_.newton_decrement = (N_.transpose() * gradient_).norm();
+  certificate_.newton_decrement = (N_.transpose() * point_.gradient).norm();
 }
 
 void Examination::bound_distance_by_curvature() {
@@ -176,21 +163,15 @@ void Examination::bound_distance_by_curvature() {
                        decimal(eta) + ", rho " + decimal(figures.row_distance) + ", K " +
                        decimal(figures.third_derivative) + ", theta " + decimal(theta) + ", smallest eigenvalue " +
                        decimal(smallest) + ")");
-  figures.radius = figures.ball / (1 + std::sqrt(1 - figures.condition));
-  certificate_.distance_bound = local_distance();
+  // |x - x*| through the ball, or through x* - x = -H^-1 g + H^-1 (what is not linear), whichever is smaller.
+  const double r = figures.radius = figures.ball / (1 + std::sqrt(1 - figures.condition));
+  const double newton_step = (N_ * (N_.transpose() * point_.gradient)).norm();
+  const double curved = (theta + 0.5 * figures.third_derivative * r) * r / std::sqrt(smallest);
+  certificate_.distance_bound =
+      kSlack * std::min(r / std::sqrt(smallest), newton_step + gradient_rounding_ / smallest + curved);
   certificate_.distance_reason = "local: 2 K eta / (1 - theta)^2 = " + decimal(figures.condition) +
                                  " < 1; x* is the only stationary point with |x - x*|_H <= " + decimal(figures.ball) +
                                  " and a minimum";
-}
-
-// |x - x*| through the ball, or through x* - x = -H^-1 g + H^-1 (what is not linear), whichever is smaller.
-double Examination::local_distance() const {
-  const DistanceFigures& figures = certificate_.figures;
-  const double smallest = certificate_.smallest_eigenvalue, r = figures.radius;
-  const double newton_step = (N_ * (N_.transpose() * gradient_)).norm();
-  const double curved = (figures.hessian_rounding + 0.5 * figures.third_derivative * r) * r / std::sqrt(smallest);
-  const double refined = newton_step + gradient_rounding_ / smallest + curved;
-  return std::min(r / std::sqrt(smallest), refined) * kSlack;
 }
 
 void Examination::bound_distance_by_convexity() {
@@ -207,14 +188,45 @@ void Examination::bound_distance_by_convexity() {
   }
 }
 
-void Examination::look_up_assumptions(const GlobalConvexity& convexity) {
+/// The table of arXiv 2304.10411 and its exposition, with the corrected constants next to theirs.
+void Examination::look_up_assumptions(const GlobalConvexity& global) {
+  constexpr double kNone = Certificate::kNone, kGoodStart = 0.1;  // |x0 - x*| M <= 0.1 l
   const VectorXd& w2 = objective_.weights_squared();
   const double most = w2.size() > 0 ? -w2.minCoeff() : -std::numeric_limits<double>::infinity();
-  std::optional<double> start_distance;
-  if (options_.x0 && certificate_.distance_bound)
-    start_distance = (*options_.x0 - x_).norm() + *certificate_.distance_bound;
-  certificate_.assumptions = papers_assumptions(convexity, static_cast<double>(A_.rows_global()),
-                                                -A_.communicator().max(most), x_.norm(), start_distance);
+  const double smallest_weight = -A_.communicator().max(most);
+  const double R = std::max(global.norm_A, point_.x.norm());
+  const bool small_target = global.target_norm <= 1 + 1e-12;
+  const double lipschitz = 0.36115 + 0.35356 * global.target_norm;
+  const double papers_M = 1.5 * std::log10(static_cast<double>(A_.rows_global())) + 30 * R * R / std::log(10.0);
+  const double corrected_M =
+      std::log10(small_target ? std::min(0.57141, lipschitz) : lipschitz) + 3 * std::log10(global.norm_A);
+  const auto weights_row = [&](double constant, const std::string& name, const std::string& text) -> Assumption {
+    return {name, "min w_i^2 >= " + text + " + l / sigma_min^2 for some l > 0", smallest_weight, constant,
+            smallest_weight > constant && global.smallest_singular > 0};
+  };
+  // In decimal logarithms, since M overflows for R >= 5.
+  const auto start_row = [&](double log10_M, const std::string& name, const std::string& text) -> Assumption {
+    const bool known = options_.x0 && certificate_.distance_bound;
+    const double value =
+        known ? std::log10((*options_.x0 - point_.x).norm() + *certificate_.distance_bound) + log10_M : kNone;
+    const double required = std::log10(kGoodStart * global.convexity);  // -inf without convexity
+    return {name, "log10(|x0 - x*| M) <= log10(0.1 l), M = " + text, value, required,
+            known && global.convexity > 0 && value <= required};
+  };
+  certificate_.assumptions = {
+      {"radius", "R = max(|A|, |x|), so that |A| <= R and |x| <= R", R, kNone, std::isfinite(R)},
+      {"target", "|b|_1 <= 1", global.target_norm, 1, small_target},
+      {"rank", "sigma_min(A) > 0", global.smallest_singular, 0, global.smallest_singular > 0},
+      weights_row(100, "weights (papers, sampled steps)", "100"),
+      weights_row(4, "weights (papers)", "4"),
+      weights_row(global.indefiniteness, "weights (tight)", "min(0.2405 if |b|_1 <= 1, 1/12 + 0.19246 |b|_1)"),
+      {"convexity", "H(y) >= l I with l > 0 for all y; the largest l found", global.convexity, 0, global.convexity > 0},
+      {"Lipschitz constant (papers)", "log10 M, M = n^1.5 exp(30 R^2)", papers_M, kNone, std::isfinite(papers_M)},
+      {"Lipschitz constant (corrected)", "log10 M, M = K |A|^3, K = 0.57141 for |b|_1 <= 1", corrected_M, kNone,
+       std::isfinite(corrected_M)},
+      start_row(papers_M, "good start (papers)", "n^1.5 exp(30 R^2)"),
+      start_row(corrected_M, "good start (corrected)", "K |A|^3"),
+  };
 }
 
 }  // namespace

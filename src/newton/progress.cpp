@@ -1,6 +1,7 @@
 #include "newton/progress.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <utility>
 
@@ -16,16 +17,9 @@ constexpr double kUnchanged = 1e-14;    // relative change of L at the level of 
 }  // namespace
 
 std::string_view termination_name(Termination termination) {
-  switch (termination) {
-    case Termination::converged: return "converged";
-    case Termination::converged_rounding: return "converged_rounding";
-    case Termination::stagnated: return "stagnated";
-    case Termination::iteration_limit: return "iteration_limit";
-    case Termination::uncertified: return "uncertified";
-    case Termination::time_limit: return "time_limit";
-    case Termination::breakdown: return "breakdown";
-  }
-  return "unknown";
+  constexpr std::array<std::string_view, 7> names{"converged",   "converged_rounding", "stagnated", "iteration_limit",
+                                                  "uncertified", "time_limit",         "breakdown"};
+  return names.at(static_cast<std::size_t>(termination));
 }
 
 Progress::Progress(Objective& objective, Point& point, const NewtonOptions& options)

@@ -36,6 +36,18 @@ LossSums loss_sums(const double* sums) {
   return result;
 }
 
+/// A pass's sums over the rows of all ranks, and the clock of rank 0 that rides along: time is replicated too.
+std::pair<RowPasses::MapSums, double> total(const Communicator& communicator, const RowPasses::MapSums& local,
+                                            double clock) {
+  const auto& [columns, scalars] = local;
+  VectorXd message(columns.size() + scalars.size() + 1);
+  message << columns.reshaped(), scalars, clock;
+  communicator.sum(span_of(message));
+  return {{message.head(columns.size()).reshaped(columns.rows(), columns.cols()),
+           message.segment(columns.size(), scalars.size())},
+          message[message.size() - 1]};
+}
+
 /// Outputs of the rows of a block, for the moment.
 struct Outputs {
   std::array<double, kBlock> q, f, delta;
@@ -89,8 +101,8 @@ void RegressionObjective::add_value(const LossRows& rows, Index first, double sh
   sums[8] += ridge_value(rows, first, shift);
 }
 
-RegressionObjective::Value RegressionObjective::value_of(std::span<const double, 9> sums, double reference) const {
-  const LossPoint point = loss_->value(loss_sums(sums.data()), reference);
+RegressionObjective::Value RegressionObjective::value_of(const double* sums, double reference) const {
+  const LossPoint point = loss_->value(loss_sums(sums), reference);
   return {point, point.value + sums[8]};
 }
 
@@ -99,7 +111,7 @@ RegressionObjective::Value RegressionObjective::value_at(const VectorXd& z, doub
     add_value(rows_of(z, first, rows), first, shift, reference, block);
   });
   A_.communicator().sum(sums);
-  return value_of(sums, reference);
+  return value_of(sums.data(), reference);
 }
 
 RegressionObjective::Value RegressionObjective::value_from_scratch(const VectorXd& z, double shift) const {
@@ -124,10 +136,7 @@ Point RegressionObjective::evaluate(const VectorXd& x) {
 Point RegressionObjective::refreshed(Point point) {
   if (std::isfinite(point.value)) {
     double reference = own(point).loss.reference;
-    if (const auto found = renew_logits(point, reference)) {
-      accept(point, static_cast<Evaluation&>(*found));
-      return point;
-    }
+    if (const auto found = renew_logits(point, reference)) return accept(std::move(point), *found);
   }
   return evaluate(point.x);
 }
@@ -182,15 +191,12 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
       *bound += rounding_of_row(state, row, state.z[row], q, state.delta[row]) * row_norms_[row];
     }
   });
-  const Index d = dimension();
-  VectorXd message(columns * d + 2);  // the clock of rank 0 rides along: time is replicated too
-  message << local.columns.reshaped(), local.scalars[0], clock;
-  A_.communicator().sum(span_of(message));
-  point.gradient = message.head(d);
-  state.centre = message.segment(d, d);
-  state.coupled_centre = message.segment(2 * d, (columns - 2) * d);
-  state.floor_bound = message[columns * d];
-  point.seconds = message[columns * d + 1];
+  const auto [sums, seconds] = total(A_.communicator(), local, clock);
+  point.gradient = sums.columns.col(0);
+  point.seconds = seconds;
+  state.centre = sums.columns.col(1);
+  state.coupled_centre = sums.columns.rightCols(columns - 2).reshaped();
+  state.floor_bound = sums.scalars[0];
 }
 
 // Sums at a guess of the reference: docs/algorithms.md, "One read". The floor's bound takes the curvature at the guess.
@@ -225,26 +231,20 @@ std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const 
   const auto local = meaning == Logits::at
                          ? A_.passes().product_map(v, Compensated{state.shift}, product, columns, kScalars, map)
                          : A_.passes().product_map(v, product, columns, kScalars, map);
-  const Index d = dimension();
-  VectorXd message(columns * d + kScalars + 1);
-  message << local.columns.reshaped(), local.scalars, clock;
-  A_.communicator().sum(span_of(message));
-
-  const auto sums_of_rows = message.head(columns * d).reshaped(d, columns);
-  const std::span<const double, 9> sums(message.data() + columns * d, 9);
-  const Loss::Combination combination = loss_->combine(loss_sums(sums.data()), reference);
-  const auto combined = [&](const auto& factors) {
-    VectorXd sum = VectorXd::Zero(d);
-    for (Index c = 0; c < of_loss; ++c) sum += factors[static_cast<std::size_t>(c)] * sums_of_rows.col(c);
+  const auto [sums, seconds] = total(A_.communicator(), local, clock);
+  const Loss::Combination combination = loss_->combine(loss_sums(sums.scalars.data()), reference);
+  const auto combined = [&, &columns = sums.columns](const auto& factors) {
+    VectorXd sum = VectorXd::Zero(columns.rows());
+    for (Index c = 0; c < of_loss; ++c) sum += factors[static_cast<std::size_t>(c)] * columns.col(c);
     return sum;
   };
   auto found = std::make_unique<Evaluation>();
-  found->value = value_of(sums, reference);
-  found->gradient = sums_of_rows.col(of_loss) + combined(combination.gradient);
+  found->value = value_of(sums.scalars.data(), reference);
+  found->gradient = sums.columns.col(of_loss) + combined(combination.gradient);
   found->centre = combined(combination.centre);
   found->coupled_centre = combined(combination.coupling);
-  found->floor_bound = message[columns * d + 9];
-  found->seconds = message[columns * d + kScalars];
+  found->floor_bound = sums.scalars[9];
+  found->seconds = seconds;
   if (!(found->value.loss.offset <= kLargestGuess && found->gradient.allFinite())) return nullptr;
   return found;
 }
@@ -260,8 +260,9 @@ std::unique_ptr<ObjectiveState> RegressionObjective::renew_logits(Point& point, 
 }
 
 /// x and z are those of the evaluation.
-void RegressionObjective::accept(Point& point, Evaluation& evaluation) const {
+Point RegressionObjective::accept(Point point, ObjectiveState& found) const {
   RegressionState& state = own(point);
+  auto& evaluation = static_cast<Evaluation&>(found);
   Value value = evaluation.value;
   if (!(value.loss.offset <= kLargestOffset)) value = value_at(state.z, state.shift, value.loss.reference);
   point.value = value.total;
@@ -275,6 +276,7 @@ void RegressionObjective::accept(Point& point, Evaluation& evaluation) const {
     Outputs outputs;
     fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, outputs.kept_in(state, first, rows));
   });
+  return point;
 }
 
 VectorXd RegressionObjective::fitted(const Point& point) const {
@@ -383,10 +385,7 @@ Point RegressionObjective::step(Point point, Direction direction, const Trial& t
     state.z += trial.t * direction.As;
     if (trial.t == 1) found = std::move(direction.ahead);
   }
-  if (found) {
-    accept(point, static_cast<Evaluation&>(*found));
-    return point;
-  }
+  if (found) return accept(std::move(point), *found);
   Value value = trial.reference ? value_at(state.z, state.shift, reference) : value_from_scratch(state.z, state.shift);
   if (value.loss.offset > kLargestOffset) value = value_at(state.z, state.shift, value.loss.reference);
   differentiate(point, value);

@@ -102,7 +102,7 @@ class RegressionObjective final : public Objective {
   };
   void add_value(const LossRows& rows, Eigen::Index first, double shift, double reference,
                  std::span<double, 9> sums) const;
-  Value value_of(std::span<const double, 9> sums, double reference) const;
+  Value value_of(const double* sums, double reference) const;
   Value value_at(const Eigen::VectorXd& z, double shift, double reference) const;
   Value value_from_scratch(const Eigen::VectorXd& z, double shift) const;
 
@@ -117,7 +117,7 @@ class RegressionObjective final : public Objective {
                                                        Logits meaning, Eigen::VectorXd& product,
                                                        double reference) const;
   std::unique_ptr<ObjectiveState> renew_logits(Point& point, double& reference) const;
-  void accept(Point& point, Evaluation& evaluation) const;
+  Point accept(Point point, ObjectiveState& found) const;
 
   void differentiate(Point& point, const Value& value) const;
   void fill_outputs(const LossRows& rows, Eigen::Index first, double shift, const LossPoint& point,

@@ -4,6 +4,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <optional>
 #include <span>
@@ -24,24 +25,13 @@ namespace attnreg {
 using Eigen::VectorXd;
 
 std::string_view method_name(Method method) {
-  switch (method) {
-    case Method::automatic: return "auto";
-    case Method::newton: return "newton";
-    case Method::newton_cg: return "newton-cg";
-    case Method::sketched_newton: return "sketched-newton";
-  }
-  return "unknown";
+  constexpr std::array<std::string_view, 4> names{"auto", "newton", "newton-cg", "sketched-newton"};
+  return names.at(static_cast<std::size_t>(method));
 }
 
 std::string_view start_name(Start start) {
-  switch (start) {
-    case Start::automatic: return "auto";
-    case Start::zero: return "zero";
-    case Start::cross_entropy: return "cross-entropy";
-    case Start::given: return "given";
-    case Start::random: return "random";
-  }
-  return "unknown";
+  constexpr std::array<std::string_view, 5> names{"auto", "zero", "cross-entropy", "given", "random"};
+  return names.at(static_cast<std::size_t>(start));
 }
 
 namespace {
@@ -96,7 +86,6 @@ class Regression {
  public:
   Regression(const RowMatrix& A, const VectorXd& b, const VectorXd& w, const RegressionOptions& options)
       : A_(A),
-        b_(b),
         options_(with_linear_solver(A, options)),
         objective_(A, b, w, make_loss(options.loss), options.sampling, options_.linear_solver),
         target_(describe_target(A, b, objective_.loss())) {
@@ -111,8 +100,7 @@ class Regression {
     if (options.loss == "rescaled-exp" && spans_ones(A))
       result_.warnings.push_back(
           "A v = 1 has a solution v, a column of ones perhaps: along -v this loss falls to 0 whatever b is, and only "
-          "the "
-          "weight w keeps x from running away; drop that column, or use the loss softmax");
+          "the weight w keeps x from running away; drop that column, or use the loss softmax");
     point_ = objective_.evaluate(VectorXd::Zero(A.columns()));
     value_at_zero_ = point_.value;
     options_.newton.gradient_reference = point_.gradient.norm();
@@ -143,7 +131,7 @@ class Regression {
     if (objective_.largest_ridge() > kUsualRidge)
       result_.notes.push_back("a preconditioner was not positive definite to working precision: " +
                               text_of(objective_.largest_ridge()) + " times its diagonal was added");
-    result_.fit = fit_quality(A_, result_.fitted, b_, target_);
+    result_.fit = fit_quality(A_, result_.fitted, objective_.b(), target_);
     return std::move(result_);
   }
 
@@ -159,7 +147,6 @@ class Regression {
   void certify_result();
 
   const RowMatrix& A_;
-  const VectorXd& b_;
   RegressionOptions options_;
   RegressionObjective objective_;
   Point point_;
