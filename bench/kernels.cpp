@@ -76,7 +76,7 @@ struct Workbench::State {
   Index sampled_rows() const { return n == 0 ? 0 : (n - 1) / std::max<Index>(1, n / 64) + 1; }
 
   void go_to(const VectorXd& v) {
-    if (objective->x() != v) objective->move_to(v);
+    if (at.x != v) at = objective->evaluate(v);
   }
   void scale_rows();
   void run_dsyrk();
@@ -88,6 +88,9 @@ struct Workbench::State {
   VectorXd x, from, p;     // the point, one near it, and a direction
   VectorXd b, w, weights;  // rows
   std::optional<RegressionObjective> objective;
+  Point at;
+  Direction direction, along;
+  Trial trial;
   LossPoint point;                          // at x, and so are the next ones
   VectorXd curvature, ridge, centre, z, f;  //
   MatrixXd outputs;                         // q + w^2 z and f, what the gradient multiplies
@@ -114,8 +117,10 @@ Workbench::State::State(const BenchMatrix& bench_matrix, const BenchMatrix* benc
   w = VectorXd::Constant(n, 1e-3 / std::sqrt(rows_global));
   weights = b.array() * rows_global + 0.1;
   objective.emplace(A, b, w, make_loss("softmax"));
-  objective->move_to(x);
-  curvature = objective->curvature(), ridge = objective->weights_squared(), centre = objective->centre();
+  at = objective->evaluate(x);
+  along = {p};
+  curvature = objective->state_of(at).delta, ridge = objective->weights_squared();
+  centre = objective->state_of(at).centre;
 
   z = naive_multiply(x);
   f = z.array().exp();
@@ -150,8 +155,8 @@ double Workbench::State::exact_score_error() {
 /// Of value and gradient, at x.
 double Workbench::State::objective_error() const {
   const double value = naive_value(x);
-  return std::max(difference(objective->gradient(), total(naive_transpose(outputs.col(0)))),
-                  std::abs(objective->value() - value) / value);
+  return std::max(difference(at.gradient, total(naive_transpose(outputs.col(0)))),
+                  std::abs(at.value - value) / value);
 }
 
 /// Of the lower triangle of this rank's sum_i weights_i (a_i - centre)(a_i - centre)^T: its product with a vector.
@@ -272,7 +277,7 @@ void Workbench::State::add_objective(std::vector<Kernel>& kernels) {
   constexpr double tolerance = 1e-9;  // the gradient is a small difference of its terms
   kernels.push_back({.name = "hessian_product",
                      .goal = "G19",
-                     .run = [this] { result = objective->hessian_product(p); },
+                     .run = [this] { result = objective->hessian_product(at, along); },
                      .prepare = [this] { go_to(x); },
                      .error =
                          [this] {
@@ -282,12 +287,12 @@ void Workbench::State::add_objective(std::vector<Kernel>& kernels) {
                          },
                      .tolerance = tolerance});
   kernels.push_back({.name = "step",
-                     .run = [this] { objective->step(1); },
+                     .run = [this] { at = objective->step(std::move(at), std::move(direction), trial); },
                      .prepare =
                          [this] {
-                           objective->move_to(from);
-                           objective->set_direction(x - from);
-                           objective->change_along(std::array{1.0});
+                           at = objective->evaluate(from);
+                           direction = objective->direction(x - from);
+                           trial = objective->try_steps(at, direction, std::array{1.0})[0];
                          },
                      .error = error,
                      .tolerance = tolerance});
@@ -295,31 +300,31 @@ void Workbench::State::add_objective(std::vector<Kernel>& kernels) {
                      .goal = "G3",
                      .run =
                          [this] {
-                           objective->set_likely_direction(x - from);
-                           objective->step(1);
+                           direction = objective->likely_direction(at, x - from);
+                           at = objective->step(std::move(at), std::move(direction), {.t = 1});
                          },
-                     .prepare = [this] { objective->move_to(from); },
+                     .prepare = [this] { at = objective->evaluate(from); },
                      .error = error,
                      .tolerance = tolerance});
   kernels.push_back({.name = "move_in_one_read",
                      .goal = "G3",
-                     .run = [this] { objective->move_to(x); },
+                     .run = [this] { at = objective->refreshed(std::move(at)); },
                      .prepare = [this] { go_to(x); },
                      .error = error,
                      .tolerance = tolerance});
   kernels.push_back({.name = "move_in_two_reads",
                      .goal = "G3",
-                     .run = [this] { objective->move_to(x); },
+                     .run = [this] { at = objective->evaluate(x); },
                      .prepare = [this] { go_to(from); },
                      .error = error,
                      .tolerance = tolerance});
   kernels.push_back({.name = "line_search_trial",
                      .goal = "G4",
-                     .run = [this] { change = objective->change_along(std::array{kTrialStep})[0]; },
+                     .run = [this] { change = objective->try_steps(at, direction, std::array{kTrialStep})[0].change; },
                      .prepare =
                          [this] {
                            go_to(from);
-                           objective->set_direction(x - from);
+                           direction = objective->direction(x - from);
                            sum_in_one_stream(matrix);  // a read of A comes between two trials
                          },
                      .error =
