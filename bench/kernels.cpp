@@ -1,5 +1,4 @@
 #include "kernels.hpp"
-#include "rows/row_passes.hpp"
 
 #include <omp.h>
 
@@ -17,8 +16,10 @@
 #include "naive.hpp"
 #include "numbers/random.hpp"
 #include "objective/regression_objective.hpp"
+#include "ranks/span_of.hpp"
 #include "rows/gram.hpp"
 #include "rows/joint_passes.hpp"
+#include "rows/row_passes.hpp"
 #include "sampling/leverage_basis.hpp"
 #include "sampling/sketch.hpp"
 
@@ -31,21 +32,6 @@ using Eigen::VectorXd;
 
 constexpr double kTrialStep = 0.5;
 constexpr double kRounding = 1e-11;  // of sums over up to some 10^7 rows, relative to their largest element
-
-/// n numbers N(0, 1), replicated.
-VectorXd normals(Index n, std::uint32_t which) {
-  VectorXd v(n);
-  RandomStream(1, Purpose::spectral_probes).normals(which, {v.data(), static_cast<std::size_t>(n)});
-  return v;
-}
-
-MatrixXd normal_columns(Index n, Index k) {
-  MatrixXd X(n, k);
-  for (Index c = 0; c < k; ++c) X.col(c) = normals(n, static_cast<std::uint32_t>(100 + c));
-  return X;
-}
-
-std::span<double> span_of(VectorXd& v) { return {v.data(), static_cast<std::size_t>(v.size())}; }
 
 }  // namespace
 
@@ -399,7 +385,7 @@ void Workbench::State::add_leverage(std::vector<Kernel>& kernels) {
                      .error =
                          [this] {
                            MatrixXd all = sketched;
-                           A.communicator().sum({all.data(), static_cast<std::size_t>(all.size())});
+                           A.communicator().sum(span_of(all));
                            double squares = 0;
                            for (Index i = 0; i < n; ++i)
                              matrix.for_entries(i, [&](Index, double a) { squares += weights[i] * a * a; });

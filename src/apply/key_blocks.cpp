@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "attnreg/error.hpp"
+#include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
 #include "ranks/span_of.hpp"
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 
+#include "attnreg/apply_attention.hpp"
 #include "attnreg/row_matrix.hpp"
 
 namespace attnreg {
@@ -21,6 +22,10 @@ RowMajorMatrix shared_rows(const RowMatrix& matrix, std::int64_t first, Index co
 /// Throws `InvalidArgument` on all ranks unless the columns of queries and keys, and the rows of keys and values, agree
 /// in number. Local; shapes are replicated.
 void check_attention_shapes(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix* values);
+
+/// Local. Replaces the rows of inner products q_i . k_j by rows of P. `first_row` is the number of the first row in
+/// messages. `InvalidArgument` (this rank), as `apply_attention`.
+void normalise_attention(const AttentionKernel& kernel, std::int64_t first_row, RowMajorMatrix& products);
 
 /// Local, on the calling thread. Adds W V to the rows of `out` from `first_row` on.
 void add_weighted_values(const RowMajorMatrix& W, const RowMajorMatrix& V, Index first_row, RowMajorMatrix& out);

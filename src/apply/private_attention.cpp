@@ -1,15 +1,15 @@
-#include "attnreg/apply.hpp"
-#include "attnreg/error.hpp"
+#include "attnreg/apply_attention.hpp"
+#include "errors/refuse.hpp"
 
 #include <Eigen/Cholesky>
 #include <algorithm>
 #include <cmath>
 #include <string>
 
-#include "numbers/random.hpp"
-#include "apply/key_blocks.hpp"
 #include "algebra/symmetric_eigen.hpp"
+#include "apply/key_blocks.hpp"
 #include "errors/text_of.hpp"
+#include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {

@@ -2,11 +2,11 @@
 #include <numeric>
 #include <string>
 
-#include "attnreg/error.hpp"
-#include "numbers/random.hpp"
 #include "attnreg/row_matrix.hpp"
-#include "experiments/experiments.hpp"
+#include "errors/refuse.hpp"
 #include "errors/text_of.hpp"
+#include "experiments/experiments.hpp"
+#include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::experiments {

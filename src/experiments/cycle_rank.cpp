@@ -3,9 +3,9 @@
 #include <cmath>
 #include <string>
 
-#include "numbers/random.hpp"
-#include "experiments/experiments.hpp"
 #include "errors/text_of.hpp"
+#include "experiments/experiments.hpp"
+#include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::experiments {

@@ -1,12 +1,12 @@
 #include <cmath>
 #include <string>
 
-#include "attnreg/error.hpp"
-#include "numbers/random.hpp"
-#include "attnreg/row_matrix.hpp"
-#include "experiments/experiments.hpp"
 #include "algebra/symmetric_eigen.hpp"
+#include "attnreg/row_matrix.hpp"
+#include "errors/refuse.hpp"
 #include "errors/text_of.hpp"
+#include "experiments/experiments.hpp"
+#include "numbers/random.hpp"
 #include "numbers/vector_math.hpp"
 #include "ranks/span_of.hpp"
 

@@ -20,10 +20,10 @@ void require_vector(const NpyArray& array, char kind, const char* types, std::in
                     const std::string& meaning) {
   if (!is_of(array, kind))
     refuse_file(array.path, "found dtype " + printable(array.dtype, 40) + ", expected " + types +
-                         (kind == 'f' ? "; convert with A.astype('<f8')" : "; the file is damaged"));
+                                (kind == 'f' ? "; convert with A.astype('<f8')" : "; the file is damaged"));
   if (array.shape.size() == 1 && (size < 0 || array.shape[0] == size)) return;
-  refuse_file(array.path, "found shape " + array.shape_text() + ", expected (" + (size < 0 ? "k" : std::to_string(size)) +
-                       ",): " + meaning + how_to_save);
+  refuse_file(array.path, "found shape " + array.shape_text() + ", expected (" +
+                              (size < 0 ? "k" : std::to_string(size)) + ",): " + meaning + how_to_save);
 }
 
 }  // namespace
@@ -51,16 +51,16 @@ void CsrFile::read_format(Formats formats) {
     by_columns_ = formats == Formats::csr_or_csc && format == "csc";
     if (format != "csr" && !by_columns_)
       refuse_file(archive_.path(), "a sparse matrix of format '" + printable(format, 20) + "', expected csr" +
-                                (formats == Formats::csr_or_csc ? " or csc" : "") + how_to_save);
+                                       (formats == Formats::csr_or_csc ? " or csc" : "") + how_to_save);
   }
   for (const char* const name : {"format", "shape", "indptr", "indices", "data"}) {
     if (archive_.has(name)) continue;
     std::string found;
     for (const auto& other : archive_.names()) found += (found.empty() ? "" : ", ") + printable(other, 40);
     refuse_file(archive_.path(), "no array '" + std::string(name) + "' in the archive, found " +
-                              (found.empty() ? "none" : found) +
-                              "; expected a sparse CSR matrix as scipy.sparse.save_npz writes it; a dense array "
-                              "belongs into a .npy file (numpy.save)");
+                                     (found.empty() ? "none" : found) +
+                                     "; expected a sparse CSR matrix as scipy.sparse.save_npz writes it; a dense array "
+                                     "belongs into a .npy file (numpy.save)");
   }
 }
 
@@ -74,8 +74,8 @@ void CsrFile::read_shape() {
   const std::string found = "shape (" + std::to_string(extents[0]) + ", " + std::to_string(extents[1]) + "), expected ";
   if (extents[0] < 1 || extents[1] < 1) refuse_file(archive_.path(), found + "at least one row and one column");
   if (header_.rows >= std::int64_t{1} << 60 || header_.columns > std::numeric_limits<std::int32_t>::max())
-    refuse_file(archive_.path(),
-         found + (by_columns_ ? "fewer than 2^31 rows and 2^60 columns" : "fewer than 2^60 rows and 2^31 columns"));
+    refuse_file(archive_.path(), found + (by_columns_ ? "fewer than 2^31 rows and 2^60 columns"
+                                                      : "fewer than 2^60 rows and 2^31 columns"));
 }
 
 std::string CsrFile::place(std::int64_t row, std::int64_t column) const {
@@ -97,7 +97,7 @@ std::unique_ptr<CsrFile> open_csr_file(const Communicator& communicator, const s
   communicator.agree([&] {
     if (found != at_root)
       refuse_file(path, "rank " + std::to_string(communicator.rank()) + " found " + found + ", rank 0 " + at_root +
-                     "; all nodes must see the same file");
+                            "; all nodes must see the same file");
   });
   return file;
 }

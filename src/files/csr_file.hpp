@@ -10,6 +10,37 @@
 
 namespace attnreg {
 
+/// What the headers in a sparse matrix file say, as `scipy.sparse.save_npz` writes it for a CSR matrix: the arrays
+/// data, indices, indptr, shape and format in a .npz archive, each stored or deflated.
+struct NpzHeader {
+  std::string path;
+  std::int64_t rows = 0;
+  std::int64_t columns = 0;
+  std::int64_t nonzeros = 0;        ///< entries in the file
+  Storage type = Storage::float64;  ///< of the values; f4 or f8, either byte order
+  bool deflated = false;            ///< some array is; then no rank can start in the middle of it
+  std::int64_t file_bytes = 0;
+  std::int64_t modified_ns = 0;
+};
+
+/// Local. Whether a file is to be read as an archive: its name ends with ".npz", or it begins as an archive does.
+bool is_npz(const std::string& path);
+
+/// Local. Reads and checks the headers; throws `InvalidArgument` (this rank) with file, array, found, expected: not an
+/// archive, truncated, arrays missing, another format than csr, types and shapes that do not fit. indptr and indices
+/// are of i4 or i8.
+NpzHeader read_npz_header(const std::string& path);
+
+/// This rank's rows of a sparse matrix.
+struct SparseRows {
+  RowPartition partition;
+  CsrRows rows;
+};
+
+/// Collective. The sparse part of `load_matrix` and of `load_transpose`. Messages: 8 P bytes; the second none.
+SparseRows load_csr(const Communicator& communicator, const std::string& path, StorageChoice storage);
+SparseRows load_csr_transpose(const Communicator& communicator, const std::string& path, StorageChoice storage);
+
 /// The archive of a compressed sparse matrix with its three long arrays. The extents in the header are those of the
 /// compressed matrix: by rows (csr) those of the matrix, by columns (csc) those of its transpose, whose CSR form has
 /// the same arrays. Local; throws `InvalidArgument` (this rank).

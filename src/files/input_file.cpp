@@ -71,7 +71,7 @@ void InputFile::read(std::int64_t offset, void* out, std::int64_t size) const {
     if (got < 0) fail_errno(path_, "cannot read at byte " + std::to_string(offset), errno);
     if (got == 0) {
       refuse_file(path_, "the file ended at byte " + std::to_string(offset) + " while it was being read, " +
-                      std::to_string(size) + " bytes early; start again when it is complete");
+                             std::to_string(size) + " bytes early; start again when it is complete");
     }
     next += got;
     offset += got;

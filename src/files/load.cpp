@@ -5,10 +5,11 @@
 #include <type_traits>
 
 #include "attnreg/files.hpp"
-#include "ranks/memory.hpp"
-#include "files/npy_header.hpp"
 #include "errors/printable.hpp"
+#include "files/csr_file.hpp"
 #include "files/input_file.hpp"
+#include "files/npy_header.hpp"
+#include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -29,8 +30,8 @@ NpyHeader load_header(const Communicator& communicator, const std::string& path,
   const std::string at_root = communicator.broadcast(found);
   communicator.agree([&] {
     if (found != at_root) {
-      refuse_file(path, "rank " + std::to_string(communicator.rank()) + " found shape " + found + ", rank 0 " + at_root +
-                     "; all nodes must see the same file");
+      refuse_file(path, "rank " + std::to_string(communicator.rank()) + " found shape " + found + ", rank 0 " +
+                            at_root + "; all nodes must see the same file");
     }
   });
   return header;
@@ -41,15 +42,16 @@ void require_matrix(const NpyHeader& header) {
   if (header.shape.empty() || header.shape.size() > 2) {
     refuse_file(header.path, found + "a matrix (n, d) or a vector (n,); use numpy.reshape");
   }
-  if (header.shape[0] < 1 || columns_of(header) < 1) refuse_file(header.path, found + "at least one row and one column");
+  if (header.shape[0] < 1 || columns_of(header) < 1)
+    refuse_file(header.path, found + "at least one row and one column");
 }
 
 void require_vector(const NpyHeader& header, const std::string& role, std::int64_t size, const std::string& meaning) {
   const bool is_vector = header.shape.size() == 1 || (header.shape.size() == 2 && header.shape[1] == 1);
   if (is_vector && header.shape[0] == size) return;
   const std::string n = std::to_string(size);
-  refuse_file(header.path,
-       printable(role) + " has shape " + header.shape_text() + ", expected (" + n + ",) or (" + n + ", 1): " + meaning);
+  refuse_file(header.path, printable(role) + " has shape " + header.shape_text() + ", expected (" + n + ",) or (" + n +
+                               ", 1): " + meaning);
 }
 
 struct NonFinite {
@@ -193,7 +195,7 @@ RowMajorMatrix load_matrix_rows(const Communicator& communicator, const std::str
     require_matrix(found);
     if (found.shape[0] != partition.rows_global() || columns_of(found) != columns)
       refuse_file(found.path, printable(role) + " has shape " + found.shape_text() + ", expected (" +
-                           std::to_string(partition.rows_global()) + ", " + std::to_string(columns) + ")");
+                                  std::to_string(partition.rows_global()) + ", " + std::to_string(columns) + ")");
   });
   return load_rows<double>(communicator, header, partition);
 }

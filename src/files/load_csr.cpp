@@ -5,10 +5,10 @@
 #include <utility>
 
 #include "attnreg/files.hpp"
-#include "files/csr_file.hpp"
-#include "ranks/memory.hpp"
 #include "errors/printable.hpp"
+#include "files/csr_file.hpp"
 #include "files/input_file.hpp"
+#include "ranks/memory.hpp"
 
 namespace attnreg {
 namespace {
@@ -36,8 +36,8 @@ RowPartition partition_by_entries(const Communicator& communicator, CsrFile& fil
       for (std::size_t k = 0; k < part.size(); ++k) {
         if (part[k] < previous)
           refuse_file(path, "decreases at row " + std::to_string(first + static_cast<std::int64_t>(k) - 1) + ": " +
-                         std::to_string(previous) + ", then " + std::to_string(part[k]) +
-                         " (counted from 0); the file is damaged");
+                                std::to_string(previous) + ", then " + std::to_string(part[k]) +
+                                " (counted from 0); the file is damaged");
         previous = part[k];
       }
       for (int k = 1; k < ranks; ++k)
@@ -46,7 +46,7 @@ RowPartition partition_by_entries(const Communicator& communicator, CsrFile& fil
     }
     if (end == header.rows + 1 && begin < end && previous != header.nonzeros)
       refuse_file(path, "ends with " + std::to_string(previous) + ", expected " + std::to_string(header.nonzeros) +
-                     ", the number of entries" + how_to_save);
+                            ", the number of entries" + how_to_save);
   });
   communicator.sum(before);
   std::vector<std::int64_t> first_rows;
@@ -69,8 +69,9 @@ void read_columns(CsrFile& file, std::int64_t first_row, std::int64_t first_entr
       const std::string row_name = file.by_columns() ? "column " : "row ",
                         column_name = file.by_columns() ? "row " : "column ";
       refuse_file(file.indices().header().path, row_name + std::to_string(first_row + row) + " has an entry in " +
-                                             column_name + std::to_string(*wrong) + ", expected 0 to " +
-                                             std::to_string(rows.columns - 1) + " (counted from 0)" + how_to_save);
+                                                    column_name + std::to_string(*wrong) + ", expected 0 to " +
+                                                    std::to_string(rows.columns - 1) + " (counted from 0)" +
+                                                    how_to_save);
     }
     std::ranges::transform(part, rows.indices.begin() + first,
                            [](std::int64_t j) { return static_cast<std::int32_t>(j); });
@@ -93,8 +94,9 @@ void require_finite(const Communicator& communicator, CsrFile& file, std::int64_
     const auto row = std::ranges::upper_bound(rows.offsets, entry) - rows.offsets.begin() - 1;
     double value = 0;
     file.data().read(position, std::span(&value, 1));
-    refuse_file(file.header().path,
-         not_finite_message(value, file.place(first_row + row, rows.indices[static_cast<std::size_t>(entry)]), count));
+    refuse_file(
+        file.header().path,
+        not_finite_message(value, file.place(first_row + row, rows.indices[static_cast<std::size_t>(entry)]), count));
   });
 }
 

@@ -5,10 +5,10 @@
 #include <type_traits>
 #include <utility>
 
-#include "files/csr_file.hpp"
-#include "ranks/memory.hpp"
 #include "errors/printable.hpp"
+#include "files/csr_file.hpp"
 #include "files/input_file.hpp"
+#include "ranks/memory.hpp"
 
 namespace attnreg {
 namespace {
@@ -29,9 +29,9 @@ std::vector<std::int64_t> read_indptr(CsrFile& file) {
   const auto decreases = std::ranges::adjacent_find(indptr, std::greater<>{});
   if (indptr.front() != 0 || indptr.back() != header.nonzeros || decreases != indptr.end())
     refuse_file(file.indptr().header().path,
-         "from " + std::to_string(indptr.front()) + " to " + std::to_string(indptr.back()) +
-             (decreases != indptr.end() ? ", and decreasing" : "") + ", expected from 0 to " +
-             std::to_string(header.nonzeros) + ", not decreasing" + how_to_save);
+                "from " + std::to_string(indptr.front()) + " to " + std::to_string(indptr.back()) +
+                    (decreases != indptr.end() ? ", and decreasing" : "") + ", expected from 0 to " +
+                    std::to_string(header.nonzeros) + ", not decreasing" + how_to_save);
   return indptr;
 }
 
@@ -50,9 +50,10 @@ Entries<Scalar> read_entries(CsrFile& file, const std::vector<std::int64_t>& ind
     for (std::size_t k = 0; k < columns.size(); ++k) {
       while (indptr[static_cast<std::size_t>(row) + 1] <= first + static_cast<std::int64_t>(k)) ++row;
       if (columns[k] < 0 || columns[k] >= file.header().columns)
-        refuse_file(file.indices().header().path,
-             "row " + std::to_string(row) + " has an entry in column " + std::to_string(columns[k]) +
-                 ", expected 0 to " + std::to_string(file.header().columns - 1) + " (counted from 0)" + how_to_save);
+        refuse_file(file.indices().header().path, "row " + std::to_string(row) + " has an entry in column " +
+                                                      std::to_string(columns[k]) + ", expected 0 to " +
+                                                      std::to_string(file.header().columns - 1) + " (counted from 0)" +
+                                                      how_to_save);
       if (columns[k] < begin || columns[k] >= end) continue;
       if (values.empty()) {
         values.resize(columns.size());
@@ -98,8 +99,9 @@ CsrRows read_columns(const Communicator& communicator, CsrFile& file, const RowP
     const auto found = std::ranges::find_if(entries.values, bad);
     if (found != entries.values.end()) {
       const auto k = static_cast<std::size_t>(found - entries.values.begin());
-      refuse_file(file.header().path, not_finite_message(static_cast<double>(*found),
-                                                  file.place(entries.rows[k], begin + entries.columns[k]), count));
+      refuse_file(file.header().path,
+                  not_finite_message(static_cast<double>(*found),
+                                     file.place(entries.rows[k], begin + entries.columns[k]), count));
     }
     rows.columns = static_cast<Index>(file.header().rows);
     rows.is_single = std::is_same_v<Scalar, float>;

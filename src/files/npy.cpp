@@ -4,9 +4,9 @@
 #include <bit>
 #include <type_traits>
 
+#include "errors/printable.hpp"
 #include "files/input_file.hpp"
 #include "files/npy_header.hpp"
-#include "errors/printable.hpp"
 
 namespace attnreg {
 namespace {
@@ -92,8 +92,9 @@ void read_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, s
   const std::int64_t columns = header.shape.size() == 2 ? header.shape[1] : 1;
   if (first < 0 || rows < 0 || rows > header.shape[0] - first ||
       static_cast<std::int64_t>(out.size()) != rows * columns) {
-    refuse_file(header.path, "rows [" + std::to_string(first) + ", " + std::to_string(first) + " + " + std::to_string(rows) +
-                          ") into " + std::to_string(out.size()) + " values asked of shape " + header.shape_text());
+    refuse_file(header.path, "rows [" + std::to_string(first) + ", " + std::to_string(first) + " + " +
+                                 std::to_string(rows) + ") into " + std::to_string(out.size()) +
+                                 " values asked of shape " + header.shape_text());
   }
   if (out.empty()) return;
   const InputFile file(header.path);

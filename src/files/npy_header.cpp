@@ -42,9 +42,10 @@ class DictionaryParser {
                                           : nullptr;
     if (seen == nullptr) {
       refuse_file(header_.path, "the header has the unknown key '" + printable(key, 40) +
-                             "'; expected descr, fortran_order and shape; save the array again with numpy.save");
+                                    "'; expected descr, fortran_order and shape; save the array again with numpy.save");
     }
-    if (*seen) refuse_file(header_.path, "the header has the key '" + std::string(key) + "' twice; the file is damaged");
+    if (*seen)
+      refuse_file(header_.path, "the header has the key '" + std::string(key) + "' twice; the file is damaged");
     *seen = true;
     expect(':');
     if (seen == &has_descr_) parse_descr();
@@ -55,8 +56,8 @@ class DictionaryParser {
   void parse_descr() {
     if (peek() == '[') {
       refuse_file(header_.path,
-           "found a structured dtype, expected <f4 or <f8; save one field with "
-           "numpy.asarray(a['field'], dtype='<f8')");
+                  "found a structured dtype, expected <f4 or <f8; save one field with "
+                  "numpy.asarray(a['field'], dtype='<f8')");
     }
     const std::string_view descr = parse_string("a dtype in quotes");
     std::string_view type = descr;
@@ -68,7 +69,7 @@ class DictionaryParser {
     const bool is_type = parse_type(type) && (order != '|' || header_.item_bytes == 1 || header_.kind == 'S');
     if (!is_type || !is_allowed(type)) {
       refuse_file(header_.path, "found dtype " + printable(descr, 40) +
-                             ", expected <f4 or <f8 (or >f4, >f8); convert with numpy.asarray(a, dtype='<f8')");
+                                    ", expected <f4 or <f8 (or >f4, >f8); convert with numpy.asarray(a, dtype='<f8')");
     }
     header_.dtype = descr;
     header_.big_endian = order == '>' || (order == '=' && std::endian::native == std::endian::big);
@@ -165,14 +166,15 @@ class DictionaryParser {
   void require(bool seen, const char* key) const {
     if (!seen) {
       refuse_file(header_.path, std::string("the header has no key '") + key +
-                             "'; the file is damaged: save the array again with numpy.save");
+                                    "'; the file is damaged: save the array again with numpy.save");
     }
   }
 
   [[noreturn]] void unexpected(const std::string& expected) const {
     const std::string found = position_ < text_.size() ? "'" + printable(text_.substr(position_, 1)) + "'" : "the end";
-    refuse_file(header_.path, "byte " + std::to_string(position_) + " of the header's text: found " + found + ", expected " +
-                           expected + "; the file is damaged: save the array again with numpy.save");
+    refuse_file(header_.path, "byte " + std::to_string(position_) + " of the header's text: found " + found +
+                                  ", expected " + expected +
+                                  "; the file is damaged: save the array again with numpy.save");
   }
 
   std::string_view text_, allowed_;
@@ -188,7 +190,7 @@ void check_magic(std::string_view bytes, const std::string& path) {
   if (start.starts_with("PK")) refuse_file(path, "this is a .npz or .zip archive; extract the .npy file in it first");
   if (start.starts_with("\x1f\x8b")) refuse_file(path, "the file is compressed by gzip; decompress it first");
   refuse_file(path, "not a .npy file: found '" + printable(start) +
-                 "' at the start, expected '\\x93NUMPY'; save the array with numpy.save");
+                        "' at the start, expected '\\x93NUMPY'; save the array with numpy.save");
 }
 
 /// Reads version and header length; returns the text of the header.
@@ -197,13 +199,13 @@ std::string_view header_text(std::string_view bytes, NpyArray& header) {
   const auto need = [&](std::int64_t wanted) {
     if (static_cast<std::int64_t>(bytes.size()) >= wanted) return;
     refuse_file(header.path, "truncated header: found " + std::to_string(header.bytes) + " bytes, expected at least " +
-                          std::to_string(wanted) + "; copy the file again");
+                                 std::to_string(wanted) + "; copy the file again");
   };
   need(10);
   header.version_major = static_cast<int>(byte(6));
   if (header.version_major < 1 || header.version_major > 3 || byte(7) != 0) {
     refuse_file(header.path, "found .npy format version " + std::to_string(byte(6)) + "." + std::to_string(byte(7)) +
-                          ", expected 1.0, 2.0 or 3.0");
+                                 ", expected 1.0, 2.0 or 3.0");
   }
   const std::int64_t prefix = header.version_major == 1 ? 10 : 12;
   need(prefix);
@@ -211,7 +213,7 @@ std::string_view header_text(std::string_view bytes, NpyArray& header) {
   for (auto i = static_cast<std::size_t>(prefix); i-- > 8;) length = length * 256 + byte(i);
   if (length > npy_header_limit) {
     refuse_file(header.path, "the header is said to have " + std::to_string(length) + " bytes, expected at most " +
-                          std::to_string(npy_header_limit) + "; the file is damaged");
+                                 std::to_string(npy_header_limit) + "; the file is damaged");
   }
   header.data_offset = prefix + length;
   need(header.data_offset);
@@ -243,15 +245,17 @@ void check_size(const NpyArray& header) {
   }
   if (zero) expected = 0;
   fits = fits && expected <= largest - header.data_offset;
-  if (!fits) refuse_file(header.path, "shape " + header.shape_text() + " needs more than 2^63 bytes; the file is damaged");
+  if (!fits)
+    refuse_file(header.path, "shape " + header.shape_text() + " needs more than 2^63 bytes; the file is damaged");
   expected += header.data_offset;
   if (header.bytes == expected) return;
   const bool truncated = header.bytes < expected;
   const std::int64_t difference = truncated ? expected - header.bytes : header.bytes - expected;
   refuse_file(header.path, "found " + std::to_string(header.bytes) + " bytes, expected " + std::to_string(expected) +
-                        " for shape " + header.shape_text() + " of " + printable(header.dtype, 40) +
-                        (truncated ? ": truncated, the last " : ": ") + std::to_string(difference) +
-                        (truncated ? " bytes are missing" : " trailing bytes") + "; copy or write the file again");
+                               " for shape " + header.shape_text() + " of " + printable(header.dtype, 40) +
+                               (truncated ? ": truncated, the last " : ": ") + std::to_string(difference) +
+                               (truncated ? " bytes are missing" : " trailing bytes") +
+                               "; copy or write the file again");
 }
 
 }  // namespace

@@ -4,9 +4,9 @@
 #include <string_view>
 
 #include "attnreg/files.hpp"
+#include "errors/printable.hpp"
 #include "files/npy_header.hpp"
 #include "files/output_file.hpp"
-#include "errors/printable.hpp"
 #include "files/shared_file.hpp"
 
 namespace attnreg {
@@ -30,8 +30,8 @@ Extents extents_of(const std::string& path, Storage type, const std::vector<std:
   std::int64_t bytes = 0;
   if (extents.rows < 0 || extents.columns < 0 || __builtin_mul_overflow(extents.rows, extents.columns, &bytes) ||
       __builtin_mul_overflow(bytes, npy_item_bytes(type), &bytes)) {
-    refuse_writing(path,
-         "no file can have the shape (" + std::to_string(extents.rows) + ", " + std::to_string(extents.columns) + ")");
+    refuse_writing(path, "no file can have the shape (" + std::to_string(extents.rows) + ", " +
+                             std::to_string(extents.columns) + ")");
   }
   return extents;
 }
@@ -71,7 +71,7 @@ void write_npy(const std::string& path, std::span<const double> values, const st
   const Extents extents = extents_of(path, Storage::float64, shape);
   if (extents.rows * extents.columns != static_cast<std::int64_t>(values.size())) {
     refuse_writing(path, std::to_string(values.size()) + " values given for a shape of " +
-                   std::to_string(extents.rows * extents.columns));
+                             std::to_string(extents.rows * extents.columns));
   }
   const std::string header = npy_header_bytes(Storage::float64, shape);
   OutputFile file(path);
@@ -108,8 +108,8 @@ void NpyWriter::write_checked(std::int64_t first, std::span<const double> rows) 
   if (rows.empty()) return;
   const auto values = static_cast<std::int64_t>(rows.size());
   if (columns_ == 0 || values % columns_ != 0 || first < 0 || first > rows_ || values / columns_ > rows_ - first) {
-    refuse_writing(file_->path(), std::to_string(values) + " values given from row " + std::to_string(first) + " of shape (" +
-                            std::to_string(rows_) + ", " + std::to_string(columns_) + ")");
+    refuse_writing(file_->path(), std::to_string(values) + " values given from row " + std::to_string(first) +
+                                      " of shape (" + std::to_string(rows_) + ", " + std::to_string(columns_) + ")");
   }
   write_values(*file_, data_offset_ + first * columns_ * npy_item_bytes(type_), type_, rows);
 }

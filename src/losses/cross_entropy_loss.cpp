@@ -39,7 +39,7 @@ void add_value_cross_entropy(const LossRows& rows, double reference, LossSums& s
 
 ATTNREG_CLONES
 void differentiate_cross_entropy(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
-                      std::span<double> delta, double mass) {
+                                 std::span<double> delta, double mass) {
   exponentials(rows.z, point.reference, f);
 #pragma omp simd
   for (std::size_t i = 0; i < rows.z.size(); ++i) {
@@ -50,8 +50,8 @@ void differentiate_cross_entropy(const LossRows& rows, const LossPoint& point, s
 
 // phi' - phi = <b, 1> log(1 + S) - t <b, y>, S = <f, u>, u = exp(t y) - 1; the terms of first order are paired.
 ATTNREG_CLONES
-void add_change_cross_entropy(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point, LossSums& sums,
-                   double mass) {
+void add_change_cross_entropy(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
+                              LossSums& sums, double mass) {
   double f_u = 0, q_ty = 0, f_beyond = 0, f_ty = 0;
   for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
     const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first), y_piece = piece_of(y, first);

@@ -35,7 +35,7 @@ void add_value_softmax(const LossRows& rows, double reference, LossSums& sums) {
 
 ATTNREG_CLONES
 void differentiate_softmax(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
-                      std::span<double> delta, double gamma) {
+                           std::span<double> delta, double gamma) {
   exponentials(rows.z, point.reference, f);
 #pragma omp simd
   for (std::size_t i = 0; i < rows.z.size(); ++i) {
@@ -47,8 +47,8 @@ void differentiate_softmax(const LossRows& rows, const LossPoint& point, std::sp
 
 // f' - f = f (u - S) / (1 + S), u = exp(t y) - 1, S = <f, u>.
 ATTNREG_CLONES
-void add_change_softmax(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point, LossSums& sums,
-                   double gamma) {
+void add_change_softmax(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
+                        LossSums& sums, double gamma) {
   double s = 0, f2_u = 0, f2_u2 = 0, q_u = 0;
   for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
     const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);

@@ -10,11 +10,12 @@
 #include <mutex>
 #include <utility>
 
-#include "losses/losses.hpp"
 #include "attnreg/files.hpp"
+#include "errors/refuse.hpp"
+#include "losses/losses.hpp"
+#include "numbers/exact_sum.hpp"
 #include "numbers/random.hpp"
 #include "problems/coherent_problem.hpp"
-#include "numbers/exact_sum.hpp"
 #include "problems/problem_work.hpp"
 #include "problems/sparse_problem.hpp"
 #include "ranks/span_of.hpp"
@@ -85,8 +86,7 @@ VectorXd write_matrix(const ProblemWork& work, const VectorXd& x, ExactSum* gram
 /// Collective. Writes one value per row.
 void write_vector(const ProblemWork& work, const char* name, const VectorXd& values) {
   NpyWriter writer(work.communicator(), work.path(name), Storage::float64, {work.rows_global()});
-  if (work.rows_local() > 0)
-    writer.write_rows(work.first_row(), span_of(values));
+  if (work.rows_local() > 0) writer.write_rows(work.first_row(), span_of(values));
   writer.commit();
 }
 
@@ -234,8 +234,7 @@ ProblemFacts generate_problem(const Communicator& communicator, const ProblemOpt
   write_vector(work, "b.npy", b);
   write_vector(work, "w.npy", w);
   communicator.agree([&] {
-    if (communicator.is_root())
-      write_npy(work.path("x_true.npy"), span_of(x), {options.columns});
+    if (communicator.is_root()) write_npy(work.path("x_true.npy"), span_of(x), {options.columns});
   });
   add_facts(work, z, b, w, facts);
   return facts;

@@ -76,9 +76,8 @@ struct ProblemFacts {
 /// doubles per thread, a few per local row, and, but for practical and sparse, some d x d matrices per rank (easy: one
 /// per thread besides). Eigen's products run on one thread each meanwhile.
 ///
-/// `options` and `directory` are replicated. Throws on all ranks: `InvalidArgument` for an option out of range, or
-/// logits whose exponentials overflow or sum to 0,
-/// `OutputError` if a file cannot be written, `OutOfMemory`.
+/// `options` and `directory` are replicated. Throws on all ranks: `InvalidArgument` for an option out of range, or for
+/// logits whose exponentials overflow or sum to 0; `OutputError` if a file cannot be written; `OutOfMemory`.
 ProblemFacts generate_problem(const Communicator& communicator, const ProblemOptions& options,
                               const std::string& directory);
 

@@ -35,8 +35,7 @@ ProblemRows::ProblemRows(const ProblemOptions& options)
       factors_(options.seed, Purpose::problem_row_scale),
       columns_(options.seed, Purpose::problem_columns),
       solution_(static_cast<Eigen::Index>(options.columns)) {
-  RandomStream(options.seed, Purpose::problem_solution)
-      .normals(0, span_of(solution_));
+  RandomStream(options.seed, Purpose::problem_solution).normals(0, span_of(solution_));
   if (options.preset == Preset::illcond) rotate();
   if (options.preset != Preset::easy && options.preset != Preset::coherent) solution_ *= options.spread;
 }

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <span>
 
-#include "problems/problem_generator.hpp"
 #include "numbers/random.hpp"
+#include "problems/problem_generator.hpp"
 
 namespace attnreg {
 

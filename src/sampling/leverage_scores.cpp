@@ -16,6 +16,7 @@
 #include "sampling/leverage_basis.hpp"
 #include "sampling/sketch.hpp"
 #include "sampling/triangular_factor.hpp"
+#include "algebra/linear_solver_choice.hpp"
 
 namespace attnreg {
 

@@ -1,5 +1,5 @@
 #include "sampling/sampling.hpp"
-#include "attnreg/error.hpp"
+#include "errors/refuse.hpp"
 
 #include <algorithm>
 #include <array>

@@ -5,11 +5,11 @@
 #include <cmath>
 #include <string>
 
-#include "attnreg/error.hpp"
-#include "kernels/gram_kernels.hpp"
 #include "algebra/symmetric_eigen.hpp"
-#include "sparsify/whitening.hpp"
+#include "errors/refuse.hpp"
+#include "kernels/gram_kernels.hpp"
 #include "ranks/span_of.hpp"
+#include "sparsify/whitening.hpp"
 
 namespace attnreg {
 
@@ -34,11 +34,12 @@ void check(const RowMatrix& X, std::span<const RowMatrix> Ys, const MatrixXd& va
 /// Collective, one read. Rows [first, first + height) of scale A^T A, on every rank.
 RowMajorMatrix gram_rows(const RowMatrix& A, Index first, Index height, double scale) {
   const Index n = A.columns();
-  RowMajorMatrix block = A.passes().pass(RowMajorMatrix(RowMajorMatrix::Zero(height, n)), [&](const Tile& tile, auto& part) {
-    const auto rows = tile.dense();
-    const RowMajorMatrix columns = rows.middleCols(first, height).transpose();
-    kernels::add_matrix_product(columns.data(), height, tile.rows(), rows.data(), n, false, part.data());
-  });
+  RowMajorMatrix block =
+      A.passes().pass(RowMajorMatrix(RowMajorMatrix::Zero(height, n)), [&](const Tile& tile, auto& part) {
+        const auto rows = tile.dense();
+        const RowMajorMatrix columns = rows.middleCols(first, height).transpose();
+        kernels::add_matrix_product(columns.data(), height, tile.rows(), rows.data(), n, false, part.data());
+      });
   A.communicator().sum(span_of(block));
   return scale * block;
 }

@@ -9,12 +9,12 @@
 #include <span>
 #include <string>
 
-#include "sparsify/barriers.hpp"
 #include "kernels/gram_kernels.hpp"
-#include "ranks/memory.hpp"
 #include "numbers/vector_clones.hpp"
-#include "sparsify/whitening.hpp"
+#include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
+#include "sparsify/barriers.hpp"
+#include "sparsify/whitening.hpp"
 
 namespace attnreg {
 
@@ -99,7 +99,8 @@ VectorXd row_on_all(const RowMatrix& V, std::int64_t row) {
   VectorXd v(V.columns());
   if (owner == V.communicator().rank()) {
     const Index local[] = {static_cast<Index>(row - V.first_row())};
-    V.passes().visit_rows(local, [&](std::size_t, std::span<const double> values) { std::ranges::copy(values, v.data()); });
+    V.passes().visit_rows(local,
+                          [&](std::size_t, std::span<const double> values) { std::ranges::copy(values, v.data()); });
   }
   V.communicator().broadcast(span_of(v), owner);
   return v;

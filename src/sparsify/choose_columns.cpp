@@ -1,5 +1,5 @@
 #include "attnreg/sparsifier.hpp"
-#include "attnreg/error.hpp"
+#include "errors/refuse.hpp"
 #include "rows/row_passes.hpp"
 
 #include <algorithm>
@@ -10,11 +10,11 @@
 #include <string>
 #include <utility>
 
+#include "ranks/memory.hpp"
+#include "ranks/span_of.hpp"
 #include "sampling/sampling.hpp"
 #include "sampling/sketch.hpp"
 #include "sparsify/choose_by_barriers.hpp"
-#include "ranks/memory.hpp"
-#include "ranks/span_of.hpp"
 
 namespace attnreg {
 
@@ -33,7 +33,8 @@ void check(const SparsifyOptions& options) {
 /// Collective. The methods that do not look at all values themselves would draw columns with NaN, or leave them out.
 void require_finite(const RowMatrix& X) {
   X.communicator().agree([&] {
-    if (!X.passes().row_norms().allFinite()) throw InvalidArgument("X has columns whose norms are not finite, or overflow");
+    if (!X.passes().row_norms().allFinite())
+      throw InvalidArgument("X has columns whose norms are not finite, or overflow");
   });
 }
 
@@ -148,8 +149,7 @@ Sparsifier random_combinations(const RowMatrix& X, std::int64_t m, std::uint64_t
     counts.push_back((first_rows[k] - first_rows[k - 1]) * X.columns());
   RowPartition partition(std::move(first_rows));
   RowMajorMatrix Y(partition.rows_local(communicator.rank()), X.columns());
-  communicator.sum_scatter(span_of(part), counts,
-                           span_of(Y));
+  communicator.sum_scatter(span_of(part), counts, span_of(Y));
   return {.Y = RowMatrix(communicator, std::move(partition), std::move(Y)), .columns_global = m, .draws = m};
 }
 

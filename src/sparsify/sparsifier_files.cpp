@@ -27,7 +27,8 @@ void write_vector(const Communicator& communicator, const std::string& path, std
 std::vector<double> row_of(const RowMatrix& Y, Index row) {
   std::vector<double> values;
   const Index rows[] = {row};
-  Y.passes().visit_rows(rows, [&](std::size_t, std::span<const double> found) { values.assign(found.begin(), found.end()); });
+  Y.passes().visit_rows(rows,
+                        [&](std::size_t, std::span<const double> found) { values.assign(found.begin(), found.end()); });
   return values;
 }
 

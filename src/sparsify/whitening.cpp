@@ -7,8 +7,8 @@
 #include <span>
 #include <vector>
 
-#include "numbers/exact_sum.hpp"
 #include "algebra/symmetric_eigen.hpp"
+#include "numbers/exact_sum.hpp"
 
 namespace attnreg {
 
@@ -25,8 +25,8 @@ double bound_of_sums(const RowMatrix& A) {
       return *this;
     }
   };
-  const Largest mine =
-      A.passes().pass(Largest{}, [](const Tile& tile, Largest& part) { part += Largest{tile.dense().cwiseAbs().maxCoeff()}; });
+  const Largest mine = A.passes().pass(
+      Largest{}, [](const Tile& tile, Largest& part) { part += Largest{tile.dense().cwiseAbs().maxCoeff()}; });
   const double largest = A.communicator().max(mine.value);
   const double bound = largest * largest * static_cast<double>(A.rows_global());
   if (!(bound < 0x1p1000))

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <vector>
 
-#include "attnreg/apply.hpp"
+#include "attnreg/apply_attention.hpp"
 #include "numbers/random.hpp"
 #include "experiments/experiments.hpp"
 #include "support/reference.hpp"

@@ -8,6 +8,7 @@
 
 #include "support/score_problems.hpp"
 #include "sampling/leverage_basis.hpp"
+#include "files/csr_file.hpp"
 
 namespace attnreg {
 namespace {

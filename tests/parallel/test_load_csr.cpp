@@ -9,6 +9,7 @@
 #include "generated_files.hpp"
 #include "support/npz_bytes.hpp"
 #include "support/temporary_directory.hpp"
+#include "files/csr_file.hpp"
 
 namespace attnreg {
 namespace {

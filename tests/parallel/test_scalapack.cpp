@@ -12,6 +12,7 @@
 #include "algebra/cholesky.hpp"
 #include "algebra/scalapack.hpp"
 #include "support/reference.hpp"
+#include "algebra/linear_solver_choice.hpp"
 
 namespace attnreg {
 namespace {

@@ -1,14 +1,15 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "attnreg/apply.hpp"
-#include "attnreg/files.hpp"
 #include "app/options/commands.hpp"
-#include "files/output_file.hpp"
-#include "errors/printable.hpp"
-#include "app/run/problem.hpp"
-#include "app/report/text.hpp"
 #include "app/options/threads.hpp"
+#include "app/report/text.hpp"
+#include "app/run/problem.hpp"
+#include "attnreg/apply_attention.hpp"
+#include "attnreg/files.hpp"
+#include "errors/printable.hpp"
+#include "errors/refuse.hpp"
+#include "files/output_file.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {

@@ -2,12 +2,12 @@
 #include <nlohmann/json.hpp>
 
 #include "app/options/commands.hpp"
-#include "experiments/experiments.hpp"
-#include "files/output_file.hpp"
-#include "errors/printable.hpp"
+#include "app/options/threads.hpp"
 #include "app/report/report_directory.hpp"
 #include "app/report/text.hpp"
-#include "app/options/threads.hpp"
+#include "errors/printable.hpp"
+#include "experiments/experiments.hpp"
+#include "files/output_file.hpp"
 
 namespace attnreg::app {
 

@@ -5,12 +5,12 @@
 #include <string>
 #include <vector>
 
-#include "losses/losses.hpp"
 #include "app/options/commands.hpp"
-#include "files/output_file.hpp"
-#include "errors/printable.hpp"
-#include "app/report/text.hpp"
 #include "app/options/threads.hpp"
+#include "app/report/text.hpp"
+#include "errors/printable.hpp"
+#include "files/output_file.hpp"
+#include "losses/losses.hpp"
 
 namespace attnreg::app {
 

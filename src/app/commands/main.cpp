@@ -11,9 +11,10 @@
 #include <vector>
 
 #include "app/options/commands.hpp"
+#include "app/report/version.hpp"
 #include "app/run/faults.hpp"
 #include "errors/printable.hpp"
-#include "app/report/version.hpp"
+#include "ranks/mpi_facts.hpp"
 
 namespace attnreg::app {
 

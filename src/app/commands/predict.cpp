@@ -1,12 +1,12 @@
-#include "losses/losses.hpp"
+#include "app/options/commands.hpp"
+#include "app/options/threads.hpp"
+#include "app/report/text.hpp"
+#include "app/run/problem.hpp"
 #include "attnreg/files.hpp"
 #include "attnreg/regression.hpp"
-#include "app/options/commands.hpp"
-#include "files/output_file.hpp"
 #include "errors/printable.hpp"
-#include "app/run/problem.hpp"
-#include "app/report/text.hpp"
-#include "app/options/threads.hpp"
+#include "files/output_file.hpp"
+#include "losses/losses.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {

@@ -3,16 +3,16 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "attnreg/files.hpp"
-#include "attnreg/apply.hpp"
 #include "app/options/commands.hpp"
-#include "apply/key_blocks.hpp"
-#include "files/output_file.hpp"
-#include "errors/printable.hpp"
-#include "app/run/problem.hpp"
+#include "app/options/threads.hpp"
 #include "app/report/report_directory.hpp"
 #include "app/report/text.hpp"
-#include "app/options/threads.hpp"
+#include "app/run/problem.hpp"
+#include "apply/key_blocks.hpp"
+#include "attnreg/apply_attention.hpp"
+#include "attnreg/files.hpp"
+#include "errors/printable.hpp"
+#include "files/output_file.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {

@@ -5,20 +5,20 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "attnreg/files.hpp"
-#include "sampling/sampling.hpp"
 #include "app/options/commands.hpp"
-#include "files/output_file.hpp"
-#include "errors/printable.hpp"
-#include "app/run/problem.hpp"
-#include "app/report/report_directory.hpp"
 #include "app/options/solver_options.hpp"
-#include "sparsify/sparsifier_files.hpp"
+#include "app/options/threads.hpp"
+#include "app/report/report_directory.hpp"
 #include "app/report/sparsify_report.hpp"
 #include "app/report/text.hpp"
-#include "app/options/threads.hpp"
-#include "rows/row_passes.hpp"
+#include "app/run/problem.hpp"
+#include "attnreg/files.hpp"
+#include "errors/printable.hpp"
+#include "files/output_file.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/row_passes.hpp"
+#include "sampling/sampling.hpp"
+#include "sparsify/sparsifier_files.hpp"
 
 namespace attnreg::app {
 

@@ -5,9 +5,10 @@
 #include <map>
 #include <set>
 
+#include "app/report/text.hpp"
 #include "build_info.hpp"
 #include "errors/printable.hpp"
-#include "app/report/text.hpp"
+#include "ranks/mpi_facts.hpp"
 
 // Weak: another BLAS may be linked in place of OpenBLAS.
 extern "C" {

@@ -3,9 +3,10 @@
 #include <string>
 #include <vector>
 
-#include "attnreg/communicator.hpp"
 #include "app/node/node_facts.hpp"
 #include "app/node/self_test.hpp"
+#include "attnreg/communicator.hpp"
+#include "ranks/mpi_facts.hpp"
 
 namespace attnreg::app {
 

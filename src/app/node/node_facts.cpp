@@ -17,9 +17,9 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "ranks/memory.hpp"
 #include "app/node/message_libraries.hpp"
 #include "files/output_file.hpp"
+#include "ranks/memory.hpp"
 
 extern "C" char** environ;
 

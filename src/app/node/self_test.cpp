@@ -6,9 +6,9 @@
 #include <numeric>
 #include <vector>
 
-#include "numbers/random.hpp"
-#include "attnreg/regression.hpp"
 #include "app/report/text.hpp"
+#include "attnreg/regression.hpp"
+#include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {

@@ -3,8 +3,8 @@
 #include <span>
 #include <string>
 
-#include "attnreg/communicator.hpp"
 #include "app/options/options.hpp"
+#include "attnreg/communicator.hpp"
 
 namespace attnreg::app {
 

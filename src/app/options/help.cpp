@@ -59,7 +59,7 @@ Option help_option() { return {"help", 'h', "", Switch{}, "", "show this page"};
 OptionGroup computing_options() {
   return {"Computing",
           {{"storage", 0, "TYPE", Choice{{"file", "float", "double"}}, "file",
-            "type in which A is held in memory (sums are always in double); file: that of the file"},
+            "type in which the matrix is held in memory; sums are always in double. file: the type of the file"},
            {"threads", 0, "N", Integer{1, 4096}, "",
             "threads per rank; default: OMP_NUM_THREADS if set, else the cores that this rank may use, divided by the "
             "ranks that share them"}}};

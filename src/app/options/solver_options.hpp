@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "attnreg/regression.hpp"
 #include "app/options/options.hpp"
+#include "attnreg/regression.hpp"
 
 namespace attnreg::app {
 

@@ -3,8 +3,8 @@
 #include <filesystem>
 
 #include "attnreg/error.hpp"
-#include "files/output_file.hpp"
 #include "errors/printable.hpp"
+#include "files/output_file.hpp"
 
 namespace attnreg::app {
 
