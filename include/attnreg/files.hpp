@@ -14,7 +14,7 @@
 
 namespace attnreg {
 
-class SharedFile;
+class SharedArray;
 
 // Matrices and vectors in files: NumPy's .npy, and for sparse matrices .npz as `scipy.sparse.save_npz` writes it.
 
@@ -86,11 +86,13 @@ class NpyWriter {
   void commit();
 
  private:
-  void write_checked(std::int64_t first, std::span<const double> rows);
-
   Storage type_;
-  std::int64_t rows_, columns_, data_offset_ = 0;
-  std::unique_ptr<SharedFile> file_;
+  std::int64_t rows_ = 0, columns_ = 0;
+  std::unique_ptr<SharedArray> file_;
 };
+
+/// Collective. Writes such a file at once: `rows` are this rank's, of which the first is global row `first`.
+void write_npy(const Communicator& communicator, const std::string& path, const std::vector<std::int64_t>& shape,
+               std::int64_t first, std::span<const double> rows);
 
 }  // namespace attnreg

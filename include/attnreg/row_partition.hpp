@@ -24,6 +24,8 @@ class RowPartition {
 
   /// Local. Whole tiles, spread evenly over the ranks: what `load_matrix` makes of a dense file.
   static RowPartition tiled(std::int64_t rows, Index columns, int ranks);
+  /// Local. The same with blocks of so many rows in place of tiles.
+  static RowPartition in_blocks(std::int64_t rows, std::int64_t block, int ranks);
 
   /// Collective. The partition in which this rank owns `rows_local` rows. One all-gather of 8 bytes.
   static RowPartition from_local(const Communicator& communicator, std::int64_t rows_local);

@@ -10,6 +10,7 @@
 #include "errors/refuse.hpp"
 #include "numbers/vector_math.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/dense_rows.hpp"
 
 namespace attnreg {
 

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <functional>
 
@@ -11,13 +10,6 @@ namespace attnreg {
 
 inline constexpr Index kKeyBlockRows = 256;    ///< keys that pass by at a time
 inline constexpr Index kQueryBlockRows = 128;  ///< queries that a thread treats at a time: 256 KiB of logits
-
-/// Local. The local rows [first, first + count) in double: count x columns. Not counted as a read.
-RowMajorMatrix dense_rows(const RowMatrix& matrix, Index first_local, Index count);
-
-/// Collective. The global rows [first, first + count) on every rank, whoever has them. One all-reduce of 8 count
-/// columns bytes; exact, as each number comes from one rank.
-RowMajorMatrix shared_rows(const RowMatrix& matrix, std::int64_t first, Index count);
 
 /// Throws `InvalidArgument` on all ranks unless the columns of queries and keys, and the rows of keys and values, agree
 /// in number. Local; shapes are replicated.

@@ -11,6 +11,7 @@
 #include "errors/text_of.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/dense_rows.hpp"
 
 namespace attnreg {
 

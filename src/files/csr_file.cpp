@@ -1,11 +1,10 @@
 #include "files/csr_file.hpp"
 
-#include <bit>
-#include <cmath>
 #include <limits>
 #include <utility>
 
 #include "errors/printable.hpp"
+#include "files/finite_check.hpp"
 #include "files/input_file.hpp"
 
 namespace attnreg {
@@ -30,8 +29,6 @@ void require_vector(const NpyArray& array, char kind, const char* types, std::in
 
 CsrFile::CsrFile(const std::string& path, Formats formats) : archive_(path) {
   header_.path = path;
-  header_.file_bytes = archive_.bytes();
-  header_.modified_ns = archive_.modified_ns();
   read_format(formats);
   read_shape();
   for (auto [name, member] : {std::pair{"indptr", &indptr_}, {"indices", &indices_}, {"data", &data_}}) {
@@ -78,9 +75,17 @@ void CsrFile::read_shape() {
                                                       : "fewer than 2^60 rows and 2^31 columns"));
 }
 
-std::string CsrFile::place(std::int64_t row, std::int64_t column) const {
+void CsrFile::refuse_column(std::int64_t row, std::int64_t column) const {
+  const std::string row_name = by_columns_ ? "column " : "row ", column_name = by_columns_ ? "row " : "column ";
+  refuse_file(indices_->header().path, row_name + std::to_string(row) + " has an entry in " + column_name +
+                                           std::to_string(column) + ", expected 0 to " +
+                                           std::to_string(header_.columns - 1) + " (counted from 0)" + how_to_save);
+}
+
+void CsrFile::refuse_value_at(std::int64_t row, std::int64_t column, double value, std::int64_t count) const {
   if (by_columns_) std::swap(row, column);
-  return "row " + std::to_string(row) + ", column " + std::to_string(column);
+  refuse_value(header_.path, value, "row " + std::to_string(row) + ", column " + std::to_string(column), count,
+               "numpy.isfinite(A.data)");
 }
 
 std::string CsrFile::summary() const {
@@ -93,36 +98,8 @@ std::unique_ptr<CsrFile> open_csr_file(const Communicator& communicator, const s
                                        CsrFile::Formats formats) {
   std::unique_ptr<CsrFile> file;
   communicator.agree([&] { file = std::make_unique<CsrFile>(path, formats); });
-  const std::string found = file->summary(), at_root = communicator.broadcast(found);
-  communicator.agree([&] {
-    if (found != at_root)
-      refuse_file(path, "rank " + std::to_string(communicator.rank()) + " found " + found + ", rank 0 " + at_root +
-                            "; all nodes must see the same file");
-  });
+  require_same_file(communicator, path, "", file->summary());
   return file;
-}
-
-bool is_single(const NpzHeader& header, StorageChoice storage) {
-  return storage == StorageChoice::float32 || (storage == StorageChoice::as_file && header.type == Storage::float32);
-}
-
-bool is_not_finite(double value) {
-  constexpr auto exponent = std::bit_cast<std::uint64_t>(std::numeric_limits<double>::infinity());
-  return (std::bit_cast<std::uint64_t>(value) & exponent) == exponent;
-}
-
-std::string not_finite_message(double value, const std::string& place, std::int64_t count) {
-  const std::string counted = std::to_string(count) + (count == 1 ? " value is" : " values are");
-  if (std::isfinite(value))
-    return place + " is too large for float; " + counted +
-           " not finite as float (rows and columns counted from 0); use --storage double";
-  return place + " is " +
-         (std::isnan(value) ? "nan"
-          : value > 0       ? "inf"
-                            : "-inf") +
-         "; " + counted +
-         " not finite (rows and columns counted from 0); find them with numpy.isfinite(A.data) and drop or replace "
-         "them";
 }
 
 }  // namespace attnreg

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "attnreg/row_storage.hpp"
+#include "attnreg/files.hpp"
 
 namespace attnreg {
 
@@ -16,8 +16,12 @@ inline constexpr std::int64_t npy_header_limit = 65536;
 /// Bytes of magic string, version and length before the text of the header: 10 in version 1, 12 later.
 inline constexpr std::int64_t npy_prefix_limit = 12;
 
-/// Bytes of one element.
+/// "<f8", and the bytes of one element.
+std::string npy_dtype(Storage type);
 std::int64_t npy_item_bytes(Storage type);
+
+/// The type in which values of a file of `type` are held.
+Storage held_as(StorageChoice choice, Storage type);
 
 /// The header of a NumPy .npy file (format versions 1 to 3), checked against the size of the file.
 struct NpyHeader {
@@ -32,6 +36,7 @@ struct NpyHeader {
   int version_major = 1;
 
   std::int64_t elements() const;
+  std::int64_t columns() const { return shape.size() > 1 ? shape[1] : 1; }  ///< of a matrix; a vector is one column
   std::string shape_text() const;  ///< as NumPy prints it, "(65901, 100)" or "(7,)"
   std::string dtype_text() const;  ///< "<f8"
 };
@@ -46,21 +51,12 @@ NpyHeader read_npy_header(const std::string& path);
 void read_npy_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, std::span<double> out);
 void read_npy_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, std::span<float> out);
 
-/// The header of an array of any type that is not structured.
-struct NpyArray {
-  std::string path;             ///< of the file, with the member of an archive
+/// The header of an array of any type that is not structured; `path` has the file and the member of an archive, `type`
+/// is that of f4 and f8.
+struct NpyArray : NpyHeader {
   std::string dtype;            ///< as in the header, "<f8"
   char kind = 'f';              ///< 'f', 'i', 'u', 'S', 'U', ..., as in dtype
   std::int64_t item_bytes = 8;  ///< of one element
-  bool big_endian = false;
-  bool fortran_order = false;
-  int version_major = 1;
-  std::vector<std::int64_t> shape;
-  std::int64_t data_offset = 0;  ///< bytes before the first element
-  std::int64_t bytes = 0;        ///< of the whole
-
-  std::int64_t elements() const;
-  std::string shape_text() const;  ///< as NumPy prints it, "(65901, 100)" or "(7,)"
 };
 
 /// Like `parse_npy_header`, for every type whose elements have a size; `allowed`, if not empty, lists those that are
@@ -74,7 +70,6 @@ NpyArray parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const 
 NpyHeader parse_npy_header(std::string_view bytes, std::int64_t file_bytes, const std::string& path);
 
 /// The bytes before the first element, as NumPy writes them: version 1, little endian, multiple of 64.
-std::string npy_header_bytes(Storage type, const std::vector<std::int64_t>& shape);
 std::string npy_header_bytes(std::string_view dtype, const std::vector<std::int64_t>& shape,
                              bool fortran_order = false);
 

@@ -2,10 +2,8 @@
 
 #include <array>
 #include <limits>
-#include <memory>
 #include <span>
 #include <string_view>
-#include <vector>
 
 namespace attnreg {
 

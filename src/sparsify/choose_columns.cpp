@@ -12,6 +12,7 @@
 
 #include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/dense_rows.hpp"
 #include "sampling/sampling.hpp"
 #include "sampling/sketch.hpp"
 #include "sparsify/choose_by_barriers.hpp"
@@ -98,20 +99,6 @@ SampledRows largest_rows(const RowMatrix& X, std::int64_t count) {
   return sample;
 }
 
-CsrRows to_csr(const RowMajorMatrix& dense) {
-  CsrRows rows;
-  rows.columns = dense.cols();
-  for (Index i = 0; i < dense.rows(); ++i) {
-    for (Index j = 0; j < dense.cols(); ++j) {
-      if (dense(i, j) == 0) continue;
-      rows.indices.push_back(static_cast<std::int32_t>(j));
-      rows.values.push_back(dense(i, j));
-    }
-    rows.offsets.push_back(static_cast<std::int64_t>(rows.indices.size()));
-  }
-  return rows;
-}
-
 /// Collective. sqrt(weight_k) x_k for the rows of a sample.
 RowMatrix scaled_rows(const RowMatrix& X, const std::vector<Index>& rows, const VectorXd& weights) {
   const Communicator& communicator = X.communicator();
@@ -123,7 +110,7 @@ RowMatrix scaled_rows(const RowMatrix& X, const std::vector<Index>& rows, const 
     const auto i = static_cast<Index>(k);
     Y.row(i) = std::sqrt(weights[i]) * Eigen::Map<const Eigen::RowVectorXd>(row.data(), X.columns());
   });
-  if (X.is_sparse()) return RowMatrix(communicator, partition, to_csr(Y));
+  if (X.is_sparse()) return RowMatrix(communicator, partition, sparse_rows(Y));
   return RowMatrix(communicator, partition, std::move(Y));
 }
 
@@ -192,7 +179,7 @@ RowMatrix no_columns(const RowMatrix& X) {
   std::vector<std::int64_t> first_rows(static_cast<std::size_t>(X.communicator().size()) + 1, 1);
   first_rows[0] = 0;
   RowMajorMatrix zero = RowMajorMatrix::Zero(X.communicator().is_root() ? 1 : 0, X.columns());
-  if (X.is_sparse()) return RowMatrix(X.communicator(), RowPartition(std::move(first_rows)), to_csr(zero));
+  if (X.is_sparse()) return RowMatrix(X.communicator(), RowPartition(std::move(first_rows)), sparse_rows(zero));
   return RowMatrix(X.communicator(), RowPartition(std::move(first_rows)), std::move(zero));
 }
 

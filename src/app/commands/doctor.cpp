@@ -8,7 +8,6 @@
 #include "app/options/threads.hpp"
 #include "app/report/text.hpp"
 #include "app/report/version.hpp"
-#include "errors/printable.hpp"
 #include "ranks/mpi_facts.hpp"
 
 namespace attnreg::app {

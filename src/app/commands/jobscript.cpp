@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <sstream>
-#include <vector>
 
 #include "app/node/job_plan.hpp"
 #include "app/options/commands.hpp"

@@ -40,9 +40,7 @@ ExitCode predict_rows(const Communicator& communicator, const Arguments& argumen
   const Eigen::VectorXd x = load_vector(communicator, arguments.text("x"), "x", A.columns());
 
   const Eigen::VectorXd f = predict(A, x, arguments.text("loss"));
-  NpyWriter writer(communicator, path, Storage::float64, {A.rows_global()});
-  writer.write_rows(A.first_row(), span_of(f));
-  writer.commit();
+  write_npy(communicator, path, {A.rows_global()}, A.first_row(), span_of(f));
 
   const double largest = communicator.max(f.size() > 0 ? f.maxCoeff() : 0.0);
   const double squares = communicator.sum(f.squaredNorm());

@@ -9,6 +9,7 @@
 #include "attnreg/leverage.hpp"
 #include "errors/printable.hpp"
 #include "files/output_file.hpp"
+#include "ranks/span_of.hpp"
 
 namespace attnreg::app {
 
@@ -45,10 +46,7 @@ const Syntax kScoresSyntax{
 LeverageScores find_scores(const RowMatrix& A, const Eigen::VectorXd& squared_weights, const Arguments& arguments) {
   if (arguments.on("exact")) return exact_leverage_scores(A, squared_weights, ExactRoute::qr);
   LeverageOptions options;
-  options.sketch_rows = arguments.integer("sketch-rows");
-  options.nonzeros = static_cast<int>(arguments.integer("nonzeros"));
-  options.jl_columns = static_cast<int>(arguments.integer("jl-columns"));
-  options.seed = static_cast<std::uint64_t>(arguments.integer("seed"));
+  take_sketch_options(arguments, options);
   options.linear_solver = linear_solver_options(arguments, A.communicator().size());
   return leverage_scores(A, squared_weights, options);
 }
@@ -86,9 +84,7 @@ ExitCode scores(const Communicator& communicator, const Arguments& arguments) {
     squared_weights = load_rows_vector(communicator, arguments.text("weights"), "w", A.partition()).cwiseAbs2();
   const LeverageScores found = find_scores(A, squared_weights, arguments);
 
-  NpyWriter writer(communicator, path, Storage::float64, {A.rows_global()});
-  writer.write_rows(A.first_row(), {found.scores.data(), static_cast<std::size_t>(found.scores.size())});
-  writer.commit();
+  write_npy(communicator, path, {A.rows_global()}, A.first_row(), span_of(found.scores));
   print_result(communicator, result_text(found, A, arguments));
   return ExitCode::converged;
 }

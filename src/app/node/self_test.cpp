@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <numeric>
 #include <vector>
 
@@ -25,10 +24,8 @@ constexpr double kWeight = 1e-4;
 
 /// Rows N(0, 1), b = softmax of the sum of a row's first two entries: a fit that a solver finds exactly but for w.
 RowMajorMatrix random_rows(const RowPartition& partition, int rank) {
-  const RandomStream random(1, Purpose::problem_rows);
   RowMajorMatrix rows(partition.rows_local(rank), kColumns);
-  for (Eigen::Index i = 0; i < rows.rows(); ++i)
-    random.normals(partition.begin(rank) + i, {rows.row(i).data(), static_cast<std::size_t>(kColumns)});
+  RandomStream(1, Purpose::problem_rows).normal_rows(partition.begin(rank), rows);
   return rows;
 }
 

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <sstream>
 
 #include "app/options/options.hpp"
@@ -55,6 +54,14 @@ std::string description(const Option& option) {
 }  // namespace
 
 Option help_option() { return {"help", 'h', "", Switch{}, "", "show this page"}; }
+
+OptionGroup report_options(std::string_view help) {
+  return {"Output",
+          {{"output", 'o', "DIR", Text{}, "", help},
+           {"force", 0, "", Switch{}, "", "replace the files of an earlier run"},
+           {"json", 0, "", Switch{}, "", "print report.json"},
+           help_option()}};
+}
 
 OptionGroup computing_options() {
   return {"Computing",

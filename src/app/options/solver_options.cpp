@@ -17,16 +17,12 @@ constexpr std::array kMethods{Method::automatic, Method::newton, Method::newton_
 constexpr std::array kLinearSolvers{LinearSolver::automatic, LinearSolver::rank0, LinearSolver::scalapack};
 constexpr std::array kLevels{CertificateLevel::none, CertificateLevel::gradient, CertificateLevel::full};
 
-std::vector<std::string_view> method_names() {
-  std::vector<std::string_view> names;
-  for (const Method method : kMethods) names.push_back(method_name(method));
-  return names;
-}
-
-std::vector<std::string_view> linear_solver_names() {
-  std::vector<std::string_view> names;
-  for (const LinearSolver solver : kLinearSolvers) names.push_back(linear_solver_name(solver));
-  return names;
+/// A choice of the names of some values.
+template <class Value, std::size_t size>
+Choice choice_of(const std::array<Value, size>& values, std::string_view (*name)(Value)) {
+  Choice choice;
+  for (const Value value : values) choice.names.push_back(name(value));
+  return choice;
 }
 
 /// The number that starts at `text`, which is moved behind it; nothing if there is none.
@@ -58,7 +54,7 @@ std::vector<Option> sketch_options() {
 
 OptionGroup linear_solver_group() {
   return {"Large D",
-          {{"linear-solver", 0, "NAME", Choice{linear_solver_names()}, "auto",
+          {{"linear-solver", 0, "NAME", choice_of(kLinearSolvers, linear_solver_name), "auto",
             "who factors the D x D matrices. rank0: rank 0; scalapack: all ranks together, and none holds a whole one; "
             "auto: scalapack on 2 ranks or more if D >= 2000, or if D >= 512 and memory is short, else rank0"},
            {"block-size", 0, "N", Integer{1, 1 << 20}, "64", "rows and columns of a block of ScaLAPACK's layout"},
@@ -68,9 +64,7 @@ OptionGroup linear_solver_group() {
 
 LinearSolverOptions linear_solver_options(const Arguments& arguments, int ranks) {
   LinearSolverOptions options;
-  const auto names = linear_solver_names();
-  options.kind = kLinearSolvers[static_cast<std::size_t>(std::ranges::find(names, arguments.text("linear-solver")) -
-                                                         names.begin())];
+  options.kind = kLinearSolvers[arguments.choice("linear-solver")];
   options.block_size = arguments.integer("block-size");
   if (!arguments.has("grid")) return options;
   const std::string text = arguments.text("grid");
@@ -94,7 +88,7 @@ std::vector<OptionGroup> solver_options() {
   sampling.insert(sampling.end(), sketch.begin(), sketch.end());
   return {
       {"Iteration",
-       {{"method", 0, "NAME", Choice{method_names()}, "auto",
+       {{"method", 0, "NAME", choice_of(kMethods, method_name), "auto",
          "newton: the exact Hessian; newton-cg: products with it, preconditioned by sampled rows; sketched-newton: the "
          "papers' method, full steps with a sampled Hessian; auto: the cheaper one of newton and newton-cg"},
         {"start", 0, "START", Text{}, "auto",
@@ -133,10 +127,8 @@ std::optional<std::string> start_file(const Arguments& arguments) {
   const std::string start = arguments.text("start");
   if (std::ranges::find(kStartNames, start) != kStartNames.end()) return std::nullopt;
   if (start.find_first_of("./") != std::string::npos) return start;
-  const auto near = nearest(start, kStartNames);
   throw UsageError("--start is '" + printable(start) +
-                   "'; expected auto, zero, cross-entropy or the name of a .npy file" +
-                   (near ? "; did you mean '" + std::string(*near) + "'?" : ""));
+                   "'; expected auto, zero, cross-entropy or the name of a .npy file" + suggestion(start, kStartNames));
 }
 
 std::vector<double> weights_path(const Arguments& arguments) {
@@ -173,26 +165,21 @@ void check_solver_options(const Arguments& arguments, int ranks) {
 }
 
 RegressionOptions regression_options(const Arguments& arguments, int ranks) {
-  const auto value_of = [&](std::string_view name, const auto& names, const auto& values) {
-    const auto found = std::ranges::find(names, arguments.text(name));
-    return values[static_cast<std::size_t>(found - names.begin())];
-  };
   RegressionOptions options;
   options.loss = arguments.text("loss");
-  options.method = value_of("method", method_names(), kMethods);
-  options.start = start_file(arguments) ? Start::given : value_of("start", kStartNames, kStarts);
-  options.random_starts = static_cast<int>(arguments.integer("starts"));
-  options.certificate = value_of("certificate", std::array<std::string_view, 3>{"none", "gradient", "full"}, kLevels);
+  options.method = kMethods[arguments.choice("method")];
+  const auto start = std::ranges::find(kStartNames, arguments.text("start"));
+  options.start =
+      start == kStartNames.end() ? Start::given : kStarts[static_cast<std::size_t>(start - kStartNames.begin())];
+  options.random_starts = arguments.count("starts");
+  options.certificate = kLevels[arguments.choice("certificate")];
   if (arguments.has("epsilon")) options.epsilon = arguments.number("epsilon");
   options.newton.relative_tolerance = arguments.number("rtol");
   if (arguments.text("rtol-of") == "max") options.newton.reference = GradientReference::largest;
-  options.newton.max_iterations = static_cast<int>(arguments.integer("max-iterations"));
+  options.newton.max_iterations = arguments.count("max-iterations");
   if (arguments.has("time-limit")) options.newton.time_limit_seconds = arguments.number("time-limit");
   if (arguments.has("oversampling")) options.sampling.oversampling = arguments.number("oversampling");
-  options.sampling.sketch_rows = arguments.integer("sketch-rows");
-  options.sampling.nonzeros = static_cast<int>(arguments.integer("nonzeros"));
-  options.sampling.jl_columns = static_cast<int>(arguments.integer("jl-columns"));
-  options.sampling.seed = static_cast<std::uint64_t>(arguments.integer("seed"));
+  take_sketch_options(arguments, options.sampling);
   options.linear_solver = linear_solver_options(arguments, ranks);
   options.sketched_newton.delta = arguments.number("delta");
   if (arguments.has("radius")) options.sketched_newton.radius = arguments.number("radius");
