@@ -1,5 +1,5 @@
-#include "attnreg/apply.hpp"
-#include "attnreg/error.hpp"
+#include "attnreg/apply_attention.hpp"
+#include "errors/refuse.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +11,7 @@
 #include "errors/text_of.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/dense_rows.hpp"
 
 namespace attnreg {
 

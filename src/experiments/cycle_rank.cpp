@@ -3,6 +3,7 @@
 #include <string>
 
 #include "algebra/dense_factors.hpp"
+#include "errors/refuse.hpp"
 #include "errors/text_of.hpp"
 #include "experiments/experiments.hpp"
 #include "numbers/random.hpp"
@@ -112,9 +113,7 @@ Table cycle_rank(const Communicator& communicator, const CycleRank& options) {
                         options.sampled_rows >= 0 && options.sampled_rows <= (1 << 20) && options.starts >= 1 &&
                         options.sweeps >= 1 && options.noise >= 0 && std::isfinite(options.noise);
   if (!in_range)
-    throw InvalidArgument(
-        "cycle rank needs 1 <= k <= n <= 256, starts and sweeps >= 1, noise >= 0, and at most 2^20 rows",
-        Error::Scope::all_ranks);
+    refuse("cycle rank needs 1 <= k <= n <= 256, starts and sweeps >= 1, noise >= 0, and at most 2^20 rows");
   const auto n = static_cast<Index>(options.size), k = static_cast<Index>(options.rank);
   const RandomStream data(options.seed, Purpose::experiment_data);
   const Factors truth = random_factors(data, 0, n, k);

@@ -12,15 +12,10 @@ namespace attnreg {
 
 namespace {
 
-std::span<double> row_span(RowMajorMatrix& rows, Eigen::Index i) {
-  return {rows.data() + i * rows.cols(), static_cast<std::size_t>(rows.cols())};
-}
-
 /// Haar distributed: the orthogonal factor of a Gaussian matrix, with the signs that make R's diagonal positive.
 Eigen::MatrixXd random_rotation(std::uint64_t seed, Eigen::Index d) {
-  const RandomStream normals(seed, Purpose::problem_rotation);
   RowMajorMatrix gaussian(d, d);
-  for (Eigen::Index i = 0; i < d; ++i) normals.normals(i, row_span(gaussian, i));
+  RandomStream(seed, Purpose::problem_rotation).normal_rows(0, gaussian);
   return orthonormal_columns(gaussian);
 }
 
@@ -63,7 +58,7 @@ double ProblemRows::row_factor(std::int64_t row) const {
 }
 
 void ProblemRows::fill(std::int64_t first, RowMajorMatrix& rows) const {
-  for (Eigen::Index i = 0; i < rows.rows(); ++i) entries_.normals(first + i, row_span(rows, i));
+  entries_.normal_rows(first, rows);
   rows *= 1 / std::sqrt(static_cast<double>(rows.cols()));
   if (options_.preset == Preset::illcond) rows = rows * spectrum_;
   if (options_.preset == Preset::coherent)

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "algebra/dense_factors.hpp"
-#include "attnreg/error.hpp"
+#include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
 #include "ranks/span_of.hpp"
 #include "sparsify/whitening.hpp"
@@ -103,10 +103,9 @@ double spectral_error(const MatrixXd& T, const MatrixXd& K_Y) {
 void add_spectral_errors(const RowMatrix& X, const std::vector<RowMajorMatrix>& whole, AttentionErrors& result) {
   VectorXd message(static_cast<Index>(result.errors.size()) + 1);
   if (X.communicator().is_root()) {
-    const Whitening whitening = whitening_of(whole[0], X.rows_global());
-    message[0] = static_cast<double>(whitening.rank());
-    for (std::size_t k = 1; k < whole.size(); ++k)
-      message[static_cast<Index>(k)] = spectral_error(whitening.basis, whole[k]);
+    const MatrixXd T = whitening_of(whole[0], X.rows_global());
+    message[0] = static_cast<double>(T.cols());
+    for (std::size_t k = 1; k < whole.size(); ++k) message[static_cast<Index>(k)] = spectral_error(T, whole[k]);
   }
   X.communicator().broadcast(span_of(message));
   result.rank = static_cast<Index>(message[0]);
@@ -120,7 +119,7 @@ void add_spectral_errors(const RowMatrix& X, const std::vector<RowMajorMatrix>& 
 /// Collective.
 AttentionErrors summed_up(const Communicator& communicator, Totals& totals) {
   for (double& value : totals.maxima) value = communicator.max(value);
-  communicator.sum(std::span<double>(totals.squares.data(), static_cast<std::size_t>(totals.squares.size())));
+  communicator.sum(span_of(totals.squares));
   const auto ratio = [](double value, double size) { return value == 0 ? 0 : value / size; };
   AttentionErrors result;
   result.largest_logit = totals.maxima[0];

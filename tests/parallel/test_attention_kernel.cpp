@@ -1,4 +1,4 @@
-#include "attnreg/apply.hpp"
+#include "attnreg/apply_attention.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

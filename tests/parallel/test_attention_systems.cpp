@@ -8,9 +8,9 @@
 #include <cmath>
 #include <vector>
 
-#include "attnreg/apply.hpp"
-#include "numbers/random.hpp"
+#include "attnreg/apply_attention.hpp"
 #include "experiments/experiments.hpp"
+#include "numbers/random.hpp"
 #include "support/reference.hpp"
 #include "support/refusal.hpp"
 

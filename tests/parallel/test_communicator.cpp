@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "attnreg/communicator.hpp"
+#include "ranks/mpi_facts.hpp"
 
 namespace attnreg::test_communicator {
 

@@ -6,9 +6,9 @@
 #include <functional>
 #include <limits>
 
-#include "numbers/random.hpp"
-#include "numbers/exact_sum.hpp"
 #include "generated_files.hpp"
+#include "numbers/exact_sum.hpp"
+#include "numbers/random.hpp"
 
 namespace attnreg::test_generate {
 

@@ -6,8 +6,9 @@
 #include <limits>
 #include <string>
 
-#include "support/score_problems.hpp"
+#include "files/csr_file.hpp"
 #include "sampling/leverage_basis.hpp"
+#include "support/score_problems.hpp"
 
 namespace attnreg::test_leverage {
 

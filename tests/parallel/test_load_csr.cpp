@@ -5,8 +5,9 @@
 #include <limits>
 
 #include "attnreg/files.hpp"
-#include "numbers/random.hpp"
+#include "files/csr_file.hpp"
 #include "generated_files.hpp"
+#include "numbers/random.hpp"
 #include "support/npz_bytes.hpp"
 #include "support/temporary_directory.hpp"
 

@@ -3,8 +3,8 @@
 #include <Eigen/Dense>
 #include <cmath>
 
-#include "support/solve.hpp"
 #include "losses/losses.hpp"
+#include "support/solve.hpp"
 
 namespace attnreg::test_newton {
 

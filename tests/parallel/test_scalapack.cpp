@@ -7,10 +7,11 @@
 #include <string>
 #include <vector>
 
-#include "attnreg/error.hpp"
-#include "algebra/distributed_matrix.hpp"
 #include "algebra/cholesky.hpp"
+#include "algebra/distributed_matrix.hpp"
+#include "algebra/linear_solver_choice.hpp"
 #include "algebra/scalapack.hpp"
+#include "attnreg/error.hpp"
 #include "support/reference.hpp"
 
 namespace attnreg::test_scalapack {

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "attnreg/regression.hpp"
+#include "errors/text_of.hpp"
 #include "objective/regression_objective.hpp"
 #include "support/reference.hpp"
-#include "errors/text_of.hpp"
 
 namespace attnreg::test_start_and_path {
 

@@ -6,6 +6,7 @@
 #include "app/node/checks.hpp"
 #include "app/node/known_faults.hpp"
 #include "app/node/message_libraries.hpp"
+#include "ranks/mpi_facts.hpp"
 
 namespace attnreg::app::test_known_faults {
 

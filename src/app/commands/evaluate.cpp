@@ -2,17 +2,17 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "app/run/attention_problem.hpp"
-#include "attnreg/attention_regression.hpp"
-#include "losses/losses.hpp"
-#include "attnreg/files.hpp"
 #include "app/options/commands.hpp"
-#include "files/output_file.hpp"
-#include "app/run/problem.hpp"
-#include "objective/regression_objective.hpp"
-#include "app/report/text.hpp"
-#include "app/options/threads.hpp"
 #include "app/options/solver_options.hpp"
+#include "app/options/threads.hpp"
+#include "app/report/text.hpp"
+#include "app/run/attention_problem.hpp"
+#include "app/run/problem.hpp"
+#include "attnreg/attention_regression.hpp"
+#include "attnreg/files.hpp"
+#include "files/output_file.hpp"
+#include "losses/losses.hpp"
+#include "objective/regression_objective.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {
@@ -36,31 +36,32 @@ OptionGroup with_unknowns(OptionGroup group) {
 }
 
 const Syntax kEvaluateSyntax{"evaluate",
-                     "Value, gradient and Hessian of L(x) = phi(A x) + 1/2 |diag(w) A x|^2 at a given x.",
-                     {{"A", "n x d matrix, .npy"}, {"b", "n target values, .npy"}, {"x", "d values, .npy"}},
-                     {model_options(),
-                      with_unknowns(attention_options(false)),
-                      computing_options(),
-                      {"Output",
-                       {{"json", 0, "", Switch{}, "", "print JSON"},
-                        {"gradient", 0, "FILE", Text{}, "", "write the gradient, d values, .npy"},
-                        {"hessian", 0, "FILE", Text{}, "", "write the exact Hessian, d x d, .npy"},
-                        help_option()}}},
-                     kEvaluateEpilogue,
-                     {"queries", "sequences"}};
+                             "Value, gradient and Hessian of L(x) = phi(A x) + 1/2 |diag(w) A x|^2 at a given x.",
+                             {{"A", "n x d matrix, .npy"}, {"b", "n target values, .npy"}, {"x", "d values, .npy"}},
+                             {model_options(),
+                              with_unknowns(attention_options(false)),
+                              computing_options(),
+                              {"Output",
+                               {{"json", 0, "", Switch{}, "", "print JSON"},
+                                {"gradient", 0, "FILE", Text{}, "", "write the gradient, d values, .npy"},
+                                {"hessian", 0, "FILE", Text{}, "", "write the exact Hessian, d x d, .npy"},
+                                help_option()}}},
+                             kEvaluateEpilogue,
+                             {"queries", "sequences"}};
 
 /// Collective.
-std::string result_text(const Problem& problem, const RegressionObjective& objective, const Arguments& arguments) {
-  const double norm = objective.gradient().norm(), log_value = objective.log_value();
+std::string result_text(const Problem& problem, const RegressionObjective& objective, const Point& point,
+                        const Arguments& arguments) {
+  const double norm = point.gradient.norm(), log_value = objective.log_value(point);
   if (arguments.on("json"))
-    return json_text({{"value", objective.value()},
+    return json_text({{"value", point.value},
                       {"log_value", log_value},
                       {"gradient_norm", norm},
                       {"loss", arguments.text("loss")},
                       {"rows", problem.A.rows_global()},
                       {"columns", problem.A.columns()}});
-  const std::string value = std::isfinite(objective.value()) || !std::isfinite(log_value)
-                                ? exact(objective.value())
+  const std::string value = std::isfinite(point.value) || !std::isfinite(log_value)
+                                ? exact(point.value)
                                 : "overflows; ln L = " + exact(log_value);
   return "L    " + value + "\n|g|  " + (std::isfinite(norm) ? exact(norm) : "overflows") + "\nwith " +
          arguments.text("loss") + " loss, w = " + weight_text(arguments) + ", " +
@@ -79,9 +80,7 @@ ExitCode write_outputs(const Communicator& communicator, const Arguments& argume
   const Eigen::Index d = gradient.size();
   communicator.agree([&] {
     if (!communicator.is_root()) return;
-    const auto values = [](const auto& array) {
-      return span_of(array);
-    };
+    const auto values = [](const auto& array) { return span_of(array); };
     if (arguments.has("gradient")) write_npy(arguments.text("gradient"), values(gradient), {d});
     if (arguments.has("hessian")) write_npy(arguments.text("hessian"), values(H), {d, d});
   });
@@ -102,11 +101,11 @@ ExitCode evaluate_regression(const Communicator& communicator, const Arguments& 
   const Eigen::VectorXd x = load_vector(communicator, arguments.text("x"), "x", problem.A.columns());
 
   RegressionObjective objective(problem.A, problem.b, problem.w, make_loss(arguments.text("loss")));
-  objective.move_to(x);
+  const Point point = objective.evaluate(x);
   Eigen::MatrixXd H;
-  if (arguments.has("hessian")) H = objective.hessian_on_root().exact;
-  return write_outputs(communicator, arguments, result_text(problem, objective, arguments), objective.value(),
-                       objective.gradient(), H);
+  if (arguments.has("hessian")) H = objective.hessian_on_root(point).exact;
+  return write_outputs(communicator, arguments, result_text(problem, objective, point, arguments), point.value,
+                       point.gradient, H);
 }
 
 ExitCode evaluate_sequences(const Communicator& communicator, const Arguments& arguments) {
