@@ -14,8 +14,10 @@
 #include "attnreg/leverage.hpp"
 #include "losses/losses.hpp"
 #include "naive.hpp"
+#include "numbers/random.hpp"
 #include "objective/regression_objective.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/gram.hpp"
 #include "rows/joint_passes.hpp"
 #include "rows/row_passes.hpp"
 #include "sampling/leverage_basis.hpp"
@@ -60,7 +62,7 @@ struct Workbench::State {
   Index sampled_rows() const { return n == 0 ? 0 : (n - 1) / std::max<Index>(1, n / 64) + 1; }
 
   void go_to(const VectorXd& v) {
-    if (objective->x() != v) objective->move_to(v);
+    if (at.x != v) at = objective->evaluate(v);
   }
   void scale_rows();
   void run_dsyrk();
@@ -72,6 +74,9 @@ struct Workbench::State {
   VectorXd x, from, p;     // the point, one near it, and a direction
   VectorXd b, w, weights;  // rows
   std::optional<RegressionObjective> objective;
+  Point at;
+  Direction direction, along;
+  Trial trial;
   LossPoint point;                          // at x, and so are the next ones
   VectorXd curvature, ridge, centre, z, f;  //
   MatrixXd outputs;                         // q + w^2 z and f, what the gradient multiplies
@@ -98,8 +103,10 @@ Workbench::State::State(const BenchMatrix& bench_matrix, const BenchMatrix* benc
   w = VectorXd::Constant(n, 1e-3 / std::sqrt(rows_global));
   weights = b.array() * rows_global + 0.1;
   objective.emplace(A, b, w, make_loss("softmax"));
-  objective->move_to(x);
-  curvature = objective->curvature(), ridge = objective->weights_squared(), centre = objective->centre();
+  at = objective->evaluate(x);
+  along = {p};
+  curvature = objective->state_of(at).delta, ridge = objective->weights_squared();
+  centre = objective->state_of(at).centre;
 
   z = naive_multiply(x);
   f = z.array().exp();
@@ -134,8 +141,8 @@ double Workbench::State::exact_score_error() {
 /// Of value and gradient, at x.
 double Workbench::State::objective_error() const {
   const double value = naive_value(x);
-  return std::max(difference(objective->gradient(), total(naive_transpose(outputs.col(0)))),
-                  std::abs(objective->value() - value) / value);
+  return std::max(difference(at.gradient, total(naive_transpose(outputs.col(0)))),
+                  std::abs(at.value - value) / value);
 }
 
 /// Of the lower triangle of this rank's sum_i weights_i (a_i - centre)(a_i - centre)^T: its product with a vector.
@@ -233,20 +240,22 @@ void Workbench::State::add_products(std::vector<Kernel>& kernels) {
     kernels.push_back(normal_product_kernel("normal_product_f64", twin->A()));
     kernels.push_back(gradient_kernel("gradient_f64", twin->A()));
   }
-  kernels.push_back(
-      {.name = "row_norms",
-       .run =
-           [this] {
-             row_result.resize(n);
-             A.passes().pass(0, [this](const Tile& tile, int&) { tile.squared_norms(row_result.data() + tile.first_local()); });
-           },
-       .error =
-           [this] {
-             VectorXd squares = VectorXd::Zero(n);
-             for (Index i = 0; i < n; ++i) matrix.for_entries(i, [&](Index, double a) { squares[i] += a * a; });
-             return difference(row_result, squares);
-           },
-       .tolerance = kRounding});
+  kernels.push_back({.name = "row_norms",
+                     .run =
+                         [this] {
+                           row_result.resize(n);
+                           A.passes().pass(0, [this](const Tile& tile, int&) {
+                             tile.squared_norms(row_result.data() + tile.first_local());
+                           });
+                         },
+                     .error =
+                         [this] {
+                           VectorXd squares = VectorXd::Zero(n);
+                           for (Index i = 0; i < n; ++i)
+                             matrix.for_entries(i, [&](Index, double a) { squares[i] += a * a; });
+                           return difference(row_result, squares);
+                         },
+                     .tolerance = kRounding});
 }
 
 void Workbench::State::add_objective(std::vector<Kernel>& kernels) {
@@ -254,7 +263,7 @@ void Workbench::State::add_objective(std::vector<Kernel>& kernels) {
   constexpr double tolerance = 1e-9;  // the gradient is a small difference of its terms
   kernels.push_back({.name = "hessian_product",
                      .goal = "G19",
-                     .run = [this] { result = objective->hessian_product(p); },
+                     .run = [this] { result = objective->hessian_product(at, along); },
                      .prepare = [this] { go_to(x); },
                      .error =
                          [this] {
@@ -264,12 +273,12 @@ void Workbench::State::add_objective(std::vector<Kernel>& kernels) {
                          },
                      .tolerance = tolerance});
   kernels.push_back({.name = "step",
-                     .run = [this] { objective->step(1); },
+                     .run = [this] { at = objective->step(std::move(at), std::move(direction), trial); },
                      .prepare =
                          [this] {
-                           objective->move_to(from);
-                           objective->set_direction(x - from);
-                           objective->change_along(std::array{1.0});
+                           at = objective->evaluate(from);
+                           direction = objective->direction(x - from);
+                           trial = objective->try_steps(at, direction, std::array{1.0})[0];
                          },
                      .error = error,
                      .tolerance = tolerance});
@@ -277,31 +286,31 @@ void Workbench::State::add_objective(std::vector<Kernel>& kernels) {
                      .goal = "G3",
                      .run =
                          [this] {
-                           objective->set_likely_direction(x - from);
-                           objective->step(1);
+                           direction = objective->likely_direction(at, x - from);
+                           at = objective->step(std::move(at), std::move(direction), {.t = 1});
                          },
-                     .prepare = [this] { objective->move_to(from); },
+                     .prepare = [this] { at = objective->evaluate(from); },
                      .error = error,
                      .tolerance = tolerance});
   kernels.push_back({.name = "move_in_one_read",
                      .goal = "G3",
-                     .run = [this] { objective->move_to(x); },
+                     .run = [this] { at = objective->refreshed(std::move(at)); },
                      .prepare = [this] { go_to(x); },
                      .error = error,
                      .tolerance = tolerance});
   kernels.push_back({.name = "move_in_two_reads",
                      .goal = "G3",
-                     .run = [this] { objective->move_to(x); },
+                     .run = [this] { at = objective->evaluate(x); },
                      .prepare = [this] { go_to(from); },
                      .error = error,
                      .tolerance = tolerance});
   kernels.push_back({.name = "line_search_trial",
                      .goal = "G4",
-                     .run = [this] { change = objective->change_along(std::array{kTrialStep})[0]; },
+                     .run = [this] { change = objective->try_steps(at, direction, std::array{kTrialStep})[0].change; },
                      .prepare =
                          [this] {
                            go_to(from);
-                           objective->set_direction(x - from);
+                           direction = objective->direction(x - from);
                            sum_in_one_stream(matrix);  // a read of A comes between two trials
                          },
                      .error =
@@ -350,7 +359,7 @@ void Workbench::State::add_many_columns(std::vector<Kernel>& kernels) {
 
 void Workbench::State::add_gram(std::vector<Kernel>& kernels) {
   kernels.push_back({.name = "gram",
-                     .run = [this] { gram = A.passes().signed_gram(weights, centre).positive; },
+                     .run = [this] { gram = signed_gram(A, {weights}, centre).positive; },
                      .error = [this] { return gram_error(gram); },
                      .tolerance = kRounding});
   if (matrix.type() != RowType::f64 || omp_get_max_threads() != 1) return;
@@ -388,7 +397,8 @@ void Workbench::State::add_leverage(std::vector<Kernel>& kernels) {
                      .prepare =
                          [this, sketch_options] {
                            if (sketched.size() != 0) return;
-                           sketched = reduced_sketch(A, weights.cwiseSqrt(), sketch_options);
+                           sketched = sketch(A, weights.cwiseSqrt(), sketch_options);
+                           A.communicator().sum({sketched.data(), static_cast<std::size_t>(sketched.size())});
                          },
                      .error =
                          [this] {

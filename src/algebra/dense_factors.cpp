@@ -85,7 +85,7 @@ ThinSvd thin_svd(MatrixXd M) {
 
 MatrixXd least_squares(MatrixXd A, const MatrixXd& B) {
   const ThinSvd svd = thin_svd(std::move(A));
-  if (!svd.values.allFinite()) return MatrixXd::Constant(svd.V.rows(), B.cols(), kNaN);
+  if (!svd.values.allFinite() || !B.allFinite()) return MatrixXd::Constant(svd.V.rows(), B.cols(), kNaN);
   const Index rank = svd.rank();
   const MatrixXd parts = svd.U.leftCols(rank).transpose() * B;
   return svd.V.leftCols(rank) * (svd.values.head(rank).cwiseInverse().asDiagonal() * parts);

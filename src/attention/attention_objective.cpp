@@ -56,45 +56,49 @@ AttentionObjective::BestY AttentionObjective::best_Y(const RowMajorMatrix& X) {
   return best;
 }
 
-void AttentionObjective::move_to(const VectorXd& x) {
-  x_ = x;
-  at_.X = parameters_.X(X_part(x));
-  at_.Y = Y_part(x);
+Point AttentionObjective::evaluate(const VectorXd& x) {
+  auto state = std::make_unique<AttentionState>();
+  auto& [at, evaluation, normal] = *state;
+  at = {parameters_.X(X_part(x)), Y_part(x)};
   if (eliminated()) {
-    BestY best = best_Y(at_.X);
-    at_.Y = std::move(best.Y);
-    normal_ = std::move(best.L);
+    BestY best = best_Y(at.X);
+    at.Y = std::move(best.Y);
+    normal = std::move(best.L);
   }
-  evaluation_ = passes_.evaluate(at_);
-  gradient_ = unknowns(parameters_.pull_back(X_part(x), evaluation_.gradient.X), evaluation_.gradient.Y);
+  evaluation = passes_.evaluate(at);
+  return {x, evaluation.value, unknowns(parameters_.pull_back(X_part(x), evaluation.gradient.X), evaluation.gradient.Y),
+          passes_.seconds(), std::move(state)};
 }
 
-double AttentionObjective::gradient_floor() {
-  const AttentionUnknowns rounding = passes_.gradient_rounding(at_);
-  return kEps * unknowns(parameters_.pull_back(X_part(x_).cwiseAbs(), rounding.X), rounding.Y).norm();
+double AttentionObjective::gradient_floor(const Point& point) {
+  const AttentionUnknowns rounding = passes_.gradient_rounding(state_of(point).at);
+  return kEps * unknowns(parameters_.pull_back(X_part(point.x).cwiseAbs(), rounding.X), rounding.Y).norm();
 }
 
-VectorXd AttentionObjective::hessian_product(const VectorXd& p) {
-  p_ = p;
-  const VectorXd u = X_part(x_), pu = X_part(p);
-  AttentionUnknowns product = passes_.hessian_product(at_, {parameters_.tangent(u, pu), Y_part(p)});
+VectorXd AttentionObjective::hessian_product(const Point& point, Direction& p) {
+  const auto& [at, evaluation, normal] = state_of(point);
+  const VectorXd u = X_part(point.x), pu = X_part(p.s);
+  AttentionUnknowns product = passes_.hessian_product(at, {parameters_.tangent(u, pu), Y_part(p.s)});
   if (eliminated()) {
-    const RowMajorMatrix dY = -solved(normal_, 0.5 * product.Y);
-    product.X += passes_.hessian_product(at_, {RowMajorMatrix::Zero(at_.X.rows(), at_.X.cols()), dY}).X;
+    const RowMajorMatrix dY = -solved(normal, 0.5 * product.Y);
+    product.X += passes_.hessian_product(at, {RowMajorMatrix::Zero(at.X.rows(), at.X.cols()), dY}).X;
   }
-  const VectorXd X = parameters_.pull_back(u, product.X) + parameters_.curvature_product(pu, evaluation_.gradient.X);
+  const VectorXd X = parameters_.pull_back(u, product.X) + parameters_.curvature_product(pu, evaluation.gradient.X);
   return unknowns(X, product.Y);
 }
 
-Hessian AttentionObjective::hessian() {
+Hessian AttentionObjective::hessian(const Point& point) {
   Hessian hessian{passes_.communicator(), MatrixXd(dimension(), dimension()), {}, {}, nullptr};
-  for (Index j = 0; j < dimension(); ++j) hessian.exact.col(j) = hessian_product(VectorXd::Unit(dimension(), j));
+  for (Index j = 0; j < dimension(); ++j) {
+    Direction unit{VectorXd::Unit(dimension(), j)};
+    hessian.exact.col(j) = hessian_product(point, unit);
+  }
   return hessian;
 }
 
-bool AttentionObjective::refresh_preconditioner(bool /*tired*/) {
-  const VectorXd u = X_part(x_);
-  const ModelPoint point{parameters_, u, at_, joint()};
+bool AttentionObjective::refresh_preconditioner(const Point& at, bool /*tired*/) {
+  const VectorXd u = X_part(at.x);
+  const ModelPoint point{parameters_, u, state_of(at).at, joint()};
   const auto made = model_ == AttentionModel::dense ? dense_model(passes_, point) : kronecker_model(passes_, point);
   if (made) preconditioner_ = *made;
   return made.has_value();
@@ -107,14 +111,19 @@ double AttentionObjective::preconditioner_price() const {
   return dense_model_flops(passes_) / product_flops(passes_) / products;
 }
 
-std::vector<double> AttentionObjective::change_along(std::span<const double> steps) {
+std::vector<Trial> AttentionObjective::try_steps(const Point& point, const Direction& direction,
+                                                 std::span<const double> steps) {
+  const AttentionUnknowns& at = state_of(point).at;
   std::vector<AttentionUnknowns> displacements;
   for (const double t : steps) {
-    AttentionUnknowns move{parameters_.displacement(X_part(x_), X_part(s_), t), t * Y_part(s_)};
-    if (eliminated()) move.Y = best_Y(at_.X + move.X).Y - at_.Y;
+    AttentionUnknowns move{parameters_.displacement(X_part(point.x), X_part(direction.s), t), t * Y_part(direction.s)};
+    if (eliminated()) move.Y = best_Y(at.X + move.X).Y - at.Y;
     displacements.push_back(std::move(move));
   }
-  return passes_.changes(at_, displacements);
+  const std::vector<double> changes = passes_.changes(at, displacements);
+  std::vector<Trial> trials;
+  for (std::size_t k = 0; k < steps.size(); ++k) trials.push_back({steps[k], changes[k]});
+  return trials;
 }
 
 }  // namespace attnreg

@@ -9,6 +9,13 @@
 
 namespace attnreg {
 
+/// What an `AttentionObjective` keeps of a point. Replicated.
+struct AttentionState final : ObjectiveState {
+  AttentionUnknowns at;
+  AttentionPasses::Evaluation evaluation;
+  Eigen::MatrixXd normal;  ///< factor of K^T K, with eliminated Y
+};
+
 /// The sum of L over sequences as a function of the unknowns of X, followed by vec Y (joint) or with Y eliminated
 /// (variable projection, Golub and Pereyra 1973): L(X) = min_Y L(X, Y), with its exact Hessian H_XX - H_XY H_YY^-1
 /// H_YX. "Reads of A" are passes over the sequences. See `Objective` for what is collective.
@@ -24,32 +31,23 @@ class AttentionObjective final : public Objective {
   /// The unknowns of X, and Y where it is one of them, as one vector. Local.
   Eigen::VectorXd unknowns(const Eigen::VectorXd& u, const RowMajorMatrix& Y) const;
 
-  void move_to(const Eigen::VectorXd& x) override;
-  const Eigen::VectorXd& x() const override { return x_; }
-  double value() const override { return evaluation_.value; }
-  const Eigen::VectorXd& gradient() const override { return gradient_; }
-  double gradient_floor() override;
+  Point evaluate(const Eigen::VectorXd& x) override;
+  double gradient_floor(const Point& point) override;
   /// By D products, on all ranks; without `positive_part`, so for `evaluate`, not for `newton`.
-  Hessian hessian() override;
+  Hessian hessian(const Point& point) override;
   /// One pass; two with eliminated Y.
-  Eigen::VectorXd hessian_product(const Eigen::VectorXd& p) override;
-  bool refresh_preconditioner(bool tired) override;
+  Eigen::VectorXd hessian_product(const Point& point, Direction& p) override;
+  bool refresh_preconditioner(const Point& point, bool tired) override;
   double preconditioner_price() const override;
 
-  void set_direction(const Eigen::VectorXd& s) override { s_ = s; }
-  void clear_direction() override { s_ = Eigen::VectorXd::Zero(dimension()); }
-  void extend_direction(double alpha) override { s_ += alpha * p_; }
-  const Eigen::VectorXd& direction() const override { return s_; }
   /// One pass for all steps, and two for each with eliminated Y.
-  std::vector<double> change_along(std::span<const double> steps) override;
-  void step(double t) override { move_to(x_ + t * s_); }
+  std::vector<Trial> try_steps(const Point& point, const Direction& direction, std::span<const double> steps) override;
 
   double reads_of_a() const override { return passes_.count(); }
   std::int64_t collectives() const override { return passes_.communicator().collectives() - collectives_before_; }
-  double seconds() const override { return passes_.seconds(); }
-
-  const AttentionUnknowns& at() const { return at_; }                            ///< Local.
-  const AttentionPasses::Evaluation& evaluation() const { return evaluation_; }  ///< Local.
+  static const AttentionState& state_of(const Point& point) {  ///< Local.
+    return static_cast<const AttentionState&>(*point.state);
+  }
 
  private:
   bool joint() const { return passes_.with_values() && values_ == Values::joint; }
@@ -69,11 +67,6 @@ class AttentionObjective final : public Objective {
   Values values_;
   AttentionModel model_;
   std::int64_t collectives_before_;
-
-  Eigen::VectorXd x_, gradient_, s_, p_;
-  AttentionUnknowns at_;
-  AttentionPasses::Evaluation evaluation_;
-  Eigen::MatrixXd normal_;  // factor of K^T K at the point, with eliminated Y
 };
 
 }  // namespace attnreg

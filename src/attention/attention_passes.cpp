@@ -2,7 +2,6 @@
 
 #include <omp.h>
 
-#include <chrono>
 #include <cmath>
 #include <limits>
 
@@ -16,10 +15,6 @@ using Eigen::ArrayXd;
 using Eigen::VectorXd;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-double wall_clock() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 Eigen::Map<ArrayXd> row_of(RowMajorMatrix& matrix, Index j) {
   return {matrix.data() + j * matrix.cols(), matrix.cols()};
@@ -161,7 +156,7 @@ AttentionPasses::AttentionPasses(const Communicator& communicator, const std::ve
       sequences_(sequences),
       shape_(shape),
       row_(make_logit_row(form)),
-      start_seconds_(wall_clock()) {
+      clock_(communicator) {
   for (const auto& sequence : sequences) keys_transposed_.push_back(sequence.keys.transpose());
   for (std::size_t k = 0; k < sequences.size(); ++k) {
     const auto& sequence = sequences[k];
@@ -214,7 +209,7 @@ AttentionPasses::Evaluation AttentionPasses::evaluate(const AttentionUnknowns& a
         with_values() ? add_with_values(block, at.X, V[block.index], part)
                       : add_without_values(block, *row_, at.X, part);
       });
-  seconds_ = communicator_.sum(communicator_.is_root() ? wall_clock() - start_seconds_ : 0.0);
+  seconds_ = communicator_.sum(clock_.seconds());
   Evaluation result;
   result.value = std::isfinite(sums[2](0, 0)) ? sums[2](0, 0) : kInfinity;
   result.misfit = sums[2](0, 1);

@@ -7,6 +7,7 @@
 
 #include "attnreg/attention_regression.hpp"
 #include "attention/logit_row.hpp"
+#include "ranks/root_clock.hpp"
 
 namespace attnreg {
 
@@ -92,7 +93,8 @@ class AttentionPasses {
   std::unique_ptr<LogitRow> row_;
   std::vector<RowMajorMatrix> keys_transposed_;
   std::vector<QueryBlock> blocks_;
-  double rows_ = 0, logits_ = 0, count_ = 0, start_seconds_, seconds_ = 0;
+  double rows_ = 0, logits_ = 0, count_ = 0, seconds_ = 0;
+  RootClock clock_;
 };
 
 }  // namespace attnreg

@@ -141,13 +141,14 @@ class AttentionSolve {
                                                                   : AttentionObjective::Values::eliminated;
     AttentionObjective objective(passes_, parameters_, values, result_.model);
     NewtonOptions newton = options_.newton;
+    Point point;
     if (newton.gradient_reference == 0 && !parameters_.is_low_rank()) {
-      objective.move_to(objective.unknowns(zero().reshaped<Eigen::RowMajor>(), zero_Y()));
-      newton.gradient_reference = objective.gradient().norm();
+      point = objective.evaluate(objective.unknowns(zero().reshaped<Eigen::RowMajor>(), zero_Y()));
+      newton.gradient_reference = point.gradient.norm();
     }
-    solve_from(objective, starting_point(), newton);
+    solve_from(objective, point, starting_point(), newton);
     newton.gradient_reference = result_.summary.gradient_reference;
-    for (int k = 1; k <= options_.random_starts; ++k) solve_from(objective, random_start(k), newton);
+    for (int k = 1; k <= options_.random_starts; ++k) solve_from(objective, point, random_start(k), newton);
     return std::move(result_);
   }
 
@@ -156,8 +157,9 @@ class AttentionSolve {
   RowMajorMatrix zero_Y() const { return RowMajorMatrix::Zero(shape_.d3, shape_.dv); }
   void choose_model();
   void warn();
-  /// Keeps the result if it is the first or the lowest so far.
-  void solve_from(AttentionObjective& objective, const AttentionUnknowns& start, const NewtonOptions& newton);
+  /// Moves the point. Keeps the result if it is the first or the lowest so far.
+  void solve_from(AttentionObjective& objective, Point& point, const AttentionUnknowns& start,
+                  const NewtonOptions& newton);
   AttentionUnknowns starting_point();
   AttentionUnknowns cross_entropy_start();
   AttentionUnknowns descent_start();
@@ -239,26 +241,28 @@ AttentionUnknowns AttentionSolve::cross_entropy_start() {
   newton.relative_tolerance = kStartTolerance;
   newton.gradient_reference = 0;
   newton.on_iteration = options_.on_start_iteration;
-  const auto summary = newton_cg(objective, VectorXd::Zero(full.size()), newton);
+  Point point = objective.evaluate(VectorXd::Zero(full.size()));
+  const auto summary = newton_cg(objective, point, newton);
   result_.start_iterations = summary.iterations;
-  return objective.at();
+  return objective.state_of(point).at;
 }
 
-void AttentionSolve::solve_from(AttentionObjective& objective, const AttentionUnknowns& start,
+void AttentionSolve::solve_from(AttentionObjective& objective, Point& point, const AttentionUnknowns& start,
                                 const NewtonOptions& newton) {
-  const auto summary =
-      newton_cg(objective, objective.unknowns(parameters_.nearest(communicator_, start.X), start.Y), newton);
+  const VectorXd x0 = objective.unknowns(parameters_.nearest(communicator_, start.X), start.Y);
+  if (point.x.size() == 0 || point.x != x0) point = objective.evaluate(x0);
+  const auto summary = newton_cg(objective, point, newton);
   result_.values.push_back(summary.value);
   if (result_.values.size() > 1 && !(summary.value < result_.summary.value)) return;
   result_.best_start = static_cast<int>(result_.values.size()) - 1;
   result_.summary = summary;
-  result_.unknowns = objective.at();
+  result_.unknowns = objective.state_of(point).at;
   if (parameters_.is_low_rank()) {
-    const VectorXd u = objective.x().head(parameters_.size());
+    const VectorXd u = point.x.head(parameters_.size());
     result_.P = parameters_.P(u);
     result_.Q = parameters_.Q(u);
   }
-  const auto& evaluation = objective.evaluation();
+  const auto& evaluation = objective.state_of(point).evaluation;
   result_.error = evaluation.misfit == 0 ? 0 : std::sqrt(evaluation.misfit / evaluation.target);
 }
 
@@ -274,8 +278,7 @@ RowMajorMatrix AttentionSolve::with_spread(const RowMajorMatrix& X, double sprea
 AttentionUnknowns AttentionSolve::with_best_Y(const RowMajorMatrix& X) {
   const AttentionParameters full(shape_.d1, shape_.d2, 0);
   AttentionObjective objective(passes_, full, AttentionObjective::Values::eliminated, AttentionModel::kronecker);
-  objective.move_to(full.nearest(communicator_, X));
-  return objective.at();
+  return objective.state_of(objective.evaluate(full.nearest(communicator_, X))).at;
 }
 
 /// Along the descent from X = 0 with Y = argmin_Y there: at X = 0 itself P and Q have no gradient, and neither has X
@@ -321,9 +324,9 @@ AttentionEvaluation evaluate_attention(const Communicator& communicator,
   AttentionPasses passes(communicator, sequences, shape, form);
   const AttentionParameters full(shape.d1, shape.d2, 0);
   AttentionObjective objective(passes, full, AttentionObjective::Values::joint, AttentionModel::kronecker);
-  objective.move_to(objective.unknowns(full.nearest(communicator, at.X), at.Y));
-  AttentionEvaluation result{objective.value(), objective.evaluation().gradient, {}};
-  if (with_hessian) result.hessian = objective.hessian().exact;
+  const Point point = objective.evaluate(objective.unknowns(full.nearest(communicator, at.X), at.Y));
+  AttentionEvaluation result{point.value, objective.state_of(point).evaluation.gradient, {}};
+  if (with_hessian) result.hessian = objective.hessian(point).exact;
   return result;
 }
 
@@ -339,6 +342,7 @@ AttentionResult solve_attention(const Communicator& communicator, const std::vec
   require(options.random_starts >= 0, "random_starts must be >= 0");
   require(options.dense_limit >= 1, "dense_limit must be at least 1");
   if (options.start == AttentionStart::given) {
+    require(options.x0.X.allFinite() && options.x0.Y.allFinite(), "x0 must be finite");
     require(options.x0.X.rows() == shape.d1 && options.x0.X.cols() == shape.d2,
             "x0 is " + shape_of(options.x0.X) + ", expected " + std::to_string(shape.d1) + " x " +
                 std::to_string(shape.d2));

@@ -1,4 +1,5 @@
 #include "attnreg/certificate.hpp"
+#include "rows/gram.hpp"
 #include "rows/row_passes.hpp"
 
 #include <algorithm>
@@ -11,9 +12,8 @@
 
 #include "algebra/dense_factors.hpp"
 #include "certificate/certify.hpp"
+#include "certificate/global_convexity.hpp"
 #include "certificate/hessian_variation.hpp"
-#include "certificate/papers_assumptions.hpp"
-#include "numbers/row_sums.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -23,22 +23,13 @@ using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
 std::string_view certificate_level_name(CertificateLevel level) {
-  switch (level) {
-    case CertificateLevel::none: return "none";
-    case CertificateLevel::gradient: return "gradient";
-    case CertificateLevel::full: return "full";
-  }
-  return "unknown";
+  constexpr std::array<std::string_view, 3> names{"none", "gradient", "full"};
+  return names.at(static_cast<std::size_t>(level));
 }
 
 std::string_view stationary_kind_name(StationaryKind kind) {
-  switch (kind) {
-    case StationaryKind::local_minimum: return "local minimum";
-    case StationaryKind::saddle: return "saddle";
-    case StationaryKind::degenerate: return "degenerate";
-    case StationaryKind::unknown: return "unknown";
-  }
-  return "unknown";
+  constexpr std::array<std::string_view, 4> names{"local minimum", "saddle", "degenerate", "unknown"};
+  return names.at(static_cast<std::size_t>(kind));
 }
 
 namespace {
@@ -51,82 +42,75 @@ std::string decimal(double value) {
   return text.data();
 }
 
-/// Sums over all rows of b and the smallest w^2.
-struct RowFigures {
-  double target_sum = 0, target_norm = 0, smallest_weight = 0;  ///< <b, 1>, |b|_1, min w^2
-};
-
-/// The full report on the objective's point.
+/// The full report on a point.
 class Examination {
  public:
-  Examination(RegressionObjective& objective, const RowMatrix& A, const CertificateOptions& options,
+  Examination(RegressionObjective& objective, const Point& point, const CertificateOptions& options,
               Certificate& certificate)
-      : objective_(objective), A_(A), options_(options), certificate_(certificate) {}
-
-  void run() {
-    find_rounding();
-    find_spectrum();
-    find_row_figures();
-    find_convexity();
+      : objective_(objective),
+        A_(objective.A()),
+        point_(point),
+        state_(objective.state_of(point)),
+        options_(options),
+        certificate_(certificate),
+        rows_{objective.fitted(point), objective.b(), state_.delta, {}} {
+    find_rounding(objective.gradient_floor(point));
+    find_spectrum(objective.hessian_on_root(point));
+    const GlobalConvexity global = global_convexity(objective, true);
+    certificate_.convexity = global.convexity;
     bound_distance_by_curvature();
     bound_distance_by_convexity();
-    if (objective_.loss().name() == "softmax") look_up_assumptions();
+    if (objective.loss().name() == "softmax") look_up_assumptions(global);
   }
 
  private:
-  void find_rounding();
-  void find_spectrum();
-  void find_row_figures();
-  void find_convexity();
+  void find_rounding(double gradient_floor);
+  void find_spectrum(const Hessian& hessian);
   void bound_distance_by_curvature();
   void bound_distance_by_convexity();
-  void look_up_assumptions();
-  double local_distance() const;
+  void look_up_assumptions(const GlobalConvexity& global);
   void unavailable(const std::string& reason) { certificate_.distance_reason = "not available: " + reason; }
 
-  RegressionObjective& objective_;
+  const RegressionObjective& objective_;
   const RowMatrix& A_;
+  const Point& point_;
+  const RegressionState& state_;
   const CertificateOptions& options_;
   Certificate& certificate_;
-  PointRows point_;
+  PointRows rows_;
   const LossBounds* loss_bounds_ = find_loss_bounds(objective_.loss().name());
   double gradient_rounding_ = 0, hessian_rounding_ = 0;  // Euclidean; the Hessian's from its delta only
   MatrixXd N_;                                           // H^-1 = N N^T, where H is positive definite
-  RowFigures rows_;
-  double indefiniteness_ = 0, norm_A_ = 0, smallest_singular_ = 0;
 };
 
 // z_i has the rounding of a random sum, at most eps |a_i| max|x|. exp(z - reference) carries it, that of the reference,
 // |reference| <= |z_i| + |ln f_i|, and its own; u(z) of the other losses carries it and its own.
-void Examination::find_rounding() {
+void Examination::find_rounding(double gradient_floor) {
   constexpr double kEps = std::numeric_limits<double>::epsilon(), kTiny = std::numeric_limits<double>::min();
-  const double largest_x = objective_.x().cwiseAbs().maxCoeff(), centre = objective_.centre().norm();
+  const double centre = state_.centre.norm();
   const VectorXd& norms = A_.passes().row_norms();
-  point_ = {objective_.fitted(), objective_.target(), objective_.curvature(), {}};
-  point_.f_error = kEps * (4 + 2 * largest_x * norms.array());
+  rows_.f_error = kEps * (4 + 2 * state_.largest_x * norms.array());
   const bool centred = objective_.loss().form() == HessianForm::centred;
   if (centred)
-    point_.f_error.array() -= kEps * point_.f.array().max(kTiny).log().min(0.0);
+    rows_.f_error.array() -= kEps * rows_.f.array().max(kTiny).log().min(0.0);
   else
-    point_.f_error += kEps * objective_.logits().cwiseAbs();
-  LossBounds::Rounding rounding{point_.delta.cwiseAbs().cwiseProduct(point_.f_error), 0};
-  if (loss_bounds_) rounding = loss_bounds_->rounding(point_, A_.communicator());
+    rows_.f_error += kEps * state_.z.cwiseAbs();
+  LossBounds::Rounding rounding{rows_.delta.cwiseAbs().cwiseProduct(rows_.f_error), 0};
+  if (loss_bounds_) rounding = loss_bounds_->rounding(rows_, A_.communicator());
   double local = rounding.delta.dot((norms.array() + centre).square().matrix());
   if (!centred) {  // delta may be a small difference: its terms, and those of the coupling
-    const auto error = point_.f_error.array();
-    const VectorXd terms = 2 * objective_.positive_curvature() - point_.delta;
-    local = (error * norms.array() * (terms.array() * norms.array() + 2 * centre * objective_.coupling().array().abs()))
-                .sum() +
-            centre * centre * (error * objective_.self().array().abs()).sum();
+    const auto error = rows_.f_error.array();
+    const VectorXd terms = 2 * state_.positive - rows_.delta;
+    local = (error * norms.array() * (terms.array() * norms.array() + 2 * centre * state_.m().array().abs())).sum() +
+            centre * centre * (error * state_.k().array().abs()).sum();
   }
   hessian_rounding_ = A_.communicator().sum(local);
-  certificate_.gradient_floor = objective_.gradient_floor();
-  gradient_rounding_ = certificate_.gradient_floor + rounding.mean * centre;
+  certificate_.gradient_floor = gradient_floor;
+  gradient_rounding_ = gradient_floor + rounding.mean * centre;
 }
 
-void Examination::find_spectrum() {
-  const Index d = objective_.dimension();
-  const Hessian hessian = objective_.hessian_on_root();
+void Examination::find_spectrum(const Hessian& hessian) {
+  const Index d = A_.columns();
   VectorXd message = VectorXd::Zero(4 + d * d);  // finite, smallest, largest, rounding; N
   if (A_.communicator().is_root()) {
     const SymmetricEigen eigen = symmetric_eigen(hessian.exact, true);
@@ -151,47 +135,7 @@ void Examination::find_spectrum() {
                                              : StationaryKind::degenerate;
   if (certificate_.kind != StationaryKind::local_minimum) return;
   N_ = message.tail(d * d).reshaped(d, d);
-  certificate_.newton_decrement = (N_.transpose() * objective_.gradient()).norm();
-}
-
-void Examination::find_row_figures() {
-  const VectorXd &b = objective_.target(), &w2 = objective_.weights_squared();
-  auto sums = sum_over_rows<2>(b.size(), [&](Index first, Index rows, std::array<double, 2>& block) {
-    block[0] = b.segment(first, rows).sum();
-    block[1] = b.segment(first, rows).lpNorm<1>();
-  });
-  A_.communicator().sum(sums);
-  constexpr double kLowest = -std::numeric_limits<double>::infinity();
-  const double smallest = -A_.communicator().max(w2.size() > 0 ? -w2.minCoeff() : kLowest);
-  rows_ = {sums[0], sums[1], smallest};
-}
-
-// H(y) >= A^T (W^2 - c I) A for every y, since Hess phi >= -c I.
-void Examination::find_convexity() {
-  if (!loss_bounds_) return;
-  const Index d = objective_.dimension();
-  const double c = indefiniteness_ = loss_bounds_->indefiniteness(rows_.target_sum, rows_.target_norm);
-  MatrixXd gram = MatrixXd::Zero(d, d);
-  if (c > 0) {
-    gram = A_.passes().signed_gram(VectorXd::Ones(A_.rows_local()), VectorXd::Zero(d)).positive;
-    A_.communicator().sum_to_root(span_of(gram));
-  }
-  std::array<double, 3> message{};  // l, |A|, sigma_min
-  if (A_.communicator().is_root()) {
-    const MatrixXd& ridge = objective_.ridge_gram();
-    const SymmetricEigen lower = symmetric_eigen(ridge - c * gram, false);
-    if (lower.finite) message[0] = lower.values[0] - eigenvalue_rounding(d, ridge.norm() + c * gram.norm());
-    const SymmetricEigen squares = symmetric_eigen(std::move(gram), false);
-    if (squares.finite) {
-      const double largest = std::max(0.0, squares.values[d - 1]), smallest = squares.values[0];
-      message[1] = std::sqrt(largest);
-      message[2] = smallest > eigenvalue_rounding(d, squares.values.norm()) ? std::sqrt(smallest) : 0;
-    }
-  }
-  A_.communicator().broadcast(message);
-  certificate_.convexity = std::max(0.0, message[0]);
-  norm_A_ = message[1];
-  smallest_singular_ = message[2];
+  certificate_.newton_decrement = (N_.transpose() * point_.gradient).norm();
 }
 
 void Examination::bound_distance_by_curvature() {
@@ -211,7 +155,7 @@ void Examination::bound_distance_by_curvature() {
     return unavailable("no bound of the third derivative is known for the loss " +
                        std::string(objective_.loss().name()));
 
-  const HessianVariation variation(A_, point_, objective_.centre(), *loss_bounds_, N_);
+  const HessianVariation variation(A_, rows_, state_.centre, *loss_bounds_, N_);
   figures.row_distance = variation.row_distance();
   figures.third_derivative = variation.bound(figures.ball);
   figures.condition = 2 * figures.third_derivative * eta / ((1 - theta) * (1 - theta));
@@ -220,21 +164,15 @@ void Examination::bound_distance_by_curvature() {
                        decimal(eta) + ", rho " + decimal(figures.row_distance) + ", K " +
                        decimal(figures.third_derivative) + ", theta " + decimal(theta) + ", smallest eigenvalue " +
                        decimal(smallest) + ")");
-  figures.radius = figures.ball / (1 + std::sqrt(1 - figures.condition));
-  certificate_.distance_bound = local_distance();
+  // |x - x*| through the ball, or through x* - x = -H^-1 g + H^-1 (what is not linear), whichever is smaller.
+  const double r = figures.radius = figures.ball / (1 + std::sqrt(1 - figures.condition));
+  const double newton_step = (N_ * (N_.transpose() * point_.gradient)).norm();
+  const double curved = (theta + 0.5 * figures.third_derivative * r) * r / std::sqrt(smallest);
+  certificate_.distance_bound =
+      kSlack * std::min(r / std::sqrt(smallest), newton_step + gradient_rounding_ / smallest + curved);
   certificate_.distance_reason = "local: 2 K eta / (1 - theta)^2 = " + decimal(figures.condition) +
                                  " < 1; x* is the only stationary point with |x - x*|_H <= " + decimal(figures.ball) +
                                  " and a minimum";
-}
-
-// |x - x*| through the ball, or through x* - x = -H^-1 g + H^-1 (what is not linear), whichever is smaller.
-double Examination::local_distance() const {
-  const DistanceFigures& figures = certificate_.figures;
-  const double smallest = certificate_.smallest_eigenvalue, r = figures.radius;
-  const double newton_step = (N_ * (N_.transpose() * objective_.gradient())).norm();
-  const double curved = (figures.hessian_rounding + 0.5 * figures.third_derivative * r) * r / std::sqrt(smallest);
-  const double refined = newton_step + gradient_rounding_ / smallest + curved;
-  return std::min(r / std::sqrt(smallest), refined) * kSlack;
 }
 
 void Examination::bound_distance_by_convexity() {
@@ -251,43 +189,69 @@ void Examination::bound_distance_by_convexity() {
   }
 }
 
-void Examination::look_up_assumptions() {
-  PapersFigures figures;
-  figures.norm_A = norm_A_;
-  figures.smallest_singular = smallest_singular_;
-  figures.norm_x = objective_.x().norm();
-  figures.target_norm = rows_.target_norm;
-  figures.indefiniteness = indefiniteness_;
-  figures.smallest_weight = rows_.smallest_weight;
-  figures.rows = static_cast<double>(A_.rows_global());
-  figures.convexity = certificate_.convexity;
-  if (options_.x0 && certificate_.distance_bound)
-    figures.start_distance = (*options_.x0 - objective_.x()).norm() + *certificate_.distance_bound;
-  certificate_.assumptions = papers_assumptions(figures);
+/// The table of arXiv 2304.10411 and its exposition, with the corrected constants next to theirs.
+void Examination::look_up_assumptions(const GlobalConvexity& global) {
+  constexpr double kNone = Certificate::kNone, kGoodStart = 0.1;  // |x0 - x*| M <= 0.1 l
+  const VectorXd& w2 = objective_.weights_squared();
+  const double most = w2.size() > 0 ? -w2.minCoeff() : -std::numeric_limits<double>::infinity();
+  const double smallest_weight = -A_.communicator().max(most);
+  const double R = std::max(global.norm_A, point_.x.norm());
+  const bool small_target = global.target_norm <= 1 + 1e-12;
+  const double lipschitz = 0.36115 + 0.35356 * global.target_norm;
+  const double papers_M = 1.5 * std::log10(static_cast<double>(A_.rows_global())) + 30 * R * R / std::log(10.0);
+  const double corrected_M =
+      std::log10(small_target ? std::min(0.57141, lipschitz) : lipschitz) + 3 * std::log10(global.norm_A);
+  const auto weights_row = [&](double constant, const std::string& name, const std::string& text) -> Assumption {
+    return {name, "min w_i^2 >= " + text + " + l / sigma_min^2 for some l > 0", smallest_weight, constant,
+            smallest_weight > constant && global.smallest_singular > 0};
+  };
+  // In decimal logarithms, since M overflows for R >= 5.
+  const auto start_row = [&](double log10_M, const std::string& name, const std::string& text) -> Assumption {
+    const bool known = options_.x0 && certificate_.distance_bound;
+    const double value =
+        known ? std::log10((*options_.x0 - point_.x).norm() + *certificate_.distance_bound) + log10_M : kNone;
+    const double required = std::log10(kGoodStart * global.convexity);  // -inf without convexity
+    return {name, "log10(|x0 - x*| M) <= log10(0.1 l), M = " + text, value, required,
+            known && global.convexity > 0 && value <= required};
+  };
+  certificate_.assumptions = {
+      {"radius", "R = max(|A|, |x|), so that |A| <= R and |x| <= R", R, kNone, std::isfinite(R)},
+      {"target", "|b|_1 <= 1", global.target_norm, 1, small_target},
+      {"rank", "sigma_min(A) > 0", global.smallest_singular, 0, global.smallest_singular > 0},
+      weights_row(100, "weights (papers, sampled steps)", "100"),
+      weights_row(4, "weights (papers)", "4"),
+      weights_row(global.indefiniteness, "weights (tight)", "min(0.2405 if |b|_1 <= 1, 1/12 + 0.19246 |b|_1)"),
+      {"convexity", "H(y) >= l I with l > 0 for all y; the largest l found", global.convexity, 0, global.convexity > 0},
+      {"Lipschitz constant (papers)", "log10 M, M = n^1.5 exp(30 R^2)", papers_M, kNone, std::isfinite(papers_M)},
+      {"Lipschitz constant (corrected)", "log10 M, M = K |A|^3, K = 0.57141 for |b|_1 <= 1", corrected_M, kNone,
+       std::isfinite(corrected_M)},
+      start_row(papers_M, "good start (papers)", "n^1.5 exp(30 R^2)"),
+      start_row(corrected_M, "good start (corrected)", "K |A|^3"),
+  };
 }
 
 }  // namespace
 
-Certificate certify(RegressionObjective& objective, const RowMatrix& A, const CertificateOptions& options) {
+Certificate certify(RegressionObjective& objective, Point& point, const CertificateOptions& options) {
   Certificate certificate;
   certificate.level = options.level;
   if (options.level == CertificateLevel::none) return certificate;
-  const double reads_before = A.reads();
-  if (!objective.is_fresh()) objective.move_to(objective.x());
-  certificate.gradient_norm = objective.gradient().norm();
+  const double reads_before = objective.reads_of_a();
+  if (!objective.state_of(point).is_fresh()) point = objective.refreshed(std::move(point));
+  certificate.gradient_norm = point.gradient.norm();
   if (options.gradient_reference > 0)
     certificate.relative_gradient = certificate.gradient_norm / options.gradient_reference;
   if (options.level == CertificateLevel::full) {
-    if (!objective.gradient().allFinite())
+    if (!point.gradient.allFinite())
       certificate.distance_reason = "not available: the gradient is not finite";
     else if (objective.dimension() > options.largest_dimension)
       certificate.distance_reason = "not available: d = " + std::to_string(objective.dimension()) +
                                     " is above the limit of the dense examination, " +
                                     std::to_string(options.largest_dimension);
     else
-      Examination(objective, A, options, certificate).run();
+      Examination(objective, point, options, certificate);
   }
-  certificate.reads = A.reads() - reads_before;
+  certificate.reads = objective.reads_of_a() - reads_before;
   return certificate;
 }
 

@@ -1,7 +1,6 @@
 #pragma once
 
 #include "attnreg/certificate.hpp"
-#include "attnreg/row_matrix.hpp"
 #include "objective/regression_objective.hpp"
 
 namespace attnreg {
@@ -13,11 +12,10 @@ struct CertificateOptions {
   Eigen::Index largest_dimension = 2048;  ///< full: a larger d is refused, with the reason; 10 d^2 doubles on rank 0
 };
 
-/// Collective. What can be said about the objective's current point; theorems, cost and what is rigorous:
+/// Collective. What can be said about a point of the objective; theorems, cost and what is rigorous:
 /// docs/certificate.md. Numerical trouble never throws: it makes a kind `unknown` or a distance bound absent, with the
-/// reason. The objective stays where it is; if its A x was updated since it was made, it is evaluated anew there. A is
-/// the matrix of the objective. `full`: 4 n d^2 multiplications, and 10 d^3 on rank 0; besides A 2 d^2 doubles a
-/// thread, 3 d^2 a rank, 10 d^2 on rank 0, and 12 a row.
-Certificate certify(RegressionObjective& objective, const RowMatrix& A, const CertificateOptions& options);
+/// reason. If the point's A x was updated since it was made, the point is refreshed. `full`: 4 n d^2 multiplications,
+/// and 10 d^3 on rank 0; besides A 2 d^2 doubles a thread, 3 d^2 a rank, 10 d^2 on rank 0, and 12 a row.
+Certificate certify(RegressionObjective& objective, Point& point, const CertificateOptions& options);
 
 }  // namespace attnreg

@@ -1,14 +1,15 @@
 #include "certificate/global_convexity.hpp"
-#include "rows/row_passes.hpp"
 
+#include <algorithm>
 #include <array>
-#include <limits>
-#include <span>
+#include <cmath>
+#include <utility>
 
 #include "algebra/dense_factors.hpp"
 #include "losses/loss_bounds.hpp"
 #include "numbers/row_sums.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/gram.hpp"
 
 namespace attnreg {
 
@@ -16,45 +17,46 @@ using Eigen::Index;
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
-namespace {
-
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-/// The c with Hess phi >= -c I everywhere; +inf where none is known.
-double indefiniteness(const RegressionObjective& objective, const Communicator& communicator) {
+GlobalConvexity global_convexity(RegressionObjective& objective, bool singular_values) {
+  GlobalConvexity result;
   const LossBounds* bounds = find_loss_bounds(objective.loss().name());
-  if (bounds == nullptr) return kInfinity;
-  const VectorXd& b = objective.target();
+  if (bounds == nullptr) return result;
+  const RowMatrix& A = objective.A();
+  const VectorXd &b = objective.b(), &w2 = objective.weights_squared();
   auto sums = sum_over_rows<2>(b.size(), [&](Index first, Index rows, std::array<double, 2>& block) {
     block[0] = b.segment(first, rows).sum();
     block[1] = b.segment(first, rows).lpNorm<1>();
   });
-  communicator.sum(sums);
-  return bounds->indefiniteness(sums[0], sums[1]);
-}
-
-}  // namespace
-
-double global_convexity(const RegressionObjective& objective, const RowMatrix& A) {
-  const auto& communicator = A.communicator();
-  const VectorXd& w2 = objective.weights_squared();
-  const double c = indefiniteness(objective, communicator);
-  const double largest = communicator.max(w2.size() > 0 ? w2.maxCoeff() : -kInfinity);
-  if (!(largest > c)) return 0;
+  A.communicator().sum(sums);
+  result.target_norm = sums[1];
+  const double c = result.indefiniteness = bounds->indefiniteness(sums[0], sums[1]);
+  const double largest = w2.size() > 0 ? w2.maxCoeff() : 0;
+  if (!singular_values && !(A.communicator().max(largest) > c)) return result;
 
   const Index d = A.columns();
-  const auto gram = A.passes().signed_gram(w2.array() - c, VectorXd::Zero(d));
-  VectorXd message(2 * d * d);
-  message << gram.positive.reshaped(), gram.negative.reshaped();
-  communicator.sum_to_root(span_of(message));
-  std::array<double, 1> convexity{};
-  if (communicator.is_root()) {
-    const MatrixXd positive = message.head(d * d).reshaped(d, d), negative = message.tail(d * d).reshaped(d, d);
-    const SymmetricEigen eigen = symmetric_eigen(positive - negative, false);
-    if (eigen.finite) convexity[0] = eigen.values[0] - eigenvalue_rounding(d, positive.norm() + negative.norm());
+  MatrixXd gram = MatrixXd::Zero(d, d);
+  if (c > 0) {
+    gram = signed_gram(A, {VectorXd::Ones(A.rows_local())}).positive;
+    A.communicator().sum_to_root(span_of(gram));
   }
-  communicator.broadcast(convexity);
-  return convexity[0] > 0 ? convexity[0] : 0;
+  const MatrixXd& ridge = objective.ridge_gram_on_root();
+  std::array<double, 3> message{};
+  if (A.communicator().is_root()) {
+    const SymmetricEigen lower = symmetric_eigen(ridge - c * gram, false);
+    if (lower.finite)
+      message[0] = std::max(0.0, lower.values[0] - eigenvalue_rounding(d, ridge.norm() + c * gram.norm()));
+    const SymmetricEigen squares = symmetric_eigen(std::move(gram), false);
+    if (squares.finite) {
+      const double smallest = squares.values[0];
+      message[1] = std::sqrt(std::max(0.0, squares.values[d - 1]));
+      message[2] = smallest > eigenvalue_rounding(d, squares.values.norm()) ? std::sqrt(smallest) : 0;
+    }
+  }
+  A.communicator().broadcast(message);
+  result.convexity = message[0];
+  result.norm_A = message[1];
+  result.smallest_singular = message[2];
+  return result;
 }
 
 }  // namespace attnreg

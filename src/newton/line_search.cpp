@@ -19,29 +19,24 @@ constexpr double kLargestStep = 1e6;
 
 }  // namespace
 
-LineSearch search_line(Objective& objective, double slope, bool on_boundary) {
-  const auto enough = [&](double t, double change) { return change <= kSufficientDecrease * t * slope; };
-  const double longest = objective.longest_step(), first = std::min(1.0, longest);
-  double change = objective.change_along(std::array{first})[0];
-  if (!on_boundary && std::abs(change) <= kNoChange * std::abs(objective.value())) return {first, change};
-  if (enough(first, change)) {
-    LineSearch best{first, change};
-    for (double t = 2; on_boundary && t < std::min(kLargestStep, longest); t *= 8) {
-      const auto changes = objective.change_along(std::array{t, 2 * t, 4 * t});
-      for (std::size_t k = 0; k < 3; ++k) {
-        if (!(changes[k] < best.change) || std::ldexp(t, static_cast<int>(k)) > longest) return best;
-        best = {std::ldexp(t, static_cast<int>(k)), changes[k]};
+Trial search_line(Objective& objective, const Point& point, const Direction& direction, bool on_boundary) {
+  const double slope = point.gradient.dot(direction.s);
+  const auto enough = [&](const Trial& trial) { return trial.change <= kSufficientDecrease * trial.t * slope; };
+  const double longest = objective.longest_step(direction), first = std::min(1.0, longest);
+  const Trial whole = objective.try_steps(point, direction, std::array{first})[0];
+  if (!on_boundary && std::abs(whole.change) <= kNoChange * std::abs(point.value)) return whole;
+  if (enough(whole)) {
+    Trial best = whole;
+    for (double t = 2; on_boundary && t < std::min(kLargestStep, longest); t *= 8)
+      for (const Trial& longer : objective.try_steps(point, direction, std::array{t, 2 * t, 4 * t})) {
+        if (!(longer.change < best.change) || longer.t > longest) return best;
+        best = longer;
       }
-    }
     return best;
   }
-  for (double t = first / 2; t > kSmallestStep * first; t /= 8) {
-    const auto changes = objective.change_along(std::array{t, t / 2, t / 4});
-    for (std::size_t k = 0; k < 3; ++k) {
-      const double shorter = std::ldexp(t, -static_cast<int>(k));
-      if (enough(shorter, changes[k])) return {shorter, changes[k]};
-    }
-  }
+  for (double t = first / 2; t > kSmallestStep * first; t /= 8)
+    for (const Trial& shorter : objective.try_steps(point, direction, std::array{t, t / 2, t / 4}))
+      if (enough(shorter)) return shorter;
   return {};
 }
 
@@ -51,14 +46,12 @@ double next_radius(double radius, double length, bool on_boundary, double t) {
   return std::max(radius, length);
 }
 
-void check_arguments(const Objective& objective, const Eigen::VectorXd& x0, const NewtonOptions& options) {
+void check(const NewtonOptions& options) {
   const auto require = [](bool condition, const std::string& message) {
     if (!condition) throw InvalidArgument(message, Error::Scope::all_ranks);
   };
-  require(x0.size() == objective.dimension(), "x0 has " + std::to_string(x0.size()) + " values, the problem has " +
-                                                  std::to_string(objective.dimension()) + " unknowns");
-  require(x0.allFinite(), "x0 must be finite");
-  require(options.relative_tolerance > 0 && options.relative_tolerance < std::numeric_limits<double>::infinity(), "relative_tolerance must be > 0");
+  require(options.relative_tolerance > 0 && options.relative_tolerance < std::numeric_limits<double>::infinity(),
+          "relative_tolerance must be > 0");
   require(options.gradient_reference >= 0, "gradient_reference must be >= 0");
   require(options.max_iterations >= 0, "max_iterations must be >= 0");
   require(options.time_limit_seconds > 0, "time_limit_seconds must be > 0");

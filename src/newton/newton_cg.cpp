@@ -1,9 +1,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
-#include "newton/minimise.hpp"
 #include "newton/line_search.hpp"
+#include "newton/minimise.hpp"
 #include "newton/progress.hpp"
 
 namespace attnreg {
@@ -23,6 +24,7 @@ struct ConjugateGradients {
   bool on_boundary = false;
   bool finite = true;
   double forcing = kLoosestForcing;
+  Direction step;          // s
   VectorXd residual;       // g + H s of the model
   double first_ratio = 0;  // p^T H p / p^T M p of the first direction
 
@@ -63,39 +65,34 @@ double to_boundary(const Preconditioner& M, const VectorXd& s, const VectorXd& p
   return sp > 0 ? gap / (sp + root) : (root - sp) / p2;
 }
 
-/// Sets the objective's direction to an approximate minimiser of the quadratic model within the radius (Steihaug 1983,
-/// Toint 1981): stops at the boundary, at negative curvature, or when the residual in the norm of M^-1 has shrunk by
-/// the factor `forcing`.
-ConjugateGradients minimise_model(Objective& objective, double radius, double forcing, int max_iterations) {
+/// An approximate minimiser of the quadratic model within the radius (Steihaug 1983, Toint 1981): stops at the
+/// boundary, at negative curvature, or when the residual in the norm of M^-1 has shrunk by the factor `forcing`.
+ConjugateGradients minimise_model(Objective& objective, const Point& point, double radius, double forcing,
+                                  int max_iterations) {
   const Preconditioner& M = objective.preconditioner();
   ConjugateGradients cg;
   cg.forcing = forcing;
-  objective.clear_direction();
-  const auto walk_to_boundary = [&](const VectorXd& p) {
-    objective.extend_direction(to_boundary(M, objective.direction(), p, radius));
-    cg.on_boundary = true;
-  };
-  VectorXd r = objective.gradient(), v = M.solve(r), p = -v;
+  cg.step = objective.direction(VectorXd::Zero(point.x.size()));
+  VectorXd r = point.gradient, v = M.solve(r);
+  Direction p{-v};
   double rv = r.dot(v);
   const double target = forcing * forcing * rv;
   while (cg.iterations < max_iterations && rv > 0) {
-    const VectorXd Hp = objective.hessian_product(p);
+    const VectorXd Hp = objective.hessian_product(point, p);
     ++cg.iterations;
-    const double curvature = p.dot(Hp);
+    const double curvature = p.s.dot(Hp);
     cg.finite = std::isfinite(curvature) && std::isfinite(rv);
     if (!cg.finite) break;
     if (cg.iterations == 1) cg.first_ratio = curvature / rv;  // p^T M p = r^T M^-1 r there
     const double alpha = rv / curvature;
-    if (curvature <= 0 || M.norm(objective.direction() + alpha * p) > radius) {
-      walk_to_boundary(p);
-      break;
-    }
-    objective.extend_direction(alpha);
+    cg.on_boundary = curvature <= 0 || M.norm(cg.step.s + alpha * p.s) > radius;
+    cg.step.add(cg.on_boundary ? to_boundary(M, cg.step.s, p.s, radius) : alpha, p);
+    if (cg.on_boundary) break;
     r += alpha * Hp;
     v = M.solve(r);
     const double rv_next = r.dot(v);
     if (rv_next <= target) break;
-    p = -v + rv_next / rv * p;
+    p.s = -v + rv_next / rv * p.s;
     rv = rv_next;
   }
   cg.residual = std::move(r);
@@ -111,10 +108,9 @@ double forcing_term(double relative_gradient, double mismatch, const NewtonOptio
 
 }  // namespace
 
-NewtonSummary newton_cg(Objective& objective, const VectorXd& x0, const NewtonOptions& options) {
-  check_arguments(objective, x0, options);
-  if (objective.x().size() != x0.size() || objective.x() != x0) objective.move_to(x0);
-  Progress progress(objective, options);
+NewtonSummary newton_cg(Objective& objective, Point& point, const NewtonOptions& options) {
+  check(options);
+  Progress progress(objective, point, options);
   double radius = std::numeric_limits<double>::infinity();
   ConjugateGradients cg;
   ModelAge age;
@@ -124,27 +120,24 @@ NewtonSummary newton_cg(Objective& objective, const VectorXd& x0, const NewtonOp
   while (!progress.finished()) {
     if (!near || age.pays(objective.preconditioner_price(), cg)) {
       const bool tired = age.steps() == 1 && cg.tired();  // though it was new
-      if (objective.refresh_preconditioner(tired)) age.renewed();
+      if (objective.refresh_preconditioner(point, tired)) age.renewed();
       if (objective.preconditioner().empty()) return progress.summary(Termination::breakdown);
     }
     const double forcing = forcing_term(progress.relative_gradient(), mismatch, options);
     const auto patience = age.is_fresh() ? kMaxConjugateGradients : static_cast<int>(cg.tiring(forcing)) + 1;
-    cg = minimise_model(objective, radius, forcing, patience);
+    cg = minimise_model(objective, point, radius, forcing, patience);
     age.used(cg);
     if (!cg.finite) return progress.summary(Termination::breakdown);
 
-    const VectorXd s = objective.direction();
-    const double norm = objective.gradient().norm();
-    const double length = objective.preconditioner().norm(s);
-    const LineSearch line = search_line(objective, objective.gradient().dot(s), cg.on_boundary);
-    if (line.t == 0) return progress.no_decrease();
+    const double norm = point.gradient.norm(), length = objective.preconditioner().norm(cg.step.s);
+    const Trial trial = search_line(objective, point, cg.step, cg.on_boundary);
+    if (trial.t == 0) return progress.no_decrease();
 
-    objective.step(line.t);
-    const bool whole = line.t == 1 && !cg.on_boundary;
-    near = whole;
-    mismatch = whole ? (objective.gradient() - cg.residual).norm() / norm : 1;
-    radius = next_radius(radius, length, cg.on_boundary, line.t);
-    progress.stepped({.step = line.t, .radius = radius, .change = line.change, .cg_iterations = cg.iterations});
+    point = objective.step(std::move(point), std::move(cg.step), trial);
+    near = trial.t == 1 && !cg.on_boundary;
+    mismatch = near ? (point.gradient - cg.residual).norm() / norm : 1;
+    radius = next_radius(radius, length, cg.on_boundary, trial.t);
+    progress.stepped(trial, radius, cg.iterations);
   }
   return progress.summary();
 }

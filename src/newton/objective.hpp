@@ -4,73 +4,101 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "algebra/hessian.hpp"
 
 namespace attnreg {
 
-/// A twice differentiable function of x in R^d as the optimiser sees it: a current point, and a direction from it.
-/// Nothing above this interface knows of rows, ranks or messages. All vectors are replicated, and so is every result.
-/// All members are collective unless they are called Local.
+/// What an objective itself keeps of a point or a direction, numbers of its rows for example. Only the objective that
+/// made it looks into it.
+struct ObjectiveState {
+  virtual ~ObjectiveState() = default;
+};
+
+/// An objective L at one x. It is moved, not copied, since its state may have vectors as long as this rank's rows.
+struct Point {
+  Eigen::VectorXd x;           ///< d
+  double value = 0;            ///< L(x); +inf where it overflows
+  Eigen::VectorXd gradient{};  ///< d
+  double seconds = 0;          ///< wall-clock of rank 0 at the evaluation, since the objective was made
+  std::unique_ptr<ObjectiveState> state{};
+};
+
+/// A direction s in which to leave a point.
+struct Direction {
+  Eigen::VectorXd s;                        ///< d
+  Eigen::VectorXd As{};                     ///< A s, this rank's rows; empty where the objective has no use for it
+  std::unique_ptr<ObjectiveState> ahead{};  ///< what was found out about x + s in the read that made A s
+
+  /// Local. Adds alpha p, and alpha A p.
+  void add(double alpha, const Direction& p) {
+    s += alpha * p.s;
+    As += alpha * p.As;
+    ahead.reset();
+  }
+};
+
+/// A step x + t s along a direction.
+struct Trial {
+  double t = 0;
+  double change = 0;                  ///< L(x + t s) - L(x), where the step was tried; +inf where it overflows
+  std::optional<double> reference{};  ///< what the trial found out for `Objective::step`
+};
+
+/// A twice differentiable function L of x in R^d as the optimiser sees it. Points and directions are values: no
+/// function has to be called before another. Nothing above this interface knows of ranks or messages. Vectors of length
+/// d are replicated, and so is every number. All members are collective unless they are called Local.
 class Objective {
  public:
   virtual ~Objective() = default;
 
   virtual Eigen::Index dimension() const = 0;  ///< Local.
 
-  /// Moves to x and evaluates from scratch. Two reads of A; one at x = 0, and at the current point, where what is to be
-  /// expected is known.
-  virtual void move_to(const Eigen::VectorXd& x) = 0;
-
-  // The current point. Local.
-  virtual const Eigen::VectorXd& x() const = 0;
-  virtual double value() const = 0;
-  virtual const Eigen::VectorXd& gradient() const = 0;
+  /// From scratch. Two reads of A; one at x = 0. x: d, finite.
+  virtual Point evaluate(const Eigen::VectorXd& x) = 0;
+  /// The point evaluated anew, from a fresh A x: one read, since what is to be expected is known.
+  virtual Point refreshed(Point point) { return evaluate(point.x); }
 
   /// The size below which |gradient| may be rounding only (docs/algorithms.md). Cheap unless |gradient| is near it;
   /// then one read.
-  virtual double gradient_floor() = 0;
+  virtual double gradient_floor(const Point& point) = 0;
 
-  /// The Hessian at the current point. One read and n d^2 flops.
-  virtual Hessian hessian() = 0;
+  /// One read and n d^2 flops.
+  virtual Hessian hessian(const Point& point) = 0;
+  /// H p.s, and p.As in the same read. One read, one all-reduce.
+  virtual Eigen::VectorXd hessian_product(const Point& point, Direction& p) = 0;
 
-  /// H p. One read, one all-reduce. Keeps A p for `extend_direction`.
-  virtual Eigen::VectorXd hessian_product(const Eigen::VectorXd& p) = 0;
-
-  /// Makes a preconditioner from the curvature at the current point; `tired`: the last one served badly, spend more on
-  /// this one. Its cost in reads and what it shares with the one before are the objective's business. False if the
-  /// model is not finite or not definite; then the old one stays.
-  virtual bool refresh_preconditioner(bool /*tired*/) { return false; }
+  /// Makes a preconditioner from the curvature at the point; `tired`: the last one served badly, spend more on this
+  /// one. Its cost in reads and what it shares with the one before are the objective's business. False if the model is
+  /// not finite or not definite; then the old one stays.
+  virtual bool refresh_preconditioner(const Point& /*point*/, bool /*tired*/) { return false; }
   /// What another preconditioner will cost, in Hessian products. Local, replicated.
   virtual double preconditioner_price() const { return 0; }
-  const Preconditioner& preconditioner() const { return preconditioner_; }  ///< Local. Empty before the first refresh.
+  const Preconditioner& preconditioner() const { return preconditioner_; }  ///< Local. The last one; empty: none yet.
 
-  /// Sets the direction s. One read.
-  virtual void set_direction(const Eigen::VectorXd& s) = 0;
-  /// The same, for a step that will probably be taken whole: evaluates at x + s in the same read, and then `step(1)`
-  /// costs none if x + s is not too far for it.
-  virtual void set_likely_direction(const Eigen::VectorXd& s) { set_direction(s); }
+  /// One read; none for s = 0.
+  virtual Direction direction(const Eigen::VectorXd& s) { return {s}; }
+  /// The same for a step that will probably be taken whole: x + s is evaluated in the same read, and the step with t =
+  /// 1 costs none if x + s is not too far for it.
+  virtual Direction likely_direction(const Point& /*point*/, const Eigen::VectorXd& s) { return direction(s); }
   /// The largest t for which x + t s is worth a trial: beyond, L grows too fast for its model. Up to one all-reduce of
   /// 8 bytes, no read.
-  virtual double longest_step() const { return std::numeric_limits<double>::infinity(); }
-  /// Sets the direction to zero. Local.
-  virtual void clear_direction() = 0;
-  /// Adds alpha p, with the p of the last `hessian_product`, to the direction. Local, no read.
-  virtual void extend_direction(double alpha) = 0;
-  virtual const Eigen::VectorXd& direction() const = 0;  ///< Local.
+  virtual double longest_step(const Direction& /*direction*/) const { return std::numeric_limits<double>::infinity(); }
 
-  /// L(x + t s) - L(x) for each t, in difference form; +inf where it overflows. No read of A, one small all-reduce.
-  virtual std::vector<double> change_along(std::span<const double> steps) = 0;
-
-  /// Moves to x + t s, and evaluates there. One read; now and then it also makes A x anew, against drift.
-  virtual void step(double t) = 0;
+  /// Tries up to four steps. No read of A, one small all-reduce. The changes of L are made in difference form.
+  virtual std::vector<Trial> try_steps(const Point& point, const Direction& direction,
+                                       std::span<const double> steps) = 0;
+  /// The point x + t s; `trial` was tried, or is {.t = t}. One read; now and then it also makes A x anew, against
+  /// drift.
+  virtual Point step(Point point, Direction direction, const Trial& trial) {
+    return evaluate(point.x + trial.t * direction.s);
+  }
 
   virtual double reads_of_a() const = 0;         ///< Local.
   virtual std::int64_t collectives() const = 0;  ///< Local. Without those of ScaLAPACK and of vectors to and from it.
-  virtual double seconds() const = 0;            ///< Wall-clock of rank 0 at the last evaluation. Local, replicated.
 
  protected:
   Preconditioner preconditioner_;

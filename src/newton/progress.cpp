@@ -1,7 +1,9 @@
 #include "newton/progress.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <utility>
 
 namespace attnreg {
 
@@ -15,66 +17,63 @@ constexpr double kUnchanged = 1e-14;    // relative change of L at the level of 
 }  // namespace
 
 std::string_view termination_name(Termination termination) {
-  switch (termination) {
-    case Termination::converged: return "converged";
-    case Termination::converged_rounding: return "converged_rounding";
-    case Termination::stagnated: return "stagnated";
-    case Termination::iteration_limit: return "iteration_limit";
-    case Termination::uncertified: return "uncertified";
-    case Termination::time_limit: return "time_limit";
-    case Termination::breakdown: return "breakdown";
-  }
-  return "unknown";
+  constexpr std::array<std::string_view, 7> names{"converged",   "converged_rounding", "stagnated", "iteration_limit",
+                                                  "uncertified", "time_limit",         "breakdown"};
+  return names.at(static_cast<std::size_t>(termination));
 }
 
-Progress::Progress(Objective& objective, const NewtonOptions& options)
-    : objective_(objective), options_(options), good_x_(objective.x()) {
-  gradient_norm_ = smallest_gradient_ = objective.gradient().norm();
+Progress::Progress(Objective& objective, Point& point, const NewtonOptions& options)
+    : objective_(objective), point_(point), options_(options), good_x_(point.x) {
+  gradient_norm_ = smallest_gradient_ = point.gradient.norm();
   reference_ = options.gradient_reference > 0 ? options.gradient_reference : gradient_norm_;
-  if (!std::isfinite(objective.value()) || !std::isfinite(gradient_norm_)) reason_ = Termination::breakdown;
-  record({});
+  if (!std::isfinite(point.value) || !std::isfinite(gradient_norm_)) reason_ = Termination::breakdown;
+  record(0, 0, 0);
 }
 
-double Progress::tolerance() const { return options_.relative_tolerance * reference_; }
-
-void Progress::record(const Step& step) {
+void Progress::record(double step, double radius, int cg_iterations) {
   if (options_.reference == GradientReference::largest) reference_ = std::max(reference_, gradient_norm_);
   if (!options_.on_iteration) return;
   options_.on_iteration({.iteration = iterations_,
-                         .value = objective_.value(),
+                         .value = point_.value,
                          .gradient_norm = gradient_norm_,
                          .relative_gradient = relative_gradient(),
-                         .step = step.step,
-                         .radius = step.radius,
-                         .cg_iterations = step.cg_iterations,
+                         .step = step,
+                         .radius = radius,
+                         .cg_iterations = cg_iterations,
                          .reads_of_a = objective_.reads_of_a(),
                          .collectives = objective_.collectives(),
-                         .seconds = objective_.seconds()});
+                         .seconds = point_.seconds});
 }
 
-void Progress::stepped(const Step& step) {
-  const double norm = objective_.gradient().norm();
-  if (!std::isfinite(objective_.value()) || !std::isfinite(norm)) {
-    objective_.move_to(good_x_);
+void Progress::stepped(const Trial& trial, double radius, int cg_iterations) {
+  const double norm = point_.gradient.norm();
+  if (!std::isfinite(point_.value) || !std::isfinite(norm)) {
+    point_ = objective_.evaluate(good_x_);
     reason_ = Termination::breakdown;
     return;
   }
-  const bool gained = -step.change > kUnchanged * std::abs(objective_.value()) || norm < 0.5 * smallest_gradient_;
+  const bool gained = -trial.change > kUnchanged * std::abs(point_.value) || norm < 0.5 * smallest_gradient_;
   stalled_ = gained ? 0 : stalled_ + 1;
   halved_ = norm < 0.5 * gradient_norm_;
   gradient_norm_ = norm;
   smallest_gradient_ = std::min(smallest_gradient_, norm);
-  good_x_ = objective_.x();
+  good_x_ = point_.x;
   from_scratch_ = false;
   ++iterations_;
-  record(step);
+  record(trial.t, radius, cg_iterations);
+}
+
+/// With a fresh A x.
+void Progress::move_to(const Eigen::VectorXd& x) {
+  point_ = x == point_.x ? objective_.refreshed(std::move(point_)) : objective_.evaluate(x);
+  gradient_norm_ = point_.gradient.norm();
 }
 
 bool Progress::small_gradient() {
   if (gradient_norm_ <= tolerance()) {
     reason_ = Termination::converged;
   } else if (!halved_) {
-    floor_ = objective_.gradient_floor();
+    floor_ = objective_.gradient_floor(point_);
     const bool is_small = iterations_ == 0 || floor_ <= kLargestFloor * reference_;
     if (gradient_norm_ <= floor_ && is_small) reason_ = Termination::converged_rounding;
   }
@@ -88,13 +87,10 @@ bool Progress::try_to_pass_the_floor() {
   attempts_ = first || gradient_norm_ < 0.5 * smallest_at_floor_ ? 1 : attempts_ + 1;
   if (first || gradient_norm_ < smallest_at_floor_) {
     smallest_at_floor_ = gradient_norm_;
-    x_at_floor_ = objective_.x();
+    x_at_floor_ = point_.x;
   }
   if (attempts_ <= kMaxAttempts) return true;
-  if (gradient_norm_ > smallest_at_floor_) {
-    objective_.move_to(x_at_floor_);
-    gradient_norm_ = objective_.gradient().norm();
-  }
+  if (gradient_norm_ > smallest_at_floor_) move_to(x_at_floor_);
   return false;
 }
 
@@ -102,43 +98,37 @@ bool Progress::finished() {
   if (reason_) return true;
   if (small_gradient() && !from_scratch_) {
     reason_.reset();
-    objective_.move_to(objective_.x());
+    move_to(point_.x);
     from_scratch_ = true;
     halved_ = false;  // it was the rounding of the updated A x
-    gradient_norm_ = objective_.gradient().norm();
     small_gradient();
     if (reason_ == Termination::converged_rounding && try_to_pass_the_floor()) reason_.reset();
   }
   if (!reason_ && stalled_ >= kMaxStalled) no_decrease();
   if (reason_) return true;
   if (iterations_ >= options_.max_iterations) reason_ = Termination::iteration_limit;
-  if (objective_.seconds() >= options_.time_limit_seconds) reason_ = Termination::time_limit;
+  if (point_.seconds >= options_.time_limit_seconds) reason_ = Termination::time_limit;
   return reason_.has_value();
 }
 
 NewtonSummary Progress::no_decrease() {
   halved_ = false;
-  if (!from_scratch_) {
-    objective_.move_to(objective_.x());
-    gradient_norm_ = objective_.gradient().norm();
-  }
+  if (!from_scratch_) move_to(point_.x);
   if (!small_gradient()) reason_ = Termination::stagnated;
   return summary();
 }
 
 NewtonSummary Progress::summary(Termination reason) const {
-  NewtonSummary summary;
-  summary.termination = reason;
-  summary.value = objective_.value();
-  summary.gradient_norm = gradient_norm_;
-  summary.gradient_reference = reference_;
-  summary.relative_gradient = relative_gradient();
-  summary.gradient_floor = reason == Termination::converged ? 0 : floor_;
-  summary.iterations = iterations_;
-  summary.reads_of_a = objective_.reads_of_a();
-  summary.collectives = objective_.collectives();
-  summary.seconds = objective_.seconds();
-  return summary;
+  return {.termination = reason,
+          .value = point_.value,
+          .gradient_norm = gradient_norm_,
+          .gradient_reference = reference_,
+          .relative_gradient = relative_gradient(),
+          .gradient_floor = reason == Termination::converged ? 0 : floor_,
+          .iterations = iterations_,
+          .reads_of_a = objective_.reads_of_a(),
+          .collectives = objective_.collectives(),
+          .seconds = point_.seconds};
 }
 
 }  // namespace attnreg

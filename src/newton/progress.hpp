@@ -11,16 +11,11 @@ namespace attnreg {
 /// only. Members are collective: a test near the rounding floor or a confirmation may read A.
 class Progress {
  public:
-  /// Records the starting point.
-  Progress(Objective& objective, const NewtonOptions& options);
+  /// Records the starting point. `point` is where the iteration stands, which moves it; so may the members.
+  Progress(Objective& objective, Point& point, const NewtonOptions& options);
 
-  /// What the last iteration did.
-  struct Step {
-    double step = 0, radius = 0, change = 0;
-    int cg_iterations = 0;
-  };
   /// After every `Objective::step`: records it; goes back to the last good point if the new one is not finite.
-  void stepped(const Step& step);
+  void stepped(const Trial& trial, double radius = 0, int cg_iterations = 0);
 
   /// Whether a stopping test holds. A gradient that passes is first made again from a fresh A x.
   bool finished();
@@ -31,12 +26,14 @@ class Progress {
   NewtonSummary no_decrease();
 
  private:
-  double tolerance() const;
+  double tolerance() const { return options_.relative_tolerance * reference_; }
   bool small_gradient();
   bool try_to_pass_the_floor();
-  void record(const Step& step);
+  void move_to(const Eigen::VectorXd& x);
+  void record(double step, double radius, int cg_iterations);
 
   Objective& objective_;
+  Point& point_;
   const NewtonOptions& options_;
   std::optional<Termination> reason_;
   Eigen::VectorXd good_x_;

@@ -3,12 +3,12 @@
 #include <span>
 #include <utility>
 
-#include "rows/distributed_gram.hpp"
 #include "algebra/distributed_solver.hpp"
-#include "objective/regression_objective.hpp"
 #include "numbers/row_sums.hpp"
-#include "rows/row_passes.hpp"
+#include "objective/regression_objective.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/gram.hpp"
+#include "rows/row_passes.hpp"
 
 // The Hessian of a RegressionObjective: exact, as products, as a preconditioner.
 
@@ -18,109 +18,92 @@ using Eigen::Index;
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
-Hessian RegressionObjective::hessian() { return grid_ ? distributed_hessian() : hessian_on_root(); }
-
-RowForms RegressionObjective::row_forms(const VectorXd& positive) const {
-  return {positive, loss_->form() == HessianForm::coupled ? &coupling_ : nullptr, &self_};
+Hessian RegressionObjective::hessian(const Point& point) {
+  return grid_ ? distributed_hessian(state_of(point)) : hessian_on_root(point);
 }
 
-Hessian RegressionObjective::distributed_hessian() const {
-  const Index d = dimension();
+/// The rows of H+, H = H+ - H-, without the regulariser.
+WeightedRows RegressionObjective::positive_rows(const RegressionState& state) const {
   const bool centred = loss_->form() == HessianForm::centred;
-  const VectorXd positive = centred ? VectorXd(delta_.cwiseMax(0)) : positive_;
-  CurvedRows rows = all_rows(row_forms(positive), w2_);
-  DistributedMatrix M = distributed_gram(A_, grid_, rows, centre_);
-  const double curvature = A_.communicator().sum(rows.self().sum());
-  const VectorXd scale = M.diagonal() + curvature * centre_.cwiseAbs2();
-  const VectorXd negative = positive - delta_;
-  DistributedMatrix H = distributed_gram(A_, grid_, all_rows({negative, nullptr, nullptr}, VectorXd::Zero(w2_.size())),
-                                         centred ? centre_ : VectorXd::Zero(d));
+  return {centred ? VectorXd(state.delta.cwiseMax(0)) : state.positive, {}, state.coupling, state.self};
+}
+
+Hessian RegressionObjective::distributed_hessian(const RegressionState& state) const {
+  const Index d = dimension();
+  WeightedRows rows = positive_rows(state);
+  rows.ridge = w2_;
+  DistributedMatrix M = distributed_gram(A_, grid_, rows, state.centre);
+  const double curvature = A_.communicator().sum(rows.self_sum());
+  const VectorXd scale = M.diagonal() + curvature * state.centre.cwiseAbs2();
+  const bool centred = loss_->form() == HessianForm::centred;
+  DistributedMatrix H =
+      distributed_gram(A_, grid_, {rows.curvature - state.delta}, centred ? state.centre : VectorXd::Zero(d));
   H.local() = M.local() - H.local();
   A_.passes().count_reads(2 * gram_reads(d));
   return {A_.communicator(), {}, {}, scale, std::make_shared<DistributedPencil>(std::move(H), std::move(M))};
 }
 
-/// This rank's parts of H+ and H-, H = H+ - H-, without the regulariser but for coupled losses.
-RowPasses::SignedGram RegressionObjective::local_grams() const {
-  if (loss_->form() == HessianForm::centred) return A_.passes().signed_gram(delta_, centre_);
-  const VectorXd zero = VectorXd::Zero(dimension());
-  RowPasses::SignedGram gram = A_.passes().signed_gram(positive_ - delta_, zero);
-  gram.negative = std::move(gram.positive);
-  if (loss_->form() == HessianForm::diagonal) {
-    gram.positive = A_.passes().signed_gram(positive_, zero).positive;
-  } else {
-    gram.positive = local_gram(A_, all_rows(row_forms(positive_), VectorXd::Zero(w2_.size())), centre_);
-    A_.passes().count_reads(1);
-  }
-  return gram;
+/// This rank's parts of H+ and H-.
+SignedGram RegressionObjective::local_grams(const RegressionState& state) const {
+  if (loss_->form() == HessianForm::centred) return signed_gram(A_, {state.delta}, state.centre);
+  return {signed_gram(A_, positive_rows(state), state.centre).positive,
+          signed_gram(A_, {state.positive - state.delta}).positive};
 }
 
-const MatrixXd& RegressionObjective::make_ridge_gram() {
-  if (ridge_known_) return ridge_gram_;
-  const Index d = dimension();
-  ridge_gram_ = A_.passes().signed_gram(w2_, VectorXd::Zero(d)).positive;
-  A_.communicator().sum_to_root({ridge_gram_.data(), static_cast<std::size_t>(d * d)});
-  if (!A_.communicator().is_root()) ridge_gram_.resize(0, 0);
-  ridge_known_ = true;
-  return ridge_gram_;
+const MatrixXd& RegressionObjective::ridge_gram_on_root() {
+  if (ridge_gram_) return *ridge_gram_;
+  MatrixXd gram = signed_gram(A_, {w2_}).positive;
+  A_.communicator().sum_to_root(span_of(gram));
+  return ridge_gram_.emplace(A_.communicator().is_root() ? std::move(gram) : MatrixXd());
 }
 
-Hessian RegressionObjective::hessian_on_root() {
+Hessian RegressionObjective::hessian_on_root(const Point& point) {
+  const RegressionState& state = state_of(point);
   const auto& communicator = A_.communicator();
   const Index d = dimension(), entries = d * d;
-  make_ridge_gram();
-  const auto gram = local_grams();
-  const bool coupled = loss_->form() == HessianForm::coupled;
+  const MatrixXd& ridge_gram = ridge_gram_on_root();
+  const auto gram = local_grams(state);
   VectorXd message(2 * entries + 1);
-  message << gram.positive.reshaped(), gram.negative.reshaped(), coupled ? self_.sum() : delta_.cwiseMax(0).sum();
+  message << gram.positive.reshaped(), gram.negative.reshaped(), positive_rows(state).self_sum();
   communicator.sum_to_root(span_of(message));
   Hessian hessian{communicator, {}, {}, {}, nullptr};
   if (!communicator.is_root()) return hessian;
-  hessian.positive_part = message.head(entries).reshaped(d, d) + ridge_gram_;
+  hessian.positive_part = message.head(entries).reshaped(d, d) + ridge_gram;
   hessian.exact = hessian.positive_part - message.segment(entries, entries).reshaped(d, d);
-  hessian.scale = hessian.positive_part.diagonal() + message[2 * entries] * centre_.cwiseAbs2();
+  hessian.scale = hessian.positive_part.diagonal() + message[2 * entries] * state.centre.cwiseAbs2();
   return hessian;
 }
 
-MatrixXd RegressionObjective::gauss_newton_on_root() {
-  make_ridge_gram();
-  VectorXd delta(delta_.size());
-  sum_over_rows<1>(z_.size(), [&](Index first, Index rows, auto&) {
-    loss_->gauss_newton(rows_of(z_, first, rows), point_, {delta.data() + first, static_cast<std::size_t>(rows)});
+MatrixXd RegressionObjective::gauss_newton_on_root(const Point& point) {
+  const RegressionState& state = state_of(point);
+  const MatrixXd& ridge_gram = ridge_gram_on_root();
+  VectorXd delta(state.delta.size());
+  sum_over_rows<1>(state.z.size(), [&](Index first, Index rows, auto&) {
+    loss_->gauss_newton(rows_of(state.z, first, rows), state.loss,
+                        {delta.data() + first, static_cast<std::size_t>(rows)});
   });
-  MatrixXd gram;
-  if (loss_->form() == HessianForm::coupled) {
-    gram = local_gram(A_, all_rows(row_forms(delta), VectorXd::Zero(w2_.size())), centre_);
-    A_.passes().count_reads(1);
-  } else {
-    gram = A_.passes().signed_gram(delta, centre_).positive;
-  }
+  MatrixXd gram = signed_gram(A_, {delta, {}, state.coupling, state.self}, state.centre).positive;
   A_.communicator().sum_to_root(span_of(gram));
-  return A_.communicator().is_root() ? MatrixXd(gram + ridge_gram_) : MatrixXd();
+  return A_.communicator().is_root() ? MatrixXd(gram + ridge_gram) : MatrixXd();
 }
 
-/// product += (-h c^T - c h^T + k c c^T) p, h = A^T m.
-void RegressionObjective::add_coupling(const VectorXd& p, VectorXd& product) const {
-  const double along = centre_.dot(p);
-  product += (point_.self * along - coupled_centre_.dot(p)) * centre_ - along * coupled_centre_;
-}
-
-VectorXd RegressionObjective::hessian_product(const VectorXd& p) {
-  const bool centred = loss_->form() == HessianForm::centred;
-  const double centre_p = centred ? centre_.dot(p) : 0;
-  p_ = p;
-  VectorXd message = A_.passes().normal_product(p, {delta_.data(), w2_.data(), centre_p}, product_y_);
+VectorXd RegressionObjective::hessian_product(const Point& point, Direction& p) {
+  const RegressionState& state = state_of(point);
+  const HessianForm form = loss_->form();
+  const double along = form == HessianForm::diagonal ? 0 : state.centre.dot(p.s);
+  const double centre_p = form == HessianForm::centred ? along : 0;
+  VectorXd message = A_.passes().normal_product(p.s, {state.delta.data(), w2_.data(), centre_p}, p.As);
   A_.communicator().sum(span_of(message));
   VectorXd product = message.head(dimension());
-  if (centred) product -= message[dimension()] * centre_;
-  if (loss_->form() == HessianForm::coupled) add_coupling(p, product);
+  if (form == HessianForm::centred) product -= message[dimension()] * state.centre;
+  if (form == HessianForm::coupled)  // (-h c^T - c h^T + k c c^T) p, h = A^T m
+    product += (state.loss.self * along - state.coupled_centre.dot(p.s)) * state.centre - along * state.coupled_centre;
   return product;
 }
 
-bool RegressionObjective::refresh_preconditioner(bool tired) {
-  const bool centred = loss_->form() == HessianForm::centred;
-  const auto made =
-      model_.preconditioner(row_forms(centred ? VectorXd(delta_.cwiseMax(0)) : positive_), centre_, tired);
+bool RegressionObjective::refresh_preconditioner(const Point& point, bool tired) {
+  const RegressionState& state = state_of(point);
+  const auto made = model_.preconditioner(positive_rows(state), state.centre, tired);
   if (made) preconditioner_ = *made;
   largest_ridge_ = std::max(largest_ridge_, model_.ridge());
   return made.has_value();

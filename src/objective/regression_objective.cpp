@@ -1,12 +1,9 @@
 #include "objective/regression_objective.hpp"
-#include "rows/row_passes.hpp"
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <utility>
 
 #include "numbers/row_sums.hpp"
@@ -26,13 +23,49 @@ constexpr double kLargestGuess = 1;      // above, value and gradient from one r
 constexpr int kStepsBetweenRefreshes = 10;
 constexpr Index kBlock = 1024;  // rows of a tile or of a sum, at most
 
-double wall_clock() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 std::span<const double> part(const VectorXd& v, Index first, Index rows) {
   return {v.data() + first, static_cast<std::size_t>(rows)};
 }
+
+RegressionState& own(Point& point) { return static_cast<RegressionState&>(*point.state); }
+
+/// The loss's part of some sums, which come first.
+LossSums loss_sums(const double* sums) {
+  LossSums result;
+  std::copy_n(sums, result.size(), result.begin());
+  return result;
+}
+
+/// A pass's sums over the rows of all ranks, and the clock of rank 0 that rides along: time is replicated too.
+std::pair<RowPasses::MapSums, double> total(const Communicator& communicator, const RowPasses::MapSums& local,
+                                            double clock) {
+  const auto& [columns, scalars] = local;
+  VectorXd message(columns.size() + scalars.size() + 1);
+  message << columns.reshaped(), scalars, clock;
+  communicator.sum(span_of(message));
+  return {{message.head(columns.size()).reshaped(columns.rows(), columns.cols()),
+           message.segment(columns.size(), scalars.size())},
+          message[message.size() - 1]};
+}
+
+/// Outputs of the rows of a block, for the moment.
+struct Outputs {
+  std::array<double, kBlock> q, f, delta;
+
+  LossDerivatives of(Index rows) {
+    const auto size = static_cast<std::size_t>(rows);
+    return {std::span(q).first(size), std::span(f).first(size), std::span(delta).first(size)};
+  }
+  /// Only q and f are for the moment.
+  LossDerivatives kept_in(RegressionState& state, Index first, Index rows) {
+    const auto size = static_cast<std::size_t>(rows);
+    const auto in = [&](VectorXd& v) {
+      return v.size() == 0 ? std::span<double>() : std::span(v.data() + first, size);
+    };
+    return {std::span(q).first(size), std::span(f).first(size), in(state.delta),
+            in(state.positive),       in(state.coupling),       in(state.self)};
+  }
+};
 
 }  // namespace
 
@@ -46,11 +79,7 @@ RegressionObjective::RegressionObjective(const RowMatrix& A, const VectorXd& b, 
       loss_(std::move(loss)),
       reads_before_(A.reads()),
       collectives_before_(A.communicator().collectives()),
-      start_seconds_(wall_clock()),
-      delta_(A.rows_local()),
-      positive_(loss_->form() == HessianForm::centred ? 0 : A.rows_local()),
-      coupling_(loss_->form() == HessianForm::coupled ? A.rows_local() : 0),
-      self_(coupling_.size()),
+      clock_(A.communicator()),
       grid_(solver.kind == LinearSolver::scalapack ? std::make_shared<const ProcessGrid>(A.communicator(), solver)
                                                    : nullptr),
       model_(A, w2_, sampling, grid_) {}
@@ -59,321 +88,308 @@ LossRows RegressionObjective::rows_of(const VectorXd& z, Index first, Index rows
   return {part(z, first, rows), part(b_, first, rows)};
 }
 
-double RegressionObjective::shift(const VectorXd& z) const {
-  return A_.communicator().max(loss_->shift(rows_of(z, 0, z.size())));
+double RegressionObjective::ridge_value(const LossRows& rows, Index first, double shift) const {
+  const Eigen::Map<const Eigen::ArrayXd> z(rows.z.data(), static_cast<Index>(rows.z.size()));
+  return 0.5 * w2_.segment(first, z.size()).dot((z + shift).square().matrix());
 }
 
-void RegressionObjective::add_value(const VectorXd& z, Index first, Index rows, double reference,
+void RegressionObjective::add_value(const LossRows& rows, Index first, double shift, double reference,
                                     std::span<double, 9> sums) const {
-  LossSums loss_sums{};
-  loss_->add_value(rows_of(z, first, rows), reference, loss_sums);
-  for (std::size_t k = 0; k < loss_sums.size(); ++k) sums[k] += loss_sums[k];
-  sums[8] += 0.5 * w2_.segment(first, rows).dot(logits_of(z, first, rows).cwiseAbs2());
+  LossSums of_loss{};
+  loss_->add_value(rows, reference, of_loss);
+  for (std::size_t k = 0; k < of_loss.size(); ++k) sums[k] += of_loss[k];
+  sums[8] += ridge_value(rows, first, shift);
 }
 
-RegressionObjective::Value RegressionObjective::value_of(std::span<const double, 9> sums, double reference) const {
-  LossSums loss_sums;
-  std::copy_n(sums.begin(), loss_sums.size(), loss_sums.begin());
-  const LossPoint point = loss_->value(loss_sums, reference);
+RegressionObjective::Value RegressionObjective::value_of(const double* sums, double reference) const {
+  const LossPoint point = loss_->value(loss_sums(sums), reference);
   return {point, point.value + sums[8]};
 }
 
-RegressionObjective::Value RegressionObjective::value_at(const VectorXd& z, double reference) const {
-  auto sums = sum_over_rows<9>(
-      z.size(), [&](Index first, Index rows, ValueSums& block) { add_value(z, first, rows, reference, block); });
-  A_.communicator().sum(sums);
-  return value_of(sums, reference);
-}
-
-RegressionObjective::Value RegressionObjective::value_from_scratch(const VectorXd& z) const {
-  const Value rough = value_at(z, shift(z));
-  return rough.point.offset > 0 ? value_at(z, rough.point.reference) : rough;
-}
-
-void RegressionObjective::move_to(const VectorXd& x) {
-  ahead_.reset();
-  largest_x_ = x.lpNorm<Eigen::Infinity>();
-  if (x_.size() == x.size() && x_ == x && std::isfinite(value_)) {
-    Evaluation evaluation = evaluate_in_one_read(x, Logits::at, z_, point_.reference);
-    steps_since_refresh_ = 0;
-    if (evaluation.accurate) return accept(std::move(evaluation));
-  }
-  x_ = x;
-  z_ = x.isZero(0) ? VectorXd::Zero(A_.rows_local()) : A_.passes().multiply(x, Compensated());
-  shift_ = 0;
-  steps_since_refresh_ = 0;
-  const Value value = value_from_scratch(z_);
-  point_ = value.point;
-  value_ = value.total;
-  differentiate();
-}
-
-void RegressionObjective::fill_outputs(const VectorXd& z, const LossPoint& point, Index first, Index rows,
-                                       const LossDerivatives& out) const {
-  loss_->differentiate(rows_of(z, first, rows), point, out);
-  for (Index i = 0; i < rows; ++i) out.q[static_cast<std::size_t>(i)] += w2_[first + i] * (z[first + i] + shift_);
-}
-
-/// Outputs that are kept with the point, beside q and f.
-LossDerivatives RegressionObjective::kept_outputs(Index first, Index rows, std::span<double> q, std::span<double> f) {
-  const auto size = static_cast<std::size_t>(rows);
-  const auto of = [&](VectorXd& v) { return v.size() == 0 ? std::span<double>() : std::span(v.data() + first, size); };
-  return {q.first(size), f.first(size), of(delta_), of(positive_), of(coupling_), of(self_)};
-}
-
-double RegressionObjective::log_value() const {
-  if (std::isfinite(value_)) return std::log(value_);
-  const double exponent = A_.communicator().max(loss_->largest_exponent_of(rows_of(z_, 0, z_.size())));
-  auto sums = sum_over_rows<9>(z_.size(), [&](Index first, Index rows, ValueSums& block) {
-    LossSums loss_sums{};
-    loss_->add_scaled_value(rows_of(z_, first, rows), exponent, loss_sums);
-    std::copy(loss_sums.begin(), loss_sums.end(), block.begin());
-    block[8] = 0.5 * w2_.segment(first, rows).dot(logits_of(z_, first, rows).cwiseAbs2());
+RegressionObjective::Value RegressionObjective::value_at(const VectorXd& z, double shift, double reference) const {
+  auto sums = sum_over_rows<9>(z.size(), [&](Index first, Index rows, std::array<double, 9>& block) {
+    add_value(rows_of(z, first, rows), first, shift, reference, block);
   });
   A_.communicator().sum(sums);
-  LossSums loss_sums;
-  std::copy_n(sums.begin(), loss_sums.size(), loss_sums.begin());
-  const double log_phi = loss_->log_value(loss_sums, exponent);
+  return value_of(sums.data(), reference);
+}
+
+RegressionObjective::Value RegressionObjective::value_from_scratch(const VectorXd& z, double shift) const {
+  const Value rough = value_at(z, shift, A_.communicator().max(loss_->shift(rows_of(z, 0, z.size()))));
+  return rough.loss.offset > 0 ? value_at(z, shift, rough.loss.reference) : rough;
+}
+
+Point RegressionObjective::evaluate(const VectorXd& x) {
+  const Index rows = A_.rows_local(), coupled = loss_->form() == HessianForm::coupled ? rows : 0;
+  Point point{.x = x, .state = std::make_unique<RegressionState>()};
+  RegressionState& state = own(point);
+  state.largest_x = x.lpNorm<Eigen::Infinity>();
+  state.z = x.isZero(0) ? VectorXd::Zero(rows) : A_.passes().multiply(x, Compensated());
+  state.delta.resize(rows);
+  state.positive.resize(loss_->form() == HessianForm::centred ? 0 : rows);
+  state.coupling.resize(coupled);
+  state.self.resize(coupled);
+  differentiate(point, value_from_scratch(state.z, 0));
+  return point;
+}
+
+Point RegressionObjective::refreshed(Point point) {
+  if (std::isfinite(point.value)) {
+    double reference = own(point).loss.reference;
+    if (const auto found = renew_logits(point, reference)) return accept(std::move(point), *found);
+  }
+  return evaluate(point.x);
+}
+
+void RegressionObjective::fill_outputs(const LossRows& rows, Index first, double shift, const LossPoint& point,
+                                       const LossDerivatives& out) const {
+  loss_->differentiate(rows, point, out);
+  for (std::size_t i = 0; i < out.q.size(); ++i) out.q[i] += w2_[first + static_cast<Index>(i)] * (rows.z[i] + shift);
+}
+
+double RegressionObjective::log_value(const Point& point) const {
+  if (std::isfinite(point.value)) return std::log(point.value);
+  const RegressionState& state = state_of(point);
+  const double exponent = A_.communicator().max(loss_->largest_exponent_of(rows_of(state.z, 0, state.z.size())));
+  auto sums = sum_over_rows<9>(state.z.size(), [&](Index first, Index count, std::array<double, 9>& block) {
+    const LossRows rows = rows_of(state.z, first, count);
+    LossSums of_loss{};
+    loss_->add_scaled_value(rows, exponent, of_loss);
+    std::copy(of_loss.begin(), of_loss.end(), block.begin());
+    block[8] = ridge_value(rows, first, state.shift);
+  });
+  A_.communicator().sum(sums);
+  const double log_phi = loss_->log_value(loss_sums(sums.data()), exponent);
   return log_phi + std::log1p(sums[8] * std::exp(-log_phi));
 }
 
 // In units of eps: q_i + w_i^2 z_i itself, and what the roundings of z_i, of the exponent z_i - reference, and of x and
 // of the steps' A s (at most eps |a_i| max|x|, as random sums) do to it.
-double RegressionObjective::rounding_of_row(Index row, double z, double q, double delta) const {
+double RegressionObjective::rounding_of_row(const RegressionState& state, Index row, double z, double q,
+                                            double delta) const {
   const double curvature = std::abs(delta);
-  return std::abs(q) + curvature * loss_->exponent_rounding(z, point_.reference) +
-         (curvature + w2_[row]) * row_norms_[row] * largest_x_;
+  return std::abs(q) + curvature * loss_->exponent_rounding(z, state.loss.reference) +
+         (curvature + w2_[row]) * row_norms_[row] * state.largest_x;
 }
 
-void RegressionObjective::differentiate() {
-  const double clock = A_.communicator().is_root() ? wall_clock() - start_seconds_ : 0;
+/// All that z and its value leave to be found out; one read.
+void RegressionObjective::differentiate(Point& point, const Value& value) const {
+  RegressionState& state = own(point);
+  point.value = value.total;
+  state.loss = value.loss;
+  const double clock = clock_.seconds();
   const Index columns = loss_->form() == HessianForm::coupled ? 3 : 2;
   const auto local = A_.passes().transpose_map(columns, 1, [&](Index first, Index rows, double* U, double* bound) {
-    std::array<double, kBlock> q, f;
-    fill_outputs(z_, point_, first, rows, kept_outputs(first, rows, q, f));
+    Outputs outputs;
+    const LossDerivatives out = outputs.kept_in(state, first, rows);
+    fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, out);
     for (Index i = 0; i < rows; ++i) {
-      const auto k = static_cast<std::size_t>(i);
-      U[columns * i] = q[k];
-      U[columns * i + 1] = f[k];
-      if (columns == 3) U[columns * i + 2] = coupling_[first + i];
-      *bound += rounding_of_row(first + i, z_[first + i], q[k], delta_[first + i]) * row_norms_[first + i];
+      const Index row = first + i;
+      const double q = U[columns * i] = out.q[static_cast<std::size_t>(i)];
+      U[columns * i + 1] = out.f[static_cast<std::size_t>(i)];
+      if (columns == 3) U[columns * i + 2] = state.coupling[row];
+      *bound += rounding_of_row(state, row, state.z[row], q, state.delta[row]) * row_norms_[row];
     }
   });
-  const Index d = dimension();
-  VectorXd message(columns * d + 2);  // the clock of rank 0 rides along: time is replicated too
-  message << local.columns.reshaped(), local.scalars[0], clock;
-  A_.communicator().sum(span_of(message));
-  gradient_ = message.head(d);
-  centre_ = message.segment(d, d);
-  coupled_centre_ = message.segment(2 * d, (columns - 2) * d);
-  floor_bound_ = message[columns * d];
-  seconds_ = message[columns * d + 1];
+  const auto [sums, seconds] = total(A_.communicator(), local, clock);
+  point.gradient = sums.columns.col(0);
+  point.seconds = seconds;
+  state.centre = sums.columns.col(1);
+  state.coupled_centre = sums.columns.rightCols(columns - 2).reshaped();
+  state.floor_bound = sums.scalars[0];
 }
 
 // Sums at a guess of the reference: docs/algorithms.md, "One read". The floor's bound takes the curvature at the guess.
-RegressionObjective::Evaluation RegressionObjective::evaluate_in_one_read(const VectorXd& v, Logits meaning,
-                                                                          VectorXd& product, double reference) {
+// Nothing, if the guess was not near enough.
+std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const RegressionState& state,
+                                                                          const VectorXd& v, Logits meaning,
+                                                                          VectorXd& product, double reference) const {
   constexpr Index kScalars = 10;
   const Index of_loss = loss_->columns(), columns = of_loss + 1;
-  const double clock = A_.communicator().is_root() ? wall_clock() - start_seconds_ : 0;
-  if (meaning == Logits::at) {
-    const double shift = loss_->is_shift_invariant() ? centre_.dot(v) : 0;
-    reference += shift_ - shift;
-    shift_ = shift;
-  }
-  LossPoint guess = point_;
+  const double clock = clock_.seconds();
+  LossPoint guess = state.loss;
   guess.reference = reference;
-  VectorXd logits(meaning == Logits::step ? z_.size() : 0);
-  const RowPasses::RowMap map = [&](Index first, Index rows, double* U, double* scalars) {
-    if (meaning == Logits::step) logits.segment(first, rows) = z_.segment(first, rows) + product.segment(first, rows);
-    const VectorXd& z = meaning == Logits::step ? logits : product;
-    const auto size = static_cast<std::size_t>(rows);
-    std::array<double, kBlock> q, f, delta;
-    add_value(z, first, rows, reference, std::span<double, 9>(scalars, 9));
-    loss_->fill_columns(rows_of(z, first, rows), reference, {U, size * static_cast<std::size_t>(columns)},
+  const RowPasses::RowMap map = [&](Index first, Index count, double* U, double* scalars) {
+    std::array<double, kBlock> moved;
+    LossRows rows = rows_of(product, first, count);
+    if (meaning == Logits::step) {
+      Eigen::Map<VectorXd>(moved.data(), count) = state.z.segment(first, count) + product.segment(first, count);
+      rows.z = std::span(moved).first(rows.z.size());
+    }
+    add_value(rows, first, state.shift, reference, std::span<double, 9>(scalars, 9));
+    loss_->fill_columns(rows, reference, {U, static_cast<std::size_t>(count * columns)},
                         static_cast<std::size_t>(columns));
-    fill_outputs(z, guess, first, rows,
-                 {std::span(q).first(size), std::span(f).first(size), std::span(delta).first(size)});
-    for (Index i = 0; i < rows; ++i) {
+    Outputs outputs;
+    fill_outputs(rows, first, state.shift, guess, outputs.of(count));
+    for (Index i = 0; i < count; ++i) {
       const auto k = static_cast<std::size_t>(i);
-      U[i * columns + of_loss] = w2_[first + i] * (z[first + i] + shift_);
-      scalars[9] += rounding_of_row(first + i, z[first + i], q[k], delta[k]) * row_norms_[first + i];
+      U[i * columns + of_loss] = w2_[first + i] * (rows.z[k] + state.shift);
+      scalars[9] +=
+          rounding_of_row(state, first + i, rows.z[k], outputs.q[k], outputs.delta[k]) * row_norms_[first + i];
     }
   };
-  const auto local = meaning != Logits::step ? A_.passes().product_map(v, Compensated{shift_}, product, columns, kScalars, map)
-                                             : A_.passes().product_map(v, product, columns, kScalars, map);
-  const Index d = dimension();
-  VectorXd message(columns * d + kScalars + 1);
-  message << local.columns.reshaped(), local.scalars, clock;
-  A_.communicator().sum(span_of(message));
-
-  const auto sums_of_rows = message.head(columns * d).reshaped(d, columns);
-  const std::span<const double, 9> sums(message.data() + columns * d, 9);
-  Evaluation evaluation;
-  evaluation.value = value_of(sums, reference);
-  LossSums loss_sums;
-  std::copy_n(sums.begin(), loss_sums.size(), loss_sums.begin());
-  const Loss::Combination combination = loss_->combine(loss_sums, reference);
-  const auto combined = [&](const auto& factors) {
-    VectorXd sum = VectorXd::Zero(d);
-    for (Index c = 0; c < of_loss; ++c) sum += factors[static_cast<std::size_t>(c)] * sums_of_rows.col(c);
+  const auto local = meaning == Logits::at
+                         ? A_.passes().product_map(v, Compensated{state.shift}, product, columns, kScalars, map)
+                         : A_.passes().product_map(v, product, columns, kScalars, map);
+  const auto [sums, seconds] = total(A_.communicator(), local, clock);
+  const Loss::Combination combination = loss_->combine(loss_sums(sums.scalars.data()), reference);
+  const auto combined = [&, &columns = sums.columns](const auto& factors) {
+    VectorXd sum = VectorXd::Zero(columns.rows());
+    for (Index c = 0; c < of_loss; ++c) sum += factors[static_cast<std::size_t>(c)] * columns.col(c);
     return sum;
   };
-  evaluation.gradient = sums_of_rows.col(of_loss) + combined(combination.gradient);
-  evaluation.centre = combined(combination.centre);
-  evaluation.coupled_centre = combined(combination.coupling);
-  evaluation.floor_bound = message[columns * d + 9];
-  evaluation.seconds = message[columns * d + kScalars];
-  evaluation.accurate = evaluation.value.point.offset <= kLargestGuess && evaluation.gradient.allFinite();
-  return evaluation;
+  auto found = std::make_unique<Evaluation>();
+  found->value = value_of(sums.scalars.data(), reference);
+  found->gradient = sums.columns.col(of_loss) + combined(combination.gradient);
+  found->centre = combined(combination.centre);
+  found->coupled_centre = combined(combination.coupling);
+  found->floor_bound = sums.scalars[9];
+  found->seconds = seconds;
+  if (!(found->value.loss.offset <= kLargestGuess && found->gradient.allFinite())) return nullptr;
+  return found;
 }
 
-/// x_ and z_ are those of the evaluation.
-void RegressionObjective::accept(Evaluation evaluation) {
+/// Makes A x anew, and evaluates in the same read where the reference, which follows the shift, is near enough.
+std::unique_ptr<ObjectiveState> RegressionObjective::renew_logits(Point& point, double& reference) const {
+  RegressionState& state = own(point);
+  const double shift = loss_->is_shift_invariant() ? state.centre.dot(point.x) : 0;
+  reference += state.shift - shift;
+  state.shift = shift;
+  state.updates = 0;
+  return evaluate_in_one_read(state, point.x, Logits::at, state.z, reference);
+}
+
+/// x and z are those of the evaluation.
+Point RegressionObjective::accept(Point point, ObjectiveState& found) const {
+  RegressionState& state = own(point);
+  auto& evaluation = static_cast<Evaluation&>(found);
   Value value = evaluation.value;
-  if (!(value.point.offset <= kLargestOffset)) value = value_at(z_, value.point.reference);
-  point_ = value.point;
-  value_ = value.total;
-  gradient_ = std::move(evaluation.gradient);
-  centre_ = std::move(evaluation.centre);
-  coupled_centre_ = std::move(evaluation.coupled_centre);
-  floor_bound_ = evaluation.floor_bound;
-  seconds_ = evaluation.seconds;
-  sum_over_rows<1>(z_.size(), [&](Index first, Index rows, auto&) {
-    std::array<double, kBlock> q, f;
-    fill_outputs(z_, point_, first, rows, kept_outputs(first, rows, q, f));
+  if (!(value.loss.offset <= kLargestOffset)) value = value_at(state.z, state.shift, value.loss.reference);
+  point.value = value.total;
+  point.gradient = std::move(evaluation.gradient);
+  point.seconds = evaluation.seconds;
+  state.loss = value.loss;
+  state.centre = std::move(evaluation.centre);
+  state.coupled_centre = std::move(evaluation.coupled_centre);
+  state.floor_bound = evaluation.floor_bound;
+  sum_over_rows<1>(state.z.size(), [&](Index first, Index rows, auto&) {
+    Outputs outputs;
+    fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, outputs.kept_in(state, first, rows));
   });
+  return point;
 }
 
-VectorXd RegressionObjective::fitted() const {
-  VectorXd fitted(z_.size());
-  sum_over_rows<1>(z_.size(), [&](Index first, Index rows, auto&) {
-    loss_->fit(rows_of(z_, first, rows), point_, {fitted.data() + first, static_cast<std::size_t>(rows)});
+VectorXd RegressionObjective::fitted(const Point& point) const {
+  const RegressionState& state = state_of(point);
+  VectorXd fitted(state.z.size());
+  sum_over_rows<1>(state.z.size(), [&](Index first, Index rows, auto&) {
+    loss_->fit(rows_of(state.z, first, rows), state.loss, {fitted.data() + first, static_cast<std::size_t>(rows)});
   });
   return fitted;
 }
 
-double RegressionObjective::gradient_floor() {
-  if (gradient_.norm() > kEps * floor_bound_) return kEps * floor_bound_;
-  VectorXd rounding(z_.size());
-  sum_over_rows<1>(z_.size(), [&](Index first, Index rows, auto&) {
-    std::array<double, kBlock> q, f, delta;
-    const auto size = static_cast<std::size_t>(rows);
-    fill_outputs(z_, point_, first, rows,
-                 {std::span(q).first(size), std::span(f).first(size), std::span(delta).first(size)});
-    for (Index i = 0; i < rows; ++i)
-      rounding[first + i] =
-          rounding_of_row(first + i, z_[first + i], q[static_cast<std::size_t>(i)], delta[static_cast<std::size_t>(i)]);
+double RegressionObjective::gradient_floor(const Point& point) {
+  const RegressionState& state = state_of(point);
+  if (point.gradient.norm() > kEps * state.floor_bound) return kEps * state.floor_bound;
+  VectorXd rounding(state.z.size());
+  sum_over_rows<1>(state.z.size(), [&](Index first, Index rows, auto&) {
+    Outputs outputs;
+    fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, outputs.of(rows));
+    for (Index i = 0; i < rows; ++i) {
+      const auto k = static_cast<std::size_t>(i);
+      rounding[first + i] = rounding_of_row(state, first + i, state.z[first + i], outputs.q[k], outputs.delta[k]);
+    }
   });
   VectorXd absolute = A_.passes().absolute_transpose_multiply(rounding);
   A_.communicator().sum(span_of(absolute));
   return kEps * absolute.norm();
 }
 
-void RegressionObjective::set_direction(const VectorXd& s) {
-  s_ = s;
-  y_ = A_.multiply(s);
-  references_.clear();
-  ahead_.reset();
+Direction RegressionObjective::direction(const VectorXd& s) {
+  return {s, s.isZero(0) ? VectorXd::Zero(A_.rows_local()) : A_.multiply(s)};
 }
 
-void RegressionObjective::set_likely_direction(const VectorXd& s) {
-  s_ = s;
-  references_.clear();
-  ahead_ = evaluate_in_one_read(s, Logits::step, y_, point_.reference + centre_.dot(s));
+Direction RegressionObjective::likely_direction(const Point& point, const VectorXd& s) {
+  const RegressionState& state = state_of(point);
+  Direction direction{s};
+  direction.ahead =
+      evaluate_in_one_read(state, s, Logits::step, direction.As, state.loss.reference + state.centre.dot(s));
+  return direction;
 }
 
-double RegressionObjective::longest_step() const {
+double RegressionObjective::longest_step(const Direction& direction) const {
   const double most = loss_->largest_move();
-  return std::isfinite(most) ? most / largest_move() : most;
+  return std::isfinite(most) ? most / largest_move(direction) : most;
 }
 
-double RegressionObjective::largest_move() const {
-  return A_.communicator().max(y_.size() == 0 ? 0.0 : y_.cwiseAbs().maxCoeff());
+double RegressionObjective::largest_move(const Direction& direction) const {
+  return A_.communicator().max(direction.As.size() == 0 ? 0.0 : direction.As.cwiseAbs().maxCoeff());
 }
 
-void RegressionObjective::clear_direction() {
-  s_ = VectorXd::Zero(dimension());
-  y_ = VectorXd::Zero(A_.rows_local());
-  references_.clear();
-  ahead_.reset();
-}
-
-void RegressionObjective::extend_direction(double alpha) {
-  s_ += alpha * p_;
-  y_ += alpha * product_y_;
-  ahead_.reset();
-}
-
-std::vector<double> RegressionObjective::change_along(std::span<const double> steps) {
+std::vector<Trial> RegressionObjective::try_steps(const Point& point, const Direction& direction,
+                                                  std::span<const double> steps) {
   constexpr std::size_t kWidth = 9;  // the loss's sums, and how many rows overflow
   constexpr std::size_t kMaxSteps = 4;
-  if (steps.size() > kMaxSteps) throw InternalError("change_along takes up to 4 steps");
-  // <f, y>; a centred phi does not see it, but it would cancel in 1 + <f, exp(t y) - 1>
-  const double mean_y = loss_->is_shift_invariant() ? centre_.dot(s_) : 0;
-  auto sums = sum_over_rows<kWidth * kMaxSteps + 2>(z_.size(), [&](Index first, Index rows, auto& block) {
-    const VectorXd y = y_.segment(first, rows).array() - mean_y;
+  if (steps.size() > kMaxSteps) throw InternalError("try_steps takes up to 4 steps");
+  const RegressionState& state = state_of(point);
+  // <f, A s>; a centred phi does not see it, but it would cancel in 1 + <f, exp(t y) - 1>
+  const double mean_y = loss_->is_shift_invariant() ? state.centre.dot(direction.s) : 0;
+  auto sums = sum_over_rows<kWidth * kMaxSteps + 2>(state.z.size(), [&](Index first, Index rows, auto& block) {
+    const auto As = direction.As.segment(first, rows);
+    const VectorXd y = As.array() - mean_y;
     const double largest_y = y.cwiseAbs().maxCoeff();
     for (std::size_t k = 0; k < steps.size(); ++k) {
       if (!(std::abs(steps[k]) * largest_y <= Loss::largest_exponent)) {
         block[kWidth * k + 8] = 1;
         continue;
       }
-      LossSums loss_sums{};
-      loss_->add_change(rows_of(z_, first, rows), part(y, 0, rows), steps[k], point_, loss_sums);
-      std::copy(loss_sums.begin(), loss_sums.end(), block.begin() + static_cast<std::ptrdiff_t>(kWidth * k));
+      LossSums of_loss{};
+      loss_->add_change(rows_of(state.z, first, rows), part(y, 0, rows), steps[k], state.loss, of_loss);
+      std::copy(of_loss.begin(), of_loss.end(), block.begin() + static_cast<std::ptrdiff_t>(kWidth * k));
     }
-    const auto wy = w2_.segment(first, rows).cwiseProduct(y_.segment(first, rows));
-    block[kWidth * kMaxSteps] = wy.dot(logits_of(z_, first, rows));
-    block[kWidth * kMaxSteps + 1] = wy.dot(y_.segment(first, rows));
+    const auto wy = w2_.segment(first, rows).cwiseProduct(As);
+    block[kWidth * kMaxSteps] = wy.dot((state.z.segment(first, rows).array() + state.shift).matrix());
+    block[kWidth * kMaxSteps + 1] = wy.dot(As);
   });
   A_.communicator().sum(sums);
 
   const double ridge_slope = sums[kWidth * kMaxSteps], ridge_curvature = sums[kWidth * kMaxSteps + 1];
-  std::vector<double> changes;
+  std::vector<Trial> trials;
   for (std::size_t k = 0; k < steps.size(); ++k) {
-    LossSums loss_sums;
-    std::copy_n(sums.begin() + static_cast<std::ptrdiff_t>(kWidth * k), loss_sums.size(), loss_sums.begin());
     const double t = steps[k];
-    double change;
+    Trial trial{.t = t};
     if (sums[kWidth * k + 8] == 0) {
-      const LossChange loss_change = loss_->change(loss_sums, point_);
-      change = loss_change.value + t * ridge_slope + 0.5 * t * t * ridge_curvature;
-      references_[t] = point_.reference + t * mean_y + loss_change.reference_shift;
+      const LossChange change = loss_->change(loss_sums(&sums[kWidth * k]), state.loss);
+      trial.change = change.value + t * ridge_slope + 0.5 * t * t * ridge_curvature;
+      trial.reference = state.loss.reference + t * mean_y + change.reference_shift;
     } else {
-      const Value there = value_from_scratch(z_ + t * y_);
-      change = there.total - value_;
-      references_[t] = there.point.reference;
+      const Value there = value_from_scratch(state.z + t * direction.As, state.shift);
+      trial.change = there.total - point.value;
+      trial.reference = there.loss.reference;
     }
-    changes.push_back(std::isfinite(change) ? change : std::numeric_limits<double>::infinity());
+    if (!std::isfinite(trial.change)) trial.change = std::numeric_limits<double>::infinity();
+    trials.push_back(trial);
   }
-  return changes;
+  return trials;
 }
 
-void RegressionObjective::step(double t) {
-  x_ += t * s_;
-  largest_x_ = x_.lpNorm<Eigen::Infinity>();
-  std::optional<Evaluation> evaluation;
-  const auto known = references_.find(t);
-  std::optional<double> reference;
-  if (known != references_.end()) reference = known->second;
-  if (++steps_since_refresh_ > kStepsBetweenRefreshes) {
-    const double shift = shift_;
-    evaluation = evaluate_in_one_read(x_, Logits::at, z_, reference.value_or(point_.reference));
-    if (reference) *reference += shift - shift_;
-    steps_since_refresh_ = 0;
+Point RegressionObjective::step(Point point, Direction direction, const Trial& trial) {
+  RegressionState& state = own(point);
+  point.x += trial.t * direction.s;
+  state.largest_x = point.x.lpNorm<Eigen::Infinity>();
+  double reference = trial.reference.value_or(state.loss.reference);
+  std::unique_ptr<ObjectiveState> found;
+  if (++state.updates > kStepsBetweenRefreshes) {
+    found = renew_logits(point, reference);
   } else {
-    z_ += t * y_;
-    if (t == 1) evaluation = std::exchange(ahead_, std::nullopt);
+    state.z += trial.t * direction.As;
+    if (trial.t == 1) found = std::move(direction.ahead);
   }
-  ahead_.reset();
-  if (evaluation && evaluation->accurate) return accept(std::move(*evaluation));
-
-  Value value = reference ? value_at(z_, *reference) : value_from_scratch(z_);
-  if (value.point.offset > kLargestOffset) value = value_at(z_, value.point.reference);
-  point_ = value.point;
-  value_ = value.total;
-  differentiate();
+  if (found) return accept(std::move(point), *found);
+  Value value = trial.reference ? value_at(state.z, state.shift, reference) : value_from_scratch(state.z, state.shift);
+  if (value.loss.offset > kLargestOffset) value = value_at(state.z, state.shift, value.loss.reference);
+  differentiate(point, value);
+  return point;
 }
 
 }  // namespace attnreg

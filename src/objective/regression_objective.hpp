@@ -1,26 +1,44 @@
 #pragma once
 
-#include <array>
-#include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "attnreg/row_matrix.hpp"
 #include "losses/loss.hpp"
 #include "newton/objective.hpp"
-#include "attnreg/row_matrix.hpp"
 #include "objective/sampled_model.hpp"
+#include "ranks/root_clock.hpp"
 #include "rows/row_passes.hpp"
 
 namespace attnreg {
 
+/// What a `RegressionObjective` keeps of a point. Vectors of rows hold this rank's rows, the rest is replicated.
+struct RegressionState final : ObjectiveState {
+  LossPoint loss;
+  Eigen::VectorXd centre;          ///< d; A^T f
+  Eigen::VectorXd coupled_centre;  ///< d; A^T m of coupled losses
+  double floor_bound = 0;          ///< sum r_i |a_i| >= | |A|^T r |, r = rounding_of_row
+  double largest_x = 0;            ///< max |x_j|
+  double shift = 0;          ///< about <f, A x>: phi does not see it, and where f_i is large z_i has a small rounding
+  int updates = 0;           ///< of z by steps, since A x was made
+  Eigen::VectorXd z;         ///< rows; the logits A x - shift
+  Eigen::VectorXd delta;     ///< rows; the curvature of `LossDerivatives`, and so are the next ones
+  Eigen::VectorXd positive;  ///< rows, of losses that are not centred
+  Eigen::VectorXd coupling, self;  ///< rows, of coupled losses
+
+  bool is_fresh() const { return updates == 0; }
+  // m and k of `HessianForm`.
+  const Eigen::VectorXd& m() const { return coupling.size() > 0 ? coupling : delta; }
+  const Eigen::VectorXd& k() const { return self.size() > 0 ? self : delta; }
+};
+
 /// L(x) = phi(A x) + 1/2 |diag(w) A x|^2 for any loss phi, over distributed rows. See `Objective` for what is
 /// collective and what it costs.
 ///
-/// It keeps z = A x, and y = A s for the direction s, so that nothing along a line reads A. Row vectors (z, y, b, w^2,
-/// the curvature delta) hold this rank's rows; x, s, the gradient and the Hessian's centre are replicated. Other
-/// outputs of the loss are made where they are used, tile by tile.
+/// A point keeps z = A x and a direction A s, so that nothing along a line reads A. Outputs of the loss that
+/// `RegressionState` does not have are made where they are used, tile by tile.
 class RegressionObjective final : public Objective {
  public:
   /// Local; collective with ScaLAPACK, whose process grid it makes. b, w: this rank's rows. A and b must outlive the
@@ -30,103 +48,85 @@ class RegressionObjective final : public Objective {
                       const LinearSolverOptions& solver = {.kind = LinearSolver::rank0});
 
   Eigen::Index dimension() const override { return A_.columns(); }
-  void move_to(const Eigen::VectorXd& x) override;
-
-  const Eigen::VectorXd& x() const override { return x_; }
-  double value() const override { return value_; }  ///< +inf where it overflows
-  /// Collective; ln L, also where L overflows: then two all-reduces.
-  double log_value() const;
-  const Eigen::VectorXd& gradient() const override { return gradient_; }
-  double gradient_floor() override;
+  Point evaluate(const Eigen::VectorXd& x) override;
+  Point refreshed(Point point) override;
+  double gradient_floor(const Point& point) override;
   /// On rank 0, or over the grid: then in panels, which read (d / 256 + 1) / 2 times A, or twice that.
-  Hessian hessian() override;
-  Hessian hessian_on_root();  ///< Collective. On rank 0 whatever the linear solver: for d that allows it.
-  /// Collective. The Gauss-Newton matrix of the data term and A^T W^2 A, on rank 0. One read, n d^2 flops.
-  Eigen::MatrixXd gauss_newton_on_root();
-  Eigen::VectorXd hessian_product(const Eigen::VectorXd& p) override;
-  bool refresh_preconditioner(bool tired) override;
+  Hessian hessian(const Point& point) override;
+  Eigen::VectorXd hessian_product(const Point& point, Direction& p) override;
+  bool refresh_preconditioner(const Point& point, bool tired) override;
   double preconditioner_price() const override { return model_.price(); }
 
-  void set_direction(const Eigen::VectorXd& s) override;
-  void set_likely_direction(const Eigen::VectorXd& s) override;
-  void clear_direction() override;
-  void extend_direction(double alpha) override;
-  const Eigen::VectorXd& direction() const override { return s_; }
-  std::vector<double> change_along(std::span<const double> steps) override;
-  void step(double t) override;
+  Direction direction(const Eigen::VectorXd& s) override;
+  Direction likely_direction(const Point& point, const Eigen::VectorXd& s) override;
+  double longest_step(const Direction& direction) const override;
+  std::vector<Trial> try_steps(const Point& point, const Direction& direction, std::span<const double> steps) override;
+  Point step(Point point, Direction direction, const Trial& trial) override;
 
   double reads_of_a() const override { return A_.reads() - reads_before_; }
   std::int64_t collectives() const override { return A_.communicator().collectives() - collectives_before_; }
-  double seconds() const override { return seconds_; }
 
-  /// Collective. The largest |a_i^T s| of the direction s. One all-reduce of 8 bytes.
-  double largest_move() const;
+  // Beyond what the optimiser needs.
+  static const RegressionState& state_of(const Point& point) {  ///< Local.
+    return static_cast<const RegressionState&>(*point.state);
+  }
+  /// Collective; ln L, also where L overflows: then two all-reduces.
+  double log_value(const Point& point) const;
+  Hessian hessian_on_root(const Point& point);  ///< Collective. On rank 0 always: for d that allows it.
+  /// Collective. The Gauss-Newton matrix of the data term and A^T W^2 A, on rank 0. One read, n d^2 flops.
+  Eigen::MatrixXd gauss_newton_on_root(const Point& point);
+  /// Collective. A^T W^2 A on rank 0, empty elsewhere. One read and n d^2 flops at the first call.
+  const Eigen::MatrixXd& ridge_gram_on_root();
+  /// Collective. The largest |a_i^T s|. One all-reduce of 8 bytes.
+  double largest_move(const Direction& direction) const;
+  /// What reproduces b at the point, this rank's rows: `Loss::fit`. Local.
+  Eigen::VectorXd fitted(const Point& point) const;
 
-  bool uses_all_rows() const { return model_.uses_all_rows(); }  ///< Local.
-  /// Local. Of all preconditioners: see `SampledModel::ridge`.
-  double largest_ridge() const { return largest_ridge_; }
-
-  /// Local. Starts with the leverage scores of another objective over the same rows; see `SampledModel::adopt_scores`.
-  void adopt_scores(const RegressionObjective& other, bool rescale) { model_.adopt_scores(other.model_, rescale); }
-
-  double longest_step() const override;
-
-  /// What reproduces b at the current point, this rank's rows: `Loss::fit`. Local.
-  Eigen::VectorXd fitted() const;
-
-  // What the certificate looks at. Local; row vectors are this rank's rows.
-  bool is_fresh() const { return steps_since_refresh_ == 0; }  ///< the point was evaluated with A x made anew
-  const Loss& loss() const { return *loss_; }
-  const Eigen::VectorXd& target() const { return b_; }
+  // Local. Vectors are this rank's rows.
+  const RowMatrix& A() const { return A_; }
+  const Eigen::VectorXd& b() const { return b_; }
   const Eigen::VectorXd& weights_squared() const { return w2_; }
-  const Eigen::VectorXd& curvature() const { return delta_; }              ///< delta of `LossDerivatives`
-  const Eigen::VectorXd& positive_curvature() const { return positive_; }  ///< of losses that are not centred
-  /// m and k of `HessianForm`, likewise.
-  const Eigen::VectorXd& coupling() const { return loss_->form() == HessianForm::coupled ? coupling_ : delta_; }
-  const Eigen::VectorXd& self() const { return loss_->form() == HessianForm::coupled ? self_ : delta_; }
-  const Eigen::VectorXd& logits() const { return z_; }       ///< A x, but for a shift that the loss does not see
-  const Eigen::VectorXd& centre() const { return centre_; }  ///< A^T f, replicated
-  /// A^T W^2 A on rank 0, once `hessian_on_root` was called.
-  const Eigen::MatrixXd& ridge_gram() const { return ridge_gram_; }
+  const Loss& loss() const { return *loss_; }
+  bool uses_all_rows() const { return model_.uses_all_rows(); }
+  double largest_ridge() const { return largest_ridge_; }  ///< of all preconditioners: see `SampledModel::ridge`
+  /// Starts with the leverage scores of another objective over the same rows; see `SampledModel::adopt_scores`.
+  void adopt_scores(const RegressionObjective& other, bool rescale) { model_.adopt_scores(other.model_, rescale); }
 
  private:
   LossRows rows_of(const Eigen::VectorXd& z, Eigen::Index first, Eigen::Index rows) const;
-  double shift(const Eigen::VectorXd& z) const;
+  double ridge_value(const LossRows& rows, Eigen::Index first, double shift) const;
 
   struct Value {
-    LossPoint point;
+    LossPoint loss;
     double total = 0;  ///< with the regulariser
   };
-  using ValueSums = std::array<double, 9>;  ///< those of the loss and the regulariser
-  void add_value(const Eigen::VectorXd& z, Eigen::Index first, Eigen::Index rows, double reference,
+  void add_value(const LossRows& rows, Eigen::Index first, double shift, double reference,
                  std::span<double, 9> sums) const;
-  Value value_of(std::span<const double, 9> sums, double reference) const;
-  Value value_at(const Eigen::VectorXd& z, double reference) const;
-  Value value_from_scratch(const Eigen::VectorXd& z) const;
+  Value value_of(const double* sums, double reference) const;
+  Value value_at(const Eigen::VectorXd& z, double shift, double reference) const;
+  Value value_from_scratch(const Eigen::VectorXd& z, double shift) const;
 
   /// What one read finds out about a point.
-  struct Evaluation {
+  struct Evaluation final : ObjectiveState {
     Value value;
     Eigen::VectorXd gradient, centre, coupled_centre;
     double floor_bound = 0, seconds = 0;
-    bool accurate = false;  ///< the reference was near enough
   };
   enum class Logits { at, step };  ///< A v are the logits, or have to be added to z
-  Evaluation evaluate_in_one_read(const Eigen::VectorXd& v, Logits meaning, Eigen::VectorXd& product, double reference);
-  void accept(Evaluation evaluation);
+  std::unique_ptr<ObjectiveState> evaluate_in_one_read(const RegressionState& state, const Eigen::VectorXd& v,
+                                                       Logits meaning, Eigen::VectorXd& product,
+                                                       double reference) const;
+  std::unique_ptr<ObjectiveState> renew_logits(Point& point, double& reference) const;
+  Point accept(Point point, ObjectiveState& found) const;
 
-  void differentiate();
-  void fill_outputs(const Eigen::VectorXd& z, const LossPoint& point, Eigen::Index first, Eigen::Index rows,
+  void differentiate(Point& point, const Value& value) const;
+  void fill_outputs(const LossRows& rows, Eigen::Index first, double shift, const LossPoint& point,
                     const LossDerivatives& out) const;
-  LossDerivatives kept_outputs(Eigen::Index first, Eigen::Index rows, std::span<double> q, std::span<double> f);
-  RowForms row_forms(const Eigen::VectorXd& positive) const;
-  void add_coupling(const Eigen::VectorXd& p, Eigen::VectorXd& product) const;
-  RowPasses::SignedGram local_grams() const;
-  const Eigen::MatrixXd& make_ridge_gram();
-  double rounding_of_row(Eigen::Index row, double z, double q, double delta) const;
-  Eigen::VectorXd logits_of(const Eigen::VectorXd& z, Eigen::Index first, Eigen::Index rows) const {
-    return z.segment(first, rows).array() + shift_;
-  }
+  double rounding_of_row(const RegressionState& state, Eigen::Index row, double z, double q, double delta) const;
+
+  WeightedRows positive_rows(const RegressionState& state) const;
+  SignedGram local_grams(const RegressionState& state) const;
+  Hessian distributed_hessian(const RegressionState& state) const;
 
   const RowMatrix& A_;
   const Eigen::VectorXd& b_;
@@ -135,28 +135,8 @@ class RegressionObjective final : public Objective {
   std::unique_ptr<Loss> loss_;
   double reads_before_;
   std::int64_t collectives_before_;
-  double start_seconds_, seconds_ = 0;
-
-  Eigen::VectorXd x_, z_;  // the point and its logits: z_ = A x - shift_
-  double shift_ = 0;       // about <f, A x>: phi does not see it, and where f_i is large z_i has a small rounding
-  double largest_x_ = 0;   // max |x_j|
-  LossPoint point_;
-  double value_ = 0;
-  Eigen::VectorXd gradient_, centre_;  // d; centre = A^T f
-  Eigen::VectorXd delta_;              // rows
-  Eigen::VectorXd positive_;           // rows, of losses that are not centred
-  Eigen::VectorXd coupling_, self_;    // rows, of coupled losses
-  Eigen::VectorXd coupled_centre_;     // d; A^T m of coupled losses
-  double floor_bound_ = 0;             // sum r_i |a_i| >= | |A|^T r |, r = rounding_of_row
-  int steps_since_refresh_ = 0;
-
-  Eigen::VectorXd s_, y_;                // the direction and A s
-  Eigen::VectorXd p_, product_y_;        // of the last Hessian product
-  std::map<double, double> references_;  // the loss's reference at x + t s, by t
-  std::optional<Evaluation> ahead_;      // of x + s
-  Eigen::MatrixXd ridge_gram_;           // A^T W^2 A on rank 0
-  bool ridge_known_ = false;
-  Hessian distributed_hessian() const;
+  RootClock clock_;
+  std::optional<Eigen::MatrixXd> ridge_gram_;
 
   std::shared_ptr<const ProcessGrid> grid_;  // of ScaLAPACK; none: rank 0 has the d x d matrices
   SampledModel model_;

@@ -8,15 +8,15 @@
 #include <string>
 #include <utility>
 
+#include "algebra/cholesky.hpp"
 #include "attnreg/error.hpp"
 #include "attnreg/leverage.hpp"
-#include "sampling/sampling.hpp"
 #include "certificate/global_convexity.hpp"
-#include "newton/line_search.hpp"
-#include "algebra/cholesky.hpp"
-#include "newton/progress.hpp"
 #include "errors/text_of.hpp"
+#include "newton/line_search.hpp"
+#include "newton/progress.hpp"
 #include "ranks/span_of.hpp"
+#include "sampling/sampling.hpp"
 
 namespace attnreg {
 
@@ -48,77 +48,20 @@ struct Model {
   std::int64_t draws = 0, rows = 0;
 };
 
-/// Makes H~ at the objective's point.
-class SketchedHessian {
- public:
-  SketchedHessian(RegressionObjective& objective, const RowMatrix& A, bool keep_low_rank,
-                  const SamplingOptions& sampling, std::int64_t draws)
-      : objective_(objective), A_(A), keep_low_rank_(keep_low_rank), sampling_(sampling), draws_(draws) {}
-
-  /// Collective. `step` keys the random numbers.
-  Model make(std::uint32_t step) const {
-    if (draws_ >= A_.rows_global() && keep_low_rank_) return {objective_.hessian_on_root().exact, 0, A_.rows_global()};
-    const VectorXd D = objective_.curvature() + objective_.weights_squared();
-    const Index d = A_.columns(), entries = d * d;
-    Model model{{}, draws_, A_.rows_global()};
-    VectorXd message(entries + d + 1);  // A^T D~ A, u, sum delta
-    if (draws_ >= A_.rows_global()) {
-      const auto gram = A_.passes().signed_gram(D, VectorXd::Zero(d));
-      message.head(entries) = (gram.positive - gram.negative).reshaped();
-      model.draws = 0;
-    } else {
-      const SampledRows sample = draw(D, step);
-      message.head(entries) = sampled_gram(A_, sample, SparseDiagonal(sample, D).values(), {}).reshaped();
-      model.rows = sample.count_global;
-    }
-    message.segment(entries, d) =
-        keep_low_rank_ ? VectorXd(A_.passes().transpose_multiply(objective_.coupling())) : VectorXd::Zero(d);
-    message[entries + d] = keep_low_rank_ ? objective_.self().sum() : 0;
-    A_.communicator().sum_to_root(span_of(message));
-    if (!A_.communicator().is_root()) return model;
-    model.matrix = message.head(entries).reshaped(d, d);
-    if (keep_low_rank_) add_low_rank(message.segment(entries, d), message[entries + d], model.matrix);
-    return model;
-  }
-
- private:
-  SampledRows draw(const VectorXd& D, std::uint32_t step) const {
-    const auto scores = leverage_scores(A_, D.cwiseAbs(),
-                                        {.sketch_rows = sampling_.sketch_rows,
-                                         .nonzeros = sampling_.nonzeros,
-                                         .jl_columns = sampling_.jl_columns,
-                                         .seed = sampling_.seed,
-                                         .iteration = step});
-    return sample_with_replacement(A_, scores.scores, {.draws = draws_, .seed = sampling_.seed, .iteration = step});
-  }
-
-  void add_low_rank(const VectorXd& u, double curvature, MatrixXd& H) const {
-    const VectorXd& centre = objective_.centre();
-    const VectorXd v = u - 0.5 * curvature * centre;  // [abar, u] S [abar, u]^T = -(v abar^T + abar v^T)
-    H -= v * centre.transpose() + centre * v.transpose();
-  }
-
-  RegressionObjective& objective_;
-  const RowMatrix& A_;
-  bool keep_low_rank_;
-  const SamplingOptions& sampling_;
-  std::int64_t draws_;
-};
-
 /// Collective. v^T H v for the columns v of V. One read.
-VectorXd exact_curvatures(const RegressionObjective& objective, const RowMatrix& A, const MatrixXd& V) {
-  const VectorXd means = V.transpose() * objective.centre();
+VectorXd exact_curvatures(const RegressionObjective& objective, const RegressionState& state, const MatrixXd& V) {
+  const VectorXd means = V.transpose() * state.centre;
   const VectorXd zero = VectorXd::Zero(V.cols());
-  VectorXd sums = A.passes().pass(zero, [&](const Tile& tile, VectorXd& sum) {
+  VectorXd sums = objective.A().passes().pass(zero, [&](const Tile& tile, VectorXd& sum) {
     const MatrixXd Y = tile.dense() * V;
     const auto of_tile = [&](const VectorXd& rows) { return rows.segment(tile.first_local(), Y.rows()).array(); };
-    const Eigen::ArrayXd squares = of_tile(objective.curvature()) + of_tile(objective.weights_squared());
+    const Eigen::ArrayXd squares = of_tile(state.delta) + of_tile(objective.weights_squared());
     for (Index k = 0; k < Y.cols(); ++k)
-      sum[k] += (squares * Y.col(k).array().square() - 2 * means[k] * of_tile(objective.coupling()) * Y.col(k).array() +
-                 means[k] * means[k] * of_tile(objective.self()))
+      sum[k] += (squares * Y.col(k).array().square() - 2 * means[k] * of_tile(state.m()) * Y.col(k).array() +
+                 means[k] * means[k] * of_tile(state.k()))
                     .sum();
   });
-  A.communicator().sum(span_of(sums));
+  objective.A().communicator().sum(span_of(sums));
   return sums;
 }
 
@@ -155,18 +98,23 @@ double largest_error(const VectorXd& model, const VectorXd& exact) {
 
 class Iteration {
  public:
-  Iteration(RegressionObjective& objective, const RowMatrix& A, const SketchedNewtonOptions& options, double epsilon)
-      : objective_(objective), A_(A), options_(options), epsilon_(epsilon) {
-    result_.convexity = global_convexity(objective, A);
+  Iteration(RegressionObjective& objective, Point& point, const SketchedNewtonOptions& options,
+            const SamplingOptions& sampling, double epsilon)
+      : objective_(objective),
+        A_(objective.A()),
+        point_(point),
+        options_(options),
+        sampling_(sampling),
+        epsilon_(epsilon) {
+    result_.convexity = global_convexity(objective).convexity;
     result_.distance_bound = distance_bound();
     plan();
   }
 
-  SketchedNewtonSummary run(NewtonOptions options, const SamplingOptions& sampling) {
+  SketchedNewtonSummary run(NewtonOptions options) {
     if (decides_by_distance()) options.relative_tolerance = std::numeric_limits<double>::min();
-    const std::int64_t draws = plan_draws(options.max_iterations);
-    const SketchedHessian hessian(objective_, A_, options_.keep_low_rank, sampling, draws);
-    Progress progress(objective_, options);
+    plan_draws(options.max_iterations);
+    Progress progress(objective_, point_, options);
     for (std::uint32_t step = 0;; ++step) {
       if (near_enough()) return finish(progress.summary(Termination::converged));
       if (progress.finished()) return finish(progress.summary());
@@ -174,7 +122,7 @@ class Iteration {
         note("all T = " + std::to_string(result_.step_limit) + " steps were used up");
         return finish(progress.summary(Termination::iteration_limit));
       }
-      if (!take_step(hessian, step, sampling.seed, progress)) return finish(progress.summary(Termination::breakdown));
+      if (!take_step(step, progress)) return finish(progress.summary(Termination::breakdown));
     }
   }
 
@@ -184,28 +132,33 @@ class Iteration {
   double distance_bound();
   bool near_enough();
   void plan();
-  std::int64_t plan_draws(int max_iterations);
-  bool take_step(const SketchedHessian& hessian, std::uint32_t step, std::uint64_t seed, Progress& progress);
+  void plan_draws(int max_iterations);
+  Model sampled_hessian(std::uint32_t step);
+  SampledRows draw(const VectorXd& D, std::uint32_t step) const;
+  bool take_step(std::uint32_t step, Progress& progress);
   SketchedNewtonSummary finish(NewtonSummary summary);
 
   RegressionObjective& objective_;
   const RowMatrix& A_;
+  Point& point_;
   const SketchedNewtonOptions& options_;
+  const SamplingOptions& sampling_;
   double epsilon_;
+  std::int64_t draws_ = 0;  // of a step
   SketchedNewtonSummary result_;
 };
 
 double Iteration::distance_bound() {
   if (!(result_.convexity > 0)) return kInfinity;
-  const double bound = kSlack * (objective_.gradient().norm() + objective_.gradient_floor()) / result_.convexity;
+  const double bound = kSlack * (point_.gradient.norm() + objective_.gradient_floor(point_)) / result_.convexity;
   return std::isfinite(bound) ? bound : kInfinity;
 }
 
 /// Whether |x - x*| <= epsilon is certified, with the gradient of a fresh A x.
 bool Iteration::near_enough() {
   if (!decides_by_distance() || !(result_.distance_bound <= epsilon_)) return false;
-  if (!objective_.is_fresh()) {
-    objective_.move_to(objective_.x());
+  if (!objective_.state_of(point_).is_fresh()) {
+    point_ = objective_.refreshed(std::move(point_));
     result_.distance_bound = distance_bound();
   }
   return result_.distance_bound <= epsilon_;
@@ -226,21 +179,59 @@ void Iteration::plan() {
        " to epsilon = " + text_of(epsilon_));
 }
 
-std::int64_t Iteration::plan_draws(int max_iterations) {
+void Iteration::plan_draws(int max_iterations) {
   const int steps = result_.step_limit > 0 ? result_.step_limit : std::max(1, max_iterations);
-  const std::int64_t draws =
-      with_replacement_size(A_.columns(), options_.sampling_error, options_.delta / steps, kBeta);
-  if (draws >= A_.rows_global())
-    note("all rows are used: a sample would take " + std::to_string(draws) + " draws of " +
+  draws_ = with_replacement_size(A_.columns(), options_.sampling_error, options_.delta / steps, kBeta);
+  if (draws_ >= A_.rows_global())
+    note("all rows are used: a sample would take " + std::to_string(draws_) + " draws of " +
          std::to_string(A_.rows_global()) + " rows");
-  return draws;
+}
+
+SampledRows Iteration::draw(const VectorXd& D, std::uint32_t step) const {
+  const auto scores = leverage_scores(A_, D.cwiseAbs(),
+                                      {.sketch_rows = sampling_.sketch_rows,
+                                       .nonzeros = sampling_.nonzeros,
+                                       .jl_columns = sampling_.jl_columns,
+                                       .seed = sampling_.seed,
+                                       .iteration = step});
+  return sample_with_replacement(A_, scores.scores, {.draws = draws_, .seed = sampling_.seed, .iteration = step});
+}
+
+/// `step` keys the random numbers.
+Model Iteration::sampled_hessian(std::uint32_t step) {
+  const bool all_rows = draws_ >= A_.rows_global(), low_rank = options_.keep_low_rank;
+  if (all_rows && low_rank) return {objective_.hessian_on_root(point_).exact, 0, A_.rows_global()};
+  const RegressionState& state = objective_.state_of(point_);
+  const VectorXd D = state.delta + objective_.weights_squared();
+  const Index d = A_.columns(), entries = d * d;
+  Model model{{}, all_rows ? 0 : draws_, A_.rows_global()};
+  VectorXd message(entries + d + 1);  // A^T D~ A, u, sum delta
+  WeightedRows rows{D};
+  if (!all_rows) {
+    const SampledRows sample = draw(D, step);
+    rows = rows.choose(sample.rows, sample.weights);
+    model.rows = sample.count_global;
+    A_.passes().count_reads(static_cast<double>(model.rows) / static_cast<double>(A_.rows_global()));
+  }
+  const SignedGram gram = signed_gram(A_, rows);
+  message.head(entries) = (gram.positive - gram.negative).reshaped();
+  message.segment(entries, d) = low_rank ? VectorXd(A_.passes().transpose_multiply(state.m())) : VectorXd::Zero(d);
+  message[entries + d] = low_rank ? state.k().sum() : 0;
+  A_.communicator().sum_to_root(span_of(message));
+  if (!A_.communicator().is_root()) return model;
+  model.matrix = message.head(entries).reshaped(d, d);
+  if (!low_rank) return model;
+  // [abar, u] S [abar, u]^T = -(v abar^T + abar v^T)
+  const VectorXd v = message.segment(entries, d) - 0.5 * message[entries + d] * state.centre;
+  model.matrix -= v * state.centre.transpose() + state.centre * v.transpose();
+  return model;
 }
 
 /// False if H~ is not positive definite; then the point stays.
-bool Iteration::take_step(const SketchedHessian& hessian, std::uint32_t step, std::uint64_t seed, Progress& progress) {
-  const Model model = hessian.make(step);
-  const MatrixXd normals = gaussian_probes(A_.columns(), options_.probes, seed, step);
-  const Step newton_step = solve(A_.communicator(), model.matrix, objective_.gradient(), normals);
+bool Iteration::take_step(std::uint32_t step, Progress& progress) {
+  const Model model = sampled_hessian(step);
+  const MatrixXd normals = gaussian_probes(A_.columns(), options_.probes, sampling_.seed, step);
+  const Step newton_step = solve(A_.communicator(), model.matrix, point_.gradient, normals);
   if (!newton_step.definite) {
     note("H~ is not positive definite in step " + std::to_string(step + 1) +
          ": the method needs weights w large enough to make H so; use another one");
@@ -248,12 +239,12 @@ bool Iteration::take_step(const SketchedHessian& hessian, std::uint32_t step, st
   }
   SketchedStep record{.iteration = static_cast<int>(step) + 1, .draws = model.draws, .rows = model.rows};
   record.sampling_error =
-      options_.probes > 0 ? largest_error(newton_step.curvatures, exact_curvatures(objective_, A_, newton_step.probes))
+      options_.probes > 0 ? largest_error(newton_step.curvatures,
+                                          exact_curvatures(objective_, objective_.state_of(point_), newton_step.probes))
                           : std::numeric_limits<double>::quiet_NaN();
-  const double value = objective_.value();
-  objective_.set_direction(newton_step.s);
-  objective_.step(1);
-  progress.stepped({.step = 1, .change = objective_.value() - value});
+  const double value = point_.value;
+  point_ = objective_.step(std::move(point_), objective_.direction(newton_step.s), {.t = 1});
+  progress.stepped({.t = 1, .change = point_.value - value});
   record.distance_bound = result_.distance_bound = distance_bound();
   result_.steps.push_back(record);
   if (options_.on_step) options_.on_step(record);
@@ -262,12 +253,12 @@ bool Iteration::take_step(const SketchedHessian& hessian, std::uint32_t step, st
 
 SketchedNewtonSummary Iteration::finish(NewtonSummary summary) {
   result_.distance_bound = distance_bound();
-  summary.value = objective_.value();  // of the point made anew
-  summary.gradient_norm = objective_.gradient().norm();
+  summary.value = point_.value;  // of the point made anew
+  summary.gradient_norm = point_.gradient.norm();
   if (summary.gradient_reference > 0) summary.relative_gradient = summary.gradient_norm / summary.gradient_reference;
   summary.reads_of_a = objective_.reads_of_a();
   summary.collectives = objective_.collectives();
-  summary.seconds = objective_.seconds();
+  summary.seconds = point_.seconds;
   if (decides_by_distance() && !(result_.distance_bound <= epsilon_))
     note("|x - x*| <= " + text_of(result_.distance_bound) + " is certified, not epsilon = " + text_of(epsilon_));
   result_.newton = summary;
@@ -276,13 +267,12 @@ SketchedNewtonSummary Iteration::finish(NewtonSummary summary) {
 
 }  // namespace
 
-SketchedNewtonSummary sketched_newton(RegressionObjective& objective, const RowMatrix& A, const VectorXd& x0,
-                                      const NewtonOptions& options, const SketchedNewtonOptions& sketched,
-                                      const SamplingOptions& sampling, double epsilon) {
-  check_arguments(objective, x0, options);
+SketchedNewtonSummary sketched_newton(RegressionObjective& objective, Point& point, const NewtonOptions& options,
+                                      const SketchedNewtonOptions& sketched, const SamplingOptions& sampling,
+                                      double epsilon) {
+  check(options);
   check_options(sketched, epsilon);
-  if (objective.x().size() != x0.size() || objective.x() != x0) objective.move_to(x0);
-  return Iteration(objective, A, sketched, epsilon).run(options, sampling);
+  return Iteration(objective, point, sketched, sampling, epsilon).run(options);
 }
 
 }  // namespace attnreg

@@ -1,9 +1,6 @@
 #pragma once
 
-#include <Eigen/Core>
-
 #include "attnreg/regression.hpp"
-#include "attnreg/row_matrix.hpp"
 #include "attnreg/solver.hpp"
 #include "objective/regression_objective.hpp"
 
@@ -19,8 +16,8 @@ struct SketchedNewtonSummary {
   std::vector<std::string> notes;  ///< what was decided and why, and why it stopped; plain sentences
 };
 
-/// Collective. Full Newton steps x - H~^-1 g with a sampled Hessian, from x0. With D = delta + w^2 (of either sign),
-/// abar = A^T f and u = A^T delta,
+/// Collective. Full Newton steps x - H~^-1 g with a sampled Hessian, from the point on. With D = delta + w^2 (of either
+/// sign), abar = A^T f and u = A^T delta,
 ///
 ///     H  = A^T diag(D) A + [abar, u] S [abar, u]^T,   S = [[sum delta, -1], [-1, 0]],
 ///     H~ = A^T D~ A      + the same rank-2 part (options: `keep_low_rank`),
@@ -34,20 +31,20 @@ struct SketchedNewtonSummary {
 /// order: |x - x*| <= (|g| + its rounding) / l <= epsilon (`converged`); the tests of `NewtonOptions`, but the
 /// tolerance on |g| only where l and epsilon cannot decide; T steps (`iteration_limit`); H~ not positive definite to
 /// working precision (`breakdown`: the papers' D > 0 does not hold). No line search, nothing else that would make it
-/// safe: L may rise. The objective is left at the last point, which is always finite.
+/// safe: L may rise. On return the point is the last one, which is always finite.
 ///
 /// e0 is relative to A^T |D| A, as scores see no signs: kappa e0 relative to H, kappa the largest eigenvalue of H^-1
 /// A^T |D| A. The factor 0.4 a step holds in the norm of H for kappa e0 <= 2/7, near x*; in the Euclidean norm it need
 /// not.
 ///
 /// Reads of A a step: 2 for the scores, the kept rows' share of one, 1 for u, 1 for the probes, A s and the gradient;
-/// once, 1 for l. With all rows 1 for H (2 the first time) in place of the first three. The same rows on any number of
-/// ranks, but for rounding.
+/// once, up to 2 for l. With all rows 1 for H (2 the first time) in place of the first three. The same rows on any
+/// number of ranks, but for rounding.
 ///
-/// A is the matrix of the objective; x0 replicated; `sampling`: sketch, columns and seed of the scores and the draws;
+/// `sampling`: sketch, columns and seed of the scores and the draws;
 /// epsilon > 0, or 0 for none. Wrong options throw `InvalidArgument` on all ranks; numerical trouble never throws.
-SketchedNewtonSummary sketched_newton(RegressionObjective& objective, const RowMatrix& A, const Eigen::VectorXd& x0,
-                                      const NewtonOptions& options, const SketchedNewtonOptions& sketched,
-                                      const SamplingOptions& sampling, double epsilon);
+SketchedNewtonSummary sketched_newton(RegressionObjective& objective, Point& point, const NewtonOptions& options,
+                                      const SketchedNewtonOptions& sketched, const SamplingOptions& sampling,
+                                      double epsilon);
 
 }  // namespace attnreg

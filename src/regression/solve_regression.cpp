@@ -4,20 +4,21 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <optional>
 #include <span>
 #include <string>
 
-#include "losses/losses.hpp"
-#include "certificate/certify.hpp"
-#include "regression/fit.hpp"
-#include "rows/joint_passes.hpp"
-#include "objective/regression_objective.hpp"
 #include "algebra/scalapack.hpp"
+#include "certificate/certify.hpp"
+#include "errors/text_of.hpp"
+#include "losses/losses.hpp"
+#include "objective/regression_objective.hpp"
+#include "regression/fit.hpp"
 #include "regression/sketched_newton.hpp"
 #include "regression/start_point.hpp"
-#include "errors/text_of.hpp"
+#include "rows/joint_passes.hpp"
 #include "errors/refuse.hpp"
 #include "algebra/linear_solver_choice.hpp"
 
@@ -26,24 +27,13 @@ namespace attnreg {
 using Eigen::VectorXd;
 
 std::string_view method_name(Method method) {
-  switch (method) {
-    case Method::automatic: return "auto";
-    case Method::newton: return "newton";
-    case Method::newton_cg: return "newton-cg";
-    case Method::sketched_newton: return "sketched-newton";
-  }
-  return "unknown";
+  constexpr std::array<std::string_view, 4> names{"auto", "newton", "newton-cg", "sketched-newton"};
+  return names.at(static_cast<std::size_t>(method));
 }
 
 std::string_view start_name(Start start) {
-  switch (start) {
-    case Start::automatic: return "auto";
-    case Start::zero: return "zero";
-    case Start::cross_entropy: return "cross-entropy";
-    case Start::given: return "given";
-    case Start::random: return "random";
-  }
-  return "unknown";
+  constexpr std::array<std::string_view, 5> names{"auto", "zero", "cross-entropy", "given", "random"};
+  return names.at(static_cast<std::size_t>(start));
 }
 
 namespace {
@@ -68,6 +58,7 @@ void check_arguments(const RowMatrix& A, const VectorXd& b, const VectorXd& w, c
     throw InvalidArgument(
         "x0 has " + std::to_string(options.x0.size()) + " values for " + std::to_string(A.columns()) + " columns of A",
         Error::Scope::all_ranks);
+  if (!options.x0.allFinite()) throw InvalidArgument("x0 must be finite", Error::Scope::all_ranks);
 }
 
 bool is_converged(const NewtonSummary& summary) {
@@ -97,7 +88,6 @@ class Regression {
  public:
   Regression(const RowMatrix& A, const VectorXd& b, const VectorXd& w, const RegressionOptions& options)
       : A_(A),
-        b_(b),
         options_(with_linear_solver(A, options)),
         objective_(A, b, w, make_loss(options.loss), options.sampling, options_.linear_solver),
         target_(describe_target(A, b, objective_.loss())) {
@@ -113,9 +103,9 @@ class Regression {
       result_.warnings.push_back(
           "A v = 1 has a solution v, a column of ones perhaps: along -v this loss falls to 0 whatever b is, and only "
           "the weight w keeps x from running away; drop that column, or use the loss softmax");
-    objective_.move_to(VectorXd::Zero(A.columns()));
-    value_at_zero_ = objective_.value();
-    options_.newton.gradient_reference = objective_.gradient().norm();
+    point_ = objective_.evaluate(VectorXd::Zero(A.columns()));
+    value_at_zero_ = point_.value;
+    options_.newton.gradient_reference = point_.gradient.norm();
     choose_method();
   }
 
@@ -124,31 +114,32 @@ class Regression {
   /// Collective. Makes the other's first model, unless it is there, and takes over the scores behind it.
   void share_scores_of(Regression& other) {
     if (result_.method != Method::newton_cg || objective_.uses_all_rows()) return;
-    if (other.objective_.preconditioner().empty()) other.objective_.refresh_preconditioner(false);
+    if (other.objective_.preconditioner().empty()) other.objective_.refresh_preconditioner(other.point_, false);
     objective_.adopt_scores(other.objective_, true);
   }
 
   RegressionResult run() {
-    const StartPoint start = choose_start(objective_, A_, b_, options_, start_method(), result_.notes);
+    const StartPoint start = choose_start(objective_, point_, options_, start_method(), result_.notes);
     refer_to_start(start.x);
     solve_from(start);
     try_random_starts();
     certify_result();
-    result_.x = objective_.x();
+    result_.x = point_.x;
     describe_minimiser();
-    result_.fitted = objective_.fitted();
+    result_.fitted = objective_.fitted(point_);
     if (objective_.uses_all_rows() && !all_rows_at_first_)
       result_.notes.push_back(
           "the sampled preconditioners served badly three times in a row: all rows were used from then on");
     if (objective_.largest_ridge() > kUsualRidge)
       result_.notes.push_back("a preconditioner was not positive definite to working precision: " +
                               text_of(objective_.largest_ridge()) + " times its diagonal was added");
-    result_.fit = fit_quality(A_, result_.fitted, b_, target_);
+    result_.fit = fit_quality(A_, result_.fitted, objective_.b(), target_);
     return std::move(result_);
   }
 
  private:
   void choose_method();
+  void move_to(const VectorXd& x);
   void refer_to_start(const VectorXd& x0);
   Method start_method() const { return result_.method == Method::newton ? Method::newton : Method::newton_cg; }
   void solve_from(const StartPoint& start);
@@ -158,9 +149,9 @@ class Regression {
   void certify_result();
 
   const RowMatrix& A_;
-  const VectorXd& b_;
   RegressionOptions options_;
   RegressionObjective objective_;
+  Point point_;
   Target target_;
   RegressionResult result_;
   VectorXd x0_;
@@ -186,27 +177,32 @@ void Regression::choose_method() {
     result_.notes.push_back("the preconditioner uses all rows: a sample would leave none out");
 }
 
+void Regression::move_to(const VectorXd& x) {
+  if (x != point_.x) point_ = objective_.evaluate(x);
+}
+
 /// Of losses that grow without bound, x0 may have the larger gradient, and the larger value; at 0 both may be 0.
 void Regression::refer_to_start(const VectorXd& x0) {
-  if (objective_.loss().form() == HessianForm::centred || x0 == objective_.x()) return;
-  objective_.move_to(x0);
+  if (objective_.loss().form() == HessianForm::centred) return;
+  move_to(x0);
   double& reference = options_.newton.gradient_reference;
-  reference = std::max(reference, objective_.gradient().norm());
-  value_at_zero_ = std::max(value_at_zero_, objective_.value());
+  reference = std::max(reference, point_.gradient.norm());
+  value_at_zero_ = std::max(value_at_zero_, point_.value);
 }
 
 void Regression::solve_from(const StartPoint& start) {
   x0_ = start.x;
   result_.start = start.kind;
   result_.start_iterations = start.iterations;
+  move_to(start.x);
   if (result_.method == Method::sketched_newton) {
-    auto sketched = sketched_newton(objective_, A_, start.x, options_.newton, options_.sketched_newton,
-                                    options_.sampling, options_.epsilon);
+    auto sketched = sketched_newton(objective_, point_, options_.newton, options_.sketched_newton, options_.sampling,
+                                    options_.epsilon);
     result_.summary = sketched.newton;
     result_.sketched_steps = std::move(sketched.steps);
     result_.notes.insert(result_.notes.end(), sketched.notes.begin(), sketched.notes.end());
   } else {
-    result_.summary = minimise(result_.method, objective_, start.x, options_.newton);
+    result_.summary = minimise(result_.method, objective_, point_, options_.newton);
   }
   if (options_.random_starts > 0 && is_converged(result_.summary)) remember(start.name);
 }
@@ -219,9 +215,9 @@ void Regression::describe_minimiser() {
   if (loss.is_even()) result_.notes.push_back("-x is a minimiser as good as x: this loss is even");
 }
 
-/// Enters the minimum at which the objective stands into the list.
+/// Enters the minimum at which the point is into the list.
 void Regression::remember(const std::string& name) {
-  const double value = objective_.value(), slack = kSameMinimum * std::abs(value_at_zero_);
+  const double value = point_.value, slack = kSameMinimum * std::abs(value_at_zero_);
   auto& minima = result_.minima;
   const auto same = std::find_if(minima.begin(), minima.end(),
                                  [&](const Minimum& other) { return std::abs(other.value - value) <= slack; });
@@ -236,26 +232,27 @@ void Regression::remember(const std::string& name) {
 
 void Regression::try_random_starts() {
   if (options_.random_starts == 0) return;
-  if (objective_.preconditioner().empty()) objective_.refresh_preconditioner(false);
+  if (objective_.preconditioner().empty()) objective_.refresh_preconditioner(point_, false);
   if (objective_.preconditioner().empty()) return;
-  VectorXd best_x = objective_.x();
+  VectorXd best_x = point_.x;
   NewtonSummary best = result_.summary;
   for (int k = 1; k <= options_.random_starts; ++k) {
-    const StartPoint start = random_start(objective_, A_, options_.sampling.seed, k);
-    const NewtonSummary summary = minimise(start_method(), objective_, start.x, options_.newton);
+    const StartPoint start = random_start(objective_, options_.sampling.seed, k);
+    move_to(start.x);
+    const NewtonSummary summary = minimise(start_method(), objective_, point_, options_.newton);
     if (!is_converged(summary)) continue;
     remember(start.name);
     if (is_converged(best) && !(summary.value < best.value)) continue;
     best = summary;
-    best_x = objective_.x();
+    best_x = point_.x;
     x0_ = start.x;
     result_.start = Start::random;
   }
-  objective_.move_to(best_x);
+  point_ = best_x == point_.x ? objective_.refreshed(std::move(point_)) : objective_.evaluate(best_x);
   result_.summary = best;
   result_.summary.reads_of_a = objective_.reads_of_a();
   result_.summary.collectives = objective_.collectives();
-  result_.summary.seconds = objective_.seconds();
+  result_.summary.seconds = point_.seconds;
 }
 
 /// The certificate; with an epsilon, more iterations until |x - x*| <= epsilon is certified.
@@ -264,7 +261,7 @@ void Regression::certify_result() {
   certificate.level = options_.epsilon > 0 ? CertificateLevel::full : options_.certificate;
   certificate.gradient_reference = result_.summary.gradient_reference;
   certificate.x0 = x0_;
-  result_.certificate = certify(objective_, A_, certificate);
+  result_.certificate = certify(objective_, point_, certificate);
   if (!(options_.epsilon > 0)) return;
   const auto certified = [&] {
     return result_.certificate.distance_bound && *result_.certificate.distance_bound <= options_.epsilon;
@@ -276,9 +273,9 @@ void Regression::certify_result() {
     if (!(again.relative_tolerance > 0)) break;
     again.max_iterations = options_.newton.max_iterations - result_.summary.iterations;
     const int iterations = result_.summary.iterations;
-    result_.summary = minimise(start_method(), objective_, objective_.x(), again);
+    result_.summary = minimise(start_method(), objective_, point_, again);
     result_.summary.iterations += iterations;
-    result_.certificate = certify(objective_, A_, certificate);
+    result_.certificate = certify(objective_, point_, certificate);
   }
   if (!certified() && is_converged(result_.summary)) result_.summary.termination = Termination::uncertified;
 }

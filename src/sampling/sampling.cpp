@@ -170,4 +170,12 @@ std::int64_t with_replacement_size(Index d, double epsilon, double delta, double
   return static_cast<std::int64_t>(size);
 }
 
+Eigen::MatrixXd gaussian_probes(Index d, int count, std::uint64_t seed, std::uint32_t iteration) {
+  const RandomStream stream(seed, Purpose::spectral_probes, iteration);
+  Eigen::MatrixXd probes(d, count);
+  for (int k = 0; k < count; ++k)
+    stream.normals(k, std::span<double>(probes.col(k).data(), static_cast<std::size_t>(d)));
+  return probes;
+}
+
 }  // namespace attnreg

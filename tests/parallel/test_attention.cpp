@@ -12,8 +12,7 @@
 #include "attnreg/attention_regression.hpp"
 #include "support/reference.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_attention {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -153,8 +152,8 @@ TEST_P(AttentionVectors, DenseModel) {
   AttentionPasses passes(comm_, all, shape, form());
   const AttentionParameters full(shape.d1, shape.d2, 0);
   AttentionObjective objective(passes, full, AttentionObjective::Values::joint, AttentionModel::dense);
-  objective.move_to(joined(at()));
-  ASSERT_TRUE(objective.refresh_preconditioner(false));  // the same on all ranks, and the last collective
+  ASSERT_TRUE(objective.refresh_preconditioner(objective.evaluate(joined(at())),
+                                               false));  // the same on all ranks, and the last collective
   const Index D = shape.unknowns();
   MatrixXd M(D, D);
   const auto square = [&](const VectorXd& v) { return std::pow(objective.preconditioner().norm(v), 2); };
@@ -181,13 +180,13 @@ TEST_P(AttentionVectors, BestY) {
   AttentionPasses passes(comm_, all, shape, form());
   const AttentionParameters full(shape.d1, shape.d2, 0);
   AttentionObjective objective(passes, full, AttentionObjective::Values::eliminated, AttentionModel::dense);
-  objective.move_to(flat(at().X));
+  const Point point = objective.evaluate(flat(at().X));
   const auto& known = json_["y_star"];
   const RowMajorMatrix Y = reference::matrix_of(known["Y"]);
-  EXPECT_NEAR(objective.value(), known["value"].get<double>(), number("tol_value"));
+  EXPECT_NEAR(point.value, known["value"].get<double>(), number("tol_value"));
   // cond^2 of the normal equations, less what the correction gains
   const double condition = known["cond_KtK"].get<double>();
-  EXPECT_LE((objective.at().Y - Y).norm(), 64 * reference::eps * condition * (1 + Y.norm()));
+  EXPECT_LE((objective.state_of(point).at.Y - Y).norm(), 64 * reference::eps * condition * (1 + Y.norm()));
 }
 
 struct Problem {
@@ -222,24 +221,21 @@ TEST_P(AttentionDerivatives, AgreeWithDifferences) {
   const AttentionParameters parameters(shape.d1, shape.d2, problem.rank);
   AttentionObjective objective(passes, parameters, problem.values, AttentionModel::kronecker);
   const VectorXd x = 0.5 * reference::random_vector(objective.dimension(), 77);
-  const VectorXd s = reference::random_vector(objective.dimension(), 78);
+  Direction direction = objective.direction(reference::random_vector(objective.dimension(), 78));
+  const VectorXd& s = direction.s;
   const double h = 1e-4;
 
-  objective.move_to(x);
-  const double value = objective.value();
-  const VectorXd gradient = objective.gradient(), product = objective.hessian_product(s);
-  objective.set_direction(s);
-  const auto changes = objective.change_along(std::array{0.5, 1e-7});
-  objective.move_to(x + 0.5 * s);
-  const double far = objective.value() - value;
-  objective.move_to(x + h * s);
-  const VectorXd above = objective.gradient();
-  objective.move_to(x - h * s);
-  const VectorXd difference = (above - objective.gradient()) / (2 * h);
+  const Point point = objective.evaluate(x);
+  const double value = point.value;
+  const VectorXd &gradient = point.gradient, product = objective.hessian_product(point, direction);
+  const auto trials = objective.try_steps(point, direction, std::array{0.5, 1e-7});
+  const double far = objective.evaluate(x + 0.5 * s).value - value;
+  const VectorXd above = objective.evaluate(x + h * s).gradient, below = objective.evaluate(x - h * s).gradient;
+  const VectorXd difference = (above - below) / (2 * h);
 
-  EXPECT_NEAR(changes[0], far, 1e-13 * (std::abs(value) + std::abs(far)));
+  EXPECT_NEAR(trials[0].change, far, 1e-13 * (std::abs(value) + std::abs(far)));
   // Differences of values would have an error of eps / 1e-7 here.
-  EXPECT_NEAR(changes[1] / 1e-7, gradient.dot(s) + 0.5e-7 * s.dot(product), 1e-9 * gradient.norm() * s.norm());
+  EXPECT_NEAR(trials[1].change / 1e-7, gradient.dot(s) + 0.5e-7 * s.dot(product), 1e-9 * gradient.norm() * s.norm());
   EXPECT_LE((difference - product).norm(), 1e-6 * product.norm());  // h^2 and eps / h
 }
 
@@ -430,5 +426,4 @@ TEST_F(Attention, StopsAtLimits) {
   EXPECT_EQ(solve_attention(comm_, sequences(planted), options).summary.termination, Termination::time_limit);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_attention

@@ -7,13 +7,12 @@
 #include <vector>
 
 #include "attnreg/solver.hpp"
-#include "numbers/random.hpp"
 #include "certificate/certify.hpp"
 #include "losses/losses.hpp"
 #include "newton/minimise.hpp"
+#include "numbers/random.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_certificate {
 
 using Eigen::Index;
 using Eigen::VectorXd;
@@ -65,13 +64,13 @@ Outcome solve_and_certify(MPI_Comm group) {
   options.gradient_reference = 1;
   options.x0 = problem.x;
   Outcome outcome;
-  objective.move_to(problem.x);
-  outcome.at_start = certify(objective, A, options);
+  Point point = objective.evaluate(problem.x);
+  outcome.at_start = certify(objective, point, options);
   NewtonOptions newton_options;
-  newton(objective, problem.x, newton_options);
+  newton(objective, point, newton_options);
   // A fixed distance from the minimum: at the minimum itself every figure would be rounding.
-  objective.move_to(objective.x() + VectorXd::Constant(kColumns, 1e-5));
-  outcome.at_end = certify(objective, A, options);
+  point = objective.evaluate(point.x + VectorXd::Constant(kColumns, 1e-5));
+  outcome.at_end = certify(objective, point, options);
   return outcome;
 }
 
@@ -124,5 +123,4 @@ TEST(Certificate, IsReplicated) {
   EXPECT_TRUE(replicated);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_certificate

@@ -7,13 +7,12 @@
 #include <cmath>
 #include <limits>
 
-#include "losses/losses.hpp"
 #include "attnreg/regression.hpp"
+#include "losses/losses.hpp"
 #include "objective/regression_objective.hpp"
 #include "support/reference.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_family {
 
 using Eigen::VectorXd;
 using testing::Contains;
@@ -100,35 +99,31 @@ TEST_P(Family, PapersMethodServesToo) {
 TEST_P(Family, StepsStayTrue) {
   const auto problem = planted(1e-3);
   const auto data = reference::distribute(comm_, problem, reference::Layout::random);
-  RegressionObjective objective(data.A, data.b, data.w, make_loss(loss_)),
-      fresh(data.A, data.b, data.w, make_loss(loss_));
-  objective.move_to(0.5 * x_true_);
-  const double first = objective.value();
+  RegressionObjective objective(data.A, data.b, data.w, make_loss(loss_));
+  Point point = objective.evaluate(0.5 * x_true_);
+  const double first = point.value;
   for (int k = 0; k < 4; ++k) {
-    const VectorXd s = 0.1 * (x_true_ - objective.x());
-    const double before = objective.value();
-    if (k % 2 == 0)
-      objective.set_likely_direction(s);
-    else
-      objective.set_direction(s);
-    const double change = objective.change_along(std::array{1.0})[0];
-    objective.step(1);
-    fresh.move_to(objective.x());
+    const VectorXd s = 0.1 * (x_true_ - point.x);
+    const double before = point.value;
+    Direction direction = k % 2 == 0 ? objective.likely_direction(point, s) : objective.direction(s);
+    const Trial trial = objective.try_steps(point, direction, std::array{1.0})[0];
+    point = objective.step(std::move(point), std::move(direction), trial);
+    const Point fresh = objective.evaluate(point.x);
     const auto scale = 1e-12 * (1 + first);  // sums of 500 terms that are below L(x0) together
-    EXPECT_NEAR(objective.value(), before + change, scale);
-    EXPECT_NEAR(objective.value(), fresh.value(), scale);
-    EXPECT_LE((objective.gradient() - fresh.gradient()).norm(), 1e-12 * (1 + fresh.gradient().norm()));
+    EXPECT_NEAR(point.value, before + trial.change, scale);
+    EXPECT_NEAR(point.value, fresh.value, scale);
+    EXPECT_LE((point.gradient - fresh.gradient).norm(), 1e-12 * (1 + fresh.gradient.norm()));
   }
 }
 
 TEST_P(Family, StepsThatOverflowAreRejected) {
   const auto data = reference::distribute(comm_, planted(), reference::Layout::tiled);
   RegressionObjective objective(data.A, data.b, data.w, make_loss(loss_));
-  objective.move_to(x_true_);
-  objective.set_direction(x_true_);
-  const auto changes = objective.change_along(std::array{1e3, 1e5, 1e300});
-  for (const double change : changes) EXPECT_EQ(change, std::numeric_limits<double>::infinity());
-  EXPECT_LT(objective.longest_step(), 1e3);
+  const Point point = objective.evaluate(x_true_);
+  const Direction direction = objective.direction(x_true_);
+  const auto trials = objective.try_steps(point, direction, std::array{1e3, 1e5, 1e300});
+  for (const Trial& trial : trials) EXPECT_EQ(trial.change, std::numeric_limits<double>::infinity());
+  EXPECT_LT(objective.longest_step(direction), 1e3);
 }
 
 TEST_P(Family, AStartThatOverflowsIsABreakdown) {
@@ -219,5 +214,4 @@ TEST_P(Family, TheStartCrossEntropyServesSoftmaxOnly) {
     EXPECT_THROW(solve_regression(data.A, data.b, data.w, solver), InvalidArgument);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_family

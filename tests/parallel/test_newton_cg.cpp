@@ -7,12 +7,11 @@
 #include <string>
 #include <vector>
 
-#include "support/solve.hpp"
 #include "losses/losses.hpp"
 #include "newton/minimise.hpp"
+#include "support/solve.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_newton_cg {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -38,14 +37,15 @@ Run solve_cg(const reference::Problem& problem, Setting setting = {}) {
   const auto data = reference::distribute(communicator, problem, setting.layout);
   RegressionObjective objective(data.A, data.b, data.w, make_loss(problem.loss), setting.sampling);
   Run run;
+  if (setting.x0.size() == 0) setting.x0 = VectorXd::Zero(problem.A.cols());
+  Point point = objective.evaluate(setting.x0);
   setting.newton.on_iteration = [&](const IterationRecord& record) {
     run.records.push_back(record);
-    run.iterates.push_back(objective.x());
+    run.iterates.push_back(point.x);
   };
-  if (setting.x0.size() == 0) setting.x0 = VectorXd::Zero(problem.A.cols());
-  run.summary = newton_cg(objective, setting.x0, setting.newton);
-  run.x = objective.x();
-  run.floor = objective.gradient_floor();
+  run.summary = newton_cg(objective, point, setting.newton);
+  run.x = point.x;
+  run.floor = objective.gradient_floor(point);
   run.all_rows = objective.uses_all_rows();
   return run;
 }
@@ -174,6 +174,7 @@ TEST(NewtonCg, ReadsAndCollectivesAreThoseOfTheDesign) {
   int sketches = 0, models = 0, steps = 0, inside = 0;
   VectorXd curvature, centre;  // where the iteration began
   IterationRecord before;
+  Point point = objective.evaluate(VectorXd::Zero(6));
   NewtonOptions options;
   options.on_iteration = [&](const IterationRecord& record) {
     SCOPED_TRACE("iteration " + std::to_string(record.iteration));
@@ -186,7 +187,7 @@ TEST(NewtonCg, ReadsAndCollectivesAreThoseOfTheDesign) {
         const double reads_before = copy.A.reads();
         const auto collectives_before = apart.collectives();
         const VectorXd positive = curvature.cwiseMax(0);
-        model.factor({positive, nullptr, nullptr}, centre, false);
+        model.factor({positive}, centre, false);
         const auto made = apart.collectives() - collectives_before;
         const bool sketch = made == 4;
         EXPECT_TRUE(sketch || made == 2);
@@ -205,10 +206,10 @@ TEST(NewtonCg, ReadsAndCollectivesAreThoseOfTheDesign) {
       EXPECT_LE(collectives, is_inside ? 0 : one_more ? 1 : 10);
     }
     before = record;
-    curvature = objective.curvature();
-    centre = objective.centre();
+    curvature = objective.state_of(point).delta;
+    centre = objective.state_of(point).centre;
   };
-  const auto summary = newton_cg(objective, VectorXd::Zero(6), options);
+  const auto summary = newton_cg(objective, point, options);
 
   EXPECT_EQ(summary.termination, Termination::converged);
   EXPECT_EQ(sketches, 1);
@@ -222,72 +223,61 @@ class Wells final : public Objective {
  public:
   explicit Wells(VectorXd a) : a_(std::move(a)) {}
   Eigen::Index dimension() const override { return a_.size(); }
-  void move_to(const VectorXd& x) override {
-    x_ = x;
-    value_ = value_at(x);
-    gradient_ = x.array().cube() - a_.array() * x.array();
+  Point evaluate(const VectorXd& x) override {
+    const double value = (x.array().pow(4) / 4 - a_.array() * x.array().square() / 2).sum();
+    return {x, value, x.array().cube() - a_.array() * x.array()};
   }
-  const VectorXd& x() const override { return x_; }
-  double value() const override { return value_; }
-  const VectorXd& gradient() const override { return gradient_; }
-  double gradient_floor() override { return 0; }
-  Hessian hessian() override { return {Communicator(MPI_COMM_SELF), {}, {}, {}}; }
-  VectorXd hessian_product(const VectorXd& p) override {
-    p_ = p;
-    return steps < good_steps ? VectorXd((3 * x_.array().square() - a_.array()) * p.array()) : VectorXd(kNaN * p);
+  double gradient_floor(const Point&) override { return 0; }
+  Hessian hessian(const Point&) override { return {Communicator(MPI_COMM_SELF), {}, {}, {}}; }
+  VectorXd hessian_product(const Point& point, Direction& p) override {
+    if (steps >= good_steps) return kNaN * p.s;
+    return (3 * point.x.array().square() - a_.array()) * p.s.array();
   }
-  bool refresh_preconditioner(bool) override {
+  bool refresh_preconditioner(const Point&, bool) override {
     if (++refreshes > good_refreshes) return false;
     preconditioner_ = Preconditioner(MatrixXd::Identity(dimension(), dimension()));
     return true;
   }
-  void set_direction(const VectorXd& s) override { s_ = s; }
-  void clear_direction() override { s_ = VectorXd::Zero(dimension()); }
-  void extend_direction(double alpha) override { s_ += alpha * p_; }
-  const VectorXd& direction() const override { return s_; }
-  std::vector<double> change_along(std::span<const double> ts) override {
-    std::vector<double> changes;
+  std::vector<Trial> try_steps(const Point& point, const Direction& direction, std::span<const double> ts) override {
+    std::vector<Trial> trials;
     for (const double t : ts) {  // in difference form
-      const Eigen::ArrayXd x = x_.array(), y = t * s_.array();
-      changes.push_back((y * (x.cube() - a_.array() * x) + y.square() * (1.5 * x.square() - a_.array() / 2) +
-                         x * y.cube() + y.pow(4) / 4)
-                            .sum());
+      const Eigen::ArrayXd x = point.x.array(), y = t * direction.s.array();
+      trials.push_back({t, (y * (x.cube() - a_.array() * x) + y.square() * (1.5 * x.square() - a_.array() / 2) +
+                            x * y.cube() + y.pow(4) / 4)
+                               .sum()});
     }
-    return changes;
+    return trials;
   }
-  void step(double t) override {
-    move_to(x_ + t * s_);
+  Point step(Point point, Direction direction, const Trial& trial) override {
     ++steps;
+    return Objective::step(std::move(point), std::move(direction), trial);
   }
   double reads_of_a() const override { return 0; }
   std::int64_t collectives() const override { return 0; }
-  double seconds() const override { return 0; }
 
   int steps = 0, refreshes = 0, good_steps = 1000, good_refreshes = 1000;  // a test may let them run out
 
  private:
-  double value_at(const VectorXd& x) const {
-    return (x.array().pow(4) / 4 - a_.array() * x.array().square() / 2).sum();
-  }
-
-  VectorXd a_, x_, gradient_, s_, p_;
-  double value_ = 0;
+  VectorXd a_;
 };
 
 struct Walk {
   NewtonSummary summary;
   std::vector<IterationRecord> records;
   std::vector<VectorXd> iterates;
+  VectorXd x;
 };
 
 Walk walk(Wells& wells, const VectorXd& x0) {
   Walk out;
+  Point point = wells.evaluate(x0);
   NewtonOptions options;
   options.on_iteration = [&](const IterationRecord& record) {
     out.records.push_back(record);
-    out.iterates.push_back(wells.x());
+    out.iterates.push_back(point.x);
   };
-  out.summary = newton_cg(wells, x0, options);
+  out.summary = newton_cg(wells, point, options);
+  out.x = point.x;
   EXPECT_EQ(out.summary.termination, Termination::converged);
   return out;
 }
@@ -303,7 +293,7 @@ TEST(NewtonCg, FollowsNegativeCurvatureBeforeThereIsARadius) {
   EXPECT_GT(t, 1);
   EXPECT_LE((first + t * g0).norm(), 1e-14 * first.norm());
   EXPECT_NEAR(out.records[1].radius, 2 * first.norm(), 1e-12);
-  EXPECT_LE((wells.x().cwiseAbs2() - a).norm(), 1e-9);  // in a well, not at the top between them
+  EXPECT_LE((out.x.cwiseAbs2() - a).norm(), 1e-9);  // in a well, not at the top between them
 }
 
 // The first product has positive curvature and sets a small radius; the second well is far away.
@@ -324,7 +314,7 @@ TEST(NewtonCg, KeepsToTheRadius) {
     at_boundary += grown ? 1 : 0;
   }
   EXPECT_GE(at_boundary, 1);
-  EXPECT_LE((wells.x().cwiseAbs2() - a).norm(), 1e-9);
+  EXPECT_LE((out.x.cwiseAbs2() - a).norm(), 1e-9);
 }
 
 TEST(NewtonCg, BreaksDownWithoutAnyPreconditionerOrFiniteProduct) {
@@ -333,16 +323,18 @@ TEST(NewtonCg, BreaksDownWithoutAnyPreconditionerOrFiniteProduct) {
   never.good_refreshes = 0;
   once.good_refreshes = 1;
   product.good_steps = 2;
-  const auto broken = newton_cg(never, x0, {}), goes_on = newton_cg(once, x0, {}), later = newton_cg(product, x0, {});
+  Point at_never = never.evaluate(x0), at_once = once.evaluate(x0), at_product = product.evaluate(x0);
+  const auto broken = newton_cg(never, at_never, {}), goes_on = newton_cg(once, at_once, {}),
+             later = newton_cg(product, at_product, {});
   EXPECT_EQ(broken.termination, Termination::breakdown);
   EXPECT_EQ(broken.iterations, 0);
-  EXPECT_EQ(never.x(), x0);
+  EXPECT_EQ(at_never.x, x0);
   EXPECT_EQ(goes_on.termination, Termination::converged);  // with the old one
   EXPECT_GT(once.refreshes, 1);
   EXPECT_EQ(later.termination, Termination::breakdown);
   EXPECT_EQ(later.iterations, 2);
-  EXPECT_TRUE(product.x().allFinite());
-  EXPECT_LT(product.x().norm(), x0.norm());  // the last good point
+  EXPECT_TRUE(at_product.x.allFinite());
+  EXPECT_LT(at_product.x.norm(), x0.norm());  // the last good point
 }
 
 struct Odd {
@@ -390,5 +382,4 @@ TEST(NewtonCg, OddProblemsEndWithAFinitePointAndAReason) {
   }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_newton_cg

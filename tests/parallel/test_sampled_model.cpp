@@ -7,16 +7,15 @@
 #include <vector>
 
 #include "attnreg/regression.hpp"
-#include "sampling/sampling.hpp"
 #include "generated_files.hpp"
+#include "losses/losses.hpp"
 #include "objective/regression_objective.hpp"
 #include "objective/sampled_model.hpp"
+#include "sampling/sampling.hpp"
 #include "support/reference.hpp"
 #include "support/score_problems.hpp"
-#include "losses/losses.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_sampled_model {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -58,7 +57,7 @@ class Model {
     const double reads_before = A_.reads();
     const auto collectives_before = communicator_.collectives();
     const VectorXd positive = delta_.cwiseMax(0);
-    const auto L = model.factor({positive, nullptr, nullptr}, centre_, tired);
+    const auto L = model.factor({positive}, centre_, tired);
     reads = A_.reads() - reads_before;
     collectives = communicator_.collectives() - collectives_before;
     factor = L ? *L : MatrixXd();
@@ -257,19 +256,20 @@ TEST(SampledModel, OfARankDeficientMatrixIsFinite) {
 }
 
 /// Conjugate gradients from zero on H v = r, until the residual in the norm of M^-1 is 1e-6 of the first.
-int products_for_six_digits(RegressionObjective& objective, VectorXd r) {
+int products_for_six_digits(RegressionObjective& objective, const Point& point, VectorXd r) {
   const Preconditioner& M = objective.preconditioner();
-  VectorXd v = M.solve(r), p = v;
+  VectorXd v = M.solve(r);
+  Direction p{v};
   double rv = r.dot(v);
   const double target = 1e-12 * rv;
   int products = 0;
   while (rv > target && products < 100) {
-    const VectorXd Hp = objective.hessian_product(p);
+    const VectorXd Hp = objective.hessian_product(point, p);
     ++products;
-    r -= rv / p.dot(Hp) * Hp;
+    r -= rv / p.s.dot(Hp) * Hp;
     v = M.solve(r);
     const double next = r.dot(v);
-    p = v + next / rv * p;
+    p.s = v + next / rv * p.s;
     rv = next;
   }
   return products;
@@ -287,13 +287,13 @@ int products_at_the_minimum(const Communicator& communicator, const ProblemOptio
   const auto result = solve_regression(data.A, data.b, data.w, solve);
   EXPECT_LE(result.summary.relative_gradient, 1e-8);  // far enough: decay 1e6 may end at the rounding of g
   RegressionObjective objective(data.A, data.b, data.w, make_loss("softmax"));
-  objective.move_to(result.x);
-  const bool made = objective.refresh_preconditioner(false);
+  const Point point = objective.evaluate(result.x);
+  const bool made = objective.refresh_preconditioner(point, false);
   EXPECT_TRUE(made && !objective.uses_all_rows());
   if (!made) return -1;
   // a right side that is white in the norm of M^-1 has all of the spectrum
-  const VectorXd whitened = objective.preconditioner().whiten(reference::random_vector(objective.dimension(), 7));
-  return products_for_six_digits(objective, objective.hessian_product(whitened));
+  Direction whitened{objective.preconditioner().whiten(reference::random_vector(objective.dimension(), 7))};
+  return products_for_six_digits(objective, point, objective.hessian_product(point, whitened));
 }
 
 TEST(SampledModel, PreconditionsWhateverTheSpectrumOfA) {
@@ -312,5 +312,4 @@ TEST(SampledModel, PreconditionsWhateverTheSpectrumOfA) {
   EXPECT_LE(coherent, 15);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_sampled_model

@@ -8,14 +8,13 @@
 #include <vector>
 
 #include "attnreg/leverage.hpp"
-#include "sampling/sampling.hpp"
 #include "certificate/global_convexity.hpp"
-#include "regression/sketched_newton.hpp"
-#include "support/solve.hpp"
 #include "losses/losses.hpp"
+#include "regression/sketched_newton.hpp"
+#include "sampling/sampling.hpp"
+#include "support/solve.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_sketched_newton {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -43,16 +42,16 @@ Outcome iterate(const Problem& problem, const VectorXd& x0, Options options, MPI
   const auto data = reference::distribute(communicator, problem, reference::Layout::random);
   RegressionObjective objective(data.A, data.b, data.w, make_loss(problem.loss));
   Outcome out;
+  Point point = objective.evaluate(x0);
   std::size_t called = 0;
   options.newton.on_iteration = [&](const IterationRecord& record) {
     out.records.push_back(record);
-    out.iterates.push_back(objective.x());
+    out.iterates.push_back(point.x);
   };
   options.sketched.on_step = [&](const SketchedStep&) { ++called; };
-  out.summary =
-      sketched_newton(objective, data.A, x0, options.newton, options.sketched, options.sampling, options.epsilon);
+  out.summary = sketched_newton(objective, point, options.newton, options.sketched, options.sampling, options.epsilon);
   EXPECT_EQ(called, out.summary.steps.size());
-  out.x = objective.x();
+  out.x = point.x;
   return out;
 }
 
@@ -223,8 +222,8 @@ TEST(SketchedNewton, GlobalConvexityIsTheSmallestEigenvalueOfTheBound) {
     problem.loss = loss;
     problem.w.head(20).setConstant(0.1);  // not all rows need a large weight
     const auto data = reference::distribute(world, problem, reference::Layout::random);
-    const RegressionObjective objective(data.A, data.b, data.w, make_loss(loss));
-    const double l = global_convexity(objective, data.A);
+    RegressionObjective objective(data.A, data.b, data.w, make_loss(loss));
+    const double l = global_convexity(objective).convexity;
     const VectorXd D = problem.w.cwiseAbs2().array() - (loss == "softmax" ? 0.2405 : 0);
     const MatrixXd bound = problem.A.transpose() * D.asDiagonal() * problem.A;
     const double expected = Eigen::SelfAdjointEigenSolver<MatrixXd>(bound).eigenvalues()[0];
@@ -391,5 +390,4 @@ TEST(SketchedNewton, RefusesWrongOptions) {
   refuses([](Options& o) { o.newton.relative_tolerance = 0; });
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_sketched_newton

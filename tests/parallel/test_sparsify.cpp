@@ -10,11 +10,10 @@
 
 #include "sparsify/barriers.hpp"
 #include "sparsify/choose_by_barriers.hpp"
-#include "support/score_problems.hpp"
 #include "sparsify/whitening.hpp"
+#include "support/score_problems.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_sparsify {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -345,5 +344,4 @@ TEST(AttentionErrors, DegenerateAndLarge) {
   EXPECT_THROW(attention_errors(large, none, MatrixXd::Ones(4, 1), {.scale = 0}), InvalidArgument);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_sparsify

@@ -4,12 +4,11 @@
 #include <limits>
 
 #include "attnreg/error.hpp"
+#include "newton/minimise.hpp"
 #include "support/solve.hpp"
 #include "support/stub_objective.hpp"
-#include "newton/minimise.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_termination {
 
 using Eigen::VectorXd;
 
@@ -30,38 +29,46 @@ TEST(Termination, RoundingWhenTheToleranceIsBelowIt) {
 /// smaller.
 struct NoisyFloor : StubObjective {
   explicit NoisyFloor(int good) : good_(good) { floor = 1e-7; }
-  void move_to(const VectorXd& x) override {
-    StubObjective::move_to(x);
-    if (!is_step_) ++fresh_;
-    noise_ = VectorXd::Constant(1, is_step_          ? 1e-13
-                                   : fresh_ == 1     ? 1
-                                   : fresh_ == good_ ? 1e-14
-                                                     : 1e-8 + 1e-9 * (fresh_ % 3));
+  Point evaluate(const VectorXd& x) override {
+    Point point = StubObjective::evaluate(x);
+    ++fresh_;
+    point.gradient[0] = fresh_ == 1 ? 1 : fresh_ == good_ ? 1e-14 : 1e-8 + 1e-9 * (fresh_ % 3);
+    return point;
   }
-  void step(double t) override {
-    is_step_ = true;
-    StubObjective::step(t);
-    is_step_ = false;
+  Point step(Point point, Direction direction, const Trial& trial) override {
+    ++steps;
+    point = StubObjective::evaluate(point.x + trial.t * direction.s);
+    point.gradient[0] = 1e-13;
+    return point;
   }
-  const VectorXd& gradient() const override { return noise_; }
-  std::vector<double> change_along(std::span<const double> ts) override { return std::vector<double>(ts.size(), 0); }
+  double change(const Point&, double) const override { return 0; }
 
  private:
   int good_, fresh_ = 0;
-  bool is_step_ = false;
-  VectorXd noise_;
 };
+
+/// From x, which becomes the point where it ends.
+NewtonSummary minimise(StubObjective& stub, double& x, const NewtonOptions& options = {}) {
+  Point point = stub.evaluate(VectorXd::Constant(1, x));
+  const NewtonSummary summary = newton(stub, point, options);
+  x = point.x[0];
+  return summary;
+}
+
+NewtonSummary minimise_from(double x, StubObjective& stub, const NewtonOptions& options = {}) {
+  return minimise(stub, x, options);
+}
 
 TEST(Termination, AFewMoreStepsAreTriedAtTheFloor) {
   NewtonOptions options;
   options.gradient_reference = 1e4;
   options.relative_tolerance = 1e-16;  // 1e-12
   NoisyFloor passes(4);
-  const auto passed = newton(passes, VectorXd::Zero(1), options);
+  const auto passed = minimise_from(0, passes, options);
   EXPECT_EQ(passed.termination, Termination::converged);
   EXPECT_EQ(passed.gradient_norm, 1e-14);
   NoisyFloor stays(100);
-  const auto stayed = newton(stays, VectorXd::Zero(1), options);
+  const auto stayed = minimise_from(0, stays, options);
   EXPECT_EQ(stayed.termination, Termination::converged_rounding);
   EXPECT_LT(stays.steps, 10);
 }
@@ -83,7 +90,7 @@ TEST(Termination, TimeLimitIsLookedAtOnceAnIteration) {
   NewtonOptions options;
   options.time_limit_seconds = 2;
   options.relative_tolerance = 1e-15;
-  EXPECT_EQ(newton(stub, VectorXd::Constant(1, 10), options).termination, Termination::time_limit);
+  EXPECT_EQ(minimise_from(10, stub, options).termination, Termination::time_limit);
   EXPECT_EQ(stub.steps, 2);
   options.time_limit_seconds = 1e-9;
   const auto out = solve(reference::random_problem(300, 5, 1, 1e-2, 9), options);
@@ -93,45 +100,44 @@ TEST(Termination, TimeLimitIsLookedAtOnceAnIteration) {
 
 /// No step lowers L, whatever the gradient says.
 struct Ascending : StubObjective {
-  std::vector<double> change_along(std::span<const double> ts) override { return std::vector<double>(ts.size(), 1e-3); }
+  double change(const Point&, double) const override { return 1e-3; }
 };
 
 TEST(Termination, StagnatedWhenNoStepLowersTheValue) {
   Ascending stub;
-  const auto summary = newton(stub, VectorXd::Constant(1, 1), {});
+  double x = 1;
+  const auto summary = minimise(stub, x);
   EXPECT_EQ(summary.termination, Termination::stagnated);
   EXPECT_EQ(summary.iterations, 0);
-  EXPECT_EQ(stub.x()[0], 1);
+  EXPECT_EQ(x, 1);
   Ascending at_the_floor;
   at_the_floor.floor = 2.5;  // above |g| = 2
-  EXPECT_EQ(newton(at_the_floor, VectorXd::Constant(1, 1), {}).termination, Termination::converged_rounding);
+  EXPECT_EQ(minimise_from(1, at_the_floor).termination, Termination::converged_rounding);
 }
 
 /// Claims a tiny gain in every step and stays where it is.
 struct Creeping : StubObjective {
-  void step(double) override {
-    move_to(VectorXd(x()));
+  Point step(Point point, Direction, const Trial&) override {
     ++steps;
+    return evaluate(point.x);
   }
-  std::vector<double> change_along(std::span<const double> ts) override {
-    return std::vector<double>(ts.size(), -1e-20);
-  }
-  Hessian hessian() override { return hessian_of(1e30); }  // so steep that 1e-20 passes for enough
+  double change(const Point&, double) const override { return -1e-20; }
+  Hessian hessian(const Point&) override { return hessian_of(1e30); }  // so steep that 1e-20 passes for enough
 };
 
 TEST(Termination, StagnatedWhenStepsChangeNothing) {
   Creeping stub;
-  const auto summary = newton(stub, VectorXd::Constant(1, 1), {});
+  const auto summary = minimise_from(1, stub);
   EXPECT_EQ(summary.termination, Termination::stagnated);
   EXPECT_LE(summary.iterations, 10);
 }
 
 struct BadHessian : StubObjective {
-  Hessian hessian() override { return hessian_of(steps > 0 ? kNaN : 10.0); }
+  Hessian hessian(const Point&) override { return hessian_of(steps > 0 ? kNaN : 10.0); }
 };
 struct BadValue : StubObjective {
   double value_at(double x) const override { return x < 0.9 ? kNaN : StubObjective::value_at(x); }
-  std::vector<double> change_along(std::span<const double> ts) override { return std::vector<double>(ts.size(), -1.0); }
+  double change(const Point&, double) const override { return -1; }
 };
 struct BadStart : StubObjective {
   double slope_at(double) const override { return kInfinity; }
@@ -139,17 +145,19 @@ struct BadStart : StubObjective {
 
 TEST(Termination, BreakdownKeepsTheLastGoodPoint) {
   BadHessian hessian;
-  const auto after_step = newton(hessian, VectorXd::Constant(1, 1), {});
+  double x = 1;
+  const auto after_step = minimise(hessian, x);
   EXPECT_EQ(after_step.termination, Termination::breakdown);
   EXPECT_EQ(after_step.iterations, 1);
-  EXPECT_NEAR(hessian.x()[0], 0.8, 1e-12);  // 1 - g / 10
+  EXPECT_NEAR(x, 0.8, 1e-12);  // 1 - g / 10
   BadValue value;
-  const auto in_step = newton(value, VectorXd::Constant(1, 1), {});
+  x = 1;
+  const auto in_step = minimise(value, x);
   EXPECT_EQ(in_step.termination, Termination::breakdown);
-  EXPECT_EQ(value.x()[0], 1);
+  EXPECT_EQ(x, 1);
   EXPECT_EQ(in_step.value, 0.75);
   BadStart start;
-  EXPECT_EQ(newton(start, VectorXd::Constant(1, 1), {}).termination, Termination::breakdown);
+  EXPECT_EQ(minimise_from(1, start).termination, Termination::breakdown);
 }
 
 TEST(Termination, HaveTheirNames) {
@@ -182,28 +190,23 @@ TEST(GradientReferences, GivenLargestAndNone) {
 
 TEST(NewtonOptions, WrongOnesThrowOnAllRanks) {
   const auto problem = reference::random_problem(30, 2, 1, 0.1, 11);
-  const auto throws = [&](const VectorXd& x0, auto&& change) {
+  const auto throws = [&](auto&& change) {
     NewtonOptions options;
     change(options);
     try {
-      solve(problem, x0, options);
+      solve(problem, options);
     } catch (const InvalidArgument& error) {
       return error.scope() == Error::Scope::all_ranks;
     }
     return false;
   };
-  const auto nothing = [](NewtonOptions&) {};
-  const VectorXd zero = VectorXd::Zero(2);
-  EXPECT_TRUE(throws(VectorXd::Zero(3), nothing));
-  EXPECT_TRUE(throws(VectorXd::Constant(2, kNaN), nothing));
   for (const double bad : {0.0, -1.0, kNaN, kInfinity})
-    EXPECT_TRUE(throws(zero, [=](NewtonOptions& options) { options.relative_tolerance = bad; })) << bad;
+    EXPECT_TRUE(throws([=](NewtonOptions& options) { options.relative_tolerance = bad; })) << bad;
   for (const double bad : {-1.0, kNaN})
-    EXPECT_TRUE(throws(zero, [=](NewtonOptions& options) { options.gradient_reference = bad; })) << bad;
+    EXPECT_TRUE(throws([=](NewtonOptions& options) { options.gradient_reference = bad; })) << bad;
   for (const double bad : {0.0, -1.0, kNaN})
-    EXPECT_TRUE(throws(zero, [=](NewtonOptions& options) { options.time_limit_seconds = bad; })) << bad;
-  EXPECT_TRUE(throws(zero, [](NewtonOptions& options) { options.max_iterations = -1; }));
+    EXPECT_TRUE(throws([=](NewtonOptions& options) { options.time_limit_seconds = bad; })) << bad;
+  EXPECT_TRUE(throws([](NewtonOptions& options) { options.max_iterations = -1; }));
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_termination

@@ -4,10 +4,10 @@
 #include <vector>
 
 #include "attnreg/solver.hpp"
-#include "objective/regression_objective.hpp"
-#include "support/reference.hpp"
 #include "losses/losses.hpp"
 #include "newton/minimise.hpp"
+#include "objective/regression_objective.hpp"
+#include "support/reference.hpp"
 
 namespace attnreg {
 
@@ -31,13 +31,14 @@ inline Solution solve(const reference::Problem& problem, const Eigen::VectorXd& 
   const auto data = reference::distribute(comm, problem, reference::Layout::random);
   RegressionObjective objective(data.A, data.b, data.w, make_loss(problem.loss));
   Solution out;
+  Point point = objective.evaluate(x0);
   options.on_iteration = [&](const IterationRecord& record) {
     out.records.push_back(record);
-    out.iterates.push_back(objective.x());
+    out.iterates.push_back(point.x);
   };
-  out.summary = newton(objective, x0, options);
-  out.x = objective.x();
-  out.floor = objective.gradient_floor();
+  out.summary = newton(objective, point, options);
+  out.x = point.x;
+  out.floor = objective.gradient_floor(point);
   return out;
 }
 

@@ -6,12 +6,11 @@
 #include <cmath>
 
 #include "attnreg/solver.hpp"
-#include "certificate_reference.hpp"
 #include "certificate/certify.hpp"
+#include "certificate_reference.hpp"
 #include "newton/minimise.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_certificate {
 
 using namespace reference;
 using Eigen::Index;
@@ -19,16 +18,17 @@ using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
 Certificate full_certificate(Instance& instance, const VectorXd& x) {
-  instance.objective->move_to(x);
-  return certify(*instance.objective, instance.A, {.level = CertificateLevel::full});
+  Point point = instance.objective->evaluate(x);
+  return certify(*instance.objective, point, {.level = CertificateLevel::full});
 }
 
 /// A minimiser, as precise as double can say it.
 VectorXd minimiser(const Problem& problem, Instance& instance, const VectorXd& x0) {
   NewtonOptions options;
   options.relative_tolerance = 1e-12;
-  newton(*instance.objective, x0, options);
-  return problem.polish(instance.objective->x().cast<Real>()).cast<double>();
+  Point point = instance.objective->evaluate(x0);
+  newton(*instance.objective, point, options);
+  return problem.polish(point.x.cast<Real>()).cast<double>();
 }
 
 /// Counts of the claims about points at known distances from a minimiser.
@@ -155,12 +155,10 @@ TEST(Certificate, PapersRegimeIsCertifiedGlobally) {
     problem.A /= problem.A.norm();
     problem.w.setConstant(11);
     Instance instance(problem);
-    instance.objective->move_to(VectorXd::Zero(problem.A.cols()));
     const VectorXd x0 = VectorXd::Constant(problem.A.cols(), 1e-3);
     const VectorXd best = minimiser(problem, instance, x0);
-    instance.objective->move_to(best);
-    const Certificate certificate =
-        certify(*instance.objective, instance.A, {.level = CertificateLevel::full, .x0 = best});
+    Point point = instance.objective->evaluate(best);
+    const Certificate certificate = certify(*instance.objective, point, {.level = CertificateLevel::full, .x0 = best});
     if (certificate.kind == StationaryKind::degenerate) continue;
     EXPECT_GT(certificate.convexity, 0);
     EXPECT_LE(certificate.convexity, certificate.smallest_eigenvalue);
@@ -177,25 +175,23 @@ TEST(Certificate, LevelsCostWhatTheySay) {
   const Problem problem = source.next("softmax", 0.1, 0.1);
   Instance instance(problem);
   const VectorXd x = VectorXd::Ones(problem.A.cols());
-  instance.objective->move_to(x);
-  EXPECT_EQ(certify(*instance.objective, instance.A, {.level = CertificateLevel::none}).reads, 0);
-  const Certificate fresh = certify(*instance.objective, instance.A, {.gradient_reference = 2});
+  auto& objective = *instance.objective;
+  Point point = objective.evaluate(x);
+  EXPECT_EQ(certify(objective, point, {.level = CertificateLevel::none}).reads, 0);
+  const Certificate fresh = certify(objective, point, {.gradient_reference = 2});
   EXPECT_EQ(fresh.reads, 0);
-  EXPECT_EQ(fresh.gradient_norm, instance.objective->gradient().norm());
+  EXPECT_EQ(fresh.gradient_norm, point.gradient.norm());
   EXPECT_EQ(fresh.relative_gradient, fresh.gradient_norm / 2);
   EXPECT_EQ(fresh.kind, StationaryKind::unknown);
 
-  instance.objective->set_direction(x);
-  instance.objective->step(0.5);
-  EXPECT_EQ(certify(*instance.objective, instance.A, {}).reads, 1);
-  const Certificate full = certify(*instance.objective, instance.A, {.level = CertificateLevel::full});
+  point = objective.step(std::move(point), objective.direction(x), {.t = 0.5});
+  EXPECT_EQ(certify(objective, point, {}).reads, 1);
+  const Certificate full = certify(objective, point, {.level = CertificateLevel::full});
   EXPECT_LE(full.reads, 8);
-  const Certificate refused =
-      certify(*instance.objective, instance.A, {.level = CertificateLevel::full, .largest_dimension = 0});
+  const Certificate refused = certify(objective, point, {.level = CertificateLevel::full, .largest_dimension = 0});
   EXPECT_EQ(refused.reads, 0);
   EXPECT_EQ(refused.kind, StationaryKind::unknown);
   EXPECT_NE(refused.distance_reason.find("above the limit"), std::string::npos);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_certificate

@@ -5,12 +5,11 @@
 #include <algorithm>
 #include <cmath>
 
-#include "certificate_reference.hpp"
-#include "certificate/hessian_variation.hpp"
 #include "algebra/dense_factors.hpp"
+#include "certificate/hessian_variation.hpp"
+#include "certificate_reference.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_certificate_variation {
 
 using namespace reference;
 using Eigen::Index;
@@ -66,9 +65,9 @@ double largest_variation(const Problem& problem, const VectorXd& x, const Matrix
   return largest;
 }
 
-PointRows point_rows(const Problem& problem, const RegressionObjective& objective) {
+PointRows point_rows(const Problem& problem, const RegressionObjective& objective, const Point& point) {
   const VectorXd error = VectorXd::Constant(problem.b.size(), 1e-15);
-  return {objective.fitted(), problem.b, objective.curvature(), error};
+  return {objective.fitted(point), problem.b, objective.state_of(point).delta, error};
 }
 
 /// Counts of |H(y) - H(x)| against its bound.
@@ -84,11 +83,12 @@ Tightness check_bound(const std::string& loss, unsigned seed, int problems) {
     const Problem problem = source.next(loss, 1e-3, 1);
     Instance instance(problem);
     const VectorXd x = source.log_uniform(0.01, 3) * source.normals(problem.A.cols());
-    instance.objective->move_to(x);
-    const Hessian hessian = instance.objective->hessian();
+    RegressionObjective& objective = *instance.objective;
+    const Point point = objective.evaluate(x);
+    const Hessian hessian = objective.hessian(point);
     const MatrixXd N = metric(hessian);
-    const PointRows rows = point_rows(problem, *instance.objective);
-    const HessianVariation variation(instance.A, rows, instance.objective->centre(), *find_loss_bounds(loss), N);
+    const PointRows rows = point_rows(problem, objective, point);
+    const HessianVariation variation(instance.A, rows, objective.state_of(point).centre, *find_loss_bounds(loss), N);
     if (variation.row_distance() == 0) continue;
     const double t = source.log_uniform(1e-6, 1), radius = t / variation.row_distance();
     const double bound = variation.bound(radius) * radius, actual = largest_variation(problem, x, N, radius, source);
@@ -123,10 +123,11 @@ TEST(HessianVariation, RefusesABallInWhichSoftmaxMayBeAnything) {
   ProblemSource source(3);
   const Problem problem = source.next("softmax", 0.1, 1);
   Instance instance(problem);
-  instance.objective->move_to(VectorXd::Zero(problem.A.cols()));
+  RegressionObjective& objective = *instance.objective;
+  const Point point = objective.evaluate(VectorXd::Zero(problem.A.cols()));
   const MatrixXd N = MatrixXd::Identity(problem.A.cols(), problem.A.cols());
-  const PointRows rows = point_rows(problem, *instance.objective);
-  const HessianVariation variation(instance.A, rows, instance.objective->centre(), *find_loss_bounds("softmax"), N);
+  const PointRows rows = point_rows(problem, objective, point);
+  const HessianVariation variation(instance.A, rows, objective.state_of(point).centre, *find_loss_bounds("softmax"), N);
   const double reads = instance.A.reads();
   EXPECT_TRUE(std::isinf(variation.bound(31 / variation.row_distance())));
   EXPECT_TRUE(std::isinf(variation.bound(std::numeric_limits<double>::quiet_NaN())));
@@ -135,5 +136,4 @@ TEST(HessianVariation, RefusesABallInWhichSoftmaxMayBeAnything) {
   EXPECT_EQ(find_loss_bounds("sinh"), nullptr);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_certificate_variation

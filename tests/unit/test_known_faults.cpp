@@ -8,8 +8,7 @@
 #include "app/node/message_libraries.hpp"
 #include "ranks/mpi_facts.hpp"
 
-namespace attnreg::app {
-namespace {
+namespace attnreg::app::test_known_faults {
 
 using testing::HasSubstr;
 using testing::IsEmpty;
@@ -102,5 +101,4 @@ TEST(KnownFaults, WrongNumbersAreAProblemOthersANote) {
       lines({good, bad, bad}));
 }
 
-}  // namespace
-}  // namespace attnreg::app
+}  // namespace attnreg::app::test_known_faults

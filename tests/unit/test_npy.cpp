@@ -12,8 +12,7 @@
 #include "support/npy_bytes.hpp"
 #include "support/temporary_directory.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_npy {
 
 using test::column_major;
 using test::npy_bytes;
@@ -371,5 +370,4 @@ TEST(Npy, RefusesToWriteAShapeThatDoesNotFit) {
   EXPECT_THAT(directory.names(), ElementsAre());
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_npy

@@ -50,17 +50,18 @@ const Syntax kEvaluateSyntax{"evaluate",
                              {"queries", "sequences"}};
 
 /// Collective.
-std::string result_text(const Problem& problem, const RegressionObjective& objective, const Arguments& arguments) {
-  const double norm = objective.gradient().norm(), log_value = objective.log_value();
+std::string result_text(const Problem& problem, const RegressionObjective& objective, const Point& point,
+                        const Arguments& arguments) {
+  const double norm = point.gradient.norm(), log_value = objective.log_value(point);
   if (arguments.on("json"))
-    return json_text({{"value", objective.value()},
+    return json_text({{"value", point.value},
                       {"log_value", log_value},
                       {"gradient_norm", norm},
                       {"loss", arguments.text("loss")},
                       {"rows", problem.A.rows_global()},
                       {"columns", problem.A.columns()}});
-  const std::string value = std::isfinite(objective.value()) || !std::isfinite(log_value)
-                                ? exact(objective.value())
+  const std::string value = std::isfinite(point.value) || !std::isfinite(log_value)
+                                ? exact(point.value)
                                 : "overflows; ln L = " + exact(log_value);
   return "L    " + value + "\n|g|  " + (std::isfinite(norm) ? exact(norm) : "overflows") + "\nwith " +
          arguments.text("loss") + " loss, w = " + weight_text(arguments) + ", " +
@@ -100,11 +101,11 @@ ExitCode evaluate_regression(const Communicator& communicator, const Arguments& 
   const Eigen::VectorXd x = load_vector(communicator, arguments.text("x"), "x", problem.A.columns());
 
   RegressionObjective objective(problem.A, problem.b, problem.w, make_loss(arguments.text("loss")));
-  objective.move_to(x);
+  const Point point = objective.evaluate(x);
   Eigen::MatrixXd H;
-  if (arguments.has("hessian")) H = objective.hessian_on_root().exact;
-  return write_outputs(communicator, arguments, result_text(problem, objective, arguments), objective.value(),
-                       objective.gradient(), H);
+  if (arguments.has("hessian")) H = objective.hessian_on_root(point).exact;
+  return write_outputs(communicator, arguments, result_text(problem, objective, point, arguments), point.value,
+                       point.gradient, H);
 }
 
 ExitCode evaluate_sequences(const Communicator& communicator, const Arguments& arguments) {

@@ -34,13 +34,13 @@ Exit code 4: epsilon was promised (leverage or bss, without --columns) and is mi
 )";
 
 /// In the order of `ColumnMethod`.
-constexpr std::string_view kMethods[] = {"leverage", "bss", "uniform", "norm", "jl", "topk"};
+constexpr std::string_view kColumnMethods[] = {"leverage", "bss", "uniform", "norm", "jl", "topk"};
 const Syntax kSparsifySyntax{
     "sparsify",
     "Choose few columns of X that keep X X^T, and with it the attention matrix.",
     {{"X", "n x d matrix, .npy or sparse .npz (csr, csc)"}},
     {{"Choice",
-      {{"method", 0, "NAME", Choice{{std::begin(kMethods), std::end(kMethods)}}, "leverage",
+      {{"method", 0, "NAME", Choice{{std::begin(kColumnMethods), std::end(kColumnMethods)}}, "leverage",
         "leverage: drawn by leverage scores; bss: no randomness, fewest columns; baselines without a guarantee: "
         "uniform, norm (drawn), jl (random combinations), topk (largest norms)"},
        {"epsilon", 0, "E", Number{0, true, 0.999}, "0.5", "wanted spectral error"},
