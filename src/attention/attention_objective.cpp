@@ -87,9 +87,7 @@ VectorXd AttentionObjective::hessian_product(const VectorXd& p) {
 }
 
 Hessian AttentionObjective::hessian() {
-  Hessian hessian{passes_.communicator(), MatrixXd(dimension(), dimension()), {}, {}, nullptr};
-  for (Index j = 0; j < dimension(); ++j) hessian.exact.col(j) = hessian_product(VectorXd::Unit(dimension(), j));
-  return hessian;
+  throw InternalError("attention is solved by newton_cg: its Hessian is known by products only");
 }
 
 bool AttentionObjective::refresh_preconditioner(bool /*tired*/) {

@@ -29,7 +29,7 @@ class AttentionObjective final : public Objective {
   double value() const override { return evaluation_.value; }
   const Eigen::VectorXd& gradient() const override { return gradient_; }
   double gradient_floor() override;
-  /// By D products, on all ranks; without `positive_part`, so for `evaluate`, not for `newton`.
+  /// Not there for `newton`, only by products, for `newton_cg`: `InternalError`.
   Hessian hessian() override;
   /// One pass; two with eliminated Y.
   Eigen::VectorXd hessian_product(const Eigen::VectorXd& p) override;

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "kernels/gram_kernels.hpp"
+#include "losses/losses.hpp"
 
 namespace attnreg {
 
@@ -24,36 +25,28 @@ double wall_clock() {
 Eigen::Map<ArrayXd> row_of(RowMajorMatrix& matrix, Index j) {
   return {matrix.data() + j * matrix.cols(), matrix.cols()};
 }
-Eigen::Map<const ArrayXd> row_of(const Eigen::Map<const RowMajorMatrix>& matrix, Index j) {
-  return {matrix.data() + j * matrix.cols(), matrix.cols()};
-}
-
 /// Each row minus its multiple of f that makes the row sum 0: F o (M - mu 1^T), mu = rowsum(F o M).
 RowMajorMatrix centred(const RowMajorMatrix& F, const RowMajorMatrix& M) {
   const VectorXd mu = F.cwiseProduct(M).rowwise().sum();
   return F.cwiseProduct(M.colwise() - mu);
 }
 
-void add_without_values(const QueryBlock& block, const LogitRow& row, const RowMajorMatrix& X, MatrixSums& sums) {
-  RowMajorMatrix Z = block.logits(X);
-  const auto B = block.target();
-  RowMajorMatrix U(Z.rows(), Z.cols());
-  for (Index j = 0; j < Z.rows(); ++j) {
-    const auto z = row_of(Z, j), u = row_of(U, j);
-    const auto b = row_of(B, j);
-    sums[2](0, 0) += row.value(z, b, u);
-    sums[2](0, 2) += b.square().sum();
-    sums[2](0, 1) += (u / u.sum() - b).square().sum();
+void add_without_values(const QueryBlock& block, const Loss& loss, const RowMajorMatrix& X, MatrixSums& sums) {
+  const RowMajorMatrix Z = block.logits(X);
+  RowMajorMatrix Q(Z.rows(), Z.cols());
+  for_each_row(block, loss, Z, [&](Index j, LossRow& row) {
+    row.differentiate();
+    row_of(Q, j) = row.gradient();
+    sums[2](0, 0) += row.value();
+    sums[2](0, 1) += row.misfit();
+  });
+  sums[2](0, 2) += block.target().squaredNorm();
+  if (block.is_weighted()) {
+    const RowMajorMatrix W2Z = block.weights_squared().cwiseProduct(Z);
+    sums[2](0, 0) += 0.5 * W2Z.cwiseProduct(Z).sum();
+    Q += W2Z;
   }
-  if (block.sequence->weights)
-    sums[2](0, 0) += 0.5 * block.part(*block.sequence->weights).cwiseProduct(Z).squaredNorm();
-  for (Index j = 0; j < Z.rows(); ++j) {
-    const ArrayXd z = row_of(Z, j);
-    auto q = row_of(Z, j);
-    row.gradient(row_of(U, j), row_of(B, j), q);
-    if (block.sequence->weights) q += row_of(block.part(*block.sequence->weights), j).square() * z;
-  }
-  add_transposed_product(block.queries(), product(Z, block.sequence->keys), sums[0]);
+  add_transposed_product(block.queries(), product(Q, block.sequence->keys), sums[0]);
 }
 
 void add_with_values(const QueryBlock& block, const RowMajorMatrix& X, const RowMajorMatrix& V, MatrixSums& sums) {
@@ -68,19 +61,16 @@ void add_with_values(const QueryBlock& block, const RowMajorMatrix& X, const Row
   add_transposed_product(product(F, *block.sequence->values), 2 * E, sums[1]);
 }
 
-void add_product_without_values(const QueryBlock& block, const LogitRow& row, const RowMajorMatrix& X,
+void add_product_without_values(const QueryBlock& block, const Loss& loss, const RowMajorMatrix& X,
                                 const RowMajorMatrix& dX, RowMajorMatrix& sum) {
   const RowMajorMatrix Z = block.logits(X);
-  RowMajorMatrix T = block.logits(dX);
-  const auto B = block.target();
-  ArrayXd u(Z.cols());
-  for (Index j = 0; j < Z.rows(); ++j) {
-    auto t = row_of(T, j);
-    const ArrayXd moved = t;
-    row.value(Z.row(j).transpose().array(), row_of(B, j), u);
-    row.multiply_hessian(u, row_of(B, j), t);
-    if (block.sequence->weights) t += row_of(block.part(*block.sequence->weights), j).square() * moved;
-  }
+  RowMajorMatrix T = block.logits(dX), W2T;
+  if (block.is_weighted()) W2T = block.weights_squared().cwiseProduct(T);
+  for_each_row(block, loss, Z, [&](Index j, LossRow& row) {
+    row.differentiate();
+    row.multiply_hessian(row_of(T, j));
+  });
+  if (block.is_weighted()) T += W2T;
   add_transposed_product(block.queries(), product(T, block.sequence->keys), sum);
 }
 
@@ -101,19 +91,20 @@ void add_product_with_values(const QueryBlock& block, const AttentionUnknowns& a
   add_transposed_product(product(dF, *block.sequence->values), 2 * E, sums[1]);
 }
 
-double change_without_values(const QueryBlock& block, const LogitRow& row, const RowMajorMatrix& Z, RowMajorMatrix Y) {
-  const auto B = block.target();
-  double change = 0;
-  if (block.sequence->weights) {
-    const auto W = block.part(*block.sequence->weights);
-    change = (W.array().square() * Y.array() * (Z.array() + 0.5 * Y.array())).sum();
+/// What each displacement adds to `changes`.
+void add_changes_without_values(const QueryBlock& block, const Loss& loss, const RowMajorMatrix& X,
+                                const std::vector<AttentionUnknowns>& displacements, RowMajorMatrix& changes) {
+  const RowMajorMatrix Z = block.logits(X);
+  std::vector<RowMajorMatrix> moves;
+  for (const auto& displacement : displacements) {
+    const RowMajorMatrix& Y = moves.emplace_back(block.logits(displacement.X));
+    if (block.is_weighted())
+      changes(0, static_cast<Index>(moves.size()) - 1) +=
+          (block.weights_squared().array() * Y.array() * (Z.array() + 0.5 * Y.array())).sum();
   }
-  ArrayXd u(Z.cols());
-  for (Index j = 0; j < Z.rows(); ++j) {
-    row.value(Z.row(j).transpose().array(), row_of(B, j), u);
-    change += row.change(u, row_of(B, j), row_of(Y, j));
-  }
-  return change;
+  for_each_row(block, loss, Z, [&](Index j, const LossRow& row) {
+    for (std::size_t k = 0; k < moves.size(); ++k) changes(0, static_cast<Index>(k)) += row.change(row_of(moves[k], j));
+  });
 }
 
 double change_with_values(const QueryBlock& block, const RowMajorMatrix& F, RowMajorMatrix Y, const RowMajorMatrix& V,
@@ -156,11 +147,11 @@ MatrixSums& MatrixSums::operator+=(const MatrixSums& other) {
 }
 
 AttentionPasses::AttentionPasses(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
-                                 const AttentionShape& shape, AttentionForm form)
+                                 const AttentionShape& shape, std::string_view loss)
     : communicator_(communicator),
       sequences_(sequences),
       shape_(shape),
-      row_(make_logit_row(form)),
+      loss_(make_loss(loss)),
       start_seconds_(wall_clock()) {
   for (const auto& sequence : sequences) keys_transposed_.push_back(sequence.keys.transpose());
   for (std::size_t k = 0; k < sequences.size(); ++k) {
@@ -212,7 +203,7 @@ AttentionPasses::Evaluation AttentionPasses::evaluate(const AttentionUnknowns& a
   auto sums =
       sum({{shape_.d1, shape_.d2}, {shape_.d3, shape_.dv}, {1, 3}}, [&](const QueryBlock& block, MatrixSums& part) {
         with_values() ? add_with_values(block, at.X, V[block.index], part)
-                      : add_without_values(block, *row_, at.X, part);
+                      : add_without_values(block, *loss_, at.X, part);
       });
   seconds_ = communicator_.sum(communicator_.is_root() ? wall_clock() - start_seconds_ : 0.0);
   Evaluation result;
@@ -229,7 +220,7 @@ AttentionUnknowns AttentionPasses::hessian_product(const AttentionUnknowns& at, 
     if (with_values())
       add_product_with_values(block, at, direction, V[block.index], dV[block.index], part);
     else
-      add_product_without_values(block, *row_, at.X, direction.X, part[0]);
+      add_product_without_values(block, *loss_, at.X, direction.X, part[0]);
   });
   return {std::move(sums[0]), std::move(sums[1])};
 }
@@ -240,13 +231,11 @@ std::vector<double> AttentionPasses::changes(const AttentionUnknowns& at,
   std::vector<std::vector<RowMajorMatrix>> dV;
   for (const auto& displacement : displacements) dV.push_back(value_rows(displacement.Y));
   auto sums = sum({{1, static_cast<Index>(displacements.size())}}, [&](const QueryBlock& block, MatrixSums& part) {
-    const RowMajorMatrix base = with_values() ? block.attention(at.X) : block.logits(at.X);
-    for (std::size_t k = 0; k < displacements.size(); ++k) {
-      const RowMajorMatrix move = block.logits(displacements[k].X);
+    if (!with_values()) return add_changes_without_values(block, *loss_, at.X, displacements, part[0]);
+    const RowMajorMatrix F = block.attention(at.X);
+    for (std::size_t k = 0; k < displacements.size(); ++k)
       part[0](0, static_cast<Index>(k)) +=
-          with_values() ? change_with_values(block, base, move, V[block.index], dV[k][block.index])
-                        : change_without_values(block, *row_, base, move);
-    }
+          change_with_values(block, F, block.logits(displacements[k].X), V[block.index], dV[k][block.index]);
   });
   std::vector<double> changes;
   for (const double change : sums[0].reshaped()) changes.push_back(std::isfinite(change) ? change : kInfinity);
@@ -267,25 +256,24 @@ AttentionUnknowns AttentionPasses::gradient_rounding(const AttentionUnknowns& at
   auto sums = sum({{shape_.d1, shape_.d2}, {shape_.d3, shape_.dv}}, [&](const QueryBlock& block, MatrixSums& part) {
     const RowMajorMatrix Z = block.logits(at.X), T = product(block.queries(), at.X);
     const VectorXd key_norms = block.sequence->keys.rowwise().norm();
-    const RowMajorMatrix argument = Z.cwiseAbs() + T.rowwise().norm() * key_norms.transpose();
+    const RowMajorMatrix argument = (1 + (Z.cwiseAbs() + T.rowwise().norm() * key_norms.transpose()).array()).matrix();
     const RowMajorMatrix keys = block.sequence->keys.cwiseAbs(), queries = block.queries().cwiseAbs();
     RowMajorMatrix R(Z.rows(), Z.cols());
     if (with_values()) {
       const RowMajorMatrix F = block.attention(at.X), O = product(F, V[block.index]);
       const RowMajorMatrix size = O.cwiseAbs() + block.target().cwiseAbs();
       const RowMajorMatrix M = product(size, V[block.index].cwiseAbs().transpose());
-      R = 2 * F.cwiseProduct(M).cwiseProduct(RowMajorMatrix::Ones(R.rows(), R.cols()) + argument);
+      R = 2 * F.cwiseProduct(M).cwiseProduct(argument);
       add_transposed_product(product(F, block.sequence->values->cwiseAbs()), 2 * size, part[1]);
     } else {
-      const auto B = block.target();
-      ArrayXd u(Z.cols()), q(Z.cols()), D(Z.cols()), c(Z.cols()), g(Z.cols());
-      for (Index j = 0; j < Z.rows(); ++j) {
-        row_->value(Z.row(j).transpose().array(), row_of(B, j), u);
-        row_->gradient(u, row_of(B, j), q);
-        row_->model(u, row_of(B, j), D, c, g);
-        if (block.sequence->weights) D += row_of(block.part(*block.sequence->weights), j).square();
-        R.row(j) = (q.abs() + D * argument.row(j).transpose().array()).transpose();
-      }
+      RowMajorMatrix D(Z.rows(), Z.cols());
+      for_each_row(block, *loss_, Z, [&](Index j, LossRow& row) {
+        row.differentiate();
+        row_of(R, j) = row.gradient().abs();
+        row_of(D, j) = row.model().delta;
+      });
+      if (block.is_weighted()) D += block.weights_squared();
+      R += D.cwiseProduct(argument);
     }
     add_transposed_product(queries, product(R, keys), part[0]);
   });

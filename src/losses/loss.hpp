@@ -13,6 +13,8 @@ namespace attnreg {
 struct LossRows {
   std::span<const double> z;
   std::span<const double> b;
+  /// Of centred losses, where the caller has them already: exp(z - reference). Else empty.
+  std::span<const double> exponentials{};
 };
 
 /// Sums over all rows; a loss uses as many as it needs. They add up over blocks and ranks.

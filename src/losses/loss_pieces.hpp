@@ -33,6 +33,19 @@ inline void exponentials(std::span<const double> z, double reference, std::span<
   kernels::exp(out.first(z.size()), out.first(z.size()));
 }
 
+/// The same for all rows of a block, and for a piece of them: the caller's exponentials, where it has them.
+inline void exponentials(const LossRows& rows, double reference, std::span<double> out) {
+  if (rows.exponentials.empty())
+    exponentials(rows.z, reference, out);
+  else
+    std::copy(rows.exponentials.begin(), rows.exponentials.end(), out.begin());
+}
+inline const double* exponentials(const LossRows& rows, std::size_t first, double reference, Piece& made) {
+  if (!rows.exponentials.empty()) return rows.exponentials.data() + first;
+  exponentials(piece_of(rows.z, first), reference, made);
+  return made.data();
+}
+
 /// out_i = exp(t y_i) - 1
 inline void exponential_changes(std::span<const double> y, double t, std::span<double> out) {
 #pragma omp simd

@@ -2,17 +2,17 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "app/run/attention_problem.hpp"
-#include "attnreg/attention_regression.hpp"
-#include "losses/losses.hpp"
-#include "attnreg/files.hpp"
 #include "app/options/commands.hpp"
-#include "files/output_file.hpp"
-#include "app/run/problem.hpp"
-#include "objective/regression_objective.hpp"
-#include "app/report/text.hpp"
-#include "app/options/threads.hpp"
 #include "app/options/solver_options.hpp"
+#include "app/options/threads.hpp"
+#include "app/report/text.hpp"
+#include "app/run/attention_problem.hpp"
+#include "app/run/problem.hpp"
+#include "attnreg/attention_regression.hpp"
+#include "attnreg/files.hpp"
+#include "files/output_file.hpp"
+#include "losses/losses.hpp"
+#include "objective/regression_objective.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {
@@ -36,18 +36,18 @@ OptionGroup with_unknowns(OptionGroup group) {
 }
 
 const Syntax kEvaluateSyntax{"evaluate",
-                     "Value, gradient and Hessian of L(x) = phi(A x) + 1/2 |diag(w) A x|^2 at a given x.",
-                     {{"A", "n x d matrix, .npy"}, {"b", "n target values, .npy"}, {"x", "d values, .npy"}},
-                     {model_options(),
-                      with_unknowns(attention_options(false)),
-                      computing_options(),
-                      {"Output",
-                       {{"json", 0, "", Switch{}, "", "print JSON"},
-                        {"gradient", 0, "FILE", Text{}, "", "write the gradient, d values, .npy"},
-                        {"hessian", 0, "FILE", Text{}, "", "write the exact Hessian, d x d, .npy"},
-                        help_option()}}},
-                     kEvaluateEpilogue,
-                     {"queries", "sequences"}};
+                             "Value, gradient and Hessian of L(x) = phi(A x) + 1/2 |diag(w) A x|^2 at a given x.",
+                             {{"A", "n x d matrix, .npy"}, {"b", "n target values, .npy"}, {"x", "d values, .npy"}},
+                             {model_options(),
+                              with_unknowns(attention_options(false)),
+                              computing_options(),
+                              {"Output",
+                               {{"json", 0, "", Switch{}, "", "print JSON"},
+                                {"gradient", 0, "FILE", Text{}, "", "write the gradient, d values, .npy"},
+                                {"hessian", 0, "FILE", Text{}, "", "write the exact Hessian, d x d, .npy"},
+                                help_option()}}},
+                             kEvaluateEpilogue,
+                             {"queries", "sequences"}};
 
 /// Collective.
 std::string result_text(const Problem& problem, const RegressionObjective& objective, const Arguments& arguments) {
@@ -79,9 +79,7 @@ ExitCode write_outputs(const Communicator& communicator, const Arguments& argume
   const Eigen::Index d = gradient.size();
   communicator.agree([&] {
     if (!communicator.is_root()) return;
-    const auto values = [](const auto& array) {
-      return span_of(array);
-    };
+    const auto values = [](const auto& array) { return span_of(array); };
     if (arguments.has("gradient")) write_npy(arguments.text("gradient"), values(gradient), {d});
     if (arguments.has("hessian")) write_npy(arguments.text("hessian"), values(H), {d, d});
   });
@@ -126,8 +124,7 @@ ExitCode evaluate_sequences(const Communicator& communicator, const Arguments& a
   AttentionUnknowns at{load_replicated_matrix(communicator, arguments.text("X")), RowMajorMatrix(0, 0)};
   if (arguments.given("Y")) at.Y = load_replicated_matrix(communicator, arguments.text("Y"));
 
-  const auto found =
-      evaluate_attention(communicator, sequences, attention_form(arguments), at, arguments.has("hessian"));
+  const auto found = evaluate_attention(communicator, sequences, form_loss(arguments), at, arguments.has("hessian"));
   Eigen::VectorXd gradient(at.X.size() + at.Y.size());
   gradient << found.gradient.X.reshaped<Eigen::RowMajor>(), found.gradient.Y.reshaped<Eigen::RowMajor>();
   const double norm = gradient.norm();

@@ -119,14 +119,26 @@ std::vector<OptionGroup> solver_options() {
         {"no-low-rank", 0, "", Switch{}, "", "drop the rank-2 part of the Hessian, as the papers do"}}}};
 }
 
-std::optional<std::string> start_file(const Arguments& arguments) {
+std::optional<std::string> start_file(const Arguments& arguments, std::string_view expected) {
   const std::string start = arguments.text("start");
   if (std::ranges::find(kStartNames, start) != kStartNames.end()) return std::nullopt;
   if (start.find_first_of("./") != std::string::npos) return start;
   const auto near = nearest(start, kStartNames);
-  throw UsageError("--start is '" + printable(start) +
-                   "'; expected auto, zero, cross-entropy or the name of a .npy file" +
-                   (near ? "; did you mean '" + std::string(*near) + "'?" : ""));
+  throw UsageError("--start is '" + printable(start) + "'; expected auto, zero, cross-entropy or " +
+                   std::string(expected) + (near ? "; did you mean '" + std::string(*near) + "'?" : ""));
+}
+
+Start start_option(const Arguments& arguments) {
+  const auto found = std::ranges::find(kStartNames, arguments.text("start")) - kStartNames.begin();
+  return found < std::ssize(kStarts) ? kStarts[static_cast<std::size_t>(found)] : Start::given;
+}
+
+NewtonOptions newton_options(const Arguments& arguments) {
+  NewtonOptions options;
+  options.relative_tolerance = arguments.number("rtol");
+  options.max_iterations = static_cast<int>(arguments.integer("max-iterations"));
+  if (arguments.has("time-limit")) options.time_limit_seconds = arguments.number("time-limit");
+  return options;
 }
 
 std::vector<double> weights_path(const Arguments& arguments) {
@@ -170,14 +182,12 @@ RegressionOptions regression_options(const Arguments& arguments, int ranks) {
   RegressionOptions options;
   options.loss = arguments.text("loss");
   options.method = value_of("method", method_names(), kMethods);
-  options.start = start_file(arguments) ? Start::given : value_of("start", kStartNames, kStarts);
+  options.start = start_option(arguments);
   options.random_starts = static_cast<int>(arguments.integer("starts"));
   options.certificate = value_of("certificate", std::array<std::string_view, 3>{"none", "gradient", "full"}, kLevels);
   if (arguments.has("epsilon")) options.epsilon = arguments.number("epsilon");
-  options.newton.relative_tolerance = arguments.number("rtol");
+  options.newton = newton_options(arguments);
   if (arguments.text("rtol-of") == "max") options.newton.reference = GradientReference::largest;
-  options.newton.max_iterations = static_cast<int>(arguments.integer("max-iterations"));
-  if (arguments.has("time-limit")) options.newton.time_limit_seconds = arguments.number("time-limit");
   if (arguments.has("oversampling")) options.sampling.oversampling = arguments.number("oversampling");
   options.sampling.sketch_rows = arguments.integer("sketch-rows");
   options.sampling.nonzeros = static_cast<int>(arguments.integer("nonzeros"));

@@ -5,10 +5,10 @@
 
 #include <nlohmann/json.hpp>
 
-#include "losses/losses.hpp"
+#include "app/report/text.hpp"
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
-#include "app/report/text.hpp"
+#include "losses/losses.hpp"
 
 namespace attnreg::app {
 

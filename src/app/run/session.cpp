@@ -3,11 +3,11 @@
 #include <nlohmann/json.hpp>
 
 #include "app/options/commands.hpp"
-#include "app/run/faults.hpp"
-#include "ranks/memory.hpp"
-#include "errors/printable.hpp"
 #include "app/report/text.hpp"
 #include "app/report/version.hpp"
+#include "app/run/faults.hpp"
+#include "errors/printable.hpp"
+#include "ranks/memory.hpp"
 
 namespace attnreg::app {
 
@@ -58,6 +58,23 @@ ExitCode Session::run(const std::function<ExitCode()>& body) {
     directory_.fail(ExitCode::internal);
     throw;
   }
+}
+
+void Session::begin(const std::vector<InputFile>& files, double bytes_needed, const std::string& what) const {
+  if (communicator_.is_root()) describe(files, bytes_needed);
+  require_memory(communicator_, bytes_needed, what);
+}
+
+void Session::end(const std::function<void()>& write,
+                  const std::function<std::string(const std::vector<std::string>& files)>& page) const {
+  inject_fault(communicator_.rank(), "before-write");
+  try {
+    write();
+  } catch (const OutputError&) {
+    print_result(communicator_, page({}));
+    throw;
+  }
+  print_result(communicator_, page(directory_.files()));
 }
 
 void Session::describe(const std::vector<InputFile>& files, double bytes_needed) const {

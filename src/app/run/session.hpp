@@ -5,12 +5,12 @@
 #include <string>
 #include <vector>
 
-#include "attnreg/solver.hpp"
 #include "app/options/options.hpp"
+#include "app/options/threads.hpp"
 #include "app/run/problem.hpp"
 #include "app/run/run_directory.hpp"
 #include "app/run/step_log.hpp"
-#include "app/options/threads.hpp"
+#include "attnreg/solver.hpp"
 
 namespace attnreg::app {
 
@@ -28,13 +28,17 @@ class Session {
 
   const ThreadLayout& threads() const { return threads_; }
   RunDirectory& directory() { return directory_; }
-  const RunDirectory& directory() const { return directory_; }
 
   /// Runs `body`; the run directory says "failed" if it throws.
   ExitCode run(const std::function<ExitCode()>& body);
 
-  /// Local, for rank 0. Lines on files, ranks and memory, as --verbose and --quiet have it.
-  void describe(const std::vector<InputFile>& files, double bytes_needed) const;
+  /// Collective. Lines on files, ranks and memory, as --verbose and --quiet have it. `OutOfMemory` on all ranks where
+  /// `bytes_needed` a rank, for `what`, are not there.
+  void begin(const std::vector<InputFile>& files, double bytes_needed, const std::string& what) const;
+  /// Collective. `write` fills the run directory; then page(its files) goes to stdout, without files where they could
+  /// not be written: what was found must not be lost with them.
+  void end(const std::function<void()>& write,
+           const std::function<std::string(const std::vector<std::string>& files)>& page) const;
 
   /// The callbacks of an iteration and of its start: step lines, history, status. The session must outlive them.
   std::function<void(const IterationRecord&)> on_iteration();
@@ -45,6 +49,8 @@ class Session {
   nlohmann::ordered_json run_json(const std::vector<InputFile>& files, Index tile_rows) const;
 
  private:
+  void describe(const std::vector<InputFile>& files, double bytes_needed) const;
+
   const Communicator& communicator_;
   const Arguments& arguments_;
   Verbosity verbosity_;
