@@ -65,12 +65,12 @@ Passes run(const Inputs& in, const RowMatrix& A, bool with_gram) {
   out.moment = product[A.columns()];
   MatrixXd Y(rows, in.X.cols()), products(A.columns() + 1, in.X.cols());
   JointPasses passes(A);
-  const RowMatrix joined = A.passes().joined(passes);
+  const RowMatrix joined(A.passes().joined(passes));
   std::vector<std::function<void()>> tasks;
   for (Index k = 0; k < in.X.cols(); ++k)
     tasks.emplace_back([&, k] {
       VectorXd own;
-      products.col(k) = joined.normal_product(in.X.col(k), curvature, own);
+      products.col(k) = joined.passes().normal_product(in.X.col(k), curvature, own);
       Y.col(k) = own;
     });
   passes.run(tasks);
@@ -287,7 +287,7 @@ TEST(RowMatrix, CompensatedProductsAreRoundedOnce) {
       }
       for (const auto holding : {Holding::float64, Holding::float32, Holding::sparse64, Holding::sparse32}) {
         const auto A = reference::distribute(comm, dense, Layout::random, holding);
-        const VectorXd z = reference::gather(comm, A.multiply(x, Compensated{shift}));
+        const VectorXd z = reference::gather(comm, A.passes().multiply(x, Compensated{shift}));
         EXPECT_LE(((z - exact).cwiseAbs() - bound).maxCoeff(), 0) << d << " columns, shift " << shift;
         VectorXd mapped;
         A.passes().product_map(x, Compensated{shift}, mapped, 1, 0,

@@ -116,7 +116,7 @@ TEST_F(Targets, OneTargetIsASolve) {
 TEST_F(Targets, JointPassesGiveEveryTaskItsOwn) {
   const RowMatrix A = reference::distribute(comm_, A_, reference::Layout::tiled);
   JointPasses passes(A);
-  std::vector<RowMatrix> views(12, A.passes().joined(passes));
+  std::vector<RowMatrix> views(12, RowMatrix(A.passes().joined(passes)));
   std::vector<double> found(views.size()), expected(views.size());
   std::vector<std::function<void()>> tasks;
   const auto work = [&](const RowMatrix& matrix, std::size_t k) {

@@ -10,6 +10,7 @@
 #include "objective/regression_objective.hpp"
 #include "support/reference.hpp"
 #include "losses/losses.hpp"
+#include "newton/minimise.hpp"
 
 namespace attnreg {
 namespace {
