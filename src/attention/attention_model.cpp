@@ -117,7 +117,7 @@ DenseSums dense_sums(AttentionPasses& passes, const AttentionUnknowns& at) {
                                packed_curvature(block, logit_curvature(block, passes.loss(), at.X)), part[0]);
       },
       AttentionPasses::Receiver::root);
-  return {std::move(sums[0]), std::move(sums[1]), std::move(sums[2])};
+  return {sums[0], sums[1], sums[2]};
 }
 
 /// The curvature in [vec X; vec Y] with X pulled back to its parameters.

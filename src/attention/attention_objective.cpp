@@ -24,11 +24,11 @@ RowMajorMatrix solved(const MatrixXd& L, const RowMajorMatrix& R) {
 
 }  // namespace
 
-AttentionObjective::AttentionObjective(AttentionPasses& passes, const AttentionParameters& parameters, Values values,
-                                       AttentionModel model)
+AttentionObjective::AttentionObjective(AttentionPasses& passes, const AttentionParameters& parameters,
+                                       AttentionMethod method, AttentionModel model)
     : passes_(passes),
       parameters_(parameters),
-      values_(values),
+      method_(method),
       model_(model),
       collectives_before_(passes.communicator().collectives()) {}
 

@@ -14,10 +14,8 @@ namespace attnreg {
 /// H_YX. "Reads of A" are passes over the sequences. See `Objective` for what is collective.
 class AttentionObjective final : public Objective {
  public:
-  enum class Values { joint, eliminated };
-
   /// Local. `model`: decided. Everything by reference must outlive the objective.
-  AttentionObjective(AttentionPasses& passes, const AttentionParameters& parameters, Values values,
+  AttentionObjective(AttentionPasses& passes, const AttentionParameters& parameters, AttentionMethod method,
                      AttentionModel model);
 
   Eigen::Index dimension() const override { return parameters_.size() + (joint() ? Y_size() : 0); }
@@ -52,8 +50,8 @@ class AttentionObjective final : public Objective {
   const AttentionPasses::Evaluation& evaluation() const { return evaluation_; }  ///< Local.
 
  private:
-  bool joint() const { return passes_.with_values() && values_ == Values::joint; }
-  bool eliminated() const { return passes_.with_values() && values_ == Values::eliminated; }
+  bool joint() const { return passes_.with_values() && method_ == AttentionMethod::joint; }
+  bool eliminated() const { return passes_.with_values() && method_ == AttentionMethod::varpro; }
   Eigen::Index Y_size() const { return passes_.shape().d3 * passes_.shape().dv; }
   /// argmin_Y; its normal matrix K^T K is factored in `normal`.
   struct BestY {
@@ -66,7 +64,7 @@ class AttentionObjective final : public Objective {
 
   AttentionPasses& passes_;
   const AttentionParameters& parameters_;
-  Values values_;
+  AttentionMethod method_;
   AttentionModel model_;
   std::int64_t collectives_before_;
 

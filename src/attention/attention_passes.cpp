@@ -8,6 +8,7 @@
 
 #include "kernels/gram_kernels.hpp"
 #include "losses/losses.hpp"
+#include "ranks/span_of.hpp"
 
 namespace attnreg {
 
@@ -62,7 +63,7 @@ void add_with_values(const QueryBlock& block, const RowMajorMatrix& X, const Row
 }
 
 void add_product_without_values(const QueryBlock& block, const Loss& loss, const RowMajorMatrix& X,
-                                const RowMajorMatrix& dX, RowMajorMatrix& sum) {
+                                const RowMajorMatrix& dX, MatrixSums& sums) {
   const RowMajorMatrix Z = block.logits(X);
   RowMajorMatrix T = block.logits(dX), W2T;
   if (block.is_weighted()) W2T = block.weights_squared().cwiseProduct(T);
@@ -71,7 +72,7 @@ void add_product_without_values(const QueryBlock& block, const Loss& loss, const
     row.multiply_hessian(row_of(T, j));
   });
   if (block.is_weighted()) T += W2T;
-  add_transposed_product(block.queries(), product(T, block.sequence->keys), sum);
+  add_transposed_product(block.queries(), product(T, block.sequence->keys), sums[0]);
 }
 
 /// The formulas of docs/attention.md, "One layer".
@@ -93,17 +94,17 @@ void add_product_with_values(const QueryBlock& block, const AttentionUnknowns& a
 
 /// What each displacement adds to `changes`.
 void add_changes_without_values(const QueryBlock& block, const Loss& loss, const RowMajorMatrix& X,
-                                const std::vector<AttentionUnknowns>& displacements, RowMajorMatrix& changes) {
+                                const std::vector<AttentionUnknowns>& displacements, VectorXd& changes) {
   const RowMajorMatrix Z = block.logits(X);
   std::vector<RowMajorMatrix> moves;
   for (const auto& displacement : displacements) {
     const RowMajorMatrix& Y = moves.emplace_back(block.logits(displacement.X));
     if (block.is_weighted())
-      changes(0, static_cast<Index>(moves.size()) - 1) +=
+      changes[std::ssize(moves) - 1] +=
           (block.weights_squared().array() * Y.array() * (Z.array() + 0.5 * Y.array())).sum();
   }
   for_each_row(block, loss, Z, [&](Index j, const LossRow& row) {
-    for (std::size_t k = 0; k < moves.size(); ++k) changes(0, static_cast<Index>(k)) += row.change(row_of(moves[k], j));
+    for (std::size_t k = 0; k < moves.size(); ++k) changes[static_cast<Index>(k)] += row.change(row_of(moves[k], j));
   });
 }
 
@@ -125,7 +126,8 @@ RowMajorMatrix product(const Eigen::Ref<const RowMajorMatrix>& S, const RowMajor
   return result;
 }
 
-void add_transposed_product(const Eigen::Ref<const RowMajorMatrix>& S, const RowMajorMatrix& P, RowMajorMatrix& sum) {
+void add_transposed_product(const Eigen::Ref<const RowMajorMatrix>& S, const RowMajorMatrix& P,
+                            Eigen::Ref<RowMajorMatrix> sum) {
   if (sum.size() == 0) return;
   const RowMajorMatrix transposed = S.transpose();
   kernels::add_matrix_product(transposed.data(), S.cols(), S.rows(), P.data(), P.cols(), false, sum.data());
@@ -137,13 +139,13 @@ RowMajorMatrix QueryBlock::attention(const RowMajorMatrix& X) const {
   return F;
 }
 
-MatrixSums::MatrixSums(const std::vector<std::pair<Index, Index>>& shapes) {
-  for (const auto& [rows, columns] : shapes) parts_.push_back(RowMajorMatrix::Zero(rows, columns));
-}
-
-MatrixSums& MatrixSums::operator+=(const MatrixSums& other) {
-  for (std::size_t k = 0; k < parts_.size(); ++k) parts_[k] += other.parts_[k];
-  return *this;
+MatrixSums::MatrixSums(const std::vector<std::pair<Index, Index>>& shapes) : shapes_(shapes) {
+  Index size = 0;
+  for (const auto& [rows, columns] : shapes) {
+    first_.push_back(size);
+    size += rows * columns;
+  }
+  numbers_ = VectorXd::Zero(size);
 }
 
 AttentionPasses::AttentionPasses(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
@@ -172,21 +174,9 @@ MatrixSums AttentionPasses::sum(const std::vector<std::pair<Index, Index>>& shap
 #pragma omp for schedule(static)
     for (std::size_t k = 0; k < blocks_.size(); ++k) add(blocks_[k], part);
   }
-  for (std::size_t k = 1; k < parts.size(); ++k) parts[0] += parts[k];
-  Index size = 0, offset = 0;
-  for (const auto& part : parts[0].parts()) size += part.size();
-  VectorXd message(size);
-  for (const auto& part : parts[0].parts()) {
-    message.segment(offset, part.size()) = Eigen::Map<const VectorXd>(part.data(), part.size());
-    offset += part.size();
-  }
-  const std::span<double> values(message.data(), static_cast<std::size_t>(size));
-  receiver == Receiver::all ? communicator_.sum(values) : communicator_.sum_to_root(values);
-  offset = 0;
-  for (auto& part : parts[0].parts()) {
-    Eigen::Map<VectorXd>(part.data(), part.size()) = message.segment(offset, part.size());
-    offset += part.size();
-  }
+  VectorXd& total = parts[0].numbers();
+  for (std::size_t k = 1; k < parts.size(); ++k) total += parts[k].numbers();
+  receiver == Receiver::all ? communicator_.sum(span_of(total)) : communicator_.sum_to_root(span_of(total));
   count_ += 1;
   return std::move(parts[0]);
 }
@@ -210,7 +200,7 @@ AttentionPasses::Evaluation AttentionPasses::evaluate(const AttentionUnknowns& a
   result.value = std::isfinite(sums[2](0, 0)) ? sums[2](0, 0) : kInfinity;
   result.misfit = sums[2](0, 1);
   result.target = sums[2](0, 2);
-  result.gradient = {std::move(sums[0]), std::move(sums[1])};
+  result.gradient = {sums[0], sums[1]};
   return result;
 }
 
@@ -220,9 +210,9 @@ AttentionUnknowns AttentionPasses::hessian_product(const AttentionUnknowns& at, 
     if (with_values())
       add_product_with_values(block, at, direction, V[block.index], dV[block.index], part);
     else
-      add_product_without_values(block, *loss_, at.X, direction.X, part[0]);
+      add_product_without_values(block, *loss_, at.X, direction.X, part);
   });
-  return {std::move(sums[0]), std::move(sums[1])};
+  return {sums[0], sums[1]};
 }
 
 std::vector<double> AttentionPasses::changes(const AttentionUnknowns& at,
@@ -231,14 +221,14 @@ std::vector<double> AttentionPasses::changes(const AttentionUnknowns& at,
   std::vector<std::vector<RowMajorMatrix>> dV;
   for (const auto& displacement : displacements) dV.push_back(value_rows(displacement.Y));
   auto sums = sum({{1, static_cast<Index>(displacements.size())}}, [&](const QueryBlock& block, MatrixSums& part) {
-    if (!with_values()) return add_changes_without_values(block, *loss_, at.X, displacements, part[0]);
+    if (!with_values()) return add_changes_without_values(block, *loss_, at.X, displacements, part.numbers());
     const RowMajorMatrix F = block.attention(at.X);
     for (std::size_t k = 0; k < displacements.size(); ++k)
       part[0](0, static_cast<Index>(k)) +=
           change_with_values(block, F, block.logits(displacements[k].X), V[block.index], dV[k][block.index]);
   });
   std::vector<double> changes;
-  for (const double change : sums[0].reshaped()) changes.push_back(std::isfinite(change) ? change : kInfinity);
+  for (const double change : sums.numbers()) changes.push_back(std::isfinite(change) ? change : kInfinity);
   return changes;
 }
 
@@ -248,7 +238,7 @@ std::pair<RowMajorMatrix, RowMajorMatrix> AttentionPasses::normal_equations(cons
     add_transposed_product(K, K, part[0]);
     add_transposed_product(K, block.target(), part[1]);
   });
-  return {std::move(sums[0]), std::move(sums[1])};
+  return {sums[0], sums[1]};
 }
 
 AttentionUnknowns AttentionPasses::gradient_rounding(const AttentionUnknowns& at) {
@@ -277,7 +267,7 @@ AttentionUnknowns AttentionPasses::gradient_rounding(const AttentionUnknowns& at
     }
     add_transposed_product(queries, product(R, keys), part[0]);
   });
-  return {std::move(sums[0]), std::move(sums[1])};
+  return {sums[0], sums[1]};
 }
 
 }  // namespace attnreg

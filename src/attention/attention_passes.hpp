@@ -12,7 +12,8 @@ namespace attnreg {
 
 /// S P and sum += S^T P with the library's kernel, which the threads of a pass may call. Local.
 RowMajorMatrix product(const Eigen::Ref<const RowMajorMatrix>& S, const RowMajorMatrix& P);
-void add_transposed_product(const Eigen::Ref<const RowMajorMatrix>& S, const RowMajorMatrix& P, RowMajorMatrix& sum);
+void add_transposed_product(const Eigen::Ref<const RowMajorMatrix>& S, const RowMajorMatrix& P,
+                            Eigen::Ref<RowMajorMatrix> sum);
 
 /// Rows of one sequence that are worked on together: some tens, so that their rows of Z fit into a core's cache.
 struct QueryBlock {
@@ -47,16 +48,19 @@ void for_each_row(const QueryBlock& block, const Loss& loss, const RowMajorMatri
   }
 }
 
-/// The matrices that a pass sums.
+/// The matrices that a pass sums, one behind the other.
 class MatrixSums {
  public:
   explicit MatrixSums(const std::vector<std::pair<Index, Index>>& shapes);
-  RowMajorMatrix& operator[](std::size_t k) { return parts_[k]; }
-  MatrixSums& operator+=(const MatrixSums& other);
-  std::vector<RowMajorMatrix>& parts() { return parts_; }
+  Eigen::Map<RowMajorMatrix> operator[](std::size_t k) {
+    return {numbers_.data() + first_[k], shapes_[k].first, shapes_[k].second};
+  }
+  Eigen::VectorXd& numbers() { return numbers_; }  ///< of all of them
 
  private:
-  std::vector<RowMajorMatrix> parts_;
+  std::vector<std::pair<Index, Index>> shapes_;
+  std::vector<Index> first_;
+  Eigen::VectorXd numbers_;
 };
 
 /// Passes over the sequences: sums over all rows of Z of all sequences. Members are collective unless they are called

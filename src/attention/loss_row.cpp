@@ -13,7 +13,8 @@ using Eigen::ArrayXd;
 using Eigen::Index;
 
 LossRow::LossRow(const Loss& loss, Index keys) : loss_(loss) {
-  for (ArrayXd* row : {&exponentials_, &fit_, &q_, &c_, &delta_, &positive_, &coupling_, &self_}) row->setZero(keys);
+  for (ArrayXd* row : {&exponentials_, &slopes_, &fit_, &q_, &c_, &delta_, &positive_, &coupling_, &self_})
+    row->setZero(keys);
 }
 
 void LossRow::move_to(std::span<const double> z, std::span<const double> b) {
@@ -28,6 +29,9 @@ void LossRow::move_to(std::span<const double> z, std::span<const double> b) {
     rows_.exponentials = span_of(exponentials_);
     point_ = value_at(log_sum);
   } else {
+    loss_.keep(rows_, span_of(exponentials_), span_of(slopes_));
+    rows_.exponentials = span_of(exponentials_);
+    rows_.slopes = span_of(slopes_);
     point_ = value_at(loss_.shift(rows_));
     if (point_.offset > 0) point_ = value_at(point_.reference);
   }

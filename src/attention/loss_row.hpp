@@ -42,7 +42,7 @@ class LossRow {
   const Loss& loss_;
   LossRows rows_;
   LossPoint point_;
-  Eigen::ArrayXd exponentials_, fit_, q_, c_, delta_, positive_, coupling_, self_;
+  Eigen::ArrayXd exponentials_, slopes_, fit_, q_, c_, delta_, positive_, coupling_, self_;
 };
 
 /// Local. u = softmax(z); returns log <exp(z), 1>. z and u may be the same memory.

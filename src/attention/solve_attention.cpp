@@ -145,9 +145,7 @@ class AttentionSolve {
   }
 
   AttentionResult run() {
-    const auto values = options_.method == AttentionMethod::joint ? AttentionObjective::Values::joint
-                                                                  : AttentionObjective::Values::eliminated;
-    AttentionObjective objective(passes_, parameters_, values, result_.model);
+    AttentionObjective objective(passes_, parameters_, options_.method, result_.model);
     NewtonOptions newton = options_.newton;
     const bool refers_to_zero = newton.gradient_reference == 0 && !parameters_.is_low_rank();
     double value_at_zero = 0;
@@ -281,7 +279,7 @@ AttentionUnknowns AttentionSolve::cross_entropy_start() {
   }
   AttentionPasses passes(communicator_, sequences, shape_, "cross-entropy");
   const AttentionParameters full(shape_.d1, shape_.d2, 0);
-  AttentionObjective objective(passes, full, AttentionObjective::Values::joint, AttentionModel::kronecker);
+  AttentionObjective objective(passes, full, AttentionMethod::joint, AttentionModel::kronecker);
   NewtonOptions newton = options_.newton;
   newton.relative_tolerance = kStartTolerance;
   newton.gradient_reference = 0;
@@ -315,7 +313,7 @@ RowMajorMatrix AttentionSolve::with_spread(const RowMajorMatrix& X, double sprea
 AttentionUnknowns AttentionSolve::with_best_Y(const RowMajorMatrix& X) {
   if (!passes_.with_values()) return {X, zero_Y()};
   const AttentionParameters full(shape_.d1, shape_.d2, 0);
-  AttentionObjective objective(passes_, full, AttentionObjective::Values::eliminated, AttentionModel::kronecker);
+  AttentionObjective objective(passes_, full, AttentionMethod::varpro, AttentionModel::kronecker);
   objective.move_to(full.nearest(X));
   return objective.at();
 }
@@ -362,7 +360,7 @@ AttentionEvaluation evaluate_attention(const Communicator& communicator,
                           Error::Scope::all_ranks);
   AttentionPasses passes(communicator, sequences, shape, loss);
   const AttentionParameters full(shape.d1, shape.d2, 0);
-  AttentionObjective objective(passes, full, AttentionObjective::Values::joint, AttentionModel::kronecker);
+  AttentionObjective objective(passes, full, AttentionMethod::joint, AttentionModel::kronecker);
   objective.move_to(objective.unknowns(full.nearest(at.X), at.Y));
   AttentionEvaluation result{objective.value(), objective.evaluation().gradient, {}};
   if (!with_hessian) return result;

@@ -167,7 +167,7 @@ TEST_P(AttentionVectors, DenseModel) {
   const auto shape = check_sequences(comm_, all, loss());
   AttentionPasses passes(comm_, all, shape, loss());
   const AttentionParameters full(shape.d1, shape.d2, 0);
-  AttentionObjective objective(passes, full, AttentionObjective::Values::joint, AttentionModel::dense);
+  AttentionObjective objective(passes, full, AttentionMethod::joint, AttentionModel::dense);
   objective.move_to(joined(at()));
   ASSERT_TRUE(objective.refresh_preconditioner(false));  // the same on all ranks, and the last collective
   const MatrixXd M = model_of(objective);
@@ -187,7 +187,7 @@ TEST_P(AttentionVectors, BestY) {
   const auto shape = check_sequences(comm_, all, loss());
   AttentionPasses passes(comm_, all, shape, loss());
   const AttentionParameters full(shape.d1, shape.d2, 0);
-  AttentionObjective objective(passes, full, AttentionObjective::Values::eliminated, AttentionModel::dense);
+  AttentionObjective objective(passes, full, AttentionMethod::varpro, AttentionModel::dense);
   objective.move_to(flat(at().X));
   const auto& known = json_["y_star"];
   const RowMajorMatrix Y = reference::matrix_of(known["Y"]);
@@ -201,7 +201,7 @@ struct Problem {
   std::string name;
   Shape shape;
   std::string loss = "softmax";
-  AttentionObjective::Values values = AttentionObjective::Values::joint;
+  AttentionMethod method = AttentionMethod::joint;
   Index rank = 0;
 };
 
@@ -209,16 +209,16 @@ class AttentionDerivatives : public Attention, public testing::WithParamInterfac
 
 INSTANTIATE_TEST_SUITE_P(
     All, AttentionDerivatives,
-    testing::Values(
-        Problem{"normalised", {9, 7, 3, 2}}, Problem{"rescaled", {9, 7, 3, 2}, "rescaled-exp"},
-        Problem{"cross_entropy", {9, 7, 3, 2}, "cross-entropy"}, Problem{"exp", {9, 7, 3, 2}, "exp"},
-        Problem{"cosh", {9, 7, 3, 2}, "cosh"}, Problem{"sinh", {9, 7, 3, 2}, "sinh"},
-        Problem{"rescaled_cosh", {9, 7, 3, 2}, "rescaled-cosh"},
-        Problem{"rescaled_sinh", {9, 7, 3, 2}, "rescaled-sinh"}, Problem{"low_rank_cosh", {9, 7, 3, 4}, "cosh", {}, 2},
-        Problem{"low_rank", {9, 7, 3, 4}, "softmax", {}, 2}, Problem{"joint", {9, 7, 3, 2, 3, 2}},
-        Problem{"eliminated", {9, 7, 3, 2, 3, 2}, "softmax", AttentionObjective::Values::eliminated},
-        Problem{"low_rank_joint", {9, 7, 3, 2, 2, 1}, "softmax", {}, 1},
-        Problem{"low_rank_eliminated", {9, 7, 3, 4, 2, 1}, "softmax", AttentionObjective::Values::eliminated, 2}),
+    testing::Values(Problem{"normalised", {9, 7, 3, 2}}, Problem{"rescaled", {9, 7, 3, 2}, "rescaled-exp"},
+                    Problem{"cross_entropy", {9, 7, 3, 2}, "cross-entropy"}, Problem{"exp", {9, 7, 3, 2}, "exp"},
+                    Problem{"cosh", {9, 7, 3, 2}, "cosh"}, Problem{"sinh", {9, 7, 3, 2}, "sinh"},
+                    Problem{"rescaled_cosh", {9, 7, 3, 2}, "rescaled-cosh"},
+                    Problem{"rescaled_sinh", {9, 7, 3, 2}, "rescaled-sinh"},
+                    Problem{"low_rank_cosh", {9, 7, 3, 4}, "cosh", {}, 2},
+                    Problem{"low_rank", {9, 7, 3, 4}, "softmax", {}, 2}, Problem{"joint", {9, 7, 3, 2, 3, 2}},
+                    Problem{"eliminated", {9, 7, 3, 2, 3, 2}, "softmax", AttentionMethod::varpro},
+                    Problem{"low_rank_joint", {9, 7, 3, 2, 2, 1}, "softmax", {}, 1},
+                    Problem{"low_rank_eliminated", {9, 7, 3, 4, 2, 1}, "softmax", AttentionMethod::varpro, 2}),
     [](const auto& test) { return test.param.name; });
 
 // Against differences of the objective's own values, which the vectors pin down: along a line, L(x + t s) - L(x) by its
@@ -230,7 +230,7 @@ TEST_P(AttentionDerivatives, AgreeWithDifferences) {
   const auto shape = check_sequences(comm_, all, problem.loss);
   AttentionPasses passes(comm_, all, shape, problem.loss);
   const AttentionParameters parameters(shape.d1, shape.d2, problem.rank);
-  AttentionObjective objective(passes, parameters, problem.values, AttentionModel::kronecker);
+  AttentionObjective objective(passes, parameters, problem.method, AttentionModel::kronecker);
   const VectorXd x = 0.5 * reference::random_vector(objective.dimension(), 77);
   const VectorXd s = reference::random_vector(objective.dimension(), 78);
   const double h = 1e-4;
@@ -337,7 +337,7 @@ TEST_P(AttentionFamily, OneRowIsAVectorRegression) {
 
     AttentionPasses passes(comm_, all, check_sequences(comm_, all, loss_), loss_);
     const AttentionParameters full(1, 4, 0);
-    AttentionObjective objective(passes, full, AttentionObjective::Values::joint, AttentionModel::dense);
+    AttentionObjective objective(passes, full, AttentionMethod::joint, AttentionModel::dense);
     objective.move_to(x);
     ASSERT_TRUE(objective.refresh_preconditioner(false));
     const MatrixXd M = model_of(objective);
@@ -361,7 +361,7 @@ TEST_P(AttentionFamily, SolvesOneRowLikeAVectorRegression) {
   options.x0.X = expected.x.transpose() * 1.01;
   const auto found = solve_attention(comm_, {distributed(comm_, one_row(problem), reference::Layout::even)}, options);
   EXPECT_EQ(found.summary.termination, Termination::converged) << termination_name(found.summary.termination);
-  EXPECT_NEAR(found.summary.value, expected.summary.value, 1e-9 * expected.summary.value);
+  EXPECT_NEAR(found.summary.value, expected.summary.value, 1e-9 * expected.summary.value + 1e-25);  // 0 for some
   EXPECT_LE((flat(found.unknowns.X) - expected.x).norm(), 1e-6 * (1e-3 + expected.x.norm()));
 }
 

@@ -79,9 +79,8 @@ ExitCode write_outputs(const Communicator& communicator, const Arguments& argume
   const Eigen::Index d = gradient.size();
   communicator.agree([&] {
     if (!communicator.is_root()) return;
-    const auto values = [](const auto& array) { return span_of(array); };
-    if (arguments.has("gradient")) write_npy(arguments.text("gradient"), values(gradient), {d});
-    if (arguments.has("hessian")) write_npy(arguments.text("hessian"), values(H), {d, d});
+    if (arguments.has("gradient")) write_npy(arguments.text("gradient"), span_of(gradient), {d});
+    if (arguments.has("hessian")) write_npy(arguments.text("hessian"), span_of(H), {d, d});
   });
   print_result(communicator, text);
   return std::isfinite(value) && gradient.allFinite() ? ExitCode::converged : ExitCode::breakdown;

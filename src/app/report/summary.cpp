@@ -46,19 +46,23 @@ std::string verdict(const SolveReport& report) {
   }
 }
 
+std::string degree_of_fit(double mismatch) {
+  if (mismatch <= 0.01) return "f reproduces b almost exactly: ";
+  if (mismatch <= 0.1) return "f reproduces b well: ";
+  return mismatch <= 0.5 ? "f reproduces b roughly: " : "f reproduces little of b: ";
+}
+
 std::string fit_reading(const SolveReport& report) {
   const FitQuality& fit = report.result.fit;
   const double mismatch = fit.total_variation;
   if (!std::isfinite(mismatch)) return "f is not finite";
-  const std::string share = fixed(100 * mismatch, mismatch < 0.1 ? 2 : 0) + " % of the mass of f is not where b has it";
-  if (mismatch <= 0.01) return "f reproduces b almost exactly: " + share;
-  if (mismatch <= 0.1) return "f reproduces b well: " + share;
   const bool flat =
       fit.support_fitted > 0.9 * static_cast<double>(report.rows) && fit.support_target < 0.7 * fit.support_fitted;
-  if (flat)
+  if (mismatch > 0.1 && flat)
     return "f is nearly uniform and hardly follows b: the weight w is too large for these data; try a smaller one";
-  if (mismatch <= 0.5) return "f reproduces b roughly: " + share;
-  return "f reproduces little of b: " + share +
+  const std::string share = fixed(100 * mismatch, mismatch < 0.1 ? 2 : 0) + " % of the mass of f is not where b has it";
+  if (mismatch <= 0.5) return degree_of_fit(mismatch) + share;
+  return degree_of_fit(mismatch) + share +
          (fit.r_squared > 0.9 ? "; the largest values are right (R^2), the many small ones are not"
                               : "; try a smaller weight");
 }
@@ -66,10 +70,7 @@ std::string fit_reading(const SolveReport& report) {
 /// Of losses whose f and b are no parts of 1.
 std::string residual_reading(double residual) {
   if (!std::isfinite(residual)) return "there is nothing to reproduce, or f is not finite";
-  const std::string size = "|f - b| is " + plain(100 * residual, 3) + " % of |b|";
-  if (residual <= 0.01) return "f reproduces b almost exactly: " + size;
-  if (residual <= 0.1) return "f reproduces b well: " + size;
-  return (residual <= 0.5 ? "f reproduces b roughly: " : "f reproduces little of b: ") + size;
+  return degree_of_fit(residual) + "|f - b| is " + plain(100 * residual, 3) + " % of |b|";
 }
 
 std::string fit_text(const SolveReport& report) {

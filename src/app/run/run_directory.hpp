@@ -32,7 +32,7 @@ class RunDirectory {
   /// `finish`: the solve goes on. Of several targets each line begins with the target, from 0.
   void record(const IterationRecord& record, std::optional<int> target = std::nullopt) noexcept;
   /// Local. For records that are not part of the history.
-  void record_start(const IterationRecord& record) noexcept { refresh_status(record); }
+  void refresh_status(const IterationRecord& record) noexcept;
 
   // Collective, and without a directory nothing is done. They throw `OutputError` on all ranks.
   /// An array that rank 0 has. shape: of .npy, row-major.
@@ -55,7 +55,6 @@ class RunDirectory {
   void write_on_root(std::string_view name, Write&& write);
   void refuse_finished_run() const;
   void write_history(const IterationRecord& record, std::optional<int> target);
-  void refresh_status(const IterationRecord& record) noexcept;
   void write_status(std::string_view state, const ExitCode* code) const;
 
   Communicator communicator_;

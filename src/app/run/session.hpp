@@ -9,7 +9,6 @@
 #include "app/options/threads.hpp"
 #include "app/run/problem.hpp"
 #include "app/run/run_directory.hpp"
-#include "app/run/step_log.hpp"
 #include "attnreg/solver.hpp"
 
 namespace attnreg::app {
@@ -19,6 +18,8 @@ OptionGroup session_options(std::string_view output_help, std::vector<Option> mo
 
 /// Throws `UsageError` for options of a session that do not go together. `with_output`: options that need -o as well.
 void check_session_options(const Arguments& arguments, std::vector<std::string_view> with_output = {});
+
+enum class Verbosity { quiet, normal, verbose };
 
 /// What every command that iterates has around it: threads, run directory, step lines, and its state if it fails.
 class Session {
@@ -50,13 +51,15 @@ class Session {
 
  private:
   void describe(const std::vector<InputFile>& files, double bytes_needed) const;
+  /// Local, for rank 0. A step line on stderr in aligned columns, a header before the first.
+  void print_step(const std::string& phase, const IterationRecord& record);
 
   const Communicator& communicator_;
   const Arguments& arguments_;
   Verbosity verbosity_;
   ThreadLayout threads_;
   RunDirectory directory_;
-  StepLog steps_;
+  bool header_printed_ = false;
 };
 
 }  // namespace attnreg::app
