@@ -1,7 +1,6 @@
 #include "algebra/distributed_matrix.hpp"
 
 #include <algorithm>
-#include <span>
 #include <string>
 #include <utility>
 

@@ -2,11 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <limits>
-#include <span>
 #include <string>
-#include <utility>
 
 #include "attnreg/error.hpp"
 #include "ranks/span_of.hpp"

@@ -1,8 +1,6 @@
 #pragma once
 
 #include <Eigen/Core>
-#include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "algebra/distributed_matrix.hpp"

@@ -5,7 +5,6 @@
 
 #include "attention/attention_parameters.hpp"
 #include "attention/attention_passes.hpp"
-#include "newton/objective.hpp"
 
 namespace attnreg {
 

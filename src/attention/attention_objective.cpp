@@ -1,6 +1,5 @@
 #include "attention/attention_objective.hpp"
 
-#include <cmath>
 #include <limits>
 
 #include "algebra/damped_factor.hpp"

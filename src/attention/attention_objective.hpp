@@ -1,8 +1,5 @@
 #pragma once
 
-#include <optional>
-
-#include "attention/attention_model.hpp"
 #include "attention/attention_parameters.hpp"
 #include "attention/attention_passes.hpp"
 #include "newton/objective.hpp"

@@ -2,8 +2,6 @@
 
 #include <Eigen/Core>
 
-#include "attnreg/attention_regression.hpp"
-
 namespace attnreg {
 
 /// vec of a matrix, row by row.

@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
-#include <span>
 #include <utility>
 
 #include "algebra/dense_factors.hpp"

@@ -6,7 +6,6 @@
 #include <array>
 #include <cmath>
 #include <limits>
-#include <span>
 
 #include "algebra/dense_factors.hpp"
 #include "numbers/row_sums.hpp"

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <memory>
-#include <span>
 #include <utility>
 
 #include "algebra/distributed_solver.hpp"

@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <numeric>
-#include <span>
 #include <utility>
 
 #include "algebra/cholesky.hpp"

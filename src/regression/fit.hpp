@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "losses/loss.hpp"
-#include "attnreg/regression.hpp"
 
 namespace attnreg {
 

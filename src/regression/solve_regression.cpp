@@ -6,12 +6,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <optional>
-#include <span>
 #include <string>
 #include <utility>
 
-#include "algebra/scalapack.hpp"
 #include "certificate/certify.hpp"
 #include "errors/text_of.hpp"
 #include "losses/losses.hpp"

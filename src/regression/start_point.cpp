@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <span>
 
 #include "errors/text_of.hpp"
 #include "losses/losses.hpp"

@@ -2,7 +2,6 @@
 
 #include <memory>
 
-#include "algebra/scalapack.hpp"
 #include "attnreg/leverage.hpp"
 #include "sampling/leverage_basis.hpp"
 

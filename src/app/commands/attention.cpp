@@ -13,7 +13,6 @@
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
 #include "losses/losses.hpp"
-#include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {

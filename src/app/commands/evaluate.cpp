@@ -1,5 +1,4 @@
 #include <cmath>
-#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "app/options/commands.hpp"

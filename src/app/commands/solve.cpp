@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "app/node/job_plan.hpp"
 #include "app/options/commands.hpp"
@@ -16,7 +15,6 @@
 #include "attnreg/regression.hpp"
 #include "errors/printable.hpp"
 #include "losses/losses.hpp"
-#include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {
