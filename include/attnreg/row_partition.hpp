@@ -8,7 +8,10 @@
 
 namespace attnreg {
 
+// Numbers of rows and columns; dense vectors and matrices.
 using Eigen::Index;
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
 
 /// Local. The rows of a tile, the unit of work of every pass over A: clamp(256 KiB / (8 columns), 16, 1024), rounded
 /// down to a power of two. A function of the number of columns only, so that no sum depends on who owns which rows.

@@ -17,9 +17,6 @@ namespace attnreg {
 
 namespace {
 
-using Eigen::Index;
-using Eigen::MatrixXd;
-
 constexpr double kMostSamples = 1099511627776.0;  // 2^40: more do not end
 
 void check(const PrivacyBudget& budget) {

@@ -14,9 +14,6 @@ namespace attnreg {
 
 namespace {
 
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 constexpr Index kKeysAtOnce = 256;  // whose k k^T are there together
 
 Index packed_size(Index d) { return d * (d + 1) / 2; }

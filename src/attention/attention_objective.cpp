@@ -6,10 +6,6 @@
 
 namespace attnreg {
 
-using Eigen::Index;
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 namespace {
 
 constexpr double kEps = std::numeric_limits<double>::epsilon();

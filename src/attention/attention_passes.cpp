@@ -14,7 +14,6 @@ namespace attnreg {
 namespace {
 
 using Eigen::ArrayXd;
-using Eigen::VectorXd;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 

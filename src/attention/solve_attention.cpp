@@ -16,8 +16,6 @@
 
 namespace attnreg {
 
-using Eigen::VectorXd;
-
 std::string_view method_name(AttentionMethod method) { return method == AttentionMethod::joint ? "joint" : "varpro"; }
 
 std::string_view model_name(AttentionModel model) {

@@ -17,10 +17,6 @@
 
 namespace attnreg {
 
-using Eigen::Index;
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 std::string_view certificate_level_name(CertificateLevel level) {
   constexpr std::array<std::string_view, 3> names{"none", "gradient", "full"};
   return names.at(static_cast<std::size_t>(level));

@@ -13,10 +13,6 @@
 
 namespace attnreg {
 
-using Eigen::Index;
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 GlobalConvexity global_convexity(RegressionObjective& objective, bool singular_values) {
   GlobalConvexity result;
   const LossBounds* bounds = find_loss_bounds(objective.loss().name());

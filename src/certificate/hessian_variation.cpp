@@ -13,10 +13,6 @@
 
 namespace attnreg {
 
-using Eigen::Index;
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 namespace {
 
 constexpr double kSumSlack = 1 + 1e-6;  // covers the rounding of the sums behind K, about sqrt(n) eps

@@ -13,10 +13,6 @@ namespace attnreg::experiments {
 
 namespace {
 
-using Eigen::Index;
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 /// min 1/2 |softmax(A x) - b|^2; every rank can make any row again, as the checks need.
 struct Shared {
   RowMajorMatrix A;

@@ -14,10 +14,6 @@ namespace attnreg::experiments {
 
 namespace {
 
-using Eigen::Index;
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 /// `count` rows of N(0, I), functions of (seed, purpose, first + row).
 RowMajorMatrix normal_rows(std::uint64_t seed, Purpose purpose, std::int64_t first, Index count, Index columns) {
   RowMajorMatrix rows(count, columns);

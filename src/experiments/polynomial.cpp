@@ -13,10 +13,6 @@ namespace attnreg::experiments {
 
 namespace {
 
-using Eigen::Index;
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 /// `columns` Rademacher vectors of the draw, functions of (seed, draw).
 MatrixXd random_signs(std::uint64_t seed, std::int64_t draw, Index rows, Index columns) {
   const RandomStream random(seed, Purpose::experiment_signs);

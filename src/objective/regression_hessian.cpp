@@ -13,10 +13,6 @@
 
 namespace attnreg {
 
-using Eigen::Index;
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 Hessian RegressionObjective::hessian(const Point& point) {
   return grid_ ? distributed_hessian(state_of(point)) : hessian_on_root(point);
 }

@@ -17,9 +17,6 @@
 
 namespace attnreg {
 
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 namespace {
 
 constexpr int kTiredModels = 3;        // in a row: sampling does not serve here

@@ -14,9 +14,6 @@ namespace attnreg {
 
 namespace {
 
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 struct RowNorm {
   double squared;
   std::int64_t row;

@@ -24,9 +24,6 @@ namespace attnreg {
 
 namespace {
 
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 /// Eigen's products round differently on different numbers of threads; here they run on one.
 class OneThreadProducts {
  public:

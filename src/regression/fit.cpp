@@ -13,9 +13,6 @@
 
 namespace attnreg {
 
-using Eigen::Index;
-using Eigen::VectorXd;
-
 namespace {
 
 constexpr double kSimplexSlack = 1e-6;  // a target whose sum is further from 1 deserves a word

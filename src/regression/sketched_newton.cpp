@@ -19,10 +19,6 @@
 
 namespace attnreg {
 
-using Eigen::Index;
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();

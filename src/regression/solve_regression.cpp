@@ -22,8 +22,6 @@
 
 namespace attnreg {
 
-using Eigen::VectorXd;
-
 std::string_view method_name(Method method) {
   constexpr std::array<std::string_view, 4> names{"auto", "newton", "newton-cg", "sketched-newton"};
   return names.at(static_cast<std::size_t>(method));

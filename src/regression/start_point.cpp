@@ -11,8 +11,6 @@
 
 namespace attnreg {
 
-using Eigen::VectorXd;
-
 namespace {
 
 constexpr double kStartWeight = 1e-4;     // of the cross-entropy start, every row

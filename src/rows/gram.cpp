@@ -12,9 +12,6 @@
 
 namespace attnreg {
 
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 namespace {
 
 /// out += what `add(first, last, part)` makes of the parts [first, last) of `count` things that the threads get, in

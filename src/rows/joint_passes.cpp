@@ -8,10 +8,6 @@
 
 namespace attnreg {
 
-using Eigen::Index;
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 namespace {
 
 constexpr std::size_t kStackBytes = std::size_t{16} << 20;  // of address space: pages are taken as they are used

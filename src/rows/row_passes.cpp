@@ -12,9 +12,6 @@
 
 namespace attnreg {
 
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 namespace {
 
 /// The products A x that several requests want without compensation, as one matrix product; nothing if there are few.

@@ -14,9 +14,6 @@
 
 namespace attnreg {
 
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 namespace {
 
 /// Local. This rank's rows of diag(scale) A among the global rows [first, first + count), the others zero.

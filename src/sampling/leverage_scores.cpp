@@ -22,9 +22,6 @@ namespace attnreg {
 
 namespace {
 
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 /// Throws on this rank.
 void check_weights(const RowMatrix& A, const VectorXd& weights) {
   if (weights.size() == 0) return;

@@ -14,8 +14,6 @@ namespace attnreg {
 
 namespace {
 
-using Eigen::VectorXd;
-
 constexpr double kUnit = 0x1p-40;
 constexpr std::int64_t kMaxSum = std::int64_t{1} << 61;  // units: twice that is still an int64
 

@@ -17,9 +17,6 @@ namespace attnreg {
 
 namespace {
 
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 void check(const SketchOptions& options) {
   if (options.rows < 1 || options.rows > std::numeric_limits<std::int32_t>::max())
     throw InvalidArgument("a sketch of " + std::to_string(options.rows) + " rows: give 1 to 2^31 - 1",

@@ -16,8 +16,6 @@ namespace attnreg {
 namespace {
 
 using Eigen::ArrayXd;
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
 
 void check(const RowMatrix& X, std::span<const RowMatrix> Ys, const MatrixXd& values,
            const AttentionErrorOptions& options) {

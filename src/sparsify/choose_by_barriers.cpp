@@ -21,9 +21,6 @@ namespace attnreg {
 
 namespace {
 
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
-
 constexpr std::int64_t kNoRow = std::numeric_limits<std::int64_t>::max();
 constexpr double kGoOn = -1;  // in place of a SparsifyEnd
 

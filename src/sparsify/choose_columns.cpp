@@ -21,8 +21,6 @@ namespace attnreg {
 
 namespace {
 
-using Eigen::VectorXd;
-
 void check(const SparsifyOptions& options) {
   const auto inside = [](double value) { return value > 0 && value < 1; };
   if (!inside(options.epsilon)) refuse("epsilon is " + std::to_string(options.epsilon) + ": give a number in (0, 1)");

@@ -14,8 +14,6 @@ namespace attnreg {
 
 namespace {
 
-using Eigen::MatrixXd;
-
 /// Collective. A bound on sum_i |a_ij a_ik| that does not depend on the distribution.
 double bound_of_sums(const RowMatrix& A) {
   struct Largest {
