@@ -12,8 +12,7 @@ namespace attnreg {
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
-namespace {
-}  // namespace
+namespace {}  // namespace
 
 Index local_count(Index n, Index block, int process, int processes) {
   const Index blocks = n / block, extra = blocks % processes;

@@ -1,7 +1,6 @@
 // Compiled once for every kind of CPU; the best one for the CPU at hand is chosen when the program runs (Highway).
 #include "kernels/row_kernels.hpp"
 
-
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/row_kernels.cpp"
 #include <hwy/cache_control.h>
