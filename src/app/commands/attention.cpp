@@ -121,8 +121,8 @@ class Attention {
       options.x0.X = load_replicated_matrix(communicator_, *directory + "/X.npy");
       if (first.values) options.x0.Y = load_replicated_matrix(communicator_, *directory + "/Y.npy");
     }
-    options.random_starts = static_cast<int>(arguments_.integer("starts"));
-    options.seed = static_cast<std::uint64_t>(arguments_.integer("seed"));
+    options.random_starts = arguments_.count("starts");
+    options.seed = arguments_.seed();
     options.newton = newton_options(arguments_);
     options.newton.on_iteration = session_.on_iteration();
     options.on_start_iteration = session_.on_start_iteration();

@@ -58,7 +58,7 @@ struct Scan {
 
 /// Collective. Every rank reads its rows, a block at a time.
 Scan scan(const Communicator& communicator, const NpyHeader& header) {
-  const std::int64_t rows = header.shape[0], columns = header.shape.size() > 1 ? header.shape[1] : 1;
+  const std::int64_t rows = header.shape[0], columns = header.columns();
   const RowPartition partition = RowPartition::tiled(rows, std::max<std::int64_t>(columns, 1), communicator.size());
   Scan found;
   communicator.agree([&] {

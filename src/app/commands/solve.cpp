@@ -138,9 +138,8 @@ class Solve {
 
   ExitCode solve_several(const Problem& problem, const std::vector<InputFile>& files) {
     const RowMatrix& A = problem.A;
-    const auto& shape = files[1].header.shape;
     const RowMajorMatrix B = load_matrix_rows(communicator_, arguments_.text("targets"), "targets", A.partition(),
-                                              shape.size() > 1 ? shape[1] : 1);
+                                              files[1].header.columns());
     const auto results = solve_targets(A, B, problem.w, options(A), session_.on_target_iteration());
     const ExitCode code = exit_code(worst_result(results).summary.termination);
     session_.end([&] { write_several(results, A, files, code); },
@@ -210,11 +209,8 @@ class Solve {
   double bytes_needed(const InputFile& A) const {
     const auto& shape = A.header.shape;
     if (shape.empty() || shape[0] < 1) return 0;
-    const StorageChoice storage = storage_choice(arguments_);
-    const bool single =
-        storage == StorageChoice::float32 || (storage == StorageChoice::as_file && A.header.type == Storage::float32);
-    return solve_bytes({shape[0], shape.size() > 1 ? shape[1] : 1, A.nonzeros.value_or(0), A.nonzeros.has_value(),
-                        single ? Storage::float32 : Storage::float64},
+    return solve_bytes({shape[0], A.header.columns(), A.nonzeros.value_or(0), A.nonzeros.has_value(),
+                        held_as(storage_choice(arguments_), A.header.type)},
                        communicator_.size(), session_.threads().threads,
                        linear_solver_options(arguments_, communicator_.size()), arguments_.integer("sketch-rows"));
   }

@@ -1,7 +1,6 @@
 #include "attnreg/sparsifier.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -14,6 +13,7 @@
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
+#include "ranks/root_clock.hpp"
 #include "rows/dense_rows.hpp"
 #include "sampling/sampling.hpp"
 #include "sparsify/sparsifier_files.hpp"
@@ -57,9 +57,6 @@ const Syntax kSparsifySyntax{
      report_options("where the files go; default: print only")},
     kSparsifyEpilogue};
 
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
 SparsifyOptions sparsify_options(const Arguments& arguments) {
   SparsifyOptions options;
   options.method = static_cast<ColumnMethod>(arguments.choice("method"));
@@ -97,12 +94,12 @@ ExitCode run_sparsify(const Communicator& communicator, const Arguments& argumen
   const SparsifyOptions options = sparsify_options(arguments);
   const int threads = set_threads(communicator, arguments.optional_integer("threads")).threads;
   const ReportDirectory directory(communicator, arguments);
-  auto start = Clock::now();
+  const RootClock reading(communicator);
   const RowMatrix X = load_transpose(communicator, arguments.text("X"), storage_choice(arguments));
   const Eigen::MatrixXd values = load_values(communicator, arguments, X.columns());
-  const double read_seconds = seconds_since(start), scale = scale_factor(arguments, X.rows_global());
+  const double read_seconds = reading.seconds(), scale = scale_factor(arguments, X.rows_global());
 
-  start = Clock::now();
+  const RootClock choosing(communicator);
   const std::int64_t collectives = communicator.collectives();
   const Sparsifier result = sparsify(X, options);
   SparsifyReport report{.arguments = arguments,
@@ -111,16 +108,16 @@ ExitCode run_sparsify(const Communicator& communicator, const Arguments& argumen
                         .errors = {},
                         .scale = scale,
                         .read_seconds = read_seconds,
-                        .choose_seconds = seconds_since(start),
+                        .choose_seconds = choosing.seconds(),
                         .measure_seconds = 0,
                         .reads = X.reads(),
                         .collectives = communicator.collectives() - collectives,
                         .ranks = communicator.size(),
                         .threads = threads,
                         .files = {}};
-  start = Clock::now();
+  const RootClock measuring(communicator);
   if (arguments.text("metrics") == "full") report.errors = measure(X, result, options, values, scale);
-  report.measure_seconds = seconds_since(start);
+  report.measure_seconds = measuring.seconds();
 
   if (directory.is_used()) {
     report.files = write_sparsifier(result, options.method, arguments.text("output"));
