@@ -91,6 +91,13 @@ class Communicator {
     }
     agree_on(failure);
   }
+  /// Collective. The same where rank 0 alone runs `phase`.
+  template <class Phase>
+  void agree_on_root(Phase&& phase) const {
+    agree([&] {
+      if (is_root()) phase();
+    });
+  }
 
  private:
   friend class RowPasses;  // makes the communicators of tasks that share messages

@@ -162,15 +162,11 @@ PrivateAttention private_attention(const Communicator& communicator, const Matri
   Sigma.diagonal().array() += options.ridge;
 
   Factor factored;
-  communicator.agree([&] {
-    if (communicator.is_root()) factored = factor(Sigma, options.smallest_eigenvalue);
-  });
+  communicator.agree_on_root([&] { factored = factor(Sigma, options.smallest_eigenvalue); });
   MatrixXd squares = sample_squares(communicator, n, samples, options.seed);
   communicator.sum_to_root(span_of(squares));
   PrivateAttention result;
-  communicator.agree([&] {
-    if (communicator.is_root()) result = release(Sigma, factored, squares, samples, options);
-  });
+  communicator.agree_on_root([&] { result = release(Sigma, factored, squares, samples, options); });
   result.samples = samples;
   result.sensitivity_limit = sensitivity_limit(options.budget, samples);
   result.smallest_eigenvalue = factored.smallest_eigenvalue;

@@ -8,8 +8,7 @@ namespace attnreg {
 
 SharedFile::SharedFile(const Communicator& communicator, std::string path, std::int64_t bytes)
     : communicator_(communicator), path_(std::move(path)), bytes_(bytes) {
-  communicator_.agree([&] {
-    if (!communicator_.is_root()) return;
+  communicator_.agree_on_root([&] {
     file_ = std::make_unique<OutputFile>(path_);
     file_->reserve(bytes_);
   });

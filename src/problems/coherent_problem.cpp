@@ -75,8 +75,7 @@ VectorXd orthogonal_solution(const ProblemWork& work, ProblemFacts& facts) {
 
   VectorXd x = work.source().solution();
   if (count == 0) return x;
-  work.communicator().agree([&] {
-    if (!work.communicator().is_root()) return;
+  work.communicator().agree_on_root([&] {
     MatrixXd directions(work.columns(), count);
     RowMajorMatrix row(1, work.columns());
     for (Index k = 0; k < count; ++k) {

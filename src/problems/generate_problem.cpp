@@ -102,8 +102,7 @@ ExactSum empty_gram(const ProblemWork& work) {
 double theorem_weight(const ProblemWork& work, ExactSum& gram) {
   gram.reduce(work.communicator());
   std::array<double, 1> smallest{1};
-  work.communicator().agree([&] {
-    if (!work.communicator().is_root()) return;
+  work.communicator().agree_on_root([&] {
     const Index d = work.columns();
     const VectorXd entries = gram.values();
     const VectorXd values = symmetric_eigen(Eigen::Map<const MatrixXd>(entries.data(), d, d), false).values;
@@ -229,9 +228,7 @@ ProblemFacts generate_problem(const Communicator& communicator, const ProblemOpt
       gram ? VectorXd(VectorXd::Constant(work.rows_local(), theorem_weight(work, *gram))) : random_weights(work);
   write_vector(work, "b.npy", b);
   write_vector(work, "w.npy", w);
-  communicator.agree([&] {
-    if (communicator.is_root()) write_npy(work.path("x_true.npy"), span_of(x), {options.columns});
-  });
+  communicator.agree_on_root([&] { write_npy(work.path("x_true.npy"), span_of(x), {options.columns}); });
   add_facts(work, z, b, w, facts);
   return facts;
 }

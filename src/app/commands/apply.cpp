@@ -109,9 +109,7 @@ ExitCode run_apply(const Communicator& communicator, const Arguments& arguments)
   check_options(arguments);
   const std::string path = arguments.text("output");
   set_threads(communicator, arguments.optional_integer("threads"));
-  communicator.agree([&] {
-    if (communicator.is_root()) OutputFile check(path);
-  });
+  communicator.agree_on_root([&] { OutputFile check(path); });
   const auto load = [&](const char* role) {
     return load_matrix(communicator, arguments.text(role), storage_choice(arguments));
   };

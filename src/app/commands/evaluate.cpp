@@ -77,8 +77,7 @@ void check_outputs(const Communicator& communicator, const Arguments& arguments)
 ExitCode write_outputs(const Communicator& communicator, const Arguments& arguments, const std::string& text,
                        double value, const Eigen::VectorXd& gradient, const Eigen::MatrixXd& H) {
   const Eigen::Index d = gradient.size();
-  communicator.agree([&] {
-    if (!communicator.is_root()) return;
+  communicator.agree_on_root([&] {
     if (arguments.has("gradient")) write_npy(arguments.text("gradient"), span_of(gradient), {d});
     if (arguments.has("hessian")) write_npy(arguments.text("hessian"), span_of(H), {d, d});
   });

@@ -106,8 +106,8 @@ ExitCode run_experiment(const Communicator& communicator, const Arguments& argum
   set_threads(communicator, arguments.optional_integer("threads"));
   const ReportDirectory directory(communicator, arguments);
   const auto all = tables(communicator, arguments.text("NAME"), arguments.seed());
-  communicator.agree([&] {
-    if (!communicator.is_root() || !directory.is_used()) return;
+  communicator.agree_on_root([&] {
+    if (!directory.is_used()) return;
     for (std::size_t k = 0; k < all.size(); ++k) write_file(directory.file(file_name(all, k)), table_csv(all[k]));
   });
   std::string text;

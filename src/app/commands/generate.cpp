@@ -109,14 +109,10 @@ ExitCode generate(const Communicator& communicator, const Arguments& arguments) 
   const ProblemOptions options = problem_options(arguments);
   const std::string directory = arguments.text("output");
   set_threads(communicator, arguments.optional_integer("threads"));
-  communicator.agree([&] {
-    if (communicator.is_root())
-      prepare_directory(directory, file_names(options.preset), arguments.on("force"), "problem");
-  });
+  communicator.agree_on_root(
+      [&] { prepare_directory(directory, file_names(options.preset), arguments.on("force"), "problem"); });
   const ProblemFacts facts = generate_problem(communicator, options, directory);
-  communicator.agree([&] {
-    if (communicator.is_root()) write_file(directory + "/meta.json", meta_text(arguments, facts));
-  });
+  communicator.agree_on_root([&] { write_file(directory + "/meta.json", meta_text(arguments, facts)); });
   const bool is_sparse = options.preset == Preset::sparse;
   const std::string size = std::to_string(options.rows) + " x " + std::to_string(options.columns) + " " +
                            arguments.text("dtype") +

@@ -205,8 +205,7 @@ ExitCode jobscript(const Communicator& communicator, const Arguments& arguments)
     print_result(communicator, text);
     return ExitCode::converged;
   }
-  communicator.agree([&] {
-    if (!communicator.is_root()) return;
+  communicator.agree_on_root([&] {
     write_file(path, text);
     std::filesystem::permissions(path, std::filesystem::perms::owner_exec, std::filesystem::perm_options::add);
   });

@@ -24,8 +24,7 @@ void print_line(const std::string& text) {
 }
 
 void print_result(const Communicator& communicator, const std::string& text) {
-  communicator.agree([&] {
-    if (!communicator.is_root()) return;
+  communicator.agree_on_root([&] {
     const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
     if (std::fflush(stdout) != 0 || !written)
       throw OutputError("the result could not be written to the standard output");

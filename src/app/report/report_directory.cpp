@@ -25,14 +25,14 @@ void prepare_directory(const std::string& directory, const std::vector<std::stri
 
 ReportDirectory::ReportDirectory(const Communicator& communicator, const Arguments& arguments)
     : communicator_(communicator), arguments_(arguments), path_(arguments.text("output")) {
-  communicator.agree([&] {
-    if (communicator.is_root() && is_used()) prepare_directory(path_, {"report.json"}, arguments.on("force"), "run");
+  communicator.agree_on_root([&] {
+    if (is_used()) prepare_directory(path_, {"report.json"}, arguments.on("force"), "run");
   });
 }
 
 void ReportDirectory::finish(const nlohmann::ordered_json& report, const std::string& text) const {
-  communicator_.agree([&] {
-    if (communicator_.is_root() && is_used()) write_file(file("report.json"), json_text(report));
+  communicator_.agree_on_root([&] {
+    if (is_used()) write_file(file("report.json"), json_text(report));
   });
   print_result(communicator_, arguments_.on("json") ? json_text(report) : text);
 }

@@ -59,8 +59,7 @@ FileDescriptor open_lines(const std::string& path) {
 RunDirectory::RunDirectory(const Communicator& communicator, std::string path, bool force)
     : communicator_(communicator), path_(std::move(path)), next_status_(Clock::now() + kStatusInterval) {
   if (!is_used()) return;
-  communicator_.agree([&] {
-    if (!communicator_.is_root()) return;
+  communicator_.agree_on_root([&] {
     create_directories(path_);
     if (!force) refuse_finished_run();
     write_status("running", nullptr);
@@ -113,9 +112,7 @@ void RunDirectory::refresh_status(const IterationRecord& record) noexcept {
 template <class Write>
 void RunDirectory::write_on_root(std::string_view name, Write&& write) {
   if (!is_used()) return;
-  communicator_.agree([&] {
-    if (communicator_.is_root()) write(file(name));
-  });
+  communicator_.agree_on_root([&] { write(file(name)); });
   files_.push_back(file(name));
 }
 
