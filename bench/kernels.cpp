@@ -1,5 +1,4 @@
 #include "kernels.hpp"
-#include "rows/row_passes.hpp"
 
 #include <omp.h>
 
@@ -10,16 +9,19 @@
 #include <optional>
 #include <vector>
 
+#include "algebra/lapack.hpp"
+#include "algebra/pivoted_factor.hpp"
 #include "attnreg/leverage.hpp"
 #include "losses/losses.hpp"
-#include "numbers/random.hpp"
-#include "sampling/sketch.hpp"
-#include "rows/joint_passes.hpp"
-#include "algebra/lapack.hpp"
 #include "naive.hpp"
-#include "algebra/pivoted_factor.hpp"
+#include "numbers/random.hpp"
 #include "objective/regression_objective.hpp"
+#include "ranks/span_of.hpp"
+#include "rows/gram.hpp"
+#include "rows/joint_passes.hpp"
+#include "rows/row_passes.hpp"
 #include "sampling/leverage_basis.hpp"
+#include "sampling/sketch.hpp"
 
 namespace attnreg::bench {
 
@@ -30,21 +32,6 @@ using Eigen::VectorXd;
 
 constexpr double kTrialStep = 0.5;
 constexpr double kRounding = 1e-11;  // of sums over up to some 10^7 rows, relative to their largest element
-
-/// n numbers N(0, 1), replicated.
-VectorXd normals(Index n, std::uint32_t which) {
-  VectorXd v(n);
-  RandomStream(1, Purpose::spectral_probes).normals(which, {v.data(), static_cast<std::size_t>(n)});
-  return v;
-}
-
-MatrixXd normal_columns(Index n, Index k) {
-  MatrixXd X(n, k);
-  for (Index c = 0; c < k; ++c) X.col(c) = normals(n, static_cast<std::uint32_t>(100 + c));
-  return X;
-}
-
-std::span<double> span_of(VectorXd& v) { return {v.data(), static_cast<std::size_t>(v.size())}; }
 
 }  // namespace
 
@@ -253,20 +240,22 @@ void Workbench::State::add_products(std::vector<Kernel>& kernels) {
     kernels.push_back(normal_product_kernel("normal_product_f64", twin->A()));
     kernels.push_back(gradient_kernel("gradient_f64", twin->A()));
   }
-  kernels.push_back(
-      {.name = "row_norms",
-       .run =
-           [this] {
-             row_result.resize(n);
-             A.passes().pass(0, [this](const Tile& tile, int&) { tile.squared_norms(row_result.data() + tile.first_local()); });
-           },
-       .error =
-           [this] {
-             VectorXd squares = VectorXd::Zero(n);
-             for (Index i = 0; i < n; ++i) matrix.for_entries(i, [&](Index, double a) { squares[i] += a * a; });
-             return difference(row_result, squares);
-           },
-       .tolerance = kRounding});
+  kernels.push_back({.name = "row_norms",
+                     .run =
+                         [this] {
+                           row_result.resize(n);
+                           A.passes().pass(0, [this](const Tile& tile, int&) {
+                             tile.squared_norms(row_result.data() + tile.first_local());
+                           });
+                         },
+                     .error =
+                         [this] {
+                           VectorXd squares = VectorXd::Zero(n);
+                           for (Index i = 0; i < n; ++i)
+                             matrix.for_entries(i, [&](Index, double a) { squares[i] += a * a; });
+                           return difference(row_result, squares);
+                         },
+                     .tolerance = kRounding});
 }
 
 void Workbench::State::add_objective(std::vector<Kernel>& kernels) {
@@ -370,7 +359,7 @@ void Workbench::State::add_many_columns(std::vector<Kernel>& kernels) {
 
 void Workbench::State::add_gram(std::vector<Kernel>& kernels) {
   kernels.push_back({.name = "gram",
-                     .run = [this] { gram = A.passes().signed_gram(weights, centre).positive; },
+                     .run = [this] { gram = signed_gram(A, {weights}, centre).positive; },
                      .error = [this] { return gram_error(gram); },
                      .tolerance = kRounding});
   if (matrix.type() != RowType::f64 || omp_get_max_threads() != 1) return;
@@ -396,7 +385,7 @@ void Workbench::State::add_leverage(std::vector<Kernel>& kernels) {
                      .error =
                          [this] {
                            MatrixXd all = sketched;
-                           A.communicator().sum({all.data(), static_cast<std::size_t>(all.size())});
+                           A.communicator().sum(span_of(all));
                            double squares = 0;
                            for (Index i = 0; i < n; ++i)
                              matrix.for_entries(i, [&](Index, double a) { squares += weights[i] * a * a; });
@@ -408,7 +397,8 @@ void Workbench::State::add_leverage(std::vector<Kernel>& kernels) {
                      .prepare =
                          [this, sketch_options] {
                            if (sketched.size() != 0) return;
-                           sketched = reduced_sketch(A, weights.cwiseSqrt(), sketch_options);
+                           sketched = sketch(A, weights.cwiseSqrt(), sketch_options);
+                           A.communicator().sum({sketched.data(), static_cast<std::size_t>(sketched.size())});
                          },
                      .error =
                          [this] {

@@ -59,7 +59,7 @@ void run(const Communicator& world, Index d) {
   const int repeats = d <= 1000 ? 5 : d <= 2000 ? 3 : 1;
   const RowMatrix A = make_rows(world, 8 * d, d);
   const VectorXd delta = VectorXd::Constant(A.rows_local(), 1e-3), w2 = VectorXd::Constant(A.rows_local(), 1e-6);
-  const RowForms forms{delta, nullptr, nullptr};
+  const WeightedRows rows{delta};
   const VectorXd centre = VectorXd::Zero(d), r = VectorXd::LinSpaced(d, -1, 1);
   for (const auto kind : {LinearSolver::rank0, LinearSolver::scalapack}) {
     const LinearSolverOptions options{.kind = kind};
@@ -68,7 +68,7 @@ void run(const Communicator& world, Index d) {
     sampling.oversampling = 1000;  // all rows
     std::optional<Preconditioner> M;
     const Measured model =
-        measure(world, repeats, [&] { M = SampledModel(A, w2, sampling, grid).preconditioner(forms, centre, false); });
+        measure(world, repeats, [&] { M = SampledModel(A, w2, sampling, grid).preconditioner(rows, centre, false); });
     const Measured solve = measure(world, 3 * repeats, [&] { M->solve(r); });
     const Measured norm = measure(world, 3 * repeats, [&] { M->norm(r); });
     const Measured basis =

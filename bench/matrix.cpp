@@ -7,6 +7,10 @@
 #include <new>
 
 #include "attnreg/files.hpp"
+#include "numbers/random.hpp"
+#include "ranks/span_of.hpp"
+#include "files/npy_header.hpp"
+#include "files/csr_file.hpp"
 
 namespace attnreg::bench {
 
@@ -158,6 +162,18 @@ BenchMatrix BenchMatrix::load(const Communicator& communicator, const std::strin
     return over(communicator, partition, columns, array);
   };
   return type == RowType::f32 ? read(huge_array<float>(local * columns)) : read(huge_array<double>(local * columns));
+}
+
+Eigen::VectorXd normals(Index n, std::uint32_t which) {
+  Eigen::VectorXd v(n);
+  RandomStream(1, Purpose::spectral_probes).normals(which, span_of(v));
+  return v;
+}
+
+Eigen::MatrixXd normal_columns(Index n, Index k) {
+  Eigen::MatrixXd X(n, k);
+  for (Index c = 0; c < k; ++c) X.col(c) = normals(n, static_cast<std::uint32_t>(100 + c));
+  return X;
 }
 
 }  // namespace attnreg::bench

@@ -61,4 +61,8 @@ class BenchMatrix {
   std::size_t chunk_words_ = 0;
 };
 
+/// Local. Vectors and columns of normal numbers, replicated; a function of the size and of `which`.
+Eigen::VectorXd normals(Index n, std::uint32_t which);
+Eigen::MatrixXd normal_columns(Index n, Index k);
+
 }  // namespace attnreg::bench

@@ -11,6 +11,8 @@
 #include "problems/problem_generator.hpp"
 #include "attnreg/files.hpp"
 #include "attnreg/regression.hpp"
+#include "files/npy_header.hpp"
+#include "files/csr_file.hpp"
 
 namespace attnreg::bench {
 

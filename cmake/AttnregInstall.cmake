@@ -45,9 +45,9 @@ endif()
 
 list(JOIN OpenMP_CXX_FLAGS " " pc_openmp)
 if(BUILD_SHARED_LIBS)
-  set(pc_requires_private "openblas, libhwy, libzip")
+  set(pc_requires_private "openblas, libhwy, libzip, zlib")
 else()
-  string(APPEND pc_requires ", openblas, libhwy, libzip")
+  string(APPEND pc_requires ", openblas, libhwy, libzip, zlib")
   string(APPEND pc_libs " ${SCALAPACK_LIBRARY} -lboost_context ${pc_openmp}")
 endif()
 

@@ -20,23 +20,34 @@ if(ATTNREG_SANITIZE)
        "LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/support/lsan.supp:print_suppressions=0")
 endif()
 
-# attnreg_add_test(name SOURCES file... RANKS 1 2 ... [THREADS 1] [TIMEOUT 60] [LABELS label...])
+# attnreg_add_tests(kind FILES file... [EXTRA file...] RANKS 1 2 ... [LABELS label...])
 #
-# One executable, and one test `name.np<ranks>` for each number of ranks.
-function(attnreg_add_test name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "THREADS;TIMEOUT" "SOURCES;RANKS;LABELS")
-  add_executable(${name} ${arg_SOURCES})
-  attnreg_configure_target(${name})
-  target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}/tests")
-  target_compile_definitions(${name} PRIVATE ATTNREG_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data")
-  target_link_libraries(${name} PRIVATE attnreg::attnreg attnreg_test_main GTest::gmock nlohmann_json::nlohmann_json
-                                        Random123::Random123 PkgConfig::OPENBLAS PkgConfig::LIBZIP)
-  attnreg_add_ranks(${name} RANKS ${arg_RANKS} THREADS ${arg_THREADS} TIMEOUT ${arg_TIMEOUT} LABELS ${arg_LABELS})
+# One executable `<kind>_tests` of all files test_<name>.cpp, and of each file one test `<kind>.<name>.np<ranks>` for
+# each number of ranks. Some files at a time are compiled as one, which saves most of the time; so each has a namespace
+# of its own, test_<name>. EXTRA are sources that the library does not have.
+function(attnreg_add_tests kind)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "FILES;EXTRA;RANKS;LABELS")
+  set(target ${kind}_tests)
+  add_executable(${target} ${arg_FILES} ${arg_EXTRA})
+  attnreg_configure_target(${target})
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE BATCH UNITY_BUILD_BATCH_SIZE 5)
+  set_source_files_properties(${arg_EXTRA} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}/tests"
+                                               "${PROJECT_BINARY_DIR}/generated")
+  target_compile_definitions(${target} PRIVATE ATTNREG_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data")
+  target_link_libraries(${target} PRIVATE attnreg::attnreg attnreg_test_main GTest::gmock nlohmann_json::nlohmann_json
+                                          Random123::Random123 PkgConfig::OPENBLAS PkgConfig::LIBZIP ${CMAKE_DL_LIBS})
+  foreach(source IN LISTS arg_FILES)
+    cmake_path(GET source STEM name)
+    string(REGEX REPLACE "^test_" "${kind}." name "${name}")
+    attnreg_add_ranks(${name} RANKS ${arg_RANKS} LABELS ${arg_LABELS})
+  endforeach()
 endfunction()
 
 # attnreg_add_ranks(name RANKS 1 2 ... [THREADS 1] [TIMEOUT 60] [LABELS label...])
 #
-# Registers an executable of attnreg_add_test with more ranks or threads: `name.np<ranks>`, `name.np<ranks>.omp<threads>`.
+# Registers the executable `name`, or a file of attnreg_add_tests, with some numbers of ranks or threads:
+# `name.np<ranks>`, `name.np<ranks>.omp<threads>`.
 function(attnreg_add_ranks name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "THREADS;TIMEOUT" "RANKS;LABELS")
   if(NOT arg_RANKS)
@@ -48,6 +59,11 @@ function(attnreg_add_ranks name)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 60)
   endif()
+  if(name MATCHES "^(unit|parallel)\\.(.*)$")
+    set(command $<TARGET_FILE:${CMAKE_MATCH_1}_tests> test_${CMAKE_MATCH_2}.cpp)
+  else()
+    set(command $<TARGET_FILE:${name}>)
+  endif()
   math(EXPR watchdog_seconds "${arg_TIMEOUT} - 10")
   foreach(ranks IN LISTS arg_RANKS)
     set(test ${name}.np${ranks})
@@ -55,7 +71,7 @@ function(attnreg_add_ranks name)
       string(APPEND test .omp${arg_THREADS})
     endif()
     math(EXPR processors "${ranks} * ${arg_THREADS}")
-    add_test(NAME ${test} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} $<TARGET_FILE:${name}>)
+    add_test(NAME ${test} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} ${command})
     set_tests_properties(
       ${test}
       PROPERTIES ENVIRONMENT

@@ -9,8 +9,10 @@
 
 namespace attnreg {
 
+// What is known of a point x after a solve: how well it fits b, and what can be proved about it.
+
 /// How well the fitted f, softmax(A x) or what else `predict` gives, reproduces b. The total variation, the divergence
-/// and the supports are for f and b that are parts of 1.
+/// and the supports have their usual meaning if f and b are distributions: not negative, with the sum 1. Replicated.
 struct FitQuality {
   double relative_residual = 0;  ///< |f - b| / |b|; NaN for b = 0
   double total_variation = 0;    ///< 1/2 sum |f - b|
@@ -20,19 +22,22 @@ struct FitQuality {
   double support_target = 0;     ///< (sum b)^2 / sum b^2
 };
 
-/// How much is looked at after a solve. Reads of A: none 0; gradient 0, or 2 if the last A x was not made anew; full up
-/// to 10 (docs/certificate.md).
-enum class CertificateLevel { none, gradient, full };
-std::string_view certificate_level_name(CertificateLevel level);
+/// How much is looked at after a solve.
+enum class CertificateLevel {
+  none,
+  gradient,  ///< the gradient from a fresh A x: no read of A, or two if the solver's last A x was not fresh
+  full,      ///< and the spectrum of the Hessian, a bound on |x - x*|: up to 10 reads (docs/certificate.md)
+};
+std::string_view certificate_level_name(CertificateLevel level);  ///< "gradient"
 
-/// What the spectrum of the Hessian says about x, wherever the gradient is small.
+/// What the spectrum of the Hessian says about x. It is a statement about H, even where the gradient is not small.
 enum class StationaryKind {
   local_minimum,  ///< smallest eigenvalue > its rounding
   saddle,         ///< smallest eigenvalue < -its rounding: x is no local minimum
   degenerate,     ///< the smallest eigenvalue is 0 to within rounding
   unknown,        ///< not looked at, too large, or not finite
 };
-std::string_view stationary_kind_name(StationaryKind kind);
+std::string_view stationary_kind_name(StationaryKind kind);  ///< "local minimum"
 
 /// An assumption of the source papers, looked up in the problem at hand.
 struct Assumption {
@@ -61,11 +66,11 @@ struct Certificate {
   static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
   CertificateLevel level = CertificateLevel::none;
   double gradient_norm = kNone;
-  double relative_gradient = kNone;  ///< gradient_norm / `CertificateOptions::gradient_reference`
+  double relative_gradient = kNone;  ///< gradient_norm / gradient_reference of the solve
   double reads = 0;                  ///< reads of A that the certificate cost
 
   // From here on: full only, else NaN and empty.
-  double gradient_floor = kNone;       ///< `Objective::gradient_floor`
+  double gradient_floor = kNone;       ///< the estimated rounding error of the gradient
   double newton_decrement = kNone;     ///< sqrt(g^T H^-1 g), where H is positive definite
   double smallest_eigenvalue = kNone;  ///< of H at x
   double largest_eigenvalue = kNone;
@@ -76,13 +81,6 @@ struct Certificate {
   std::string distance_reason;           ///< how the bound was found, or why there is none, with the figures
   DistanceFigures figures;
   std::vector<Assumption> assumptions;  ///< of the papers; softmax only
-};
-
-struct CertificateOptions {
-  CertificateLevel level = CertificateLevel::gradient;
-  double gradient_reference = 0;                     ///< what |g| is compared with; 0: `relative_gradient` is NaN
-  std::optional<Eigen::VectorXd> x0 = std::nullopt;  ///< start of the solve, for the papers' "good start"
-  Eigen::Index largest_dimension = 2048;  ///< full: a larger d is refused, with the reason; 10 d^2 doubles on rank 0
 };
 
 }  // namespace attnreg

@@ -20,12 +20,11 @@ class JointSums;
 
 /// A group of ranks and everything that they say to each other.
 ///
-/// This class and `scalapack` hold all MPI calls of the library. It duplicates the caller's communicator, so that
-/// messages never mix, and frees the duplicate with its last copy; copies are cheap and share the duplicate and the
-/// counter of collectives. Sizes are 64-bit; calls with more elements than MPI's `int` counts take are split inside.
-/// A failing MPI call throws `InternalError`.
+/// It duplicates the caller's communicator, so that attnreg's messages never mix with the caller's, and frees the
+/// duplicate with its last copy. Copies are cheap: they share the duplicate and the counter of collectives. Sizes are
+/// 64-bit; a call with more elements than MPI's `int` counts allow is split. A failing MPI call throws `InternalError`.
 ///
-/// Sums over ranks give the same bits on all ranks of one run; the order of summation depends on the number of ranks.
+/// A sum over ranks has the same bits on all ranks of a run; its order depends on the number of ranks.
 class Communicator {
  public:
   struct Limits {
@@ -36,17 +35,13 @@ class Communicator {
   explicit Communicator(MPI_Comm parent, Limits limits);
   explicit Communicator(MPI_Comm parent) : Communicator(parent, Limits{}) {}
 
-  /// Local. The same ranks, with a counter of collectives of its own; its sums of doubles are left to `joint`, which
-  /// must outlive it.
-  Communicator joined(JointSums& joint) const;
-
   int rank() const noexcept;
   int size() const noexcept;
   bool is_root() const noexcept { return rank() == 0; }
   int ranks_on_node() const noexcept;  ///< ranks that share this rank's memory
-  MPI_Comm handle() const noexcept;    ///< the duplicate; for `scalapack`
+  MPI_Comm handle() const noexcept;    ///< the duplicate
 
-  /// Local. Collective operations of this communicator so far, agreements included, a split one counted once.
+  /// Local. Collective operations of this communicator so far, agreements included. One that was split counts once.
   std::int64_t collectives() const noexcept;
 
   /// Collective. Replaces `values` by their sum over the ranks, on every rank. One all-reduce of 8 size bytes.
@@ -74,14 +69,15 @@ class Communicator {
   /// Collective. The ranks' values one after another in rank order, on every rank; the lengths may differ.
   std::vector<double> all_gather(std::span<const double> values) const;
 
+  /// Collective. Returns on no rank before all ranks have called it.
   void barrier() const;
 
-  /// Collective. Whether `values` has the same length and bits on all ranks (for checks of replicated arguments).
+  /// Collective. Whether `values` has the same length and bits on all ranks, as a replicated argument must.
   bool is_replicated(std::span<const double> values) const;
 
-  /// Collective. Runs `phase` on this rank (no collectives inside) and agrees on its outcome: if it threw an
-  /// attnreg error or `std::bad_alloc` on any rank, the error of the lowest such rank is thrown on all ranks.
-  /// One all-reduce of 8 bytes when all is well. Any other exception leaves at once: it is a bug.
+  /// Collective. Runs `phase`, which may not contain collectives, and agrees on how it ended: if it threw an attnreg
+  /// error or `std::bad_alloc` on any rank, the error of the lowest such rank is thrown on all ranks. One all-reduce of
+  /// 8 bytes when all is well. Any other exception leaves at once: it is a bug.
   template <class Phase>
   void agree(Phase&& phase) const {
     std::optional<Failure> failure;
@@ -97,6 +93,11 @@ class Communicator {
   }
 
  private:
+  friend class RowPasses;  // makes the communicators of tasks that share messages
+  /// Local. The same ranks with a counter of collectives of its own. Sums of doubles are left to `joint`, which must
+  /// outlive the result.
+  Communicator joined(JointSums& joint) const;
+
   struct Failure {
     ExitCode code;
     std::string message;
@@ -108,15 +109,5 @@ class Communicator {
 
   std::shared_ptr<State> state_;
 };
-
-/// What MPI says of itself.
-struct MpiFacts {
-  std::string library;       ///< "Open MPI v4.1.4, package: ..."
-  std::string standard;      ///< "3.1"
-  std::string thread_level;  ///< "funneled"
-};
-
-/// Local. MPI must be initialized.
-MpiFacts mpi_facts();
 
 }  // namespace attnreg

@@ -67,10 +67,4 @@ class InternalError : public Error {
       : Error(ExitCode::internal, message, scope) {}
 };
 
-/// Throws the class that belongs to `code`, with the given message and scope.
-[[noreturn]] void throw_error(ExitCode code, const std::string& message, Error::Scope scope);
-
-/// Throws `InvalidArgument` of all ranks. Local, without a message: for what every rank finds wrong by itself.
-[[noreturn]] void refuse(const std::string& message);
-
 }  // namespace attnreg

@@ -6,23 +6,25 @@
 #include <utility>
 
 #include "attnreg/communicator.hpp"
-#include "attnreg/row_storage.hpp"
 #include "attnreg/row_partition.hpp"
+#include "attnreg/row_storage.hpp"
 
 namespace attnreg {
 
 class RowPasses;
 
-/// A, n x d with n >> d, its rows spread over the ranks in contiguous blocks, each held by one rank. The entries do not
-/// change. Copies are cheap: they share the rows and the count of reads.
+/// A, n x d with n >> d. Its rows are spread over the ranks in contiguous blocks, dense in double or float, or sparse;
+/// each is held by one rank and never sent. The entries do not change. Copies are cheap: they share the rows and the
+/// count of reads.
 class RowMatrix {
  public:
-  /// Local. Takes over `rows` (rows_local x d); `InvalidArgument` (this rank) if they do not fit the partition.
+  /// Local. Takes over this rank's rows, rows_local x d. `InvalidArgument` (this rank) if they are more or fewer than
+  /// the partition says; on all ranks if A has no rows or no columns, or the partition is for other ranks.
   RowMatrix(Communicator communicator, RowPartition partition, RowMajorMatrix rows);
   RowMatrix(Communicator communicator, RowPartition partition, RowMajorMatrixFloat rows);
   RowMatrix(Communicator communicator, RowPartition partition, CsrRows rows);
 
-  /// Local. Uses rows in the caller's memory, row-major without gaps, which must outlive the matrix and its copies.
+  /// Local. Uses rows in the caller's memory, row-major without gaps. They must outlive the matrix and its copies.
   static RowMatrix view(Communicator communicator, RowPartition partition, const double* rows, Index columns);
   static RowMatrix view(Communicator communicator, RowPartition partition, const float* rows, Index columns);
 
@@ -36,13 +38,13 @@ class RowMatrix {
   Storage storage() const;
   bool is_sparse() const;
   std::int64_t entries_local() const;  ///< stored entries of this rank: rows x columns unless sparse
-  double bytes_local() const;          ///< of the stored entries, with the indices and offsets of sparse rows
-  double reads() const;                ///< reads of A so far: passes over all local rows, counted alike on all ranks
+  double bytes_local() const;          ///< of these entries, and of the indices and offsets of sparse rows
+  double reads() const;                ///< how often all rows were read so far; the same on all ranks
 
-  /// Local, one read. z = A x. x: d; result: rows_local.
+  /// Local, one read. This rank's part of A x. x: d, replicated; result: rows_local.
   Eigen::VectorXd multiply(const Eigen::VectorXd& x) const;
 
-  // The passes over the rows, of which attnreg is made. Not for users: `RowPasses` has no public declaration.
+  // For attnreg itself, which is made of passes over the rows; `RowPasses` has no public declaration.
   explicit RowMatrix(std::shared_ptr<const RowPasses> passes) : passes_(std::move(passes)) {}
   const RowPasses& passes() const { return *passes_; }
 

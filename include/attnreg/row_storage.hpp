@@ -9,7 +9,7 @@
 
 namespace attnreg {
 
-/// The type in which the rows are held; sums are always accumulated in double.
+/// The type in which the rows of a matrix are held. Sums are always in double.
 enum class Storage { float32, float64 };
 
 using RowMajorMatrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
@@ -18,25 +18,25 @@ using RowMajorMatrixFloat = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic,
 /// Sparse rows of one rank in compressed form (CSR): the entries of row i are those at positions
 /// [offsets[i], offsets[i + 1]) of `indices` and of the values.
 ///
-/// Rows may be empty. Within a row the columns increase strictly: `sort_rows` brings any rows into this form,
-/// `check_rows` looks whether they have it.
+/// Rows may be empty. Within a row the columns increase strictly: `sort_rows` brings rows into this form, `check_rows`
+/// looks whether they have it.
 struct CsrRows {
   Index columns = 0;                     ///< d, below 2^31
-  std::vector<std::int64_t> offsets{0};  ///< rows + 1 values from 0 on, not decreasing; the last is the entries' number
+  std::vector<std::int64_t> offsets{0};  ///< rows + 1 values, from 0 to the number of entries, not decreasing
   std::vector<std::int32_t> indices;     ///< column of each entry, 0 to d - 1
   std::vector<double> values;            ///< value of each entry
-  std::vector<float> singles;            ///< the values as float, in place of `values`; sums are always in double
-  bool is_single = false;                ///< the values are in `singles`; the same on all ranks
+  std::vector<float> singles;            ///< with `is_single`: the values as float, in place of `values`
+  bool is_single = false;                ///< the same on all ranks
 
   Index rows() const { return static_cast<Index>(offsets.size()) - 1; }
   std::int64_t entries() const { return offsets.back(); }
 };
 
-/// Local. Sorts each row by column and sums entries of the same column (floats in float). Reads the columns once if
-/// there is nothing to do. The columns must be in range.
+/// Local. Sorts each row by column and sums entries of the same column, floats in float. The columns must be in range.
+/// Rows that are sorted already cost one read of the columns.
 void sort_rows(CsrRows& rows);
 
-/// Local. Throws `InvalidArgument` (this rank) with row and position unless the rows are as described above.
+/// Local. Throws `InvalidArgument` (this rank), with row and position, unless the rows are as described above.
 void check_rows(const CsrRows& rows);
 
 }  // namespace attnreg

@@ -10,14 +10,17 @@
 
 namespace attnreg {
 
-/// Why the iteration stopped. Each is an inequality; g is the gradient, "floor" is `Objective::gradient_floor`.
+// What goes into Newton's methods and comes out of them, whatever is minimised: tolerances, records, summaries.
+
+/// Why the iteration stopped. Each is an inequality. g is the gradient; the floor is the estimated rounding error of g,
+/// below which |g| says nothing (docs/algorithms.md, section 8).
 enum class Termination {
   converged,           ///< |g| <= relative_tolerance * gradient_reference
-  converged_rounding,  ///< |g| <= floor <= 1e-3 gradient_reference, and the last step did not halve |g|; or at x0
+  converged_rounding,  ///< |g| <= floor <= 1e-3 gradient_reference and the last step did not halve |g|; or at x0
   stagnated,           ///< none of the above, but no step lowers L, or five in a row changed neither L nor |g|
   iteration_limit,     ///< iterations = max_iterations
   uncertified,         ///< converged, but |x - x*| <= epsilon could not be certified
-  time_limit,          ///< seconds >= time_limit_seconds
+  time_limit,          ///< seconds of rank 0 >= time_limit_seconds
   breakdown,           ///< a value, gradient or Hessian is not finite; x is the last good iterate
 };
 std::string_view termination_name(Termination termination);  ///< "converged_rounding"
@@ -42,6 +45,7 @@ struct IterationRecord {
   double seconds = 0;            ///< likewise
 };
 
+/// When the iteration stops.
 struct NewtonOptions {
   double relative_tolerance = 1e-10;  ///< > 0
   GradientReference reference = GradientReference::given;
@@ -51,50 +55,42 @@ struct NewtonOptions {
   std::function<void(const IterationRecord&)> on_iteration;             ///< called on every rank
 };
 
+/// How the iteration ended. All values are replicated, and are those of the last point, with its gradient made anew.
 struct NewtonSummary {
   Termination termination = Termination::breakdown;
-  double value = 0;
-  double gradient_norm = 0;
-  double gradient_reference = 0;
-  double relative_gradient = 0;
-  double gradient_floor = 0;  ///< 0 unless it was looked at
+  double value = 0;               ///< L
+  double gradient_norm = 0;       ///< |g|
+  double gradient_reference = 0;  ///< what it was compared with
+  double relative_gradient = 0;   ///< |g| / gradient_reference
+  double gradient_floor = 0;      ///< see `Termination`; 0 unless it was looked at
   int iterations = 0;
   double reads_of_a = 0;
   std::int64_t collectives = 0;
   double seconds = 0;
 };
 
-/// What a step of `sketched_newton` rested on. All values are replicated.
+/// What a step of the papers' method rested on: H is the Hessian where the step starts, H~ its sample. All values are
+/// replicated.
 struct SketchedStep {
-  int iteration = 0;       ///< 1: the step from x0; that of the `IterationRecord`
+  int iteration = 0;       ///< as in the `IterationRecord`: 1 is the step from x0
   std::int64_t draws = 0;  ///< rows drawn with replacement; 0: all rows were used
-  std::int64_t rows = 0;   ///< distinct ones
-  /// max |v^T H~ v / v^T H v - 1|, with exact products of H where the step starts, over the step itself and random v,
-  /// normally distributed in the norm of H~. A lower estimate of the spectral error, a dropped low-rank part included:
-  /// random v average over the directions. +inf where some v^T H v <= 0; NaN: not measured.
+  std::int64_t rows = 0;   ///< distinct rows among them
+  /// The largest |v^T H~ v / v^T H v - 1| of some v, from exact products H v: the step itself, and random v that are
+  /// normally distributed in the norm of H~. A lower estimate of the spectral error, as random v average over the
+  /// directions. +inf where some v^T H v <= 0; NaN: not measured.
   double sampling_error = 0;
   double distance_bound = 0;  ///< certified, on |x - x*| after the step; +inf where H >= l I is not certified
 };
 
-/// Algorithm 1 of the thesis (Yin 2024, after Deng, Li, Song 2023, arXiv 2304.10411), with its errors corrected
-/// (docs/errata.md).
+/// The papers' method, Algorithm 1 of the thesis (Yin 2024, after Deng, Li, Song 2023, arXiv 2304.10411), with its
+/// errors corrected (docs/errata.md).
 struct SketchedNewtonOptions {
-  double delta = 0.05;          ///< total failure probability of all samples, in (0, 1)
+  double delta = 0.05;          ///< probability that any of the samples fails, in (0, 1)
   double radius = 0;            ///< r0, a bound on |x0 - x*|; 0: |g(x0)| / l where H >= l I is certified, else unknown
   double sampling_error = 0.1;  ///< e0: (1 - e0) H <= H~ <= (1 + e0) H is asked of every sample, in (0, 1)
-  bool keep_low_rank = true;    ///< add the exact rank-2 part of the Hessian; the papers drop it
+  bool keep_low_rank = true;    ///< add the exact rank-2 part of the Hessian, which the papers drop
   int probes = 4;               ///< random vectors to measure the sampling error on, one read a step; 0: not measured
   std::function<void(const SketchedStep&)> on_step = {};  ///< called on every rank, after the step's `IterationRecord`
-};
-
-/// What came of it. All values are replicated.
-struct SketchedNewtonSummary {
-  NewtonSummary newton;       ///< what the other methods return
-  double convexity = 0;       ///< l > 0: H(y) >= l I for every y is certified; 0: it is not
-  int step_limit = 0;         ///< T = ceil(ln(r0 / epsilon) / ln 2.5), at least 1; 0: no r0 or no epsilon
-  double distance_bound = 0;  ///< certified, on |x - x*|; +inf where convexity = 0
-  std::vector<SketchedStep> steps;
-  std::vector<std::string> notes;  ///< what was decided and why, and why it stopped; plain sentences
 };
 
 }  // namespace attnreg

@@ -15,6 +15,12 @@ void dgeqrf_(const int* m, const int* n, double* a, const int* lda, double* tau,
              int* info);
 void dgeqp3_(const int* m, const int* n, double* a, const int* lda, int* pivots, double* tau, double* work,
              const int* work_size, int* info);
+void dorgqr_(const int* m, const int* n, const int* k, double* a, const int* lda, const double* tau, double* work,
+             const int* work_size, int* info);
 void dtpqrt_(const int* m, const int* n, const int* l, const int* block, double* a, const int* lda, double* b,
              const int* ldb, double* t, const int* ldt, double* work, int* info);
+void dsyevd_(const char* jobz, const char* uplo, const int* n, double* a, const int* lda, double* w, double* work,
+             const int* work_size, int* iwork, const int* iwork_size, int* info);
+void dgesdd_(const char* jobz, const int* m, const int* n, double* a, const int* lda, double* s, double* u,
+             const int* ldu, double* vt, const int* ldvt, double* work, const int* work_size, int* iwork, int* info);
 }

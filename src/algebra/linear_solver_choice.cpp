@@ -1,9 +1,9 @@
 #include <algorithm>
 
-#include "attnreg/linear_solver.hpp"
 #include "algebra/distributed_matrix.hpp"
-#include "ranks/memory.hpp"
+#include "algebra/linear_solver_choice.hpp"
 #include "algebra/scalapack_grid.hpp"
+#include "ranks/memory.hpp"
 
 namespace attnreg {
 

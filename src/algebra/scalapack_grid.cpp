@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "attnreg/error.hpp"
+#include "errors/refuse.hpp"
 
 extern "C" {
 int Csys2blacs_handle(MPI_Comm communicator);

@@ -1,4 +1,4 @@
-#include "attnreg/apply.hpp"
+#include "attnreg/apply_attention.hpp"
 
 #include <cmath>
 #include <limits>
@@ -6,10 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "attnreg/error.hpp"
 #include "apply/key_blocks.hpp"
+#include "errors/refuse.hpp"
 #include "numbers/vector_math.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/dense_rows.hpp"
 
 namespace attnreg {
 

@@ -1,36 +1,17 @@
 #include "apply/key_blocks.hpp"
-#include "rows/row_passes.hpp"
 
 #include <omp.h>
 
-#include <numeric>
+#include <algorithm>
+
 #include <string>
 #include <vector>
 
-#include "attnreg/error.hpp"
+#include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
-#include "ranks/span_of.hpp"
+#include "rows/dense_rows.hpp"
 
 namespace attnreg {
-
-RowMajorMatrix dense_rows(const RowMatrix& matrix, Index first_local, Index count) {
-  RowMajorMatrix rows(count, matrix.columns());
-  std::vector<Index> wanted(static_cast<std::size_t>(count));
-  std::iota(wanted.begin(), wanted.end(), first_local);
-  matrix.passes().visit_rows(wanted, [&](std::size_t position, std::span<const double> row) {
-    std::ranges::copy(row, rows.row(static_cast<Index>(position)).begin());
-  });
-  return rows;
-}
-
-RowMajorMatrix shared_rows(const RowMatrix& matrix, std::int64_t first, Index count) {
-  RowMajorMatrix rows = RowMajorMatrix::Zero(count, matrix.columns());
-  const std::int64_t mine = matrix.first_row(), begin = std::max(first, mine);
-  const std::int64_t end = std::min(first + count, mine + matrix.rows_local());
-  if (begin < end) rows.middleRows(begin - first, end - begin) = dense_rows(matrix, begin - mine, end - begin);
-  matrix.communicator().sum(span_of(rows));
-  return rows;
-}
 
 void check_attention_shapes(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix* values) {
   if (queries.columns() != keys.columns())

@@ -1,9 +1,9 @@
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <functional>
 
+#include "attnreg/apply_attention.hpp"
 #include "attnreg/row_matrix.hpp"
 
 namespace attnreg {
@@ -11,16 +11,13 @@ namespace attnreg {
 inline constexpr Index kKeyBlockRows = 256;    ///< keys that pass by at a time
 inline constexpr Index kQueryBlockRows = 128;  ///< queries that a thread treats at a time: 256 KiB of logits
 
-/// Local. The local rows [first, first + count) in double: count x columns. Not counted as a read.
-RowMajorMatrix dense_rows(const RowMatrix& matrix, Index first_local, Index count);
-
-/// Collective. The global rows [first, first + count) on every rank, whoever has them. One all-reduce of 8 count
-/// columns bytes; exact, as each number comes from one rank.
-RowMajorMatrix shared_rows(const RowMatrix& matrix, std::int64_t first, Index count);
-
 /// Throws `InvalidArgument` on all ranks unless the columns of queries and keys, and the rows of keys and values, agree
 /// in number. Local; shapes are replicated.
 void check_attention_shapes(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix* values);
+
+/// Local. Replaces the rows of inner products q_i . k_j by rows of P. `first_row` is the number of the first row in
+/// messages. `InvalidArgument` (this rank), as `apply_attention`.
+void normalise_attention(const AttentionKernel& kernel, std::int64_t first_row, RowMajorMatrix& products);
 
 /// Local, on the calling thread. Adds W V to the rows of `out` from `first_row` on.
 void add_weighted_values(const RowMajorMatrix& W, const RowMajorMatrix& V, Index first_row, RowMajorMatrix& out);

@@ -1,16 +1,17 @@
-#include "attnreg/apply.hpp"
-#include "attnreg/error.hpp"
+#include "attnreg/apply_attention.hpp"
+#include "errors/refuse.hpp"
 
-#include <Eigen/Cholesky>
 #include <algorithm>
 #include <cmath>
 #include <string>
 
-#include "numbers/random.hpp"
+#include "algebra/cholesky.hpp"
+#include "algebra/dense_factors.hpp"
 #include "apply/key_blocks.hpp"
-#include "algebra/symmetric_eigen.hpp"
 #include "errors/text_of.hpp"
+#include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/dense_rows.hpp"
 
 namespace attnreg {
 
@@ -72,9 +73,9 @@ Factor factor(const MatrixXd& Sigma, double eta) {
   if (smallest < eta)
     throw InvalidArgument("not private: condition lambda_min(Sigma) >= eta fails: " + text_of(smallest) + " < " +
                           text_of(eta) + "; add a ridge");
-  const Eigen::LLT<MatrixXd> cholesky(Sigma);
-  if (cholesky.info() != Eigen::Success) throw InvalidArgument("not private: the covariance has no Cholesky factor");
-  return {cholesky.matrixL(), smallest};
+  Cholesky cholesky;
+  if (!cholesky.factor(Sigma)) throw InvalidArgument("not private: the covariance has no Cholesky factor");
+  return {cholesky.lower(), smallest};
 }
 
 /// Local. This rank's part of sum_s z_s z_s^T, z_s ~ N(0, I), lower triangle.

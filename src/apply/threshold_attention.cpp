@@ -1,12 +1,12 @@
-#include "attnreg/apply.hpp"
+#include "attnreg/apply_attention.hpp"
 
 #include <cmath>
 #include <limits>
 #include <string>
 
-#include "attnreg/error.hpp"
-#include "numbers/random.hpp"
 #include "apply/key_blocks.hpp"
+#include "errors/refuse.hpp"
+#include "numbers/random.hpp"
 #include "numbers/vector_math.hpp"
 #include "ranks/span_of.hpp"
 

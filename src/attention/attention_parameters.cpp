@@ -1,6 +1,7 @@
 #include "attention/attention_parameters.hpp"
 
-#include <Eigen/SVD>
+#include "algebra/dense_factors.hpp"
+#include "ranks/span_of.hpp"
 
 namespace attnreg {
 
@@ -38,11 +39,16 @@ VectorXd AttentionParameters::curvature_product(const VectorXd& p, const RowMajo
   return VectorXd::Zero(size());
 }
 
-VectorXd AttentionParameters::nearest(const RowMajorMatrix& X) const {
+VectorXd AttentionParameters::nearest(const Communicator& communicator, const RowMajorMatrix& X) const {
   if (!is_low_rank()) return flat(X);
-  const Eigen::JacobiSVD<Eigen::MatrixXd> svd(X, Eigen::ComputeThinU | Eigen::ComputeThinV);
-  const VectorXd root = svd.singularValues().head(rank_).cwiseSqrt();
-  return joined(svd.matrixU().leftCols(rank_) * root.asDiagonal(), svd.matrixV().leftCols(rank_) * root.asDiagonal());
+  VectorXd u(size());
+  if (communicator.is_root()) {
+    const ThinSvd svd = thin_svd(X);
+    const VectorXd root = svd.values.head(rank_).cwiseSqrt();
+    u = joined(svd.U.leftCols(rank_) * root.asDiagonal(), svd.V.leftCols(rank_) * root.asDiagonal());
+  }
+  communicator.broadcast(span_of(u));
+  return u;
 }
 
 }  // namespace attnreg

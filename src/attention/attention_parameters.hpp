@@ -11,7 +11,8 @@ inline Eigen::VectorXd flat(const RowMajorMatrix& matrix) {
   return Eigen::Map<const Eigen::VectorXd>(matrix.data(), matrix.size());
 }
 
-/// How X depends on the unknowns u of the iteration: X = u itself, or X = P Q^T with u = [vec P; vec Q]. Local.
+/// How X depends on the unknowns u of the iteration: X = u itself, or X = P Q^T with u = [vec P; vec Q]. Local, but for
+/// `nearest`.
 class AttentionParameters {
  public:
   AttentionParameters(Index d1, Index d2, Index rank) : d1_(d1), d2_(d2), rank_(rank) {}
@@ -32,8 +33,9 @@ class AttentionParameters {
 
   Eigen::Map<const RowMajorMatrix> P(const Eigen::VectorXd& u) const { return {u.data(), d1_, rank_}; }
   Eigen::Map<const RowMajorMatrix> Q(const Eigen::VectorXd& u) const { return {u.data() + d1_ * rank_, d2_, rank_}; }
-  /// The unknowns of the best X of this rank (all of it without one): P = U S^{1/2}, Q = V S^{1/2} of X = U S V^T.
-  Eigen::VectorXd nearest(const RowMajorMatrix& X) const;
+  /// Collective. The unknowns of the best X of this rank (all of it without one): P = U S^{1/2}, Q = V S^{1/2} of
+  /// X = U S V^T. Rank 0 factors X and broadcasts them.
+  Eigen::VectorXd nearest(const Communicator& communicator, const RowMajorMatrix& X) const;
 
  private:
   Eigen::VectorXd joined(const RowMajorMatrix& P, const RowMajorMatrix& Q) const;

@@ -1,8 +1,8 @@
 #include "attnreg/attention_regression.hpp"
 
-#include <Eigen/QR>
 #include <cmath>
 
+#include "algebra/dense_factors.hpp"
 #include "attention/attention_objective.hpp"
 #include "attention/attention_parameters.hpp"
 #include "attention/attention_passes.hpp"
@@ -116,7 +116,7 @@ bool ones_in_columns_of_keys(const std::vector<AttentionSequence>& sequences) {
     keys.middleRows(rows, sequence.keys.rows()) = sequence.keys;
     rows += sequence.keys.rows();
   }
-  const VectorXd ones = VectorXd::Ones(rows), v = keys.colPivHouseholderQr().solve(ones);
+  const VectorXd ones = VectorXd::Ones(rows), v = least_squares(keys, ones);
   return (keys * v - ones).norm() <= kInColumnSpace * ones.norm();
 }
 
@@ -249,7 +249,7 @@ AttentionUnknowns AttentionSolve::cross_entropy_start() {
 
 void AttentionSolve::solve_from(AttentionObjective& objective, Point& point, const AttentionUnknowns& start,
                                 const NewtonOptions& newton) {
-  const VectorXd x0 = objective.unknowns(parameters_.nearest(start.X), start.Y);
+  const VectorXd x0 = objective.unknowns(parameters_.nearest(communicator_, start.X), start.Y);
   if (point.x.size() == 0 || point.x != x0) point = objective.evaluate(x0);
   const auto summary = newton_cg(objective, point, newton);
   result_.values.push_back(summary.value);
@@ -278,7 +278,7 @@ RowMajorMatrix AttentionSolve::with_spread(const RowMajorMatrix& X, double sprea
 AttentionUnknowns AttentionSolve::with_best_Y(const RowMajorMatrix& X) {
   const AttentionParameters full(shape_.d1, shape_.d2, 0);
   AttentionObjective objective(passes_, full, AttentionObjective::Values::eliminated, AttentionModel::kronecker);
-  return objective.state_of(objective.evaluate(full.nearest(X))).at;
+  return objective.state_of(objective.evaluate(full.nearest(communicator_, X))).at;
 }
 
 /// Along the descent from X = 0 with Y = argmin_Y there: at X = 0 itself P and Q have no gradient, and neither has X
@@ -291,7 +291,7 @@ AttentionUnknowns AttentionSolve::descent_start() {
 AttentionUnknowns AttentionSolve::random_start(int number) {
   RowMajorMatrix X = zero();
   RandomStream(options_.seed, Purpose::random_starts).normals(number, span_of(X));
-  return with_best_Y(with_spread(parameters_.X(parameters_.nearest(X)), kRandomSpread));
+  return with_best_Y(with_spread(parameters_.X(parameters_.nearest(communicator_, X)), kRandomSpread));
 }
 
 }  // namespace
@@ -324,7 +324,7 @@ AttentionEvaluation evaluate_attention(const Communicator& communicator,
   AttentionPasses passes(communicator, sequences, shape, form);
   const AttentionParameters full(shape.d1, shape.d2, 0);
   AttentionObjective objective(passes, full, AttentionObjective::Values::joint, AttentionModel::kronecker);
-  const Point point = objective.evaluate(objective.unknowns(full.nearest(at.X), at.Y));
+  const Point point = objective.evaluate(objective.unknowns(full.nearest(communicator, at.X), at.Y));
   AttentionEvaluation result{point.value, objective.state_of(point).evaluation.gradient, {}};
   if (with_hessian) result.hessian = objective.hessian(point).exact;
   return result;

@@ -1,4 +1,5 @@
 #include "attnreg/certificate.hpp"
+#include "rows/gram.hpp"
 #include "rows/row_passes.hpp"
 
 #include <algorithm>
@@ -9,7 +10,7 @@
 #include <span>
 #include <utility>
 
-#include "algebra/symmetric_eigen.hpp"
+#include "algebra/dense_factors.hpp"
 #include "certificate/certify.hpp"
 #include "certificate/global_convexity.hpp"
 #include "certificate/hessian_variation.hpp"

@@ -5,6 +5,13 @@
 
 namespace attnreg {
 
+struct CertificateOptions {
+  CertificateLevel level = CertificateLevel::gradient;
+  double gradient_reference = 0;                     ///< what |g| is compared with; 0: `relative_gradient` is NaN
+  std::optional<Eigen::VectorXd> x0 = std::nullopt;  ///< start of the solve, for the papers' "good start"
+  Eigen::Index largest_dimension = 2048;  ///< full: a larger d is refused, with the reason; 10 d^2 doubles on rank 0
+};
+
 /// Collective. What can be said about a point of the objective; theorems, cost and what is rigorous:
 /// docs/certificate.md. Numerical trouble never throws: it makes a kind `unknown` or a distance bound absent, with the
 /// reason. If the point's A x was updated since it was made, the point is refreshed. `full`: 4 n d^2 multiplications,

@@ -5,10 +5,11 @@
 #include <cmath>
 #include <utility>
 
-#include "algebra/symmetric_eigen.hpp"
+#include "algebra/dense_factors.hpp"
 #include "losses/loss_bounds.hpp"
 #include "numbers/row_sums.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/gram.hpp"
 
 namespace attnreg {
 
@@ -35,7 +36,7 @@ GlobalConvexity global_convexity(RegressionObjective& objective, bool singular_v
   const Index d = A.columns();
   MatrixXd gram = MatrixXd::Zero(d, d);
   if (c > 0) {
-    gram = A.passes().signed_gram(VectorXd::Ones(A.rows_local()), VectorXd::Zero(d)).positive;
+    gram = signed_gram(A, {VectorXd::Ones(A.rows_local())}).positive;
     A.communicator().sum_to_root(span_of(gram));
   }
   const MatrixXd& ridge = objective.ridge_gram_on_root();

@@ -1,4 +1,5 @@
 #include "certificate/hessian_variation.hpp"
+#include "rows/gram.hpp"
 #include "rows/row_passes.hpp"
 
 #include <algorithm>
@@ -7,7 +8,7 @@
 #include <limits>
 #include <span>
 
-#include "algebra/symmetric_eigen.hpp"
+#include "algebra/dense_factors.hpp"
 #include "numbers/row_sums.hpp"
 #include "ranks/span_of.hpp"
 
@@ -51,7 +52,7 @@ BallGrowth HessianVariation::growth_in_ball(double radius) const {
 }
 
 MatrixXd HessianVariation::whitened_gram(const VectorXd& weights) const {
-  MatrixXd gram = A_.passes().signed_gram(weights, centre_).positive;
+  MatrixXd gram = signed_gram(A_, {weights}, centre_).positive;
   A_.communicator().sum_to_root(span_of(gram));
   return A_.communicator().is_root() ? MatrixXd(N_.transpose() * gram * N_) : MatrixXd();
 }

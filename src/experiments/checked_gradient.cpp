@@ -2,11 +2,11 @@
 #include <numeric>
 #include <string>
 
-#include "attnreg/error.hpp"
-#include "numbers/random.hpp"
 #include "attnreg/row_matrix.hpp"
-#include "experiments/experiments.hpp"
+#include "errors/refuse.hpp"
 #include "errors/text_of.hpp"
+#include "experiments/experiments.hpp"
+#include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::experiments {
@@ -36,14 +36,10 @@ Shared make_problem(const CheckedGradient& options) {
   const auto n = static_cast<Index>(options.rows), d = static_cast<Index>(options.columns);
   const RandomStream random(options.seed, Purpose::experiment_data);
   Shared problem{RowMajorMatrix(n, d), {}, options.blocks};
-  for (Index i = 0; i <= n; ++i) {
-    VectorXd values(d);
-    random.normals(i, {values.data(), static_cast<std::size_t>(d)});
-    if (i < n)
-      problem.A.row(i) = values.transpose();
-    else
-      problem.b = softmax(problem.A, values);
-  }
+  random.normal_rows(0, problem.A);
+  VectorXd x(d);
+  random.normals(n, span_of(x));
+  problem.b = softmax(problem.A, x);
   return problem;
 }
 

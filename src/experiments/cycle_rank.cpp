@@ -1,11 +1,12 @@
-#include <Eigen/QR>
 #include <array>
 #include <cmath>
 #include <string>
 
-#include "numbers/random.hpp"
-#include "experiments/experiments.hpp"
+#include "algebra/dense_factors.hpp"
+#include "errors/refuse.hpp"
 #include "errors/text_of.hpp"
+#include "experiments/experiments.hpp"
+#include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::experiments {
@@ -71,11 +72,10 @@ Factors random_factors(const RandomStream& random, std::int64_t first_index, Ind
 /// `draws` rows of M and of the right-hand sides, drawn with replacement by the leverage scores of M, row j scaled by
 /// (draws p_j)^{-1/2}.
 void sample(MatrixXd& M, MatrixXd& right, std::int64_t draws, const RandomStream& random, std::int64_t step) {
-  Eigen::ColPivHouseholderQR<MatrixXd> qr(M);
-  const Index rank = qr.rank();
+  const ThinSvd svd = thin_svd(M);
+  const Index rank = svd.rank();
   if (rank == 0) return;
-  const MatrixXd Q = qr.householderQ() * MatrixXd::Identity(M.rows(), rank);
-  VectorXd cumulative = Q.rowwise().squaredNorm() / static_cast<double>(rank);
+  VectorXd cumulative = svd.U.leftCols(rank).rowwise().squaredNorm() / static_cast<double>(rank);
   const VectorXd probabilities = cumulative;
   for (Index j = 1; j < cumulative.size(); ++j) cumulative[j] += cumulative[j - 1];
   MatrixXd rows(draws, M.cols()), values(draws, right.cols());
@@ -101,7 +101,7 @@ double fit(const std::array<MatrixXd, 3>& unfoldings, const CycleRank& options, 
     const int mode = step % 3;
     MatrixXd M = equations(factors, mode, k), right = unfoldings[static_cast<std::size_t>(mode)];
     if (options.sampled_rows > 0) sample(M, right, options.sampled_rows, rows, step);
-    factors[static_cast<std::size_t>(mode)] = M.completeOrthogonalDecomposition().solve(right).transpose();
+    factors[static_cast<std::size_t>(mode)] = least_squares(std::move(M), right).transpose();
   }
   return (equations(factors, 0, k) * factors[0].transpose() - unfoldings[0]).norm() / unfoldings[0].norm();
 }
@@ -113,9 +113,7 @@ Table cycle_rank(const Communicator& communicator, const CycleRank& options) {
                         options.sampled_rows >= 0 && options.sampled_rows <= (1 << 20) && options.starts >= 1 &&
                         options.sweeps >= 1 && options.noise >= 0 && std::isfinite(options.noise);
   if (!in_range)
-    throw InvalidArgument(
-        "cycle rank needs 1 <= k <= n <= 256, starts and sweeps >= 1, noise >= 0, and at most 2^20 rows",
-        Error::Scope::all_ranks);
+    refuse("cycle rank needs 1 <= k <= n <= 256, starts and sweeps >= 1, noise >= 0, and at most 2^20 rows");
   const auto n = static_cast<Index>(options.size), k = static_cast<Index>(options.rank);
   const RandomStream data(options.seed, Purpose::experiment_data);
   const Factors truth = random_factors(data, 0, n, k);

@@ -1,12 +1,12 @@
 #include <cmath>
 #include <string>
 
-#include "attnreg/error.hpp"
-#include "numbers/random.hpp"
+#include "algebra/dense_factors.hpp"
 #include "attnreg/row_matrix.hpp"
-#include "experiments/experiments.hpp"
-#include "algebra/symmetric_eigen.hpp"
+#include "errors/refuse.hpp"
 #include "errors/text_of.hpp"
+#include "experiments/experiments.hpp"
+#include "numbers/random.hpp"
 #include "numbers/vector_math.hpp"
 #include "ranks/span_of.hpp"
 
@@ -20,9 +20,8 @@ using Eigen::VectorXd;
 
 /// `count` rows of N(0, I), functions of (seed, purpose, first + row).
 RowMajorMatrix normal_rows(std::uint64_t seed, Purpose purpose, std::int64_t first, Index count, Index columns) {
-  const RandomStream random(seed, purpose);
   RowMajorMatrix rows(count, columns);
-  for (Index i = 0; i < count; ++i) random.normals(first + i, {rows.row(i).data(), static_cast<std::size_t>(columns)});
+  RandomStream(seed, purpose).normal_rows(first, rows);
   return rows;
 }
 

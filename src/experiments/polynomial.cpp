@@ -2,11 +2,11 @@
 #include <cmath>
 #include <string>
 
-#include "attnreg/apply.hpp"
-#include "attnreg/error.hpp"
-#include "numbers/random.hpp"
-#include "experiments/experiments.hpp"
+#include "attnreg/apply_attention.hpp"
+#include "errors/refuse.hpp"
 #include "errors/text_of.hpp"
+#include "experiments/experiments.hpp"
+#include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::experiments {

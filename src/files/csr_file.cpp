@@ -1,11 +1,10 @@
 #include "files/csr_file.hpp"
 
-#include <bit>
-#include <cmath>
 #include <limits>
 #include <utility>
 
 #include "errors/printable.hpp"
+#include "files/finite_check.hpp"
 #include "files/input_file.hpp"
 
 namespace attnreg {
@@ -20,18 +19,16 @@ void require_vector(const NpyArray& array, char kind, const char* types, std::in
                     const std::string& meaning) {
   if (!is_of(array, kind))
     refuse_file(array.path, "found dtype " + printable(array.dtype, 40) + ", expected " + types +
-                         (kind == 'f' ? "; convert with A.astype('<f8')" : "; the file is damaged"));
+                                (kind == 'f' ? "; convert with A.astype('<f8')" : "; the file is damaged"));
   if (array.shape.size() == 1 && (size < 0 || array.shape[0] == size)) return;
-  refuse_file(array.path, "found shape " + array.shape_text() + ", expected (" + (size < 0 ? "k" : std::to_string(size)) +
-                       ",): " + meaning + how_to_save);
+  refuse_file(array.path, "found shape " + array.shape_text() + ", expected (" +
+                              (size < 0 ? "k" : std::to_string(size)) + ",): " + meaning + how_to_save);
 }
 
 }  // namespace
 
 CsrFile::CsrFile(const std::string& path, Formats formats) : archive_(path) {
   header_.path = path;
-  header_.file_bytes = archive_.bytes();
-  header_.modified_ns = archive_.modified_ns();
   read_format(formats);
   read_shape();
   for (auto [name, member] : {std::pair{"indptr", &indptr_}, {"indices", &indices_}, {"data", &data_}}) {
@@ -51,16 +48,16 @@ void CsrFile::read_format(Formats formats) {
     by_columns_ = formats == Formats::csr_or_csc && format == "csc";
     if (format != "csr" && !by_columns_)
       refuse_file(archive_.path(), "a sparse matrix of format '" + printable(format, 20) + "', expected csr" +
-                                (formats == Formats::csr_or_csc ? " or csc" : "") + how_to_save);
+                                       (formats == Formats::csr_or_csc ? " or csc" : "") + how_to_save);
   }
   for (const char* const name : {"format", "shape", "indptr", "indices", "data"}) {
     if (archive_.has(name)) continue;
     std::string found;
     for (const auto& other : archive_.names()) found += (found.empty() ? "" : ", ") + printable(other, 40);
     refuse_file(archive_.path(), "no array '" + std::string(name) + "' in the archive, found " +
-                              (found.empty() ? "none" : found) +
-                              "; expected a sparse CSR matrix as scipy.sparse.save_npz writes it; a dense array "
-                              "belongs into a .npy file (numpy.save)");
+                                     (found.empty() ? "none" : found) +
+                                     "; expected a sparse CSR matrix as scipy.sparse.save_npz writes it; a dense array "
+                                     "belongs into a .npy file (numpy.save)");
   }
 }
 
@@ -74,13 +71,21 @@ void CsrFile::read_shape() {
   const std::string found = "shape (" + std::to_string(extents[0]) + ", " + std::to_string(extents[1]) + "), expected ";
   if (extents[0] < 1 || extents[1] < 1) refuse_file(archive_.path(), found + "at least one row and one column");
   if (header_.rows >= std::int64_t{1} << 60 || header_.columns > std::numeric_limits<std::int32_t>::max())
-    refuse_file(archive_.path(),
-         found + (by_columns_ ? "fewer than 2^31 rows and 2^60 columns" : "fewer than 2^60 rows and 2^31 columns"));
+    refuse_file(archive_.path(), found + (by_columns_ ? "fewer than 2^31 rows and 2^60 columns"
+                                                      : "fewer than 2^60 rows and 2^31 columns"));
 }
 
-std::string CsrFile::place(std::int64_t row, std::int64_t column) const {
+void CsrFile::refuse_column(std::int64_t row, std::int64_t column) const {
+  const std::string row_name = by_columns_ ? "column " : "row ", column_name = by_columns_ ? "row " : "column ";
+  refuse_file(indices_->header().path, row_name + std::to_string(row) + " has an entry in " + column_name +
+                                           std::to_string(column) + ", expected 0 to " +
+                                           std::to_string(header_.columns - 1) + " (counted from 0)" + how_to_save);
+}
+
+void CsrFile::refuse_value_at(std::int64_t row, std::int64_t column, double value, std::int64_t count) const {
   if (by_columns_) std::swap(row, column);
-  return "row " + std::to_string(row) + ", column " + std::to_string(column);
+  refuse_value(header_.path, value, "row " + std::to_string(row) + ", column " + std::to_string(column), count,
+               "numpy.isfinite(A.data)");
 }
 
 std::string CsrFile::summary() const {
@@ -93,36 +98,8 @@ std::unique_ptr<CsrFile> open_csr_file(const Communicator& communicator, const s
                                        CsrFile::Formats formats) {
   std::unique_ptr<CsrFile> file;
   communicator.agree([&] { file = std::make_unique<CsrFile>(path, formats); });
-  const std::string found = file->summary(), at_root = communicator.broadcast(found);
-  communicator.agree([&] {
-    if (found != at_root)
-      refuse_file(path, "rank " + std::to_string(communicator.rank()) + " found " + found + ", rank 0 " + at_root +
-                     "; all nodes must see the same file");
-  });
+  require_same_file(communicator, path, "", file->summary());
   return file;
-}
-
-bool is_single(const NpzHeader& header, StorageChoice storage) {
-  return storage == StorageChoice::float32 || (storage == StorageChoice::as_file && header.type == Storage::float32);
-}
-
-bool is_not_finite(double value) {
-  constexpr auto exponent = std::bit_cast<std::uint64_t>(std::numeric_limits<double>::infinity());
-  return (std::bit_cast<std::uint64_t>(value) & exponent) == exponent;
-}
-
-std::string not_finite_message(double value, const std::string& place, std::int64_t count) {
-  const std::string counted = std::to_string(count) + (count == 1 ? " value is" : " values are");
-  if (std::isfinite(value))
-    return place + " is too large for float; " + counted +
-           " not finite as float (rows and columns counted from 0); use --storage double";
-  return place + " is " +
-         (std::isnan(value) ? "nan"
-          : value > 0       ? "inf"
-                            : "-inf") +
-         "; " + counted +
-         " not finite (rows and columns counted from 0); find them with numpy.isfinite(A.data) and drop or replace "
-         "them";
 }
 
 }  // namespace attnreg

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cerrno>
 #include <utility>
 
 namespace attnreg {
@@ -29,5 +30,13 @@ class FileDescriptor {
  private:
   int descriptor_ = -1;
 };
+
+/// Local. The result of a system call, which is made again where a signal interrupts it.
+template <class Call>
+auto retry_interrupted(Call&& call) {
+  auto result = call();
+  while (result < 0 && errno == EINTR) result = call();
+  return result;
+}
 
 }  // namespace attnreg

@@ -35,12 +35,8 @@ void refuse_file(const std::string& path, const std::string& problem) {
 }
 
 InputFile::InputFile(std::string path, const char* expected) : path_(std::move(path)) {
-  int descriptor = -1;
-  do {
-    descriptor = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  } while (descriptor < 0 && errno == EINTR);
-  if (descriptor < 0) fail_errno(path_, "cannot open the file", errno);
-  file_ = FileDescriptor(descriptor);
+  file_ = FileDescriptor(retry_interrupted([&] { return ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); }));
+  if (!file_.is_open()) fail_errno(path_, "cannot open the file", errno);
   const struct stat status = status_of(path_, file_);
   if (S_ISDIR(status.st_mode)) refuse_file(path_, std::string("this is a directory, expected ") + expected);
   if (!S_ISREG(status.st_mode)) refuse_file(path_, "this is not a regular file; copy its contents to a file first");
@@ -66,17 +62,25 @@ void InputFile::read(std::int64_t offset, void* out, std::int64_t size) const {
   char* next = static_cast<char*>(out);
   while (size > 0) {
     const auto wanted = static_cast<std::size_t>(std::min(size, bytes_per_call));
-    const ssize_t got = ::pread(file_.get(), next, wanted, offset);
-    if (got < 0 && errno == EINTR) continue;
+    const ssize_t got = retry_interrupted([&] { return ::pread(file_.get(), next, wanted, offset); });
     if (got < 0) fail_errno(path_, "cannot read at byte " + std::to_string(offset), errno);
-    if (got == 0) {
+    if (got == 0)
       refuse_file(path_, "the file ended at byte " + std::to_string(offset) + " while it was being read, " +
-                      std::to_string(size) + " bytes early; start again when it is complete");
-    }
+                             std::to_string(size) + " bytes early; start again when it is complete");
     next += got;
     offset += got;
     size -= got;
   }
+}
+
+void require_same_file(const Communicator& communicator, const std::string& path, const std::string& what,
+                       const std::string& found) {
+  const std::string at_root = communicator.broadcast(found);
+  communicator.agree([&] {
+    if (found != at_root)
+      refuse_file(path, "rank " + std::to_string(communicator.rank()) + " found " + what + found + ", rank 0 " +
+                            at_root + "; all nodes must see the same file");
+  });
 }
 
 }  // namespace attnreg

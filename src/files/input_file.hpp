@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 
+#include "attnreg/communicator.hpp"
 #include "files/file_descriptor.hpp"
 
 namespace attnreg {
@@ -31,5 +32,10 @@ class InputFile {
   std::string path_;
   FileDescriptor file_;
 };
+
+/// Collective. Every rank reads the headers itself, since nodes may have copies of the file; they must agree. found:
+/// what this rank found. Throws `InvalidArgument` on all ranks.
+void require_same_file(const Communicator& communicator, const std::string& path, const std::string& what,
+                       const std::string& found);
 
 }  // namespace attnreg

@@ -1,14 +1,14 @@
 #include <algorithm>
-#include <limits>
 #include <memory>
 #include <type_traits>
 #include <utility>
 
 #include "attnreg/files.hpp"
-#include "files/csr_file.hpp"
-#include "ranks/memory.hpp"
 #include "errors/printable.hpp"
+#include "files/csr_file.hpp"
+#include "files/finite_check.hpp"
 #include "files/input_file.hpp"
+#include "ranks/memory.hpp"
 
 namespace attnreg {
 namespace {
@@ -18,35 +18,31 @@ namespace {
 RowPartition partition_by_entries(const Communicator& communicator, CsrFile& file) {
   const NpzHeader& header = file.header();
   const int ranks = communicator.size(), rank = communicator.rank();
-  const auto share = [&](std::int64_t total, int k) {
-    return total / ranks * k + std::min<std::int64_t>(total % ranks, k);
-  };
+  const auto positions = RowPartition::in_blocks(header.rows + 1, 1, ranks);
+  const auto shares = RowPartition::in_blocks(header.nonzeros, 1, ranks);
   std::vector<double> before(static_cast<std::size_t>(ranks) + 1, 0.0);  // counts: exact below 2^53
   communicator.agree([&] {
-    const std::int64_t begin = share(header.rows + 1, rank), end = share(header.rows + 1, rank + 1);
+    const std::int64_t begin = positions.begin(rank), end = positions.end(rank);
     const std::string& path = file.indptr().header().path;
-    std::vector<std::int64_t> part;
     std::int64_t previous = 0;
     if (begin > 0 && begin < end) file.indptr().read(begin - 1, std::span(&previous, 1));
-    for (std::int64_t first = begin; first < end; first += entries_per_read) {
-      part.resize(static_cast<std::size_t>(std::min(entries_per_read, end - first)));
-      file.indptr().read(first, std::span(part));
+    read_in_parts(file.indptr(), begin, end, [&](std::int64_t first, const std::vector<std::int64_t>& part) {
       if (first == 0 && part[0] != 0)
         refuse_file(path, "starts with " + std::to_string(part[0]) + ", expected 0" + how_to_save);
       for (std::size_t k = 0; k < part.size(); ++k) {
         if (part[k] < previous)
           refuse_file(path, "decreases at row " + std::to_string(first + static_cast<std::int64_t>(k) - 1) + ": " +
-                         std::to_string(previous) + ", then " + std::to_string(part[k]) +
-                         " (counted from 0); the file is damaged");
+                                std::to_string(previous) + ", then " + std::to_string(part[k]) +
+                                " (counted from 0); the file is damaged");
         previous = part[k];
       }
       for (int k = 1; k < ranks; ++k)
         before[static_cast<std::size_t>(k)] +=
-            static_cast<double>(std::ranges::lower_bound(part, share(header.nonzeros, k)) - part.begin());
-    }
+            static_cast<double>(std::ranges::lower_bound(part, shares.begin(k)) - part.begin());
+    });
     if (end == header.rows + 1 && begin < end && previous != header.nonzeros)
       refuse_file(path, "ends with " + std::to_string(previous) + ", expected " + std::to_string(header.nonzeros) +
-                     ", the number of entries" + how_to_save);
+                            ", the number of entries" + how_to_save);
   });
   communicator.sum(before);
   std::vector<std::int64_t> first_rows;
@@ -55,47 +51,21 @@ RowPartition partition_by_entries(const Communicator& communicator, CsrFile& fil
   return RowPartition(std::move(first_rows));
 }
 
-/// Local. This rank's columns, checked.
-void read_columns(CsrFile& file, std::int64_t first_row, std::int64_t first_entry, CsrRows& rows) {
-  const auto entries = static_cast<std::int64_t>(rows.indices.size());
-  std::vector<std::int64_t> part;
-  for (std::int64_t first = 0; first < entries; first += entries_per_read) {
-    part.resize(static_cast<std::size_t>(std::min(entries_per_read, entries - first)));
-    file.indices().read(first_entry + first, std::span(part));
-    const auto wrong = std::ranges::find_if(part, [&](std::int64_t j) { return j < 0 || j >= rows.columns; });
-    if (wrong != part.end()) {
-      const std::int64_t entry = first + (wrong - part.begin());
-      const auto row = std::ranges::upper_bound(rows.offsets, entry) - rows.offsets.begin() - 1;
-      const std::string row_name = file.by_columns() ? "column " : "row ",
-                        column_name = file.by_columns() ? "row " : "column ";
-      refuse_file(file.indices().header().path, row_name + std::to_string(first_row + row) + " has an entry in " +
-                                             column_name + std::to_string(*wrong) + ", expected 0 to " +
-                                             std::to_string(rows.columns - 1) + " (counted from 0)" + how_to_save);
-    }
-    std::ranges::transform(part, rows.indices.begin() + first,
-                           [](std::int64_t j) { return static_cast<std::int32_t>(j); });
-  }
+/// Local. The row of this rank that has an entry, both counted from this rank's first.
+std::int64_t row_of(const CsrRows& rows, std::int64_t entry) {
+  return std::ranges::upper_bound(rows.offsets, entry) - rows.offsets.begin() - 1;
 }
 
-/// Collective. As for dense files: the first place, and how many there are.
-template <class Scalar>
-void require_finite(const Communicator& communicator, CsrFile& file, std::int64_t first_row, std::int64_t first_entry,
-                    const CsrRows& rows, const std::vector<Scalar>& values) {
-  const auto bad = [](Scalar value) { return is_not_finite(static_cast<double>(value)); };
-  const auto found = std::ranges::count_if(values, bad);
-  const std::int64_t count = communicator.sum(static_cast<std::int64_t>(found));
-  if (count == 0) return;
-  constexpr std::int64_t none = std::numeric_limits<std::int64_t>::max();
-  const std::int64_t entry = found == 0 ? none : std::ranges::find_if(values, bad) - values.begin();
-  const std::int64_t position = found == 0 ? none : first_entry + entry, first = communicator.min(position);
-  communicator.agree([&] {
-    if (position != first) return;
-    const auto row = std::ranges::upper_bound(rows.offsets, entry) - rows.offsets.begin() - 1;
-    double value = 0;
-    file.data().read(position, std::span(&value, 1));
-    refuse_file(file.header().path,
-         not_finite_message(value, file.place(first_row + row, rows.indices[static_cast<std::size_t>(entry)]), count));
-  });
+/// Local. This rank's columns, checked.
+void read_columns(CsrFile& file, std::int64_t first_row, std::int64_t first_entry, CsrRows& rows) {
+  auto next = rows.indices.begin();
+  const auto read = [&](std::int64_t first, const std::vector<std::int64_t>& part) {
+    const auto wrong = std::ranges::find_if(part, [&](std::int64_t j) { return j < 0 || j >= rows.columns; });
+    if (wrong != part.end())
+      file.refuse_column(first_row + row_of(rows, first - first_entry + (wrong - part.begin())), *wrong);
+    next = std::ranges::transform(part, next, [](std::int64_t j) { return static_cast<std::int32_t>(j); }).out;
+  };
+  read_in_parts(file.indices(), first_entry, first_entry + rows.entries(), read);
 }
 
 /// Collective.
@@ -119,7 +89,11 @@ CsrRows read_rows(const Communicator& communicator, CsrFile& file, const RowPart
     file.data().read(first_entry, std::span(rows.*values));
     file.check_unchanged();
   });
-  require_finite(communicator, file, first_row, first_entry, rows, rows.*values);
+  require_finite<Scalar>(communicator, rows.*values, [&](std::int64_t entry, std::int64_t count) {
+    double value = 0;  // as it is in the file
+    file.data().read(first_entry + entry, std::span(&value, 1));
+    file.refuse_value_at(first_row + row_of(rows, entry), rows.indices[static_cast<std::size_t>(entry)], value, count);
+  });
   communicator.agree([&] { sort_rows(rows); });
   return rows;
 }
@@ -146,7 +120,7 @@ bool is_npz(const std::string& path) {
 NpzHeader read_npz_header(const std::string& path) { return CsrFile(path, CsrFile::Formats::csr).header(); }
 
 SparseRows read_compressed(const Communicator& communicator, CsrFile& file, StorageChoice storage) {
-  const bool single = is_single(file.header(), storage);
+  const bool single = held_as(storage, file.header().type) == Storage::float32;
   RowPartition partition = partition_by_entries(communicator, file);
   const std::int64_t begin = partition.begin(communicator.rank()), end = partition.end(communicator.rank());
   std::int64_t entries = 0;

@@ -5,10 +5,11 @@
 #include <type_traits>
 #include <utility>
 
-#include "files/csr_file.hpp"
-#include "ranks/memory.hpp"
 #include "errors/printable.hpp"
+#include "files/csr_file.hpp"
+#include "files/finite_check.hpp"
 #include "files/input_file.hpp"
+#include "ranks/memory.hpp"
 
 namespace attnreg {
 namespace {
@@ -29,9 +30,9 @@ std::vector<std::int64_t> read_indptr(CsrFile& file) {
   const auto decreases = std::ranges::adjacent_find(indptr, std::greater<>{});
   if (indptr.front() != 0 || indptr.back() != header.nonzeros || decreases != indptr.end())
     refuse_file(file.indptr().header().path,
-         "from " + std::to_string(indptr.front()) + " to " + std::to_string(indptr.back()) +
-             (decreases != indptr.end() ? ", and decreasing" : "") + ", expected from 0 to " +
-             std::to_string(header.nonzeros) + ", not decreasing" + how_to_save);
+                "from " + std::to_string(indptr.front()) + " to " + std::to_string(indptr.back()) +
+                    (decreases != indptr.end() ? ", and decreasing" : "") + ", expected from 0 to " +
+                    std::to_string(header.nonzeros) + ", not decreasing" + how_to_save);
   return indptr;
 }
 
@@ -40,19 +41,13 @@ template <class Scalar>
 Entries<Scalar> read_entries(CsrFile& file, const std::vector<std::int64_t>& indptr, std::int64_t begin,
                              std::int64_t end) {
   Entries<Scalar> entries;
-  std::vector<std::int64_t> columns;
   std::vector<Scalar> values;
   std::int32_t row = 0;
-  for (std::int64_t first = 0; first < file.header().nonzeros; first += entries_per_read) {
-    columns.resize(static_cast<std::size_t>(std::min(entries_per_read, file.header().nonzeros - first)));
-    file.indices().read(first, std::span(columns));
+  const auto read = [&](std::int64_t first, const std::vector<std::int64_t>& columns) {
     values.clear();
     for (std::size_t k = 0; k < columns.size(); ++k) {
       while (indptr[static_cast<std::size_t>(row) + 1] <= first + static_cast<std::int64_t>(k)) ++row;
-      if (columns[k] < 0 || columns[k] >= file.header().columns)
-        refuse_file(file.indices().header().path,
-             "row " + std::to_string(row) + " has an entry in column " + std::to_string(columns[k]) +
-                 ", expected 0 to " + std::to_string(file.header().columns - 1) + " (counted from 0)" + how_to_save);
+      if (columns[k] < 0 || columns[k] >= file.header().columns) file.refuse_column(row, columns[k]);
       if (columns[k] < begin || columns[k] >= end) continue;
       if (values.empty()) {
         values.resize(columns.size());
@@ -62,7 +57,8 @@ Entries<Scalar> read_entries(CsrFile& file, const std::vector<std::int64_t>& ind
       entries.rows.push_back(row);
       entries.values.push_back(values[k]);
     }
-  }
+  };
+  read_in_parts(file.indices(), 0, file.header().nonzeros, read);
   return entries;
 }
 
@@ -86,21 +82,17 @@ template <class Scalar>
 CsrRows read_columns(const Communicator& communicator, CsrFile& file, const RowPartition& partition,
                      std::vector<Scalar> CsrRows::*values) {
   const std::int64_t begin = partition.begin(communicator.rank()), end = partition.end(communicator.rank());
-  const auto bad = [](Scalar value) { return is_not_finite(static_cast<double>(value)); };
   Entries<Scalar> entries;
   communicator.agree([&] {
     entries = read_entries<Scalar>(file, read_indptr(file), begin, end);
     file.check_unchanged();
   });
-  const std::int64_t count = communicator.sum(static_cast<std::int64_t>(std::ranges::count_if(entries.values, bad)));
+  require_finite<Scalar>(communicator, entries.values, [&](std::int64_t entry, std::int64_t count) {
+    const auto k = static_cast<std::size_t>(entry);
+    file.refuse_value_at(entries.rows[k], begin + entries.columns[k], static_cast<double>(entries.values[k]), count);
+  });
   CsrRows rows;
   communicator.agree([&] {
-    const auto found = std::ranges::find_if(entries.values, bad);
-    if (found != entries.values.end()) {
-      const auto k = static_cast<std::size_t>(found - entries.values.begin());
-      refuse_file(file.header().path, not_finite_message(static_cast<double>(*found),
-                                                  file.place(entries.rows[k], begin + entries.columns[k]), count));
-    }
     rows.columns = static_cast<Index>(file.header().rows);
     rows.is_single = std::is_same_v<Scalar, float>;
     rows.offsets.assign(static_cast<std::size_t>(end - begin) + 1, 0);
@@ -125,8 +117,9 @@ SparseRows load_csr_transpose(const Communicator& communicator, const std::strin
   const double entries = static_cast<double>(header.nonzeros) / communicator.size();
   require_memory(communicator, 40 * entries + 8 * static_cast<double>(header.rows),
                  printable(path) + ": " + file->summary());
-  CsrRows rows = is_single(header, storage) ? read_columns(communicator, *file, partition, &CsrRows::singles)
-                                            : read_columns(communicator, *file, partition, &CsrRows::values);
+  CsrRows rows = held_as(storage, header.type) == Storage::float32
+                     ? read_columns(communicator, *file, partition, &CsrRows::singles)
+                     : read_columns(communicator, *file, partition, &CsrRows::values);
   return {std::move(partition), std::move(rows)};
 }
 

@@ -1,59 +1,32 @@
-#include "attnreg/files.hpp"
-
 #include <algorithm>
-#include <bit>
-#include <type_traits>
 
+#include "attnreg/files.hpp"
+#include "files/byte_order.hpp"
 #include "files/input_file.hpp"
 #include "files/npy_header.hpp"
-#include "errors/printable.hpp"
 
 namespace attnreg {
 namespace {
 
-constexpr std::int64_t buffer_elements = std::int64_t{1} << 17;  // at most 1 MiB: stays in the cache
-
-template <class Scalar>
-void swap_bytes(std::span<Scalar> values) {
-  using Bits = std::conditional_t<sizeof(Scalar) == 4, std::uint32_t, std::uint64_t>;
-  for (Scalar& value : values) {
-    const Bits bits = std::bit_cast<Bits>(value);
-    if constexpr (sizeof(Scalar) == 4) value = std::bit_cast<Scalar>(__builtin_bswap32(bits));
-    if constexpr (sizeof(Scalar) == 8) value = std::bit_cast<Scalar>(__builtin_bswap64(bits));
-  }
-}
-
-/// Elements [first, first + values.size()) in the order of the file.
-template <class Stored>
-void read_stored(const InputFile& file, const NpyHeader& header, std::int64_t first, std::span<Stored> values) {
-  constexpr std::int64_t item = sizeof(Stored);
-  file.read(header.data_offset + first * item, values.data(), static_cast<std::int64_t>(values.size()) * item);
-  if (header.big_endian != (std::endian::native == std::endian::big)) swap_bytes(values);
-}
-
+/// Elements [first, first + out.size()) in the order of the file.
 template <class Stored, class Scalar>
 void read_consecutive(const InputFile& file, const NpyHeader& header, std::int64_t first, std::span<Scalar> out) {
-  if constexpr (std::is_same_v<Stored, Scalar>) {
-    read_stored(file, header, first, out);
-  } else {
-    std::vector<Stored> buffer(std::min(out.size(), static_cast<std::size_t>(buffer_elements)));
-    while (!out.empty()) {
-      const std::span<Stored> part(buffer.data(), std::min(out.size(), buffer.size()));
-      read_stored(file, header, first, part);
-      std::ranges::transform(part, out.begin(), [](Stored value) { return static_cast<Scalar>(value); });
-      first += static_cast<std::int64_t>(part.size());
-      out = out.subspan(part.size());
-    }
-  }
+  std::int64_t position = header.data_offset + first * static_cast<std::int64_t>(sizeof(Stored));
+  read_converted<Stored>(out, header.big_endian, [&](std::span<Stored> part) {
+    const auto bytes = static_cast<std::int64_t>(part.size_bytes());
+    file.read(position, part.data(), bytes);
+    position += bytes;
+  });
 }
 
 /// Fortran order: segments of some columns at a time, turned round in a buffer.
 template <class Stored, class Scalar>
 void read_columns(const InputFile& file, const NpyHeader& header, std::int64_t first, std::int64_t rows,
                   std::span<Scalar> out) {
+  constexpr std::int64_t buffer_elements = std::int64_t{1} << 19;
   const std::int64_t columns = header.shape[1];
   const std::int64_t block_columns = std::min<std::int64_t>(columns, 16);
-  const std::int64_t block_rows = std::min(rows, 4 * buffer_elements / block_columns);
+  const std::int64_t block_rows = std::min(rows, buffer_elements / block_columns);
   std::vector<Stored> buffer(static_cast<std::size_t>(block_rows * block_columns));
   for (std::int64_t row = 0; row < rows; row += block_rows) {
     const std::int64_t height = std::min(block_rows, rows - row);
@@ -61,13 +34,12 @@ void read_columns(const InputFile& file, const NpyHeader& header, std::int64_t f
       const std::int64_t width = std::min(block_columns, columns - column);
       for (std::int64_t k = 0; k < width; ++k) {
         const std::span<Stored> segment(buffer.data() + k * height, static_cast<std::size_t>(height));
-        read_stored(file, header, (column + k) * header.shape[0] + first + row, segment);
+        read_consecutive<Stored>(file, header, (column + k) * header.shape[0] + first + row, segment);
       }
       for (std::int64_t i = 0; i < height; ++i) {
         Scalar* const target = out.data() + (row + i) * columns + column;
-        for (std::int64_t k = 0; k < width; ++k) {
+        for (std::int64_t k = 0; k < width; ++k)
           target[k] = static_cast<Scalar>(buffer[static_cast<std::size_t>(k * height + i)]);
-        }
       }
     }
   }
@@ -76,33 +48,28 @@ void read_columns(const InputFile& file, const NpyHeader& header, std::int64_t f
 template <class Stored, class Scalar>
 void read_rows_as(const InputFile& file, const NpyHeader& header, std::int64_t first, std::int64_t rows,
                   std::span<Scalar> out) {
-  const std::int64_t columns = header.shape.size() == 2 ? header.shape[1] : 1;
-  if (header.fortran_order && columns > 1) {
+  if (header.fortran_order && header.columns() > 1)
     read_columns<Stored>(file, header, first, rows, out);
-  } else {
-    read_consecutive<Stored>(file, header, first * columns, out);
-  }
+  else
+    read_consecutive<Stored>(file, header, first * header.columns(), out);
 }
 
 template <class Scalar>
 void read_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, std::span<Scalar> out) {
-  if (header.shape.empty() || header.shape.size() > 2) {
+  if (header.shape.empty() || header.shape.size() > 2)
     refuse_file(header.path, "found shape " + header.shape_text() + ", expected (n,) or (n, d)");
-  }
-  const std::int64_t columns = header.shape.size() == 2 ? header.shape[1] : 1;
   if (first < 0 || rows < 0 || rows > header.shape[0] - first ||
-      static_cast<std::int64_t>(out.size()) != rows * columns) {
-    refuse_file(header.path, "rows [" + std::to_string(first) + ", " + std::to_string(first) + " + " + std::to_string(rows) +
-                          ") into " + std::to_string(out.size()) + " values asked of shape " + header.shape_text());
-  }
+      static_cast<std::int64_t>(out.size()) != rows * header.columns())
+    refuse_file(header.path, "rows [" + std::to_string(first) + ", " + std::to_string(first) + " + " +
+                                 std::to_string(rows) + ") into " + std::to_string(out.size()) +
+                                 " values asked of shape " + header.shape_text());
   if (out.empty()) return;
   const InputFile file(header.path);
   file.check_unchanged(header.file_bytes, header.modified_ns);
-  if (header.type == Storage::float32) {
+  if (header.type == Storage::float32)
     read_rows_as<float>(file, header, first, rows, out);
-  } else {
+  else
     read_rows_as<double>(file, header, first, rows, out);
-  }
   file.check_unchanged(header.file_bytes, header.modified_ns);
 }
 

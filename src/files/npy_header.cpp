@@ -1,8 +1,13 @@
 #include "files/npy_header.hpp"
 
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <charconv>
+#include <functional>
 #include <limits>
+#include <numeric>
+#include <utility>
 
 #include "errors/printable.hpp"
 #include "files/input_file.hpp"
@@ -12,6 +17,7 @@ namespace {
 
 constexpr std::string_view magic = "\x93NUMPY";
 constexpr std::size_t most_extents = 64;  // NumPy's own limit
+constexpr const char* save_again = "; the file is damaged: save the array again with numpy.save";
 
 /// A strict reader of the Python dictionary in the header. No recursion: a nested value is an error at once.
 class DictionaryParser {
@@ -28,36 +34,30 @@ class DictionaryParser {
     }
     skip_space();
     if (position_ != text_.size()) unexpected("the end of the header");
-    require(has_descr_, "descr");
-    require(has_order_, "fortran_order");
-    require(has_shape_, "shape");
+    for (std::size_t k = 0; k < keys.size(); ++k)
+      if (!seen_[k]) refuse("the header has no key '" + std::string(keys[k]) + "'" + save_again);
   }
 
  private:
   void parse_entry() {
     const std::string_view key = parse_string("a key in quotes");
-    bool* seen = key == "descr"           ? &has_descr_
-                 : key == "fortran_order" ? &has_order_
-                 : key == "shape"         ? &has_shape_
-                                          : nullptr;
-    if (seen == nullptr) {
-      refuse_file(header_.path, "the header has the unknown key '" + printable(key, 40) +
-                             "'; expected descr, fortran_order and shape; save the array again with numpy.save");
-    }
-    if (*seen) refuse_file(header_.path, "the header has the key '" + std::string(key) + "' twice; the file is damaged");
-    *seen = true;
+    const auto k = static_cast<std::size_t>(std::ranges::find(keys, key) - keys.begin());
+    if (k == keys.size())
+      refuse("the header has the unknown key '" + printable(key, 40) +
+             "'; expected descr, fortran_order and shape; save the array again with numpy.save");
+    if (std::exchange(seen_[k], true))
+      refuse("the header has the key '" + std::string(key) + "' twice; the file is damaged");
     expect(':');
-    if (seen == &has_descr_) parse_descr();
-    if (seen == &has_order_) parse_order();
-    if (seen == &has_shape_) parse_shape();
+    if (k == 0) parse_descr();
+    if (k == 1) parse_order();
+    if (k == 2) parse_shape();
   }
 
   void parse_descr() {
-    if (peek() == '[') {
-      refuse_file(header_.path,
-           "found a structured dtype, expected <f4 or <f8; save one field with "
-           "numpy.asarray(a['field'], dtype='<f8')");
-    }
+    if (peek() == '[')
+      refuse(
+          "found a structured dtype, expected <f4 or <f8; save one field with "
+          "numpy.asarray(a['field'], dtype='<f8')");
     const std::string_view descr = parse_string("a dtype in quotes");
     std::string_view type = descr;
     char order = '=';
@@ -66,10 +66,9 @@ class DictionaryParser {
       type.remove_prefix(1);
     }
     const bool is_type = parse_type(type) && (order != '|' || header_.item_bytes == 1 || header_.kind == 'S');
-    if (!is_type || !is_allowed(type)) {
-      refuse_file(header_.path, "found dtype " + printable(descr, 40) +
-                             ", expected <f4 or <f8 (or >f4, >f8); convert with numpy.asarray(a, dtype='<f8')");
-    }
+    if (!is_type || !is_allowed(type))
+      refuse("found dtype " + printable(descr, 40) +
+             ", expected <f4 or <f8 (or >f4, >f8); convert with numpy.asarray(a, dtype='<f8')");
     header_.dtype = descr;
     header_.big_endian = order == '>' || (order == '=' && std::endian::native == std::endian::big);
   }
@@ -93,15 +92,10 @@ class DictionaryParser {
 
   void parse_order() {
     skip_space();
-    if (text_.substr(position_).starts_with("True")) {
-      header_.fortran_order = true;
-      position_ += 4;
-    } else if (text_.substr(position_).starts_with("False")) {
-      header_.fortran_order = false;
-      position_ += 5;
-    } else {
-      unexpected("True or False");
-    }
+    const std::string_view rest = text_.substr(position_);
+    header_.fortran_order = rest.starts_with("True");
+    if (!header_.fortran_order && !rest.starts_with("False")) unexpected("True or False");
+    position_ += header_.fortran_order ? 4 : 5;
   }
 
   void parse_shape() {
@@ -110,21 +104,19 @@ class DictionaryParser {
     while (!accept(')')) {
       if (!comma) unexpected("',' or ')'");
       header_.shape.push_back(parse_extent());
-      if (header_.shape.size() > most_extents) refuse_file(header_.path, "the shape has more than 64 extents");
+      if (header_.shape.size() > most_extents) refuse("the shape has more than 64 extents");
       comma = accept(',');
     }
-    if (header_.shape.size() == 1 && !comma) {
-      refuse_file(header_.path, "the shape is a number, not a tuple; expected (n,) or (n, d)");
-    }
+    if (header_.shape.size() == 1 && !comma) refuse("the shape is a number, not a tuple; expected (n,) or (n, d)");
   }
 
   std::int64_t parse_extent() {
-    if (peek() == '-') refuse_file(header_.path, "the shape has a negative extent; the file is damaged");
+    if (peek() == '-') refuse("the shape has a negative extent; the file is damaged");
     if (peek() < '0' || peek() > '9') unexpected("an extent of the shape");
     const char* const first = text_.data() + position_;
     std::int64_t extent = 0;
     const auto [last, error] = std::from_chars(first, text_.data() + text_.size(), extent);
-    if (error != std::errc{}) refuse_file(header_.path, "the shape has an extent above 2^63; the file is damaged");
+    if (error != std::errc{}) refuse("the shape has an extent above 2^63; the file is damaged");
     if (*first == '0' && last - first > 1) unexpected("an extent without leading zeros");
     position_ += static_cast<std::size_t>(last - first);
     if (position_ < text_.size() && text_[position_] == 'L') ++position_;  // Python 2 wrote long integers as 3L
@@ -142,9 +134,8 @@ class DictionaryParser {
   }
 
   void skip_space() {
-    while (position_ < text_.size() && std::string_view(" \t\n\r\f").find(text_[position_]) != std::string_view::npos) {
+    while (position_ < text_.size() && std::string_view(" \t\n\r\f").find(text_[position_]) != std::string_view::npos)
       ++position_;
-    }
   }
 
   char peek() {
@@ -162,23 +153,20 @@ class DictionaryParser {
     if (!accept(c)) unexpected(std::string("'") + c + "'");
   }
 
-  void require(bool seen, const char* key) const {
-    if (!seen) {
-      refuse_file(header_.path, std::string("the header has no key '") + key +
-                             "'; the file is damaged: save the array again with numpy.save");
-    }
-  }
+  [[noreturn]] void refuse(const std::string& problem) const { refuse_file(header_.path, problem); }
 
   [[noreturn]] void unexpected(const std::string& expected) const {
     const std::string found = position_ < text_.size() ? "'" + printable(text_.substr(position_, 1)) + "'" : "the end";
-    refuse_file(header_.path, "byte " + std::to_string(position_) + " of the header's text: found " + found + ", expected " +
-                           expected + "; the file is damaged: save the array again with numpy.save");
+    refuse("byte " + std::to_string(position_) + " of the header's text: found " + found + ", expected " + expected +
+           save_again);
   }
+
+  static constexpr std::array<std::string_view, 3> keys{"descr", "fortran_order", "shape"};
 
   std::string_view text_, allowed_;
   NpyArray& header_;
   std::size_t position_ = 0;
-  bool has_descr_ = false, has_order_ = false, has_shape_ = false;
+  std::array<bool, keys.size()> seen_{};
 };
 
 void check_magic(std::string_view bytes, const std::string& path) {
@@ -188,7 +176,7 @@ void check_magic(std::string_view bytes, const std::string& path) {
   if (start.starts_with("PK")) refuse_file(path, "this is a .npz or .zip archive; extract the .npy file in it first");
   if (start.starts_with("\x1f\x8b")) refuse_file(path, "the file is compressed by gzip; decompress it first");
   refuse_file(path, "not a .npy file: found '" + printable(start) +
-                 "' at the start, expected '\\x93NUMPY'; save the array with numpy.save");
+                        "' at the start, expected '\\x93NUMPY'; save the array with numpy.save");
 }
 
 /// Reads version and header length; returns the text of the header.
@@ -196,35 +184,24 @@ std::string_view header_text(std::string_view bytes, NpyArray& header) {
   const auto byte = [&](std::size_t i) { return std::int64_t{static_cast<unsigned char>(bytes[i])}; };
   const auto need = [&](std::int64_t wanted) {
     if (static_cast<std::int64_t>(bytes.size()) >= wanted) return;
-    refuse_file(header.path, "truncated header: found " + std::to_string(header.bytes) + " bytes, expected at least " +
-                          std::to_string(wanted) + "; copy the file again");
+    refuse_file(header.path, "truncated header: found " + std::to_string(header.file_bytes) +
+                                 " bytes, expected at least " + std::to_string(wanted) + "; copy the file again");
   };
   need(10);
   header.version_major = static_cast<int>(byte(6));
-  if (header.version_major < 1 || header.version_major > 3 || byte(7) != 0) {
+  if (header.version_major < 1 || header.version_major > 3 || byte(7) != 0)
     refuse_file(header.path, "found .npy format version " + std::to_string(byte(6)) + "." + std::to_string(byte(7)) +
-                          ", expected 1.0, 2.0 or 3.0");
-  }
+                                 ", expected 1.0, 2.0 or 3.0");
   const std::int64_t prefix = header.version_major == 1 ? 10 : 12;
   need(prefix);
   std::int64_t length = 0;
   for (auto i = static_cast<std::size_t>(prefix); i-- > 8;) length = length * 256 + byte(i);
-  if (length > npy_header_limit) {
+  if (length > npy_header_limit)
     refuse_file(header.path, "the header is said to have " + std::to_string(length) + " bytes, expected at most " +
-                          std::to_string(npy_header_limit) + "; the file is damaged");
-  }
+                                 std::to_string(npy_header_limit) + "; the file is damaged");
   header.data_offset = prefix + length;
   need(header.data_offset);
   return bytes.substr(static_cast<std::size_t>(prefix), static_cast<std::size_t>(length));
-}
-
-std::int64_t product_of(const std::vector<std::int64_t>& shape) {
-  std::int64_t product = 1;
-  for (const std::int64_t extent : shape) {
-    if (extent == 0) return 0;
-  }
-  for (const std::int64_t extent : shape) product *= extent;
-  return product;
 }
 
 std::string text_of(const std::vector<std::int64_t>& shape) {
@@ -236,32 +213,38 @@ std::string text_of(const std::vector<std::int64_t>& shape) {
 void check_size(const NpyArray& header) {
   constexpr std::int64_t largest = std::numeric_limits<std::int64_t>::max();
   std::int64_t expected = header.item_bytes;
-  bool fits = true, zero = false;
-  for (const std::int64_t extent : header.shape) {
-    zero = zero || extent == 0;
+  bool fits = true;
+  for (const std::int64_t extent : header.shape)
     fits = fits && !__builtin_mul_overflow(expected, extent == 0 ? 1 : extent, &expected);
-  }
-  if (zero) expected = 0;
-  fits = fits && expected <= largest - header.data_offset;
-  if (!fits) refuse_file(header.path, "shape " + header.shape_text() + " needs more than 2^63 bytes; the file is damaged");
+  if (fits && header.elements() == 0) expected = 0;
+  if (!fits || expected > largest - header.data_offset)
+    refuse_file(header.path, "shape " + header.shape_text() + " needs more than 2^63 bytes; the file is damaged");
   expected += header.data_offset;
-  if (header.bytes == expected) return;
-  const bool truncated = header.bytes < expected;
-  const std::int64_t difference = truncated ? expected - header.bytes : header.bytes - expected;
-  refuse_file(header.path, "found " + std::to_string(header.bytes) + " bytes, expected " + std::to_string(expected) +
-                        " for shape " + header.shape_text() + " of " + printable(header.dtype, 40) +
-                        (truncated ? ": truncated, the last " : ": ") + std::to_string(difference) +
-                        (truncated ? " bytes are missing" : " trailing bytes") + "; copy or write the file again");
+  if (header.file_bytes == expected) return;
+  const bool truncated = header.file_bytes < expected;
+  const std::int64_t difference = truncated ? expected - header.file_bytes : header.file_bytes - expected;
+  refuse_file(header.path, "found " + std::to_string(header.file_bytes) + " bytes, expected " +
+                               std::to_string(expected) + " for shape " + header.shape_text() + " of " +
+                               printable(header.dtype, 40) + (truncated ? ": truncated, the last " : ": ") +
+                               std::to_string(difference) + (truncated ? " bytes are missing" : " trailing bytes") +
+                               "; copy or write the file again");
 }
 
 }  // namespace
 
+std::string npy_dtype(Storage type) { return type == Storage::float32 ? "<f4" : "<f8"; }
 std::int64_t npy_item_bytes(Storage type) { return type == Storage::float32 ? 4 : 8; }
 
-std::int64_t NpyArray::elements() const { return product_of(shape); }
-std::string NpyArray::shape_text() const { return text_of(shape); }
+Storage held_as(StorageChoice choice, Storage type) {
+  if (choice == StorageChoice::as_file) return type;
+  return choice == StorageChoice::float32 ? Storage::float32 : Storage::float64;
+}
 
-std::int64_t NpyHeader::elements() const { return product_of(shape); }
+std::int64_t NpyHeader::elements() const {
+  if (std::ranges::find(shape, 0) != shape.end()) return 0;  // whatever the others, whose product may overflow
+  return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
+}
+
 std::string NpyHeader::shape_text() const { return text_of(shape); }
 
 std::string NpyHeader::dtype_text() const {
@@ -272,29 +255,16 @@ NpyArray parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const 
                          std::string_view allowed) {
   NpyArray header;
   header.path = path;
-  header.bytes = file_bytes;
+  header.file_bytes = file_bytes;
   check_magic(bytes, path);
   DictionaryParser(header_text(bytes, header), allowed, header).parse();
+  if (header.item_bytes == 4) header.type = Storage::float32;
   check_size(header);
   return header;
 }
 
 NpyHeader parse_npy_header(std::string_view bytes, std::int64_t file_bytes, const std::string& path) {
-  const NpyArray array = parse_npy_array(bytes, file_bytes, path, "f4 f8");
-  NpyHeader header;
-  header.path = path;
-  header.type = array.item_bytes == 4 ? Storage::float32 : Storage::float64;
-  header.big_endian = array.big_endian;
-  header.fortran_order = array.fortran_order;
-  header.shape = array.shape;
-  header.data_offset = array.data_offset;
-  header.file_bytes = file_bytes;
-  header.version_major = array.version_major;
-  return header;
-}
-
-std::string npy_header_bytes(Storage type, const std::vector<std::int64_t>& shape) {
-  return npy_header_bytes(type == Storage::float32 ? "<f4" : "<f8", shape);
+  return parse_npy_array(bytes, file_bytes, path, "f4 f8");
 }
 
 std::string npy_header_bytes(std::string_view dtype, const std::vector<std::int64_t>& shape, bool fortran_order) {

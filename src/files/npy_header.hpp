@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,24 +16,47 @@ inline constexpr std::int64_t npy_header_limit = 65536;
 /// Bytes of magic string, version and length before the text of the header: 10 in version 1, 12 later.
 inline constexpr std::int64_t npy_prefix_limit = 12;
 
-/// Bytes of one element.
+/// "<f8", and the bytes of one element.
+std::string npy_dtype(Storage type);
 std::int64_t npy_item_bytes(Storage type);
 
-/// The header of an array of any type that is not structured.
-struct NpyArray {
-  std::string path;             ///< of the file, with the member of an archive
+/// The type in which values of a file of `type` are held.
+Storage held_as(StorageChoice choice, Storage type);
+
+/// The header of a NumPy .npy file (format versions 1 to 3), checked against the size of the file.
+struct NpyHeader {
+  std::string path;
+  Storage type = Storage::float64;  ///< f4 or f8; every other dtype is refused
+  bool big_endian = false;
+  bool fortran_order = false;
+  std::vector<std::int64_t> shape;  ///< 1 or 2 extents for all that attnreg reads
+  std::int64_t data_offset = 0;     ///< bytes before the first element
+  std::int64_t file_bytes = 0;      ///< size and time of modification when the header was read;
+  std::int64_t modified_ns = 0;     ///< a later change is an error
+  int version_major = 1;
+
+  std::int64_t elements() const;
+  std::int64_t columns() const { return shape.size() > 1 ? shape[1] : 1; }  ///< of a matrix; a vector is one column
+  std::string shape_text() const;  ///< as NumPy prints it, "(65901, 100)" or "(7,)"
+  std::string dtype_text() const;  ///< "<f8"
+};
+
+/// Local. Reads and checks the header; throws `InvalidArgument` (this rank) with file, place, found, expected: not a
+/// .npy file, truncated header, header over 64 KiB, unknown dtype, shape that overflows, file size that does not fit.
+NpyHeader read_npy_header(const std::string& path);
+
+/// Local. Reads rows [first, first + rows) of a 1-d or 2-d file into `out` (row-major, rows x columns), converting
+/// type and byte order; only those bytes are read (pread). Throws `InvalidArgument` (this rank) on a short read and if
+/// the file has changed since its header was read.
+void read_npy_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, std::span<double> out);
+void read_npy_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, std::span<float> out);
+
+/// The header of an array of any type that is not structured; `path` has the file and the member of an archive, `type`
+/// is that of f4 and f8.
+struct NpyArray : NpyHeader {
   std::string dtype;            ///< as in the header, "<f8"
   char kind = 'f';              ///< 'f', 'i', 'u', 'S', 'U', ..., as in dtype
   std::int64_t item_bytes = 8;  ///< of one element
-  bool big_endian = false;
-  bool fortran_order = false;
-  int version_major = 1;
-  std::vector<std::int64_t> shape;
-  std::int64_t data_offset = 0;  ///< bytes before the first element
-  std::int64_t bytes = 0;        ///< of the whole
-
-  std::int64_t elements() const;
-  std::string shape_text() const;  ///< as NumPy prints it, "(65901, 100)" or "(7,)"
 };
 
 /// Like `parse_npy_header`, for every type whose elements have a size; `allowed`, if not empty, lists those that are
@@ -46,7 +70,6 @@ NpyArray parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const 
 NpyHeader parse_npy_header(std::string_view bytes, std::int64_t file_bytes, const std::string& path);
 
 /// The bytes before the first element, as NumPy writes them: version 1, little endian, multiple of 64.
-std::string npy_header_bytes(Storage type, const std::vector<std::int64_t>& shape);
 std::string npy_header_bytes(std::string_view dtype, const std::vector<std::int64_t>& shape,
                              bool fortran_order = false);
 

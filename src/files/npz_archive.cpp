@@ -4,13 +4,12 @@
 #include <zip.h>
 
 #include <algorithm>
-#include <bit>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <type_traits>
 
 #include "errors/printable.hpp"
+#include "files/byte_order.hpp"
 
 namespace attnreg {
 namespace {
@@ -25,37 +24,29 @@ std::string error_text(int code) {
   return text;
 }
 
-[[noreturn]] void fail_to_open(const std::string& path, int code) {
+[[noreturn]] void refuse_to_open(const std::string& path, int code) {
   const bool damaged = code == ZIP_ER_NOZIP || code == ZIP_ER_INCONS || code == ZIP_ER_EOF;
-  throw InvalidArgument(printable(path) + (damaged ? ": not a .npz archive, or truncated (" : ": cannot open (") +
-                        error_text(code) + "); save or copy the file again");
+  refuse_file(path, (damaged ? "not a .npz archive, or truncated (" : "cannot open (") + error_text(code) +
+                        "); save or copy the file again");
 }
 
 zip_t* open_zip(const std::string& path, const InputFile& file) {
   const int descriptor = ::fcntl(file.descriptor(), F_DUPFD_CLOEXEC, 0);
   std::FILE* const stream = descriptor < 0 ? nullptr : ::fdopen(descriptor, "rb");
-  if (stream == nullptr) throw InvalidArgument(printable(path) + ": cannot open the file: " + std::strerror(errno));
+  if (stream == nullptr) refuse_file(path, std::string("cannot open the file: ") + std::strerror(errno));
   zip_error_t error;
   zip_error_init(&error);
   zip_source_t* const source = zip_source_filep_create(stream, 0, -1, &error);
   if (source == nullptr) {
     std::fclose(stream);
-    fail_to_open(path, zip_error_code_zip(&error));
+    refuse_to_open(path, zip_error_code_zip(&error));
   }
   zip_t* const archive = zip_open_from_source(source, ZIP_RDONLY, &error);
   if (archive == nullptr) {
     zip_source_free(source);
-    fail_to_open(path, zip_error_code_zip(&error));
+    refuse_to_open(path, zip_error_code_zip(&error));
   }
   return archive;
-}
-
-template <class Scalar>
-Scalar swapped(Scalar value) {
-  using Bits = std::conditional_t<sizeof(Scalar) == 4, std::uint32_t, std::uint64_t>;
-  const Bits bits = std::bit_cast<Bits>(value);
-  if constexpr (sizeof(Scalar) == 4) return std::bit_cast<Scalar>(__builtin_bswap32(bits));
-  if constexpr (sizeof(Scalar) == 8) return std::bit_cast<Scalar>(__builtin_bswap64(bits));
 }
 
 }  // namespace
@@ -91,15 +82,15 @@ NpzMember::NpzMember(const NpzArchive& archive, const std::string& name) : archi
   const std::string file = name + ".npy";
   header_.path = archive.path() + "/" + file;
   const std::int64_t index = zip_name_locate(archive.zip_.get(), file.c_str(), 0);
-  if (index < 0) fail("the archive has no such array");
+  if (index < 0) refuse("the archive has no such array");
   index_ = static_cast<std::uint64_t>(index);
   zip_stat_t facts;
   if (zip_stat_index(archive.zip_.get(), index_, 0, &facts) != 0 || (facts.valid & ZIP_STAT_SIZE) == 0 ||
       (facts.valid & ZIP_STAT_COMP_METHOD) == 0 || facts.size > std::uint64_t{1} << 62)
-    fail("the archive does not tell its size and compression; save the file again");
+    refuse("the archive does not tell its size and compression; save the file again");
   if (facts.comp_method != ZIP_CM_STORE && facts.comp_method != ZIP_CM_DEFLATE)
-    fail("compressed by method " + std::to_string(facts.comp_method) +
-         ", expected stored or deflated, as NumPy and SciPy write");
+    refuse("compressed by method " + std::to_string(facts.comp_method) +
+           ", expected stored or deflated, as NumPy and SciPy write");
   is_stored_ = facts.comp_method == ZIP_CM_STORE;
   const auto size = static_cast<std::int64_t>(facts.size);
   open();
@@ -108,15 +99,11 @@ NpzMember::NpzMember(const NpzArchive& archive, const std::string& name) : archi
   header_ = parse_npy_array(bytes, size, header_.path);
 }
 
-void NpzMember::fail(const std::string& problem) const {
-  throw InvalidArgument(printable(header_.path) + ": " + problem);
-}
-
 void NpzMember::open() {
   file_.reset(zip_fopen_index(archive_->zip_.get(), index_, 0));
   position_ = 0;
   if (!file_)
-    fail("cannot be read: " + std::string(zip_strerror(archive_->zip_.get())) + "; save or copy the file again");
+    refuse("cannot be read: " + std::string(zip_strerror(archive_->zip_.get())) + "; save or copy the file again");
 }
 
 void NpzMember::seek(std::int64_t position) {
@@ -136,11 +123,10 @@ void NpzMember::read_bytes(void* out, std::int64_t size) {
   while (size > 0) {
     const auto wanted = static_cast<zip_uint64_t>(std::min(size, 64 * buffer_bytes));
     const std::int64_t got = zip_fread(file_.get(), next, wanted);
-    if (got <= 0) {
-      fail("damaged or truncated at byte " + std::to_string(position_) + " of the array, " + std::to_string(size) +
-           " bytes early" + (got < 0 ? " (" + std::string(zip_file_strerror(file_.get())) + ")" : "") +
-           "; save or copy the file again");
-    }
+    if (got <= 0)
+      refuse("damaged or truncated at byte " + std::to_string(position_) + " of the array, " + std::to_string(size) +
+             " bytes early" + (got < 0 ? " (" + std::string(zip_file_strerror(file_.get())) + ")" : "") +
+             "; save or copy the file again");
     next += got;
     position_ += got;
     size -= got;
@@ -149,27 +135,21 @@ void NpzMember::read_bytes(void* out, std::int64_t size) {
 
 template <class Stored, class Scalar>
 void NpzMember::read_as(std::int64_t first, std::span<Scalar> out) {
-  const bool swap = header_.big_endian != (std::endian::native == std::endian::big);
-  std::vector<Stored> buffer(std::min(out.size(), static_cast<std::size_t>(buffer_bytes) / sizeof(Stored)));
   seek(header_.data_offset + first * static_cast<std::int64_t>(sizeof(Stored)));
-  while (!out.empty()) {
-    const std::span<Stored> part(buffer.data(), std::min(out.size(), buffer.size()));
+  read_converted<Stored>(out, header_.big_endian, [&](std::span<Stored> part) {
     read_bytes(part.data(), static_cast<std::int64_t>(part.size_bytes()));
-    std::ranges::transform(part, out.begin(),
-                           [&](Stored value) { return static_cast<Scalar>(swap ? swapped(value) : value); });
-    out = out.subspan(part.size());
-  }
+  });
   char beyond = 0;
-  if (position_ == header_.bytes && zip_fread(file_.get(), &beyond, 1) != 0)
-    fail("damaged: the checksum or the length is another (" + std::string(zip_file_strerror(file_.get())) +
-         "); save or copy the file again");
+  if (position_ == header_.file_bytes && zip_fread(file_.get(), &beyond, 1) != 0)
+    refuse("damaged: the checksum or the length is another (" + std::string(zip_file_strerror(file_.get())) +
+           "); save or copy the file again");
 }
 
 template <class Scalar>
 void NpzMember::read_any(std::int64_t first, std::span<Scalar> out) {
   if (out.empty()) return;
   if (first < 0 || static_cast<std::int64_t>(out.size()) > header_.elements() - first)
-    fail("elements from " + std::to_string(first) + " on asked of shape " + header_.shape_text());
+    refuse("elements from " + std::to_string(first) + " on asked of shape " + header_.shape_text());
   const bool single = header_.item_bytes == 4;
   if (header_.kind == 'f') return single ? read_as<float>(first, out) : read_as<double>(first, out);
   return single ? read_as<std::int32_t>(first, out) : read_as<std::int64_t>(first, out);
@@ -182,7 +162,8 @@ void NpzMember::read(std::int64_t first, std::span<std::int64_t> out) { read_any
 std::string NpzMember::read_text() {
   const bool wide = header_.kind == 'U';
   if ((!wide && header_.kind != 'S') || header_.elements() != 1 || header_.item_bytes > 256)
-    fail("found " + printable(header_.dtype, 40) + " of shape " + header_.shape_text() + ", expected one short string");
+    refuse("found " + printable(header_.dtype, 40) + " of shape " + header_.shape_text() +
+           ", expected one short string");
   std::string bytes(static_cast<std::size_t>(header_.item_bytes), '\0'), text;
   seek(header_.data_offset);
   read_bytes(bytes.data(), header_.item_bytes);

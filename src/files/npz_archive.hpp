@@ -21,8 +21,6 @@ class NpzArchive {
   explicit NpzArchive(const std::string& path);
 
   const std::string& path() const { return path_; }
-  std::int64_t bytes() const { return bytes_; }
-  std::int64_t modified_ns() const { return modified_ns_; }
 
   /// The names of the arrays in the order of the archive, without ".npy", at most `most`.
   std::vector<std::string> names(std::int64_t most = 20) const;
@@ -67,7 +65,7 @@ class NpzMember {
     void operator()(zip_file* file) const;
   };
 
-  [[noreturn]] void fail(const std::string& problem) const;
+  [[noreturn]] void refuse(const std::string& problem) const { refuse_file(header_.path, problem); }
   void open();
   /// Goes to a byte of the member, forwards or backwards.
   void seek(std::int64_t position);

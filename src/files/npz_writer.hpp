@@ -2,31 +2,21 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "attnreg/row_storage.hpp"
 #include "files/shared_file.hpp"
 
 namespace attnreg {
-
-/// One array of an archive to be written.
-struct NpzArray {
-  std::string name;   ///< without ".npy"
-  std::string dtype;  ///< "<f8"
-  std::int64_t item_bytes;
-  std::vector<std::int64_t> shape;
-
-  std::int64_t data_bytes() const;
-};
 
 /// Collective. A .npz archive of stored arrays that all ranks write at once: the places of all bytes follow from the
 /// shapes, each rank sums up its own, and the checksums are joined at the end. zip64 throughout, as NumPy writes it,
 /// with the time 1980-01-01: same bytes for any number of ranks. Visible under its name only after `commit`.
 class NpzWriter {
  public:
-  NpzWriter(const Communicator& communicator, const std::string& path, std::vector<NpzArray> arrays);
+  NpzWriter(const Communicator& communicator, const std::string& path, std::vector<ArrayFormat> arrays);
 
   /// Local. Little-endian data of an array from a byte of the data on. Each rank writes one contiguous part of an
   /// array, in pieces of any order, and parts follow each other in rank order. An error is kept for `commit`.
@@ -41,7 +31,7 @@ class NpzWriter {
     std::uint32_t checksum;
   };
   struct Member {
-    NpzArray array;
+    ArrayFormat array;
     std::int64_t offset;  ///< of the local header in the file
     std::string npy_header;
     std::vector<Piece> pieces;
@@ -52,9 +42,8 @@ class NpzWriter {
     std::int64_t data_offset() const;
   };
 
-  static std::vector<Member> members_of(std::vector<NpzArray> arrays);
+  static std::vector<Member> members_of(std::vector<ArrayFormat> arrays);
   std::int64_t directory_offset() const;
-  std::int64_t file_bytes() const;
   std::string directory(const std::vector<std::uint32_t>& checksums) const;
   /// Collective. Replicated.
   std::uint32_t checksum_of(Member& member);
@@ -63,5 +52,14 @@ class NpzWriter {
   std::vector<Member> members_;
   SharedFile file_;
 };
+
+/// The arrays of a sparse matrix as `scipy.sparse.save_npz` writes them: indices, indptr, data, format and shape, of a
+/// compressed matrix (csr, or csc for its transpose) of so many rows and entries.
+enum SparseArray : std::size_t { indices_array, indptr_array, data_array, format_array, shape_array };
+std::vector<ArrayFormat> sparse_arrays(std::int64_t compressed_rows, std::int64_t entries, Storage type);
+
+/// Collective. Rank 0 writes format ("csr") and shape of the matrix, the last two of these arrays; then `commit`.
+void commit_sparse(NpzWriter& archive, const Communicator& communicator, std::string_view format, std::int64_t rows,
+                   std::int64_t columns);
 
 }  // namespace attnreg

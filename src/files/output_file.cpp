@@ -37,18 +37,10 @@ const char* advice(int error) {
   throw OutputError("cannot " + action + " " + printable(path) + ": " + std::strerror(error) + "; " + advice(error));
 }
 
-template <class Call>
-auto retry_interrupted(Call&& call) {
-  auto result = call();
-  while (result < 0 && errno == EINTR) result = call();
-  return result;
-}
-
 void check_target(const std::string& path) {
   struct stat status {};
-  if (path.empty() || path.back() == '/') {
+  if (path.empty() || path.back() == '/')
     throw OutputError("cannot write '" + printable(path) + "': expected the name of a file");
-  }
   if (::lstat(path.c_str(), &status) != 0) {
     if (errno != ENOENT) fail_to("write", path, errno);
     return;
@@ -103,9 +95,8 @@ void OutputFile::reserve(std::int64_t bytes) {
   if (retry_interrupted([&] { return ::fallocate(file_.get(), 0, 0, bytes); }) == 0) return;
   const bool unsupported = errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL;
   if (!unsupported) fail_to("reserve " + std::to_string(bytes) + " bytes for", path_, errno);
-  if (retry_interrupted([&] { return ::ftruncate(file_.get(), bytes); }) != 0) {
+  if (retry_interrupted([&] { return ::ftruncate(file_.get(), bytes); }) != 0)
     fail_to("set the size to " + std::to_string(bytes) + " bytes of", path_, errno);
-  }
 }
 
 void OutputFile::write(std::int64_t offset, std::string_view bytes) {

@@ -2,6 +2,7 @@
 
 #include "attnreg/error.hpp"
 #include "errors/printable.hpp"
+#include "files/npy_header.hpp"
 
 namespace attnreg {
 
@@ -44,6 +45,23 @@ void SharedFile::commit() {
                         " bytes were written, the file has " + std::to_string(bytes_));
     if (communicator_.is_root()) file_->publish();
   });
+}
+
+std::int64_t ArrayFormat::data_bytes() const {
+  std::int64_t bytes = item_bytes;
+  for (const std::int64_t extent : shape) bytes *= extent;
+  return bytes;
+}
+
+SharedArray::SharedArray(const Communicator& communicator, std::string path, const ArrayFormat& format)
+    : SharedArray(communicator, std::move(path), npy_header_bytes(format.dtype, format.shape, format.fortran_order),
+                  format.data_bytes()) {}
+
+SharedArray::SharedArray(const Communicator& communicator, std::string path, const std::string& header,
+                         std::int64_t data_bytes)
+    : SharedFile(communicator, std::move(path), static_cast<std::int64_t>(header.size()) + data_bytes),
+      header_bytes_(static_cast<std::int64_t>(header.size())) {
+  if (communicator.is_root()) SharedFile::write(0, header);
 }
 
 }  // namespace attnreg

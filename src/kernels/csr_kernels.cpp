@@ -57,8 +57,47 @@ ATTNREG_INLINE void each_row(const CsrBlock<Scalar>& A, Body&& body) {
   }
 }
 
+/// Two columns of U at a time share the loads of the entries.
 template <class Scalar>
-ATTNREG_INLINE void multiply_packed_body(const CsrBlock<Scalar>& A, const double* N, double* Y) {
+ATTNREG_CLONES void add_pair(const CsrBlock<Scalar>& A, const double* U, Index k, Index d, double* out) {
+  each_row(
+      A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) __attribute__((always_inline)) {
+        prefetch(j, a);
+        const double u0 = U[i * k], u1 = U[i * k + 1];
+        for (std::int64_t e = 0; e < entries; ++e) {
+          const double value = static_cast<double>(a[e]);
+          out[j[e]] += u0 * value;
+          out[d + j[e]] += u1 * value;
+        }
+      });
+}
+
+}  // namespace
+
+template <class Scalar>
+ATTNREG_CLONES void multiply(const CsrBlock<Scalar>& A, const double* x, double* z) {
+  each_row(
+      A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries)
+             __attribute__((always_inline)) { z[i] = dot(j, a, entries, x); });
+}
+
+template <class Scalar>
+ATTNREG_CLONES void multiply_compensated(const CsrBlock<Scalar>& A, const double* x, double shift, double* z) {
+  each_row(
+      A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) __attribute__((always_inline)) {
+        double high = -shift, low = 0;
+        for (std::int64_t k = 0; k < entries; ++k) {
+          const double ak = static_cast<double>(a[k]), xk = x[j[k]], product = ak * xk;
+          const double sum = high + product, rounded = sum - high;
+          low += std::fma(ak, xk, -product) + ((high - (sum - rounded)) + (product - rounded));
+          high = sum;
+        }
+        z[i] = high + low;
+      });
+}
+
+template <class Scalar>
+ATTNREG_CLONES void multiply_packed(const CsrBlock<Scalar>& A, const double* N, double* Y) {
   each_row(
       A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) __attribute__((always_inline)) {
         double even[kPacked] = {}, odd[kPacked] = {};  // two chains of sums hide the latency of each other
@@ -84,14 +123,7 @@ ATTNREG_INLINE void multiply_packed_body(const CsrBlock<Scalar>& A, const double
 }
 
 template <class Scalar>
-ATTNREG_INLINE void multiply_body(const CsrBlock<Scalar>& A, const double* x, double* z) {
-  each_row(
-      A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries)
-             __attribute__((always_inline)) { z[i] = dot(j, a, entries, x); });
-}
-
-template <class Scalar>
-ATTNREG_INLINE void transpose_body(const CsrBlock<Scalar>& A, const double* u, double* out) {
+ATTNREG_CLONES void add_transpose_multiply(const CsrBlock<Scalar>& A, const double* u, double* out) {
   each_row(
       A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) __attribute__((always_inline)) {
         prefetch(j, a);
@@ -100,123 +132,9 @@ ATTNREG_INLINE void transpose_body(const CsrBlock<Scalar>& A, const double* u, d
 }
 
 template <class Scalar>
-ATTNREG_INLINE void compensated_body(const CsrBlock<Scalar>& A, const double* x, double shift, double* z) {
-  each_row(
-      A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) __attribute__((always_inline)) {
-        double high = -shift, low = 0;
-        for (std::int64_t k = 0; k < entries; ++k) {
-          const double ak = static_cast<double>(a[k]), xk = x[j[k]], product = ak * xk;
-          const double sum = high + product, rounded = sum - high;
-          low += std::fma(ak, xk, -product) + ((high - (sum - rounded)) + (product - rounded));
-          high = sum;
-        }
-        z[i] = high + low;
-      });
-}
-
-/// Two columns of U at a time share the loads of the entries.
-template <class Scalar>
-ATTNREG_INLINE void transpose_pair_body(const CsrBlock<Scalar>& A, const double* U, Index k, Index d, double* out) {
-  each_row(
-      A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) __attribute__((always_inline)) {
-        prefetch(j, a);
-        const double u0 = U[i * k], u1 = U[i * k + 1];
-        for (std::int64_t e = 0; e < entries; ++e) {
-          const double value = static_cast<double>(a[e]);
-          out[j[e]] += u0 * value;
-          out[d + j[e]] += u1 * value;
-        }
-      });
-}
-
-// target_clones takes no templates.
-ATTNREG_CLONES void multiply_double(const CsrBlock<double>& A, const double* x, double* z) { multiply_body(A, x, z); }
-ATTNREG_CLONES void multiply_float(const CsrBlock<float>& A, const double* x, double* z) { multiply_body(A, x, z); }
-ATTNREG_CLONES void compensated_double(const CsrBlock<double>& A, const double* x, double shift, double* z) {
-  compensated_body(A, x, shift, z);
-}
-ATTNREG_CLONES void compensated_float(const CsrBlock<float>& A, const double* x, double shift, double* z) {
-  compensated_body(A, x, shift, z);
-}
-ATTNREG_CLONES void transpose_double(const CsrBlock<double>& A, const double* u, double* out) {
-  transpose_body(A, u, out);
-}
-ATTNREG_CLONES void transpose_float(const CsrBlock<float>& A, const double* u, double* out) {
-  transpose_body(A, u, out);
-}
-ATTNREG_CLONES void transpose_pair_double(const CsrBlock<double>& A, const double* U, Index k, Index d, double* out) {
-  transpose_pair_body(A, U, k, d, out);
-}
-ATTNREG_CLONES void transpose_pair_float(const CsrBlock<float>& A, const double* U, Index k, Index d, double* out) {
-  transpose_pair_body(A, U, k, d, out);
-}
-ATTNREG_CLONES void packed_double(const CsrBlock<double>& A, const double* N, double* Y) {
-  multiply_packed_body(A, N, Y);
-}
-ATTNREG_CLONES void packed_float(const CsrBlock<float>& A, const double* N, double* Y) {
-  multiply_packed_body(A, N, Y);
-}
-
-}  // namespace
-
-template <>
-void multiply(const CsrBlock<double>& A, const double* x, double* z) {
-  multiply_double(A, x, z);
-}
-template <>
-void multiply(const CsrBlock<float>& A, const double* x, double* z) {
-  multiply_float(A, x, z);
-}
-
-template <>
-void multiply_compensated(const CsrBlock<double>& A, const double* x, double shift, double* z) {
-  compensated_double(A, x, shift, z);
-}
-template <>
-void multiply_compensated(const CsrBlock<float>& A, const double* x, double shift, double* z) {
-  compensated_float(A, x, shift, z);
-}
-
-template <class Scalar>
-void multiply(const CsrBlock<Scalar>& A, const double* X, Index k, double* Z) {
-  each_row(A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) {
-    double* const z = Z + i * k;
-    std::fill_n(z, k, 0.0);
-    for (std::int64_t e = 0; e < entries; ++e) {
-      const double value = static_cast<double>(a[e]);
-      const double* const x = X + j[e] * k;
-      for (Index c = 0; c < k; ++c) z[c] += value * x[c];
-    }
-  });
-}
-
-template <>
-void multiply_packed(const CsrBlock<double>& A, const double* N, double* Y) {
-  packed_double(A, N, Y);
-}
-template <>
-void multiply_packed(const CsrBlock<float>& A, const double* N, double* Y) {
-  packed_float(A, N, Y);
-}
-
-template <>
-void add_transpose_multiply(const CsrBlock<double>& A, const double* u, double* out) {
-  transpose_double(A, u, out);
-}
-template <>
-void add_transpose_multiply(const CsrBlock<float>& A, const double* u, double* out) {
-  transpose_float(A, u, out);
-}
-
-template <class Scalar>
 void add_transpose_multiply(const CsrBlock<Scalar>& A, const double* U, Index k, Index d, double* out) {
   Index c = 0;
-  for (; c + 2 <= k; c += 2) {
-    if constexpr (sizeof(Scalar) == sizeof(double))
-      transpose_pair_double(A, U + c, k, d, out + c * d);
-    else
-      transpose_pair_float(A, U + c, k, d, out + c * d);
-  }
+  for (; c + 2 <= k; c += 2) add_pair(A, U + c, k, d, out + c * d);
   if (c == k) return;
   each_row(A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) {
     scatter(j, a, entries, U[i * k + c], out + c * d);
@@ -231,11 +149,10 @@ void add_absolute_transpose_multiply(const CsrBlock<Scalar>& A, const double* u,
 }
 
 template <class Scalar>
-void row_norms(const CsrBlock<Scalar>& A, double* norms) {
+void squared_norms(const CsrBlock<Scalar>& A, double* squares) {
   each_row(A, [&](Index i, const std::int32_t*, const Scalar* a, std::int64_t entries) {
-    double squares = 0;
-    for (std::int64_t k = 0; k < entries; ++k) squares += static_cast<double>(a[k]) * static_cast<double>(a[k]);
-    norms[i] = std::sqrt(squares);
+    squares[i] = 0;
+    for (std::int64_t k = 0; k < entries; ++k) squares[i] += static_cast<double>(a[k]) * static_cast<double>(a[k]);
   });
 }
 
@@ -246,14 +163,20 @@ void add_scaled_row(const CsrBlock<Scalar>& A, Index i, double factor, double* o
 }
 
 template <class Scalar>
-void add_gram(const CsrBlock<Scalar>& A, std::span<const Index> rows, std::span<const double> weights, Index d,
-              double* C) {
+void add_gram(const CsrBlock<Scalar>& A, std::span<const Index> rows, std::span<const double> weights, Index begin,
+              Index end, Index stride, double* C) {
   for (std::size_t r = 0; r < rows.size(); ++r) {
-    const std::int64_t begin = A.offsets[rows[r]], entries = A.offsets[rows[r] + 1] - begin;
-    const std::int32_t* const j = A.indices + begin;
-    const Scalar* const a = A.values + begin;
-    for (std::int64_t k = 0; k < entries; ++k)
-      scatter(j, a, k + 1, weights[r] * static_cast<double>(a[k]), C + j[k] * d);
+    const std::int32_t* const first = A.indices + A.offsets[rows[r]];
+    const std::int32_t* const last = A.indices + A.offsets[rows[r] + 1];
+    const std::int32_t* const from = begin == 0 ? first : std::lower_bound(first, last, begin);
+    const std::int32_t* const to = first == last || last[-1] < end ? last : std::lower_bound(from, last, end);
+    const Scalar* const a = A.values + (from - A.indices);
+    for (const std::int32_t* p = from; p < last; ++p) {
+      const double factor = weights[r] * static_cast<double>(a[p - from]);
+      double* const out = C + (*p - begin) * stride;
+      const std::int64_t entries = std::min(p + 1, to) - from;
+      for (std::int64_t k = 0; k < entries; ++k) out[from[k] - begin] += factor * static_cast<double>(a[k]);
+    }
   }
 }
 
@@ -265,13 +188,17 @@ void expand(const CsrBlock<Scalar>& A, Index d, double* out) {
   });
 }
 
-#define ATTNREG_INSTANTIATE(Scalar)                                                                                 \
-  template void multiply(const CsrBlock<Scalar>&, const double*, Index, double*);                                   \
-  template void add_transpose_multiply(const CsrBlock<Scalar>&, const double*, Index, Index, double*);              \
-  template void add_absolute_transpose_multiply(const CsrBlock<Scalar>&, const double*, double*);                   \
-  template void row_norms(const CsrBlock<Scalar>&, double*);                                                        \
-  template void add_scaled_row(const CsrBlock<Scalar>&, Index, double, double*);                                    \
-  template void add_gram(const CsrBlock<Scalar>&, std::span<const Index>, std::span<const double>, Index, double*); \
+#define ATTNREG_INSTANTIATE(Scalar)                                                                              \
+  template void multiply(const CsrBlock<Scalar>&, const double*, double*);                                       \
+  template void multiply_compensated(const CsrBlock<Scalar>&, const double*, double, double*);                   \
+  template void multiply_packed(const CsrBlock<Scalar>&, const double*, double*);                                \
+  template void add_transpose_multiply(const CsrBlock<Scalar>&, const double*, double*);                         \
+  template void add_transpose_multiply(const CsrBlock<Scalar>&, const double*, Index, Index, double*);           \
+  template void add_absolute_transpose_multiply(const CsrBlock<Scalar>&, const double*, double*);                \
+  template void squared_norms(const CsrBlock<Scalar>&, double*);                                                 \
+  template void add_scaled_row(const CsrBlock<Scalar>&, Index, double, double*);                                 \
+  template void add_gram(const CsrBlock<Scalar>&, std::span<const Index>, std::span<const double>, Index, Index, \
+                         Index, double*);                                                                        \
   template void expand(const CsrBlock<Scalar>&, Index, double*);
 
 ATTNREG_INSTANTIATE(double)

@@ -45,10 +45,6 @@ void multiply(const CsrBlock<Scalar>& A, const double* x, double* z);
 template <class Scalar>
 void multiply_compensated(const CsrBlock<Scalar>& A, const double* x, double shift, double* z);
 
-/// Z = A X. X: d x k, Z: rows x k, both row-major.
-template <class Scalar>
-void multiply(const CsrBlock<Scalar>& A, const double* X, Index k, double* Z);
-
 /// Y = A N for `kBlockColumns` packed columns. N: d x 16, Y: rows x 16, both row-major.
 template <class Scalar>
 void multiply_packed(const CsrBlock<Scalar>& A, const double* N, double* Y);
@@ -65,19 +61,20 @@ void add_transpose_multiply(const CsrBlock<Scalar>& A, const double* U, Index k,
 template <class Scalar>
 void add_absolute_transpose_multiply(const CsrBlock<Scalar>& A, const double* u, double* out);
 
-/// norms_i = |a_i|
+/// squares_i = |a_i|^2
 template <class Scalar>
-void row_norms(const CsrBlock<Scalar>& A, double* norms);
+void squared_norms(const CsrBlock<Scalar>& A, double* squares);
 
 /// out += factor a_i, row i of the block
 template <class Scalar>
 void add_scaled_row(const CsrBlock<Scalar>& A, Index i, double factor, double* out);
 
-/// C += sum_k weights_k a_i a_i^T with i = rows[k], in the lower triangle of the row-major (or the upper one of the
-/// column-major) d x d matrix C. (entries of a row)^2 / 2 flops each.
+/// Columns [begin, end) of the lower triangle of G = sum_k weights_k a_i a_i^T, i = rows[k], are added to C, row-major
+/// with rows `stride` apart: entry (p, q) of G to C[(p - begin) stride + q - begin]. With [0, d) (entries of a row)^2
+/// flops each.
 template <class Scalar>
-void add_gram(const CsrBlock<Scalar>& A, std::span<const Index> rows, std::span<const double> weights, Index d,
-              double* C);
+void add_gram(const CsrBlock<Scalar>& A, std::span<const Index> rows, std::span<const double> weights, Index begin,
+              Index end, Index stride, double* C);
 
 /// out = A, rows x d, row-major, with its zeros.
 template <class Scalar>

@@ -7,7 +7,9 @@ namespace attnreg::kernels {
 using Eigen::Index;
 
 // Products with many more flops than numbers, on one thread; safe from several threads at once, on different results.
-// Each thread keeps a packed copy of up to 512 rows of its widest call. All matrices are row-major without gaps.
+// The threads of a pass use them instead of BLAS: OpenBLAS built for one thread, as Debian's -serial is, hands the same
+// work space to two threads once in some ten thousand calls, and the results are wrong. Each thread keeps a packed copy
+// of up to 512 rows of its widest call. All matrices are row-major without gaps.
 
 /// C += P^T P in the lower triangle; what the strict upper triangle holds afterwards is undefined. P: rows x d,
 /// C: d x d. Local; rows d^2 flops. Best with 256 rows or more a call, which need not fit into a cache.

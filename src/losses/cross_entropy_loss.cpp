@@ -39,7 +39,7 @@ void add_value_cross_entropy(const LossRows& rows, double reference, LossSums& s
 
 ATTNREG_CLONES
 void differentiate_cross_entropy(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
-                      std::span<double> delta, double mass) {
+                                 std::span<double> delta, double mass) {
   exponentials(rows.z, point.reference, f);
 #pragma omp simd
   for (std::size_t i = 0; i < rows.z.size(); ++i) {
@@ -50,8 +50,8 @@ void differentiate_cross_entropy(const LossRows& rows, const LossPoint& point, s
 
 // phi' - phi = <b, 1> log(1 + S) - t <b, y>, S = <f, u>, u = exp(t y) - 1; the terms of first order are paired.
 ATTNREG_CLONES
-void add_change_cross_entropy(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point, LossSums& sums,
-                   double mass) {
+void add_change_cross_entropy(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
+                              LossSums& sums, double mass) {
   double f_u = 0, q_ty = 0, f_beyond = 0, f_ty = 0;
   for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
     const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first), y_piece = piece_of(y, first);
@@ -70,21 +70,17 @@ void add_change_cross_entropy(const LossRows& rows, std::span<const double> y, d
   sums[0] += f_u, sums[1] += q_ty, sums[2] += f_beyond, sums[3] += f_ty;
 }
 
-class CrossEntropyLoss final : public Loss {
+class CrossEntropyLoss final : public SoftmaxFamily {
  public:
   std::string_view name() const override { return "cross-entropy"; }
-
-  double shift(const LossRows& rows) const override { return largest(rows.z); }
 
   void add_value(const LossRows& rows, double reference, LossSums& sums) const override {
     add_value_cross_entropy(rows, reference, sums);
   }
 
   LossPoint value(const LossSums& sums, double reference) const override {
-    LossPoint point;
+    LossPoint point = point_of(sums, reference);
     point.value = sums[1] * std::log(sums[0]) + sums[2];
-    point.reference = reference + std::log(sums[0]);
-    point.offset = std::abs(std::log(sums[0]));
     point.scalars[kMass] = sums[1];
     return point;
   }
@@ -93,16 +89,10 @@ class CrossEntropyLoss final : public Loss {
 
   // q = mass rho g - b with rho = 1 / sum g.
   void fill_columns(const LossRows& rows, double reference, std::span<double> U, std::size_t leading) const override {
-    for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
-      const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
-      Piece g;
-      exponentials(z, reference, g);
-      for (std::size_t i = 0; i < z.size(); ++i) {
-        const auto u = U.subspan((first + i) * leading);
-        u[0] = g[i];
-        u[1] = b[i];
-      }
-    }
+    fill_rows(rows, reference, U, leading, [](double g, double b, std::span<double> u) {
+      u[0] = g;
+      u[1] = b;
+    });
   }
 
   Combination combine(const LossSums& sums, double /*reference*/) const override {
@@ -119,15 +109,6 @@ class CrossEntropyLoss final : public Loss {
     exponentials(rows.z, point.reference, delta);
     for (double& f : delta) f *= point.scalars[kMass];
   }
-
-  void fit(const LossRows& rows, const LossPoint& point, std::span<double> fitted) const override {
-    exponentials(rows.z, point.reference, fitted);
-  }
-
-  std::string_view fitted_expression() const override { return "softmax(A x)"; }
-  double infimum() const override { return 0; }
-
-  double exponent_rounding(double z, double reference) const override { return std::abs(z) + std::abs(reference); }
 
   void add_change(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
                   LossSums& sums) const override {

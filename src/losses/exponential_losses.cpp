@@ -35,7 +35,7 @@ class ExponentialLoss final : public GrowingLoss<U> {
 
   void add_scaled_value(const LossRows& rows, double exponent, LossSums& sums) const override {
     for (std::size_t i = 0; i < rows.z.size(); ++i) {
-      const double r = this->scaled(rows.z[i], exponent) - rows.b[i] * std::exp(-exponent);
+      const double r = U::scaled(rows.z[i], exponent) - rows.b[i] * std::exp(-exponent);
       sums[0] += r * r;
     }
   }

@@ -21,6 +21,8 @@ struct Exponential {
   static constexpr double infimum = 0;
 
   static double exponent(double z) { return z; }
+  /// u(z) exp(-exponent), which does not overflow; so in all of them.
+  static double scaled(double z, double exponent) { return std::exp(z - exponent); }
   static void evaluate(std::span<const double> z, std::span<double> u, std::span<double> v) {
     kernels::exp(z, u.first(z.size()));
     std::copy_n(u.begin(), z.size(), v.begin());
@@ -75,6 +77,7 @@ struct Cosh : HyperbolicGrowth<Cosh> {
   static constexpr bool is_even = true, vanishes_at_zero = false;
   static constexpr double infimum = 1;
 
+  static double scaled(double z, double exponent) { return 0.5 * (std::exp(z - exponent) + std::exp(-z - exponent)); }
   static void evaluate(std::span<const double> z, std::span<double> u, std::span<double> v) {
     const BothExponentials e(z);
     for (std::size_t i = 0; i < z.size(); ++i) u[i] = e.cosh(i), v[i] = e.sinh(i);
@@ -87,6 +90,9 @@ struct Sinh : HyperbolicGrowth<Sinh> {
   static constexpr bool is_even = false, vanishes_at_zero = true;
   static constexpr double infimum = -std::numeric_limits<double>::infinity();
 
+  static double scaled(double z, double exponent) {
+    return std::copysign(0.5 * std::exp(std::abs(z) - exponent) * -std::expm1(-2 * std::abs(z)), z);
+  }
   static void evaluate(std::span<const double> z, std::span<double> u, std::span<double> v) {
     const BothExponentials e(z);
     for (std::size_t i = 0; i < z.size(); ++i) u[i] = e.sinh(i), v[i] = e.cosh(i);
@@ -138,22 +144,6 @@ class GrowingLoss : public Loss {
       visit(first, z.size(), piece_of(rows.b, first), GrowthPiece<U>(z));
     }
   }
-
-  /// u(z_i) exp(-exponent), which does not overflow.
-  static double scaled(double z, double exponent);
 };
-
-template <>
-inline double GrowingLoss<Exponential>::scaled(double z, double exponent) {
-  return std::exp(z - exponent);
-}
-template <>
-inline double GrowingLoss<Cosh>::scaled(double z, double exponent) {
-  return 0.5 * (std::exp(z - exponent) + std::exp(-z - exponent));
-}
-template <>
-inline double GrowingLoss<Sinh>::scaled(double z, double exponent) {
-  return std::copysign(0.5 * std::exp(std::abs(z) - exponent) * -std::expm1(-2 * std::abs(z)), z);
-}
 
 }  // namespace attnreg

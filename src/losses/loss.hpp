@@ -2,10 +2,8 @@
 
 #include <array>
 #include <limits>
-#include <memory>
 #include <span>
 #include <string_view>
-#include <vector>
 
 namespace attnreg {
 
@@ -119,7 +117,7 @@ class Loss {
   virtual bool vanishes_at_zero() const { return false; }  ///< phi(0) = 0: x = 0 is a minimiser, whatever b and w
   virtual std::string_view fitted_expression() const = 0;  ///< "softmax(A x)", of `fit`
   virtual double infimum() const = 0;                      ///< no value of `fit` is below
-  /// Whether what `fit` gives are parts of 1.
+  /// Whether `fit` gives a distribution: numbers that are not negative and sum to 1.
   bool fits_distribution() const { return form() != HessianForm::diagonal && infimum() >= 0; }
 };
 

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <limits>
 #include <span>
+#include <string_view>
 
 #include "losses/loss.hpp"
 #include "numbers/vector_math.hpp"
@@ -39,5 +41,36 @@ inline void exponential_changes(std::span<const double> y, double t, std::span<d
   for (std::size_t i = 0; i < y.size(); ++i) out[i] = t * y[i];
   kernels::expm1(out.first(y.size()), out.first(y.size()));
 }
+
+/// What the losses of f = softmax(z) have in common. With g = exp(z - reference), the first of their sums is sum g.
+class SoftmaxFamily : public Loss {
+ public:
+  double shift(const LossRows& rows) const override { return largest(rows.z); }
+  double exponent_rounding(double z, double reference) const override { return std::abs(z) + std::abs(reference); }
+  std::string_view fitted_expression() const override { return "softmax(A x)"; }
+  double infimum() const override { return 0; }
+  void fit(const LossRows& rows, const LossPoint& point, std::span<double> fitted) const override {
+    exponentials(rows.z, point.reference, fitted);
+  }
+
+ protected:
+  static LossPoint point_of(const LossSums& sums, double reference) {
+    LossPoint point;
+    point.reference = reference + std::log(sums[0]);
+    point.offset = std::abs(std::log(sums[0]));
+    return point;
+  }
+
+  /// fill(g_i, b_i, the numbers of row i)
+  template <class Fill>
+  static void fill_rows(const LossRows& rows, double reference, std::span<double> U, std::size_t leading, Fill&& fill) {
+    for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+      const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
+      Piece g;
+      exponentials(z, reference, g);
+      for (std::size_t i = 0; i < z.size(); ++i) fill(g[i], b[i], U.subspan((first + i) * leading));
+    }
+  }
+};
 
 }  // namespace attnreg

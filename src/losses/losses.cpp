@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "attnreg/error.hpp"
+#include "errors/refuse.hpp"
 
 namespace attnreg {
 
@@ -32,7 +32,7 @@ std::unique_ptr<Loss> make_loss(std::string_view name) {
     if (entry.name == name) return entry.make();
     known += (known.empty() ? "" : ", ") + std::string(entry.name);
   }
-  throw InvalidArgument("unknown loss '" + std::string(name) + "'; known are: " + known, Error::Scope::all_ranks);
+  refuse("unknown loss '" + std::string(name) + "'; known are: " + known);
 }
 
 const std::vector<std::string_view>& loss_names() {

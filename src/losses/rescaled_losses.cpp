@@ -57,7 +57,7 @@ class RescaledLoss final : public GrowingLoss<U> {
 
   void add_scaled_value(const LossRows& rows, double exponent, LossSums& sums) const override {
     for (std::size_t i = 0; i < rows.z.size(); ++i) {
-      const double u = this->scaled(rows.z[i], exponent), b = rows.b[i];
+      const double u = U::scaled(rows.z[i], exponent), b = rows.b[i];
       sums[kAlpha] += u;
       sums[kSquares] += u * u;
       sums[kAlong] += u * b;

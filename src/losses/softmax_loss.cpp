@@ -35,7 +35,7 @@ void add_value_softmax(const LossRows& rows, double reference, LossSums& sums) {
 
 ATTNREG_CLONES
 void differentiate_softmax(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
-                      std::span<double> delta, double gamma) {
+                           std::span<double> delta, double gamma) {
   exponentials(rows.z, point.reference, f);
 #pragma omp simd
   for (std::size_t i = 0; i < rows.z.size(); ++i) {
@@ -47,8 +47,8 @@ void differentiate_softmax(const LossRows& rows, const LossPoint& point, std::sp
 
 // f' - f = f (u - S) / (1 + S), u = exp(t y) - 1, S = <f, u>.
 ATTNREG_CLONES
-void add_change_softmax(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point, LossSums& sums,
-                   double gamma) {
+void add_change_softmax(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
+                        LossSums& sums, double gamma) {
   double s = 0, f2_u = 0, f2_u2 = 0, q_u = 0;
   for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
     const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
@@ -67,11 +67,9 @@ void add_change_softmax(const LossRows& rows, std::span<const double> y, double 
   sums[0] += s, sums[1] += f2_u, sums[2] += f2_u2, sums[3] += q_u;
 }
 
-class SoftmaxLoss final : public Loss {
+class SoftmaxLoss final : public SoftmaxFamily {
  public:
   std::string_view name() const override { return "softmax"; }
-
-  double shift(const LossRows& rows) const override { return largest(rows.z); }
 
   void add_value(const LossRows& rows, double reference, LossSums& sums) const override {
     add_value_softmax(rows, reference, sums);
@@ -80,10 +78,8 @@ class SoftmaxLoss final : public Loss {
   LossPoint value(const LossSums& sums, double reference) const override {
     const auto [g_sum, c_squared, c_g, g_squared] = std::array{sums[0], sums[1], sums[2], sums[3]};
     const double rho = 1 / g_sum, e = rho - 1;
-    LossPoint point;
+    LossPoint point = point_of(sums, reference);
     point.value = 0.5 * (c_squared + 2 * e * c_g + e * e * g_squared);
-    point.reference = reference + std::log(g_sum);
-    point.offset = std::abs(std::log(g_sum));
     point.scalars[kGamma] = rho * (c_g + e * g_squared);
     point.scalars[kNormSquared] = rho * rho * g_squared;
     return point;
@@ -93,17 +89,11 @@ class SoftmaxLoss final : public Loss {
 
   // q = rho g c + rho e g^2 - gamma rho g with c = g - b.
   void fill_columns(const LossRows& rows, double reference, std::span<double> U, std::size_t leading) const override {
-    for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
-      const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
-      Piece g;
-      exponentials(z, reference, g);
-      for (std::size_t i = 0; i < z.size(); ++i) {
-        const auto u = U.subspan((first + i) * leading);
-        u[0] = g[i];
-        u[1] = g[i] * g[i];
-        u[2] = g[i] * (g[i] - b[i]);
-      }
-    }
+    fill_rows(rows, reference, U, leading, [](double g, double b, std::span<double> u) {
+      u[0] = g;
+      u[1] = g * g;
+      u[2] = g * (g - b);
+    });
   }
 
   Combination combine(const LossSums& sums, double /*reference*/) const override {
@@ -119,15 +109,6 @@ class SoftmaxLoss final : public Loss {
     exponentials(rows.z, point.reference, delta);
     for (double& f : delta) f *= f;
   }
-
-  void fit(const LossRows& rows, const LossPoint& point, std::span<double> fitted) const override {
-    exponentials(rows.z, point.reference, fitted);
-  }
-
-  std::string_view fitted_expression() const override { return "softmax(A x)"; }
-  double infimum() const override { return 0; }
-
-  double exponent_rounding(double z, double reference) const override { return std::abs(z) + std::abs(reference); }
 
   void add_change(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
                   LossSums& sums) const override {

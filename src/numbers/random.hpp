@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -46,6 +47,13 @@ class RandomStream {
 
   /// Local. Independent N(0, 1) numbers (Box-Muller); value k depends on (index, k) only, not on the span's length.
   void normals(std::int64_t index, std::span<double> values) const;
+
+  /// Local. The same for each row of a row-major matrix; that of the first row has index `first`.
+  template <class Matrix>
+  void normal_rows(std::int64_t first, Matrix& rows) const {
+    for (std::ptrdiff_t i = 0; i < rows.rows(); ++i)
+      normals(first + i, {rows.row(i).data(), static_cast<std::size_t>(rows.cols())});
+  }
 
  private:
   std::array<std::uint32_t, 2> key_;

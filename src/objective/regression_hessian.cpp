@@ -6,7 +6,7 @@
 #include "algebra/distributed_solver.hpp"
 #include "objective/regression_objective.hpp"
 #include "ranks/span_of.hpp"
-#include "rows/distributed_gram.hpp"
+#include "rows/gram.hpp"
 #include "rows/row_passes.hpp"
 
 // The Hessian of a RegressionObjective: exact, as products, as a preconditioner.
@@ -21,45 +21,37 @@ Hessian RegressionObjective::hessian(const Point& point) {
   return grid_ ? distributed_hessian(state_of(point)) : hessian_on_root(point);
 }
 
-RowForms RegressionObjective::row_forms(const RegressionState& state, const VectorXd& positive) const {
-  return {positive, loss_->form() == HessianForm::coupled ? &state.coupling : nullptr, &state.self};
+/// The rows of H+, H = H+ - H-, without the regulariser.
+WeightedRows RegressionObjective::positive_rows(const RegressionState& state) const {
+  const bool centred = loss_->form() == HessianForm::centred;
+  return {centred ? VectorXd(state.delta.cwiseMax(0)) : state.positive, {}, state.coupling, state.self};
 }
 
 Hessian RegressionObjective::distributed_hessian(const RegressionState& state) const {
   const Index d = dimension();
-  const bool centred = loss_->form() == HessianForm::centred;
-  const VectorXd positive = centred ? VectorXd(state.delta.cwiseMax(0)) : state.positive;
-  CurvedRows rows = all_rows(row_forms(state, positive), w2_);
+  WeightedRows rows = positive_rows(state);
+  rows.ridge = w2_;
   DistributedMatrix M = distributed_gram(A_, grid_, rows, state.centre);
-  const double curvature = A_.communicator().sum(rows.self().sum());
+  const double curvature = A_.communicator().sum(rows.self_sum());
   const VectorXd scale = M.diagonal() + curvature * state.centre.cwiseAbs2();
-  const VectorXd negative = positive - state.delta;
-  DistributedMatrix H = distributed_gram(A_, grid_, all_rows({negative, nullptr, nullptr}, VectorXd::Zero(w2_.size())),
-                                         centred ? state.centre : VectorXd::Zero(d));
+  const bool centred = loss_->form() == HessianForm::centred;
+  DistributedMatrix H =
+      distributed_gram(A_, grid_, {rows.curvature - state.delta}, centred ? state.centre : VectorXd::Zero(d));
   H.local() = M.local() - H.local();
   A_.passes().count_reads(2 * gram_reads(d));
   return {A_.communicator(), {}, {}, scale, std::make_shared<DistributedPencil>(std::move(H), std::move(M))};
 }
 
-/// This rank's parts of H+ and H-, H = H+ - H-, without the regulariser but for coupled losses.
-RowPasses::SignedGram RegressionObjective::local_grams(const RegressionState& state) const {
-  if (loss_->form() == HessianForm::centred) return A_.passes().signed_gram(state.delta, state.centre);
-  const VectorXd zero = VectorXd::Zero(dimension());
-  RowPasses::SignedGram gram = A_.passes().signed_gram(state.positive - state.delta, zero);
-  gram.negative = std::move(gram.positive);
-  if (loss_->form() == HessianForm::diagonal) {
-    gram.positive = A_.passes().signed_gram(state.positive, zero).positive;
-  } else {
-    gram.positive =
-        local_gram(A_, all_rows(row_forms(state, state.positive), VectorXd::Zero(w2_.size())), state.centre);
-    A_.passes().count_reads(1);
-  }
-  return gram;
+/// This rank's parts of H+ and H-.
+SignedGram RegressionObjective::local_grams(const RegressionState& state) const {
+  if (loss_->form() == HessianForm::centred) return signed_gram(A_, {state.delta}, state.centre);
+  return {signed_gram(A_, positive_rows(state), state.centre).positive,
+          signed_gram(A_, {state.positive - state.delta}).positive};
 }
 
 const MatrixXd& RegressionObjective::ridge_gram_on_root() {
   if (ridge_gram_) return *ridge_gram_;
-  MatrixXd gram = A_.passes().signed_gram(w2_, VectorXd::Zero(dimension())).positive;
+  MatrixXd gram = signed_gram(A_, {w2_}).positive;
   A_.communicator().sum_to_root(span_of(gram));
   return ridge_gram_.emplace(A_.communicator().is_root() ? std::move(gram) : MatrixXd());
 }
@@ -70,10 +62,8 @@ Hessian RegressionObjective::hessian_on_root(const Point& point) {
   const Index d = dimension(), entries = d * d;
   const MatrixXd& ridge_gram = ridge_gram_on_root();
   const auto gram = local_grams(state);
-  const bool coupled = loss_->form() == HessianForm::coupled;
   VectorXd message(2 * entries + 1);
-  message << gram.positive.reshaped(), gram.negative.reshaped(),
-      coupled ? state.self.sum() : state.delta.cwiseMax(0).sum();
+  message << gram.positive.reshaped(), gram.negative.reshaped(), positive_rows(state).self_sum();
   communicator.sum_to_root(span_of(message));
   Hessian hessian{communicator, {}, {}, {}, nullptr};
   if (!communicator.is_root()) return hessian;
@@ -99,9 +89,7 @@ VectorXd RegressionObjective::hessian_product(const Point& point, Direction& p) 
 
 bool RegressionObjective::refresh_preconditioner(const Point& point, bool tired) {
   const RegressionState& state = state_of(point);
-  const bool centred = loss_->form() == HessianForm::centred;
-  const auto made = model_.preconditioner(
-      row_forms(state, centred ? VectorXd(state.delta.cwiseMax(0)) : state.positive), state.centre, tired);
+  const auto made = model_.preconditioner(positive_rows(state), state.centre, tired);
   if (made) preconditioner_ = *made;
   largest_ridge_ = std::max(largest_ridge_, model_.ridge());
   return made.has_value();

@@ -122,8 +122,8 @@ class RegressionObjective final : public Objective {
                     const LossDerivatives& out) const;
   double rounding_of_row(const RegressionState& state, Eigen::Index row, double z, double q, double delta) const;
 
-  RowForms row_forms(const RegressionState& state, const Eigen::VectorXd& positive) const;
-  RowPasses::SignedGram local_grams(const RegressionState& state) const;
+  WeightedRows positive_rows(const RegressionState& state) const;
+  SignedGram local_grams(const RegressionState& state) const;
   Hessian distributed_hessian(const RegressionState& state) const;
 
   const RowMatrix& A_;

@@ -8,14 +8,14 @@
 #include <span>
 #include <utility>
 
-#include "attnreg/leverage.hpp"
-#include "algebra/damped_factor.hpp"
-#include "sampling/distributed_leverage.hpp"
-#include "algebra/distributed_solver.hpp"
-#include "sampling/sampling.hpp"
 #include "algebra/cholesky.hpp"
-#include "sampling/leverage_basis.hpp"
+#include "algebra/damped_factor.hpp"
+#include "algebra/distributed_solver.hpp"
+#include "attnreg/leverage.hpp"
 #include "ranks/span_of.hpp"
+#include "sampling/distributed_leverage.hpp"
+#include "sampling/leverage_basis.hpp"
+#include "sampling/sampling.hpp"
 
 namespace attnreg {
 
@@ -89,8 +89,8 @@ void SampledModel::make_scores(const VectorXd& weights) {
   fresh_sum_ = 0;
 }
 
-SampledModel::Part SampledModel::sampled_rows(const RowForms& forms, bool fresh_scores) {
-  const VectorXd weights = forms.delta + w2_;
+SampledModel::Part SampledModel::sampled_rows(const WeightedRows& rows, bool fresh_scores) {
+  const VectorXd weights = rows.curvature + w2_;
   if (fresh_scores || !has_scores_) {
     make_scores(weights);
   } else if (rescale_) {  // the weights differ by about a factor
@@ -101,27 +101,25 @@ SampledModel::Part SampledModel::sampled_rows(const RowForms& forms, bool fresh_
   const VectorXd scores = weights.cwiseProduct(row_scale_).cwiseMin(1.0);
   auto kept =
       keep_rows(A_, scores, {.oversampling = options_.oversampling, .seed = options_.seed, .iteration = models_});
-  return {weighted_rows(forms, w2_, std::move(kept.rows), kept.weights), scores.sum()};
+  return {rows.choose(std::move(kept.rows), kept.weights), scores.sum()};
 }
 
-SampledModel::Part SampledModel::choose_rows(const RowForms& forms, bool tired) {
+SampledModel::Part SampledModel::choose_rows(WeightedRows rows, bool tired) {
+  rows.ridge = w2_;
   tired_in_a_row_ = tired ? tired_in_a_row_ + 1 : 0;
   all_rows_ = all_rows_ || tired_in_a_row_ >= kTiredModels;
-  Part part = all_rows_ ? Part{all_rows(forms, w2_), static_cast<double>(A_.columns())}
-                        : sampled_rows(forms, tired || score_sum_ < kStaleScores * fresh_sum_);
+  const bool fresh_scores = tired || score_sum_ < kStaleScores * fresh_sum_;
+  Part part = all_rows_ ? Part{std::move(rows), static_cast<double>(A_.columns())} : sampled_rows(rows, fresh_scores);
   ++models_;
   return part;
 }
 
-/// Local. This rank's part of M.
-MatrixXd SampledModel::gram(const CurvedRows& rows, const VectorXd& centre) {
-  if (rows.is_coupled) {
-    if (all_rows_) A_.passes().count_reads(1);
-    return local_gram(A_, rows, centre);
-  }
-  if (!all_rows_) return sampled_gram(A_, {rows.rows, {}, 0}, rows.curvature, centre, rows.ridge);
-  if (ridge_gram_.size() == 0) ridge_gram_ = A_.passes().signed_gram(w2_, VectorXd::Zero(A_.columns())).positive;
-  return A_.passes().signed_gram(rows.curvature, centre).positive + ridge_gram_;
+/// Local. This rank's part of M. What all rows add with their ridge stays the same.
+MatrixXd SampledModel::gram(WeightedRows rows, const VectorXd& centre) {
+  if (!all_rows_) return signed_gram(A_, rows, centre).positive;
+  if (ridge_gram_.size() == 0) ridge_gram_ = signed_gram(A_, {w2_}).positive;
+  rows.ridge.resize(0);
+  return signed_gram(A_, rows, centre).positive + ridge_gram_;
 }
 
 /// What is known of the last model: sums over all ranks.
@@ -132,19 +130,20 @@ void SampledModel::learn(double rows, double scores, double stored) {
   if (fresh_sum_ == 0) fresh_sum_ = score_sum_;
 }
 
-std::optional<Preconditioner> SampledModel::preconditioner(const RowForms& forms, const VectorXd& centre, bool tired) {
-  if (grid_) return distributed(forms, centre, tired);
-  auto L = factor(forms, centre, tired);
+std::optional<Preconditioner> SampledModel::preconditioner(const WeightedRows& rows, const VectorXd& centre,
+                                                           bool tired) {
+  if (grid_) return distributed(rows, centre, tired);
+  auto L = factor(rows, centre, tired);
   if (!L) return {};
   return Preconditioner(std::move(*L));
 }
 
-std::optional<MatrixXd> SampledModel::factor(const RowForms& forms, const VectorXd& centre, bool tired) {
+std::optional<MatrixXd> SampledModel::factor(const WeightedRows& rows, const VectorXd& centre, bool tired) {
   const auto& communicator = A_.communicator();
   const Eigen::Index d = A_.columns(), entries = d * d;
-  const Part part = choose_rows(forms, tired);
+  const Part part = choose_rows(rows, tired);
   VectorXd message(entries + 4);
-  message << gram(part.rows, centre).reshaped(), part.rows.self().sum(), part.count(), part.scores,
+  message << gram(part.rows, centre).reshaped(), part.rows.self_sum(), part.count(), part.scores,
       static_cast<double>(A_.entries_local());
   communicator.sum_to_root(span_of(message));
   if (communicator.is_root()) {
@@ -162,10 +161,10 @@ std::optional<MatrixXd> SampledModel::factor(const RowForms& forms, const Vector
   return message.head(entries).reshaped(d, d);
 }
 
-std::optional<Preconditioner> SampledModel::distributed(const RowForms& forms, const VectorXd& centre, bool tired) {
-  const Part part = choose_rows(forms, tired);
+std::optional<Preconditioner> SampledModel::distributed(const WeightedRows& rows, const VectorXd& centre, bool tired) {
+  const Part part = choose_rows(rows, tired);
   const DistributedMatrix M = distributed_gram(A_, grid_, part.rows, centre);
-  std::array sums{part.rows.self().sum(), part.count(), part.scores, static_cast<double>(A_.entries_local())};
+  std::array sums{part.rows.self_sum(), part.count(), part.scores, static_cast<double>(A_.entries_local())};
   A_.communicator().sum(sums);
   learn(sums[1], sums[2], sums[3]);
   A_.passes().count_reads(gram_reads(A_.columns()) * sums[1] / static_cast<double>(A_.rows_global()));

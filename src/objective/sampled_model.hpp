@@ -6,11 +6,11 @@
 #include <memory>
 #include <optional>
 
-#include "newton/objective.hpp"
+#include "algebra/scalapack.hpp"
 #include "attnreg/leverage.hpp"
 #include "attnreg/row_matrix.hpp"
-#include "rows/distributed_gram.hpp"
-#include "algebra/scalapack.hpp"
+#include "newton/objective.hpp"
+#include "rows/gram.hpp"
 
 namespace attnreg {
 
@@ -23,10 +23,10 @@ double automatic_oversampling(std::int64_t rows, Eigen::Index columns);
 ///
 ///     M = sum over kept rows of delta_i / p_i (a_i - abar)(a_i - abar)^T + w_i^2 / p_i a_i a_i^T,
 ///
-/// delta >= 0 the positive part of the curvature, or the coupled forms (`RowForms`) in place of the first term; p_i =
-/// min(1, c (0.9 score_i + 0.1 d / n)), scores of diag(delta + w^2)^{1/2} A (uncentred rows). The sketch
-/// behind the scores is kept, and with it t_i = |a_i^T N|^2: while it serves, the scores s_i t_i of new weights s cost
-/// no read of A. When c d >= n or the sketch has as many rows as A, all rows are used, without sketch and scores.
+/// delta >= 0 the positive part of the curvature, or the coupled terms (`WeightedRows`) in place of the first term; p_i
+/// = min(1, c (0.9 score_i + 0.1 d / n)), scores of diag(delta + w^2)^{1/2} A (uncentred rows). The sketch behind the
+/// scores is kept, and with it t_i = |a_i^T N|^2: while it serves, the scores s_i t_i of new weights s cost no read of
+/// A. When c d >= n or the sketch has as many rows as A, all rows are used, without sketch and scores.
 class SampledModel {
  public:
   /// Local. w2: squared weights of this rank's rows. A and w2 must outlive the model. With a grid, M is made and
@@ -34,16 +34,17 @@ class SampledModel {
   SampledModel(const RowMatrix& A, const Eigen::VectorXd& w2, const SamplingOptions& options,
                std::shared_ptr<const ProcessGrid> grid = nullptr);
 
-  /// Collective. The model as a preconditioner: `factor` on all ranks, or a distributed factor. This one has the same
-  /// rows, in one pass over them, ceil(d / 256) + 2 collectives, and one for each 256 rows of a sketch.
-  std::optional<Preconditioner> preconditioner(const RowForms& forms, const Eigen::VectorXd& centre, bool tired);
+  /// Collective. The model as a preconditioner: what `factor` makes, on all ranks, or a distributed factor of a model of
+  /// the same rows. The distributed one takes one pass over these rows, ceil(d / 256) + 2 collectives, and one for each
+  /// 256 rows of a sketch.
+  std::optional<Preconditioner> preconditioner(const WeightedRows& rows, const Eigen::VectorXd& centre, bool tired);
 
   /// Collective. Lower Cholesky factor of M for this curvature; no value if M is not finite or not definite. `tired`:
   /// the last model served badly. The sketch is made anew then, or when the scores of the model before summed to less
   /// than a quarter of what they did at first; after three tired models in a row all rows are used for good. 2 reads
   /// for a sketch, and the kept rows' share of one (all rows: one read, and one more the first time). 2
   /// collectives, 2 more for a sketch, one more for scores that are rescaled.
-  std::optional<Eigen::MatrixXd> factor(const RowForms& forms, const Eigen::VectorXd& centre, bool tired);
+  std::optional<Eigen::MatrixXd> factor(const WeightedRows& rows, const Eigen::VectorXd& centre, bool tired);
 
   /// Local. Takes over the other model's row scales t instead of a sketch of its own; with `rescale` multiplied, at the
   /// first use, so that the scores sum to d: for models whose weights are about proportional.
@@ -60,17 +61,17 @@ class SampledModel {
  private:
   /// This rank's rows of a model, and sums of what goes with them.
   struct Part {
-    CurvedRows rows;
+    WeightedRows rows;
     double scores = 0;  // the sum of all
-    double count() const { return static_cast<double>(rows.rows.size()); }
+    double count() const { return static_cast<double>(rows.curvature.size()); }
   };
-  Part choose_rows(const RowForms& forms, bool tired);
-  Part sampled_rows(const RowForms& forms, bool fresh_scores);
+  Part choose_rows(WeightedRows rows, bool tired);
+  Part sampled_rows(const WeightedRows& rows, bool fresh_scores);
   void make_scores(const Eigen::VectorXd& weights);
-  Eigen::MatrixXd gram(const CurvedRows& rows, const Eigen::VectorXd& centre);
+  Eigen::MatrixXd gram(WeightedRows rows, const Eigen::VectorXd& centre);
   void learn(double rows, double scores, double stored);
 
-  std::optional<Preconditioner> distributed(const RowForms& forms, const Eigen::VectorXd& centre, bool tired);
+  std::optional<Preconditioner> distributed(const WeightedRows& rows, const Eigen::VectorXd& centre, bool tired);
 
   const RowMatrix& A_;
   const Eigen::VectorXd& w2_;

@@ -1,13 +1,14 @@
 #include "problems/coherent_problem.hpp"
 
-#include <Eigen/QR>
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <span>
 #include <vector>
 
+#include "algebra/dense_factors.hpp"
 #include "numbers/exact_sum.hpp"
+#include "ranks/span_of.hpp"
 
 namespace attnreg {
 
@@ -78,16 +79,17 @@ VectorXd orthogonal_solution(const ProblemWork& work, ProblemFacts& facts) {
   VectorXd x = work.source().solution();
   if (count == 0) return x;
   work.communicator().agree([&] {
+    if (!work.communicator().is_root()) return;
     MatrixXd directions(work.columns(), count);
     RowMajorMatrix row(1, work.columns());
     for (Index k = 0; k < count; ++k) {
       work.source().fill(top[static_cast<std::size_t>(k)].row, row);
       directions.col(k) = row.transpose().normalized();
     }
-    const Eigen::HouseholderQR<MatrixXd> factors(directions);
-    const MatrixXd Q = factors.householderQ() * MatrixXd::Identity(work.columns(), count);
+    const MatrixXd Q = orthonormal_columns(std::move(directions));
     x -= Q * (Q.transpose() * x);
   });
+  work.communicator().broadcast(span_of(x));
   return x;
 }
 

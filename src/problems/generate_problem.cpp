@@ -1,6 +1,5 @@
 #include "problems/problem_generator.hpp"
 
-#include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -10,11 +9,13 @@
 #include <mutex>
 #include <utility>
 
-#include "losses/losses.hpp"
+#include "algebra/dense_factors.hpp"
 #include "attnreg/files.hpp"
+#include "errors/refuse.hpp"
+#include "losses/losses.hpp"
+#include "numbers/exact_sum.hpp"
 #include "numbers/random.hpp"
 #include "problems/coherent_problem.hpp"
-#include "numbers/exact_sum.hpp"
 #include "problems/problem_work.hpp"
 #include "problems/sparse_problem.hpp"
 #include "ranks/span_of.hpp"
@@ -38,27 +39,27 @@ class OneThreadProducts {
   int before_;
 };
 
-[[noreturn]] void refuse(const char* option, double found, const char* expected) {
+[[noreturn]] void refuse_option(const char* option, double found, const char* expected) {
   std::array<char, 32> text;
   const auto end = std::to_chars(text.data(), text.data() + text.size(), found).ptr;
-  throw InvalidArgument(
-      "artificial problem: " + std::string(option) + " is " + std::string(text.data(), end) + ", expected " + expected,
-      Error::Scope::all_ranks);
+  refuse("artificial problem: " + std::string(option) + " is " + std::string(text.data(), end) + ", expected " +
+         expected);
 }
 
 void check(const ProblemOptions& options) {
   const auto finite = [](double value) { return std::isfinite(value); };
   const auto count = [](std::int64_t value) { return static_cast<double>(value); };
-  if (options.rows < 1 || options.rows > std::int64_t{1} << 40) refuse("rows", count(options.rows), "1 to 2^40");
-  if (options.columns < 1 || options.columns > 1'000'000) refuse("columns", count(options.columns), "1 to 1000000");
-  if (!finite(options.spread) || options.spread <= 0) refuse("spread", options.spread, "a number above 0");
+  if (options.rows < 1 || options.rows > std::int64_t{1} << 40) refuse_option("rows", count(options.rows), "1 to 2^40");
+  if (options.columns < 1 || options.columns > 1'000'000)
+    refuse_option("columns", count(options.columns), "1 to 1000000");
+  if (!finite(options.spread) || options.spread <= 0) refuse_option("spread", options.spread, "a number above 0");
   if (!finite(options.weight_scale) || options.weight_scale < 0)
-    refuse("weight_scale", options.weight_scale, "a number of at least 0");
-  if (!finite(options.decay) || options.decay < 1) refuse("decay", options.decay, "a number of at least 1");
-  if (!finite(options.neff) || options.neff < 1) refuse("neff", options.neff, "a number of at least 1");
+    refuse_option("weight_scale", options.weight_scale, "a number of at least 0");
+  if (!finite(options.decay) || options.decay < 1) refuse_option("decay", options.decay, "a number of at least 1");
+  if (!finite(options.neff) || options.neff < 1) refuse_option("neff", options.neff, "a number of at least 1");
   if (options.preset == Preset::sparse && (options.nonzeros_per_row < 1 || options.nonzeros_per_row > options.columns))
-    refuse("nonzeros_per_row", count(options.nonzeros_per_row), "1 to the number of columns");
-  if (!(options.x_power >= 0 && options.x_power <= 1)) refuse("x_power", options.x_power, "0 to 1");
+    refuse_option("nonzeros_per_row", count(options.nonzeros_per_row), "1 to the number of columns");
+  if (!(options.x_power >= 0 && options.x_power <= 1)) refuse_option("x_power", options.x_power, "0 to 1");
 }
 
 /// Collective. Writes A; returns this rank's part of z = A x. With `gram` also adds A^T A's lower triangle to it.
@@ -84,10 +85,7 @@ VectorXd write_matrix(const ProblemWork& work, const VectorXd& x, ExactSum* gram
 
 /// Collective. Writes one value per row.
 void write_vector(const ProblemWork& work, const char* name, const VectorXd& values) {
-  NpyWriter writer(work.communicator(), work.path(name), Storage::float64, {work.rows_global()});
-  if (work.rows_local() > 0)
-    writer.write_rows(work.first_row(), span_of(values));
-  writer.commit();
+  write_npy(work.communicator(), work.path(name), {work.rows_global()}, work.first_row(), span_of(values));
 }
 
 /// Collective. The sum of A^T A, ready for the terms of `write_matrix`. |A_ij| <= largest_normal / sqrt(d), and each
@@ -106,17 +104,18 @@ ExactSum empty_gram(const ProblemWork& work) {
 /// Collective. w^2 = 100 + 1 / sigma_min(A)^2, from the least eigenvalue of A^T A that is not rounding.
 double theorem_weight(const ProblemWork& work, ExactSum& gram) {
   gram.reduce(work.communicator());
-  double smallest = 1;
+  std::array<double, 1> smallest{1};
   work.communicator().agree([&] {
+    if (!work.communicator().is_root()) return;
     const Index d = work.columns();
     const VectorXd entries = gram.values();
-    const Eigen::Map<const MatrixXd> lower(entries.data(), d, d);  // the solver reads the lower triangle only
-    const VectorXd values = Eigen::SelfAdjointEigenSolver<MatrixXd>(lower, Eigen::EigenvaluesOnly).eigenvalues();
-    const double rounding = static_cast<double>(d) * std::numeric_limits<double>::epsilon() * values.maxCoeff();
+    const VectorXd values = symmetric_eigen(Eigen::Map<const MatrixXd>(entries.data(), d, d), false).values;
+    const double rounding = static_cast<double>(d) * std::numeric_limits<double>::epsilon() * values[d - 1];
     const auto least = std::find_if(values.begin(), values.end(), [&](double value) { return value > rounding; });
-    if (least != values.end()) smallest = *least;
+    if (least != values.end()) smallest[0] = *least;
   });
-  return std::sqrt(100 + 1 / smallest);
+  work.communicator().broadcast(smallest);
+  return std::sqrt(100 + 1 / smallest[0]);
 }
 
 /// How the losses make b from z: u(z), or its parts of their sum.
@@ -143,13 +142,13 @@ VectorXd targets(const ProblemWork& work, const VectorXd& z) {
   const double shift = shift_invariant ? work.max(z) : 0;
   const auto over_sum = [&](VectorXd values) {
     const double sum = work.sum(values);
-    if (sum == 0) refuse("the sum of the target", sum, "another number: choose another seed");
+    if (sum == 0) refuse_option("the sum of the target", sum, "another number: choose another seed");
     return VectorXd(values / sum);
   };
   VectorXd b(work.rows_local());
   for (Index i = 0; i < work.rows_local(); ++i) b[i] = form.u(z[i] - shift);
   if (!(work.max(b.cwiseAbs()) <= 1e150))
-    refuse("the largest target", work.max(b.cwiseAbs()), "at most 1e150: lower spread");
+    refuse_option("the largest target", work.max(b.cwiseAbs()), "at most 1e150: lower spread");
   if (form.parts_of_sum) b = over_sum(std::move(b));
   if (work.options().preset != Preset::easy) return b;
   const RandomStream noise(work.options().seed, Purpose::problem_noise);
@@ -202,11 +201,11 @@ std::string_view preset_name(Preset preset) { return preset_names()[static_cast<
 
 Preset preset_by_name(std::string_view name) {
   const auto& names = preset_names();
-  const auto found = std::find(names.begin(), names.end(), name);
+  const auto found = std::ranges::find(names, name);
   if (found != names.end()) return static_cast<Preset>(found - names.begin());
   std::string message = "unknown preset \"" + std::string(name) + "\", expected one of";
   for (const auto known : names) message += " " + std::string(known);
-  throw InvalidArgument(message, Error::Scope::all_ranks);
+  refuse(message);
 }
 
 ProblemFacts generate_problem(const Communicator& communicator, const ProblemOptions& options,
@@ -234,8 +233,7 @@ ProblemFacts generate_problem(const Communicator& communicator, const ProblemOpt
   write_vector(work, "b.npy", b);
   write_vector(work, "w.npy", w);
   communicator.agree([&] {
-    if (communicator.is_root())
-      write_npy(work.path("x_true.npy"), span_of(x), {options.columns});
+    if (communicator.is_root()) write_npy(work.path("x_true.npy"), span_of(x), {options.columns});
   });
   add_facts(work, z, b, w, facts);
   return facts;

@@ -21,7 +21,7 @@ enum class Preset {
   sparse,     ///< k entries N(0, 1/k) in each row of A, one in each of k equal groups of columns; else as practical
 };
 
-std::string_view preset_name(Preset preset);   ///< "practical"
+std::string_view preset_name(Preset preset);  ///< "practical"
 Preset preset_by_name(std::string_view name);  ///< Throws `InvalidArgument` (all ranks) that lists the names.
 const std::vector<std::string_view>& preset_names();
 
@@ -76,9 +76,8 @@ struct ProblemFacts {
 /// doubles per thread, a few per local row, and, but for practical and sparse, some d x d matrices per rank (easy: one
 /// per thread besides). Eigen's products run on one thread each meanwhile.
 ///
-/// `options` and `directory` are replicated. Throws on all ranks: `InvalidArgument` for an option out of range, or
-/// logits whose exponentials overflow or sum to 0,
-/// `OutputError` if a file cannot be written, `OutOfMemory`.
+/// `options` and `directory` are replicated. Throws on all ranks: `InvalidArgument` for an option out of range, or for
+/// logits whose exponentials overflow or sum to 0; `OutputError` if a file cannot be written; `OutOfMemory`.
 ProblemFacts generate_problem(const Communicator& communicator, const ProblemOptions& options,
                               const std::string& directory);
 

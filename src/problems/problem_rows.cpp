@@ -1,49 +1,45 @@
 #include "problems/problem_rows.hpp"
-#include "ranks/span_of.hpp"
 
-#include <Eigen/QR>
 #include <array>
 #include <cmath>
 #include <cstddef>
 #include <span>
 
+#include "algebra/dense_factors.hpp"
+#include "ranks/span_of.hpp"
+
 namespace attnreg {
 
 namespace {
 
-std::span<double> row_span(RowMajorMatrix& rows, Eigen::Index i) {
-  return {rows.data() + i * rows.cols(), static_cast<std::size_t>(rows.cols())};
-}
-
 /// Haar distributed: the orthogonal factor of a Gaussian matrix, with the signs that make R's diagonal positive.
 Eigen::MatrixXd random_rotation(std::uint64_t seed, Eigen::Index d) {
-  const RandomStream normals(seed, Purpose::problem_rotation);
   RowMajorMatrix gaussian(d, d);
-  for (Eigen::Index i = 0; i < d; ++i) normals.normals(i, row_span(gaussian, i));
-  const Eigen::HouseholderQR<Eigen::MatrixXd> factors(gaussian);
-  Eigen::MatrixXd Q = factors.householderQ();
-  for (Eigen::Index k = 0; k < d; ++k)
-    if (factors.matrixQR()(k, k) < 0) Q.col(k) = -Q.col(k);
-  return Q;
+  RandomStream(seed, Purpose::problem_rotation).normal_rows(0, gaussian);
+  return orthonormal_columns(gaussian);
 }
 
 }  // namespace
 
-ProblemRows::ProblemRows(const ProblemOptions& options)
+ProblemRows::ProblemRows(const Communicator& communicator, const ProblemOptions& options)
     : options_(options),
       entries_(options.seed, Purpose::problem_rows),
       factors_(options.seed, Purpose::problem_row_scale),
       columns_(options.seed, Purpose::problem_columns),
       solution_(static_cast<Eigen::Index>(options.columns)) {
-  RandomStream(options.seed, Purpose::problem_solution)
-      .normals(0, span_of(solution_));
-  if (options.preset == Preset::illcond) rotate();
+  RandomStream(options.seed, Purpose::problem_solution).normals(0, span_of(solution_));
+  if (options.preset == Preset::illcond) rotate(communicator);
   if (options.preset != Preset::easy && options.preset != Preset::coherent) solution_ *= options.spread;
 }
 
-void ProblemRows::rotate() {
+void ProblemRows::rotate(const Communicator& communicator) {
   const Eigen::Index d = solution_.size();
-  const Eigen::MatrixXd Q = random_rotation(options_.seed, d);
+  Eigen::MatrixXd Q;
+  communicator.agree([&] {
+    spectrum_.resize(d, d);
+    Q = communicator.is_root() ? random_rotation(options_.seed, d) : Eigen::MatrixXd(d, d);
+  });
+  communicator.broadcast(span_of(Q));
   Eigen::VectorXd sigma = Eigen::VectorXd::Ones(d), y(d);
   for (Eigen::Index k = 0; k < d; ++k) {
     if (k > 0) sigma[k] = std::pow(options_.decay, -static_cast<double>(k) / static_cast<double>(d - 1));
@@ -62,7 +58,7 @@ double ProblemRows::row_factor(std::int64_t row) const {
 }
 
 void ProblemRows::fill(std::int64_t first, RowMajorMatrix& rows) const {
-  for (Eigen::Index i = 0; i < rows.rows(); ++i) entries_.normals(first + i, row_span(rows, i));
+  entries_.normal_rows(first, rows);
   rows *= 1 / std::sqrt(static_cast<double>(rows.cols()));
   if (options_.preset == Preset::illcond) rows = rows * spectrum_;
   if (options_.preset == Preset::coherent)

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <span>
 
-#include "problems/problem_generator.hpp"
 #include "numbers/random.hpp"
+#include "problems/problem_generator.hpp"
 
 namespace attnreg {
 
@@ -19,8 +19,8 @@ class ProblemRows {
   /// No normal number of `RandomStream` exceeds sqrt(2 ln 2^53) = 8.572.
   static constexpr double largest_normal = 8.6;
 
-  /// Local. d^3 flops for illcond.
-  explicit ProblemRows(const ProblemOptions& options);
+  /// Collective. For illcond rank 0 makes the rotation, 3 d^3 flops, and broadcasts its 8 d^2 bytes.
+  ProblemRows(const Communicator& communicator, const ProblemOptions& options);
 
   /// Local. Fills `rows` (k x d) with rows [first, first + k) as they are stored; not for sparse. Illcond needs whole
   /// blocks.
@@ -34,7 +34,7 @@ class ProblemRows {
 
  private:
   /// diag(sigma) Q for illcond, and the x_true that goes with it.
-  void rotate();
+  void rotate(const Communicator& communicator);
   /// |t_2| of a row.
   double row_factor(std::int64_t row) const;
 

@@ -3,47 +3,26 @@
 #include <algorithm>
 #include <exception>
 #include <limits>
-#include <optional>
-#include <utility>
 
 #include "numbers/exact_sum.hpp"
 
 namespace attnreg {
 
-namespace {
-
-/// Global row with which a rank begins: whole blocks, spread evenly.
-std::int64_t first_row_of(std::int64_t rows, int rank, int ranks) {
-  const std::int64_t blocks = (rows + ProblemRows::block_rows - 1) / ProblemRows::block_rows;
-  const std::int64_t first_block = blocks / ranks * rank + std::min<std::int64_t>(blocks % ranks, rank);
-  return std::min(rows, first_block * ProblemRows::block_rows);
-}
-
-ProblemRows make_source(const Communicator& communicator, const ProblemOptions& options) {
-  std::optional<ProblemRows> source;
-  communicator.agree([&] { source.emplace(options); });
-  return std::move(*source);
-}
-
-}  // namespace
-
 ProblemWork::ProblemWork(const Communicator& communicator, const ProblemOptions& options, const std::string& directory)
     : communicator_(communicator),
       options_(options),
       directory_(directory),
-      source_(make_source(communicator, options)),
-      first_row_(first_row_of(options.rows, communicator.rank(), communicator.size())),
-      rows_local_(
-          static_cast<Index>(first_row_of(options.rows, communicator.rank() + 1, communicator.size()) - first_row_)) {}
+      source_(communicator, options),
+      partition_(RowPartition::in_blocks(options.rows, ProblemRows::block_rows, communicator.size())) {}
 
 void ProblemWork::for_each_range(const std::function<void(Index first_local, Index rows)>& visit) const {
-  const Index blocks = (rows_local_ + ProblemRows::block_rows - 1) / ProblemRows::block_rows;
+  const Index blocks = (rows_local() + ProblemRows::block_rows - 1) / ProblemRows::block_rows;
   std::exception_ptr failure;
 #pragma omp parallel for schedule(dynamic)
   for (Index block = 0; block < blocks; ++block) {
     try {
       const Index from = block * ProblemRows::block_rows;
-      visit(from, std::min(ProblemRows::block_rows, rows_local_ - from));
+      visit(from, std::min(ProblemRows::block_rows, rows_local() - from));
     } catch (...) {
 #pragma omp critical(attnreg_problem_failure)
       failure = std::current_exception();
@@ -57,7 +36,7 @@ void ProblemWork::for_each_range(const std::function<void(Index first_local, Ind
 void ProblemWork::for_each_block(const VisitBlock& visit) const {
   for_each_range([&](Index first_local, Index count) {
     RowMajorMatrix rows(count, columns());
-    source_.fill(first_row_ + first_local, rows);
+    source_.fill(first_row() + first_local, rows);
     visit(first_local, rows);
   });
 }

@@ -20,9 +20,9 @@ class ProblemWork {
   const ProblemRows& source() const { return source_; }
   std::int64_t rows_global() const { return options_.rows; }
   Index columns() const { return static_cast<Index>(options_.columns); }
-  std::int64_t first_row() const { return first_row_; }
-  Index rows_local() const { return rows_local_; }
-  std::string path(const char* file) const { return directory_ + "/" + file; }
+  std::int64_t first_row() const { return partition_.begin(communicator_.rank()); }
+  Index rows_local() const { return partition_.rows_local(communicator_.rank()); }
+  std::string path(const std::string& file) const { return directory_ + "/" + file; }
 
   /// Gets a block of this rank's rows; `first_local` is the position of the first.
   using VisitBlock = std::function<void(Index first_local, const RowMajorMatrix& rows)>;
@@ -43,8 +43,7 @@ class ProblemWork {
   const ProblemOptions& options_;
   const std::string& directory_;
   ProblemRows source_;
-  std::int64_t first_row_;
-  Index rows_local_;
+  RowPartition partition_;
 };
 
 }  // namespace attnreg

@@ -1,72 +1,37 @@
 #include "problems/sparse_problem.hpp"
 
-#include <algorithm>
-#include <array>
+#include <deque>
 #include <mutex>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "files/little_endian.hpp"
-#include "files/npy_header.hpp"
+#include "files/byte_order.hpp"
 #include "files/npz_writer.hpp"
-#include "files/shared_file.hpp"
 
 namespace attnreg {
 
 namespace {
 
-std::string value_bytes(const std::vector<double>& values, Storage type) {
-  if (type == Storage::float64) return little_endian(values);
+std::string value_bytes(std::vector<double> values, Storage type) {
+  if (type == Storage::float64) return little_endian(std::move(values));
   return little_endian(std::vector<float>(values.begin(), values.end()));
 }
-
-/// The arrays of A in the archive, of which the first three are also files.
-enum ArrayOf : std::size_t { indices_array, indptr_array, data_array, format_array, shape_array };
-
-std::vector<NpzArray> arrays_of(const ProblemOptions& options) {
-  const std::int64_t entries = options.rows * options.nonzeros_per_row, item = npy_item_bytes(options.type);
-  return {{"indices", "<i4", 4, {entries}},
-          {"indptr", "<i8", 8, {options.rows + 1}},
-          {"data", item == 4 ? "<f4" : "<f8", item, {entries}},
-          {"format", "|S3", 3, {}},
-          {"shape", "<i8", 8, {2}}};
-}
-
-/// Collective. One array in a file of its own.
-class ArrayFile {
- public:
-  ArrayFile(const ProblemWork& work, const NpzArray& array)
-      : header_(npy_header_bytes(array.dtype, array.shape)),
-        file_(work.communicator(), work.path(("A_" + array.name + ".npy").c_str()),
-              static_cast<std::int64_t>(header_.size()) + array.data_bytes()) {
-    if (work.communicator().is_root()) file_.write(0, header_);
-  }
-
-  void write(std::int64_t offset, std::string_view bytes) noexcept {
-    file_.write(static_cast<std::int64_t>(header_.size()) + offset, bytes);
-  }
-  void commit() { file_.commit(); }
-
- private:
-  std::string header_;
-  SharedFile file_;
-};
 
 }  // namespace
 
 Eigen::VectorXd write_sparse_matrix(const ProblemWork& work, const Eigen::VectorXd& x) {
   const ProblemOptions& options = work.options();
   const std::int64_t k = options.nonzeros_per_row, n = options.rows;
-  const std::vector<NpzArray> arrays = arrays_of(options);
+  const std::vector<ArrayFormat> arrays = sparse_arrays(n, n * k, options.type);
   NpzWriter archive(work.communicator(), work.path("A.npz"), arrays);
-  ArrayFile indices_file(work, arrays[indices_array]), indptr_file(work, arrays[indptr_array]),
-      data_file(work, arrays[data_array]);
-  const std::array<ArrayFile*, 3> files{&indices_file, &indptr_file, &data_file};
-  const auto write = [&](ArrayOf array, std::int64_t first, const std::string& bytes) {
+  std::deque<SharedArray> files;  // indices, indptr and data once more, each by itself
+  for (const SparseArray array : {indices_array, indptr_array, data_array})
+    files.emplace_back(work.communicator(), work.path("A_" + arrays[array].name + ".npy"), arrays[array]);
+  const auto write = [&](SparseArray array, std::int64_t first, const std::string& bytes) {
     const std::int64_t offset = first * arrays[array].item_bytes;
     archive.write(array, offset, bytes);
-    files[array]->write(offset, bytes);
+    files[array].write(offset, bytes);
   };
 
   Eigen::VectorXd z(work.rows_local());
@@ -93,12 +58,8 @@ Eigen::VectorXd write_sparse_matrix(const ProblemWork& work, const Eigen::Vector
     write(indptr_array, first, position_text);
     write(data_array, first * k, data_text);
   });
-  if (work.communicator().is_root()) {
-    archive.write(format_array, 0, "csr");
-    archive.write(shape_array, 0, little_endian(std::vector<std::int64_t>{n, options.columns}));
-  }
-  archive.commit();
-  for (ArrayFile* const file : files) file->commit();
+  commit_sparse(archive, work.communicator(), "csr", n, options.columns);
+  for (SharedArray& file : files) file.commit();
   return z;
 }
 

@@ -1,5 +1,7 @@
 #include "attnreg/communicator.hpp"
+#include "errors/refuse.hpp"
 #include "ranks/joint_sums.hpp"
+#include "ranks/mpi_facts.hpp"
 
 #include <algorithm>
 #include <bit>

@@ -10,7 +10,6 @@
 #include <limits>
 #include <optional>
 #include <string_view>
-#include <vector>
 
 namespace attnreg {
 namespace {
@@ -82,9 +81,8 @@ double control_group_room(const std::string& root) {
     const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
     const std::string group = line.substr(second + 1);
     if (controllers == ",,") room = std::min(room, room_in_hierarchy(root, group, version_2));
-    if (controllers.find(",memory,") != std::string::npos) {
+    if (controllers.find(",memory,") != std::string::npos)
       room = std::min(room, room_in_hierarchy(root, group, version_1));
-    }
   }
   return room;
 }

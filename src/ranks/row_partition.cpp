@@ -4,6 +4,8 @@
 #include <bit>
 #include <string>
 
+#include "errors/refuse.hpp"
+
 namespace attnreg {
 
 Index tile_rows(Index columns) {
@@ -13,21 +15,23 @@ Index tile_rows(Index columns) {
 
 RowPartition::RowPartition(std::vector<std::int64_t> first_rows) : first_rows_(std::move(first_rows)) {
   if (first_rows_.size() < 2 || first_rows_.front() != 0)
-    throw InvalidArgument("a row partition needs one first row per rank, from row 0 on, and the number of rows",
-                          Error::Scope::all_ranks);
+    refuse("a row partition needs one first row per rank, from row 0 on, and the number of rows");
   for (std::size_t k = 1; k < first_rows_.size(); ++k)
     if (first_rows_[k] < first_rows_[k - 1])
-      throw InvalidArgument("a row partition must not decrease: rank " + std::to_string(k - 1) + " would own rows " +
-                                std::to_string(first_rows_[k - 1]) + " to " + std::to_string(first_rows_[k]),
-                            Error::Scope::all_ranks);
+      refuse("a row partition must not decrease: rank " + std::to_string(k - 1) + " would own rows " +
+             std::to_string(first_rows_[k - 1]) + " to " + std::to_string(first_rows_[k]));
 }
 
 RowPartition RowPartition::tiled(std::int64_t rows, Index columns, int ranks) {
-  const std::int64_t tile = tile_rows(columns), tiles = (rows + tile - 1) / tile;
+  return in_blocks(rows, tile_rows(columns), ranks);
+}
+
+RowPartition RowPartition::in_blocks(std::int64_t rows, std::int64_t block, int ranks) {
+  const std::int64_t blocks = (rows + block - 1) / block;
   std::vector<std::int64_t> first_rows(static_cast<std::size_t>(ranks) + 1);
   for (int rank = 0; rank <= ranks; ++rank) {
-    const std::int64_t first_tile = tiles / ranks * rank + std::min<std::int64_t>(tiles % ranks, rank);
-    first_rows[static_cast<std::size_t>(rank)] = std::min(rows, first_tile * tile);
+    const std::int64_t first_block = blocks / ranks * rank + std::min<std::int64_t>(blocks % ranks, rank);
+    first_rows[static_cast<std::size_t>(rank)] = std::min(rows, first_block * block);
   }
   return RowPartition(std::move(first_rows));
 }

@@ -206,14 +206,15 @@ Model Iteration::sampled_hessian(std::uint32_t step) {
   const Index d = A_.columns(), entries = d * d;
   Model model{{}, all_rows ? 0 : draws_, A_.rows_global()};
   VectorXd message(entries + d + 1);  // A^T D~ A, u, sum delta
-  if (all_rows) {
-    const auto gram = A_.passes().signed_gram(D, VectorXd::Zero(d));
-    message.head(entries) = (gram.positive - gram.negative).reshaped();
-  } else {
+  WeightedRows rows{D};
+  if (!all_rows) {
     const SampledRows sample = draw(D, step);
-    message.head(entries) = sampled_gram(A_, sample, SparseDiagonal(sample, D).values(), {}).reshaped();
+    rows = rows.choose(sample.rows, sample.weights);
     model.rows = sample.count_global;
+    A_.passes().count_reads(static_cast<double>(model.rows) / static_cast<double>(A_.rows_global()));
   }
+  const SignedGram gram = signed_gram(A_, rows);
+  message.head(entries) = (gram.positive - gram.negative).reshaped();
   message.segment(entries, d) = low_rank ? VectorXd(A_.passes().transpose_multiply(state.m())) : VectorXd::Zero(d);
   message[entries + d] = low_rank ? state.k().sum() : 0;
   A_.communicator().sum_to_root(span_of(message));

@@ -6,6 +6,16 @@
 
 namespace attnreg {
 
+/// What came of the papers' method. All values are replicated.
+struct SketchedNewtonSummary {
+  NewtonSummary newton;       ///< what the other methods return
+  double convexity = 0;       ///< l > 0: H(y) >= l I for every y is certified; 0: it is not
+  int step_limit = 0;         ///< T = ceil(ln(r0 / epsilon) / ln 2.5), at least 1; 0: no r0 or no epsilon
+  double distance_bound = 0;  ///< certified, on |x - x*|; +inf where convexity = 0
+  std::vector<SketchedStep> steps;
+  std::vector<std::string> notes;  ///< what was decided and why, and why it stopped; plain sentences
+};
+
 /// Collective. Full Newton steps x - H~^-1 g with a sampled Hessian, from the point on. With D = delta + w^2 (of either
 /// sign), abar = A^T f and u = A^T delta,
 ///

@@ -19,6 +19,8 @@
 #include "regression/sketched_newton.hpp"
 #include "regression/start_point.hpp"
 #include "rows/joint_passes.hpp"
+#include "errors/refuse.hpp"
+#include "algebra/linear_solver_choice.hpp"
 
 namespace attnreg {
 

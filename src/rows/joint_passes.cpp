@@ -47,7 +47,8 @@ void JointPasses::run(const std::vector<std::function<void()>>& tasks) {
       tasks_.clear();  // unwinds the stacks of the others
       std::rethrow_exception(std::exchange(failure_, nullptr));
     }
-    const bool any_sum = std::any_of(tasks_.begin(), tasks_.end(), [](const Task& task) { return task.waits_for_sum(); });
+    const bool any_sum =
+        std::any_of(tasks_.begin(), tasks_.end(), [](const Task& task) { return task.waits_for_sum(); });
     std::vector<Request> served;
     for (auto& task : tasks_) {
       if (!task.waits || task.waits_for_sum() != any_sum) continue;

@@ -12,13 +12,13 @@
 
 namespace attnreg {
 
-/// Several tasks over the same rows that run together: a task is stopped at every pass over A, and at every sum over
-/// the ranks, until all others are; then one message serves all sums, or, when no task waits for a sum, one read all
-/// passes. A task is
-/// ordinary code, written for one: it need only use a matrix of `RowMatrix::joined`, and the communicator of that.
+/// Several tasks over the same rows that run together. A task stops at every pass over A and at every sum over the
+/// ranks. When all have stopped, one message serves all sums; if no task waits for a sum, one read serves all passes. A
+/// task is ordinary code, written for itself alone: it need only use a matrix of `RowPasses::joined` and the
+/// communicator of that matrix.
 ///
-/// All tasks run on the caller's thread, one at a time, each on a stack of its own. What is served next rests on what
-/// the tasks wait for alone, so that ranks with the same tasks stay together. Outside of `run` passes are served at
+/// All tasks run on the caller's thread, one at a time, each on a stack of its own. What is served next depends only on
+/// what the tasks wait for, so that ranks with the same tasks stay together. Outside of `run` passes are served at
 /// once.
 class JointPasses final : public PassServer {
  public:

@@ -1,17 +1,24 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <vector>
 
-#include "rows/tile.hpp"
 #include "kernels/sketch_kernels.hpp"
+#include "rows/tile.hpp"
 
 namespace attnreg {
 
 /// A few columns N, d x k, laid out for products with tiles of A.
 class PackedColumns {
  public:
-  explicit PackedColumns(const Eigen::MatrixXd& N);
+  explicit PackedColumns(const Eigen::MatrixXd& N) {
+    for (Index first = 0; first < N.cols(); first += kernels::kBlockColumns) {
+      const Index width = std::min(kernels::kBlockColumns, N.cols() - first);
+      groups_.emplace_back(RowMajorMatrix::Zero(N.rows(), kernels::kBlockColumns));
+      groups_.back().leftCols(width) = N.middleCols(first, width);
+    }
+  }
 
   /// Local. Calls `use(first_column, Y)` for every group of 16 columns, Y = tile N(:, first_column...), rows x 16; the
   /// last group is filled up with zeros.
@@ -27,13 +34,5 @@ class PackedColumns {
  private:
   std::vector<RowMajorMatrix> groups_;  ///< d x 16 each
 };
-
-/// Which part of a product is wanted.
-enum class Part { full, lower };
-
-/// Local, on the calling thread. out += S P; of out's strict upper triangle `lower` leaves an undefined part. S: m x k,
-/// P: k x d, out: m x d. For use by the threads of a pass, instead of BLAS: OpenBLAS built for one thread, as Debian's
-/// -serial is, hands the same work space to two threads once in some ten thousand calls, and the results are wrong.
-void add_product(const RowMajorMatrix& S, const Eigen::Ref<const RowMajorMatrix>& P, Part part, RowMajorMatrix& out);
 
 }  // namespace attnreg

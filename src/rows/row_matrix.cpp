@@ -26,9 +26,8 @@ std::shared_ptr<const RowPasses> owning(Communicator communicator, RowPartition 
 
 RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, RowMajorMatrix rows) {
   const Index count = rows.rows();
-  passes_ = owning(std::move(communicator), std::move(partition), std::move(rows), count, [](const auto& owned) {
-    return RowPointers{.columns = owned.cols(), .doubles = owned.data()};
-  });
+  passes_ = owning(std::move(communicator), std::move(partition), std::move(rows), count,
+                   [](const auto& owned) { return RowPointers{.columns = owned.cols(), .doubles = owned.data()}; });
 }
 
 RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, RowMajorMatrixFloat rows) {
@@ -41,7 +40,8 @@ RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, RowMajor
 RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, CsrRows rows) {
   const Index count = rows.rows();
   passes_ = owning(std::move(communicator), std::move(partition), std::move(rows), count, [](const auto& owned) {
-    return RowPointers{.columns = owned.columns, .sparse = &owned, .type = owned.is_single ? Storage::float32 : Storage::float64};
+    return RowPointers{
+        .columns = owned.columns, .sparse = &owned, .type = owned.is_single ? Storage::float32 : Storage::float64};
   });
 }
 
@@ -51,8 +51,9 @@ RowMatrix RowMatrix::view(Communicator communicator, RowPartition partition, con
 }
 
 RowMatrix RowMatrix::view(Communicator communicator, RowPartition partition, const float* rows, Index columns) {
-  return RowMatrix(std::make_shared<const RowPasses>(std::move(communicator), std::move(partition),
-                                                     RowPointers{.columns = columns, .singles = rows, .type = Storage::float32}, nullptr));
+  return RowMatrix(std::make_shared<const RowPasses>(
+      std::move(communicator), std::move(partition),
+      RowPointers{.columns = columns, .singles = rows, .type = Storage::float32}, nullptr));
 }
 
 const Communicator& RowMatrix::communicator() const { return passes_->communicator(); }

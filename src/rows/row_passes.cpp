@@ -3,17 +3,12 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <array>
-#include <cmath>
 #include <exception>
-#include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "kernels/csr_kernels.hpp"
 #include "rows/packed_columns.hpp"
-#include "rows/weighted_gram.hpp"
 
 namespace attnreg {
 
@@ -75,23 +70,6 @@ void map_tile(const Tile& tile, std::span<const RowPasses::MapRequest> requests,
   if (columns > 0) tile.add_transpose_multiply(U.data(), columns, sums.columns.data());
 }
 
-/// The rows of either sign, summed per thread.
-struct GramParts {
-  WeightedGram positive, negative;
-
-  GramParts& operator+=(GramParts& other) {
-    positive += other.positive;
-    negative += other.negative;
-    return *this;
-  }
-};
-
-MatrixXd full_symmetric(const RowMajorMatrix& lower) {
-  MatrixXd full = lower.triangularView<Eigen::Lower>();
-  full.triangularView<Eigen::StrictlyUpper>() = full.transpose();
-  return full;
-}
-
 }  // namespace
 
 RowPasses::RowPasses(Communicator communicator, RowPartition partition, const RowPointers& rows,
@@ -112,14 +90,15 @@ RowPasses::RowPasses(Communicator communicator, RowPartition partition, const Ro
                           Error::Scope::all_ranks);
 }
 
-int RowPasses::pass_threads() const { return omp_in_parallel() ? 1 : omp_get_max_threads(); }
+int RowPasses::threads() { return omp_in_parallel() ? 1 : omp_get_max_threads(); }
 
-void RowPasses::on_threads(int threads, const std::function<void(int)>& body) {
+void RowPasses::share(Index count, const std::function<void(int, Index, Index)>& body) {
+  const int threads = RowPasses::threads();
   std::vector<std::exception_ptr> failures(static_cast<std::size_t>(threads));
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
   for (int thread = 0; thread < threads; ++thread) {
     try {
-      body(thread);
+      body(thread, count * thread / threads, count * (thread + 1) / threads);
     } catch (...) {
       failures[static_cast<std::size_t>(thread)] = std::current_exception();
     }
@@ -128,23 +107,25 @@ void RowPasses::on_threads(int threads, const std::function<void(int)>& body) {
     if (failure) std::rethrow_exception(failure);
 }
 
-void RowPasses::visit_tiles(int thread, int threads, const std::function<void(const Tile&)>& visit) const {
+void RowPasses::visit_tiles(TileSize size, const std::function<void(int, const Tile&)>& visit) const {
   const std::int64_t begin = first_row(), end = begin + rows_local(), tile = tile_rows(columns());
   const std::int64_t first_tile = begin / tile, tiles = begin == end ? 0 : (end + tile - 1) / tile - first_tile;
-  std::vector<double> scratch;
-  for (std::int64_t k = tiles * thread / threads; k < tiles * (thread + 1) / threads; ++k) {
-    const std::int64_t from = std::max(begin, (first_tile + k) * tile), to = std::min(end, (first_tile + k + 1) * tile);
-    visit(Tile(rows_, static_cast<Index>(from - begin), static_cast<Index>(to - from), scratch));
-  }
+  share(tiles, [&](int thread, Index first, Index last) {
+    const Index step = size == TileSize::cached ? 1 : last - first;
+    std::vector<double> scratch;
+    for (Index k = first; k < last; k += step) {
+      const std::int64_t from = std::max(begin, (first_tile + k) * tile);
+      const std::int64_t to = std::min(end, (first_tile + k + step) * tile);
+      visit(thread, Tile(rows_, static_cast<Index>(from - begin), static_cast<Index>(to - from), scratch));
+    }
+  });
 }
 
 void RowPasses::visit_rows(std::span<const Index> rows_local, const RowVisitor& visit) const {
-  const auto threads = static_cast<std::size_t>(pass_threads()), width = static_cast<std::size_t>(columns());
-  on_threads(pass_threads(), [&](int thread) {
-    const auto part = static_cast<std::size_t>(thread), count = rows_local.size();
+  share(static_cast<Index>(rows_local.size()), [&](int, Index first, Index last) {
     std::vector<double> scratch;
-    for (std::size_t k = count * part / threads; k < count * (part + 1) / threads; ++k)
-      visit(k, std::span<const double>(Tile(rows_, rows_local[k], 1, scratch).dense().data(), width));
+    for (auto k = static_cast<std::size_t>(first); k < static_cast<std::size_t>(last); ++k)
+      visit(k, {Tile(rows_, rows_local[k], 1, scratch).dense().data(), static_cast<std::size_t>(columns())});
   });
 }
 
@@ -249,68 +230,6 @@ VectorXd RowPasses::normal_product(const VectorXd& p, const RowCurvature& weight
   const VectorXd zero = VectorXd::Zero(columns() + 1);
   return pass(
       zero, [&](const Tile& tile, VectorXd& sum) { tile.add_normal_product(p.data(), weights, y.data(), sum.data()); });
-}
-
-RowPasses::SignedGram RowPasses::signed_gram(const VectorXd& weights, const VectorXd& centre) const {
-  if (is_sparse()) return sparse_signed_gram(weights, centre);
-  const WeightedGram zero(columns());
-  const auto add_tile = [&](const auto* A, const Tile& tile, GramParts& sums) {
-    kernels::add_signed_gram(A + tile.first_local() * columns(), tile.rows(), columns(),
-                             weights.data() + tile.first_local(), centre.data(), sums.positive.lower().data(),
-                             sums.negative.lower().data());
-  };
-  const bool at_once = tile_rows(columns()) >= 256;  // enough rows for one call; else they are gathered
-  auto parts = pass(GramParts{zero, zero}, [&](const Tile& tile, GramParts& sums) {
-    if (at_once && rows_.singles != nullptr) return add_tile(rows_.singles, tile, sums);
-    if (at_once) return add_tile(rows_.doubles, tile, sums);
-    const auto rows = tile.dense();
-    for (Index i = 0; i < tile.rows(); ++i) {
-      const double weight = weights[tile.first_local() + i];
-      if (weight != 0) (weight > 0 ? sums.positive : sums.negative).add(weight, rows.row(i) - centre.transpose());
-    }
-  });
-  return {parts.positive.full(), parts.negative.full()};
-}
-
-RowPasses::SignedGram RowPasses::sparse_signed_gram(const VectorXd& weights, const VectorXd& centre) const {
-  std::array<std::vector<Index>, 2> rows;  // of positive and of negative weight
-  std::array<std::vector<double>, 2> sizes;
-  for (Index i = 0; i < rows_local(); ++i) {
-    if (weights[i] == 0) continue;
-    const std::size_t sign = weights[i] > 0 ? 0 : 1;
-    rows[sign].push_back(i);
-    sizes[sign].push_back(std::abs(weights[i]));
-  }
-  *reads_ += 1;
-  return {full_symmetric(sparse_gram(rows[0], sizes[0], centre)),
-          full_symmetric(sparse_gram(rows[1], sizes[1], centre))};
-}
-
-// The rows about 0, and then their centre: sum w (a - c)(a - c)^T = sum w a a^T - m c^T - c m^T + (sum w) c c^T, where
-// m = sum w a. What it loses to rounding is about eps of the diagonal of the first term.
-RowMajorMatrix RowPasses::sparse_gram(std::span<const Index> rows_local, std::span<const double> weights,
-                                      const VectorXd& centre, std::span<const double> ridge) const {
-  std::vector<double> totals(weights.begin(), weights.end());
-  for (std::size_t k = 0; k < ridge.size(); ++k) totals[k] += ridge[k];
-  const auto threads = static_cast<std::size_t>(pass_threads());
-  std::vector<RowMajorMatrix> grams(threads, RowMajorMatrix::Zero(columns(), columns()));
-  std::vector<VectorXd> means(threads, VectorXd::Zero(columns()));
-  on_threads(pass_threads(), [&](int thread) {
-    const auto part = static_cast<std::size_t>(thread);
-    const std::size_t first = rows_local.size() * part / threads, last = rows_local.size() * (part + 1) / threads;
-    kernels::with_block(*rows_.sparse, 0, rows_.sparse->rows(), [&](const auto& block) {
-      kernels::add_gram(block, rows_local.subspan(first, last - first), std::span(totals).subspan(first, last - first),
-                        columns(), grams[part].data());
-      for (std::size_t k = first; k < last; ++k)
-        kernels::add_scaled_row(block, rows_local[k], weights[k], means[part].data());
-    });
-  });
-  for (std::size_t k = 1; k < threads; ++k) grams[0] += grams[k], means[0] += means[k];
-  if (!centre.isZero(0)) {
-    const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
-    grams[0].noalias() += (total * centre - means[0]) * centre.transpose() - centre * means[0].transpose();
-  }
-  return std::move(grams[0]);
 }
 
 VectorXd RowPasses::absolute_transpose_multiply(const VectorXd& u) const {

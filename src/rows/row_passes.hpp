@@ -18,15 +18,23 @@ namespace attnreg {
 
 class PassServer;
 
-/// The *passes* over the rows of a `RowMatrix`: one streaming read of the local rows, shared tile by tile between OpenMP threads; the threads'
-/// accumulators are merged in a fixed order, so equal rank and thread counts give equal bits. Nothing else loops over
-/// rows of A. Passes are local: they return this rank's part of a sum, and the caller adds the parts of all ranks in
-/// one all-reduce together with what else it has to sum. Each counts as one read of A.
+/// The rows that a pass sees at once.
+enum class TileSize {
+  cached,           ///< `tile_rows`, which stay in the second-level cache
+  all_of_a_thread,  ///< all rows of a thread, for functions that cut them up themselves
+};
+
+/// The *passes* over the rows of a `RowMatrix`: one streaming read of the local rows, shared tile by tile between
+/// OpenMP threads; the threads' accumulators are merged in a fixed order, so equal rank and thread counts give equal
+/// bits. Nothing else loops over rows of A, but the Gram matrices of sparse ones (gram.cpp). Passes are local: they
+/// return this rank's part of a sum, and the caller adds the parts of all ranks in one all-reduce together with what
+/// else it has to sum. Each counts as one read of A.
 class RowPasses {
  public:
   /// Local. Rows of any storage, kept alive by `owner` unless that is null. `InvalidArgument` on all ranks if A has no
   /// rows or columns, or if the partition is for another number of ranks.
-  RowPasses(Communicator communicator, RowPartition partition, const RowPointers& rows, std::shared_ptr<const void> owner);
+  RowPasses(Communicator communicator, RowPartition partition, const RowPointers& rows,
+            std::shared_ptr<const void> owner);
 
   const Communicator& communicator() const { return communicator_; }
   const RowPartition& partition() const { return partition_; }
@@ -36,8 +44,9 @@ class RowPasses {
   Index columns() const { return rows_.columns; }
   Storage storage() const { return rows_.type; }
   bool is_sparse() const { return rows_.sparse != nullptr; }
-  std::int64_t entries_local() const;  ///< stored entries of this rank: rows x columns unless sparse
-  double bytes_local() const;          ///< of the stored entries, with the indices and offsets of sparse rows
+  const CsrRows* sparse() const { return rows_.sparse; }  ///< the rows, if they are sparse
+  std::int64_t entries_local() const;                     ///< stored entries of this rank: rows x columns unless sparse
+  double bytes_local() const;  ///< of the stored entries, with the indices and offsets of sparse rows
 
   /// Local. Reads of A so far: passes over all local rows, counted alike on all ranks.
   double reads() const { return *reads_; }
@@ -84,37 +93,12 @@ class RowPasses {
   MapSums product_map(const Eigen::VectorXd& x, Compensated compensated, Eigen::VectorXd& z, Index columns,
                       Index scalars, const RowMap& map) const;
 
-  /// This rank's part of sum_i weights_i (a_i - centre)(a_i - centre)^T, the rows of either sign apart, both d x d
-  /// symmetric and full.
-  struct SignedGram {
-    Eigen::MatrixXd positive;  ///< the rows with weights_i > 0
-    Eigen::MatrixXd negative;  ///< those with weights_i < 0, with |weights_i|
-  };
-  /// Local, one read and d^2 flops a row. weights: rows_local; centre: d.
-  SignedGram signed_gram(const Eigen::VectorXd& weights, const Eigen::VectorXd& centre) const;
-
   /// Local, one read. This rank's part of |A|^T u, the entries' absolute values. u: rows_local; result: d.
   Eigen::VectorXd absolute_transpose_multiply(const Eigen::VectorXd& u) const;
 
   /// Local. Euclidean norms of the local rows, made by the first call with a read that belongs to the loading of A and
   /// is not counted.
   const Eigen::VectorXd& row_norms() const;
-
-  /// Local, not counted as a read (see `visit_rows`). This rank's part of sum_k weights_k (a_k - centre)(a_k -
-  /// centre)^T + ridge_k a_k a_k^T over the given rows of a sparse A, lower triangle, d x d; (entries of a row)^2 / 2
-  /// flops each. ridge: one per given row, or empty for 0.
-  RowMajorMatrix sparse_gram(std::span<const Index> rows_local, std::span<const double> weights,
-                             const Eigen::VectorXd& centre, std::span<const double> ridge = {}) const;
-
-  /// Local, not counted (see `visit_rows`). Rows [first, first + out.rows()) and columns [first, d) of this rank's part
-  /// of G = sum_k weights_k (a_k - shares_k centre)(a_k - shares_k centre)^T over the given rows are added to `out`: a
-  /// block row of a G that nobody holds whole. weights: >= 0, one per row; shares: likewise, for dense A; sparse rows
-  /// are taken about 0. out: any height x (d - first). 2 height (d - first) flops a row, sparse 2 (entries)^2 height /
-  /// d.
-  void add_gram_panel(std::span<const Index> rows_local, const Eigen::VectorXd& weights, const Eigen::VectorXd& shares,
-                      const Eigen::VectorXd& centre, Index first, RowMajorMatrix& out) const;
-  /// Local, not counted. sum_k weights_k a_k over the given rows of a sparse A: d.
-  Eigen::VectorXd sparse_sum(std::span<const Index> rows_local, const Eigen::VectorXd& weights) const;
 
   /// Sees row `rows_local[position]`, in double; called from several threads at once.
   using RowVisitor = std::function<void(std::size_t position, std::span<const double> row)>;
@@ -131,19 +115,18 @@ class RowPasses {
   /// Local, one read. Calls `function(tile, accumulator)` for every tile, each thread with its own copy of `zero`, and
   /// returns the copies' sum in thread order. `Accumulator` needs `operator+=`.
   template <class Accumulator, class Function>
-  Accumulator pass(Accumulator zero, Function&& function) const;
+  Accumulator pass(Accumulator zero, Function&& function, TileSize size = TileSize::cached) const;
+
+  /// Local. Threads of a pass.
+  static int threads();
+  /// Local. Calls `body` on every one of these threads with its part [first, last) of `count` things; an exception of a
+  /// thread is thrown after all have ended.
+  static void share(Index count, const std::function<void(int thread, Index first, Index last)>& body);
 
  private:
   MapSums mapped(const MapRequest& request) const;
-  SignedGram sparse_signed_gram(const Eigen::VectorXd& weights, const Eigen::VectorXd& centre) const;
-  void add_sparse_gram_panel(std::span<const Index> rows_local, const Eigen::VectorXd& weights, Index first,
-                             RowMajorMatrix& out) const;
-
-  /// Calls `body(thread, threads)` on every OpenMP thread; an exception of a thread is thrown after all have ended.
-  static void on_threads(int threads, const std::function<void(int)>& body);
-  int pass_threads() const;
-  /// Tiles of this thread, in order.
-  void visit_tiles(int thread, int threads, const std::function<void(const Tile&)>& visit) const;
+  /// The tiles of every thread, in order.
+  void visit_tiles(TileSize size, const std::function<void(int thread, const Tile&)>& visit) const;
 
   Communicator communicator_;
   RowPartition partition_;
@@ -163,14 +146,10 @@ class PassServer : public JointSums {
 };
 
 template <class Accumulator, class Function>
-Accumulator RowPasses::pass(Accumulator zero, Function&& function) const {
-  const int threads = pass_threads();
-  std::vector<Accumulator> parts(static_cast<std::size_t>(threads - 1), zero);
+Accumulator RowPasses::pass(Accumulator zero, Function&& function, TileSize size) const {
+  std::vector<Accumulator> parts(static_cast<std::size_t>(threads() - 1), zero);
   parts.push_back(std::move(zero));
-  on_threads(threads, [&](int thread) {
-    auto& part = parts[static_cast<std::size_t>(thread)];
-    visit_tiles(thread, threads, [&](const Tile& tile) { function(tile, part); });
-  });
+  visit_tiles(size, [&](int thread, const Tile& tile) { function(tile, parts[static_cast<std::size_t>(thread)]); });
   for (std::size_t k = 1; k < parts.size(); ++k) parts[0] += parts[k];
   *reads_ += 1;
   return std::move(parts[0]);

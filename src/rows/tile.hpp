@@ -50,6 +50,9 @@ class Tile {
   void squared_norms(double* squares) const;                                   ///< |a_i|^2
   void scatter(std::span<const kernels::Scatter> entries, double* out) const;  ///< out_target += value a_source
 
+  /// Of dense rows: see `kernels::add_signed_gram`.
+  void add_signed_gram(const double* weights, const double* centre, double* positive, double* negative) const;
+
   /// y_i = a_i . x and out += sum_i u_i a_i; y and the row curvature by local row. out has d + 1 numbers; the last one
   /// gets sum_i curvature_i (y_i - centre).
   void add_normal_product(const double* x, const RowCurvature& weights, double* y, double* out) const;

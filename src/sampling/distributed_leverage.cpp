@@ -6,12 +6,11 @@
 #include <span>
 #include <vector>
 
-#include "sampling/sketch.hpp"
-#include "rows/distributed_gram.hpp"
 #include "algebra/distributed_matrix.hpp"
-#include "sampling/leverage_basis.hpp"
 #include "algebra/pivoted_factor.hpp"
 #include "ranks/span_of.hpp"
+#include "sampling/leverage_basis.hpp"
+#include "sampling/sketch.hpp"
 
 namespace attnreg {
 

@@ -2,8 +2,8 @@
 
 #include <memory>
 
-#include "attnreg/leverage.hpp"
 #include "algebra/scalapack.hpp"
+#include "attnreg/leverage.hpp"
 #include "sampling/leverage_basis.hpp"
 
 namespace attnreg {

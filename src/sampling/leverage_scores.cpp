@@ -7,15 +7,16 @@
 #include <span>
 #include <string>
 
+#include "algebra/pivoted_factor.hpp"
 #include "numbers/random.hpp"
-#include "sampling/sketch.hpp"
+#include "ranks/span_of.hpp"
+#include "rows/gram.hpp"
+#include "rows/packed_columns.hpp"
 #include "sampling/distributed_leverage.hpp"
 #include "sampling/leverage_basis.hpp"
-#include "rows/packed_columns.hpp"
-#include "algebra/pivoted_factor.hpp"
+#include "sampling/sketch.hpp"
 #include "sampling/triangular_factor.hpp"
-#include "rows/weighted_gram.hpp"
-#include "ranks/span_of.hpp"
+#include "algebra/linear_solver_choice.hpp"
 
 namespace attnreg {
 
@@ -122,7 +123,7 @@ RowMajorMatrix rows_in_place(const RowMatrix& A, const VectorXd& scale) {
 /// Local, one read. This rank's part of A^T diag(s) A; NaN for unusable weights.
 MatrixXd weighted_gram(const RowMatrix& A, const VectorXd& weights) {
   VectorXd usable = weights.size() == 0 ? VectorXd(VectorXd::Ones(A.rows_local())) : row_scale(A, weights).cwiseAbs2();
-  MatrixXd gram = A.passes().signed_gram(usable, VectorXd::Zero(A.columns())).positive;
+  MatrixXd gram = signed_gram(A, {usable}).positive;
   if (!usable.allFinite()) gram.setConstant(std::numeric_limits<double>::quiet_NaN());
   return gram;
 }
@@ -131,7 +132,7 @@ MatrixXd weighted_gram(const RowMatrix& A, const VectorXd& weights) {
 PivotedFactor pivoted_factor(const RowMajorMatrix& M, double tolerance) {
   constexpr double kAccurate = 50 * std::numeric_limits<double>::epsilon();  // times d: scores to 2 %
   RowMajorMatrix gram = RowMajorMatrix::Zero(M.cols(), M.cols());
-  add_outer_products(M, 1, gram);
+  add_gram(M, gram);
   gram.triangularView<Eigen::StrictlyUpper>() = gram.transpose();
   auto factor = regular_cholesky(gram, kAccurate * static_cast<double>(M.cols()));
   if (factor.finite) return factor;

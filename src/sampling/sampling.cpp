@@ -1,5 +1,5 @@
 #include "sampling/sampling.hpp"
-#include "attnreg/error.hpp"
+#include "errors/refuse.hpp"
 
 #include <algorithm>
 #include <array>
@@ -168,6 +168,14 @@ std::int64_t with_replacement_size(Index d, double epsilon, double delta, double
   const double size = std::ceil(columns * std::log(2 * columns / delta) / (beta * exponent));
   if (!(size < 0x1p62)) refuse("epsilon = " + std::to_string(epsilon) + " asks for more than 2^62 draws");
   return static_cast<std::int64_t>(size);
+}
+
+Eigen::MatrixXd gaussian_probes(Index d, int count, std::uint64_t seed, std::uint32_t iteration) {
+  const RandomStream stream(seed, Purpose::spectral_probes, iteration);
+  Eigen::MatrixXd probes(d, count);
+  for (int k = 0; k < count; ++k)
+    stream.normals(k, std::span<double>(probes.col(k).data(), static_cast<std::size_t>(d)));
+  return probes;
 }
 
 }  // namespace attnreg

@@ -64,48 +64,8 @@ SampledRows sample_with_replacement(const RowMatrix& A, const Eigen::VectorXd& s
 /// delta in (0, 1), beta in (0, 1], d >= 1; else `InvalidArgument` on all ranks.
 std::int64_t with_replacement_size(Index d, double epsilon, double delta, double beta = 1);
 
-/// D~ of Lemma 2.1.16 of the thesis: diagonal, nonzero for the sampled rows only, D~_ii = D_i weight_i. It belongs
-/// inside the quadratic form, A^T D~ A; arXiv 2304.04397 has its square root, which multiplies rows.
-class SparseDiagonal {
- public:
-  /// Local. D: rows_local, of either sign.
-  SparseDiagonal(const SampledRows& sample, const Eigen::VectorXd& D);
-
-  const std::vector<Index>& rows() const { return rows_; }        ///< local numbers, ascending
-  const Eigen::VectorXd& values() const { return values_; }       ///< D_i weight_i for these rows
-  std::int64_t nonzeros_global() const { return count_global_; }  ///< rows sampled on all ranks
-
-  /// Collective. How far D~ is from D on the columns v of `probes`:
-  ///
-  ///     max_v | v^T A^T (D~ - D) A v | / (v^T A^T |D| A v),
-  ///
-  /// which is |v^T A^T D~ A v / v^T A^T D A v - 1| if D >= 0. A lower estimate of the spectral error, which is the
-  /// maximum over all v; random probes average over its directions, so expect it to be several times larger. 0 if all
-  /// denominators vanish.
-  /// One read of A for all probes, one all-reduce of 16 k bytes. D: rows_local, as given to the constructor. probes:
-  /// d x k, replicated: `gaussian_probes`, or the N of a `LeverageBasis` for diag(|D|)^{1/2} A that was not used for
-  /// this sample, whose columns do not favour the large directions of A.
-  double spectral_error(const RowMatrix& A, const Eigen::VectorXd& D, const Eigen::MatrixXd& probes) const;
-
- private:
-  std::vector<Index> rows_;
-  Eigen::VectorXd values_;
-  std::int64_t count_global_;
-};
-
 /// Local. Independent N(0, 1) numbers, d x count, functions of (seed, iteration).
 Eigen::MatrixXd gaussian_probes(Index d, int count, std::uint64_t seed, std::uint32_t iteration = 0);
-
-/// Local, count_global / n of a read. This rank's part of
-///
-///     sum_j weights_j (a_j - centre)(a_j - centre)^T + ridge_j a_j a_j^T
-///
-/// over the sampled rows j, d x d, symmetric and full; reads only these rows, d^2 flops each; rows of weight and ridge
-/// 0 are left out. The caller adds up the ranks' parts. The same bits for equal numbers of threads. weights: one per
-/// sampled row, for instance D_j sample.weights_j, of either sign where its ridge is 0. centre: d, or empty for 0.
-/// ridge: likewise, >= 0, or empty for 0.
-Eigen::MatrixXd sampled_gram(const RowMatrix& A, const SampledRows& sample, const Eigen::VectorXd& weights,
-                             const Eigen::VectorXd& centre, const Eigen::VectorXd& ridge = {});
 
 /// Local. `sample_poisson` without its checks and without the count of all ranks (`count_global` stays 0), for callers
 /// that add the count to a message of their own. scores: finite, >= 0.

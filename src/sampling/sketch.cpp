@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "numbers/random.hpp"
-#include "rows/packed_columns.hpp"
+#include "kernels/gram_kernels.hpp"
 #include "kernels/sketch_kernels.hpp"
+#include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -154,16 +154,17 @@ template <class Columns>
 RowMajorMatrix dense_pass(const RowMatrix& A, const VectorXd& row_scale, const SketchOptions& options) {
   const Columns columns(options);
   return A.passes().pass(RowMajorMatrix(RowMajorMatrix::Zero(options.rows, A.columns())),
-                [&](const Tile& tile, RowMajorMatrix& sum) {
-                  MatrixXd S = MatrixXd::Zero(options.rows, tile.rows());
-                  for (Index i = 0; i < tile.rows(); ++i) {
-                    const double scale = scale_of(row_scale, tile.first_local() + i);
-                    if (scale == 0) continue;
-                    columns.fill(A.first_row() + tile.first_local() + i, S.col(i));
-                    S.col(i) *= scale;
-                  }
-                  add_product(S, tile.dense(), Part::full, sum);
-                });
+                         [&](const Tile& tile, RowMajorMatrix& sum) {
+                           MatrixXd S = MatrixXd::Zero(options.rows, tile.rows());
+                           for (Index i = 0; i < tile.rows(); ++i) {
+                             const double scale = scale_of(row_scale, tile.first_local() + i);
+                             if (scale == 0) continue;
+                             columns.fill(A.first_row() + tile.first_local() + i, S.col(i));
+                             S.col(i) *= scale;
+                           }
+                           kernels::add_matrix_product(RowMajorMatrix(S).data(), S.rows(), S.cols(),
+                                                       tile.dense().data(), A.columns(), false, sum.data());
+                         });
 }
 
 }  // namespace
@@ -183,14 +184,6 @@ MatrixXd sketch_panel(const RowMatrix& A, const VectorXd& row_scale, const Sketc
                       Index count) {
   check(options);
   return sparse_pass(A, row_scale, options, first, count);
-}
-
-RowMajorMatrix reduced_sketch(const RowMatrix& A, const VectorXd& row_scale, const SketchOptions& options) {
-  check(options);
-  A.communicator().agree([&] { check_scale(A, row_scale); });
-  RowMajorMatrix sum = sketch(A, row_scale, options);
-  A.communicator().sum(span_of(sum));
-  return sum;
 }
 
 }  // namespace attnreg

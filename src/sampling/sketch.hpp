@@ -36,10 +36,6 @@ struct SketchOptions {
 /// Options out of range: `InvalidArgument` on all ranks. A wrong length of row_scale: `InvalidArgument` of this rank.
 RowMajorMatrix sketch(const RowMatrix& A, const Eigen::VectorXd& row_scale, const SketchOptions& options);
 
-/// Collective. S diag(row_scale) A on every rank: `sketch` and one all-reduce of 8 options.rows d bytes. A wrong length
-/// of row_scale on any rank: `InvalidArgument` on all ranks, agreed before by one all-reduce of 8 bytes.
-RowMajorMatrix reduced_sketch(const RowMatrix& A, const Eigen::VectorXd& row_scale, const SketchOptions& options);
-
 /// Local. Rows [first, first + count) of this rank's part of a sparse sign sketch that nobody holds whole, count x d;
 /// see `sketch`. A row of A is looked at only if it has a nonzero there, but one read is counted.
 Eigen::MatrixXd sketch_panel(const RowMatrix& A, const Eigen::VectorXd& row_scale, const SketchOptions& options,

@@ -12,8 +12,7 @@ class TriangularFactor {
  public:
   explicit TriangularFactor(Index columns);
 
-  /// Local. block: any rows x columns, column-major; overwritten. 2 rows d^2 flops, by one
-  /// thread at a time.
+  /// Local. block: any rows x columns, column-major; overwritten. 2 rows d^2 flops, by one thread at a time.
   void add(Eigen::MatrixXd& block);
   TriangularFactor& operator+=(const TriangularFactor& other);
 

@@ -5,11 +5,11 @@
 #include <cmath>
 #include <string>
 
-#include "attnreg/error.hpp"
+#include "algebra/dense_factors.hpp"
+#include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
-#include "algebra/symmetric_eigen.hpp"
-#include "sparsify/whitening.hpp"
 #include "ranks/span_of.hpp"
+#include "sparsify/whitening.hpp"
 
 namespace attnreg {
 
@@ -34,11 +34,12 @@ void check(const RowMatrix& X, std::span<const RowMatrix> Ys, const MatrixXd& va
 /// Collective, one read. Rows [first, first + height) of scale A^T A, on every rank.
 RowMajorMatrix gram_rows(const RowMatrix& A, Index first, Index height, double scale) {
   const Index n = A.columns();
-  RowMajorMatrix block = A.passes().pass(RowMajorMatrix(RowMajorMatrix::Zero(height, n)), [&](const Tile& tile, auto& part) {
-    const auto rows = tile.dense();
-    const RowMajorMatrix columns = rows.middleCols(first, height).transpose();
-    kernels::add_matrix_product(columns.data(), height, tile.rows(), rows.data(), n, false, part.data());
-  });
+  RowMajorMatrix block =
+      A.passes().pass(RowMajorMatrix(RowMajorMatrix::Zero(height, n)), [&](const Tile& tile, auto& part) {
+        const auto rows = tile.dense();
+        const RowMajorMatrix columns = rows.middleCols(first, height).transpose();
+        kernels::add_matrix_product(columns.data(), height, tile.rows(), rows.data(), n, false, part.data());
+      });
   A.communicator().sum(span_of(block));
   return scale * block;
 }
@@ -102,10 +103,9 @@ double spectral_error(const MatrixXd& T, const MatrixXd& K_Y) {
 void add_spectral_errors(const RowMatrix& X, const std::vector<RowMajorMatrix>& whole, AttentionErrors& result) {
   VectorXd message(static_cast<Index>(result.errors.size()) + 1);
   if (X.communicator().is_root()) {
-    const Whitening whitening = whitening_of(whole[0], X.rows_global());
-    message[0] = static_cast<double>(whitening.rank());
-    for (std::size_t k = 1; k < whole.size(); ++k)
-      message[static_cast<Index>(k)] = spectral_error(whitening.basis, whole[k]);
+    const MatrixXd T = whitening_of(whole[0], X.rows_global());
+    message[0] = static_cast<double>(T.cols());
+    for (std::size_t k = 1; k < whole.size(); ++k) message[static_cast<Index>(k)] = spectral_error(T, whole[k]);
   }
   X.communicator().broadcast(span_of(message));
   result.rank = static_cast<Index>(message[0]);
@@ -119,7 +119,7 @@ void add_spectral_errors(const RowMatrix& X, const std::vector<RowMajorMatrix>& 
 /// Collective.
 AttentionErrors summed_up(const Communicator& communicator, Totals& totals) {
   for (double& value : totals.maxima) value = communicator.max(value);
-  communicator.sum(std::span<double>(totals.squares.data(), static_cast<std::size_t>(totals.squares.size())));
+  communicator.sum(span_of(totals.squares));
   const auto ratio = [](double value, double size) { return value == 0 ? 0 : value / size; };
   AttentionErrors result;
   result.largest_logit = totals.maxima[0];

@@ -1,10 +1,9 @@
 #include "sparsify/barriers.hpp"
 
 #include <cmath>
-#include <limits>
 #include <utility>
 
-#include "algebra/symmetric_eigen.hpp"
+#include "algebra/dense_factors.hpp"
 
 namespace attnreg {
 
@@ -33,7 +32,6 @@ Barriers::Barriers(Eigen::Index n, double degree) : M_(MatrixXd::Zero(n, n)) {
 void Barriers::refresh() const {
   if (std::exchange(fresh_, true)) return;
   SymmetricEigen eigen = symmetric_eigen(M_, true);
-  if (!eigen.finite) eigen.values.setConstant(M_.rows(), std::numeric_limits<double>::quiet_NaN());
   eigenvalues_ = std::move(eigen.values);
   eigenvectors_ = std::move(eigen.vectors);
 }

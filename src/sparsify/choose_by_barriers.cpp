@@ -1,7 +1,7 @@
 #include "sparsify/choose_by_barriers.hpp"
+#include "rows/dense_rows.hpp"
 #include "rows/row_passes.hpp"
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -9,12 +9,13 @@
 #include <span>
 #include <string>
 
-#include "sparsify/barriers.hpp"
+#include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
-#include "ranks/memory.hpp"
 #include "numbers/vector_clones.hpp"
-#include "sparsify/whitening.hpp"
+#include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
+#include "sparsify/barriers.hpp"
+#include "sparsify/whitening.hpp"
 
 namespace attnreg {
 
@@ -41,7 +42,7 @@ MatrixXd whitening_basis(const RowMatrix& A) {
   const Communicator& communicator = A.communicator();
   const MatrixXd K = exact_gram(A);
   MatrixXd T;
-  if (communicator.is_root()) T = whitening_of(K, A.rows_global()).basis;
+  if (communicator.is_root()) T = whitening_of(K, A.rows_global());
   VectorXd rank = VectorXd::Constant(1, static_cast<double>(T.cols()));
   communicator.broadcast(span_of(rank));
   T.conservativeResize(A.columns(), static_cast<Index>(rank[0]));
@@ -97,10 +98,7 @@ int owner_of(const RowPartition& partition, std::int64_t row) {
 VectorXd row_on_all(const RowMatrix& V, std::int64_t row) {
   const int owner = owner_of(V.partition(), row);
   VectorXd v(V.columns());
-  if (owner == V.communicator().rank()) {
-    const Index local[] = {static_cast<Index>(row - V.first_row())};
-    V.passes().visit_rows(local, [&](std::size_t, std::span<const double> values) { std::ranges::copy(values, v.data()); });
-  }
+  if (owner == V.communicator().rank()) v = dense_rows(V, static_cast<Index>(row - V.first_row()), 1).transpose();
   V.communicator().broadcast(span_of(v), owner);
   return v;
 }
@@ -194,9 +192,7 @@ BarrierChoice choose_by_barriers(const RowMatrix& A, double epsilon, std::int64_
   const Index rank = T.cols();
   if (rank == 0) return {.certified_epsilon = 0, .end = SparsifyEnd::reached};
   if (steps != 0 && steps <= rank)
-    throw InvalidArgument(
-        "bss: " + std::to_string(steps) + " steps, expected more than the rank of X, " + std::to_string(rank),
-        Error::Scope::all_ranks);
+    refuse("bss: " + std::to_string(steps) + " steps, expected more than the rank of X, " + std::to_string(rank));
   const RowMatrix V = whitened_rows(A, T);
   Iteration iteration(V, epsilon, steps);
   iteration.run();

@@ -1,5 +1,5 @@
 #include "attnreg/sparsifier.hpp"
-#include "attnreg/error.hpp"
+#include "errors/refuse.hpp"
 #include "rows/row_passes.hpp"
 
 #include <algorithm>
@@ -10,11 +10,12 @@
 #include <string>
 #include <utility>
 
+#include "ranks/memory.hpp"
+#include "ranks/span_of.hpp"
+#include "rows/dense_rows.hpp"
 #include "sampling/sampling.hpp"
 #include "sampling/sketch.hpp"
 #include "sparsify/choose_by_barriers.hpp"
-#include "ranks/memory.hpp"
-#include "ranks/span_of.hpp"
 
 namespace attnreg {
 
@@ -33,7 +34,8 @@ void check(const SparsifyOptions& options) {
 /// Collective. The methods that do not look at all values themselves would draw columns with NaN, or leave them out.
 void require_finite(const RowMatrix& X) {
   X.communicator().agree([&] {
-    if (!X.passes().row_norms().allFinite()) throw InvalidArgument("X has columns whose norms are not finite, or overflow");
+    if (!X.passes().row_norms().allFinite())
+      throw InvalidArgument("X has columns whose norms are not finite, or overflow");
   });
 }
 
@@ -97,20 +99,6 @@ SampledRows largest_rows(const RowMatrix& X, std::int64_t count) {
   return sample;
 }
 
-CsrRows to_csr(const RowMajorMatrix& dense) {
-  CsrRows rows;
-  rows.columns = dense.cols();
-  for (Index i = 0; i < dense.rows(); ++i) {
-    for (Index j = 0; j < dense.cols(); ++j) {
-      if (dense(i, j) == 0) continue;
-      rows.indices.push_back(static_cast<std::int32_t>(j));
-      rows.values.push_back(dense(i, j));
-    }
-    rows.offsets.push_back(static_cast<std::int64_t>(rows.indices.size()));
-  }
-  return rows;
-}
-
 /// Collective. sqrt(weight_k) x_k for the rows of a sample.
 RowMatrix scaled_rows(const RowMatrix& X, const std::vector<Index>& rows, const VectorXd& weights) {
   const Communicator& communicator = X.communicator();
@@ -122,7 +110,7 @@ RowMatrix scaled_rows(const RowMatrix& X, const std::vector<Index>& rows, const 
     const auto i = static_cast<Index>(k);
     Y.row(i) = std::sqrt(weights[i]) * Eigen::Map<const Eigen::RowVectorXd>(row.data(), X.columns());
   });
-  if (X.is_sparse()) return RowMatrix(communicator, partition, to_csr(Y));
+  if (X.is_sparse()) return RowMatrix(communicator, partition, sparse_rows(Y));
   return RowMatrix(communicator, partition, std::move(Y));
 }
 
@@ -148,8 +136,7 @@ Sparsifier random_combinations(const RowMatrix& X, std::int64_t m, std::uint64_t
     counts.push_back((first_rows[k] - first_rows[k - 1]) * X.columns());
   RowPartition partition(std::move(first_rows));
   RowMajorMatrix Y(partition.rows_local(communicator.rank()), X.columns());
-  communicator.sum_scatter(span_of(part), counts,
-                           span_of(Y));
+  communicator.sum_scatter(span_of(part), counts, span_of(Y));
   return {.Y = RowMatrix(communicator, std::move(partition), std::move(Y)), .columns_global = m, .draws = m};
 }
 
@@ -192,7 +179,7 @@ RowMatrix no_columns(const RowMatrix& X) {
   std::vector<std::int64_t> first_rows(static_cast<std::size_t>(X.communicator().size()) + 1, 1);
   first_rows[0] = 0;
   RowMajorMatrix zero = RowMajorMatrix::Zero(X.communicator().is_root() ? 1 : 0, X.columns());
-  if (X.is_sparse()) return RowMatrix(X.communicator(), RowPartition(std::move(first_rows)), to_csr(zero));
+  if (X.is_sparse()) return RowMatrix(X.communicator(), RowPartition(std::move(first_rows)), sparse_rows(zero));
   return RowMatrix(X.communicator(), RowPartition(std::move(first_rows)), std::move(zero));
 }
 

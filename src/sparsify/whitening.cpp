@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <span>
 #include <vector>
 
+#include "algebra/dense_factors.hpp"
+#include "errors/refuse.hpp"
 #include "numbers/exact_sum.hpp"
-#include "algebra/symmetric_eigen.hpp"
 
 namespace attnreg {
 
@@ -25,13 +25,12 @@ double bound_of_sums(const RowMatrix& A) {
       return *this;
     }
   };
-  const Largest mine =
-      A.passes().pass(Largest{}, [](const Tile& tile, Largest& part) { part += Largest{tile.dense().cwiseAbs().maxCoeff()}; });
+  const Largest mine = A.passes().pass(
+      Largest{}, [](const Tile& tile, Largest& part) { part += Largest{tile.dense().cwiseAbs().maxCoeff()}; });
   const double largest = A.communicator().max(mine.value);
   const double bound = largest * largest * static_cast<double>(A.rows_global());
   if (!(bound < 0x1p1000))
-    throw InvalidArgument("X has an entry of size " + std::to_string(largest) + ": X X^T would overflow, scale X down",
-                          Error::Scope::all_ranks);
+    refuse("X has an entry of size " + std::to_string(largest) + ": X X^T would overflow, scale X down");
   return bound;
 }
 
@@ -58,21 +57,21 @@ MatrixXd exact_gram(const RowMatrix& A) {
   });
   sum.reduce(A.communicator());
   const Eigen::VectorXd sums = sum.values();
-  if (!sums.allFinite()) throw InvalidArgument("X has values that are not finite", Error::Scope::all_ranks);
+  if (!sums.allFinite()) refuse("X has values that are not finite");
   MatrixXd K(n, n);
   for (Index i = 0, first = 0; i < n; first += ++i)
     K.row(i).head(i + 1) = K.col(i).head(i + 1).transpose() = sums.segment(first, i + 1).transpose();
   return K;
 }
 
-Whitening whitening_of(const MatrixXd& K, std::int64_t terms) {
+MatrixXd whitening_of(const MatrixXd& K, std::int64_t terms) {
   const Index n = K.rows();
   SymmetricEigen eigen = symmetric_eigen(K, true);
-  if (!eigen.finite || !(eigen.values[n - 1] > 0)) return {MatrixXd(n, 0)};
+  if (!eigen.finite || !(eigen.values[n - 1] > 0)) return MatrixXd(n, 0);
   const double size = static_cast<double>(n) + std::sqrt(static_cast<double>(terms));
   const double threshold = 4 * std::numeric_limits<double>::epsilon() * size * eigen.values[n - 1];
   const auto null = std::upper_bound(eigen.values.begin(), eigen.values.end(), threshold) - eigen.values.begin();
-  return {eigen.vectors.rightCols(n - null) * eigen.values.tail(n - null).cwiseSqrt().cwiseInverse().asDiagonal()};
+  return eigen.vectors.rightCols(n - null) * eigen.values.tail(n - null).cwiseSqrt().cwiseInverse().asDiagonal();
 }
 
 }  // namespace attnreg

@@ -12,14 +12,9 @@ namespace attnreg {
 /// (n + 1) bytes. A: d x n. Values that are not finite, or sums that may overflow: `InvalidArgument` on all ranks.
 Eigen::MatrixXd exact_gram(const RowMatrix& A);
 
-/// T with T^T K T = I: the eigenvectors of K by the inverse square roots of their eigenvalues.
-struct Whitening {
-  Eigen::MatrixXd basis;  ///< T, n x rank
-  Eigen::Index rank() const { return basis.cols(); }
-};
-
-/// Local. Eigenvalues up to 4 eps (n + sqrt(terms)) of the largest count as null: the rounding of a sum of so many
-/// terms. K: symmetric, n x n. Rank 0 if K is 0 or not finite. 9 n^3 flops at most.
-Whitening whitening_of(const Eigen::MatrixXd& K, std::int64_t terms);
+/// Local. T with T^T K T = I, n x rank: the eigenvectors of K by the inverse square roots of their eigenvalues.
+/// Eigenvalues up to 4 eps (n + sqrt(terms)) of the largest count as null: the rounding of a sum of so many terms. K:
+/// symmetric, n x n. Rank 0 if K is 0 or not finite. 9 n^3 flops at most.
+Eigen::MatrixXd whitening_of(const Eigen::MatrixXd& K, std::int64_t terms);
 
 }  // namespace attnreg

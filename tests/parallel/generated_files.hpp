@@ -13,6 +13,7 @@
 #include "attnreg/communicator.hpp"
 #include "problems/problem_generator.hpp"
 #include "attnreg/files.hpp"
+#include "files/npy_header.hpp"
 
 namespace attnreg {
 

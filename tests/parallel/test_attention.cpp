@@ -12,8 +12,7 @@
 #include "attnreg/attention_regression.hpp"
 #include "support/reference.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_attention {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -427,5 +426,4 @@ TEST_F(Attention, StopsAtLimits) {
   EXPECT_EQ(solve_attention(comm_, sequences(planted), options).summary.termination, Termination::time_limit);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_attention

@@ -1,4 +1,4 @@
-#include "attnreg/apply.hpp"
+#include "attnreg/apply_attention.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,8 +8,7 @@
 #include "support/reference.hpp"
 #include "support/refusal.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_attention_kernel {
 
 using Eigen::VectorXd;
 using reference::Holding;
@@ -135,5 +134,4 @@ TEST(AttentionKernel, RefusesOnAllRanksTogether) {
   EXPECT_THAT(message(rows, rows, rows, {Kind::softmax, 1, NAN}), HasSubstr("scale"));
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_attention_kernel

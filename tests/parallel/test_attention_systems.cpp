@@ -8,14 +8,13 @@
 #include <cmath>
 #include <vector>
 
-#include "attnreg/apply.hpp"
-#include "numbers/random.hpp"
+#include "attnreg/apply_attention.hpp"
 #include "experiments/experiments.hpp"
+#include "numbers/random.hpp"
 #include "support/reference.hpp"
 #include "support/refusal.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_attention_systems {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -287,5 +286,4 @@ TEST(Experiments, CheckedGradientsFindTheForger) {
   EXPECT_EQ(honest.at(0, "false_alarms"), 0);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_attention_systems

@@ -12,8 +12,7 @@
 #include "newton/minimise.hpp"
 #include "numbers/random.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_certificate {
 
 using Eigen::Index;
 using Eigen::VectorXd;
@@ -124,5 +123,4 @@ TEST(Certificate, IsReplicated) {
   EXPECT_TRUE(replicated);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_certificate

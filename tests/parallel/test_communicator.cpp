@@ -7,9 +7,9 @@
 #include <numeric>
 
 #include "attnreg/communicator.hpp"
+#include "ranks/mpi_facts.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_communicator {
 
 /// Splits every message of more than 7 elements.
 Communicator world() { return Communicator(MPI_COMM_WORLD, {.elements_per_call = 7}); }
@@ -316,5 +316,4 @@ TEST(Agree, IsQuietWhenAllIsWellAndUsableAfterAFailure) {
   EXPECT_EQ(sum, comm.size());
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_communicator

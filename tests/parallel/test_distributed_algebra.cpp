@@ -5,27 +5,25 @@
 #include <cstdint>
 #include <fstream>
 #include <limits>
-#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "algebra/distributed_solver.hpp"
 #include "attnreg/leverage.hpp"
 #include "attnreg/regression.hpp"
-#include "rows/distributed_gram.hpp"
-#include "sampling/distributed_leverage.hpp"
-#include "algebra/distributed_solver.hpp"
+#include "newton/trust_region.hpp"
 #include "objective/regression_objective.hpp"
 #include "objective/sampled_model.hpp"
+#include "rows/gram.hpp"
+#include "sampling/distributed_leverage.hpp"
+#include "sampling/leverage_basis.hpp"
 #include "support/reference.hpp"
 #include "support/score_problems.hpp"
-#include "sampling/leverage_basis.hpp"
-#include "newton/trust_region.hpp"
 
 // What is spread over a process grid against the same on rank 0.
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_distributed_algebra {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -59,9 +57,7 @@ TEST(DistributedGram, IsTheGramMatrixOfBothTerms) {
     for (const auto holding :
          {reference::Holding::float64, reference::Holding::float32, reference::Holding::sparse64}) {
       const RowMatrix rows = reference::distribute(world, A, reference::Layout::random, holding);
-      std::vector<Index> all(static_cast<std::size_t>(rows.rows_local()));
-      std::iota(all.begin(), all.end(), 0);
-      const CurvedRows curved{all, reference::local_part(rows, curvature), reference::local_part(rows, ridge)};
+      const WeightedRows curved{reference::local_part(rows, curvature), reference::local_part(rows, ridge)};
       MatrixXd gram = distributed_gram(rows, grid_of(world, 32), curved, centre).replicated();
       gram.triangularView<Eigen::StrictlyUpper>() = gram.transpose();
       const double rounding = holding == reference::Holding::float32 ? 1e-6 : 1e-13;  // of the entries held
@@ -200,10 +196,10 @@ TEST(DistributedModel, IsRank0sModel) {
     const VectorXd w2 = 1e-8 * reference::local_part(A, reference::random_vector(n, 4)).cwiseAbs2();
     VectorXd centre = 0.1 * reference::random_vector(d, 5);
     SampledModel rank0(A, w2, options), distributed(A, w2, options, grid_of(world, 5));
-    const auto expected = rank0.preconditioner({delta, nullptr, nullptr}, centre, false);
+    const auto expected = rank0.preconditioner({delta}, centre, false);
     const double reads_before = A.reads();
     const auto collectives_before = world.collectives();
-    const auto found = distributed.preconditioner({delta, nullptr, nullptr}, centre, false);
+    const auto found = distributed.preconditioner({delta}, centre, false);
     const double reads = A.reads() - reads_before;
     const auto collectives = world.collectives() - collectives_before;
     const double kept = static_cast<double>(distributed.rows_kept()) / static_cast<double>(n);
@@ -214,7 +210,7 @@ TEST(DistributedModel, IsRank0sModel) {
     const VectorXd whitened = found->whiten(r);
     const double whitened_norm = found->norm(whitened);
     centre[3] = std::nan("");
-    const bool from_nan = distributed.preconditioner({delta, nullptr, nullptr}, centre, false).has_value();
+    const bool from_nan = distributed.preconditioner({delta}, centre, false).has_value();
     EXPECT_NEAR(kept, static_cast<double>(rank0.rows_kept()) / static_cast<double>(n), 1e-12);
     EXPECT_EQ(ridge, rank0.ridge());
     EXPECT_GE(ridge, 1e-14);
@@ -238,8 +234,8 @@ TEST(DistributedModel, ClimbsTheLadderOfRidges) {
   const VectorXd delta = VectorXd::Constant(A.rows_local(), 1e-3), w2 = VectorXd::Zero(A.rows_local());
   const VectorXd centre = VectorXd::Constant(d, 100);
   SampledModel rank0(A, w2, {}), distributed(A, w2, {}, grid_of(world, 16));
-  const auto expected = rank0.preconditioner({delta, nullptr, nullptr}, centre, false);
-  const auto found = distributed.preconditioner({delta, nullptr, nullptr}, centre, false);
+  const auto expected = rank0.preconditioner({delta}, centre, false);
+  const auto found = distributed.preconditioner({delta}, centre, false);
   const VectorXd p = found ? found->solve(VectorXd::Ones(d)) : VectorXd();
   EXPECT_TRUE(expected && found);
   EXPECT_GT(rank0.ridge(), 2e-14);
@@ -289,7 +285,7 @@ TEST(DistributedModel, TakesTheMemoryThatIsStated) {
   }
   std::ofstream("/proc/self/clear_refs") << 5;
   const double before = resident_bytes("VmRSS:");
-  const bool made = SampledModel(A, w2, {}, grid).preconditioner({delta, nullptr, nullptr}, centre, false).has_value();
+  const bool made = SampledModel(A, w2, {}, grid).preconditioner({delta}, centre, false).has_value();
   const double peak = resident_bytes("VmHWM:") - before;
   const double local = static_cast<double>(local_count(d, 64, 0, grid->rows())) *
                        static_cast<double>(local_count(d, 64, 0, grid->columns()));
@@ -342,5 +338,4 @@ TEST(DistributedRegression, RefusesWhatItCannotDo) {
   EXPECT_THROW(solve_regression(data.A, data.b, data.w, options), InvalidArgument);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_distributed_algebra

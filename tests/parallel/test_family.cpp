@@ -12,8 +12,7 @@
 #include "objective/regression_objective.hpp"
 #include "support/reference.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_family {
 
 using Eigen::VectorXd;
 using testing::Contains;
@@ -215,5 +214,4 @@ TEST_P(Family, TheStartCrossEntropyServesSoftmaxOnly) {
     EXPECT_THROW(solve_regression(data.A, data.b, data.w, solver), InvalidArgument);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_family

@@ -6,12 +6,11 @@
 #include <functional>
 #include <limits>
 
-#include "numbers/random.hpp"
-#include "numbers/exact_sum.hpp"
 #include "generated_files.hpp"
+#include "numbers/exact_sum.hpp"
+#include "numbers/random.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_generate {
 
 TEST(ExactSum, DoesNotDependOnTheDistribution) {
   const Communicator world(MPI_COMM_WORLD);
@@ -167,5 +166,4 @@ TEST(Generate, PresetNames) {
   EXPECT_THROW(preset_by_name("dense"), InvalidArgument);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_generate

@@ -10,8 +10,7 @@
 
 #include "generated_files.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_generate_statistics {
 
 using Eigen::VectorXd;
 
@@ -164,5 +163,4 @@ TEST(GenerateStatistics, CoherentRowsHaveHeavyTails) {
   }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_generate_statistics

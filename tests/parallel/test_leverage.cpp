@@ -6,11 +6,11 @@
 #include <limits>
 #include <string>
 
-#include "support/score_problems.hpp"
+#include "files/csr_file.hpp"
 #include "sampling/leverage_basis.hpp"
+#include "support/score_problems.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_leverage {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -249,5 +249,4 @@ TEST(Leverage, RefusesBadArgumentsOnAllRanks) {
   }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_leverage

@@ -12,8 +12,7 @@
 #include "support/npy_bytes.hpp"
 #include "support/temporary_directory.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_load {
 
 using test::column_major;
 using test::npy_bytes;
@@ -349,5 +348,4 @@ TEST_F(Load, WriterReportsAFullDiskOfOneRank) {
   EXPECT_THAT(directory_.names(), ElementsAre("a.npy"));
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_load

@@ -5,13 +5,13 @@
 #include <limits>
 
 #include "attnreg/files.hpp"
-#include "numbers/random.hpp"
+#include "files/csr_file.hpp"
 #include "generated_files.hpp"
+#include "numbers/random.hpp"
 #include "support/npz_bytes.hpp"
 #include "support/temporary_directory.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_load_csr {
 
 using test::CsrFileContents;
 using test::NpzMembers;
@@ -321,5 +321,4 @@ TEST_F(LoadCsr, GeneratesTheProblemThatIsPromised) {
   EXPECT_NEAR(facts.z_true_std, x.norm() / 10, 0.1 * x.norm() / 10);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_load_csr

@@ -11,8 +11,7 @@
 #include "support/reference.hpp"
 #include "support/temporary_directory.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_load_transpose {
 
 using reference::gathered_rows;
 using test::CsrFileContents;
@@ -166,5 +165,4 @@ TEST_F(LoadTranspose, ReadsTheSparsifiersFilesBack) {
   }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_load_transpose

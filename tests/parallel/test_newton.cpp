@@ -3,11 +3,10 @@
 #include <Eigen/Dense>
 #include <cmath>
 
-#include "support/solve.hpp"
 #include "losses/losses.hpp"
+#include "support/solve.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_newton {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -181,5 +180,4 @@ TEST(Newton, NothingToDoConvergesAtOnce) {
   for (const auto* out : {&at_zero, &at_solution}) EXPECT_EQ(out->summary.iterations, 0);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_newton

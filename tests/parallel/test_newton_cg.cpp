@@ -11,8 +11,7 @@
 #include "newton/minimise.hpp"
 #include "support/solve.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_newton_cg {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -188,7 +187,7 @@ TEST(NewtonCg, ReadsAndCollectivesAreThoseOfTheDesign) {
         const double reads_before = copy.A.reads();
         const auto collectives_before = apart.collectives();
         const VectorXd positive = curvature.cwiseMax(0);
-        model.factor({positive, nullptr, nullptr}, centre, false);
+        model.factor({positive}, centre, false);
         const auto made = apart.collectives() - collectives_before;
         const bool sketch = made == 4;
         EXPECT_TRUE(sketch || made == 2);
@@ -383,5 +382,4 @@ TEST(NewtonCg, OddProblemsEndWithAFinitePointAndAReason) {
   }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_newton_cg

@@ -8,8 +8,7 @@
 #include "objective/regression_objective.hpp"
 #include "support/reference.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_objective {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -327,5 +326,4 @@ TEST_P(Objectives, LogitsOf800) {
   }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_objective

@@ -9,8 +9,7 @@
 #include "attnreg/regression.hpp"
 #include "support/reference.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_regression {
 
 using Eigen::VectorXd;
 using testing::ElementsAre;
@@ -250,5 +249,4 @@ TEST_F(Regression, RejectsWrongOptions) {
   expect_rejected(distributed(), cross_entropy, "positive sum");
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_regression

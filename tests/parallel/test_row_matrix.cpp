@@ -7,12 +7,12 @@
 #include <vector>
 
 #include "attnreg/row_matrix.hpp"
-#include "rows/row_passes.hpp"
+#include "rows/gram.hpp"
 #include "rows/joint_passes.hpp"
+#include "rows/row_passes.hpp"
 #include "support/reference.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_row_matrix {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -25,7 +25,7 @@ struct Passes {
   double moment = 0;  ///< sum of curvature (y - centre)
   MatrixXd transposed, columns, products, products_y;
   RowPasses::MapSums mapped;
-  RowPasses::SignedGram gram;
+  SignedGram gram;
   bool symmetric = true;  ///< this rank's part of it
 };
 
@@ -91,7 +91,7 @@ Passes run(const Inputs& in, const RowMatrix& A, bool with_gram) {
   out.product_y = reference::gather(comm, y);
   out.norms = reference::gather(comm, A.passes().row_norms());
   if (with_gram) {
-    out.gram = A.passes().signed_gram(in.weights.segment(first, rows), in.centre);
+    out.gram = signed_gram(A, {weights}, in.centre);
     out.symmetric =
         out.gram.positive == out.gram.positive.transpose() && out.gram.negative == out.gram.negative.transpose();
     out.gram.positive = reference::summed(comm, out.gram.positive);
@@ -225,6 +225,55 @@ TEST(RowMatrix, ThreadsShareTilesAndGiveTheSameBitsEveryTime) {
   omp_set_num_threads(threads);
 }
 
+/// Coupled terms, some with k alone, and a ridge.
+WeightedRows coupled_rows(Index n) {
+  WeightedRows rows{reference::random_vector(n, 11).cwiseMax(0), reference::random_vector(n, 12).cwiseAbs()};
+  rows.coupling = rows.curvature.cwiseProduct(reference::random_vector(n, 13));
+  rows.self = rows.coupling.cwiseProduct(reference::random_vector(n, 13)).array() + 0.5;
+  rows.ridge.head(n / 2).setZero();
+  return rows;
+}
+
+MatrixXd dense_gram(const RowMajorMatrix& A, const WeightedRows& rows, const VectorXd& c) {
+  const VectorXd &m = rows.coupling.size() == 0 ? rows.curvature : rows.coupling, crossed = A.transpose() * m;
+  return A.transpose() * VectorXd(rows.curvature + rows.ridge).asDiagonal() * A - crossed * c.transpose() -
+         c * crossed.transpose() + rows.self_sum() * c * c.transpose();
+}
+
+TEST(Gram, CompletesTheSquaresOfAllRowsAndOfSome) {
+  const Communicator comm(MPI_COMM_WORLD);
+  constexpr Index n = 300;
+  for (const Index d : {1, 30, 257}) {
+    const Inputs in(n, d);
+    WeightedRows coupled = coupled_rows(n), ridged{coupled.curvature, coupled.ridge};
+    for (const Holding holding : {Holding::float64, Holding::float32, Holding::sparse64, Holding::sparse32})
+      for (const WeightedRows& rows : {coupled, ridged}) {
+        const RowMatrix A = reference::distribute(comm, in.A, Layout::random, holding);
+        const auto local = [&](const VectorXd& v) { return v.size() == 0 ? v : reference::local_part(A, v); };
+        const WeightedRows mine{local(rows.curvature), local(rows.ridge), local(rows.coupling), local(rows.self)};
+        const MatrixXd part = signed_gram(A, mine, in.centre).positive, all = reference::summed(comm, part);
+        std::vector<Index> chosen;
+        for (Index i = 0; i < A.rows_local(); ++i)
+          if ((A.first_row() + i) % 3 == 0) chosen.push_back(i);
+        const VectorXd factors = VectorXd::Constant(static_cast<Index>(chosen.size()), 2);
+        const SignedGram some = signed_gram(A, mine.choose(chosen, factors), in.centre);
+        const MatrixXd twice_a_third = reference::summed(comm, some.positive);
+        VectorXd kept = VectorXd::Zero(n);
+        for (Index i = 0; i < n; i += 3) kept[i] = 2;
+        const auto weighted = [&](const VectorXd& v) { return v.size() == 0 ? v : VectorXd(v.cwiseProduct(kept)); };
+        const WeightedRows third{weighted(rows.curvature), weighted(rows.ridge), weighted(rows.coupling),
+                                 weighted(rows.self)};
+        const MatrixXd expected = dense_gram(in.A, rows, in.centre);
+        const double slack = 100 * n * reference::eps * expected.diagonal().maxCoeff();
+        EXPECT_LE((all - expected).cwiseAbs().maxCoeff(), slack) << d << ' ' << static_cast<int>(holding);
+        EXPECT_LE((twice_a_third - dense_gram(in.A, third, in.centre)).cwiseAbs().maxCoeff(), slack);
+        EXPECT_TRUE(some.negative.isZero(0));
+        EXPECT_EQ(part, part.transpose());
+        EXPECT_EQ(A.reads(), 1);  // the chosen rows are not counted
+      }
+  }
+}
+
 TEST(RowMatrix, CountsReadsAlikeOnAllRanksRowNormsApart) {
   const Communicator comm(MPI_COMM_WORLD);
   const Inputs in(50, 3);
@@ -291,7 +340,7 @@ TEST(RowMatrix, CompensatedProductsAreRoundedOnce) {
         EXPECT_LE(((z - exact).cwiseAbs() - bound).maxCoeff(), 0) << d << " columns, shift " << shift;
         VectorXd mapped;
         A.passes().product_map(x, Compensated{shift}, mapped, 1, 0,
-                      [](Index, Index rows, double* U, double*) { std::fill_n(U, rows, 0.0); });
+                               [](Index, Index rows, double* U, double*) { std::fill_n(U, rows, 0.0); });
         EXPECT_EQ(reference::gather(comm, mapped), z);
         EXPECT_EQ(A.reads(), 2);
       }
@@ -351,5 +400,4 @@ TEST(RowPartition, FromLocalAndItsChecks) {
   EXPECT_THROW(RowPartition({0, 5, 4}), InvalidArgument);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_row_matrix

@@ -15,8 +15,7 @@
 #include "support/reference.hpp"
 #include "support/score_problems.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_sampled_model {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -58,7 +57,7 @@ class Model {
     const double reads_before = A_.reads();
     const auto collectives_before = communicator_.collectives();
     const VectorXd positive = delta_.cwiseMax(0);
-    const auto L = model.factor({positive, nullptr, nullptr}, centre_, tired);
+    const auto L = model.factor({positive}, centre_, tired);
     reads = A_.reads() - reads_before;
     collectives = communicator_.collectives() - collectives_before;
     factor = L ? *L : MatrixXd();
@@ -313,5 +312,4 @@ TEST(SampledModel, PreconditionsWhateverTheSpectrumOfA) {
   EXPECT_LE(coherent, 15);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_sampled_model

@@ -7,14 +7,14 @@
 #include <string>
 #include <vector>
 
-#include "attnreg/error.hpp"
-#include "algebra/distributed_matrix.hpp"
 #include "algebra/cholesky.hpp"
+#include "algebra/distributed_matrix.hpp"
+#include "algebra/linear_solver_choice.hpp"
 #include "algebra/scalapack.hpp"
+#include "attnreg/error.hpp"
 #include "support/reference.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_scalapack {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -210,5 +210,4 @@ TEST(LinearSolver, IsChosenByColumnsRanksAndMemory) {
   EXPECT_EQ(found, expected);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_scalapack

@@ -8,8 +8,7 @@
 
 #include "support/score_problems.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_sketch {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -31,6 +30,10 @@ void expect_sketch(const MatrixXd& found, const MatrixXd& S, const VectorXd& sca
   EXPECT_LE(((found - expected).array().abs() - slack * size.array()).maxCoeff(), 0);
 }
 
+MatrixXd summed_sketch(const RowMatrix& A, const VectorXd& scale, const SketchOptions& options) {
+  return reference::summed(A.communicator(), sketch(A, scale, options));
+}
+
 TEST(Sketch, IsTheSameMatrixOnAnyNumberOfRanksAndThreads) {
   const Communicator world(MPI_COMM_WORLD);
   constexpr Index n = 257, d = 11;
@@ -43,9 +46,9 @@ TEST(Sketch, IsTheSameMatrixOnAnyNumberOfRanksAndThreads) {
     const MatrixXd S = sketching_matrix(n, options);
     for (const Layout layout : reference::layouts) {
       const auto distributed = reference::distribute(world, A, layout);
-      expect_sketch(reduced_sketch(distributed, {}, options), S, VectorXd::Ones(n), A);
+      expect_sketch(summed_sketch(distributed, {}, options), S, VectorXd::Ones(n), A);
       omp_set_num_threads(3 - std::min(threads, 2));
-      expect_sketch(reduced_sketch(distributed, reference::local_part(distributed, scale), options), S, scale, A);
+      expect_sketch(summed_sketch(distributed, reference::local_part(distributed, scale), options), S, scale, A);
       omp_set_num_threads(threads);
       EXPECT_EQ(distributed.reads(), 2);
     }
@@ -81,13 +84,10 @@ TEST(Sketch, DependsOnSeedIterationAndKind) {
 TEST(Sketch, RefusesBadArgumentsOnAllRanks) {
   const Communicator world(MPI_COMM_WORLD);
   const auto A = reference::distribute(world, reference::random_matrix(20, 3, 1), Layout::tiled);
-  EXPECT_THROW(reduced_sketch(A, {}, {.rows = 0}), InvalidArgument);
-  EXPECT_THROW(reduced_sketch(A, {}, {.rows = 3}), InvalidArgument);  // 4 nonzeros
-  EXPECT_THROW(reduced_sketch(A, {}, {.rows = 8, .nonzeros = 0}), InvalidArgument);
-  const bool mine = world.rank() == world.size() - 1;
-  const VectorXd scale = VectorXd::Ones(mine ? A.rows_local() + 1 : 0);
-  EXPECT_THROW(reduced_sketch(A, scale, {.rows = 8}), InvalidArgument);
+  EXPECT_THROW(sketch(A, {}, {.rows = 0}), InvalidArgument);
+  EXPECT_THROW(sketch(A, {}, {.rows = 3}), InvalidArgument);  // 4 nonzeros
+  EXPECT_THROW(sketch(A, {}, {.rows = 8, .nonzeros = 0}), InvalidArgument);
+  EXPECT_THROW(sketch(A, VectorXd::Ones(A.rows_local() + 1), {.rows = 8}), InvalidArgument);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_sketch

@@ -14,8 +14,7 @@
 #include "sampling/sampling.hpp"
 #include "support/solve.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_sketched_newton {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -391,5 +390,4 @@ TEST(SketchedNewton, RefusesWrongOptions) {
   refuses([](Options& o) { o.newton.relative_tolerance = 0; });
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_sketched_newton

@@ -8,12 +8,11 @@
 #include <vector>
 
 #include "attnreg/regression.hpp"
+#include "errors/text_of.hpp"
 #include "objective/regression_objective.hpp"
 #include "support/reference.hpp"
-#include "errors/text_of.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_start_and_path {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -250,5 +249,4 @@ TEST(Certificates, AnEpsilonOutOfReachIsSaidToBe) {
   }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_start_and_path

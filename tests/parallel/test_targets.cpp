@@ -9,11 +9,10 @@
 
 #include "attnreg/regression.hpp"
 #include "rows/joint_passes.hpp"
-#include "support/reference.hpp"
 #include "rows/row_passes.hpp"
+#include "support/reference.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_targets {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -125,9 +124,10 @@ TEST_F(Targets, JointPassesGiveEveryTaskItsOwn) {
     double sum = 0;
     for (std::size_t step = 0; step <= k % 5; ++step) {
       VectorXd y;
-      VectorXd product = (step + k) % 2 == 0
-                             ? VectorXd(matrix.passes().normal_product(x, {one.data(), one.data(), 0.5}, y).head(kColumns))
-                             : VectorXd(matrix.passes().transpose_multiply(matrix.multiply(x)));
+      VectorXd product =
+          (step + k) % 2 == 0
+              ? VectorXd(matrix.passes().normal_product(x, {one.data(), one.data(), 0.5}, y).head(kColumns))
+              : VectorXd(matrix.passes().transpose_multiply(matrix.multiply(x)));
       matrix.communicator().sum({product.data(), static_cast<std::size_t>(product.size())});
       x = product.normalized();
       sum += matrix.communicator().sum(y.size() == 0 ? 1.0 : y.sum());
@@ -143,5 +143,4 @@ TEST_F(Targets, JointPassesGiveEveryTaskItsOwn) {
     EXPECT_NEAR(found[k], expected[k], 1e-12 * kRows * (1 + std::abs(expected[k])));  // sums in another order
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_targets

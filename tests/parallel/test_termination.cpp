@@ -8,8 +8,7 @@
 #include "support/solve.hpp"
 #include "support/stub_objective.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_termination {
 
 using Eigen::VectorXd;
 
@@ -210,5 +209,4 @@ TEST(NewtonOptions, WrongOnesThrowOnAllRanks) {
   EXPECT_TRUE(throws([](NewtonOptions& options) { options.max_iterations = -1; }));
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_termination

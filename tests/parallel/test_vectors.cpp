@@ -13,8 +13,7 @@
 #include "ranks/span_of.hpp"
 #include "support/reference.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_vectors {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -146,5 +145,4 @@ TEST_P(Vectors, Minimiser) {
     }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_vectors

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
 #include <mutex>
 #include <sstream>
@@ -164,6 +165,21 @@ void unify_flags(int rank) {
   if (rank != 0) GTEST_FLAG_SET(output, "");
 }
 
+/// GoogleTest's filter for the tests of a source file, which is given without its directory.
+std::string tests_of(const std::string& file) {
+  std::string filter;
+  const testing::UnitTest& all = *testing::UnitTest::GetInstance();
+  for (int s = 0; s < all.total_test_suite_count(); ++s) {
+    const testing::TestSuite& suite = *all.GetTestSuite(s);
+    for (int k = 0; k < suite.total_test_count(); ++k) {
+      const testing::TestInfo& test = *suite.GetTestInfo(k);
+      if (std::filesystem::path(test.file()).filename() == file)
+        filter += std::string(suite.name()) + '.' + test.name() + ':';
+    }
+  }
+  return filter;
+}
+
 int run_tests(int rank) {
   MPI_Comm communicator = MPI_COMM_NULL;
   MPI_Comm_dup(MPI_COMM_WORLD, &communicator);
@@ -192,6 +208,14 @@ int main(int argc, char** argv) {
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   testing::InitGoogleTest(&argc, argv);
   unify_flags(rank);
+  if (argc > 1) {  // the one argument that is not GoogleTest's: a source file
+    const std::string filter = tests_of(argv[1]);
+    if (filter.empty()) {
+      std::cout << "there are no tests in " << argv[1] << std::endl;
+      MPI_Abort(MPI_COMM_WORLD, 1);
+    }
+    GTEST_FLAG_SET(filter, filter);
+  }
   const int code = provided < MPI_THREAD_FUNNELED ? 1 : run_tests(rank);
   MPI_Finalize();
   return code;

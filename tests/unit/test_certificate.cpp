@@ -10,8 +10,7 @@
 #include "certificate_reference.hpp"
 #include "newton/minimise.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_certificate {
 
 using namespace reference;
 using Eigen::Index;
@@ -195,5 +194,4 @@ TEST(Certificate, LevelsCostWhatTheySay) {
   EXPECT_NE(refused.distance_reason.find("above the limit"), std::string::npos);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_certificate

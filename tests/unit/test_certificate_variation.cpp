@@ -5,12 +5,11 @@
 #include <algorithm>
 #include <cmath>
 
-#include "algebra/symmetric_eigen.hpp"
+#include "algebra/dense_factors.hpp"
 #include "certificate/hessian_variation.hpp"
 #include "certificate_reference.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_certificate_variation {
 
 using namespace reference;
 using Eigen::Index;
@@ -137,5 +136,4 @@ TEST(HessianVariation, RefusesABallInWhichSoftmaxMayBeAnything) {
   EXPECT_EQ(find_loss_bounds("sinh"), nullptr);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_certificate_variation

@@ -7,8 +7,7 @@
 #include <random>
 #include <vector>
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_exact_sum {
 
 /// Signs alternate at random, magnitudes from 2^-60 to 1.
 std::vector<double> wide_terms(int count) {
@@ -92,5 +91,4 @@ TEST(ExactSum, AddsToTheNamedSum) {
   EXPECT_EQ(sum.values(), Eigen::Vector3d(1, 2.5, 3));
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_exact_sum

@@ -12,8 +12,7 @@
 #include "support/reference.hpp"
 #include "support/vector_targets.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_gram_kernels {
 
 class GramKernels : public testing::TestWithParam<VectorTarget> {
  protected:
@@ -127,5 +126,4 @@ TEST_P(GramKernels, AddGramStaysInsideOfC) {
   }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_gram_kernels

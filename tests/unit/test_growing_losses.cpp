@@ -8,8 +8,7 @@
 #include "losses/losses.hpp"
 #include "support/reference.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_growing_losses {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -208,5 +207,4 @@ TEST(LossTraits, SayWhatTheMinimisersAreLike) {
   EXPECT_THAT(distributions, testing::ElementsAre("softmax", "cross-entropy", "rescaled-exp", "rescaled-cosh"));
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_growing_losses

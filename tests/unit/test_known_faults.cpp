@@ -6,9 +6,9 @@
 #include "app/node/checks.hpp"
 #include "app/node/known_faults.hpp"
 #include "app/node/message_libraries.hpp"
+#include "ranks/mpi_facts.hpp"
 
-namespace attnreg::app {
-namespace {
+namespace attnreg::app::test_known_faults {
 
 using testing::HasSubstr;
 using testing::IsEmpty;
@@ -101,5 +101,4 @@ TEST(KnownFaults, WrongNumbersAreAProblemOthersANote) {
       lines({good, bad, bad}));
 }
 
-}  // namespace
-}  // namespace attnreg::app
+}  // namespace attnreg::app::test_known_faults

@@ -9,8 +9,7 @@
 #include "newton/trust_region.hpp"
 #include "support/reference.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_linear_solver {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -276,5 +275,4 @@ TEST(TrustRegionStep, TheCollectiveFormIsTheSame) {
   EXPECT_FALSE(bad.finite);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_linear_solver

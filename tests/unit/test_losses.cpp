@@ -9,8 +9,7 @@
 #include "losses/losses.hpp"
 #include "support/reference.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_losses {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -262,5 +261,4 @@ TEST(MakeLoss, ListsTheNamesItKnows) {
   }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_losses

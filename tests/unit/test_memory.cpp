@@ -8,8 +8,7 @@
 
 #include "support/temporary_directory.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_memory {
 
 using test::TemporaryDirectory;
 
@@ -85,5 +84,4 @@ TEST(Memory, RefusesWhatDoesNotFit) {
   EXPECT_EQ(scope, Error::Scope::all_ranks);
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_memory

@@ -12,8 +12,7 @@
 #include "support/npy_bytes.hpp"
 #include "support/temporary_directory.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_npy {
 
 using test::column_major;
 using test::npy_bytes;
@@ -349,8 +348,8 @@ TEST(Npy, WritesTheBytesOfNumpy) {
   expected += std::string(127 - expected.size(), ' ') + "\n" + scalar_bytes(std::vector{1.0, -2.0, 0.5, 3.0, 4.0, 5.0});
   EXPECT_EQ(directory.read("a.npy"), expected);
   for (std::int64_t rows = 1; rows < (std::int64_t{1} << 60); rows *= 3) {
-    EXPECT_EQ(npy_header_bytes(Storage::float32, {rows, rows}).size() % 64, 0u);
-    EXPECT_EQ(npy_header_bytes(Storage::float32, {rows}).back(), '\n');
+    EXPECT_EQ(npy_header_bytes(npy_dtype(Storage::float32), {rows, rows}).size() % 64, 0u);
+    EXPECT_EQ(npy_header_bytes(npy_dtype(Storage::float32), {rows}).back(), '\n');
   }
 }
 
@@ -371,5 +370,4 @@ TEST(Npy, RefusesToWriteAShapeThatDoesNotFit) {
   EXPECT_THAT(directory.names(), ElementsAre());
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_npy

@@ -12,8 +12,7 @@
 #include "errors/printable.hpp"
 #include "support/temporary_directory.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_output_file {
 
 using test::TemporaryDirectory;
 using testing::AllOf;
@@ -189,5 +188,4 @@ TEST(Printable, EscapesWhatATerminalWouldObey) {
   EXPECT_EQ(printable("abcdef", 3), "abc...");
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_output_file

@@ -10,8 +10,7 @@
 
 #include "numbers/philox.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_random {
 
 using Words = std::array<std::uint32_t, 4>;
 
@@ -118,5 +117,4 @@ TEST(RandomStream, NormalsDoNotDependOnTheLengthOfTheSpan) {
   }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_random

@@ -9,11 +9,11 @@
 #include <cmath>
 
 #include "attnreg/leverage.hpp"
+#include "rows/gram.hpp"
 #include "sampling/sampling.hpp"
 #include "support/score_problems.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_sampling_statistics {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -73,6 +73,11 @@ TEST(SamplingStatistics, FrequenciesOfDrawsWithReplacement) {
   EXPECT_GT(chi_square, chi_square_lower(n - 1, log_failure));
 }
 
+/// The estimate of A^T A.
+MatrixXd sampled_gram(const RowMatrix& A, const SampledRows& sample) {
+  return signed_gram(A, {sample.weights, {}, {}, {}, sample.rows}).positive;
+}
+
 TEST(SamplingStatistics, SampledGramIsUnbiased) {
   // v^T H~ v = sum_i w_i y_i^2, y = A v, for 10 vectors v: variance sum y_i^4 (1 / p_i - 1) of a Poisson sample, and
   // (sum y_i^4 / p_i - (sum y_i^2)^2) / m of m draws. The mean of 1000 samples is normal in the limit: 6.5 standard
@@ -86,9 +91,9 @@ TEST(SamplingStatistics, SampledGramIsUnbiased) {
   MatrixXd poisson = MatrixXd::Zero(d, d), replacement = MatrixXd::Zero(d, d);
   for (std::uint32_t k = 0; k < samples; ++k) {
     const auto kept = sample_poisson(A, scores, {.oversampling = 5, .iteration = k});
-    poisson += sampled_gram(A, kept, kept.weights, {}) / samples;
+    poisson += sampled_gram(A, kept) / samples;
     const auto drawn = sample_with_replacement(A, scores, {.draws = m, .iteration = k});
-    replacement += sampled_gram(A, drawn, drawn.weights, {}) / samples;
+    replacement += sampled_gram(A, drawn) / samples;
   }
   const VectorXd p = (5 * (0.9 * scores.array() + 0.1 * d / double{n})).cwiseMin(1), q = scores / scores.sum();
   for (Index k = 0; k < V.cols(); ++k) {
@@ -122,7 +127,6 @@ TEST(SamplingStatistics, PoissonSamplesAtTheDefaults) {
   // probability below 7e-5.
   constexpr Index n = 20000, d = 50;
   constexpr int trials = 40;
-  const MatrixXd probes = gaussian_probes(d, 16, 5);
   for (const Rows rows : reference::all_rows) {
     const RowMajorMatrix dense = reference::score_problem(rows, n, d);
     const auto A = on_one_rank(dense);
@@ -130,14 +134,9 @@ TEST(SamplingStatistics, PoissonSamplesAtTheDefaults) {
     int failures = 0;
     for (std::uint64_t seed = 1; seed <= trials; ++seed) {
       const auto sample = sample_poisson(A, leverage_scores(A, {}, {.seed = seed}).scores, {.seed = seed});
-      const double error = spectral_error(sampled_gram(A, sample, sample.weights, {}));
+      const double error = spectral_error(sampled_gram(A, sample));
       if (error >= 0.5) ++failures;
       EXPECT_LE(sample.count_global, 36 * d);
-      if (seed > 2) continue;
-      const VectorXd ones = VectorXd::Ones(n);
-      const double estimate = SparseDiagonal(sample, ones).spectral_error(A, ones, probes);
-      EXPECT_LE(estimate, error * (1 + 1e-8));
-      EXPECT_GE(estimate, error / 100);
     }
     EXPECT_LE(failures, 4) << static_cast<int>(rows);
   }
@@ -156,11 +155,10 @@ TEST(SamplingStatistics, DrawsWithReplacementOfTheChernoffSize) {
     int failures = 0;
     for (std::uint64_t seed = 1; seed <= trials; ++seed) {
       const auto sample = sample_with_replacement(A, scores, {.draws = m, .seed = seed});
-      if (spectral_error(sampled_gram(A, sample, sample.weights, {})) > 0.5) ++failures;
+      if (spectral_error(sampled_gram(A, sample)) > 0.5) ++failures;
     }
     EXPECT_LE(failures, 10) << static_cast<int>(rows);
   }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_sampling_statistics

@@ -10,8 +10,7 @@
 #include "sampling/sketch.hpp"
 #include "support/score_problems.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_score_statistics {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
@@ -141,5 +140,4 @@ TEST(LeverageStatistics, DefaultSumIsNearTheRank) {
   }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_score_statistics

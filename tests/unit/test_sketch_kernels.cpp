@@ -10,8 +10,7 @@
 #include "support/reference.hpp"
 #include "support/vector_targets.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_sketch_kernels {
 
 using FloatMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using kernels::Scatter;
@@ -71,5 +70,4 @@ TEST_P(SketchKernels, MultiplyBlock) {
     }
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_sketch_kernels

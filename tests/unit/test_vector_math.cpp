@@ -12,8 +12,7 @@
 
 #include "support/vector_targets.hpp"
 
-namespace attnreg {
-namespace {
+namespace attnreg::test_vector_math {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
@@ -133,5 +132,4 @@ TEST_P(VectorMath, WorksInPlaceAndNowhereElse) {
   EXPECT_TRUE(std::equal(inner.begin(), inner.end(), e.begin() + 1));
 }
 
-}  // namespace
-}  // namespace attnreg
+}  // namespace attnreg::test_vector_math

@@ -1,14 +1,14 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "attnreg/apply.hpp"
-#include "attnreg/files.hpp"
 #include "app/options/commands.hpp"
-#include "files/output_file.hpp"
-#include "errors/printable.hpp"
-#include "app/run/problem.hpp"
-#include "app/report/text.hpp"
 #include "app/options/threads.hpp"
+#include "app/report/text.hpp"
+#include "app/run/problem.hpp"
+#include "attnreg/apply_attention.hpp"
+#include "attnreg/files.hpp"
+#include "errors/printable.hpp"
+#include "files/output_file.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {
@@ -73,11 +73,7 @@ nlohmann::ordered_json threshold_figures(const Inputs& in, const ThresholdAttent
 }
 
 ThresholdOptions threshold_options(const Arguments& arguments, double scale) {
-  using Background = ThresholdOptions::Background;
-  const std::string name = arguments.text("background");
-  const Background background = name == "row-mean"      ? Background::row_mean
-                                : name == "exp-of-mean" ? Background::exp_of_mean
-                                                        : Background::zero;
+  const auto background = static_cast<ThresholdOptions::Background>(arguments.choice("background"));
   return {.tau = arguments.number("tau"), .background = background, .scale = scale};
 }
 
@@ -131,16 +127,15 @@ ExitCode run_apply(const Communicator& communicator, const Arguments& arguments)
   if (arguments.text("kernel") == "threshold") {
     ThresholdAttention result =
         threshold_attention(in.queries, in.keys, in.values, threshold_options(arguments, scale));
-    json.update(threshold_figures(in, result, scale, static_cast<std::uint64_t>(arguments.integer("seed"))));
+    json.update(threshold_figures(in, result, scale, arguments.seed()));
     output = std::move(result.output);
   } else {
     AttentionKernel kernel{.degree = arguments.integer("degree"), .scale = scale};
     if (arguments.text("kernel") == "polynomial") kernel.kind = AttentionKernel::Kind::polynomial;
     output = apply_attention(in.queries, in.keys, in.values, kernel).output;
   }
-  NpyWriter writer(communicator, path, Storage::float64, {in.queries.rows_global(), in.values.columns()});
-  writer.write_rows(in.queries.first_row(), span_of(output));
-  writer.commit();
+  write_npy(communicator, path, {in.queries.rows_global(), in.values.columns()}, in.queries.first_row(),
+            span_of(output));
   print_result(communicator, arguments.on("json") ? json_text(json) : figures_text(json));
   return ExitCode::converged;
 }

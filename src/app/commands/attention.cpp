@@ -3,15 +3,15 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "app/run/attention_problem.hpp"
-#include "attnreg/files.hpp"
 #include "app/options/commands.hpp"
-#include "app/run/faults.hpp"
-#include "ranks/memory.hpp"
-#include "errors/printable.hpp"
-#include "app/run/session.hpp"
 #include "app/report/summary.hpp"
 #include "app/report/text.hpp"
+#include "app/run/attention_problem.hpp"
+#include "app/run/faults.hpp"
+#include "app/run/session.hpp"
+#include "attnreg/files.hpp"
+#include "errors/printable.hpp"
+#include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {
@@ -38,8 +38,8 @@ const Syntax kAttentionSyntax{
         "with --values. varpro: X alone is iterated, Y is the best one for it; joint: X and Y together"},
        {"rank", 0, "R", Integer{0, 1000000}, "0", "X = P Q^T with R columns each, as in an attention head; 0: any X"},
        {"start", 0, "START", Text{}, "auto",
-        "zero, cross-entropy (a rough minimiser of that form), auto (the latter where it can be) or a run directory "
-        "with X.npy and Y.npy"},
+        "where the iteration starts. zero: X = 0; cross-entropy: a rough minimiser of that form; auto: cross-entropy "
+        "where form and data allow it; else the name of a run directory with X.npy and Y.npy"},
        {"starts", 0, "K", Integer{0, 100000}, "0", "solve from K random X as well; the lowest L is kept"},
        {"seed", 0, "S", Integer{0}, "1", "of the random starts; the same on any number of ranks"},
        {"model", 0, "NAME", Choice{{"auto", "dense", "kronecker"}}, "auto",
@@ -54,8 +54,7 @@ const Syntax kAttentionSyntax{
      {"Computing",
       {{"threads", 0, "N", Integer{1, 4096}, "",
         "threads per rank; default: OMP_NUM_THREADS if set, else the cores that this rank may use, divided by the "
-        "ranks "
-        "that share them"}}},
+        "ranks that share them"}}},
      session_options(
          "run directory for X.npy (Y.npy, P.npy, Q.npy), run.json, history.csv, status.json; default: none")},
     kAttentionEpilogue};
@@ -167,8 +166,7 @@ class Attention {
       if (matrix.size() == 0)
         stale.push_back(name);
       else
-        arrays.push_back(
-            {name, span_of(matrix), {matrix.rows(), matrix.cols()}});
+        arrays.push_back({name, span_of(matrix), {matrix.rows(), matrix.cols()}});
     }
     session_.directory().finish(result.summary, arrays, stale, run, code);
   }

@@ -2,13 +2,13 @@
 #include <nlohmann/json.hpp>
 
 #include "app/node/checks.hpp"
-#include "app/options/commands.hpp"
 #include "app/node/node_facts.hpp"
-#include "errors/printable.hpp"
 #include "app/node/self_test.hpp"
-#include "app/report/text.hpp"
+#include "app/options/commands.hpp"
 #include "app/options/threads.hpp"
+#include "app/report/text.hpp"
 #include "app/report/version.hpp"
+#include "ranks/mpi_facts.hpp"
 
 namespace attnreg::app {
 

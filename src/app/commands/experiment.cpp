@@ -2,12 +2,11 @@
 #include <nlohmann/json.hpp>
 
 #include "app/options/commands.hpp"
-#include "experiments/experiments.hpp"
-#include "files/output_file.hpp"
-#include "errors/printable.hpp"
+#include "app/options/threads.hpp"
 #include "app/report/report_directory.hpp"
 #include "app/report/text.hpp"
-#include "app/options/threads.hpp"
+#include "experiments/experiments.hpp"
+#include "files/output_file.hpp"
 
 namespace attnreg::app {
 
@@ -36,11 +35,7 @@ const Syntax kExperimentSyntax{
     {{"Computing",
       {{"seed", 0, "S", Integer{0}, "1", "of all random numbers"},
        {"threads", 0, "N", Integer{1, 4096}, "", "threads per rank; default: as for solve"}}},
-     {"Output",
-      {{"output", 'o', "DIR", Text{}, "", "for a .csv file a table and report.json; default: print only"},
-       {"force", 0, "", Switch{}, "", "replace the files of an earlier run"},
-       {"json", 0, "", Switch{}, "", "print report.json"},
-       help_option()}}},
+     report_options("for a .csv file a table and report.json; default: print only")},
     kExperimentEpilogue};
 
 /// Collective.
@@ -108,21 +103,16 @@ std::string file_name(const std::vector<Table>& all, std::size_t index) {
 }
 
 ExitCode run_experiment(const Communicator& communicator, const Arguments& arguments) {
-  const std::string directory = arguments.text("output");
   set_threads(communicator, arguments.optional_integer("threads"));
+  const ReportDirectory directory(communicator, arguments);
+  const auto all = tables(communicator, arguments.text("NAME"), arguments.seed());
   communicator.agree([&] {
-    if (communicator.is_root() && !directory.empty()) prepare_report_directory(directory, arguments.on("force"));
-  });
-  const auto all = tables(communicator, arguments.text("NAME"), static_cast<std::uint64_t>(arguments.integer("seed")));
-  const nlohmann::ordered_json report = report_json(arguments, all);
-  communicator.agree([&] {
-    if (!communicator.is_root() || directory.empty()) return;
-    for (std::size_t k = 0; k < all.size(); ++k) write_file(directory + "/" + file_name(all, k), table_csv(all[k]));
-    write_file(directory + "/report.json", json_text(report));
+    if (!communicator.is_root() || !directory.is_used()) return;
+    for (std::size_t k = 0; k < all.size(); ++k) write_file(directory.file(file_name(all, k)), table_csv(all[k]));
   });
   std::string text;
   for (const auto& table : all) text += (text.empty() ? "" : "\n") + table_text(table);
-  print_result(communicator, arguments.on("json") ? json_text(report) : text);
+  directory.finish(report_json(arguments, all), text);
   return ExitCode::converged;
 }
 

@@ -1,16 +1,16 @@
 #include "problems/problem_generator.hpp"
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
-#include "losses/losses.hpp"
 #include "app/options/commands.hpp"
-#include "files/output_file.hpp"
-#include "errors/printable.hpp"
-#include "app/report/text.hpp"
 #include "app/options/threads.hpp"
+#include "app/report/report_directory.hpp"
+#include "app/report/text.hpp"
+#include "errors/printable.hpp"
+#include "files/output_file.hpp"
+#include "losses/losses.hpp"
 
 namespace attnreg::app {
 
@@ -63,7 +63,7 @@ ProblemOptions problem_options(const Arguments& arguments) {
   options.loss = arguments.text("loss");
   options.rows = arguments.integer("rows");
   options.columns = arguments.integer("cols");
-  options.seed = static_cast<std::uint64_t>(arguments.integer("seed"));
+  options.seed = arguments.seed();
   options.spread = arguments.number("spread");
   options.weight_scale = arguments.number("weight-scale");
   options.decay = arguments.number("decay");
@@ -78,17 +78,6 @@ std::vector<std::string> file_names(Preset preset) {
   if (preset == Preset::sparse) names = {"A.npz", "A_data.npy", "A_indices.npy", "A_indptr.npy"};
   names.insert(names.end(), {"b.npy", "w.npy", "x_true.npy", "meta.json"});
   return names;
-}
-
-void prepare_directory(const std::string& directory, Preset preset, bool force) {
-  create_directories(directory);
-  for (const std::string& name : file_names(preset)) {
-    const std::string path = directory + "/" + name;
-    if (!force && std::filesystem::exists(path))
-      throw OutputError(printable(path) +
-                        " exists; choose another directory for -o, or add --force to replace the problem");
-    OutputFile check(path);
-  }
 }
 
 std::string meta_text(const Arguments& arguments, const ProblemFacts& facts) {
@@ -121,7 +110,8 @@ ExitCode generate(const Communicator& communicator, const Arguments& arguments) 
   const std::string directory = arguments.text("output");
   set_threads(communicator, arguments.optional_integer("threads"));
   communicator.agree([&] {
-    if (communicator.is_root()) prepare_directory(directory, options.preset, arguments.on("force"));
+    if (communicator.is_root())
+      prepare_directory(directory, file_names(options.preset), arguments.on("force"), "problem");
   });
   const ProblemFacts facts = generate_problem(communicator, options, directory);
   communicator.agree([&] {

@@ -4,12 +4,14 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "app/options/commands.hpp"
+#include "app/report/text.hpp"
+#include "app/run/problem.hpp"
 #include "attnreg/files.hpp"
 #include "attnreg/row_partition.hpp"
-#include "app/options/commands.hpp"
 #include "errors/printable.hpp"
-#include "app/run/problem.hpp"
-#include "app/report/text.hpp"
+#include "files/csr_file.hpp"
+#include "files/npy_header.hpp"
 
 namespace attnreg::app {
 

@@ -3,15 +3,14 @@
 #include <algorithm>
 #include <filesystem>
 #include <sstream>
-#include <vector>
 
-#include "build_info.hpp"
-#include "app/options/commands.hpp"
 #include "app/node/job_plan.hpp"
-#include "launch_scripts.hpp"
-#include "files/output_file.hpp"
-#include "errors/printable.hpp"
+#include "app/options/commands.hpp"
 #include "app/report/text.hpp"
+#include "build_info.hpp"
+#include "errors/printable.hpp"
+#include "files/output_file.hpp"
+#include "launch_scripts.hpp"
 
 namespace attnreg::app {
 

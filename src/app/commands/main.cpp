@@ -11,9 +11,10 @@
 #include <vector>
 
 #include "app/options/commands.hpp"
+#include "app/report/version.hpp"
 #include "app/run/faults.hpp"
 #include "errors/printable.hpp"
-#include "app/report/version.hpp"
+#include "ranks/mpi_facts.hpp"
 
 namespace attnreg::app {
 
@@ -73,10 +74,8 @@ const Command& find_command(const std::vector<Command>& all, const std::string& 
   std::vector<std::string_view> names;
   names.reserve(all.size());
   for (const auto& command : all) names.push_back(command.syntax.name);
-  const auto near = nearest(name, names);
   throw UsageError("unknown " + std::string(name.starts_with("-") ? "option" : "command") + " '" + printable(name) +
-                   "'" + (near ? "; did you mean '" + std::string(*near) + "'?" : "") +
-                   "; `attnreg --help` lists the commands");
+                   "'" + suggestion(name, names) + "; `attnreg --help` lists the commands");
 }
 
 ExitCode run(const Communicator& communicator, const std::vector<std::string>& words) {

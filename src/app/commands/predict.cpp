@@ -1,12 +1,12 @@
-#include "losses/losses.hpp"
+#include "app/options/commands.hpp"
+#include "app/options/threads.hpp"
+#include "app/report/text.hpp"
+#include "app/run/problem.hpp"
 #include "attnreg/files.hpp"
 #include "attnreg/regression.hpp"
-#include "app/options/commands.hpp"
-#include "files/output_file.hpp"
 #include "errors/printable.hpp"
-#include "app/run/problem.hpp"
-#include "app/report/text.hpp"
-#include "app/options/threads.hpp"
+#include "files/output_file.hpp"
+#include "losses/losses.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {
@@ -40,9 +40,7 @@ ExitCode predict_rows(const Communicator& communicator, const Arguments& argumen
   const Eigen::VectorXd x = load_vector(communicator, arguments.text("x"), "x", A.columns());
 
   const Eigen::VectorXd f = predict(A, x, arguments.text("loss"));
-  NpyWriter writer(communicator, path, Storage::float64, {A.rows_global()});
-  writer.write_rows(A.first_row(), span_of(f));
-  writer.commit();
+  write_npy(communicator, path, {A.rows_global()}, A.first_row(), span_of(f));
 
   const double largest = communicator.max(f.size() > 0 ? f.maxCoeff() : 0.0);
   const double squares = communicator.sum(f.squaredNorm());

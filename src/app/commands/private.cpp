@@ -3,17 +3,17 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "attnreg/files.hpp"
-#include "attnreg/apply.hpp"
 #include "app/options/commands.hpp"
-#include "apply/key_blocks.hpp"
-#include "files/output_file.hpp"
-#include "errors/printable.hpp"
-#include "app/run/problem.hpp"
+#include "app/options/threads.hpp"
 #include "app/report/report_directory.hpp"
 #include "app/report/text.hpp"
-#include "app/options/threads.hpp"
+#include "app/run/problem.hpp"
+#include "attnreg/apply_attention.hpp"
+#include "attnreg/files.hpp"
+#include "errors/printable.hpp"
+#include "errors/refuse.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/dense_rows.hpp"
 
 namespace attnreg::app {
 
@@ -52,16 +52,12 @@ const Syntax kPrivateSyntax{
        {"smallest-eigenvalue", 0, "ETA", Number{0}, "0", "what the smallest eigenvalue of Sigma must reach"},
        {"scale", 0, "FACTOR", Number{0, true}, "1", "of the logits"}}},
      computing_options(),
-     {"Output",
-      {{"output", 'o', "DIR", Text{}, "", "for covariance.npy, attention.npy and report.json; default: print only"},
-       {"force", 0, "", Switch{}, "", "replace the files of an earlier run"},
-       {"json", 0, "", Switch{}, "", "print report.json"},
-       help_option()}}},
+     report_options("for covariance.npy, attention.npy and report.json; default: print only")},
     kPrivateEpilogue};
 
 /// Collective. The same on all ranks.
 std::uint64_t noise_seed(const Communicator& communicator, const Arguments& arguments) {
-  if (arguments.given("seed")) return static_cast<std::uint64_t>(arguments.integer("seed"));
+  if (arguments.given("seed")) return arguments.seed();
   std::string text;
   if (communicator.is_root()) {
     std::random_device system;
@@ -92,18 +88,9 @@ Eigen::MatrixXd load_covariance(const Communicator& communicator, const Argument
   const RowMatrix X = load_matrix(communicator, arguments.text("X"), storage_choice(arguments));
   if (!arguments.on("covariance")) return row_gram(X);
   if (X.rows_global() != X.columns())
-    throw InvalidArgument(printable(arguments.text("X")) + " is " + std::to_string(X.rows_global()) + " x " +
-                              std::to_string(X.columns()) + ", but a covariance (--covariance) is square",
-                          Error::Scope::all_ranks);
+    refuse(printable(arguments.text("X")) + " is " + std::to_string(X.rows_global()) + " x " +
+           std::to_string(X.columns()) + ", but a covariance (--covariance) is square");
   return shared_rows(X, 0, X.columns());
-}
-
-/// Collective. Writes a matrix of rank 0.
-void write_matrix(const Communicator& communicator, const std::string& path, const RowMajorMatrix& matrix,
-                  std::int64_t n) {
-  NpyWriter writer(communicator, path, Storage::float64, {n, n});
-  if (communicator.is_root()) writer.write_rows(0, span_of(matrix));
-  writer.commit();
 }
 
 nlohmann::ordered_json report_json(const Arguments& arguments, const PrivateAttention& result, std::int64_t n) {
@@ -148,25 +135,18 @@ std::string report_text(const Arguments& arguments, const PrivateAttention& resu
 
 ExitCode run_private(const Communicator& communicator, const Arguments& arguments) {
   arguments.require("sensitivity");
-  const std::string directory = arguments.text("output");
   set_threads(communicator, arguments.optional_integer("threads"));
-  communicator.agree([&] {
-    if (communicator.is_root() && !directory.empty()) prepare_report_directory(directory, arguments.on("force"));
-  });
+  const ReportDirectory directory(communicator, arguments);
   const PrivateAttentionOptions options = private_options(communicator, arguments);
   const Eigen::MatrixXd covariance = load_covariance(communicator, arguments);
   const PrivateAttention result = private_attention(communicator, covariance, options);
 
-  const nlohmann::ordered_json report = report_json(arguments, result, covariance.rows());
-  if (!directory.empty()) {
-    write_matrix(communicator, directory + "/covariance.npy", result.covariance, covariance.rows());
-    write_matrix(communicator, directory + "/attention.npy", result.attention, covariance.rows());
-    communicator.agree([&] {
-      if (communicator.is_root()) write_file(directory + "/report.json", json_text(report));
-    });
+  const std::int64_t n = covariance.rows();
+  if (directory.is_used()) {  // the matrices are those of rank 0, and empty elsewhere
+    write_npy(communicator, directory.file("covariance.npy"), {n, n}, 0, span_of(result.covariance));
+    write_npy(communicator, directory.file("attention.npy"), {n, n}, 0, span_of(result.attention));
   }
-  print_result(communicator,
-               arguments.on("json") ? json_text(report) : report_text(arguments, result, covariance.rows()));
+  directory.finish(report_json(arguments, result, n), report_text(arguments, result, n));
   return ExitCode::converged;
 }
 

@@ -1,14 +1,15 @@
 #include <nlohmann/json.hpp>
 
-#include "attnreg/leverage.hpp"
-#include "attnreg/files.hpp"
 #include "app/options/commands.hpp"
-#include "files/output_file.hpp"
-#include "errors/printable.hpp"
-#include "app/run/problem.hpp"
 #include "app/options/solver_options.hpp"
-#include "app/report/text.hpp"
 #include "app/options/threads.hpp"
+#include "app/report/text.hpp"
+#include "app/run/problem.hpp"
+#include "attnreg/files.hpp"
+#include "attnreg/leverage.hpp"
+#include "errors/printable.hpp"
+#include "files/output_file.hpp"
+#include "ranks/span_of.hpp"
 
 namespace attnreg::app {
 
@@ -22,32 +23,30 @@ The score of a row is between 0 and 1, the scores sum to the rank of A. The appr
 about 2 with 64 JL columns; 16 are enough for sampling. Two reads of A.
 )";
 
-const Syntax kScoresSyntax{"scores",
-                     "Write the statistical leverage scores of the rows of A, or of diag(w) A.",
-                     {{"A", "n x d matrix, .npy"}},
-                     {{"Scores",
-                       [] {
-                         std::vector<Option> options{
-                             {"weights", 0, "FILE", Text{}, "", "w, one value per row of A: the scores of diag(w) A"},
-                             {"exact", 0, "", Switch{}, "", "by a QR factorization of A, D^2 operations a row"}};
-                         for (const auto& option : sketch_options()) options.push_back(option);
-                         return options;
-                       }()},
-                      linear_solver_group(),
-                      computing_options(),
-                      {"Output",
-                       {{"output", 'o', "FILE", Text{}, "", "where the scores go, n values, .npy; needed"},
-                        {"json", 0, "", Switch{}, "", "print JSON"},
-                        help_option()}}},
-                     kScoresEpilogue};
+const Syntax kScoresSyntax{
+    "scores",
+    "Write the statistical leverage scores of the rows of A, or of diag(w) A.",
+    {{"A", "n x d matrix, .npy"}},
+    {{"Scores",
+      [] {
+        std::vector<Option> options{
+            {"weights", 0, "FILE", Text{}, "", "w, one value per row of A: the scores of diag(w) A"},
+            {"exact", 0, "", Switch{}, "", "by a QR factorization of A, D^2 operations a row"}};
+        for (const auto& option : sketch_options()) options.push_back(option);
+        return options;
+      }()},
+     linear_solver_group(),
+     computing_options(),
+     {"Output",
+      {{"output", 'o', "FILE", Text{}, "", "where the scores go, n values, .npy; needed"},
+       {"json", 0, "", Switch{}, "", "print JSON"},
+       help_option()}}},
+    kScoresEpilogue};
 
 LeverageScores find_scores(const RowMatrix& A, const Eigen::VectorXd& squared_weights, const Arguments& arguments) {
   if (arguments.on("exact")) return exact_leverage_scores(A, squared_weights, ExactRoute::qr);
   LeverageOptions options;
-  options.sketch_rows = arguments.integer("sketch-rows");
-  options.nonzeros = static_cast<int>(arguments.integer("nonzeros"));
-  options.jl_columns = static_cast<int>(arguments.integer("jl-columns"));
-  options.seed = static_cast<std::uint64_t>(arguments.integer("seed"));
+  take_sketch_options(arguments, options);
   options.linear_solver = linear_solver_options(arguments, A.communicator().size());
   return leverage_scores(A, squared_weights, options);
 }
@@ -85,9 +84,7 @@ ExitCode scores(const Communicator& communicator, const Arguments& arguments) {
     squared_weights = load_rows_vector(communicator, arguments.text("weights"), "w", A.partition()).cwiseAbs2();
   const LeverageScores found = find_scores(A, squared_weights, arguments);
 
-  NpyWriter writer(communicator, path, Storage::float64, {A.rows_global()});
-  writer.write_rows(A.first_row(), {found.scores.data(), static_cast<std::size_t>(found.scores.size())});
-  writer.commit();
+  write_npy(communicator, path, {A.rows_global()}, A.first_row(), span_of(found.scores));
   print_result(communicator, result_text(found, A, arguments));
   return ExitCode::converged;
 }

@@ -2,21 +2,21 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "attnreg/files.hpp"
-#include "attnreg/regression.hpp"
-#include "app/report/certificate_report.hpp"
-#include "app/options/commands.hpp"
-#include "app/run/faults.hpp"
 #include "app/node/job_plan.hpp"
-#include "ranks/memory.hpp"
-#include "app/report/path_report.hpp"
-#include "errors/printable.hpp"
-#include "app/run/problem.hpp"
-#include "app/run/session.hpp"
+#include "app/options/commands.hpp"
 #include "app/options/solver_options.hpp"
+#include "app/report/certificate_report.hpp"
+#include "app/report/path_report.hpp"
 #include "app/report/summary.hpp"
 #include "app/report/targets_report.hpp"
 #include "app/report/text.hpp"
+#include "app/run/faults.hpp"
+#include "app/run/problem.hpp"
+#include "app/run/session.hpp"
+#include "attnreg/files.hpp"
+#include "attnreg/regression.hpp"
+#include "errors/printable.hpp"
+#include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {
@@ -34,25 +34,26 @@ A.npy is n x d, b.npy has n values; both float32 or float64. The summary goes to
 Exit code 0: converged; 4: stopped before, x is written all the same.
 )";
 
-const Syntax kSolveSyntax{"solve",
-                     "Find x so that softmax(A x) reproduces b: minimise L(x) = phi(A x) + 1/2 |diag(w) A x|^2.",
-                     {{"A", "n x d matrix, .npy"}, {"b", "n target values, .npy"}},
-                     [] {
-                       std::vector<OptionGroup> groups{model_options()};
-                       groups[0].options.push_back(
-                           {"targets", 0, "FILE", Text{}, "",
-                            "B, n x k, in place of b: k regressions with the same A, one for each column, that share "
-                            "the reads of A"});
-                       for (auto& group : solver_options()) groups.push_back(std::move(group));
-                       groups.push_back(computing_options());
-                       groups.push_back(session_options(
-                           "run directory for x.npy, run.json, history.csv, status.json; default: none",
-                           {{"write-fitted", 0, "", Switch{}, "", "also write f = softmax(A x) to f.npy there"}}));
-                       return groups;
-                     }(),
-                     kSolveEpilogue,
-                     {},
-                     "targets"};
+const Syntax kSolveSyntax{
+    "solve",
+    "Find x so that softmax(A x) reproduces b: minimise L(x) = phi(A x) + 1/2 |diag(w) A x|^2.",
+    {{"A", "n x d matrix, .npy"}, {"b", "n target values, .npy"}},
+    [] {
+      std::vector<OptionGroup> groups{model_options()};
+      groups[0].options.push_back(
+          {"targets", 0, "FILE", Text{}, "",
+           "B, n x k, in place of b: k regressions with the same A, one for each column, that share "
+           "the reads of A"});
+      for (auto& group : solver_options()) groups.push_back(std::move(group));
+      groups.push_back(computing_options());
+      groups.push_back(
+          session_options("run directory for x.npy, run.json, history.csv, status.json; default: none",
+                          {{"write-fitted", 0, "", Switch{}, "", "also write f = softmax(A x) to f.npy there"}}));
+      return groups;
+    }(),
+    kSolveEpilogue,
+    {},
+    "targets"};
 
 void check(const Arguments& arguments, int ranks) {
   arguments.exclude("weight", "weights");

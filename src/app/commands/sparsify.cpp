@@ -5,20 +5,18 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "attnreg/files.hpp"
-#include "sampling/sampling.hpp"
 #include "app/options/commands.hpp"
-#include "files/output_file.hpp"
-#include "errors/printable.hpp"
-#include "app/run/problem.hpp"
-#include "app/report/report_directory.hpp"
 #include "app/options/solver_options.hpp"
-#include "sparsify/sparsifier_files.hpp"
-#include "app/report/sparsify_report.hpp"
-#include "app/report/text.hpp"
 #include "app/options/threads.hpp"
-#include "rows/row_passes.hpp"
-#include "ranks/span_of.hpp"
+#include "app/report/report_directory.hpp"
+#include "app/report/sparsify_report.hpp"
+#include "app/run/problem.hpp"
+#include "attnreg/files.hpp"
+#include "errors/printable.hpp"
+#include "errors/refuse.hpp"
+#include "rows/dense_rows.hpp"
+#include "sampling/sampling.hpp"
+#include "sparsify/sparsifier_files.hpp"
 
 namespace attnreg::app {
 
@@ -35,16 +33,14 @@ weights.npy and report.json. The errors are printed beside those of Y = 0, which
 Exit code 4: epsilon was promised (leverage or bss, without --columns) and is missed; Y is written.
 )";
 
-constexpr std::string_view kMethods[] = {"leverage", "bss", "uniform", "norm", "jl", "topk"};
-constexpr ColumnMethod kMethodValues[] = {ColumnMethod::leverage, ColumnMethod::bss, ColumnMethod::uniform,
-                                          ColumnMethod::norm,     ColumnMethod::jl,  ColumnMethod::topk};
-
+/// In the order of `ColumnMethod`.
+constexpr std::string_view kColumnMethods[] = {"leverage", "bss", "uniform", "norm", "jl", "topk"};
 const Syntax kSparsifySyntax{
     "sparsify",
     "Choose few columns of X that keep X X^T, and with it the attention matrix.",
     {{"X", "n x d matrix, .npy or sparse .npz (csr, csc)"}},
     {{"Choice",
-      {{"method", 0, "NAME", Choice{{std::begin(kMethods), std::end(kMethods)}}, "leverage",
+      {{"method", 0, "NAME", Choice{{std::begin(kColumnMethods), std::end(kColumnMethods)}}, "leverage",
         "leverage: drawn by leverage scores; bss: no randomness, fewest columns; baselines without a guarantee: "
         "uniform, norm (drawn), jl (random combinations), topk (largest norms)"},
        {"epsilon", 0, "E", Number{0, true, 0.999}, "0.5", "wanted spectral error"},
@@ -58,11 +54,7 @@ const Syntax kSparsifySyntax{
        {"values", 0, "FILE", Text{}, "", "V, n x k, of the attention output P V; default: 8 columns of N(0, 1)"},
        scale_option("of the logits X X^T, d being that of X")}},
      computing_options(),
-     {"Output",
-      {{"output", 'o', "DIR", Text{}, "", "where the files go; default: print only"},
-       {"force", 0, "", Switch{}, "", "replace the files of an earlier run"},
-       {"json", 0, "", Switch{}, "", "print report.json"},
-       help_option()}}},
+     report_options("where the files go; default: print only")},
     kSparsifyEpilogue};
 
 using Clock = std::chrono::steady_clock;
@@ -70,31 +62,24 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 
 SparsifyOptions sparsify_options(const Arguments& arguments) {
   SparsifyOptions options;
-  const std::string name = arguments.text("method");
-  options.method = kMethodValues[std::ranges::find(kMethods, name) - std::begin(kMethods)];
+  options.method = static_cast<ColumnMethod>(arguments.choice("method"));
   options.epsilon = arguments.number("epsilon");
   options.delta = arguments.number("delta");
   options.columns = arguments.has("columns") ? arguments.integer("columns") : 0;
   options.with_replacement = arguments.text("draws") == "replacement";
-  options.scores.sketch_rows = arguments.integer("sketch-rows");
-  options.scores.nonzeros = static_cast<int>(arguments.integer("nonzeros"));
-  options.scores.jl_columns = static_cast<int>(arguments.integer("jl-columns"));
-  options.seed = static_cast<std::uint64_t>(arguments.integer("seed"));
+  take_sketch_options(arguments, options.scores);
+  options.seed = arguments.seed();
   return options;
 }
 
 /// Collective. V on every rank.
 Eigen::MatrixXd load_values(const Communicator& communicator, const Arguments& arguments, Index n) {
-  if (!arguments.has("values")) return gaussian_probes(n, 8, static_cast<std::uint64_t>(arguments.integer("seed")));
+  if (!arguments.has("values")) return gaussian_probes(n, 8, arguments.seed());
   const RowMatrix V = load_matrix(communicator, arguments.text("values"), StorageChoice::float64);
   if (V.rows_global() != n)
-    throw InvalidArgument(printable(arguments.text("values")) + ": V has " + std::to_string(V.rows_global()) +
-                              " rows, expected " + std::to_string(n) + ", one per row of X",
-                          Error::Scope::all_ranks);
-  const Eigen::MatrixXd mine = V.passes().multiply_columns(Eigen::MatrixXd::Identity(V.columns(), V.columns()));
-  const RowMajorMatrix rows = mine;
-  const auto all = communicator.all_gather(span_of(rows));
-  return Eigen::Map<const RowMajorMatrix>(all.data(), n, V.columns());
+    refuse(printable(arguments.text("values")) + ": V has " + std::to_string(V.rows_global()) + " rows, expected " +
+           std::to_string(n) + ", one per row of X");
+  return shared_rows(V, 0, n);
 }
 
 /// Collective. The errors of Y, of Y = 0 and of as many columns drawn uniformly.
@@ -110,11 +95,8 @@ AttentionErrors measure(const RowMatrix& X, const Sparsifier& result, const Spar
 
 ExitCode run_sparsify(const Communicator& communicator, const Arguments& arguments) {
   const SparsifyOptions options = sparsify_options(arguments);
-  const std::string directory = arguments.text("output");
   const int threads = set_threads(communicator, arguments.optional_integer("threads")).threads;
-  communicator.agree([&] {
-    if (communicator.is_root() && !directory.empty()) prepare_report_directory(directory, arguments.on("force"));
-  });
+  const ReportDirectory directory(communicator, arguments);
   auto start = Clock::now();
   const RowMatrix X = load_transpose(communicator, arguments.text("X"), storage_choice(arguments));
   const Eigen::MatrixXd values = load_values(communicator, arguments, X.columns());
@@ -140,14 +122,11 @@ ExitCode run_sparsify(const Communicator& communicator, const Arguments& argumen
   if (arguments.text("metrics") == "full") report.errors = measure(X, result, options, values, scale);
   report.measure_seconds = seconds_since(start);
 
-  if (!directory.empty()) {
-    report.files = write_sparsifier(result, options.method, directory);
-    report.files.push_back(directory + "/report.json");
-    communicator.agree([&] {
-      if (communicator.is_root()) write_file(report.files.back(), json_text(sparsify_json(report)));
-    });
+  if (directory.is_used()) {
+    report.files = write_sparsifier(result, options.method, arguments.text("output"));
+    report.files.push_back(directory.file("report.json"));
   }
-  print_result(communicator, arguments.on("json") ? json_text(sparsify_json(report)) : sparsify_text(report));
+  directory.finish(sparsify_json(report), sparsify_text(report));
   return misses_epsilon(report) ? ExitCode::limit : ExitCode::converged;
 }
 

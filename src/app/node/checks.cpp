@@ -5,9 +5,10 @@
 #include <map>
 #include <set>
 
+#include "app/report/text.hpp"
 #include "build_info.hpp"
 #include "errors/printable.hpp"
-#include "app/report/text.hpp"
+#include "ranks/mpi_facts.hpp"
 
 // Weak: another BLAS may be linked in place of OpenBLAS.
 extern "C" {
@@ -50,16 +51,11 @@ std::string host_list(const std::map<std::string, int>& hosts) {
 
 Check mpi_check(const MpiFacts& mpi) {
   const std::string running = mpi.library.substr(0, mpi.library.find_first_of(",\n"));
-  Check check{"MPI", Status::good, running + ", MPI " + mpi.standard + ", threads " + mpi.thread_level, ""};
-  if (mpi.thread_level == "single") {
-    check.status = Status::problem;
-    check.advice = "this MPI allows no threads beside its own; run with --threads 1 or another MPI";
-  }
-  if (!running.starts_with(build_info::mpi_version)) {
-    check.status = Status::note;
-    check.advice = "built with " + std::string(build_info::mpi_version) + "; build again if anything is odd";
-  }
-  return check;
+  return Check{"MPI", running + ", MPI " + mpi.standard + ", threads " + mpi.thread_level}
+      .problem_if(mpi.thread_level == "single",
+                  "this MPI allows no threads beside its own; run with --threads 1 or another MPI")
+      .note_if(!running.starts_with(build_info::mpi_version),
+               "built with " + std::string(build_info::mpi_version) + "; build again if anything is odd");
 }
 
 /// "Open MPI 4.1.4, PMIx 4.2.2 (package 4.2.2-1+deb12u1)".
@@ -73,7 +69,7 @@ std::string library_list(const std::vector<MessageLibrary>& libraries) {
 
 /// The libraries that messages go through, and a line for every fault that those of some rank are known for.
 std::vector<Check> library_checks(const Ranks& ranks) {
-  std::vector<Check> lines{{"libraries", Status::good, library_list(ranks[0].libraries), ""}};
+  std::vector<Check> lines{{"libraries", library_list(ranks[0].libraries)}};
   std::set<std::string_view> reported;
   for (const auto& rank : ranks) {
     if (lines[0].advice.empty() && library_list(rank.libraries) != library_list(ranks[0].libraries)) {
@@ -83,9 +79,10 @@ std::vector<Check> library_checks(const Ranks& ranks) {
     }
     for (const auto& fault : known_faults_of(rank.libraries))
       if (reported.insert(fault.harm).second)
-        lines.push_back({"known fault", fault.numbers ? Status::problem : Status::note,
+        lines.push_back({"known fault",
                          library_list(rank.libraries) + " on " + printable(rank.host) + ": " + std::string(fault.harm),
-                         std::string(fault.cure) + "; " + std::string(fault.source)});
+                         std::string(fault.cure) + "; " + std::string(fault.source),
+                         fault.numbers ? Status::problem : Status::note});
   }
   if (lines.size() == 1) lines[0].found += ": none of the known faults";
   return lines;
@@ -93,80 +90,60 @@ std::vector<Check> library_checks(const Ranks& ranks) {
 
 Check hosts_check(const Ranks& ranks) {
   const auto hosts = ranks_by_host(ranks);
-  return {"hosts", Status::good,
-          counted(static_cast<std::int64_t>(ranks.size()), "rank") + " on " +
-              counted(static_cast<std::int64_t>(hosts.size()), "host") + " (" + host_list(hosts) + ")",
-          ""};
+  return {"hosts", counted(static_cast<std::int64_t>(ranks.size()), "rank") + " on " +
+                       counted(static_cast<std::int64_t>(hosts.size()), "host") + " (" + host_list(hosts) + ")"};
 }
 
 Check processors_check(const Ranks& ranks) {
   std::set<std::string> kinds;
   for (const auto& rank : ranks) kinds.insert(rank.processor);
-  Check check{"processors", Status::good, printable(*kinds.begin()) + ", " + ranks[0].operating_system, ""};
-  if (kinds.size() > 1) {
-    check.status = Status::note;
-    check.found = std::to_string(kinds.size()) + " kinds of processor, one is " + printable(*kinds.begin());
-    check.advice = "results are right; bits may differ from those of a cluster of one kind";
-  }
-  return check;
+  const std::string one = printable(*kinds.begin());
+  if (kinds.size() == 1) return {"processors", one + ", " + ranks[0].operating_system};
+  return {"processors", std::to_string(kinds.size()) + " kinds of processor, one is " + one,
+          "results are right; bits may differ from those of a cluster of one kind", Status::note};
 }
 
 Check blas_check() {
   if (openblas_get_config == nullptr)
-    return {"BLAS", Status::note, "not OpenBLAS", "attnreg cannot set its threads: set them to 1 by its own variable"};
+    return {"BLAS", "not OpenBLAS", "attnreg cannot set its threads: set them to 1 by its own variable", Status::note};
   const int flavour = openblas_get_parallel();
   const std::string name = flavour == 0 ? "serial" : flavour == 1 ? "pthread" : "OpenMP";
   const int threads = openblas_get_num_threads();
-  Check check{"BLAS", Status::good,
-              std::string(openblas_get_config()) + ", kernels for " + openblas_get_corename() + ", " + name +
-                  " flavour, " + counted(threads, "thread"),
-              ""};
-  if (threads != 1) {
-    check.status = Status::problem;
-    check.advice = "BLAS ignores that attnreg asks for one thread; install libopenblas0-serial";
-  }
-  return check;
+  return Check{"BLAS", std::string(openblas_get_config()) + ", kernels for " + openblas_get_corename() + ", " + name +
+                           " flavour, " + counted(threads, "thread")}
+      .problem_if(threads != 1, "BLAS ignores that attnreg asks for one thread; install libopenblas0-serial");
 }
 
 Check binding_check(const Ranks& ranks) {
   const auto crowded = std::ranges::count_if(ranks, [](const NodeFacts& rank) { return rank.threads.crowded(); });
   const NodeFacts& first = ranks[0];
   const bool bound = first.threads.cores < first.node_cores;
-  Check check{"binding", Status::good,
-              "rank 0 may use cores " + first.core_list + " of " + std::to_string(first.node_cores) + " with " +
-                  counted(first.threads.threads, "thread") + (bound ? "" : ", not bound"),
-              ""};
-  if (crowded > 0) {
-    check.status = Status::note;
-    check.found += "; " + counted(crowded, "rank") + " of " + std::to_string(ranks.size()) +
-                   " share cores with more threads than cores (oversubscribed)";
-    check.advice = "fewer ranks or --threads; with several threads a rank: mpirun --map-by slot:PE=THREADS";
-  }
-  return check;
+  const std::string shared = counted(crowded, "rank") + " of " + std::to_string(ranks.size()) +
+                             " share cores with more threads than cores (oversubscribed)";
+  return Check{"binding", "rank 0 may use cores " + first.core_list + " of " + std::to_string(first.node_cores) +
+                              " with " + counted(first.threads.threads, "thread") + (bound ? "" : ", not bound") +
+                              (crowded > 0 ? "; " + shared : "")}
+      .note_if(crowded > 0, "fewer ranks or --threads; with several threads a rank: mpirun --map-by slot:PE=THREADS");
 }
 
 Check quota_check(const Ranks& ranks) {
   const double quota = least(ranks, &NodeFacts::core_quota);
-  Check check{"core quota", Status::good, "none", ""};
-  if (!std::isfinite(quota)) return check;
-  check.found = plain(quota, 3) + " cores' worth of time (control group)";
-  const NodeFacts& first = ranks[0];
-  if (quota + 0.01 < first.threads.threads * first.threads.ranks_on_cores) {
-    check.status = Status::note;
-    check.advice = "more threads than that are stopped in turn: use fewer, or raise the container's --cpus";
-  }
-  return check;
+  if (!std::isfinite(quota)) return {"core quota", "none"};
+  return Check{"core quota", plain(quota, 3) + " cores' worth of time (control group)"}.note_if(
+      quota + 0.01 < ranks[0].threads.threads * ranks[0].threads.ranks_on_cores,
+      "more threads than that are stopped in turn: use fewer, or raise the container's --cpus");
 }
 
 Check copy_check(const Ranks& ranks) {
   const auto failed = std::ranges::find_if(ranks, [](const NodeFacts& rank) { return !rank.copy_error.empty(); });
   const std::string where = ranks[0].container.empty() ? "" : " (in " + ranks[0].container + ")";
-  if (failed == ranks.end()) return {"CMA", Status::good, "ranks of a node can read each other's memory" + where, ""};
+  if (failed == ranks.end()) return {"CMA", "ranks of a node can read each other's memory" + where};
   const bool told = std::ranges::all_of(ranks, &NodeFacts::copies_off);
-  if (told) return {"CMA", Status::good, "not permitted" + where + ", and Open MPI was told so", ""};
-  return {"CMA", Status::note, "process_vm_readv: " + failed->copy_error + where,
+  if (told) return {"CMA", "not permitted" + where + ", and Open MPI was told so"};
+  return {"CMA", "process_vm_readv: " + failed->copy_error + where,
           "set OMPI_MCA_btl_vader_single_copy_mechanism=none, else long messages print `Read -1` and go a slower way; "
-          "the image of docker/Dockerfile has it"};
+          "the image of docker/Dockerfile has it",
+          Status::note};
 }
 
 Check shared_memory_check(const Ranks& ranks) {
@@ -174,79 +151,54 @@ Check shared_memory_check(const Ranks& ranks) {
   int most = 0;
   for (const auto& [host, count] : ranks_by_host(ranks)) most = std::max(most, count);
   const double free = least(ranks, &NodeFacts::shared_memory);
-  Check check{"/dev/shm", Status::good, gigabytes(free) + " free", ""};
-  if (free < kPerRank * most) {
-    check.status = Status::note;
-    check.advice = std::to_string(most) + " ranks on a node need " + gigabytes(kPerRank * most) +
-                   "; in a container raise --shm-size";
-  }
-  return check;
+  return Check{"/dev/shm", gigabytes(free) + " free"}.note_if(
+      free < kPerRank * most, std::to_string(most) + " ranks on a node need " + gigabytes(kPerRank * most) +
+                                  "; in a container raise --shm-size");
 }
 
 Check limits_check(const Ranks& ranks) {
   const double files = least(ranks, &NodeFacts::open_files);
   const double space = least(ranks, &NodeFacts::address_space);
-  Check check{"limits", Status::good,
-              "open files " + limit(files) + ", stack " + megabytes(least(ranks, &NodeFacts::stack)) +
-                  ", locked memory " + megabytes(least(ranks, &NodeFacts::locked_memory)) + ", processes " +
-                  limit(least(ranks, &NodeFacts::processes)) + ", address space " + megabytes(space),
-              ""};
   // mpirun and its daemons hold a few descriptors for each rank and node, TCP one for each peer.
   const double needed = 64 + 8 * static_cast<double>(ranks.size());
-  if (files < needed) {
-    check.status = Status::problem;
-    check.advice = "ulimit -n " + plain(needed, 12) + " or more";
-  } else if (std::isfinite(space)) {
-    check.status = Status::note;
-    check.advice = "a limited address space (ulimit -v) can end a run that fits into memory";
-  }
-  return check;
+  return Check{"limits", "open files " + limit(files) + ", stack " + megabytes(least(ranks, &NodeFacts::stack)) +
+                             ", locked memory " + megabytes(least(ranks, &NodeFacts::locked_memory)) + ", processes " +
+                             limit(least(ranks, &NodeFacts::processes)) + ", address space " + megabytes(space)}
+      .note_if(std::isfinite(space), "a limited address space (ulimit -v) can end a run that fits into memory")
+      .problem_if(files < needed, "ulimit -n " + plain(needed, 12) + " or more");
 }
 
 Check memory_check(const Ranks& ranks) {
-  const double free = least(ranks, &NodeFacts::memory);
-  return {"memory", Status::good, gigabytes(free) + " free on the node with the least", ""};
+  return {"memory", gigabytes(least(ranks, &NodeFacts::memory)) + " free on the node with the least"};
 }
 
 Check directory_check(const Ranks& ranks) {
   const NodeFacts& first = ranks[0];  // the rank that writes; scores and problems are written by all
-  Check check{"file system", Status::good,
-              first.directory_type + ", " + gigabytes(first.directory_free) + " free, 1 MiB is safe after " +
-                  plain(1e3 * first.sync_seconds, 3) + " ms",
-              ""};
   const auto failed = std::ranges::find_if(ranks, [](const NodeFacts& rank) { return !rank.directory_error.empty(); });
-  if (failed != ranks.end()) {
-    check.status = failed->rank == 0 ? Status::problem : Status::note;
-    check.found = "rank " + std::to_string(failed->rank) + ": " + printable(failed->directory_error);
-    check.advice = "choose another directory for -o; all nodes should see it";
-  } else if (first.sync_seconds > 1) {
-    check.status = Status::note;
-    check.advice = "slow to write; put run directories elsewhere";
-  }
-  return check;
+  if (failed != ranks.end())
+    return {"file system", "rank " + std::to_string(failed->rank) + ": " + printable(failed->directory_error),
+            "choose another directory for -o; all nodes should see it",
+            failed->rank == 0 ? Status::problem : Status::note};
+  return Check{"file system", first.directory_type + ", " + gigabytes(first.directory_free) +
+                                  " free, 1 MiB is safe after " + plain(1e3 * first.sync_seconds, 3) + " ms"}
+      .note_if(first.sync_seconds > 1, "slow to write; put run directories elsewhere");
 }
 
 Check user_check(const Ranks& ranks) {
-  if (ranks[0].user != "root") return {"user", Status::good, "not root", ""};
-  return {"user", Status::note, "root", "nothing here needs root, and Open MPI starts nothing for it unless told to"};
+  if (ranks[0].user != "root") return {"user", "not root"};
+  return {"user", "root", "nothing here needs root, and Open MPI starts nothing for it unless told to", Status::note};
 }
 
 Check self_test_check(const SelfTest& test) {
-  Check check{"self-test", Status::good,
-              test.found + "; reads " + plain(test.bytes_per_second / 1e9, 3) + " GB/s, all-reduce of 8 bytes " +
-                  plain(1e6 * test.reduction_seconds, 3) + " us, of 1 MiB " +
-                  plain(1e3 * test.long_reduction_seconds, 3) + " ms; " + fixed(test.seconds, 2) + " s",
-              ""};
-  if (!test.right) {
-    check.status = Status::problem;
-    check.advice = "wrong numbers: please report this page";
-  } else if (test.reduction_seconds > 1e-3) {
-    // A step has about ten collectives; a healthy network takes 2 to 50 us for one, busy waiting ranks that share
-    // cores several ms.
-    check.status = Status::note;
-    check.advice = "all-reduces are slow: oversubscribed cores (mpi_yield_when_idle helps), or a slow network";
-  }
-  return check;
+  // A step has about ten collectives; a healthy network takes 2 to 50 us for one, busy waiting ranks that share cores
+  // several ms.
+  return Check{"self-test", test.found + "; reads " + plain(test.bytes_per_second / 1e9, 3) +
+                                " GB/s, all-reduce of 8 bytes " + plain(1e6 * test.reduction_seconds, 3) +
+                                " us, of 1 MiB " + plain(1e3 * test.long_reduction_seconds, 3) + " ms; " +
+                                fixed(test.seconds, 2) + " s"}
+      .note_if(test.reduction_seconds > 1e-3,
+               "all-reduces are slow: oversubscribed cores (mpi_yield_when_idle helps), or a slow network")
+      .problem_if(!test.right, "wrong numbers: please report this page");
 }
 
 }  // namespace

@@ -3,9 +3,10 @@
 #include <string>
 #include <vector>
 
-#include "attnreg/communicator.hpp"
 #include "app/node/node_facts.hpp"
 #include "app/node/self_test.hpp"
+#include "attnreg/communicator.hpp"
+#include "ranks/mpi_facts.hpp"
 
 namespace attnreg::app {
 
@@ -13,9 +14,17 @@ namespace attnreg::app {
 struct Check {
   enum class Status { good, note, problem };  ///< note: slower than need be, or worth knowing; problem: will fail
   std::string name;
-  Status status = Status::good;
   std::string found;
-  std::string advice;  ///< what to do; empty if all is well
+  std::string advice{};  ///< what to do; empty if all is well
+  Status status = Status::good;
+
+  /// The check with this status and advice, if the condition holds.
+  Check note_if(bool condition, const std::string& what_to_do) const {
+    return condition ? Check{name, found, what_to_do, Status::note} : *this;
+  }
+  Check problem_if(bool condition, const std::string& what_to_do) const {
+    return condition ? Check{name, found, what_to_do, Status::problem} : *this;
+  }
 };
 std::string status_name(Check::Status status);  ///< "problem"
 

@@ -1,4 +1,5 @@
 #include "app/node/job_plan.hpp"
+#include "algebra/linear_solver_choice.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "attnreg/communicator.hpp"
+#include "ranks/mpi_facts.hpp"
 
 namespace attnreg::app {
 

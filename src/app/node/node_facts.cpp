@@ -16,10 +16,11 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <type_traits>
 
-#include "ranks/memory.hpp"
 #include "app/node/message_libraries.hpp"
 #include "files/output_file.hpp"
+#include "ranks/memory.hpp"
 
 extern "C" char** environ;
 
@@ -190,36 +191,42 @@ NodeFacts local_facts(int rank, const ThreadLayout& threads, const std::string& 
   return facts;
 }
 
-/// JSON has no infinity: null.
-double number(const nlohmann::json& json) { return json.is_null() ? kInfinity : json.get<double>(); }
+/// Calls `visit(name, fact)` for all facts but the libraries, in the order of the JSON.
+template <class Facts, class Visit>
+void visit_facts(Facts& facts, Visit&& visit) {
+  visit("rank", facts.rank);
+  visit("host", facts.host);
+  visit("processor", facts.processor);
+  visit("operating_system", facts.operating_system);
+  visit("container", facts.container);
+  visit("user", facts.user);
+  visit("node_cores", facts.node_cores);
+  visit("core_list", facts.core_list);
+  visit("cores", facts.threads.cores);
+  visit("threads", facts.threads.threads);
+  visit("ranks_on_cores", facts.threads.ranks_on_cores);
+  visit("core_quota", facts.core_quota);
+  visit("memory", facts.memory);
+  visit("shared_memory", facts.shared_memory);
+  visit("open_files", facts.open_files);
+  visit("locked_memory", facts.locked_memory);
+  visit("stack", facts.stack);
+  visit("processes", facts.processes);
+  visit("address_space", facts.address_space);
+  visit("directory_type", facts.directory_type);
+  visit("directory_free", facts.directory_free);
+  visit("directory_error", facts.directory_error);
+  visit("sync_seconds", facts.sync_seconds);
+  visit("copies_off", facts.copies_off);
+  visit("copy_error", facts.copy_error);
+}
 
 NodeFacts from_json(const nlohmann::json& json) {
   NodeFacts facts;
-  for (const auto& [name, member] : {std::pair{"host", &NodeFacts::host},
-                                     {"processor", &NodeFacts::processor},
-                                     {"operating_system", &NodeFacts::operating_system},
-                                     {"container", &NodeFacts::container},
-                                     {"user", &NodeFacts::user},
-                                     {"core_list", &NodeFacts::core_list},
-                                     {"directory_type", &NodeFacts::directory_type},
-                                     {"directory_error", &NodeFacts::directory_error},
-                                     {"copy_error", &NodeFacts::copy_error}})
-    facts.*member = json.at(name);
-  for (const auto& [name, member] : {std::pair{"core_quota", &NodeFacts::core_quota},
-                                     {"memory", &NodeFacts::memory},
-                                     {"shared_memory", &NodeFacts::shared_memory},
-                                     {"open_files", &NodeFacts::open_files},
-                                     {"locked_memory", &NodeFacts::locked_memory},
-                                     {"stack", &NodeFacts::stack},
-                                     {"processes", &NodeFacts::processes},
-                                     {"address_space", &NodeFacts::address_space},
-                                     {"directory_free", &NodeFacts::directory_free},
-                                     {"sync_seconds", &NodeFacts::sync_seconds}})
-    facts.*member = number(json.at(name));
-  facts.rank = json.at("rank");
-  facts.copies_off = json.at("copies_off");
-  facts.node_cores = json.at("node_cores");
-  facts.threads = {json.at("threads"), json.at("cores"), json.at("ranks_on_cores")};
+  visit_facts(facts, [&](const char* name, auto& fact) {
+    if constexpr (std::is_same_v<decltype(fact), double&>) fact = kInfinity;  // JSON has none: null
+    if (!json.at(name).is_null()) json.at(name).get_to(fact);
+  });
   for (const auto& library : json.at("libraries"))
     facts.libraries.push_back({library.at("name"), library.at("version"), library.at("package")});
   facts.mpi_settings = json.at("mpi_settings").get<std::vector<std::string>>();
@@ -229,36 +236,13 @@ NodeFacts from_json(const nlohmann::json& json) {
 }  // namespace
 
 nlohmann::ordered_json to_json(const NodeFacts& facts) {
-  auto libraries = nlohmann::ordered_json::array();
+  nlohmann::ordered_json json;
+  visit_facts(facts, [&](const char* name, const auto& fact) { json[name] = fact; });
+  json["libraries"] = nlohmann::ordered_json::array();
   for (const auto& [name, version, package] : facts.libraries)
-    libraries.push_back({{"name", name}, {"version", version}, {"package", package}});
-  return {{"rank", facts.rank},
-          {"host", facts.host},
-          {"processor", facts.processor},
-          {"operating_system", facts.operating_system},
-          {"container", facts.container},
-          {"user", facts.user},
-          {"node_cores", facts.node_cores},
-          {"core_list", facts.core_list},
-          {"cores", facts.threads.cores},
-          {"threads", facts.threads.threads},
-          {"ranks_on_cores", facts.threads.ranks_on_cores},
-          {"core_quota", facts.core_quota},
-          {"memory", facts.memory},
-          {"shared_memory", facts.shared_memory},
-          {"open_files", facts.open_files},
-          {"locked_memory", facts.locked_memory},
-          {"stack", facts.stack},
-          {"processes", facts.processes},
-          {"address_space", facts.address_space},
-          {"directory_type", facts.directory_type},
-          {"directory_free", facts.directory_free},
-          {"directory_error", facts.directory_error},
-          {"sync_seconds", facts.sync_seconds},
-          {"copies_off", facts.copies_off},
-          {"copy_error", facts.copy_error},
-          {"libraries", libraries},
-          {"mpi_settings", facts.mpi_settings}};
+    json["libraries"].push_back({{"name", name}, {"version", version}, {"package", package}});
+  json["mpi_settings"] = facts.mpi_settings;
+  return json;
 }
 
 std::vector<NodeFacts> node_facts(const Communicator& communicator, const ThreadLayout& threads,

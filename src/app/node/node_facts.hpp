@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "attnreg/communicator.hpp"
 #include "app/node/known_faults.hpp"
 #include "app/options/threads.hpp"
+#include "attnreg/communicator.hpp"
 
 namespace attnreg::app {
 

@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <numeric>
 #include <vector>
 
-#include "numbers/random.hpp"
-#include "attnreg/regression.hpp"
 #include "app/report/text.hpp"
+#include "attnreg/regression.hpp"
+#include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {
@@ -25,10 +24,8 @@ constexpr double kWeight = 1e-4;
 
 /// Rows N(0, 1), b = softmax of the sum of a row's first two entries: a fit that a solver finds exactly but for w.
 RowMajorMatrix random_rows(const RowPartition& partition, int rank) {
-  const RandomStream random(1, Purpose::problem_rows);
   RowMajorMatrix rows(partition.rows_local(rank), kColumns);
-  for (Eigen::Index i = 0; i < rows.rows(); ++i)
-    random.normals(partition.begin(rank) + i, {rows.row(i).data(), static_cast<std::size_t>(kColumns)});
+  RandomStream(1, Purpose::problem_rows).normal_rows(partition.begin(rank), rows);
   return rows;
 }
 

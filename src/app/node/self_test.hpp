@@ -16,8 +16,8 @@ struct SelfTest {
   double seconds = 0;
 };
 
-/// Collective. About 2 s, less on an idle machine: solves a problem of 2000 x 20 and checks
-/// the gradient by its definition, row by row; then times reads of memory and all-reduces. 64 MB per rank.
+/// Collective. Solves a problem of 2000 x 20 and checks the gradient by its definition, row by row; then times reads of
+/// memory and all-reduces. About 2 s, less on an idle machine; 64 MB per rank.
 SelfTest self_test(const Communicator& communicator);
 
 }  // namespace attnreg::app

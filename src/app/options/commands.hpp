@@ -1,10 +1,9 @@
 #pragma once
 
-#include <span>
 #include <string>
 
-#include "attnreg/communicator.hpp"
 #include "app/options/options.hpp"
+#include "attnreg/communicator.hpp"
 
 namespace attnreg::app {
 

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <sstream>
 
 #include "app/options/options.hpp"
@@ -56,10 +55,18 @@ std::string description(const Option& option) {
 
 Option help_option() { return {"help", 'h', "", Switch{}, "", "show this page"}; }
 
+OptionGroup report_options(std::string_view help) {
+  return {"Output",
+          {{"output", 'o', "DIR", Text{}, "", help},
+           {"force", 0, "", Switch{}, "", "replace the files of an earlier run"},
+           {"json", 0, "", Switch{}, "", "print report.json"},
+           help_option()}};
+}
+
 OptionGroup computing_options() {
   return {"Computing",
           {{"storage", 0, "TYPE", Choice{{"file", "float", "double"}}, "file",
-            "type in which A is held in memory (sums are always in double); file: that of the file"},
+            "type in which the matrix is held in memory; sums are always in double. file: the type of the file"},
            {"threads", 0, "N", Integer{1, 4096}, "",
             "threads per rank; default: OMP_NUM_THREADS if set, else the cores that this rank may use, divided by the "
             "ranks that share them"}}};

@@ -14,13 +14,6 @@ namespace po = boost::program_options;
 
 namespace {
 
-template <class... Cases>
-struct Overloaded : Cases... {
-  using Cases::operator()...;
-};
-template <class... Cases>
-Overloaded(Cases...) -> Overloaded<Cases...>;
-
 template <class T>
 std::optional<T> parse(std::string_view text) {
   T value{};
@@ -62,22 +55,18 @@ void check_value(std::string_view shown, const ValueKind& kind, const std::strin
   const auto require = [&](bool condition, const std::string& expected) {
     if (!condition) throw UsageError(std::string(shown) + " is '" + printable(text) + "'; expected " + expected);
   };
-  std::visit(Overloaded{[](const Switch&) {}, [&](const Text&) { require(!text.empty(), "a text that is not empty"); },
-                        [&](const Number& range) {
-                          const auto value = parse<double>(text);
-                          require(value && within(*value, range), expectation(range));
-                        },
-                        [&](const Integer& range) {
-                          const auto value = parse<std::int64_t>(text);
-                          require(value && *value >= range.smallest && *value <= range.largest, expectation(range));
-                        },
-                        [&](const Choice& choice) {
-                          const bool known = std::ranges::find(choice.names, text) != choice.names.end();
-                          const auto near = nearest(text, choice.names);
-                          require(known, "one of " + joined(choice.names) +
-                                             (near ? "; did you mean '" + std::string(*near) + "'?" : ""));
-                        }},
-             kind);
+  if (std::holds_alternative<Text>(kind)) require(!text.empty(), "a text that is not empty");
+  if (const auto* range = std::get_if<Number>(&kind)) {
+    const auto value = parse<double>(text);
+    require(value && within(*value, *range), expectation(*range));
+  }
+  if (const auto* range = std::get_if<Integer>(&kind)) {
+    const auto value = parse<std::int64_t>(text);
+    require(value && *value >= range->smallest && *value <= range->largest, expectation(*range));
+  }
+  if (const auto* choice = std::get_if<Choice>(&kind))
+    require(std::ranges::find(choice->names, text) != choice->names.end(),
+            "one of " + joined(choice->names) + suggestion(text, choice->names));
 }
 
 std::size_t edit_distance(std::string_view a, std::string_view b) {
@@ -119,10 +108,9 @@ std::vector<po::option> split(const Syntax& syntax, std::span<const std::string>
     for (const auto& group : syntax.groups)
       for (const auto& option : group.options) names.push_back(option.name);
     const std::string name = error.get_option_name();
-    const auto near = name.starts_with("--") ? nearest(std::string_view(name).substr(2), names) : std::nullopt;
-    throw UsageError("unknown option '" + printable(name) + "'" +
-                     (near ? "; did you mean '--" + std::string(*near) + "'? Options are not abbreviated" : "") +
-                     see_help);
+    const std::string near = name.starts_with("--") ? suggestion(std::string_view(name).substr(2), names, "--") : "";
+    throw UsageError("unknown option '" + printable(name) + "'" + near +
+                     (near.empty() ? "" : " Options are not abbreviated") + see_help);
   } catch (const po::error& error) {
     throw UsageError(printable(error.what()) + see_help);
   }
@@ -195,9 +183,13 @@ std::string Arguments::text(std::string_view name) const { return value(name).te
 double Arguments::number(std::string_view name) const { return parse<double>(value(name).text).value(); }
 std::int64_t Arguments::integer(std::string_view name) const { return parse<std::int64_t>(value(name).text).value(); }
 
+std::size_t Arguments::choice(std::string_view name) const {
+  const auto& names = std::get<Choice>(*value(name).kind).names;
+  return static_cast<std::size_t>(std::ranges::find(names, value(name).text) - names.begin());
+}
+
 std::optional<int> Arguments::optional_integer(std::string_view name) const {
-  if (!has(name)) return std::nullopt;
-  return static_cast<int>(integer(name));
+  return has(name) ? std::optional(count(name)) : std::nullopt;
 }
 
 void Arguments::require(std::string_view name) const {
@@ -223,18 +215,18 @@ nlohmann::ordered_json Arguments::configuration() const {
   return all;
 }
 
-std::optional<std::string_view> nearest(std::string_view word, std::span<const std::string_view> names) {
-  std::optional<std::string_view> best;
-  std::size_t best_distance = std::max<std::size_t>(2, word.size() / 3) + 1;
+std::string suggestion(std::string_view word, std::span<const std::string_view> names, const std::string& prefix) {
+  std::string_view best;
+  std::size_t best_distance = std::max<std::size_t>(2, word.size() / 3) + 2;
   for (const auto name : names) {
-    if (word.size() >= 2 && name.starts_with(word)) return name;
-    const std::size_t distance = edit_distance(word, name);
+    const bool begins = word.size() >= 2 && name.starts_with(word);
+    const std::size_t distance = begins ? 0 : edit_distance(word, name) + 1;
     if (distance < best_distance) {
       best = name;
       best_distance = distance;
     }
   }
-  return best;
+  return best.empty() ? "" : "; did you mean '" + prefix + std::string(best) + "'?";
 }
 
 }  // namespace attnreg::app

@@ -82,7 +82,10 @@ class Arguments {
   std::string text(std::string_view name) const;                ///< empty if it has no value
   double number(std::string_view name) const;
   std::int64_t integer(std::string_view name) const;
+  int count(std::string_view name) const { return static_cast<int>(integer(name)); }
   std::optional<int> optional_integer(std::string_view name) const;
+  std::uint64_t seed() const { return static_cast<std::uint64_t>(integer("seed")); }
+  std::size_t choice(std::string_view name) const;  ///< position among the names of a `Choice`
 
   /// Throws `UsageError` unless the option was given.
   void require(std::string_view name) const;
@@ -110,13 +113,16 @@ class Arguments {
   std::map<std::string, Value, std::less<>> values_;
 };
 
-/// The name closest to `word`: one that begins with it, else the one with the smallest edit distance, unless all are
-/// too far.
-std::optional<std::string_view> nearest(std::string_view word, std::span<const std::string_view> names);
+/// "; did you mean 'name'?" with the name closest to `word`: one that begins with it, else the one with the smallest
+/// edit distance; empty if all are too far.
+std::string suggestion(std::string_view word, std::span<const std::string_view> names, const std::string& prefix = "");
 
 /// The options that several commands share.
 OptionGroup computing_options();
 Option help_option();
+
+/// --output (`help` says for what), --force and --json of commands that write report.json, and --help.
+OptionGroup report_options(std::string_view help);
 
 /// The help page of one command.
 std::string help_text(const Syntax& syntax);

@@ -17,16 +17,12 @@ constexpr std::array kMethods{Method::automatic, Method::newton, Method::newton_
 constexpr std::array kLinearSolvers{LinearSolver::automatic, LinearSolver::rank0, LinearSolver::scalapack};
 constexpr std::array kLevels{CertificateLevel::none, CertificateLevel::gradient, CertificateLevel::full};
 
-std::vector<std::string_view> method_names() {
-  std::vector<std::string_view> names;
-  for (const Method method : kMethods) names.push_back(method_name(method));
-  return names;
-}
-
-std::vector<std::string_view> linear_solver_names() {
-  std::vector<std::string_view> names;
-  for (const LinearSolver solver : kLinearSolvers) names.push_back(linear_solver_name(solver));
-  return names;
+/// A choice of the names of some values.
+template <class Value, std::size_t size>
+Choice choice_of(const std::array<Value, size>& values, std::string_view (*name)(Value)) {
+  Choice choice;
+  for (const Value value : values) choice.names.push_back(name(value));
+  return choice;
 }
 
 /// The number that starts at `text`, which is moved behind it; nothing if there is none.
@@ -47,27 +43,28 @@ bool take_colon(std::string_view& text) {
 }  // namespace
 
 std::vector<Option> sketch_options() {
-  return {{"sketch-rows", 0, "N", Integer{0, 100000000}, "0", "rows of the sketch behind the scores; 0: 6 D"},
-          {"nonzeros", 0, "N", Integer{1, 64}, "4", "per column of the sketch"},
+  return {{"sketch-rows", 0, "N", Integer{0, 100000000}, "0",
+           "rows of the sketch from which the leverage scores are made; 0: 6 D"},
+          {"nonzeros", 0, "N", Integer{1, 64}, "4", "nonzeros in each column of the sketch"},
           {"jl-columns", 0, "N", Integer{0, 100000}, "16",
-           "of the random projection of the scores; 64: factor 2, 0: exact row norms"},
-          {"seed", 0, "S", Integer{0}, "1", "of the random numbers; the same rows on any number of ranks"}};
+           "columns of the random projection that estimates row norms: 64 make scores right to a factor of 2, 0 makes "
+           "row norms exact"},
+          {"seed", 0, "S", Integer{0}, "1", "of the random numbers; it draws the same rows on any number of ranks"}};
 }
 
 OptionGroup linear_solver_group() {
   return {"Large D",
-          {{"linear-solver", 0, "NAME", Choice{linear_solver_names()}, "auto",
-            "rank0: rank 0 factors the D x D matrices; scalapack: all ranks, and none holds one; auto: scalapack on 2 "
-            "ranks or more if D >= 1000 or if memory is short"},
-           {"block-size", 0, "N", Integer{1, 1 << 20}, "64", "of ScaLAPACK's blocks"},
-           {"grid", 0, "RxC", Text{}, "", "of processes, R C at most the ranks; default: near-square"}}};
+          {{"linear-solver", 0, "NAME", choice_of(kLinearSolvers, linear_solver_name), "auto",
+            "who factors the D x D matrices. rank0: rank 0; scalapack: all ranks together, and none holds a whole one; "
+            "auto: scalapack on 2 ranks or more if D >= 2000, or if D >= 512 and memory is short, else rank0"},
+           {"block-size", 0, "N", Integer{1, 1 << 20}, "64", "rows and columns of a block of ScaLAPACK's layout"},
+           {"grid", 0, "RxC", Text{}, "",
+            "R rows and C columns of processes for ScaLAPACK, R C at most the ranks; default: near-square"}}};
 }
 
 LinearSolverOptions linear_solver_options(const Arguments& arguments, int ranks) {
   LinearSolverOptions options;
-  const auto names = linear_solver_names();
-  options.kind = kLinearSolvers[static_cast<std::size_t>(std::ranges::find(names, arguments.text("linear-solver")) -
-                                                         names.begin())];
+  options.kind = kLinearSolvers[arguments.choice("linear-solver")];
   options.block_size = arguments.integer("block-size");
   if (!arguments.has("grid")) return options;
   const std::string text = arguments.text("grid");
@@ -84,38 +81,45 @@ LinearSolverOptions linear_solver_options(const Arguments& arguments, int ranks)
 
 std::vector<OptionGroup> solver_options() {
   std::vector<Option> sampling{{"oversampling", 0, "C", Number{0, true, 1e6}, "",
-                                "about C D rows make a preconditioner, all rows if C D >= N; without, 30, or fewer "
-                                "down to 10 where their Gram matrix would cost more than it saves"}};
+                                "a preconditioner is made of about C D rows, or of all rows if C D >= N. Default: "
+                                "30; for D > 256 perhaps 20, 15 or 10, if the Gram matrix of 30 D rows would "
+                                "cost more time than it saves"}};
   const auto sketch = sketch_options();
   sampling.insert(sampling.end(), sketch.begin(), sketch.end());
   return {
       {"Iteration",
-       {{"method", 0, "NAME", Choice{method_names()}, "auto",
-         "newton: exact Hessian; newton-cg: its products, preconditioned by sampled rows; sketched-newton: full steps "
-         "with a sampled Hessian; auto: newton or newton-cg"},
+       {{"method", 0, "NAME", choice_of(kMethods, method_name), "auto",
+         "newton: the exact Hessian; newton-cg: products with it, preconditioned by sampled rows; sketched-newton: the "
+         "papers' method, full steps with a sampled Hessian; auto: the cheaper one of newton and newton-cg"},
         {"start", 0, "START", Text{}, "auto",
-         "zero, cross-entropy (a rough minimiser of that loss), auto (one of them; a random point for the even losses "
-         "and "
-         "rescaled-sinh, where 0 is stationary) or a file with x, .npy"},
-        {"starts", 0, "K", Integer{0, 100000}, "0", "solve from K random points as well; list the minima found"},
+         "where the iteration starts. zero: x = 0; cross-entropy: a rough minimiser of that loss; auto: one of the "
+         "two, "
+         "or a random point for cosh, rescaled-cosh and rescaled-sinh, for which x = 0 is stationary; else the name "
+         "of a .npy file with x"},
+        {"starts", 0, "K", Integer{0, 100000}, "0",
+         "solve from K random points, too; keep the lowest L and list the minima"},
         {"weights-path", 0, "FIRST:LAST:COUNT", Text{}, "",
-         "solve for so many weights in equal ratios, each from the solution before; in place of --weight"},
+         "solve for COUNT weights in equal ratios, each from the solution before; in place of --weight"},
         {"rtol", 0, "R", Number{0, true, 1}, "1e-10", "stop when |g| <= R times the reference gradient"},
         {"rtol-of", 0, "REFERENCE", Choice{{"zero", "max"}}, "zero",
-         "the reference: |g(0)| (losses that grow: also |g(x0)| if larger) or the largest |g| met"},
+         "the reference. zero: |g(0)|, or for losses other than softmax and cross-entropy the larger one of |g(0)| and "
+         "|g(x0)|; max: the largest |g| met"},
         {"max-iterations", 0, "N", Integer{0, 1000000000}, "200", "stop after N iterations"},
         {"time-limit", 0, "SECONDS", Number{0, true}, "", "stop after the iteration in which this time is over"}}},
       {"Certificate",
        {{"certificate", 0, "LEVEL", Choice{{"none", "gradient", "full"}}, "gradient",
-         "full: eigenvalues of the Hessian, a bound on |x - x*|, the papers' assumptions"},
+         "what is found out about x after the solve. gradient: |g| from a fresh A x; full: also the extreme "
+         "eigenvalues "
+         "of the Hessian, a bound on |x - x*| and the papers' assumptions"},
         {"epsilon", 0, "E", Number{0, true}, "",
          "go on until |x - x*| <= E is certified; implies the full certificate"}}},
       {"Sampled rows", sampling},
       linear_solver_group(),
       {"sketched-newton",
-       {{"delta", 0, "P", Number{0, true, 0.999999}, "0.05", "total failure probability of all samples"},
+       {{"delta", 0, "P", Number{0, true, 0.999999}, "0.05", "probability that any of the samples fails"},
         {"radius", 0, "R", Number{0, true}, "", "bound on |x0 - x*|; default: |g(x0)| / l where H >= l I is certified"},
-        {"sampling-error", 0, "E0", Number{0, true, 0.999999}, "0.1", "relative error asked of every sample"},
+        {"sampling-error", 0, "E0", Number{0, true, 0.999999}, "0.1",
+         "the relative error that every sample is to have at most"},
         {"no-low-rank", 0, "", Switch{}, "", "drop the rank-2 part of the Hessian, as the papers do"}}}};
 }
 
@@ -123,10 +127,8 @@ std::optional<std::string> start_file(const Arguments& arguments) {
   const std::string start = arguments.text("start");
   if (std::ranges::find(kStartNames, start) != kStartNames.end()) return std::nullopt;
   if (start.find_first_of("./") != std::string::npos) return start;
-  const auto near = nearest(start, kStartNames);
   throw UsageError("--start is '" + printable(start) +
-                   "'; expected auto, zero, cross-entropy or the name of a .npy file" +
-                   (near ? "; did you mean '" + std::string(*near) + "'?" : ""));
+                   "'; expected auto, zero, cross-entropy or the name of a .npy file" + suggestion(start, kStartNames));
 }
 
 std::vector<double> weights_path(const Arguments& arguments) {
@@ -163,26 +165,21 @@ void check_solver_options(const Arguments& arguments, int ranks) {
 }
 
 RegressionOptions regression_options(const Arguments& arguments, int ranks) {
-  const auto value_of = [&](std::string_view name, const auto& names, const auto& values) {
-    const auto found = std::ranges::find(names, arguments.text(name));
-    return values[static_cast<std::size_t>(found - names.begin())];
-  };
   RegressionOptions options;
   options.loss = arguments.text("loss");
-  options.method = value_of("method", method_names(), kMethods);
-  options.start = start_file(arguments) ? Start::given : value_of("start", kStartNames, kStarts);
-  options.random_starts = static_cast<int>(arguments.integer("starts"));
-  options.certificate = value_of("certificate", std::array<std::string_view, 3>{"none", "gradient", "full"}, kLevels);
+  options.method = kMethods[arguments.choice("method")];
+  const auto start = std::ranges::find(kStartNames, arguments.text("start"));
+  options.start =
+      start == kStartNames.end() ? Start::given : kStarts[static_cast<std::size_t>(start - kStartNames.begin())];
+  options.random_starts = arguments.count("starts");
+  options.certificate = kLevels[arguments.choice("certificate")];
   if (arguments.has("epsilon")) options.epsilon = arguments.number("epsilon");
   options.newton.relative_tolerance = arguments.number("rtol");
   if (arguments.text("rtol-of") == "max") options.newton.reference = GradientReference::largest;
-  options.newton.max_iterations = static_cast<int>(arguments.integer("max-iterations"));
+  options.newton.max_iterations = arguments.count("max-iterations");
   if (arguments.has("time-limit")) options.newton.time_limit_seconds = arguments.number("time-limit");
   if (arguments.has("oversampling")) options.sampling.oversampling = arguments.number("oversampling");
-  options.sampling.sketch_rows = arguments.integer("sketch-rows");
-  options.sampling.nonzeros = static_cast<int>(arguments.integer("nonzeros"));
-  options.sampling.jl_columns = static_cast<int>(arguments.integer("jl-columns"));
-  options.sampling.seed = static_cast<std::uint64_t>(arguments.integer("seed"));
+  take_sketch_options(arguments, options.sampling);
   options.linear_solver = linear_solver_options(arguments, ranks);
   options.sketched_newton.delta = arguments.number("delta");
   if (arguments.has("radius")) options.sketched_newton.radius = arguments.number("radius");

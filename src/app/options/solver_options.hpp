@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "attnreg/regression.hpp"
 #include "app/options/options.hpp"
+#include "attnreg/regression.hpp"
 
 namespace attnreg::app {
 
@@ -14,6 +14,15 @@ std::vector<OptionGroup> solver_options();
 
 /// The options about sketches and samples; --seed among them.
 std::vector<Option> sketch_options();
+
+/// Puts what they say into options of samples or scores.
+template <class Options>
+void take_sketch_options(const Arguments& arguments, Options& options) {
+  options.sketch_rows = arguments.integer("sketch-rows");
+  options.nonzeros = arguments.count("nonzeros");
+  options.jl_columns = arguments.count("jl-columns");
+  options.seed = arguments.seed();
+}
 
 /// --linear-solver, --block-size, --grid, and what they say. Throws `UsageError` for a --grid that is no grid, or one
 /// of more processes than ranks.

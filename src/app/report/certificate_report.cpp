@@ -3,8 +3,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "errors/printable.hpp"
 #include "app/report/text.hpp"
+#include "errors/printable.hpp"
 
 namespace attnreg::app {
 
@@ -34,16 +34,16 @@ std::string certificate_text(const Certificate& certificate) {
   if (certificate.level == CertificateLevel::none) return "";
   std::string text = "\nCertificate (" + fixed(certificate.reads, 1) + " more reads of A)\n" +
                      summary_line("|g|, A x made anew", scientific(certificate.gradient_norm, 4) + ", relative " +
-                                                    scientific(certificate.relative_gradient, 4));
+                                                            scientific(certificate.relative_gradient, 4));
   if (certificate.level != CertificateLevel::full) return text;
   text += summary_line("stationary point", kind_text(certificate)) +
           summary_line("eigenvalues of H", scientific(certificate.smallest_eigenvalue, 4) + " to " +
-                                       scientific(certificate.largest_eigenvalue, 4) + ", rounding " +
-                                       scientific(certificate.eigenvalue_rounding, 2)) +
+                                               scientific(certificate.largest_eigenvalue, 4) + ", rounding " +
+                                               scientific(certificate.eigenvalue_rounding, 2)) +
           summary_line("Newton decrement", scientific(certificate.newton_decrement, 4)) +
           summary_line("|x - x*|", (certificate.distance_bound ? "<= " + scientific(*certificate.distance_bound, 4)
-                                                       : std::string("no bound")) +
-                               ": " + printable(certificate.distance_reason));
+                                                               : std::string("no bound")) +
+                                       ": " + printable(certificate.distance_reason));
   if (!certificate.assumptions.empty()) text += "\nAssumptions of the papers\n";
   for (const auto& assumption : certificate.assumptions) text += assumption_text(assumption);
   return text;

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "errors/printable.hpp"
 #include "app/report/text.hpp"
+#include "errors/printable.hpp"
 
 namespace attnreg::app {
 
@@ -127,14 +127,18 @@ bool misses_epsilon(const SparsifyReport& report) {
 
 std::string sparsify_text(const SparsifyReport& report) {
   std::string text = headline(report) + "\n" + summary_line("verdict", verdict(report)) +
-                     summary_line("matrix", matrix_text(report.X)) + summary_line("method", report.arguments.text("method")) +
+                     summary_line("matrix", matrix_text(report.X)) +
+                     summary_line("method", report.arguments.text("method")) +
                      summary_line("columns", columns_text(report));
   if (!std::isnan(report.result.certified_epsilon))
-    text += summary_line("certified e", plain(report.result.certified_epsilon, 4) + ", from the eigenvalues of the choice");
-  text += summary_line("reads of X", plain(report.reads, 3)) + summary_line("collectives", std::to_string(report.collectives)) +
+    text +=
+        summary_line("certified e", plain(report.result.certified_epsilon, 4) + ", from the eigenvalues of the choice");
+  text += summary_line("reads of X", plain(report.reads, 3)) +
+          summary_line("collectives", std::to_string(report.collectives)) +
           summary_line("seconds", fixed(report.read_seconds, 3) + " to read, " + fixed(report.choose_seconds, 3) +
-                              " to choose, " + fixed(report.measure_seconds, 3) + " to measure, on " +
-                              counted(report.ranks, "rank") + " with " + counted(report.threads, "thread") + " each");
+                                      " to choose, " + fixed(report.measure_seconds, 3) + " to measure, on " +
+                                      counted(report.ranks, "rank") + " with " + counted(report.threads, "thread") +
+                                      " each");
   if (is_measured(report)) text += table(report);
   if (report.files.empty()) return text;
   text += "\nFiles\n";

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "attnreg/sparsifier.hpp"
 #include "app/options/options.hpp"
+#include "attnreg/sparsifier.hpp"
 
 namespace attnreg::app {
 

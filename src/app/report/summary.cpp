@@ -63,7 +63,7 @@ std::string fit_reading(const SolveReport& report) {
                               : "; try a smaller weight");
 }
 
-/// Of losses whose f and b are no parts of 1.
+/// For losses whose f is no distribution.
 std::string residual_reading(double residual) {
   if (!std::isfinite(residual)) return "there is nothing to reproduce, or f is not finite";
   const std::string size = "|f - b| is " + plain(100 * residual, 3) + " % of |b|";

@@ -5,10 +5,12 @@
 
 #include <nlohmann/json.hpp>
 
-#include "losses/losses.hpp"
+#include "app/report/text.hpp"
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
-#include "app/report/text.hpp"
+#include "files/csr_file.hpp"
+#include "files/npy_header.hpp"
+#include "losses/losses.hpp"
 
 namespace attnreg::app {
 

@@ -6,9 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "app/options/options.hpp"
 #include "attnreg/files.hpp"
 #include "attnreg/row_matrix.hpp"
-#include "app/options/options.hpp"
+#include "files/npy_header.hpp"
 
 namespace attnreg::app {
 

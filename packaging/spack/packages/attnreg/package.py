@@ -26,6 +26,7 @@ class Attnreg(CMakePackage):
     depends_on("nlohmann-json@3.11:")
     depends_on("highway@1:")
     depends_on("libzip")
+    depends_on("zlib-api")
     depends_on("random123")
 
     requires("%gcc@12:", "%clang@16:", policy="one_of", msg="attnreg is written in C++20")

@@ -1,4 +1,4 @@
-#include "attnreg/error.hpp"
+#include "errors/refuse.hpp"
 
 namespace attnreg {
 

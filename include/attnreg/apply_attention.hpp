@@ -1,0 +1,169 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "attnreg/communicator.hpp"
+#include "attnreg/row_matrix.hpp"
+
+namespace attnreg {
+
+// Attention for given queries, keys and values: softmax or polynomial, exact above a threshold, and with differential
+// privacy (docs/experiments.md).
+
+/// g in the attention weights P_ij = g(z_ij) / sum_k g(z_ik) of the logits z_ij = scale q_i . k_j.
+struct AttentionKernel {
+  enum class Kind {
+    softmax,     ///< g(z) = e^z
+    polynomial,  ///< g(z) = z^degree (arXiv 2310.20051); `scale` cancels
+  };
+  Kind kind = Kind::softmax;
+  std::int64_t degree = 2;  ///< at least 1; an odd one refuses negative logits, with which P is no distribution
+  double scale = 1;         ///< > 0; 1 or 1/d in the papers, 1/sqrt(d) in practice
+};
+
+/// P V, and by how much the rows were normalised.
+struct AttentionOutput {
+  RowMajorMatrix output;           ///< rows_local of the queries x columns of V
+  Eigen::VectorXd log_normaliser;  ///< ln sum_k g(z_ik), one per local query
+};
+
+/// Collective. P V for the queries q_i and keys k_j, the rows of `queries` and `keys`. P is never formed: keys and
+/// values pass by in blocks of 256 rows, and every rank adds a block to the rows of its own queries. The reference of
+/// the exponentials is the largest ln g met so far, so that no finite logit overflows. A power is exp(degree ln|z|),
+/// with a relative error of about eps degree |ln|z||; z = 0 has weight 0.
+///
+/// Per block one all-reduce of 256 (d + d_v) numbers, which is exact, as each comes from one rank; at the end one of 8
+/// bytes. 2 n_q n_k (d + d_v) flops, shared by the queries. Memory: the output and a block. On another number of ranks
+/// the output differs by rounding only.
+///
+/// queries: n_q x d, keys: n_k x d, values: n_k x d_v, on one communicator, each with a partition of its own; dense or
+/// sparse. `InvalidArgument` on all ranks, with the first query of the lowest failing rank: shapes that do not fit, a
+/// degree or scale out of range, negative logits for an odd degree, logits that overflow, for polynomials queries whose
+/// logits are all 0.
+AttentionOutput apply_attention(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix& values,
+                                const AttentionKernel& kernel);
+
+/// The attention matrix P by blocks of rows, none of which is kept: so two such matrices can be compared row by row
+/// although no rank has room for n_q x n_k numbers.
+class AttentionRows {
+ public:
+  /// Collective. Gathers the keys on every rank, n_k d doubles, with all-reduces as for `apply_attention`. `queries`
+  /// must outlive this. Failures of shapes and options as there.
+  AttentionRows(const RowMatrix& queries, const RowMatrix& keys, const AttentionKernel& kernel);
+
+  /// Local. Rows [first_local, first_local + count) of P, count x n_k. 2 count n_k d flops. `InvalidArgument` (this
+  /// rank) for logits that `apply_attention` refuses.
+  RowMajorMatrix rows(Index first_local, Index count) const;
+
+ private:
+  const RowMatrix& queries_;
+  RowMajorMatrix keys_;
+  AttentionKernel kernel_;
+};
+
+/// Attention that is exact where it is large: with the logits z_ij = scale q_i . k_j and the marked keys
+/// S_i = {j: z_ij >= tau}
+///
+///     A_ij = e^{z_ij} for j in S_i,   c_i for the others;   output_i = sum_j A_ij v_j / sum_j A_ij,
+///
+/// a sparse matrix plus one of rank one (after arXiv 2307.08045).
+struct ThresholdOptions {
+  /// c_i, from the logits of the keys that are not marked.
+  enum class Background {
+    row_mean,     ///< the mean of e^{z_ij}, which keeps the normaliser of the row; the best where logits spread
+    exp_of_mean,  ///< e to the mean of z_ij
+    zero,         ///< 0: the sparse part alone
+  };
+  double tau = 0;  ///< any number
+  Background background = Background::row_mean;
+  double scale = 1;  ///< > 0
+};
+
+struct ThresholdAttention {
+  RowMajorMatrix output;             ///< local queries x d_v
+  std::vector<std::int64_t> marked;  ///< |S_i|, one per local query
+};
+
+/// Collective. One exact scan of all pairs, in the blocks, with the messages and at the cost of `apply_attention` and
+/// of one more product with the values. A is never formed. Where z_ij equals tau to the last digits, rounding decides
+/// whether key j is marked.
+///
+/// Shapes and failures as for `apply_attention`; `InvalidArgument` also for a tau that is NaN, and with
+/// `Background::zero` for a query without a marked key.
+ThresholdAttention threshold_attention(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix& values,
+                                       const ThresholdOptions& options);
+
+/// Local. How many queries to an oracle for S_i Grover's search would take to find all `marked` of N = `items` keys if
+/// their number is not known. This is a simulation, not a quantum computation. Source: Boyer, Brassard, Hoyer, Tapp
+/// 1998.
+///
+/// A search draws j uniformly from the integers below M, takes j queries and one to check, and succeeds with the
+/// probability sin^2((2 j + 1) theta), sin^2 theta = t / N for t keys that are left; else M grows by 6/5, up to
+/// sqrt(N). A key that was found is taken out, and nobody searches when none is left. For few marked keys about 2.3
+/// to 2.9 sqrt(N marked) queries in all. The random numbers are functions of (seed, query).
+///
+/// items >= 1, 0 <= marked <= items; else `InvalidArgument` (this rank).
+std::int64_t simulated_grover_queries(std::int64_t items, std::int64_t marked, std::uint64_t seed, std::int64_t query);
+
+/// (epsilon, delta) of differential privacy: P(output in S | X) <= e^epsilon P(output in S | X') + delta for all sets S
+/// and all neighbours X, X'.
+struct PrivacyBudget {
+  double epsilon = 1;   ///< in (0, 1], where the rule below was checked
+  double delta = 1e-3;  ///< in (0, 1)
+};
+
+/// Local. The largest sensitivity with which k samples are (epsilon, delta)-private,
+///
+///     Delta <= min( epsilon / sqrt(8 k ln(1 / delta)),  epsilon / (8 ln(1 / delta)) ),
+///
+/// Delta >= |Sigma^{1/2} Sigma'^{-1} Sigma^{1/2} - I|_F for all neighbours. Source: arXiv 2305.04701. For changes of
+/// rank one the rule is conservative by a factor of 3.5 to 4.4; for others its constants were not checked. A budget out
+/// of range, or k < 1: `InvalidArgument` on all ranks.
+double sensitivity_limit(const PrivacyBudget& budget, std::int64_t samples);
+
+/// Local. The largest number of samples that `sensitivity` > 0 allows, at most 2^40; 0 if none.
+std::int64_t sample_limit(const PrivacyBudget& budget, double sensitivity);
+
+struct PrivateAttentionOptions {
+  PrivacyBudget budget{};
+  double sensitivity = 0;          ///< Delta > 0: the caller's promise about all neighbours, which nothing checks
+  std::int64_t samples = 0;        ///< k; 0: `sample_limit`
+  double ridge = 0;                ///< lambda >= 0, added to the covariance before the release and taken off after it
+  double smallest_eigenvalue = 0;  ///< eta >= 0: what lambda_min(Sigma) must reach
+  double scale = 1;                ///< of the logits, after the release
+  std::uint64_t seed = 0;          ///< a secret: whoever knows or guesses it undoes the noise
+};
+
+/// What is released, on rank 0; the matrices are empty elsewhere. Only `covariance` and `attention` are private. The
+/// errors and `smallest_eigenvalue` are computed from the true Sigma and must not be published.
+struct PrivateAttention {
+  RowMajorMatrix covariance;  ///< Sigma^ = 1/k sum_s g_s g_s^T, g_s ~ N(0, Sigma), n x n
+  RowMajorMatrix attention;   ///< softmax of the rows of scale (Sigma^ - lambda I): post-processing
+  std::int64_t samples = 0;
+  double sensitivity_limit = 0;
+  double smallest_eigenvalue = 0;                            ///< of Sigma; on rank 0
+  double spectral_error = 0, expected_spectral_error = 0;    ///< |L^{-1} Sigma^ L^{-T} - I|_2; about 2 sqrt(n/k) + n/k
+  double frobenius_error = 0, expected_frobenius_error = 0;  ///< the same in this norm; sqrt(n (n + 1) / k)
+  double attention_error = 0;                                ///< max |P^_ij / P_ij - 1|
+};
+
+/// Collective. X X^T, n x n, on every rank. n / 256 all-reduces of 2048 d bytes, one all-gather of 8 n^2. X: n x d.
+Eigen::MatrixXd row_gram(const RowMatrix& X);
+
+/// Collective. Releases Sigma = covariance + lambda I = L L^T by the Gaussian sampling mechanism. Source: arXiv
+/// 2305.04701.
+///
+/// What is not certified: sampling in floating point (the mechanism is private for real numbers), the generator (Philox
+/// is not a cryptographic one, its key has 64 bits), Delta, and the conditions themselves, which look at the data.
+///
+/// One reduce of 8 n^2 bytes and two agreements. k n^2 flops shared by the ranks, 30 n^3 on rank 0. The samples depend
+/// on the seed, not on the number of ranks. covariance: n x n, replicated. `InvalidArgument` on all ranks says which
+/// condition fails: Sigma is not symmetric, not finite or, to rounding, not positive definite; lambda_min(Sigma) < eta;
+/// Delta is above a term of `sensitivity_limit`; an option is out of range.
+PrivateAttention private_attention(const Communicator& communicator, const Eigen::MatrixXd& covariance,
+                                   const PrivateAttentionOptions& options);
+
+}  // namespace attnreg

@@ -1,0 +1,108 @@
+#include "algebra/dense_factors.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "algebra/lapack.hpp"
+
+namespace attnreg {
+
+using Eigen::Index;
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+/// Calls a routine of LAPACK twice: for the size of its work space, and with that. False if it fails.
+template <class Routine>
+bool call_with_work(Routine&& routine) {
+  double size = 0;
+  int work_size = -1, info = 0;
+  routine(&size, &work_size, &info);
+  if (info != 0) return false;
+  work_size = static_cast<int>(size);
+  std::vector<double> work(static_cast<std::size_t>(work_size));
+  routine(work.data(), &work_size, &info);
+  return info == 0;
+}
+
+}  // namespace
+
+SymmetricEigen symmetric_eigen(MatrixXd matrix, bool with_vectors) {
+  const int order = static_cast<int>(matrix.rows());
+  const char* job = with_vectors ? "V" : "N";
+  SymmetricEigen result{false, VectorXd(order), {}};
+  if (order > 0 && matrix.allFinite()) {
+    const int integers_size = with_vectors ? 3 + 5 * order : 1;
+    std::vector<int> integers(static_cast<std::size_t>(integers_size));
+    const bool done = call_with_work([&](double* work, const int* size, int* info) {
+      dsyevd_(job, "L", &order, matrix.data(), &order, result.values.data(), work, size, integers.data(),
+              &integers_size, info);
+    });
+    result.finite = done && result.values.allFinite() && matrix.allFinite();
+  }
+  if (with_vectors) result.vectors = std::move(matrix);
+  if (!result.finite) {
+    result.values.setConstant(kNaN);
+    result.vectors.setConstant(kNaN);
+  }
+  return result;
+}
+
+double eigenvalue_rounding(Index d, double size) {
+  return static_cast<double>(std::max<Index>(d, 16)) * std::numeric_limits<double>::epsilon() * size;
+}
+
+Index ThinSvd::rank() const {
+  if (values.size() == 0) return 0;
+  const auto longest = static_cast<double>(std::max(U.rows(), V.rows()));
+  return (values.array() > longest * std::numeric_limits<double>::epsilon() * values[0]).count();
+}
+
+ThinSvd thin_svd(MatrixXd M) {
+  const int m = static_cast<int>(M.rows()), n = static_cast<int>(M.cols()), k = std::min(m, n);
+  ThinSvd svd{VectorXd(k), MatrixXd(m, k), {}};
+  MatrixXd V_transposed(k, n);
+  bool finite = M.allFinite();
+  if (finite && k > 0) {
+    std::vector<int> integers(static_cast<std::size_t>(8 * k));
+    finite = call_with_work([&](double* work, const int* size, int* info) {
+      dgesdd_("S", &m, &n, M.data(), &m, svd.values.data(), svd.U.data(), &m, V_transposed.data(), &k, work, size,
+              integers.data(), info);
+    });
+    finite = finite && svd.values.allFinite() && svd.U.allFinite() && V_transposed.allFinite();
+  }
+  svd.V = V_transposed.transpose();
+  if (!finite)
+    for (MatrixXd* factor : {&svd.U, &svd.V}) factor->setConstant(kNaN);
+  if (!finite) svd.values.setConstant(kNaN);
+  return svd;
+}
+
+MatrixXd least_squares(MatrixXd A, const MatrixXd& B) {
+  const ThinSvd svd = thin_svd(std::move(A));
+  if (!svd.values.allFinite() || !B.allFinite()) return MatrixXd::Constant(svd.V.rows(), B.cols(), kNaN);
+  const Index rank = svd.rank();
+  const MatrixXd parts = svd.U.leftCols(rank).transpose() * B;
+  return svd.V.leftCols(rank) * (svd.values.head(rank).cwiseInverse().asDiagonal() * parts);
+}
+
+MatrixXd orthonormal_columns(MatrixXd M) {
+  const int m = static_cast<int>(M.rows()), k = static_cast<int>(M.cols());
+  VectorXd tau(k), diagonal(k);
+  const bool done = M.allFinite() && call_with_work([&](double* work, const int* size, int* info) {
+                      dgeqrf_(&m, &k, M.data(), &m, tau.data(), work, size, info);
+                    });
+  diagonal = M.diagonal();
+  const bool made = done && M.allFinite() && call_with_work([&](double* work, const int* size, int* info) {
+                      dorgqr_(&m, &k, &k, M.data(), &m, tau.data(), work, size, info);
+                    });
+  if (!made || !M.allFinite()) return MatrixXd::Constant(m, k, kNaN);
+  return M * (diagonal.array() < 0).select(VectorXd::Constant(k, -1), VectorXd::Ones(k)).asDiagonal();
+}
+
+}  // namespace attnreg

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <Eigen/Core>
+
+namespace attnreg {
+
+// Factors of dense matrices by LAPACK. All functions are local. LAPACK hangs on some matrices with NaN or Inf and calls
+// others factored, so the numbers are looked at before and after each call: unless all are finite and LAPACK succeeds,
+// every number of the result is NaN. BLAS need not be thread safe: call these outside of parallel regions only. Another
+// CPU or another BLAS may round otherwise: where all ranks need the same bits, rank 0 factors and broadcasts.
+
+/// Eigenvalues, ascending, and eigenvectors, as columns, of a symmetric matrix.
+struct SymmetricEigen {
+  bool finite = false;  ///< false: the matrix is empty, or all is NaN
+  Eigen::VectorXd values;
+  Eigen::MatrixXd vectors;  ///< empty unless asked for
+};
+
+/// Divide and conquer; the lower triangle is read. 9 d^3 flops at most.
+SymmetricEigen symmetric_eigen(Eigen::MatrixXd matrix, bool with_vectors);
+
+/// A bound on the error of the eigenvalues of a matrix that was summed from terms of absolute sum `size` (its Frobenius
+/// norm): max(d, 16) eps size. An estimate: the worst case grows with the number of terms, the usual one with its root.
+double eigenvalue_rounding(Eigen::Index d, double size);
+
+/// M = U diag(values) V^T, m x n: U and V have k = min(m, n) orthonormal columns, the values descend.
+struct ThinSvd {
+  Eigen::VectorXd values;
+  Eigen::MatrixXd U, V;
+
+  /// The number of values above max(m, n) eps times the largest; 0 for NaN.
+  Eigen::Index rank() const;
+};
+
+/// Divide and conquer. About 6 m n^2 + 20 n^3 flops for m >= n.
+ThinSvd thin_svd(Eigen::MatrixXd M);
+
+/// The X of smallest Frobenius norm among those that minimise |A X - B|_F. A: m x n, B: m x k, X: n x k.
+Eigen::MatrixXd least_squares(Eigen::MatrixXd A, const Eigen::MatrixXd& B);
+
+/// Q of M = Q R, m x k with m >= k: orthonormal columns, and R with a diagonal >= 0. 4 m k^2 flops.
+Eigen::MatrixXd orthonormal_columns(Eigen::MatrixXd M);
+
+}  // namespace attnreg

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+namespace attnreg {
+
+/// Local. Turns round the bytes of each number, of 4 or 8 bytes.
+template <class Scalar>
+void swap_bytes(std::span<Scalar> values) {
+  using Bits = std::conditional_t<sizeof(Scalar) == 4, std::uint32_t, std::uint64_t>;
+  for (Scalar& value : values) {
+    const Bits bits = std::bit_cast<Bits>(value);
+    if constexpr (sizeof(Scalar) == 4) value = std::bit_cast<Scalar>(__builtin_bswap32(bits));
+    if constexpr (sizeof(Scalar) == 8) value = std::bit_cast<Scalar>(__builtin_bswap64(bits));
+  }
+}
+
+/// Local. The bytes of numbers, least significant byte first on any machine.
+template <class Scalar>
+std::string little_endian(std::vector<Scalar> values) {
+  if constexpr (std::endian::native == std::endian::big) swap_bytes(std::span(values));
+  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(Scalar)};
+}
+
+/// Local. Fills `out` from numbers that are stored as `Stored`: `read(part)` gets the next of them as they are stored.
+template <class Stored, class Scalar, class Read>
+void read_converted(std::span<Scalar> out, bool big_endian, Read&& read) {
+  constexpr std::size_t buffer_elements = std::size_t{1} << 17;  // at most 1 MiB: stays in the cache
+  const auto read_native = [&](std::span<Stored> part) {
+    read(part);
+    if (big_endian != (std::endian::native == std::endian::big)) swap_bytes(part);
+  };
+  if constexpr (std::is_same_v<Stored, Scalar>) {
+    read_native(out);
+  } else {
+    std::vector<Stored> buffer(std::min(out.size(), buffer_elements));
+    while (!out.empty()) {
+      const std::span<Stored> part(buffer.data(), std::min(out.size(), buffer.size()));
+      read_native(part);
+      std::ranges::transform(part, out.begin(), [](Stored value) { return static_cast<Scalar>(value); });
+      out = out.subspan(part.size());
+    }
+  }
+}
+
+}  // namespace attnreg

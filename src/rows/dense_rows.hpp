@@ -1,0 +1,19 @@
+#pragma once
+
+#include <cstdint>
+
+#include "attnreg/row_matrix.hpp"
+
+namespace attnreg {
+
+/// Local. The local rows [first, first + count) in double: count x columns. Not counted as a read.
+RowMajorMatrix dense_rows(const RowMatrix& matrix, Index first_local, Index count);
+
+/// Collective. The global rows [first, first + count) on every rank, whoever has them. One all-reduce of 8 count
+/// columns bytes; exact, as each number comes from one rank.
+RowMajorMatrix shared_rows(const RowMatrix& matrix, std::int64_t first, Index count);
+
+/// Local. The numbers other than 0 of dense rows.
+CsrRows sparse_rows(const RowMajorMatrix& dense);
+
+}  // namespace attnreg

@@ -1,0 +1,241 @@
+#include "rows/gram.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <span>
+#include <utility>
+
+#include "kernels/csr_kernels.hpp"
+#include "kernels/gram_kernels.hpp"
+#include "ranks/span_of.hpp"
+#include "rows/row_passes.hpp"
+
+namespace attnreg {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+
+namespace {
+
+/// out += what `add(first, last, part)` makes of the parts [first, last) of `count` things that the threads get, in
+/// the order of the threads.
+template <class Matrix, class Add>
+void add_by_threads(Index count, Matrix& out, Add&& add) {
+  std::vector<Matrix> parts(static_cast<std::size_t>(RowPasses::threads()));
+  RowPasses::share(count, [&](int thread, Index first, Index last) {
+    if (first == last) return;
+    auto& part = parts[static_cast<std::size_t>(thread)];
+    part = Matrix::Zero(out.rows(), out.cols());
+    add(first, last, part);
+  });
+  for (const auto& part : parts)
+    if (part.size() != 0) out += part;
+}
+
+template <class Number>
+std::span<const Number> between(const std::vector<Number>& values, Index first, Index last) {
+  return std::span(values).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(last - first));
+}
+
+template <class Use>
+void with_sparse(const RowMatrix& A, Use&& use) {
+  const CsrRows& rows = *A.passes().sparse();
+  kernels::with_block(rows, 0, rows.rows(), use);
+}
+
+/// The terms of the rows of one sign, times this sign. Each is completed to a square: with s = delta + ridge and
+/// t = m / s it is
+///
+///     s (a - t c)(a - t c)^T + (k - m t) c c^T.
+///
+/// Sparse rows, which centring would fill, are not: their squares are s a a^T, and the rest follows from sum m a.
+struct Squares {
+  std::vector<Index> rows;              // with s != 0
+  std::vector<double> weights, shares;  // s and t
+  VectorXd centre, crossed;             // c; sum m a of sparse rows, else 0
+  double factor = 0;                    // of c c^T in the rest
+
+  Squares(const RowMatrix& A, const WeightedRows& given, const VectorXd& c, double sign);
+
+  Index count() const { return static_cast<Index>(rows.size()); }
+  /// Adds to entry (i, j) what is not in the squares.
+  void add_rest(Index i, Index j, double& entry) const {
+    entry += (factor * centre[i] - crossed[i]) * centre[j];
+    entry -= centre[i] * crossed[j];
+  }
+};
+
+Squares::Squares(const RowMatrix& A, const WeightedRows& given, const VectorXd& c, double sign)
+    : centre(c), crossed(VectorXd::Zero(c.size())) {
+  const bool is_coupled = given.coupling.size() != 0;
+  std::vector<double> couplings;
+  for (Index i = 0; i < given.curvature.size(); ++i) {
+    const double delta = given.curvature[i], ridge = given.ridge.size() == 0 ? 0 : given.ridge[i];
+    const double m = is_coupled ? given.coupling[i] : delta, k = is_coupled ? given.self[i] : delta;
+    const double s = delta + ridge, t = s == 0 ? 0 : m / s;
+    if ((s < 0) != (sign < 0)) continue;  // what is not a number is positive
+    if (A.is_sparse())
+      factor += sign * k;
+    else if (is_coupled)
+      factor += k - m * t;
+    else if (s != 0)
+      factor += delta * ridge / s;  // k - m t without cancellation
+    if (s == 0) continue;
+    rows.push_back(given.chosen ? (*given.chosen)[static_cast<std::size_t>(i)] : i);
+    weights.push_back(sign * s);
+    shares.push_back(t);
+    couplings.push_back(sign * m);
+  }
+  if (!A.is_sparse() || centre.isZero(0)) return;
+  add_by_threads(count(), crossed, [&](Index first, Index last, VectorXd& sum) {
+    with_sparse(A, [&](const auto& block) {
+      for (auto k = static_cast<std::size_t>(first); k < static_cast<std::size_t>(last); ++k)
+        kernels::add_scaled_row(block, rows[k], couplings[k], sum.data());
+    });
+  });
+}
+
+/// Calls `use` with |s|^{1/2} (a - t c) of some rows of a dense A at a time, from a column on.
+template <class Use>
+void gather(const RowMatrix& A, const Squares& squares, Index first_column, Index at_once, Use&& use) {
+  const Index width = A.columns() - first_column;
+  RowMajorMatrix gathered;
+  for (Index first = 0; first < squares.count(); first += at_once) {
+    const Index last = std::min(first + at_once, squares.count());
+    gathered.resize(last - first, width);
+    A.passes().visit_rows(between(squares.rows, first, last), [&](std::size_t position, std::span<const double> row) {
+      const std::size_t k = static_cast<std::size_t>(first) + position;
+      const double scale = std::sqrt(squares.weights[k]);
+      auto out = gathered.row(static_cast<Index>(position));
+      out = scale * Eigen::Map<const Eigen::RowVectorXd>(row.data(), A.columns()).tail(width);
+      out -= scale * squares.shares[k] * squares.centre.tail(width).transpose();
+    });
+    use(gathered);
+  }
+}
+
+MatrixXd full_symmetric(const RowMajorMatrix& lower) {
+  MatrixXd full = lower.triangularView<Eigen::Lower>();
+  full.triangularView<Eigen::StrictlyUpper>() = full.transpose();
+  return full;
+}
+
+MatrixXd gram_of(const RowMatrix& A, const Squares& squares) {
+  constexpr Index kGathered = 4096;
+  RowMajorMatrix lower = RowMajorMatrix::Zero(A.columns(), A.columns());
+  if (A.is_sparse()) {
+    add_by_threads(squares.count(), lower, [&](Index first, Index last, RowMajorMatrix& sum) {
+      with_sparse(A, [&](const auto& block) {
+        kernels::add_gram(block, between(squares.rows, first, last), between(squares.weights, first, last), 0,
+                          sum.cols(), sum.cols(), sum.data());
+      });
+    });
+  } else {
+    gather(A, squares, 0, kGathered, [&](const RowMajorMatrix& rows) { add_gram(rows, lower); });
+  }
+  for (Index i = 0; i < lower.rows(); ++i)
+    for (Index j = 0; j <= i; ++j) squares.add_rest(i, j, lower(i, j));
+  return full_symmetric(lower);
+}
+
+/// The squares' rows and columns from `first` on, `width` columns of the lower triangle.
+MatrixXd gram_panel(const RowMatrix& A, const Squares& squares, Index first, Index width) {
+  constexpr Index kGathered = 256;
+  const Index height = A.columns() - first;
+  if (A.is_sparse()) {
+    RowMajorMatrix panel = RowMajorMatrix::Zero(height, width);
+    RowPasses::share(width, [&](int, Index begin, Index end) {
+      with_sparse(A, [&](const auto& block) {
+        kernels::add_gram(block, squares.rows, squares.weights, first + begin, first + end, width,
+                          panel.data() + begin * width + begin);
+      });
+    });
+    return panel;
+  }
+  MatrixXd panel = MatrixXd::Zero(height, width);
+  gather(A, squares, first, kGathered, [&](const RowMajorMatrix& rows) {
+    const RowMajorMatrix transposed = rows.leftCols(width).transpose();
+    RowPasses::share(width, [&](int, Index begin, Index end) {
+      kernels::add_matrix_product(transposed.row(begin).data(), end - begin, rows.rows(), rows.data(), height, false,
+                                  panel.col(begin).data());
+    });
+  });
+  return panel;
+}
+
+/// Row-major, the lower triangles alone.
+struct LowerTriangles {
+  RowMajorMatrix positive, negative;
+
+  LowerTriangles& operator+=(const LowerTriangles& other) {
+    positive += other.positive;
+    negative += other.negative;
+    return *this;
+  }
+};
+
+/// Of all rows of a dense A, delta (a - c)(a - c)^T: they are packed where they lie, without a copy.
+SignedGram centred_gram(const RowMatrix& A, const VectorXd& weights, const VectorXd& centre) {
+  constexpr Index kEnough = 256;  // rows of a tile: fewer are worth no call of the kernel
+  const RowMajorMatrix zero = RowMajorMatrix::Zero(A.columns(), A.columns());
+  const auto add = [&](const Tile& tile, LowerTriangles& sums) {
+    tile.add_signed_gram(weights.data() + tile.first_local(), centre.data(), sums.positive.data(),
+                         sums.negative.data());
+  };
+  const auto size = tile_rows(A.columns()) >= kEnough ? TileSize::cached : TileSize::all_of_a_thread;
+  const LowerTriangles sums = A.passes().pass(LowerTriangles{zero, zero}, add, size);
+  return {full_symmetric(sums.positive), full_symmetric(sums.negative)};
+}
+
+}  // namespace
+
+WeightedRows WeightedRows::choose(std::vector<Index> rows, const VectorXd& factors) const {
+  const auto of = [&](const VectorXd& values) {
+    return values.size() == 0 ? VectorXd() : VectorXd(values(rows).cwiseProduct(factors));
+  };
+  WeightedRows some{of(curvature), of(ridge), of(coupling), of(self)};
+  some.chosen = std::move(rows);
+  return some;
+}
+
+SignedGram signed_gram(const RowMatrix& A, const WeightedRows& rows, const VectorXd& centre) {
+  const VectorXd c = centre.size() == 0 ? VectorXd(VectorXd::Zero(A.columns())) : centre;
+  const bool are_centred = rows.ridge.size() == 0 && rows.coupling.size() == 0;
+  if (!A.is_sparse() && !rows.chosen && are_centred) return centred_gram(A, rows.curvature, c);
+  if (!rows.chosen) A.passes().count_reads(1);
+  return {gram_of(A, Squares(A, rows, c, 1)), gram_of(A, Squares(A, rows, c, -1))};
+}
+
+DistributedMatrix distributed_gram(const RowMatrix& A, std::shared_ptr<const ProcessGrid> grid,
+                                   const WeightedRows& rows, const VectorXd& centre) {
+  const Index d = A.columns();
+  Squares squares(A, rows, centre, 1);
+  DistributedMatrix gram(std::move(grid), d, d);
+  for (Index first = 0; first < d; first += kPanel)
+    gram.add_sum(A.communicator(), gram_panel(A, squares, first, std::min(kPanel, d - first)), first, first);
+  VectorXd message(d + 1);
+  message << squares.crossed, squares.factor;
+  A.communicator().sum(span_of(message));
+  squares.crossed = message.head(d);
+  squares.factor = message[d];
+  gram.for_each([&](Index i, Index j, double& entry) { squares.add_rest(i, j, entry); });
+  return gram;
+}
+
+double gram_reads(Index d) {
+  double columns = 0;
+  for (Index first = 0; first < d; first += kPanel) columns += static_cast<double>(d - first);
+  return columns / static_cast<double>(d);
+}
+
+void add_gram(const RowMajorMatrix& P, RowMajorMatrix& gram) {
+  constexpr Index kRows = 512;
+  const Index d = P.cols(), blocks = (P.rows() + kRows - 1) / kRows;
+  add_by_threads(blocks, gram, [&](Index first, Index last, RowMajorMatrix& sum) {
+    const Index begin = first * kRows, end = std::min(last * kRows, P.rows());
+    kernels::add_gram(P.data() + begin * d, end - begin, d, sum.data());
+  });
+}
+
+}  // namespace attnreg
