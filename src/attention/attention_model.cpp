@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "algebra/damped_factor.hpp"
-#include "algebra/cholesky.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
