@@ -8,23 +8,15 @@
 #include <vector>
 
 #include "attnreg/communicator.hpp"
-#include "attnreg/solver.hpp"
-#include "attnreg/row_matrix.hpp"
+#include "attnreg/regression.hpp"
 #include "attnreg/row_partition.hpp"
 
 namespace attnreg {
 
-/// What the logits Z = A1 X A2^T of a sequence are compared with, row by row.
-enum class AttentionForm {
-  normalised,     ///< 1/2 |F - B|^2, F = rowwise softmax(Z)
-  rescaled,       ///< 1/2 |exp(Z) - diag(exp(Z) 1) B|^2
-  cross_entropy,  ///< sum_j s_j log <exp(z_j), 1> - <b_j, z_j>, s_j = <b_j, 1>: convex; the start of `normalised`
-};
-std::string_view form_name(AttentionForm form);  ///< "cross-entropy"
-
-/// One sequence: queries A1 (n1 x d1), keys A2 (n2 x d2), target B (n1 x n2), and a regulariser 1/2 |W o Z|^2; or with
-/// values A3 (n2 x d3), target B (n1 x dv) and L = |F A3 Y - B|^2. Rows of A1, B and W are spread over the ranks, A2
-/// and A3 replicated. All in double.
+/// One sequence: queries A1 (n1 x d1), keys A2 (n2 x d2), target B (n1 x n2), and L = sum_j phi(z_j) + 1/2 |W o Z|^2
+/// with the rows z_j of the logits Z = A1 X A2^T and a loss phi of docs/losses.md that compares them with the rows of
+/// B; or with values A3 (n2 x d3), target B (n1 x dv) and L = |F A3 Y - B|^2, F = softmax(Z) row by row. Rows of A1, B
+/// and W are spread over the ranks, A2 and A3 replicated. All in double.
 struct AttentionSequence {
   RowPartition partition;                 ///< of the n1 rows
   RowMajorMatrix queries;                 ///< A1, this rank's rows
@@ -54,33 +46,31 @@ enum class AttentionModel {
 };
 std::string_view model_name(AttentionModel model);  ///< "kronecker"
 
-enum class AttentionStart { automatic, zero, cross_entropy, given };
-
 struct AttentionOptions {
-  AttentionForm form = AttentionForm::normalised;
+  std::string loss = "softmax";  ///< one of `loss_names`; with values softmax
   AttentionMethod method = AttentionMethod::varpro;
   AttentionModel model = AttentionModel::automatic;
-  Index dense_limit = 4096;                          ///< 3 D^2 doubles on rank 0, one on the others
-  Index rank = 0;                                    ///< r > 0: X = P Q^T with P d1 x r, Q d2 x r; 0: X is free
-  AttentionStart start = AttentionStart::automatic;  ///< automatic: cross-entropy where form and data allow it
-  AttentionUnknowns x0;                              ///< of Start::given; replicated; Y may be empty for varpro
-  int random_starts = 0;  ///< >= 0: so many solves from random X as well; the lowest L is kept
+  Index dense_limit = 4096;  ///< 3 D^2 doubles on rank 0, one on the others
+  Index rank = 0;            ///< r > 0: X = P Q^T with P d1 x r, Q d2 x r; 0: X is free
+  /// automatic: of softmax cross_entropy where the data allow it, random where X = 0 is stationary, else zero
+  Start start = Start::automatic;
+  AttentionUnknowns x0;   ///< of Start::given; replicated; Y may be empty for varpro
+  int random_starts = 0;  ///< >= 0: so many solves from random X as well; the lowest L of those that converge is kept
   std::uint64_t seed = 1;
-  NewtonOptions newton;  ///< gradient_reference 0: |g| at X = 0, Y = 0; at the start with a rank
+  /// gradient_reference 0: |g| at X = 0, Y = 0, of losses that are not centred the larger one of it and |g| at the
+  /// start; at the start with a rank
+  NewtonOptions newton;
   std::function<void(const IterationRecord&)> on_start_iteration;
 };
 
-struct AttentionResult {
+struct AttentionResult : SolveResult {
   AttentionUnknowns unknowns;
   RowMajorMatrix P, Q;  ///< X = P Q^T; empty without a rank
-  NewtonSummary summary;
   AttentionModel model = AttentionModel::dense;
-  AttentionStart start = AttentionStart::zero;
-  int start_iterations = 0;
-  std::vector<double> values;  ///< L at the end of each solve: from `start`, then from the random ones
-  int best_start = 0;          ///< which of them is the result; 0: from `start`
-  double error = 0;  ///< |F - B| / |B| (Frobenius), |F A3 Y - B| / |B| with values, 0 / 0 = 0; all sequences together
-  std::vector<std::string> notes, warnings;
+  /// |F - B| / |B| (Frobenius) for what the loss fits, |F A3 Y - B| / |B| with values, 0 / 0 = 0; all sequences
+  /// together
+  double error = 0;
+  std::string fitted;  ///< F: "softmax(A1 X A2^T)"
 };
 
 /// Local. Of the sequences all have the same d1, d2, d3 and dv: d1, d2, d3, dv; d3 = dv = 0 without values.
@@ -91,10 +81,10 @@ struct AttentionShape {
 };
 
 /// Collective, one all-reduce. Checks that the sequences have one shape and are finite. `InvalidArgument`
-/// on all ranks: no sequence, shapes that do not match, values with weights or another form than normalised, numbers
+/// on all ranks: no sequence, shapes that do not match, values with weights or another loss than softmax, numbers
 /// that are not finite.
 AttentionShape check_sequences(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
-                               AttentionForm form);
+                               std::string_view loss);
 
 /// Collective. Value, gradient and, if asked for, Hessian at (X, Y).
 struct AttentionEvaluation {
@@ -103,13 +93,13 @@ struct AttentionEvaluation {
   Eigen::MatrixXd hessian;  ///< of [vec X; vec Y], replicated; empty unless asked for: D products
 };
 AttentionEvaluation evaluate_attention(const Communicator& communicator,
-                                       const std::vector<AttentionSequence>& sequences, AttentionForm form,
+                                       const std::vector<AttentionSequence>& sequences, std::string_view loss,
                                        const AttentionUnknowns& at, bool with_hessian);
 
 /// Collective. Minimises the sum of L over the sequences, which share X and Y. A pass costs 4 n1 n2 (d2 + ...) flops
 /// and n1 n2 exponentials, spread over ranks and threads, and one all-reduce of d1 d2 + d3 dv numbers; Z and F exist by
 /// blocks of rows only, made again in every pass. `NewtonSummary::reads_of_a` counts passes. Errors as for
-/// `check_sequences`; also for x0 of a wrong shape, a rank above min(d1, d2) and options out of range.
+/// `check_sequences`; also for an unknown loss, x0 of a wrong shape, a rank above min(d1, d2) and options out of range.
 AttentionResult solve_attention(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
                                 const AttentionOptions& options);
 

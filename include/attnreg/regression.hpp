@@ -9,8 +9,8 @@
 #include "attnreg/certificate.hpp"
 #include "attnreg/leverage.hpp"
 #include "attnreg/linear_solver.hpp"
-#include "attnreg/solver.hpp"
 #include "attnreg/row_matrix.hpp"
+#include "attnreg/solver.hpp"
 
 namespace attnreg {
 
@@ -22,11 +22,11 @@ enum class Method {
 };
 
 enum class Start {
-  automatic,      ///< zero or cross_entropy, by a test at x = 0 (docs/algorithms.md)
+  automatic,      ///< zero or cross_entropy, by a test at x = 0 (docs/algorithms.md; of attention: docs/attention.md)
   zero,           ///< x0 = 0
   cross_entropy,  ///< a rough minimiser of the cross-entropy, from 0: w = 1e-4, stopped at 1e-2 of its own |g(0)|
-  given,          ///< `RegressionOptions::x0`
-  random,         ///< only in results: one of `RegressionOptions::random_starts`, or where x = 0 is stationary anyway
+  given,          ///< `x0` of the options
+  random,         ///< only in results: one of the `random_starts`, or where x = 0 is stationary anyway
 };
 
 std::string_view method_name(Method method);  ///< "newton-cg"
@@ -40,7 +40,7 @@ struct RegressionOptions {
   Method method = Method::automatic;
   Start start = Start::automatic;
   Eigen::VectorXd x0;     ///< size d; only for `Start::given`
-  int random_starts = 0;  ///< solve from so many random points as well, and return the lowest minimum
+  int random_starts = 0;  ///< solve from so many random points as well, and return the lowest of those that converge
   SamplingOptions sampling;
   LinearSolverOptions linear_solver{};    ///< of newton and newton_cg; sketched_newton knows rank0 only
   SketchedNewtonOptions sketched_newton;  ///< only for that method
@@ -60,19 +60,23 @@ struct Minimum {
   std::vector<std::string> from;  ///< their names: "zero", "cross-entropy", "random 3"
 };
 
-struct RegressionResult {
+/// What came of a solve from one start or several, for regressions of every kind. All values are replicated.
+struct SolveResult {
+  NewtonSummary summary;           ///< of the solve that is returned; reads, collectives and seconds are those of all
+  Start start = Start::zero;       ///< where it started
+  int start_iterations = 0;        ///< of the cross-entropy start
+  std::vector<Minimum> minima;     ///< with random starts: the distinct ones, lowest first
+  std::vector<std::string> notes;  ///< what was decided and why; plain sentences
+  std::vector<std::string> warnings;  ///< likewise
+};
+
+struct RegressionResult : SolveResult {
   Eigen::VectorXd x;                         ///< d, replicated
   Eigen::VectorXd fitted;                    ///< f, this rank's rows
-  NewtonSummary summary;                     ///< of the solve, the start's reads, collectives and seconds included
   Method method = Method::newton;            ///< the one that was used
-  Start start = Start::zero;                 ///< likewise
-  int start_iterations = 0;                  ///< of the cross-entropy start
   std::vector<SketchedStep> sketched_steps;  ///< of `Method::sketched_newton`
   Certificate certificate;
-  std::vector<Minimum> minima;  ///< with `random_starts`: the distinct ones, lowest first
   FitQuality fit;
-  std::vector<std::string> notes;     ///< what was decided and why; plain sentences, replicated
-  std::vector<std::string> warnings;  ///< likewise
 };
 
 /// Collective. Finds x with softmax(A x) ~ b, or what else the loss compares with b: a (local) minimiser of phi(A x) +

@@ -39,21 +39,19 @@ struct LogitCurvature {
   VectorXd s;
 };
 
-LogitCurvature logit_curvature(const QueryBlock& block, const LogitRow& row, const RowMajorMatrix& X) {
+LogitCurvature logit_curvature(const QueryBlock& block, const Loss& loss, const RowMajorMatrix& X) {
   const RowMajorMatrix Z = block.logits(X);
-  const auto B = block.target();
-  const Index rows = Z.rows(), n2 = Z.cols();
-  LogitCurvature result{RowMajorMatrix(rows, n2), {}, {}, VectorXd(rows)};
-  RowMajorMatrix c(rows, n2), g(rows, n2);
-  Eigen::ArrayXd u(n2);
-  const auto row_of = [n2](RowMajorMatrix& matrix, Index j) {
-    return Eigen::Map<Eigen::ArrayXd>(matrix.data() + j * n2, n2);
-  };
-  for (Index j = 0; j < rows; ++j) {
-    row.value(Z.row(j).transpose().array(), B.row(j).transpose().array(), u);
-    result.s[j] = row.model(u, B.row(j).transpose().array(), row_of(result.D, j), row_of(c, j), row_of(g, j));
-  }
-  if (block.sequence->weights) result.D += block.part(*block.sequence->weights).cwiseAbs2();
+  LogitCurvature result{RowMajorMatrix(Z.rows(), Z.cols()), {}, {}, VectorXd(Z.rows())};
+  RowMajorMatrix c(Z.rows(), Z.cols()), g(Z.rows(), Z.cols());
+  for_each_row(block, loss, Z, [&](Index j, LossRow& row) {
+    row.differentiate();
+    const LossRow::Model model = row.model();
+    result.D.row(j) = model.delta.transpose();
+    c.row(j) = model.c.transpose();
+    g.row(j) = model.m.transpose();
+    result.s[j] = model.self;
+  });
+  if (block.is_weighted()) result.D += block.weights_squared();
   result.c = product(c, block.sequence->keys);
   result.g = product(g, block.sequence->keys);
   return result;
@@ -115,10 +113,10 @@ DenseSums dense_sums(AttentionPasses& passes, const AttentionUnknowns& at) {
         if (passes.with_values()) return add_values_curvature(block, at, V[block.index], part);
         const RowMajorMatrix A = block.queries();
         add_transposed_product(packed_products(A, A),
-                               packed_curvature(block, logit_curvature(block, passes.row(), at.X)), part[0]);
+                               packed_curvature(block, logit_curvature(block, passes.loss(), at.X)), part[0]);
       },
       AttentionPasses::Receiver::root);
-  return {std::move(sums[0]), std::move(sums[1]), std::move(sums[2])};
+  return {sums[0], sums[1], sums[2]};
 }
 
 /// The curvature in [vec X; vec Y] with X pulled back to its parameters.
@@ -239,7 +237,7 @@ MatrixXd key_factor(AttentionPasses& passes, const AttentionUnknowns& at, const 
       });
       return;
     }
-    const auto curvature = logit_curvature(block, passes.row(), at.X);
+    const auto curvature = logit_curvature(block, passes.loss(), at.X);
     const VectorXd D = curvature.D.transpose() * s;
     add_transposed_product(block.sequence->keys, D.asDiagonal() * block.sequence->keys, part[0]);
     const RowMajorMatrix sc = s.asDiagonal() * curvature.c, sg = s.asDiagonal() * curvature.g;
@@ -260,7 +258,7 @@ MatrixXd query_factor(AttentionPasses& passes, const AttentionUnknowns& at, cons
         trace[j] = 2 * L2.triangularView<Eigen::Lower>().solve(MatrixXd(W)).squaredNorm();
       });
     } else {
-      const auto curvature = logit_curvature(block, passes.row(), at.X);
+      const auto curvature = logit_curvature(block, passes.loss(), at.X);
       const VectorXd h = whitened(L2, block.sequence->keys).colwise().squaredNorm();
       const MatrixXd c = whitened(L2, curvature.c), g = whitened(L2, curvature.g);
       trace = curvature.D * h - 2 * c.cwiseProduct(g).colwise().sum().transpose() +

@@ -24,11 +24,11 @@ RowMajorMatrix solved(const MatrixXd& L, const RowMajorMatrix& R) {
 
 }  // namespace
 
-AttentionObjective::AttentionObjective(AttentionPasses& passes, const AttentionParameters& parameters, Values values,
-                                       AttentionModel model)
+AttentionObjective::AttentionObjective(AttentionPasses& passes, const AttentionParameters& parameters,
+                                       AttentionMethod method, AttentionModel model)
     : passes_(passes),
       parameters_(parameters),
-      values_(values),
+      method_(method),
       model_(model),
       collectives_before_(passes.communicator().collectives()) {}
 
@@ -87,13 +87,8 @@ VectorXd AttentionObjective::hessian_product(const Point& point, Direction& p) {
   return unknowns(X, product.Y);
 }
 
-Hessian AttentionObjective::hessian(const Point& point) {
-  Hessian hessian{passes_.communicator(), MatrixXd(dimension(), dimension()), {}, {}, nullptr};
-  for (Index j = 0; j < dimension(); ++j) {
-    Direction unit{VectorXd::Unit(dimension(), j)};
-    hessian.exact.col(j) = hessian_product(point, unit);
-  }
-  return hessian;
+Hessian AttentionObjective::hessian(const Point& /*point*/) {
+  throw InternalError("attention is solved by newton_cg: its Hessian is known by products only");
 }
 
 bool AttentionObjective::refresh_preconditioner(const Point& at, bool /*tired*/) {

@@ -21,10 +21,8 @@ struct AttentionState final : ObjectiveState {
 /// H_YX. "Reads of A" are passes over the sequences. See `Objective` for what is collective.
 class AttentionObjective final : public Objective {
  public:
-  enum class Values { joint, eliminated };
-
   /// Local. `model`: decided. Everything by reference must outlive the objective.
-  AttentionObjective(AttentionPasses& passes, const AttentionParameters& parameters, Values values,
+  AttentionObjective(AttentionPasses& passes, const AttentionParameters& parameters, AttentionMethod method,
                      AttentionModel model);
 
   Eigen::Index dimension() const override { return parameters_.size() + (joint() ? Y_size() : 0); }
@@ -33,7 +31,7 @@ class AttentionObjective final : public Objective {
 
   Point evaluate(const Eigen::VectorXd& x) override;
   double gradient_floor(const Point& point) override;
-  /// By D products, on all ranks; without `positive_part`, so for `evaluate`, not for `newton`.
+  /// Not there for `newton`, only by products, for `newton_cg`: `InternalError`.
   Hessian hessian(const Point& point) override;
   /// One pass; two with eliminated Y.
   Eigen::VectorXd hessian_product(const Point& point, Direction& p) override;
@@ -50,8 +48,8 @@ class AttentionObjective final : public Objective {
   }
 
  private:
-  bool joint() const { return passes_.with_values() && values_ == Values::joint; }
-  bool eliminated() const { return passes_.with_values() && values_ == Values::eliminated; }
+  bool joint() const { return passes_.with_values() && method_ == AttentionMethod::joint; }
+  bool eliminated() const { return passes_.with_values() && method_ == AttentionMethod::varpro; }
   Eigen::Index Y_size() const { return passes_.shape().d3 * passes_.shape().dv; }
   /// argmin_Y; its normal matrix K^T K is factored in `normal`.
   struct BestY {
@@ -64,7 +62,7 @@ class AttentionObjective final : public Objective {
 
   AttentionPasses& passes_;
   const AttentionParameters& parameters_;
-  Values values_;
+  AttentionMethod method_;
   AttentionModel model_;
   std::int64_t collectives_before_;
 };

@@ -6,6 +6,8 @@
 #include <limits>
 
 #include "kernels/gram_kernels.hpp"
+#include "losses/losses.hpp"
+#include "ranks/span_of.hpp"
 
 namespace attnreg {
 
@@ -19,36 +21,28 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 Eigen::Map<ArrayXd> row_of(RowMajorMatrix& matrix, Index j) {
   return {matrix.data() + j * matrix.cols(), matrix.cols()};
 }
-Eigen::Map<const ArrayXd> row_of(const Eigen::Map<const RowMajorMatrix>& matrix, Index j) {
-  return {matrix.data() + j * matrix.cols(), matrix.cols()};
-}
-
 /// Each row minus its multiple of f that makes the row sum 0: F o (M - mu 1^T), mu = rowsum(F o M).
 RowMajorMatrix centred(const RowMajorMatrix& F, const RowMajorMatrix& M) {
   const VectorXd mu = F.cwiseProduct(M).rowwise().sum();
   return F.cwiseProduct(M.colwise() - mu);
 }
 
-void add_without_values(const QueryBlock& block, const LogitRow& row, const RowMajorMatrix& X, MatrixSums& sums) {
-  RowMajorMatrix Z = block.logits(X);
-  const auto B = block.target();
-  RowMajorMatrix U(Z.rows(), Z.cols());
-  for (Index j = 0; j < Z.rows(); ++j) {
-    const auto z = row_of(Z, j), u = row_of(U, j);
-    const auto b = row_of(B, j);
-    sums[2](0, 0) += row.value(z, b, u);
-    sums[2](0, 2) += b.square().sum();
-    sums[2](0, 1) += (u / u.sum() - b).square().sum();
+void add_without_values(const QueryBlock& block, const Loss& loss, const RowMajorMatrix& X, MatrixSums& sums) {
+  const RowMajorMatrix Z = block.logits(X);
+  RowMajorMatrix Q(Z.rows(), Z.cols());
+  for_each_row(block, loss, Z, [&](Index j, LossRow& row) {
+    row.differentiate();
+    row_of(Q, j) = row.gradient();
+    sums[2](0, 0) += row.value();
+    sums[2](0, 1) += row.misfit();
+  });
+  sums[2](0, 2) += block.target().squaredNorm();
+  if (block.is_weighted()) {
+    const RowMajorMatrix W2Z = block.weights_squared().cwiseProduct(Z);
+    sums[2](0, 0) += 0.5 * W2Z.cwiseProduct(Z).sum();
+    Q += W2Z;
   }
-  if (block.sequence->weights)
-    sums[2](0, 0) += 0.5 * block.part(*block.sequence->weights).cwiseProduct(Z).squaredNorm();
-  for (Index j = 0; j < Z.rows(); ++j) {
-    const ArrayXd z = row_of(Z, j);
-    auto q = row_of(Z, j);
-    row.gradient(row_of(U, j), row_of(B, j), q);
-    if (block.sequence->weights) q += row_of(block.part(*block.sequence->weights), j).square() * z;
-  }
-  add_transposed_product(block.queries(), product(Z, block.sequence->keys), sums[0]);
+  add_transposed_product(block.queries(), product(Q, block.sequence->keys), sums[0]);
 }
 
 void add_with_values(const QueryBlock& block, const RowMajorMatrix& X, const RowMajorMatrix& V, MatrixSums& sums) {
@@ -63,20 +57,17 @@ void add_with_values(const QueryBlock& block, const RowMajorMatrix& X, const Row
   add_transposed_product(product(F, *block.sequence->values), 2 * E, sums[1]);
 }
 
-void add_product_without_values(const QueryBlock& block, const LogitRow& row, const RowMajorMatrix& X,
-                                const RowMajorMatrix& dX, RowMajorMatrix& sum) {
+void add_product_without_values(const QueryBlock& block, const Loss& loss, const RowMajorMatrix& X,
+                                const RowMajorMatrix& dX, MatrixSums& sums) {
   const RowMajorMatrix Z = block.logits(X);
-  RowMajorMatrix T = block.logits(dX);
-  const auto B = block.target();
-  ArrayXd u(Z.cols());
-  for (Index j = 0; j < Z.rows(); ++j) {
-    auto t = row_of(T, j);
-    const ArrayXd moved = t;
-    row.value(Z.row(j).transpose().array(), row_of(B, j), u);
-    row.multiply_hessian(u, row_of(B, j), t);
-    if (block.sequence->weights) t += row_of(block.part(*block.sequence->weights), j).square() * moved;
-  }
-  add_transposed_product(block.queries(), product(T, block.sequence->keys), sum);
+  RowMajorMatrix T = block.logits(dX), W2T;
+  if (block.is_weighted()) W2T = block.weights_squared().cwiseProduct(T);
+  for_each_row(block, loss, Z, [&](Index j, LossRow& row) {
+    row.differentiate();
+    row.multiply_hessian(row_of(T, j));
+  });
+  if (block.is_weighted()) T += W2T;
+  add_transposed_product(block.queries(), product(T, block.sequence->keys), sums[0]);
 }
 
 /// The formulas of docs/attention.md, "One layer".
@@ -96,19 +87,20 @@ void add_product_with_values(const QueryBlock& block, const AttentionUnknowns& a
   add_transposed_product(product(dF, *block.sequence->values), 2 * E, sums[1]);
 }
 
-double change_without_values(const QueryBlock& block, const LogitRow& row, const RowMajorMatrix& Z, RowMajorMatrix Y) {
-  const auto B = block.target();
-  double change = 0;
-  if (block.sequence->weights) {
-    const auto W = block.part(*block.sequence->weights);
-    change = (W.array().square() * Y.array() * (Z.array() + 0.5 * Y.array())).sum();
+/// What each displacement adds to `changes`.
+void add_changes_without_values(const QueryBlock& block, const Loss& loss, const RowMajorMatrix& X,
+                                const std::vector<AttentionUnknowns>& displacements, VectorXd& changes) {
+  const RowMajorMatrix Z = block.logits(X);
+  std::vector<RowMajorMatrix> moves;
+  for (const auto& displacement : displacements) {
+    const RowMajorMatrix& Y = moves.emplace_back(block.logits(displacement.X));
+    if (block.is_weighted())
+      changes[std::ssize(moves) - 1] +=
+          (block.weights_squared().array() * Y.array() * (Z.array() + 0.5 * Y.array())).sum();
   }
-  ArrayXd u(Z.cols());
-  for (Index j = 0; j < Z.rows(); ++j) {
-    row.value(Z.row(j).transpose().array(), row_of(B, j), u);
-    change += row.change(u, row_of(B, j), row_of(Y, j));
-  }
-  return change;
+  for_each_row(block, loss, Z, [&](Index j, const LossRow& row) {
+    for (std::size_t k = 0; k < moves.size(); ++k) changes[static_cast<Index>(k)] += row.change(row_of(moves[k], j));
+  });
 }
 
 double change_with_values(const QueryBlock& block, const RowMajorMatrix& F, RowMajorMatrix Y, const RowMajorMatrix& V,
@@ -129,7 +121,8 @@ RowMajorMatrix product(const Eigen::Ref<const RowMajorMatrix>& S, const RowMajor
   return result;
 }
 
-void add_transposed_product(const Eigen::Ref<const RowMajorMatrix>& S, const RowMajorMatrix& P, RowMajorMatrix& sum) {
+void add_transposed_product(const Eigen::Ref<const RowMajorMatrix>& S, const RowMajorMatrix& P,
+                            Eigen::Ref<RowMajorMatrix> sum) {
   if (sum.size() == 0) return;
   const RowMajorMatrix transposed = S.transpose();
   kernels::add_matrix_product(transposed.data(), S.cols(), S.rows(), P.data(), P.cols(), false, sum.data());
@@ -141,21 +134,21 @@ RowMajorMatrix QueryBlock::attention(const RowMajorMatrix& X) const {
   return F;
 }
 
-MatrixSums::MatrixSums(const std::vector<std::pair<Index, Index>>& shapes) {
-  for (const auto& [rows, columns] : shapes) parts_.push_back(RowMajorMatrix::Zero(rows, columns));
-}
-
-MatrixSums& MatrixSums::operator+=(const MatrixSums& other) {
-  for (std::size_t k = 0; k < parts_.size(); ++k) parts_[k] += other.parts_[k];
-  return *this;
+MatrixSums::MatrixSums(const std::vector<std::pair<Index, Index>>& shapes) : shapes_(shapes) {
+  Index size = 0;
+  for (const auto& [rows, columns] : shapes) {
+    first_.push_back(size);
+    size += rows * columns;
+  }
+  numbers_ = VectorXd::Zero(size);
 }
 
 AttentionPasses::AttentionPasses(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
-                                 const AttentionShape& shape, AttentionForm form)
+                                 const AttentionShape& shape, std::string_view loss)
     : communicator_(communicator),
       sequences_(sequences),
       shape_(shape),
-      row_(make_logit_row(form)),
+      loss_(make_loss(loss)),
       clock_(communicator) {
   for (const auto& sequence : sequences) keys_transposed_.push_back(sequence.keys.transpose());
   for (std::size_t k = 0; k < sequences.size(); ++k) {
@@ -176,21 +169,9 @@ MatrixSums AttentionPasses::sum(const std::vector<std::pair<Index, Index>>& shap
 #pragma omp for schedule(static)
     for (std::size_t k = 0; k < blocks_.size(); ++k) add(blocks_[k], part);
   }
-  for (std::size_t k = 1; k < parts.size(); ++k) parts[0] += parts[k];
-  Index size = 0, offset = 0;
-  for (const auto& part : parts[0].parts()) size += part.size();
-  VectorXd message(size);
-  for (const auto& part : parts[0].parts()) {
-    message.segment(offset, part.size()) = Eigen::Map<const VectorXd>(part.data(), part.size());
-    offset += part.size();
-  }
-  const std::span<double> values(message.data(), static_cast<std::size_t>(size));
-  receiver == Receiver::all ? communicator_.sum(values) : communicator_.sum_to_root(values);
-  offset = 0;
-  for (auto& part : parts[0].parts()) {
-    Eigen::Map<VectorXd>(part.data(), part.size()) = message.segment(offset, part.size());
-    offset += part.size();
-  }
+  VectorXd& total = parts[0].numbers();
+  for (std::size_t k = 1; k < parts.size(); ++k) total += parts[k].numbers();
+  receiver == Receiver::all ? communicator_.sum(span_of(total)) : communicator_.sum_to_root(span_of(total));
   count_ += 1;
   return std::move(parts[0]);
 }
@@ -207,14 +188,14 @@ AttentionPasses::Evaluation AttentionPasses::evaluate(const AttentionUnknowns& a
   auto sums =
       sum({{shape_.d1, shape_.d2}, {shape_.d3, shape_.dv}, {1, 3}}, [&](const QueryBlock& block, MatrixSums& part) {
         with_values() ? add_with_values(block, at.X, V[block.index], part)
-                      : add_without_values(block, *row_, at.X, part);
+                      : add_without_values(block, *loss_, at.X, part);
       });
   seconds_ = communicator_.sum(clock_.seconds());
   Evaluation result;
   result.value = std::isfinite(sums[2](0, 0)) ? sums[2](0, 0) : kInfinity;
   result.misfit = sums[2](0, 1);
   result.target = sums[2](0, 2);
-  result.gradient = {std::move(sums[0]), std::move(sums[1])};
+  result.gradient = {sums[0], sums[1]};
   return result;
 }
 
@@ -224,9 +205,9 @@ AttentionUnknowns AttentionPasses::hessian_product(const AttentionUnknowns& at, 
     if (with_values())
       add_product_with_values(block, at, direction, V[block.index], dV[block.index], part);
     else
-      add_product_without_values(block, *row_, at.X, direction.X, part[0]);
+      add_product_without_values(block, *loss_, at.X, direction.X, part);
   });
-  return {std::move(sums[0]), std::move(sums[1])};
+  return {sums[0], sums[1]};
 }
 
 std::vector<double> AttentionPasses::changes(const AttentionUnknowns& at,
@@ -235,16 +216,14 @@ std::vector<double> AttentionPasses::changes(const AttentionUnknowns& at,
   std::vector<std::vector<RowMajorMatrix>> dV;
   for (const auto& displacement : displacements) dV.push_back(value_rows(displacement.Y));
   auto sums = sum({{1, static_cast<Index>(displacements.size())}}, [&](const QueryBlock& block, MatrixSums& part) {
-    const RowMajorMatrix base = with_values() ? block.attention(at.X) : block.logits(at.X);
-    for (std::size_t k = 0; k < displacements.size(); ++k) {
-      const RowMajorMatrix move = block.logits(displacements[k].X);
+    if (!with_values()) return add_changes_without_values(block, *loss_, at.X, displacements, part.numbers());
+    const RowMajorMatrix F = block.attention(at.X);
+    for (std::size_t k = 0; k < displacements.size(); ++k)
       part[0](0, static_cast<Index>(k)) +=
-          with_values() ? change_with_values(block, base, move, V[block.index], dV[k][block.index])
-                        : change_without_values(block, *row_, base, move);
-    }
+          change_with_values(block, F, block.logits(displacements[k].X), V[block.index], dV[k][block.index]);
   });
   std::vector<double> changes;
-  for (const double change : sums[0].reshaped()) changes.push_back(std::isfinite(change) ? change : kInfinity);
+  for (const double change : sums.numbers()) changes.push_back(std::isfinite(change) ? change : kInfinity);
   return changes;
 }
 
@@ -254,7 +233,7 @@ std::pair<RowMajorMatrix, RowMajorMatrix> AttentionPasses::normal_equations(cons
     add_transposed_product(K, K, part[0]);
     add_transposed_product(K, block.target(), part[1]);
   });
-  return {std::move(sums[0]), std::move(sums[1])};
+  return {sums[0], sums[1]};
 }
 
 AttentionUnknowns AttentionPasses::gradient_rounding(const AttentionUnknowns& at) {
@@ -262,29 +241,28 @@ AttentionUnknowns AttentionPasses::gradient_rounding(const AttentionUnknowns& at
   auto sums = sum({{shape_.d1, shape_.d2}, {shape_.d3, shape_.dv}}, [&](const QueryBlock& block, MatrixSums& part) {
     const RowMajorMatrix Z = block.logits(at.X), T = product(block.queries(), at.X);
     const VectorXd key_norms = block.sequence->keys.rowwise().norm();
-    const RowMajorMatrix argument = Z.cwiseAbs() + T.rowwise().norm() * key_norms.transpose();
+    const RowMajorMatrix argument = (1 + (Z.cwiseAbs() + T.rowwise().norm() * key_norms.transpose()).array()).matrix();
     const RowMajorMatrix keys = block.sequence->keys.cwiseAbs(), queries = block.queries().cwiseAbs();
     RowMajorMatrix R(Z.rows(), Z.cols());
     if (with_values()) {
       const RowMajorMatrix F = block.attention(at.X), O = product(F, V[block.index]);
       const RowMajorMatrix size = O.cwiseAbs() + block.target().cwiseAbs();
       const RowMajorMatrix M = product(size, V[block.index].cwiseAbs().transpose());
-      R = 2 * F.cwiseProduct(M).cwiseProduct(RowMajorMatrix::Ones(R.rows(), R.cols()) + argument);
+      R = 2 * F.cwiseProduct(M).cwiseProduct(argument);
       add_transposed_product(product(F, block.sequence->values->cwiseAbs()), 2 * size, part[1]);
     } else {
-      const auto B = block.target();
-      ArrayXd u(Z.cols()), q(Z.cols()), D(Z.cols()), c(Z.cols()), g(Z.cols());
-      for (Index j = 0; j < Z.rows(); ++j) {
-        row_->value(Z.row(j).transpose().array(), row_of(B, j), u);
-        row_->gradient(u, row_of(B, j), q);
-        row_->model(u, row_of(B, j), D, c, g);
-        if (block.sequence->weights) D += row_of(block.part(*block.sequence->weights), j).square();
-        R.row(j) = (q.abs() + D * argument.row(j).transpose().array()).transpose();
-      }
+      RowMajorMatrix D(Z.rows(), Z.cols());
+      for_each_row(block, *loss_, Z, [&](Index j, LossRow& row) {
+        row.differentiate();
+        row_of(R, j) = row.gradient().abs();
+        row_of(D, j) = row.model().delta;
+      });
+      if (block.is_weighted()) D += block.weights_squared();
+      R += D.cwiseProduct(argument);
     }
     add_transposed_product(queries, product(R, keys), part[0]);
   });
-  return {std::move(sums[0]), std::move(sums[1])};
+  return {sums[0], sums[1]};
 }
 
 }  // namespace attnreg

@@ -5,15 +5,16 @@
 #include <utility>
 #include <vector>
 
+#include "attention/loss_row.hpp"
 #include "attnreg/attention_regression.hpp"
-#include "attention/logit_row.hpp"
 #include "ranks/root_clock.hpp"
 
 namespace attnreg {
 
 /// S P and sum += S^T P with the library's kernel, which the threads of a pass may call. Local.
 RowMajorMatrix product(const Eigen::Ref<const RowMajorMatrix>& S, const RowMajorMatrix& P);
-void add_transposed_product(const Eigen::Ref<const RowMajorMatrix>& S, const RowMajorMatrix& P, RowMajorMatrix& sum);
+void add_transposed_product(const Eigen::Ref<const RowMajorMatrix>& S, const RowMajorMatrix& P,
+                            Eigen::Ref<RowMajorMatrix> sum);
 
 /// Rows of one sequence that are worked on together: some tens, so that their rows of Z fit into a core's cache.
 struct QueryBlock {
@@ -22,42 +23,60 @@ struct QueryBlock {
   std::size_t index;                      ///< of the sequence
   Index first, rows;                      ///< of this rank's rows
 
+  bool is_weighted() const { return sequence->weights.has_value(); }
   Eigen::Map<const RowMajorMatrix> part(const RowMajorMatrix& matrix) const {
     return {matrix.data() + first * matrix.cols(), rows, matrix.cols()};
   }
   Eigen::Map<const RowMajorMatrix> queries() const { return part(sequence->queries); }
   Eigen::Map<const RowMajorMatrix> target() const { return part(sequence->target); }
+  /// These rows of W o W.
+  RowMajorMatrix weights_squared() const { return part(*sequence->weights).cwiseAbs2(); }
   /// These rows of Z = A1 X A2^T.
   RowMajorMatrix logits(const RowMajorMatrix& X) const { return product(product(queries(), X), *keys_transposed); }
   /// These rows of rowwise softmax(A1 X A2^T).
   RowMajorMatrix attention(const RowMajorMatrix& X) const;
 };
 
-/// The matrices that a pass sums.
+/// Calls use(j, row) for each row j of the block, with `row` at row j of Z.
+template <class Use>
+void for_each_row(const QueryBlock& block, const Loss& loss, const RowMajorMatrix& Z, Use&& use) {
+  LossRow row(loss, Z.cols());
+  const auto B = block.target();
+  const auto keys = static_cast<std::size_t>(Z.cols());
+  for (Index j = 0; j < Z.rows(); ++j) {
+    row.move_to({Z.data() + j * Z.cols(), keys}, {B.data() + j * Z.cols(), keys});
+    use(j, row);
+  }
+}
+
+/// The matrices that a pass sums, one behind the other.
 class MatrixSums {
  public:
   explicit MatrixSums(const std::vector<std::pair<Index, Index>>& shapes);
-  RowMajorMatrix& operator[](std::size_t k) { return parts_[k]; }
-  MatrixSums& operator+=(const MatrixSums& other);
-  std::vector<RowMajorMatrix>& parts() { return parts_; }
+  Eigen::Map<RowMajorMatrix> operator[](std::size_t k) {
+    return {numbers_.data() + first_[k], shapes_[k].first, shapes_[k].second};
+  }
+  Eigen::VectorXd& numbers() { return numbers_; }  ///< of all of them
 
  private:
-  std::vector<RowMajorMatrix> parts_;
+  std::vector<std::pair<Index, Index>> shapes_;
+  std::vector<Index> first_;
+  Eigen::VectorXd numbers_;
 };
 
 /// Passes over the sequences: sums over all rows of Z of all sequences. Members are collective unless they are called
 /// Local, one pass and one all-reduce each unless said otherwise; arguments and results are replicated.
 class AttentionPasses {
  public:
-  /// Local. The sequences must outlive it.
+  /// Local. `loss`: its name. The sequences must outlive the passes.
   AttentionPasses(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
-                  const AttentionShape& shape, AttentionForm form);
+                  const AttentionShape& shape, std::string_view loss);
 
   // Local.
   const Communicator& communicator() const { return communicator_; }
   const AttentionShape& shape() const { return shape_; }
   bool with_values() const { return shape_.dv > 0; }
-  const LogitRow& row() const { return *row_; }
+  const Loss& loss() const { return *loss_; }
   double count() const { return count_; }           ///< of passes so far
   double seconds() const { return seconds_; }       ///< of rank 0 at the end of the last `evaluate`, since the start
   double logits_global() const { return logits_; }  ///< sum of n1 n2
@@ -66,7 +85,7 @@ class AttentionPasses {
   struct Evaluation {
     double value = 0;
     AttentionUnknowns gradient;
-    double misfit = 0, target = 0;  ///< sums of |F - B|^2 and |B|^2, of |F A3 Y - B|^2 with values
+    double misfit = 0, target = 0;  ///< sums of |F - B|^2, |F A3 Y - B|^2 with values, and of |B|^2
   };
   Evaluation evaluate(const AttentionUnknowns& at);
   AttentionUnknowns hessian_product(const AttentionUnknowns& at, const AttentionUnknowns& direction);
@@ -74,8 +93,9 @@ class AttentionPasses {
   std::vector<double> changes(const AttentionUnknowns& at, const std::vector<AttentionUnknowns>& displacements);
   /// K^T K and K^T B, K = F A3.
   std::pair<RowMajorMatrix, RowMajorMatrix> normal_equations(const RowMajorMatrix& X);
-  /// The size of the gradient's rounding errors without eps, entry by entry: |A1|^T R |A2| with R = |Q| + D o (|Z| +
-  /// |a_j^T X| |k_i|), D the diagonal curvature; likewise for Y. An estimate, as in docs/algorithms.md, section 8.
+  /// The size of the gradient's rounding errors without eps, entry by entry: |A1|^T R |A2| with R = |Q| + D o (1 +
+  /// |Z| + |a_j^T X| |k_i|), D the diagonal curvature; likewise for Y. An estimate, as in docs/algorithms.md,
+  /// section 8.
   AttentionUnknowns gradient_rounding(const AttentionUnknowns& at);
 
   using Add = std::function<void(const QueryBlock& block, MatrixSums& sums)>;
@@ -90,7 +110,7 @@ class AttentionPasses {
   const Communicator& communicator_;
   const std::vector<AttentionSequence>& sequences_;
   AttentionShape shape_;
-  std::unique_ptr<LogitRow> row_;
+  std::unique_ptr<Loss> loss_;
   std::vector<RowMajorMatrix> keys_transposed_;
   std::vector<QueryBlock> blocks_;
   double rows_ = 0, logits_ = 0, count_ = 0, seconds_ = 0;

@@ -1,5 +1,7 @@
 #include "attnreg/attention_regression.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "algebra/dense_factors.hpp"
@@ -10,19 +12,11 @@
 #include "newton/minimise.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
+#include "regression/start_point.hpp"
 
 namespace attnreg {
 
 using Eigen::VectorXd;
-
-std::string_view form_name(AttentionForm form) {
-  switch (form) {
-    case AttentionForm::normalised: return "normalised";
-    case AttentionForm::rescaled: return "rescaled";
-    case AttentionForm::cross_entropy: return "cross-entropy";
-  }
-  return "unknown";
-}
 
 std::string_view method_name(AttentionMethod method) { return method == AttentionMethod::joint ? "joint" : "varpro"; }
 
@@ -39,6 +33,7 @@ namespace {
 
 constexpr double kStartTolerance = 1e-2;  // of the start's own |g(0)|, as for vector regressions
 constexpr double kInColumnSpace = 1e-10;  // relative residual of A2 v = 1
+constexpr double kSameMinimum = 1e-6;     // of L(0): values closer than that are one minimum
 constexpr double kDescentSpread = 0.1;    // of the logits: nearly uniform attention
 constexpr double kRandomSpread = 1;       // attention that tells keys apart, and is not saturated
 constexpr double kRowSumSlack = 1e-3;     // |<b_j, 1> - 1| above which the form is degenerate, or B no attention
@@ -47,7 +42,17 @@ std::string shape_of(const RowMajorMatrix& matrix) {
   return std::to_string(matrix.rows()) + " x " + std::to_string(matrix.cols());
 }
 
-void check_sequence(const AttentionSequence& sequence, const AttentionSequence& first, AttentionForm form, int rank) {
+std::string attention_text(const Loss& loss) {
+  std::string text(loss.fitted_expression());
+  for (auto at = text.find("A x"); at != text.npos; at = text.find("A x", at)) text.replace(at, 3, "A1 X A2^T");
+  return text;
+}
+
+/// Of a rescaled loss, what its rows are made of: "exp(Z)".
+std::string growth_text(const std::string& loss) { return loss.substr(loss.find('-') + 1) + "(Z)"; }
+
+void check_sequence(const AttentionSequence& sequence, const AttentionSequence& first, std::string_view loss,
+                    int rank) {
   const auto require = [](bool condition, const std::string& message) {
     if (!condition) throw InvalidArgument(message);
   };
@@ -63,7 +68,7 @@ void check_sequence(const AttentionSequence& sequence, const AttentionSequence& 
           "sequences with queries and keys of different width share no X");
   require(sequence.queries.cols() > 0 && sequence.keys.cols() > 0, "queries and keys need at least one column");
   if (with_values) {
-    require(form == AttentionForm::normalised, "values go with the form normalised only");
+    require(loss == "softmax", "values go with the loss softmax only");
     require(!sequence.weights, "values and weights exclude each other");
     require(sequence.values->rows() == n2, "values are " + shape_of(*sequence.values) +
                                                ", expected one row for each of " + std::to_string(n2) + " keys");
@@ -88,22 +93,24 @@ void check_sequence(const AttentionSequence& sequence, const AttentionSequence& 
 struct TargetRows {
   double largest_miss = 0;  ///< max_j |<b_j, 1> - 1|
   double negative = 0;      ///< numbers < 0
+  double low = 0;           ///< numbers that the loss cannot reach
   double zero_rows = 0;     ///< rows without a positive number
 };
 
-TargetRows describe(const Communicator& communicator, const std::vector<AttentionSequence>& sequences) {
+TargetRows describe(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
+                    const Loss& loss) {
   TargetRows found;
   for (const auto& sequence : sequences)
     for (Index j = 0; j < sequence.target.rows(); ++j) {
       const auto b = sequence.target.row(j).array();
       found.largest_miss = std::max(found.largest_miss, std::abs(b.sum() - 1));
       found.negative += static_cast<double>((b < 0).count());
+      found.low += static_cast<double>((b < loss.infimum()).count());
       found.zero_rows += (b > 0).any() ? 0 : 1;
     }
-  found.largest_miss = communicator.max(found.largest_miss);
-  found.negative = communicator.sum(found.negative);
-  found.zero_rows = communicator.sum(found.zero_rows);
-  return found;
+  std::array<double, 3> sums{found.negative, found.low, found.zero_rows};
+  communicator.sum(sums);
+  return {communicator.max(found.largest_miss), sums[0], sums[1], sums[2]};
 }
 
 /// Whether A2 v = 1 for one v and the keys of all sequences.
@@ -130,42 +137,69 @@ class AttentionSolve {
         shape_(shape),
         options_(options),
         parameters_(shape.d1, shape.d2, options.rank),
-        passes_(communicator, sequences, shape, options.form) {
+        passes_(communicator, sequences, shape, options.loss),
+        target_(describe(communicator, sequences, loss())) {
     result_.model = options.model;
     if (options.model == AttentionModel::automatic) choose_model();
     warn();
   }
 
   AttentionResult run() {
-    const auto values = options_.method == AttentionMethod::joint ? AttentionObjective::Values::joint
-                                                                  : AttentionObjective::Values::eliminated;
-    AttentionObjective objective(passes_, parameters_, values, result_.model);
+    AttentionObjective objective(passes_, parameters_, options_.method, result_.model);
     NewtonOptions newton = options_.newton;
+    const bool refers_to_zero = newton.gradient_reference == 0 && !parameters_.is_low_rank();
+    double value_at_zero = 0;
     Point point;
-    if (newton.gradient_reference == 0 && !parameters_.is_low_rank()) {
-      point = objective.evaluate(objective.unknowns(zero().reshaped<Eigen::RowMajor>(), zero_Y()));
-      newton.gradient_reference = point.gradient.norm();
+    if (refers_to_zero || options_.random_starts > 0) {
+      point = objective.evaluate(VectorXd::Zero(objective.dimension()));
+      value_at_zero = point.value;
+      if (refers_to_zero) newton.gradient_reference = point.gradient.norm();
     }
-    solve_from(objective, point, starting_point(), newton);
-    newton.gradient_reference = result_.summary.gradient_reference;
-    for (int k = 1; k <= options_.random_starts; ++k) solve_from(objective, point, random_start(k), newton);
+    const auto start_at = [&](const Start kind, const std::string& name, const AttentionUnknowns& at) {
+      return StartPoint{objective.unknowns(parameters_.nearest(communicator_, at.X), at.Y), kind, name,
+                        start_iterations_};
+    };
+    const auto move_to = [&](const VectorXd& x) {
+      if (point.x.size() == 0 || point.x != x) point = objective.evaluate(x);
+    };
+    const Start kind = start_kind();
+    const std::string name(kind == Start::given ? "file" : kind == Start::random ? "random 0" : start_name(kind));
+    const StartPoint first = start_at(kind, name, starting_point(kind));
+    if (loss().form() != HessianForm::centred) {  // as for vector regressions
+      move_to(first.x);
+      value_at_zero = std::max(value_at_zero, point.value);
+      if (refers_to_zero) newton.gradient_reference = std::max(newton.gradient_reference, point.gradient.norm());
+    }
+    const auto solve = [&](const StartPoint& start) {
+      move_to(start.x);
+      const NewtonSummary summary = newton_cg(objective, point, newton);
+      newton.gradient_reference = summary.gradient_reference;
+      return summary;
+    };
+    const auto random = [&](int k) {
+      return start_at(Start::random, "random " + std::to_string(k), random_start(k, kRandomSpread));
+    };
+    solve_from_starts(objective, point, first, options_.random_starts, kSameMinimum * std::abs(value_at_zero), solve,
+                      random, result_);
+    describe_end(loss(), "X", result_.summary.value <= 1e-20 * value_at_zero, result_);
+    take_result(objective, point);
     return std::move(result_);
   }
 
  private:
+  const Loss& loss() const { return passes_.loss(); }
   RowMajorMatrix zero() const { return RowMajorMatrix::Zero(shape_.d1, shape_.d2); }
   RowMajorMatrix zero_Y() const { return RowMajorMatrix::Zero(shape_.d3, shape_.dv); }
   void choose_model();
   void warn();
-  /// Moves the point. Keeps the result if it is the first or the lowest so far.
-  void solve_from(AttentionObjective& objective, Point& point, const AttentionUnknowns& start,
-                  const NewtonOptions& newton);
-  AttentionUnknowns starting_point();
+  Start start_kind() const;
+  AttentionUnknowns starting_point(Start kind);
   AttentionUnknowns cross_entropy_start();
   AttentionUnknowns descent_start();
-  AttentionUnknowns random_start(int number);
+  AttentionUnknowns random_start(int number, double spread);
   RowMajorMatrix with_spread(const RowMajorMatrix& X, double spread);
   AttentionUnknowns with_best_Y(const RowMajorMatrix& X);
+  void take_result(const AttentionObjective& objective, const Point& point);
 
   const Communicator& communicator_;
   const std::vector<AttentionSequence>& sequences_;
@@ -174,6 +208,7 @@ class AttentionSolve {
   AttentionParameters parameters_;
   AttentionPasses passes_;
   TargetRows target_;
+  int start_iterations_ = 0;
   AttentionResult result_;
 };
 
@@ -186,40 +221,54 @@ void AttentionSolve::choose_model() {
 }
 
 void AttentionSolve::warn() {
-  target_ = describe(communicator_, sequences_);
-  bool weighted = false;
-  for (const auto& sequence : sequences_) weighted = weighted || sequence.weights.has_value();
   if (shape_.dv > 0) return;  // any B will do
-  const std::string miss = text_of(target_.largest_miss);
-  if (options_.form == AttentionForm::rescaled && !weighted)
-    result_.warnings.push_back(
-        "form rescaled without weights: L tends to its infimum 0 where all logits tend to -infinity; it has a minimum "
-        "elsewhere only if the data allow it, add weights");
-  if (options_.form == AttentionForm::rescaled && target_.largest_miss > kRowSumSlack)
-    result_.warnings.push_back("a row of B sums to 1 up to " + miss +
-                               " only: exp(Z) = diag(exp(Z) 1) B has no solution");
-  if (options_.form != AttentionForm::rescaled && (target_.largest_miss > kRowSumSlack || target_.negative > 0))
-    result_.warnings.push_back("rows of B are no distributions: sums are off 1 by up to " + miss + ", " +
-                               text_of(target_.negative) + " numbers are negative; F cannot reproduce them");
-  if (options_.form != AttentionForm::rescaled && !weighted && ones_in_columns_of_keys(sequences_))
-    result_.warnings.push_back(
-        "the keys have the ones vector in their column space: X is determined up to y v^T with A2 v = 1 only");
+  const bool weighted =
+      std::ranges::any_of(sequences_, [](const auto& sequence) { return sequence.weights.has_value(); });
+  const bool centred = loss().form() == HessianForm::centred;
+  const bool off = target_.largest_miss > kRowSumSlack;
+  const std::string miss = text_of(target_.largest_miss), u = growth_text(options_.loss);
+  const auto warn_if = [&](bool condition, const std::string& text) {
+    if (condition) result_.warnings.push_back(text);
+  };
+  warn_if(
+      options_.loss == "rescaled-exp" && !weighted,
+      "form rescaled without weights: L tends to its infimum 0 where all logits tend to -infinity; it has a minimum "
+      "elsewhere only if the data allow it, add weights");
+  warn_if(loss().form() == HessianForm::coupled && off,
+          "a row of B sums to 1 up to " + miss + " only: " + u + " = diag(" + u + " 1) B has no solution");
+  warn_if(centred && (off || target_.negative > 0), "rows of B are no distributions: sums are off 1 by up to " + miss +
+                                                        ", " + text_of(target_.negative) +
+                                                        " numbers are negative; F cannot reproduce them");
+  warn_if(!centred && target_.low > 0, text_of(target_.low) + " numbers of B are below " + text_of(loss().infimum()) +
+                                           ": " + attention_text(loss()) + " is not");
+  warn_if(loss().vanishes_at_zero(),
+          "X = 0 is a global minimiser of this loss whatever B is, with L = 0; a minimum elsewhere is a local one, and "
+          "the solve starts at a random point");
+  warn_if(centred && !weighted && ones_in_columns_of_keys(sequences_),
+          "the keys have the ones vector in their column space: X is determined up to y v^T with A2 v = 1 only");
 }
 
-AttentionUnknowns AttentionSolve::starting_point() {
-  result_.start = options_.start;
-  const bool distributions = options_.form == AttentionForm::normalised && shape_.dv == 0 && target_.zero_rows == 0;
-  if (options_.start == AttentionStart::automatic)
-    result_.start = distributions ? AttentionStart::cross_entropy : AttentionStart::zero;
-  switch (result_.start) {
-    case AttentionStart::given: return {options_.x0.X, options_.x0.Y.size() > 0 ? options_.x0.Y : zero_Y()};
-    case AttentionStart::cross_entropy:
-      if (!distributions)
-        throw InvalidArgument(
-            "the start cross-entropy needs the form normalised, no values, and a "
-            "positive number in every row of B",
-            Error::Scope::all_ranks);
-      return cross_entropy_start();
+Start AttentionSolve::start_kind() const {
+  const bool distributions = shape_.dv == 0 && target_.zero_rows == 0;
+  if (options_.start == Start::cross_entropy && !(distributions && loss().fitted_expression() == "softmax(A x)"))
+    throw InvalidArgument(
+        "the start cross-entropy needs a loss that fits softmax(A1 X A2^T), no values, and a positive number in every "
+        "row of B",
+        Error::Scope::all_ranks);
+  if (options_.start != Start::automatic) return options_.start;
+  if (deviation_of_start(loss()) > 0) return Start::random;
+  return options_.loss == "softmax" && distributions ? Start::cross_entropy : Start::zero;
+}
+
+AttentionUnknowns AttentionSolve::starting_point(Start kind) {
+  const double deviation = deviation_of_start(loss());
+  switch (kind) {
+    case Start::given: return {options_.x0.X, options_.x0.Y.size() > 0 ? options_.x0.Y : zero_Y()};
+    case Start::cross_entropy: return cross_entropy_start();
+    case Start::random:
+      result_.notes.push_back("start random: X = 0 is stationary for the loss " + options_.loss +
+                              "; logits of standard deviation " + text_of(deviation));
+      return random_start(0, deviation);
     default: break;
   }
   if (parameters_.is_low_rank() || shape_.dv > 0) return descent_start();
@@ -234,29 +283,21 @@ AttentionUnknowns AttentionSolve::cross_entropy_start() {
     const VectorXd sums = sequence.target.rowwise().sum();
     sequence.target = sums.cwiseInverse().asDiagonal() * sequence.target;
   }
-  AttentionPasses passes(communicator_, sequences, shape_, AttentionForm::cross_entropy);
+  AttentionPasses passes(communicator_, sequences, shape_, "cross-entropy");
   const AttentionParameters full(shape_.d1, shape_.d2, 0);
-  AttentionObjective objective(passes, full, AttentionObjective::Values::joint, AttentionModel::kronecker);
+  AttentionObjective objective(passes, full, AttentionMethod::joint, AttentionModel::kronecker);
   NewtonOptions newton = options_.newton;
   newton.relative_tolerance = kStartTolerance;
   newton.gradient_reference = 0;
   newton.on_iteration = options_.on_start_iteration;
   Point point = objective.evaluate(VectorXd::Zero(full.size()));
-  const auto summary = newton_cg(objective, point, newton);
-  result_.start_iterations = summary.iterations;
+  start_iterations_ = newton_cg(objective, point, newton).iterations;
   return objective.state_of(point).at;
 }
 
-void AttentionSolve::solve_from(AttentionObjective& objective, Point& point, const AttentionUnknowns& start,
-                                const NewtonOptions& newton) {
-  const VectorXd x0 = objective.unknowns(parameters_.nearest(communicator_, start.X), start.Y);
-  if (point.x.size() == 0 || point.x != x0) point = objective.evaluate(x0);
-  const auto summary = newton_cg(objective, point, newton);
-  result_.values.push_back(summary.value);
-  if (result_.values.size() > 1 && !(summary.value < result_.summary.value)) return;
-  result_.best_start = static_cast<int>(result_.values.size()) - 1;
-  result_.summary = summary;
+void AttentionSolve::take_result(const AttentionObjective& objective, const Point& point) {
   result_.unknowns = objective.state_of(point).at;
+  result_.fitted = attention_text(loss());
   if (parameters_.is_low_rank()) {
     const VectorXd u = point.x.head(parameters_.size());
     result_.P = parameters_.P(u);
@@ -276,8 +317,9 @@ RowMajorMatrix AttentionSolve::with_spread(const RowMajorMatrix& X, double sprea
 }
 
 AttentionUnknowns AttentionSolve::with_best_Y(const RowMajorMatrix& X) {
+  if (!passes_.with_values()) return {X, zero_Y()};
   const AttentionParameters full(shape_.d1, shape_.d2, 0);
-  AttentionObjective objective(passes_, full, AttentionObjective::Values::eliminated, AttentionModel::kronecker);
+  AttentionObjective objective(passes_, full, AttentionMethod::varpro, AttentionModel::kronecker);
   return objective.state_of(objective.evaluate(full.nearest(communicator_, X))).at;
 }
 
@@ -288,20 +330,20 @@ AttentionUnknowns AttentionSolve::descent_start() {
   return with_best_Y(with_spread(-passes_.evaluate(origin).gradient.X, kDescentSpread));
 }
 
-AttentionUnknowns AttentionSolve::random_start(int number) {
+AttentionUnknowns AttentionSolve::random_start(int number, double spread) {
   RowMajorMatrix X = zero();
   RandomStream(options_.seed, Purpose::random_starts).normals(number, span_of(X));
-  return with_best_Y(with_spread(parameters_.X(parameters_.nearest(communicator_, X)), kRandomSpread));
+  return with_best_Y(with_spread(parameters_.X(parameters_.nearest(communicator_, X)), spread));
 }
 
 }  // namespace
 
 AttentionShape check_sequences(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
-                               AttentionForm form) {
+                               std::string_view loss) {
   communicator.agree([&] {
     if (sequences.empty()) throw InvalidArgument("there is no sequence");
     for (std::size_t k = 0; k < sequences.size(); ++k) try {
-        check_sequence(sequences[k], sequences[0], form, communicator.rank());
+        check_sequence(sequences[k], sequences[0], loss, communicator.rank());
       } catch (const InvalidArgument& error) {
         throw InvalidArgument("sequence " + std::to_string(k) + ": " + error.what());
       }
@@ -313,26 +355,32 @@ AttentionShape check_sequences(const Communicator& communicator, const std::vect
 }
 
 AttentionEvaluation evaluate_attention(const Communicator& communicator,
-                                       const std::vector<AttentionSequence>& sequences, AttentionForm form,
+                                       const std::vector<AttentionSequence>& sequences, std::string_view loss,
                                        const AttentionUnknowns& at, bool with_hessian) {
-  const AttentionShape shape = check_sequences(communicator, sequences, form);
+  const AttentionShape shape = check_sequences(communicator, sequences, loss);
   if (at.X.rows() != shape.d1 || at.X.cols() != shape.d2 || at.Y.rows() != shape.d3 || at.Y.cols() != shape.dv)
     throw InvalidArgument("X is " + shape_of(at.X) + " and Y " + shape_of(at.Y) + ", expected " +
                               std::to_string(shape.d1) + " x " + std::to_string(shape.d2) + " and " +
                               std::to_string(shape.d3) + " x " + std::to_string(shape.dv),
                           Error::Scope::all_ranks);
-  AttentionPasses passes(communicator, sequences, shape, form);
+  AttentionPasses passes(communicator, sequences, shape, loss);
   const AttentionParameters full(shape.d1, shape.d2, 0);
-  AttentionObjective objective(passes, full, AttentionObjective::Values::joint, AttentionModel::kronecker);
+  AttentionObjective objective(passes, full, AttentionMethod::joint, AttentionModel::kronecker);
   const Point point = objective.evaluate(objective.unknowns(full.nearest(communicator, at.X), at.Y));
   AttentionEvaluation result{point.value, objective.state_of(point).evaluation.gradient, {}};
-  if (with_hessian) result.hessian = objective.hessian(point).exact;
+  if (!with_hessian) return result;
+  const Index D = objective.dimension();
+  result.hessian.resize(D, D);
+  for (Index j = 0; j < D; ++j) {
+    Direction unit{VectorXd::Unit(D, j)};
+    result.hessian.col(j) = objective.hessian_product(point, unit);
+  }
   return result;
 }
 
 AttentionResult solve_attention(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
                                 const AttentionOptions& options) {
-  const AttentionShape shape = check_sequences(communicator, sequences, options.form);
+  const AttentionShape shape = check_sequences(communicator, sequences, options.loss);
   const auto require = [](bool condition, const std::string& message) {
     if (!condition) throw InvalidArgument(message, Error::Scope::all_ranks);
   };
@@ -341,7 +389,7 @@ AttentionResult solve_attention(const Communicator& communicator, const std::vec
               ", expected 0 to min(d1, d2) = " + std::to_string(std::min(shape.d1, shape.d2)));
   require(options.random_starts >= 0, "random_starts must be >= 0");
   require(options.dense_limit >= 1, "dense_limit must be at least 1");
-  if (options.start == AttentionStart::given) {
+  if (options.start == Start::given) {
     require(options.x0.X.allFinite() && options.x0.Y.allFinite(), "x0 must be finite");
     require(options.x0.X.rows() == shape.d1 && options.x0.X.cols() == shape.d2,
             "x0 is " + shape_of(options.x0.X) + ", expected " + std::to_string(shape.d1) + " x " +

@@ -25,8 +25,8 @@ void add_value_cross_entropy(const LossRows& rows, double reference, LossSums& s
   double g_sum = 0, b_sum = 0, b_z = 0;
   for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
     const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
-    Piece g;
-    exponentials(z, reference, g);
+    Piece made;
+    const double* const g = exponentials(rows, first, reference, made);
 #pragma omp simd reduction(+ : g_sum, b_sum, b_z)
     for (std::size_t i = 0; i < z.size(); ++i) {
       g_sum += g[i];
@@ -40,7 +40,7 @@ void add_value_cross_entropy(const LossRows& rows, double reference, LossSums& s
 ATTNREG_CLONES
 void differentiate_cross_entropy(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
                                  std::span<double> delta, double mass) {
-  exponentials(rows.z, point.reference, f);
+  exponentials(rows, point.reference, f);
 #pragma omp simd
   for (std::size_t i = 0; i < rows.z.size(); ++i) {
     delta[i] = mass * f[i];
@@ -55,8 +55,8 @@ void add_change_cross_entropy(const LossRows& rows, std::span<const double> y, d
   double f_u = 0, q_ty = 0, f_beyond = 0, f_ty = 0;
   for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
     const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first), y_piece = piece_of(y, first);
-    Piece f, u;
-    exponentials(z, point.reference, f);
+    Piece made, u;
+    const double* const f = exponentials(rows, first, point.reference, made);
     exponential_changes(y_piece, t, u);
 #pragma omp simd reduction(+ : f_u, q_ty, f_beyond, f_ty)
     for (std::size_t i = 0; i < z.size(); ++i) {
@@ -106,7 +106,7 @@ class CrossEntropyLoss final : public SoftmaxFamily {
 
   /// The loss is convex: its Hessian itself.
   void gauss_newton(const LossRows& rows, const LossPoint& point, std::span<double> delta) const override {
-    exponentials(rows.z, point.reference, delta);
+    exponentials(rows, point.reference, delta);
     for (double& f : delta) f *= point.scalars[kMass];
   }
 

@@ -103,7 +103,15 @@ struct Sinh : HyperbolicGrowth<Sinh> {
 template <class U>
 struct GrowthPiece {
   Piece u, v;
-  explicit GrowthPiece(std::span<const double> z) { U::evaluate(z, u, v); }
+  GrowthPiece(const LossRows& rows, std::size_t first) {
+    const auto z = piece_of(rows.z, first);
+    if (rows.exponentials.empty()) {
+      U::evaluate(z, u, v);
+    } else {
+      std::copy_n(rows.exponentials.data() + first, z.size(), u.begin());
+      std::copy_n(rows.slopes.data() + first, z.size(), v.begin());
+    }
+  }
 
   /// u(z + t y) - u(z)
   void difference(std::span<const double> z, std::span<const double> y, double t, Piece& du) const {
@@ -129,6 +137,13 @@ class GrowingLoss : public Loss {
     return exponent;
   }
 
+  void keep(const LossRows& rows, std::span<double> exponentials, std::span<double> slopes) const override {
+    for_each_piece(rows, [&](std::size_t first, std::size_t size, const auto&, const GrowthPiece<U>& at) {
+      std::copy_n(at.u.begin(), size, exponentials.data() + first);
+      std::copy_n(at.v.begin(), size, slopes.data() + first);
+    });
+  }
+
   void gauss_newton(const LossRows& rows, const LossPoint& /*point*/, std::span<double> delta) const override {
     for_each_piece(rows, [&](std::size_t first, std::size_t size, const auto&, const GrowthPiece<U>& at) {
       for (std::size_t i = 0; i < size; ++i) delta[first + i] = at.v[i] * at.v[i];
@@ -140,8 +155,8 @@ class GrowingLoss : public Loss {
   template <class Visit>
   static void for_each_piece(const LossRows& rows, Visit&& visit) {
     for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
-      const auto z = piece_of(rows.z, first);
-      visit(first, z.size(), piece_of(rows.b, first), GrowthPiece<U>(z));
+      const auto b = piece_of(rows.b, first);
+      visit(first, b.size(), b, GrowthPiece<U>(rows, first));
     }
   }
 };

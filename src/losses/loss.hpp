@@ -11,6 +11,9 @@ namespace attnreg {
 struct LossRows {
   std::span<const double> z;
   std::span<const double> b;
+  /// What a caller that comes back to the same rows may keep, so that no exponential is made twice: exp(z - reference)
+  /// of centred losses; u(z) and u'(z) of the others, see `Loss::keep`. Else empty.
+  std::span<const double> exponentials{}, slopes{};
 };
 
 /// Sums over all rows; a loss uses as many as it needs. They add up over blocks and ranks.
@@ -67,6 +70,9 @@ class Loss {
 
   /// The block's part of the first reference from scratch, which is the maximum over all rows.
   virtual double shift(const LossRows& rows) const = 0;
+
+  /// Of losses that are not centred: what `LossRows` may keep.
+  virtual void keep(const LossRows&, std::span<double> /*exponentials*/, std::span<double> /*slopes*/) const {}
 
   /// Adds the block's part of the sums for the value at `reference`.
   virtual void add_value(const LossRows& rows, double reference, LossSums& sums) const = 0;

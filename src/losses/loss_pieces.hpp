@@ -35,6 +35,19 @@ inline void exponentials(std::span<const double> z, double reference, std::span<
   kernels::exp(out.first(z.size()), out.first(z.size()));
 }
 
+/// The same for all rows of a block, and for a piece of them: the caller's exponentials, where it has them.
+inline void exponentials(const LossRows& rows, double reference, std::span<double> out) {
+  if (rows.exponentials.empty())
+    exponentials(rows.z, reference, out);
+  else
+    std::copy(rows.exponentials.begin(), rows.exponentials.end(), out.begin());
+}
+inline const double* exponentials(const LossRows& rows, std::size_t first, double reference, Piece& made) {
+  if (!rows.exponentials.empty()) return rows.exponentials.data() + first;
+  exponentials(piece_of(rows.z, first), reference, made);
+  return made.data();
+}
+
 /// out_i = exp(t y_i) - 1
 inline void exponential_changes(std::span<const double> y, double t, std::span<double> out) {
 #pragma omp simd
@@ -50,7 +63,7 @@ class SoftmaxFamily : public Loss {
   std::string_view fitted_expression() const override { return "softmax(A x)"; }
   double infimum() const override { return 0; }
   void fit(const LossRows& rows, const LossPoint& point, std::span<double> fitted) const override {
-    exponentials(rows.z, point.reference, fitted);
+    exponentials(rows, point.reference, fitted);
   }
 
  protected:

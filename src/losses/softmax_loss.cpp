@@ -19,8 +19,8 @@ void add_value_softmax(const LossRows& rows, double reference, LossSums& sums) {
   double g_sum = 0, c_squared = 0, c_g = 0, g_squared = 0;
   for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
     const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
-    Piece g;
-    exponentials(z, reference, g);
+    Piece made;
+    const double* const g = exponentials(rows, first, reference, made);
 #pragma omp simd reduction(+ : g_sum, c_squared, c_g, g_squared)
     for (std::size_t i = 0; i < z.size(); ++i) {
       const double c = g[i] - b[i];
@@ -36,7 +36,7 @@ void add_value_softmax(const LossRows& rows, double reference, LossSums& sums) {
 ATTNREG_CLONES
 void differentiate_softmax(const LossRows& rows, const LossPoint& point, std::span<double> q, std::span<double> f,
                            std::span<double> delta, double gamma) {
-  exponentials(rows.z, point.reference, f);
+  exponentials(rows, point.reference, f);
 #pragma omp simd
   for (std::size_t i = 0; i < rows.z.size(); ++i) {
     const double c = f[i] - rows.b[i];
@@ -52,8 +52,8 @@ void add_change_softmax(const LossRows& rows, std::span<const double> y, double 
   double s = 0, f2_u = 0, f2_u2 = 0, q_u = 0;
   for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
     const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
-    Piece f, u;
-    exponentials(z, point.reference, f);
+    Piece made, u;
+    const double* const f = exponentials(rows, first, point.reference, made);
     exponential_changes(piece_of(y, first), t, u);
 #pragma omp simd reduction(+ : s, f2_u, f2_u2, q_u)
     for (std::size_t i = 0; i < z.size(); ++i) {
@@ -106,7 +106,7 @@ class SoftmaxLoss final : public SoftmaxFamily {
   }
 
   void gauss_newton(const LossRows& rows, const LossPoint& point, std::span<double> delta) const override {
-    exponentials(rows.z, point.reference, delta);
+    exponentials(rows, point.reference, delta);
     for (double& f : delta) f *= f;
   }
 

@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "algebra/scalapack.hpp"
 #include "certificate/certify.hpp"
@@ -19,8 +20,8 @@
 #include "regression/sketched_newton.hpp"
 #include "regression/start_point.hpp"
 #include "rows/joint_passes.hpp"
-#include "errors/refuse.hpp"
 #include "algebra/linear_solver_choice.hpp"
+#include "errors/refuse.hpp"
 
 namespace attnreg {
 
@@ -59,10 +60,6 @@ void check_arguments(const RowMatrix& A, const VectorXd& b, const VectorXd& w, c
         "x0 has " + std::to_string(options.x0.size()) + " values for " + std::to_string(A.columns()) + " columns of A",
         Error::Scope::all_ranks);
   if (!options.x0.allFinite()) throw InvalidArgument("x0 must be finite", Error::Scope::all_ranks);
-}
-
-bool is_converged(const NewtonSummary& summary) {
-  return summary.termination == Termination::converged || summary.termination == Termination::converged_rounding;
 }
 
 /// Collective. The options with the linear solver decided.
@@ -121,11 +118,16 @@ class Regression {
   RegressionResult run() {
     const StartPoint start = choose_start(objective_, point_, options_, start_method(), result_.notes);
     refer_to_start(start.x);
-    solve_from(start);
-    try_random_starts();
+    Method method = result_.method;  // random starts need one that starts anywhere
+    x0_ = solve_from_starts(
+              objective_, point_, start, options_.random_starts, kSameMinimum * std::abs(value_at_zero_),
+              [&](const StartPoint& from) { return solve_from(from.x, std::exchange(method, start_method())); },
+              [&](int k) { return random_start(objective_, point_, options_.sampling.seed, k); }, result_)
+              .x;
     certify_result();
     result_.x = point_.x;
-    describe_minimiser();
+    describe_end(objective_.loss(), "x",
+                 result_.summary.value <= 1e-20 * value_at_zero_ && result_.x.norm() <= 1e-8 * x0_.norm(), result_);
     result_.fitted = objective_.fitted(point_);
     if (objective_.uses_all_rows() && !all_rows_at_first_)
       result_.notes.push_back(
@@ -142,10 +144,7 @@ class Regression {
   void move_to(const VectorXd& x);
   void refer_to_start(const VectorXd& x0);
   Method start_method() const { return result_.method == Method::newton ? Method::newton : Method::newton_cg; }
-  void solve_from(const StartPoint& start);
-  void describe_minimiser();
-  void remember(const std::string& name);
-  void try_random_starts();
+  NewtonSummary solve_from(const VectorXd& x0, Method method);
   void certify_result();
 
   const RowMatrix& A_;
@@ -190,69 +189,14 @@ void Regression::refer_to_start(const VectorXd& x0) {
   value_at_zero_ = std::max(value_at_zero_, point_.value);
 }
 
-void Regression::solve_from(const StartPoint& start) {
-  x0_ = start.x;
-  result_.start = start.kind;
-  result_.start_iterations = start.iterations;
-  move_to(start.x);
-  if (result_.method == Method::sketched_newton) {
-    auto sketched = sketched_newton(objective_, point_, options_.newton, options_.sketched_newton, options_.sampling,
-                                    options_.epsilon);
-    result_.summary = sketched.newton;
-    result_.sketched_steps = std::move(sketched.steps);
-    result_.notes.insert(result_.notes.end(), sketched.notes.begin(), sketched.notes.end());
-  } else {
-    result_.summary = minimise(result_.method, objective_, point_, options_.newton);
-  }
-  if (options_.random_starts > 0 && is_converged(result_.summary)) remember(start.name);
-}
-
-void Regression::describe_minimiser() {
-  const Loss& loss = objective_.loss();
-  const bool at_zero = result_.summary.value <= 1e-20 * value_at_zero_;
-  if (loss.vanishes_at_zero() && at_zero && result_.x.norm() <= 1e-8 * x0_.norm())
-    result_.warnings.push_back("the solve ended at x = 0, the minimiser that means nothing; try --starts K");
-  if (loss.is_even()) result_.notes.push_back("-x is a minimiser as good as x: this loss is even");
-}
-
-/// Enters the minimum at which the point is into the list.
-void Regression::remember(const std::string& name) {
-  const double value = point_.value, slack = kSameMinimum * std::abs(value_at_zero_);
-  auto& minima = result_.minima;
-  const auto same = std::find_if(minima.begin(), minima.end(),
-                                 [&](const Minimum& other) { return std::abs(other.value - value) <= slack; });
-  if (same != minima.end()) {
-    ++same->starts;
-    same->from.push_back(name);
-    return;
-  }
-  minima.push_back({value, 1, {name}});
-  std::sort(minima.begin(), minima.end(), [](const auto& a, const auto& b) { return a.value < b.value; });
-}
-
-void Regression::try_random_starts() {
-  if (options_.random_starts == 0) return;
-  if (objective_.preconditioner().empty()) objective_.refresh_preconditioner(point_, false);
-  if (objective_.preconditioner().empty()) return;
-  VectorXd best_x = point_.x;
-  NewtonSummary best = result_.summary;
-  for (int k = 1; k <= options_.random_starts; ++k) {
-    const StartPoint start = random_start(objective_, options_.sampling.seed, k);
-    move_to(start.x);
-    const NewtonSummary summary = minimise(start_method(), objective_, point_, options_.newton);
-    if (!is_converged(summary)) continue;
-    remember(start.name);
-    if (is_converged(best) && !(summary.value < best.value)) continue;
-    best = summary;
-    best_x = point_.x;
-    x0_ = start.x;
-    result_.start = Start::random;
-  }
-  point_ = best_x == point_.x ? objective_.refreshed(std::move(point_)) : objective_.evaluate(best_x);
-  result_.summary = best;
-  result_.summary.reads_of_a = objective_.reads_of_a();
-  result_.summary.collectives = objective_.collectives();
-  result_.summary.seconds = point_.seconds;
+NewtonSummary Regression::solve_from(const VectorXd& x0, Method method) {
+  move_to(x0);
+  if (method != Method::sketched_newton) return minimise(method, objective_, point_, options_.newton);
+  auto sketched = sketched_newton(objective_, point_, options_.newton, options_.sketched_newton, options_.sampling,
+                                  options_.epsilon);
+  result_.sketched_steps = std::move(sketched.steps);
+  result_.notes.insert(result_.notes.end(), sketched.notes.begin(), sketched.notes.end());
+  return sketched.newton;
 }
 
 /// The certificate; with an epsilon, more iterations until |x - x*| <= epsilon is certified.

@@ -1,5 +1,6 @@
 #include "regression/start_point.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <span>
 
@@ -19,9 +20,6 @@ constexpr double kStartWeight = 1e-4;     // of the cross-entropy start, every r
 constexpr double kStartTolerance = 1e-2;  // of its own |g(0)|
 constexpr double kSmallMove = 0.1;        // logits that move less leave softmax(A x) nearly uniform: x = 0 is near
 constexpr double kRandomLogits = 2;       // standard deviation
-// The same where x = 0 is stationary: even losses leave it along negative curvature, or have a minimum there; from
-// where phi vanishes one must stay away.
-constexpr double kNearZero = 0.1, kAwayFromZero = 1;
 
 /// A rough minimiser of the cross-entropy of b's positive part, from x = 0.
 StartPoint cross_entropy_start(const RegressionObjective& objective, double positive_sum,
@@ -55,6 +53,19 @@ VectorXd normals(Eigen::Index d, std::uint64_t seed, int k) {
   return x;
 }
 
+/// Enters the end of a solve into the list.
+void remember(double value, const std::string& name, double same, std::vector<Minimum>& minima) {
+  const auto known = std::find_if(minima.begin(), minima.end(),
+                                  [&](const Minimum& other) { return std::abs(other.value - value) <= same; });
+  if (known != minima.end()) {
+    ++known->starts;
+    known->from.push_back(name);
+    return;
+  }
+  minima.push_back({value, 1, {name}});
+  std::sort(minima.begin(), minima.end(), [](const auto& a, const auto& b) { return a.value < b.value; });
+}
+
 /// The largest |a_i^T s| for the first model step s from the point at x = 0. One read and a model.
 double first_move(RegressionObjective& objective, const Point& zero) {
   if (objective.preconditioner().empty() && !objective.refresh_preconditioner(zero, false)) return 0;
@@ -76,6 +87,47 @@ NewtonSummary minimise(Method method, Objective& objective, Point& point, const 
   return method == Method::newton ? newton(objective, point, options) : newton_cg(objective, point, options);
 }
 
+bool is_converged(const NewtonSummary& summary) {
+  return summary.termination == Termination::converged || summary.termination == Termination::converged_rounding;
+}
+
+double deviation_of_start(const Loss& loss) { return loss.vanishes_at_zero() ? 1 : loss.is_even() ? 0.1 : 0; }
+
+StartPoint solve_from_starts(Objective& objective, Point& point, const StartPoint& first, int random_starts, double same,
+                             const std::function<NewtonSummary(const StartPoint&)>& solve,
+                             const std::function<std::optional<StartPoint>(int k)>& random, SolveResult& result) {
+  StartPoint best = first;
+  NewtonSummary& summary = result.summary = solve(first);
+  if (random_starts > 0 && is_converged(summary)) remember(summary.value, first.name, same, result.minima);
+  VectorXd best_x = point.x;
+  for (int k = 1; k <= random_starts; ++k) {
+    const auto start = random(k);
+    if (!start) break;
+    const NewtonSummary found = solve(*start);
+    if (is_converged(found)) remember(found.value, start->name, same, result.minima);
+    const bool better =
+        is_converged(found) == is_converged(summary) ? found.value < summary.value : is_converged(found);
+    if (!better) continue;
+    best = *start;
+    best_x = point.x;
+    summary = found;
+  }
+  result.start = best.kind;
+  result.start_iterations = first.iterations;
+  if (random_starts == 0) return best;
+  point = best_x == point.x ? objective.refreshed(std::move(point)) : objective.evaluate(best_x);
+  summary.reads_of_a = objective.reads_of_a();
+  summary.collectives = objective.collectives();
+  summary.seconds = point.seconds;
+  return best;
+}
+
+void describe_end(const Loss& loss, const std::string& x, bool at_zero, SolveResult& result) {
+  if (loss.vanishes_at_zero() && at_zero)
+    result.warnings.push_back("the solve ended at " + x + " = 0, the minimiser that means nothing; try --starts K");
+  if (loss.is_even()) result.notes.push_back("-" + x + " is a minimiser as good as " + x + ": this loss is even");
+}
+
 StartPoint choose_start(RegressionObjective& objective, const Point& point, const RegressionOptions& options,
                         Method method, std::vector<std::string>& notes) {
   const RowMatrix& A = objective.A();
@@ -83,8 +135,8 @@ StartPoint choose_start(RegressionObjective& objective, const Point& point, cons
   const Loss& loss = objective.loss();
   if (options.start == Start::given) return {options.x0, Start::given, "file", 0};
   if (options.start == Start::zero) return zero;
-  if (options.start == Start::automatic && (loss.is_even() || loss.vanishes_at_zero())) {
-    const double deviation = loss.vanishes_at_zero() ? kAwayFromZero : kNearZero;
+  const double deviation = deviation_of_start(loss);
+  if (options.start == Start::automatic && deviation > 0) {
     notes.push_back("start random: x = 0 is stationary for the loss " + std::string(loss.name()) +
                     "; logits of standard deviation " + text_of(deviation));
     const VectorXd x = with_logits_of(A, normals(A.columns(), options.sampling.seed, 0), deviation);
@@ -108,9 +160,11 @@ StartPoint choose_start(RegressionObjective& objective, const Point& point, cons
   return cross_entropy_start(objective, positive_sum, options, method);
 }
 
-StartPoint random_start(const RegressionObjective& objective, std::uint64_t seed, int k) {
+std::optional<StartPoint> random_start(RegressionObjective& objective, const Point& point, std::uint64_t seed, int k) {
+  if (objective.preconditioner().empty()) objective.refresh_preconditioner(point, false);
+  if (objective.preconditioner().empty()) return std::nullopt;
   const VectorXd x = objective.preconditioner().whiten(normals(objective.dimension(), seed, k));
-  return {with_logits_of(objective.A(), x, kRandomLogits), Start::random, "random " + std::to_string(k), 0};
+  return StartPoint{with_logits_of(objective.A(), x, kRandomLogits), Start::random, "random " + std::to_string(k), 0};
 }
 
 }  // namespace attnreg

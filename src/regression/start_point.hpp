@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +18,24 @@ struct StartPoint {
   int iterations = 0;  ///< spent on it
 };
 
+/// Local. The standard deviation of the logits at the automatic start of a loss for which x = 0 is stationary: even
+/// losses leave it along negative curvature, or have a minimum there; from where phi vanishes one must stay away. 0 for
+/// the other losses, which need no such start.
+double deviation_of_start(const Loss& loss);
+
+/// Collective. Solves from `first` and then from random(1) to random(random_starts); `solve` moves `point`, which is
+/// left at the end that is the result: the lowest of those that converged, or of all if none did. Fills in summary,
+/// start and minima of the result; values closer than `same` are one minimum. Returns where the solve of the result
+/// started. No point from `random`: no random starts.
+StartPoint solve_from_starts(Objective& objective, Point& point, const StartPoint& first, int random_starts, double same,
+                             const std::function<NewtonSummary(const StartPoint&)>& solve,
+                             const std::function<std::optional<StartPoint>(int k)>& random, SolveResult& result);
+
+/// Local. What is odd about where a solve ended; `x` is the unknown's name, `at_zero`: the solve ended there.
+void describe_end(const Loss& loss, const std::string& x, bool at_zero, SolveResult& result);
+
+bool is_converged(const NewtonSummary& summary);
+
 /// Which of the two methods that start anywhere is cheaper: reads of A, or their equivalent in arithmetic, per step.
 /// Local, replicated.
 Method cheaper_method(std::int64_t rows, Eigen::Index columns, const SamplingOptions& sampling);
@@ -29,7 +49,8 @@ StartPoint choose_start(RegressionObjective& objective, const Point& point, cons
                         Method method, std::vector<std::string>& notes);
 
 /// Collective, one read. Start number `k` >= 1 of the random ones: Gaussian in the metric of the objective's
-/// preconditioner, scaled so that the logits A x have standard deviation 2.
-StartPoint random_start(const RegressionObjective& objective, std::uint64_t seed, int k);
+/// preconditioner, which is made at `point` if there is none, scaled so that the logits A x have standard deviation 2.
+/// Empty if none can be made.
+std::optional<StartPoint> random_start(RegressionObjective& objective, const Point& point, std::uint64_t seed, int k);
 
 }  // namespace attnreg

@@ -117,6 +117,35 @@ class AttentionTest(CommandLineTest):
             curvature = (loss(u + h * unit[0]) - 2 * loss(u) + loss(u - h * unit[0])) / h**2
             self.assertAlmostEqual(H[0, 0], curvature, delta=1e-4 * np.linalg.norm(H))
 
+    def test_every_form(self):
+        """The old spellings are the losses of the family; evaluate knows them all; a planted exp is found."""
+        np.save(self.file("X"), self.X)
+
+        def evaluate(form):
+            result = run("evaluate", *self.data(), "--X", self.file("X"), "--form", form, "--json", ranks=2)
+            self.assert_code(0, result)
+            (self.directory / "result.json").write_text(result.stdout)
+            return read_json(self.directory / "result.json")["value"]
+
+        Z = self.queries @ self.X @ self.keys.T
+        for name, u in (("exp", np.exp(Z)), ("cosh", np.cosh(Z)), ("sinh", np.sinh(Z))):
+            with self.subTest(form=name):
+                self.assertAlmostEqual(evaluate(name) / (0.5 * np.sum((u - self.F)**2)), 1, delta=1e-12)
+                rescaled = 0.5 * np.sum((u - u.sum(axis=1, keepdims=True) * self.F)**2)
+                self.assertAlmostEqual(evaluate(f"rescaled-{name}"), rescaled, delta=1e-12 * np.sum(u**2))
+        self.assertEqual(evaluate("normalised"), evaluate("softmax"))
+        self.assertEqual(evaluate("rescaled"), evaluate("rescaled-exp"))
+
+        np.save(self.file("u"), np.exp(Z))
+        result = run("attention", *self.data()[:-1], self.file("u"), "--form", "exp", "-o", self.out, ranks=2)
+        self.assert_code(0, result)
+        self.assertIn("F = exp(A1 X A2^T)", result.stdout)
+        self.assert_found("X", self.X)
+        even = run("attention", *self.data(), "--form", "cosh", "--starts", 2, "-o", self.out, "--force")
+        self.assertIn("-X is a minimiser as good as X", even.stdout)
+        self.assertIn("Minima found", even.stdout)
+        self.assertTrue(read_json(self.out / "run.json")["minima"])
+
     def test_warns_of_rescaled_without_weights(self):
         result = run("attention", *self.data(), "--form", "rescaled", "--max-iterations", 2)
         self.assertIn("infimum 0", result.stdout)

@@ -19,7 +19,7 @@ using RealMatrix = Eigen::Matrix<Real, Eigen::Dynamic, Eigen::Dynamic>;
 
 /// A small dense problem on one rank, its derivatives by the definition in extended precision, and the objective under
 /// test.
-struct Problem {
+struct CertifiedProblem {
   std::string loss = "softmax";
   RowMajorMatrix A;
   Eigen::VectorXd b, w;
@@ -82,9 +82,9 @@ class ProblemSource {
     return Eigen::VectorXd::NullaryExpr(size, [&] { return normal(); });
   }
 
-  Problem next(const std::string& loss, double smallest_w, double largest_w) {
+  CertifiedProblem next(const std::string& loss, double smallest_w, double largest_w) {
     const Eigen::Index n = integer(2, 40), d = integer(1, static_cast<int>(std::min<Eigen::Index>(5, n)));
-    Problem problem{loss, RowMajorMatrix(n, d), {}, {}};
+    CertifiedProblem problem{loss, RowMajorMatrix(n, d), {}, {}};
     const double scale = log_uniform(0.1, 5), offset = normal();
     for (Eigen::Index i = 0; i < n; ++i) problem.A.row(i) = (scale * normals(d)).array() + offset;
     problem.b = target(problem, integer(0, loss == "softmax" ? 3 : 2));
@@ -93,7 +93,7 @@ class ProblemSource {
   }
 
  private:
-  Eigen::VectorXd target(const Problem& problem, int kind) {
+  Eigen::VectorXd target(const CertifiedProblem& problem, int kind) {
     const Eigen::Index n = problem.A.rows();
     if (kind == 0) return problem.fitted(normals(problem.A.cols()).cast<Real>()).cast<double>();
     Eigen::VectorXd b = normals(n).array().exp();
@@ -110,7 +110,7 @@ class ProblemSource {
 
 /// A problem as the library holds it; the problem must outlive it.
 struct Instance {
-  explicit Instance(const Problem& problem)
+  explicit Instance(const CertifiedProblem& problem)
       : communicator(MPI_COMM_SELF),
         A(communicator, RowPartition::from_local(communicator, problem.A.rows()), problem.A),
         objective(std::make_unique<RegressionObjective>(A, problem.b, problem.w, make_loss(problem.loss))) {}

@@ -23,7 +23,7 @@ Certificate full_certificate(Instance& instance, const VectorXd& x) {
 }
 
 /// A minimiser, as precise as double can say it.
-VectorXd minimiser(const Problem& problem, Instance& instance, const VectorXd& x0) {
+VectorXd minimiser(const CertifiedProblem& problem, Instance& instance, const VectorXd& x0) {
   NewtonOptions options;
   options.relative_tolerance = 1e-12;
   Point point = instance.objective->evaluate(x0);
@@ -42,7 +42,7 @@ struct Claims {
 void check_distances(const std::string& loss, unsigned seed, int problems, Claims& claims) {
   ProblemSource source(seed);
   for (int k = 0; k < problems; ++k) {
-    const Problem problem = source.next(loss, 1e-2, 1);
+    const CertifiedProblem problem = source.next(loss, 1e-2, 1);
     Instance instance(problem);
     const VectorXd best = minimiser(problem, instance, 0.1 * source.normals(problem.A.cols()));
     const double distance = k % 10 == 0 ? 0 : source.log_uniform(1e-13, 10);
@@ -86,7 +86,7 @@ TEST(Certificate, ClaimsNothingFarAway) {
   ProblemSource source(4);
   int claims = 0;
   for (int k = 0; k < 200; ++k) {
-    const Problem problem = source.next("softmax", 1e-3, 1e-2);
+    const CertifiedProblem problem = source.next("softmax", 1e-3, 1e-2);
     Instance instance(problem);
     const VectorXd x = 3 * source.normals(problem.A.cols());
     const Certificate certificate = full_certificate(instance, x);
@@ -102,7 +102,7 @@ TEST(Certificate, TellsMinimaFromSaddles) {
   ProblemSource source(5);
   int minima = 0, saddles = 0;
   for (int k = 0; k < 200; ++k) {
-    const Problem problem = source.next("softmax", 1e-4, 1e-2);
+    const CertifiedProblem problem = source.next("softmax", 1e-4, 1e-2);
     Instance instance(problem);
     const VectorXd x =
         k % 2 == 0 ? VectorXd::Zero(problem.A.cols()) : minimiser(problem, instance, VectorXd::Zero(problem.A.cols()));
@@ -129,7 +129,7 @@ TEST(Certificate, TellsMinimaFromSaddles) {
 
 TEST(Certificate, SingularHessiansAreDegenerateWithoutNaN) {
   ProblemSource source(6);
-  Problem problem{"softmax", RowMajorMatrix(20, 3), VectorXd::Constant(20, 0.05), VectorXd::Zero(20)};
+  CertifiedProblem problem{"softmax", RowMajorMatrix(20, 3), VectorXd::Constant(20, 0.05), VectorXd::Zero(20)};
   for (Index i = 0; i < 20; ++i) problem.A.row(i) << source.normal(), 1, source.normal();
   problem.b = problem.fitted(RealVector::Ones(3)).cast<double>();
   Instance instance(problem);
@@ -150,7 +150,7 @@ TEST(Certificate, SingularHessiansAreDegenerateWithoutNaN) {
 TEST(Certificate, PapersRegimeIsCertifiedGlobally) {
   ProblemSource source(7);
   for (int k = 0; k < 50; ++k) {
-    Problem problem = source.next("softmax", 1, 1);
+    CertifiedProblem problem = source.next("softmax", 1, 1);
     problem.b /= std::max(1.0, problem.b.lpNorm<1>());
     problem.A /= problem.A.norm();
     problem.w.setConstant(11);
@@ -172,7 +172,7 @@ TEST(Certificate, PapersRegimeIsCertifiedGlobally) {
 
 TEST(Certificate, LevelsCostWhatTheySay) {
   ProblemSource source(8);
-  const Problem problem = source.next("softmax", 0.1, 0.1);
+  const CertifiedProblem problem = source.next("softmax", 0.1, 0.1);
   Instance instance(problem);
   const VectorXd x = VectorXd::Ones(problem.A.cols());
   auto& objective = *instance.objective;

@@ -32,7 +32,7 @@ struct Variation {
   double size;
   VectorXd direction;
 };
-Variation variation(const Problem& problem, const VectorXd& x, const RealMatrix& H_x, const MatrixXd& N,
+Variation variation(const CertifiedProblem& problem, const VectorXd& x, const RealMatrix& H_x, const MatrixXd& N,
                     const VectorXd& p) {
   const RealMatrix n = N.cast<Real>();
   const RealVector y = x.cast<Real>() + n * p.cast<Real>();
@@ -45,7 +45,7 @@ Variation variation(const Problem& problem, const VectorXd& x, const RealMatrix&
 
 /// The largest variation found on the sphere of the radius: random directions, rows of A, and the power method for
 /// symmetric trilinear forms.
-double largest_variation(const Problem& problem, const VectorXd& x, const MatrixXd& N, double radius,
+double largest_variation(const CertifiedProblem& problem, const VectorXd& x, const MatrixXd& N, double radius,
                          ProblemSource& source) {
   const Index d = x.size(), n = problem.A.rows();
   const VectorXd centre = problem.A.transpose() * problem.fitted(x.cast<Real>()).cast<double>();
@@ -65,7 +65,7 @@ double largest_variation(const Problem& problem, const VectorXd& x, const Matrix
   return largest;
 }
 
-PointRows point_rows(const Problem& problem, const RegressionObjective& objective, const Point& point) {
+PointRows point_rows(const CertifiedProblem& problem, const RegressionObjective& objective, const Point& point) {
   const VectorXd error = VectorXd::Constant(problem.b.size(), 1e-15);
   return {objective.fitted(point), problem.b, objective.state_of(point).delta, error};
 }
@@ -80,7 +80,7 @@ Tightness check_bound(const std::string& loss, unsigned seed, int problems) {
   ProblemSource source(seed);
   Tightness tightness;
   for (int k = 0; k < problems; ++k) {
-    const Problem problem = source.next(loss, 1e-3, 1);
+    const CertifiedProblem problem = source.next(loss, 1e-3, 1);
     Instance instance(problem);
     const VectorXd x = source.log_uniform(0.01, 3) * source.normals(problem.A.cols());
     RegressionObjective& objective = *instance.objective;
@@ -121,7 +121,7 @@ TEST(HessianVariation, BoundsTheHessianInTheBallForCrossEntropy) {
 
 TEST(HessianVariation, RefusesABallInWhichSoftmaxMayBeAnything) {
   ProblemSource source(3);
-  const Problem problem = source.next("softmax", 0.1, 1);
+  const CertifiedProblem problem = source.next("softmax", 0.1, 1);
   Instance instance(problem);
   RegressionObjective& objective = *instance.objective;
   const Point point = objective.evaluate(VectorXd::Zero(problem.A.cols()));

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/options/commands.hpp"
+#include "app/options/solver_options.hpp"
 #include "app/report/summary.hpp"
 #include "app/report/text.hpp"
 #include "app/run/attention_problem.hpp"
@@ -11,6 +12,7 @@
 #include "app/run/session.hpp"
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
+#include "losses/losses.hpp"
 #include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 
@@ -61,19 +63,17 @@ const Syntax kAttentionSyntax{
 
 /// The directory that --start names, if it names one.
 std::optional<std::string> start_directory(const Arguments& arguments) {
-  const std::string start = arguments.text("start");
-  for (const std::string_view name : {"auto", "zero", "cross-entropy"})
-    if (start == name) return std::nullopt;
-  return start;
+  return start_file(arguments, "a directory, such as ./run");
 }
 
 void check(const Arguments& arguments) {
   check_attention_options(arguments);
   check_session_options(arguments);
-  const auto start = start_directory(arguments);
-  if (start && start->find_first_of("./") == std::string::npos)
-    throw UsageError("--start is '" + printable(*start) +
-                     "'; expected auto, zero, cross-entropy or a directory, such as ./run");
+  start_directory(arguments);
+}
+
+std::string shape_text(const RowMajorMatrix& matrix) {
+  return std::to_string(matrix.rows()) + " x " + std::to_string(matrix.cols());
 }
 
 /// One solve: what is shared by its steps.
@@ -90,22 +90,15 @@ class Attention {
   ExitCode load_and_solve() {
     std::vector<SequenceFiles> files;
     communicator_.agree([&] { files = examine_sequences(arguments_); });
-    const double bytes = attention_bytes(files, communicator_.size(), session_.threads().threads, dense_limit());
-    if (communicator_.is_root()) session_.describe(list_of(files), bytes);
-    require_memory(communicator_, bytes,
-                   "an attention regression over " + counted(static_cast<std::int64_t>(files.size()), "sequence"));
+    session_.begin(list_of(files),
+                   attention_bytes(files, communicator_.size(), session_.threads().threads, dense_limit()),
+                   "an attention regression over " + counted(std::ssize(files), "sequence"));
     const auto sequences = load_sequences(communicator_, files);
     inject_fault(communicator_.rank(), "after-load");
     const AttentionResult result = solve_attention(communicator_, sequences, options(sequences[0]));
-    inject_fault(communicator_.rank(), "before-write");
     const ExitCode code = exit_code(result.summary.termination);
-    try {
-      write(result, list_of(files), sequences[0], code);
-    } catch (const OutputError&) {
-      print_result(communicator_, summary(result, sequences, {}));  // X is lost, what is known of it is not
-      throw;
-    }
-    print_result(communicator_, summary(result, sequences, written_files(result)));
+    session_.end([&] { write(result, list_of(files), sequences[0], code); },
+                 [&](const std::vector<std::string>& written) { return summary(result, sequences, written); });
     return code;
   }
 
@@ -118,67 +111,45 @@ class Attention {
 
   AttentionOptions options(const AttentionSequence& first) {
     AttentionOptions options;
-    options.form = attention_form(arguments_);
+    options.loss = form_loss(arguments_);
     if (arguments_.text("method") == "joint") options.method = AttentionMethod::joint;
     for (const AttentionModel model : {AttentionModel::dense, AttentionModel::kronecker})
       if (arguments_.text("model") == model_name(model)) options.model = model;
     options.dense_limit = arguments_.integer("dense-limit");
     options.rank = arguments_.integer("rank");
-    if (arguments_.text("start") == "zero") options.start = AttentionStart::zero;
-    if (arguments_.text("start") == "cross-entropy") options.start = AttentionStart::cross_entropy;
+    options.start = start_option(arguments_);
     if (const auto directory = start_directory(arguments_)) {
-      options.start = AttentionStart::given;
       options.x0.X = load_replicated_matrix(communicator_, *directory + "/X.npy");
       if (first.values) options.x0.Y = load_replicated_matrix(communicator_, *directory + "/Y.npy");
     }
     options.random_starts = static_cast<int>(arguments_.integer("starts"));
     options.seed = static_cast<std::uint64_t>(arguments_.integer("seed"));
-    options.newton.relative_tolerance = arguments_.number("rtol");
-    options.newton.max_iterations = static_cast<int>(arguments_.integer("max-iterations"));
-    if (arguments_.has("time-limit")) options.newton.time_limit_seconds = arguments_.number("time-limit");
+    options.newton = newton_options(arguments_);
     options.newton.on_iteration = session_.on_iteration();
     options.on_start_iteration = session_.on_start_iteration();
     return options;
   }
 
-  struct NamedMatrix {
-    std::string_view name;
-    const RowMajorMatrix& matrix;
-  };
-  static std::vector<NamedMatrix> matrices(const AttentionResult& result) {
-    return {{"X.npy", result.unknowns.X}, {"Y.npy", result.unknowns.Y}, {"P.npy", result.P}, {"Q.npy", result.Q}};
-  }
-
   void write(const AttentionResult& result, const std::vector<InputFile>& files, const AttentionSequence& first,
              ExitCode code) {
+    nlohmann::ordered_json summary = result_json(result);
+    summary.update(
+        {{"method", method_name(result)}, {"model", model_name(result.model)}, {"relative_error", result.error}});
     nlohmann::ordered_json run = session_.run_json(files, tile_rows(first.keys.rows()));
-    nlohmann::ordered_json summary = newton_json(result.summary);
-    summary.update({{"method", method_name(result)},
-                    {"model", model_name(result.model)},
-                    {"start_iterations", result.start_iterations},
-                    {"values", result.values},
-                    {"best_start", result.best_start},
-                    {"relative_error", result.error}});
-    run.update({{"summary", summary}, {"notes", result.notes}, {"warnings", result.warnings}});
-    std::vector<RunDirectory::Array> arrays;
+    run["summary"] = summary;
+    run.update(remarks_json(result));
     std::vector<std::string_view> stale;
-    for (const auto& [name, matrix] : matrices(result)) {
-      if (matrix.size() == 0)
-        stale.push_back(name);
+    const auto write_matrix = [&](std::string_view name, const RowMajorMatrix& matrix) {
+      if (matrix.size() > 0)
+        session_.directory().write_array(name, span_of(matrix), {matrix.rows(), matrix.cols()});
       else
-        arrays.push_back({name, span_of(matrix), {matrix.rows(), matrix.cols()}});
-    }
-    session_.directory().finish(result.summary, arrays, stale, run, code);
-  }
-
-  std::vector<std::string> written_files(const AttentionResult& result) const {
-    if (!session_.directory().is_used()) return {};
-    std::vector<std::string> files;
-    for (const auto& [name, matrix] : matrices(result))
-      if (matrix.size() > 0) files.push_back(session_.directory().file(name));
-    for (const std::string_view name : {"run.json", "history.csv", "status.json"})
-      files.push_back(session_.directory().file(name));
-    return files;
+        stale.push_back(name);
+    };
+    write_matrix("X.npy", result.unknowns.X);
+    write_matrix("Y.npy", result.unknowns.Y);
+    write_matrix("P.npy", result.P);
+    write_matrix("Q.npy", result.Q);
+    session_.directory().finish(result.summary, stale, run, code);
   }
 
   std::string method_name(const AttentionResult& result) const {
@@ -186,49 +157,35 @@ class Attention {
   }
 
   std::string start_text(const AttentionResult& result) const {
-    if (result.best_start > 0) return "random start " + std::to_string(result.best_start);
     switch (result.start) {
-      case AttentionStart::cross_entropy: return "the cross-entropy minimiser";
-      case AttentionStart::given: return printable(arguments_.text("start"));
+      case Start::random: return "a random X";
+      case Start::cross_entropy: return "the cross-entropy minimiser";
+      case Start::given: return printable(arguments_.text("start"));
       default: return result.unknowns.Y.size() > 0 || result.P.size() > 0 ? "a descent step from X = 0" : "X = 0";
     }
   }
 
+  std::string reference_name(const AttentionResult& result) const {
+    if (result.P.size() > 0) return "|g(start)|";
+    return make_loss(form_loss(arguments_))->form() == HessianForm::centred ? "|g(0)|" : "|g| ref";
+  }
+
   std::string summary(const AttentionResult& result, const std::vector<AttentionSequence>& sequences,
-                      const std::vector<std::string>& files) const {
-    const NewtonSummary& newton = result.summary;
+                      const std::vector<std::string>& written) const {
     const AttentionUnknowns& found = result.unknowns;
-    const bool with_values = found.Y.size() > 0;
-    const auto shape = [](const RowMajorMatrix& matrix) {
-      return std::to_string(matrix.rows()) + " x " + std::to_string(matrix.cols());
-    };
-    const std::string reference = result.P.size() > 0 ? "|g(start)|" : "|g(0)|";
-    const std::string unknowns = "X " + shape(found.X) +
-                                 (result.P.size() > 0 ? " = P Q^T of rank " + std::to_string(result.P.cols()) : "") +
-                                 (with_values ? ", Y " + shape(found.Y) : "");
-    const std::string start_iterations =
-        result.start_iterations > 0 ? " + " + std::to_string(result.start_iterations) + " for the start" : "";
-    std::string text =
-        termination_text(arguments_, newton, reference) + "\n" +
-        summary_line("problem", counted(static_cast<std::int64_t>(sequences.size()), "sequence") + ", the first " +
-                                    std::to_string(sequences[0].partition.rows_global()) + " queries x " +
-                                    std::to_string(sequences[0].keys.rows()) + " keys, " + unknowns + ", form " +
-                                    arguments_.text("form")) +
-        summary_line("method", method_name(result) + " from " + start_text(result) + ", " +
-                                   std::string(model_name(result.model)) + " model") +
-        summary_line("L", scientific(newton.value, 9)) + summary_line("|g|", scientific(newton.gradient_norm, 4)) +
-        summary_line("|g| / " + reference, scientific(newton.relative_gradient, 4));
-    if (newton.gradient_floor > 0) text += summary_line("rounding floor", scientific(newton.gradient_floor, 4));
-    return text + summary_line("iterations", std::to_string(newton.iterations) + start_iterations) +
-           summary_line("passes", fixed(newton.reads_of_a, 0)) +
-           summary_line("collectives", std::to_string(newton.collectives)) +
-           summary_line("seconds", fixed(newton.seconds, 3) + " on " + counted(communicator_.size(), "rank") +
-                                       " with " + counted(session_.threads().threads, "thread") + " each") +
-           "\nFit\n" +
-           summary_line("relative error",
-                        scientific(result.error, 4) + (with_values ? "  (|F A3 Y - B| / |B|, F = softmax(A1 X A2^T))"
-                                                                   : "  (|F - B| / |B|, F = softmax(A1 X A2^T))")) +
-           list_text("Notes", result.notes) + list_text("Warnings", result.warnings) + list_text("Files", files);
+    const std::string low_rank = result.P.size() > 0 ? " = P Q^T of rank " + std::to_string(result.P.cols()) : "";
+    const std::string Y = found.Y.size() > 0 ? ", Y " + shape_text(found.Y) : "";
+    const std::string error = found.Y.size() > 0 ? "  (|F A3 Y - B| / |B|, F = " : "  (|F - B| / |B|, F = ";
+    return page_text(
+        {arguments_, result, communicator_.size(), session_.threads().threads, reference_name(result), "",
+         counted(std::ssize(sequences), "sequence") + ", the first " +
+             std::to_string(sequences[0].partition.rows_global()) + " queries x " +
+             std::to_string(sequences[0].keys.rows()) + " keys, X " + shape_text(found.X) + low_rank + Y + ", form " +
+             arguments_.text("form"),
+         method_name(result) + " from " + start_text(result) + ", " + std::string(model_name(result.model)) + " model",
+         summary_line("passes", fixed(result.summary.reads_of_a, 0)),
+         "\nFit\n" + summary_line("relative error", scientific(result.error, 4) + error + result.fitted + ")")},
+        written);
   }
 
   const Communicator& communicator_;

@@ -80,9 +80,8 @@ ExitCode write_outputs(const Communicator& communicator, const Arguments& argume
   const Eigen::Index d = gradient.size();
   communicator.agree([&] {
     if (!communicator.is_root()) return;
-    const auto values = [](const auto& array) { return span_of(array); };
-    if (arguments.has("gradient")) write_npy(arguments.text("gradient"), values(gradient), {d});
-    if (arguments.has("hessian")) write_npy(arguments.text("hessian"), values(H), {d, d});
+    if (arguments.has("gradient")) write_npy(arguments.text("gradient"), span_of(gradient), {d});
+    if (arguments.has("hessian")) write_npy(arguments.text("hessian"), span_of(H), {d, d});
   });
   print_result(communicator, text);
   return std::isfinite(value) && gradient.allFinite() ? ExitCode::converged : ExitCode::breakdown;
@@ -125,8 +124,7 @@ ExitCode evaluate_sequences(const Communicator& communicator, const Arguments& a
   AttentionUnknowns at{load_replicated_matrix(communicator, arguments.text("X")), RowMajorMatrix(0, 0)};
   if (arguments.given("Y")) at.Y = load_replicated_matrix(communicator, arguments.text("Y"));
 
-  const auto found =
-      evaluate_attention(communicator, sequences, attention_form(arguments), at, arguments.has("hessian"));
+  const auto found = evaluate_attention(communicator, sequences, form_loss(arguments), at, arguments.has("hessian"));
   Eigen::VectorXd gradient(at.X.size() + at.Y.size());
   gradient << found.gradient.X.reshaped<Eigen::RowMajor>(), found.gradient.Y.reshaped<Eigen::RowMajor>();
   const double norm = gradient.norm();

@@ -6,9 +6,8 @@
 #include "app/options/commands.hpp"
 #include "app/options/solver_options.hpp"
 #include "app/report/certificate_report.hpp"
-#include "app/report/path_report.hpp"
+#include "app/report/results_table.hpp"
 #include "app/report/summary.hpp"
-#include "app/report/targets_report.hpp"
 #include "app/report/text.hpp"
 #include "app/run/faults.hpp"
 #include "app/run/problem.hpp"
@@ -16,6 +15,7 @@
 #include "attnreg/files.hpp"
 #include "attnreg/regression.hpp"
 #include "errors/printable.hpp"
+#include "losses/losses.hpp"
 #include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 
@@ -62,6 +62,13 @@ void check(const Arguments& arguments, int ranks) {
   arguments.exclude("targets", "weights-path");
 }
 
+/// "0", "1", ...
+std::vector<std::string> numbers_to(std::size_t count) {
+  std::vector<std::string> numbers;
+  for (std::size_t k = 0; k < count; ++k) numbers.push_back(std::to_string(k));
+  return numbers;
+}
+
 /// One solve: what is shared by its steps.
 class Solve {
  public:
@@ -75,38 +82,59 @@ class Solve {
  private:
   ExitCode load_and_solve() {
     const std::vector<InputFile> files = examine_files();
-    const Problem problem = load(files[0]);
+    session_.begin(files, bytes_needed(files[0]),
+                   printable(files[0].header.path) + ": a solve with shape " + files[0].header.shape_text());
+    const Problem problem = load_problem(communicator_, arguments_);
     inject_fault(communicator_.rank(), "after-load");
-    if (has_targets(arguments_)) return solve_several(problem, files);
+    return has_targets(arguments_) ? solve_several(problem, files) : solve_one(problem, files);
+  }
+
+  /// One regression, or a path of weights.
+  ExitCode solve_one(const Problem& problem, const std::vector<InputFile>& files) {
+    const RowMatrix& A = problem.A;
     const std::vector<double> weights = weights_path(arguments_);
     std::vector<RegressionResult> path;
     if (weights.empty())
-      path.push_back(solve_regression(problem.A, problem.b, problem.w, options(problem.A)));
+      path.push_back(solve_regression(A, problem.b, problem.w, options(A)));
     else
-      path = solve_path(problem.A, problem.b, weights, options(problem.A));
+      path = solve_path(A, problem.b, weights, options(A));
     const RegressionResult& result = path.back();
-    inject_fault(communicator_.rank(), "before-write");
-    const ExitCode code = worst_code(path);
-    SolveReport report{arguments_,
-                       result,
-                       problem.A.rows_global(),
-                       problem.A.columns(),
-                       "float64",
-                       communicator_.size(),
-                       session_.threads().threads,
-                       {},
-                       {}};
-    if (problem.A.storage() == Storage::float32) report.storage = "float32";
-    if (!weights.empty()) report.path = path_table(weights, path);
-    try {
-      if (!weights.empty()) session_.directory().write_path(weights, path);
-      write(result, problem.A, files, code);
-    } catch (const OutputError&) {
-      print_result(communicator_, summary_text(report));  // x is lost, what is known of it is not
-      throw;
+    const ExitCode code = exit_code(worst_result(path).summary.termination);
+    std::vector<std::string> shown, exactly;
+    for (const double weight : weights) {
+      shown.push_back(scientific(weight, 3));
+      exactly.push_back(exact(weight));
     }
-    if (session_.directory().is_used()) report.files = written_files();
-    print_result(communicator_, summary_text(report));
+    const SolveReport report{arguments_,
+                             result,
+                             A.rows_global(),
+                             A.columns(),
+                             A.storage() == Storage::float32 ? "float32" : "float64",
+                             communicator_.size(),
+                             session_.threads().threads,
+                             weights.empty() ? "" : results_table("w          ", shown, path, true)};
+    session_.end(
+        [&] {
+          RunDirectory& directory = session_.directory();
+          directory.write_array("x.npy", span_of(result.x), {result.x.size()});  // first: it must not be lost
+          if (with_fitted()) directory.write_rows("f.npy", span_of(result.fitted), A.partition(), {A.rows_global()});
+          if (!weights.empty()) {
+            RowMajorMatrix X(std::ssize(path), A.columns());
+            for (Index k = 0; k < X.rows(); ++k) X.row(k) = path[static_cast<std::size_t>(k)].x.transpose();
+            directory.write_array("x_path.npy", span_of(X), {X.rows(), X.cols()});
+            directory.write_text("path.csv", results_csv("weight", exactly, path, false));
+          }
+          nlohmann::ordered_json run = session_.run_json(files, tile_rows(A.columns()));
+          run.update({{"seed", arguments_.integer("seed")},
+                      {"summary", summary_json(result)},
+                      {"certificate", certificate_json(result.certificate)},
+                      {"sketched_steps", sketched_json(result.sketched_steps)}});
+          run.update(remarks_json(result));
+          std::vector<std::string_view> stale;
+          if (!with_fitted()) stale.push_back("f.npy");
+          directory.finish(result.summary, stale, run, code);
+        },
+        [&](const std::vector<std::string>& written) { return summary_text(report, written); });
     return code;
   }
 
@@ -116,25 +144,16 @@ class Solve {
     const RowMajorMatrix B = load_matrix_rows(communicator_, arguments_.text("targets"), "targets", A.partition(),
                                               shape.size() > 1 ? shape[1] : 1);
     const auto results = solve_targets(A, B, problem.w, options(A), session_.on_target_iteration());
-    inject_fault(communicator_.rank(), "before-write");
-    const TargetsReport report{
-        arguments_, results, A.rows_global(), A.columns(), communicator_.size(), session_.threads().threads};
-    const ExitCode code = worst_code(results);
-    try {
-      write_several(results, A, files, code);
-    } catch (const OutputError&) {
-      print_result(communicator_, targets_text(report, {}));
-      throw;
-    }
-    print_result(communicator_,
-                 targets_text(report, session_.directory().is_used() ? targets_files() : std::vector<std::string>{}));
+    const ExitCode code = exit_code(worst_result(results).summary.termination);
+    session_.end([&] { write_several(results, A, files, code); },
+                 [&](const std::vector<std::string>& written) { return targets_text(results, A, written); });
     return code;
   }
 
   void write_several(const std::vector<RegressionResult>& results, const RowMatrix& A,
                      const std::vector<InputFile>& files, ExitCode code) {
     RunDirectory& directory = session_.directory();
-    const auto targets = static_cast<Index>(results.size());
+    const auto targets = std::ssize(results);
     RowMajorMatrix X(A.columns(), targets), F(A.rows_local(), targets);
     auto summaries = nlohmann::ordered_json::array();
     for (Index k = 0; k < targets; ++k) {
@@ -150,30 +169,42 @@ class Solve {
     nlohmann::ordered_json run = session_.run_json(files, tile_rows(A.columns()));
     run.update({{"seed", arguments_.integer("seed")}, {"targets", summaries}});
     std::vector<std::string_view> stale{"x.npy", "f.npy"};
-    directory.write_arrays({{"X.npy", span_of(X), {X.rows(), X.cols()}}});
-    if (arguments_.on("write-fitted"))
-      directory.write_rows("F.npy", F, A.partition());
+    directory.write_array("X.npy", span_of(X), {X.rows(), X.cols()});
+    if (with_fitted())
+      directory.write_rows("F.npy", span_of(F), A.partition(), {A.rows_global(), targets});
     else
       stale.push_back("F.npy");
-    directory.write_text("targets.csv", targets_csv(results));
-    directory.finish(worst_result(results).summary, {}, stale, run, code);
+    directory.write_text("targets.csv", results_csv("target", numbers_to(results.size()), results, true));
+    directory.finish(worst_result(results).summary, stale, run, code);
   }
 
-  std::vector<std::string> targets_files() const {
-    std::vector<std::string_view> names{"X.npy", "targets.csv", "run.json", "history.csv", "status.json"};
-    if (arguments_.on("write-fitted")) names.insert(names.begin() + 1, "F.npy");
-    std::vector<std::string> files;
-    for (const auto name : names) files.push_back(session_.directory().file(name));
-    return files;
+  /// The page of several targets: a line for each, what all of them cost, notes and warnings.
+  std::string targets_text(const std::vector<RegressionResult>& results, const RowMatrix& A,
+                           const std::vector<std::string>& written) const {
+    double reads = 0, seconds = 0;
+    std::size_t converged = 0;
+    for (const auto& result : results) {
+      converged += exit_code(result.summary.termination) == ExitCode::converged ? 1 : 0;
+      reads += result.summary.reads_of_a;
+      seconds = std::max(seconds, result.summary.seconds);
+    }
+    const bool parts = make_loss(arguments_.text("loss"))->fits_distribution();
+    return std::to_string(converged) + " of " + counted(std::ssize(results), "target") + " converged\n\n" +
+           results_table("target  ", numbers_to(results.size()), results, parts) + "\n" +
+           summary_line("problem", std::to_string(A.rows_global()) + " x " + std::to_string(A.columns()) + ", " +
+                                       arguments_.text("loss") + " loss, w = " + weight_text(arguments_)) +
+           summary_line("reads of A", fixed(reads, 1) + " in all; a read that several targets share is counted once") +
+           summary_line("seconds", seconds_text(seconds, communicator_.size(), session_.threads().threads)) +
+           list_text("Notes", of_all_targets(results, &SolveResult::notes)) +
+           list_text("Warnings", of_all_targets(results, &SolveResult::warnings)) + list_text("Files", written);
   }
 
-  std::vector<InputFile> examine_files() {
+  std::vector<InputFile> examine_files() const {
     std::vector<InputFile> files;
     communicator_.agree([&] {
       files = examine_problem(arguments_);
       if (const auto start = start_file(arguments_)) files.push_back(examine("start", *start));
     });
-    if (communicator_.is_root()) session_.describe(files, bytes_needed(files[0]));
     return files;
   }
 
@@ -190,12 +221,6 @@ class Solve {
                        linear_solver_options(arguments_, communicator_.size()), arguments_.integer("sketch-rows"));
   }
 
-  Problem load(const InputFile& A) const {
-    require_memory(communicator_, bytes_needed(A),
-                   printable(A.header.path) + ": a solve with shape " + A.header.shape_text());
-    return load_problem(communicator_, arguments_);
-  }
-
   RegressionOptions options(const RowMatrix& A) {
     RegressionOptions options = regression_options(arguments_, communicator_.size());
     if (const auto file = start_file(arguments_)) options.x0 = load_vector(communicator_, *file, "start", A.columns());
@@ -204,28 +229,7 @@ class Solve {
     return options;
   }
 
-  void write(const RegressionResult& result, const RowMatrix& A, const std::vector<InputFile>& files, ExitCode code) {
-    nlohmann::ordered_json run = session_.run_json(files, tile_rows(A.columns()));
-    run.update({{"seed", arguments_.integer("seed")},
-                {"summary", summary_json(result)},
-                {"certificate", certificate_json(result.certificate)},
-                {"minima", minima_json(result.minima)},
-                {"sketched_steps", sketched_json(result.sketched_steps)},
-                {"notes", result.notes},
-                {"warnings", result.warnings}});
-    session_.directory().finish(result, A.partition(), arguments_.on("write-fitted"), run, code);
-  }
-
-  std::vector<std::string> written_files() const {
-    const RunDirectory& directory = session_.directory();
-    std::vector<std::string> files{directory.file("x.npy")};
-    if (arguments_.on("write-fitted")) files.push_back(directory.file("f.npy"));
-    if (arguments_.has("weights-path"))
-      for (const std::string_view name : {"x_path.npy", "path.csv"}) files.push_back(directory.file(name));
-    for (const std::string_view name : {"run.json", "history.csv", "status.json"})
-      files.push_back(directory.file(name));
-    return files;
-  }
+  bool with_fitted() const { return arguments_.on("write-fitted"); }
 
   const Communicator& communicator_;
   const Arguments& arguments_;

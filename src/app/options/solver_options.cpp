@@ -123,12 +123,25 @@ std::vector<OptionGroup> solver_options() {
         {"no-low-rank", 0, "", Switch{}, "", "drop the rank-2 part of the Hessian, as the papers do"}}}};
 }
 
-std::optional<std::string> start_file(const Arguments& arguments) {
+std::optional<std::string> start_file(const Arguments& arguments, std::string_view expected) {
   const std::string start = arguments.text("start");
   if (std::ranges::find(kStartNames, start) != kStartNames.end()) return std::nullopt;
   if (start.find_first_of("./") != std::string::npos) return start;
-  throw UsageError("--start is '" + printable(start) +
-                   "'; expected auto, zero, cross-entropy or the name of a .npy file" + suggestion(start, kStartNames));
+  throw UsageError("--start is '" + printable(start) + "'; expected auto, zero, cross-entropy or " +
+                   std::string(expected) + suggestion(start, kStartNames));
+}
+
+Start start_option(const Arguments& arguments) {
+  const auto found = std::ranges::find(kStartNames, arguments.text("start")) - kStartNames.begin();
+  return found < std::ssize(kStarts) ? kStarts[static_cast<std::size_t>(found)] : Start::given;
+}
+
+NewtonOptions newton_options(const Arguments& arguments) {
+  NewtonOptions options;
+  options.relative_tolerance = arguments.number("rtol");
+  options.max_iterations = arguments.count("max-iterations");
+  if (arguments.has("time-limit")) options.time_limit_seconds = arguments.number("time-limit");
+  return options;
 }
 
 std::vector<double> weights_path(const Arguments& arguments) {
@@ -168,16 +181,12 @@ RegressionOptions regression_options(const Arguments& arguments, int ranks) {
   RegressionOptions options;
   options.loss = arguments.text("loss");
   options.method = kMethods[arguments.choice("method")];
-  const auto start = std::ranges::find(kStartNames, arguments.text("start"));
-  options.start =
-      start == kStartNames.end() ? Start::given : kStarts[static_cast<std::size_t>(start - kStartNames.begin())];
+  options.start = start_option(arguments);
   options.random_starts = arguments.count("starts");
   options.certificate = kLevels[arguments.choice("certificate")];
   if (arguments.has("epsilon")) options.epsilon = arguments.number("epsilon");
-  options.newton.relative_tolerance = arguments.number("rtol");
+  options.newton = newton_options(arguments);
   if (arguments.text("rtol-of") == "max") options.newton.reference = GradientReference::largest;
-  options.newton.max_iterations = arguments.count("max-iterations");
-  if (arguments.has("time-limit")) options.newton.time_limit_seconds = arguments.number("time-limit");
   if (arguments.has("oversampling")) options.sampling.oversampling = arguments.number("oversampling");
   take_sketch_options(arguments, options.sampling);
   options.linear_solver = linear_solver_options(arguments, ranks);

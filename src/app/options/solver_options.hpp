@@ -32,8 +32,14 @@ LinearSolverOptions linear_solver_options(const Arguments& arguments, int ranks)
 /// Throws `UsageError` for options that do not go together.
 void check_solver_options(const Arguments& arguments, int ranks);
 
-/// The file that --start names, if it names one. Decided by the text alone, so that all ranks agree.
-std::optional<std::string> start_file(const Arguments& arguments);
+/// The file (of attention the directory) that --start names, if it names one. Decided by the text alone, so that all
+/// ranks agree. Throws `UsageError` for what is neither a start nor looks like `expected`.
+std::optional<std::string> start_file(const Arguments& arguments,
+                                      std::string_view expected = "the name of a .npy file");
+Start start_option(const Arguments& arguments);
+
+/// --rtol, --max-iterations and --time-limit.
+NewtonOptions newton_options(const Arguments& arguments);
 
 /// The weights of --weights-path, from the first to the last in equal ratios; none without it.
 std::vector<double> weights_path(const Arguments& arguments);

@@ -3,11 +3,11 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "losses/losses.hpp"
-#include "app/report/certificate_report.hpp"
-#include "errors/printable.hpp"
 #include "app/options/solver_options.hpp"
+#include "app/report/certificate_report.hpp"
 #include "app/report/text.hpp"
+#include "errors/printable.hpp"
+#include "losses/losses.hpp"
 
 namespace attnreg::app {
 
@@ -46,19 +46,23 @@ std::string verdict(const SolveReport& report) {
   }
 }
 
+std::string degree_of_fit(double mismatch) {
+  if (mismatch <= 0.01) return "f reproduces b almost exactly: ";
+  if (mismatch <= 0.1) return "f reproduces b well: ";
+  return mismatch <= 0.5 ? "f reproduces b roughly: " : "f reproduces little of b: ";
+}
+
 std::string fit_reading(const SolveReport& report) {
   const FitQuality& fit = report.result.fit;
   const double mismatch = fit.total_variation;
   if (!std::isfinite(mismatch)) return "f is not finite";
-  const std::string share = fixed(100 * mismatch, mismatch < 0.1 ? 2 : 0) + " % of the mass of f is not where b has it";
-  if (mismatch <= 0.01) return "f reproduces b almost exactly: " + share;
-  if (mismatch <= 0.1) return "f reproduces b well: " + share;
   const bool flat =
       fit.support_fitted > 0.9 * static_cast<double>(report.rows) && fit.support_target < 0.7 * fit.support_fitted;
-  if (flat)
+  if (mismatch > 0.1 && flat)
     return "f is nearly uniform and hardly follows b: the weight w is too large for these data; try a smaller one";
-  if (mismatch <= 0.5) return "f reproduces b roughly: " + share;
-  return "f reproduces little of b: " + share +
+  const std::string share = fixed(100 * mismatch, mismatch < 0.1 ? 2 : 0) + " % of the mass of f is not where b has it";
+  if (mismatch <= 0.5) return degree_of_fit(mismatch) + share;
+  return degree_of_fit(mismatch) + share +
          (fit.r_squared > 0.9 ? "; the largest values are right (R^2), the many small ones are not"
                               : "; try a smaller weight");
 }
@@ -66,10 +70,7 @@ std::string fit_reading(const SolveReport& report) {
 /// For losses whose f is no distribution.
 std::string residual_reading(double residual) {
   if (!std::isfinite(residual)) return "there is nothing to reproduce, or f is not finite";
-  const std::string size = "|f - b| is " + plain(100 * residual, 3) + " % of |b|";
-  if (residual <= 0.01) return "f reproduces b almost exactly: " + size;
-  if (residual <= 0.1) return "f reproduces b well: " + size;
-  return (residual <= 0.5 ? "f reproduces b roughly: " : "f reproduces little of b: ") + size;
+  return degree_of_fit(residual) + "|f - b| is " + plain(100 * residual, 3) + " % of |b|";
 }
 
 std::string fit_text(const SolveReport& report) {
@@ -89,8 +90,7 @@ std::string fit_text(const SolveReport& report) {
          summary_line("reading", fit_reading(report));
 }
 
-}  // namespace
-
+/// Why an iteration stopped, in words and numbers.
 std::string termination_text(const Arguments& arguments, const NewtonSummary& summary, const std::string& reference) {
   const double tolerance = arguments.number("rtol") * summary.gradient_reference;
   const std::string g = "|g| = " + scientific(summary.gradient_norm, 3);
@@ -118,6 +118,12 @@ std::string termination_text(const Arguments& arguments, const NewtonSummary& su
   return missed;
 }
 
+}  // namespace
+
+std::string seconds_text(double seconds, int ranks, int threads) {
+  return fixed(seconds, 3) + " on " + counted(ranks, "rank") + " with " + counted(threads, "thread") + " each";
+}
+
 std::string list_text(std::string_view title, const std::vector<std::string>& lines) {
   if (lines.empty()) return "";
   std::string text = "\n" + std::string(title) + "\n";
@@ -134,36 +140,41 @@ ExitCode exit_code(Termination termination) {
   }
 }
 
-std::string summary_text(const SolveReport& report) {
-  const NewtonSummary& summary = report.result.summary;
-  const Arguments& arguments = report.arguments;
-  const std::string start_iterations = report.result.start_iterations > 0
-                                           ? " + " + std::to_string(report.result.start_iterations) + " for the start"
-                                           : "";
-  std::string text =
-      termination_text(arguments, summary, reference_name(arguments)) + "\n" +
-      summary_line("verdict", verdict(report)) +
-      summary_line("problem", std::to_string(report.rows) + " x " + std::to_string(report.columns) + " as " +
-                                  report.storage + ", " + arguments.text("loss") +
-                                  " loss, w = " + weight_text(arguments)) +
-      summary_line("method", std::string(method_name(report.result.method)) + " from " + start_text(report)) +
-      summary_line("L", scientific(summary.value, 9)) + summary_line("|g|", scientific(summary.gradient_norm, 4)) +
-      summary_line("|g| / " + reference_name(arguments), scientific(summary.relative_gradient, 4));
+std::string page_text(const SummaryPage& page, const std::vector<std::string>& files) {
+  const NewtonSummary& summary = page.result.summary;
+  std::string text = termination_text(page.arguments, summary, page.reference) + "\n";
+  if (!page.verdict.empty()) text += summary_line("verdict", page.verdict);
+  text += summary_line("problem", page.problem) + summary_line("method", page.method) +
+          summary_line("L", scientific(summary.value, 9)) + summary_line("|g|", scientific(summary.gradient_norm, 4)) +
+          summary_line("|g| / " + page.reference, scientific(summary.relative_gradient, 4));
   if (summary.gradient_floor > 0) text += summary_line("rounding floor", scientific(summary.gradient_floor, 4));
-  text += summary_line("iterations", std::to_string(summary.iterations) + start_iterations) +
-          summary_line("reads of A", fixed(summary.reads_of_a, 1)) +
-          summary_line("collectives", std::to_string(summary.collectives)) +
-          summary_line("seconds", fixed(summary.seconds, 3) + " on " + counted(report.ranks, "rank") + " with " +
-                                      counted(report.threads, "thread") + " each") +
-          fit_text(report) + certificate_text(report.result.certificate) + sketched_text(report.result.sketched_steps) +
-          minima_text(report.result.minima);
-  if (!report.path.empty())
-    text = "Path of weights; x, fit and certificate below are those of the last\n" + report.path + "\n" + text;
-  return text + list_text("Notes", report.result.notes) + list_text("Warnings", report.result.warnings) +
-         list_text("Files", report.files);
+  const int start = page.result.start_iterations;
+  return text +
+         summary_line("iterations", std::to_string(summary.iterations) +
+                                        (start > 0 ? " + " + std::to_string(start) + " for the start" : "")) +
+         page.cost + summary_line("collectives", std::to_string(summary.collectives)) +
+         summary_line("seconds", seconds_text(summary.seconds, page.ranks, page.threads)) + page.sections +
+         minima_text(page.result.minima) + list_text("Notes", page.result.notes) +
+         list_text("Warnings", page.result.warnings) + list_text("Files", files);
 }
 
-nlohmann::ordered_json newton_json(const NewtonSummary& summary) {
+std::string summary_text(const SolveReport& report, const std::vector<std::string>& files) {
+  const RegressionResult& result = report.result;
+  const Arguments& arguments = report.arguments;
+  const std::string page =
+      page_text({arguments, result, report.ranks, report.threads, reference_name(arguments), verdict(report),
+                 std::to_string(report.rows) + " x " + std::to_string(report.columns) + " as " + report.storage + ", " +
+                     arguments.text("loss") + " loss, w = " + weight_text(arguments),
+                 std::string(method_name(result.method)) + " from " + start_text(report),
+                 summary_line("reads of A", fixed(result.summary.reads_of_a, 1)),
+                 fit_text(report) + certificate_text(result.certificate) + sketched_text(result.sketched_steps)},
+                files);
+  if (report.path.empty()) return page;
+  return "Path of weights; x, fit and certificate below are those of the last\n" + report.path + "\n" + page;
+}
+
+nlohmann::ordered_json result_json(const SolveResult& result) {
+  const NewtonSummary& summary = result.summary;
   return {{"termination", termination_name(summary.termination)},
           {"value", summary.value},
           {"gradient_norm", summary.gradient_norm},
@@ -174,14 +185,14 @@ nlohmann::ordered_json newton_json(const NewtonSummary& summary) {
           {"reads_of_a", summary.reads_of_a},
           {"collectives", summary.collectives},
           {"seconds", summary.seconds},
-          {"exit_code", static_cast<int>(exit_code(summary.termination))}};
+          {"exit_code", static_cast<int>(exit_code(summary.termination))},
+          {"start", start_name(result.start)},
+          {"start_iterations", result.start_iterations}};
 }
 
 nlohmann::ordered_json summary_json(const RegressionResult& result) {
-  nlohmann::ordered_json json = newton_json(result.summary);
+  nlohmann::ordered_json json = result_json(result);
   json.update({{"method", method_name(result.method)},
-               {"start", start_name(result.start)},
-               {"start_iterations", result.start_iterations},
                {"fit",
                 {{"relative_residual", result.fit.relative_residual},
                  {"total_variation", result.fit.total_variation},
@@ -190,6 +201,10 @@ nlohmann::ordered_json summary_json(const RegressionResult& result) {
                  {"support_fitted", result.fit.support_fitted},
                  {"support_target", result.fit.support_target}}}});
   return json;
+}
+
+nlohmann::ordered_json remarks_json(const SolveResult& result) {
+  return {{"minima", minima_json(result.minima)}, {"notes", result.notes}, {"warnings", result.warnings}};
 }
 
 }  // namespace attnreg::app

@@ -5,36 +5,49 @@
 #include <string>
 #include <vector>
 
-#include "attnreg/regression.hpp"
 #include "app/options/options.hpp"
+#include "attnreg/regression.hpp"
 
 namespace attnreg::app {
 
-/// What the summary of a solve is made of.
+/// What the summary of a regression is made of, beside its result.
 struct SolveReport {
   const Arguments& arguments;
   const RegressionResult& result;
   std::int64_t rows, columns;
   std::string storage;  ///< "float32"
   int ranks, threads;
-  std::vector<std::string> files;  ///< written; empty without -o
-  std::string path;                ///< the table of a path; empty for a single solve
+  std::string path;  ///< the table of a path; empty for a single solve
+};
+
+/// What the summary of any solve is made of.
+struct SummaryPage {
+  const Arguments& arguments;
+  const SolveResult& result;
+  int ranks, threads;
+  std::string reference;  ///< what |g| is compared with, "|g(0)|"
+  std::string verdict;    ///< what it means for the user; may be empty
+  std::string problem, method;
+  std::string cost;      ///< a line: the reads of the data
+  std::string sections;  ///< fit, certificate and the like
 };
 
 ExitCode exit_code(Termination termination);
 
-/// Why an iteration stopped, in words and numbers. `reference`: "|g(0)|", what |g| is compared with.
-std::string termination_text(const Arguments& arguments, const NewtonSummary& summary, const std::string& reference);
+/// "1.234 on 2 ranks with 1 thread each"
+std::string seconds_text(double seconds, int ranks, int threads);
 /// "\nNotes\n  ..." with one line each; nothing without any.
 std::string list_text(std::string_view title, const std::vector<std::string>& lines);
-/// The part of `summary_json` that every iteration has.
-nlohmann::ordered_json newton_json(const NewtonSummary& summary);
 
 /// The page on stdout: why it stopped, as an inequality with its numbers; what was found; what it cost; how well f
-/// reproduces b; what to think of it.
-std::string summary_text(const SolveReport& report);
+/// reproduces b; what to think of it. files: those written.
+std::string page_text(const SummaryPage& page, const std::vector<std::string>& files);
+std::string summary_text(const SolveReport& report, const std::vector<std::string>& files);
 
-/// The same for run.json.
+/// The same for run.json: what every solve has, and what a regression has.
+nlohmann::ordered_json result_json(const SolveResult& result);
 nlohmann::ordered_json summary_json(const RegressionResult& result);
+/// The rest of what every solve has there: minima, notes, warnings.
+nlohmann::ordered_json remarks_json(const SolveResult& result);
 
 }  // namespace attnreg::app

@@ -8,12 +8,19 @@
 
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
+#include "losses/losses.hpp"
 
 namespace attnreg::app {
 
 namespace {
 
 constexpr std::array kFiles{"queries", "keys", "values", "target", "weights"};
+
+std::vector<std::string_view> form_names() {
+  std::vector<std::string_view> names{"normalised", "rescaled"};
+  names.insert(names.end(), loss_names().begin(), loss_names().end());
+  return names;
+}
 
 bool same_shape(const InputFile& one, const InputFile& other) { return one.header.shape == other.header.shape; }
 
@@ -72,8 +79,9 @@ OptionGroup attention_options(bool weights_too) {
        {"sequences", 0, "LIST", Text{}, "",
         "a text file in place of these, one line for each sequence: queries keys [values] target [weights], names "
         "relative to LIST; the sum over sequences, with the same X and Y, is minimised"},
-       {"form", 0, "NAME", Choice{{"normalised", "rescaled", "cross-entropy"}}, "normalised",
-        "rescaled: 1/2 |exp(Z) - diag(exp(Z) 1) B|^2; cross-entropy: convex; both without --values"}}};
+       {"form", 0, "NAME", Choice{form_names()}, "normalised",
+        "the loss of a row of Z = A1 X A2^T; normalised is softmax, the one that goes with --values; rescaled is "
+        "rescaled-exp, 1/2 |exp(Z) - diag(exp(Z) 1) B|^2; cross-entropy: convex"}}};
   if (weights_too)
     group.options.insert(group.options.begin() + 4, {"weights", 0, "FILE", Text{}, "", "W, n1 x n2; default: 0"});
   return group;
@@ -84,14 +92,13 @@ void check_attention_options(const Arguments& arguments) {
   if (!arguments.given("sequences"))
     for (const auto name : {"queries", "keys", "target"}) arguments.require(name);
   arguments.exclude("values", "weights");
-  if (arguments.given("values") && arguments.text("form") != "normalised")
+  if (arguments.given("values") && form_loss(arguments) != "softmax")
     throw UsageError("--values goes with --form normalised only");
 }
 
-AttentionForm attention_form(const Arguments& arguments) {
-  for (const AttentionForm form : {AttentionForm::rescaled, AttentionForm::cross_entropy})
-    if (arguments.text("form") == form_name(form)) return form;
-  return AttentionForm::normalised;
+std::string form_loss(const Arguments& arguments) {
+  const std::string form = arguments.text("form");
+  return form == "normalised" ? "softmax" : form == "rescaled" ? "rescaled-exp" : form;
 }
 
 std::vector<SequenceFiles> examine_sequences(const Arguments& arguments) {

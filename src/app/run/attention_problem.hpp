@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "attnreg/attention_regression.hpp"
 #include "app/options/options.hpp"
 #include "app/run/problem.hpp"
+#include "attnreg/attention_regression.hpp"
 
 namespace attnreg::app {
 
@@ -17,8 +17,8 @@ OptionGroup attention_options(bool weights_too);
 /// Throws `UsageError` for options that do not go together.
 void check_attention_options(const Arguments& arguments);
 
-/// The form of --form.
-AttentionForm attention_form(const Arguments& arguments);
+/// The loss that --form names.
+std::string form_loss(const Arguments& arguments);
 
 /// Local. The files of all sequences, looked at: role "queries 0" and so on for the first. Throws `InvalidArgument`
 /// (this rank).

@@ -16,24 +16,18 @@ namespace attnreg::app {
 
 namespace {
 
-void check_one_value_per_row(const InputFile& vector, const InputFile& matrix) {
-  const auto& shape = vector.header.shape;
+/// One value per row of the matrix, or of targets, which say so, one row of them.
+void check_rows_of(const InputFile& file, const InputFile& matrix) {
+  const auto& shape = file.header.shape;
   if (shape.empty() || matrix.header.shape.empty()) return;  // refused when loaded
-  const std::int64_t rows = matrix.header.shape[0];
-  if (shape[0] == rows && (shape.size() == 1 || shape[1] == 1)) return;
-  throw InvalidArgument(printable(vector.header.path) + ": " + vector.role + " has shape " +
-                        vector.header.shape_text() + ", expected (" + std::to_string(rows) +
-                        ",): one value per row of " + printable(matrix.header.path) + ", which has shape " +
-                        matrix.header.shape_text());
-}
-
-void check_one_row_per_row(const InputFile& targets, const InputFile& matrix) {
-  const auto& shape = targets.header.shape;
-  if (shape.empty() || matrix.header.shape.empty()) return;  // refused when loaded
-  if (shape[0] == matrix.header.shape[0] && (shape.size() == 1 || shape[1] >= 1)) return;
-  throw InvalidArgument(printable(targets.header.path) + ": targets have shape " + targets.header.shape_text() +
-                        ", expected (" + std::to_string(matrix.header.shape[0]) +
-                        ", K): a column for each target, a row per row of " + printable(matrix.header.path));
+  const bool targets = file.role == "targets";
+  const std::int64_t rows = matrix.header.shape[0], columns = shape.size() == 1 ? 1 : shape[1];
+  if (shape[0] == rows && (targets ? columns >= 1 : columns == 1)) return;
+  const std::string expected = targets ? ", K): a column for each target, a row" : ",): one value";
+  throw InvalidArgument(printable(file.header.path) + ": " + file.role + (targets ? " have" : " has") + " shape " +
+                        file.header.shape_text() + ", expected (" + std::to_string(rows) + expected + " per row of " +
+                        printable(matrix.header.path) +
+                        (targets ? "" : ", which has shape " + matrix.header.shape_text()));
 }
 
 }  // namespace
@@ -84,12 +78,10 @@ OptionGroup model_options() {
 
 std::vector<InputFile> examine_problem(const Arguments& arguments) {
   std::vector<InputFile> files{examine("A", arguments.text("A"))};
-  const bool several = has_targets(arguments);
-  if (several) files.push_back(examine("targets", arguments.text("targets")));
-  if (!several) files.push_back(examine("b", arguments.text("b")));
+  const std::string target = has_targets(arguments) ? "targets" : "b";
+  files.push_back(examine(target, arguments.text(target)));
   if (arguments.given("weights")) files.push_back(examine("w", arguments.text("weights")));
-  if (several) check_one_row_per_row(files[1], files[0]);
-  for (std::size_t k = several ? 2 : 1; k < files.size(); ++k) check_one_value_per_row(files[k], files[0]);
+  for (std::size_t k = 1; k < files.size(); ++k) check_rows_of(files[k], files[0]);
   return files;
 }
 

@@ -10,12 +10,10 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "attnreg/files.hpp"
-#include "files/output_file.hpp"
-#include "app/report/path_report.hpp"
-#include "errors/printable.hpp"
 #include "app/report/text.hpp"
-#include "ranks/span_of.hpp"
+#include "attnreg/files.hpp"
+#include "errors/printable.hpp"
+#include "files/output_file.hpp"
 
 namespace attnreg::app {
 
@@ -111,73 +109,48 @@ void RunDirectory::refresh_status(const IterationRecord& record) noexcept {
   next_status_ = Clock::now() + kStatusInterval;
 }
 
-void RunDirectory::write_path(const std::vector<double>& weights, const std::vector<RegressionResult>& path) {
+/// write(path) on rank 0.
+template <class Write>
+void RunDirectory::write_on_root(std::string_view name, Write&& write) {
   if (!is_used()) return;
   communicator_.agree([&] {
-    if (!communicator_.is_root()) return;
-    std::vector<double> rows;
-    for (const auto& result : path) rows.insert(rows.end(), result.x.begin(), result.x.end());
-    const auto count = static_cast<std::int64_t>(path.size());
-    write_npy(file("x_path.npy"), rows, {count, static_cast<std::int64_t>(rows.size()) / count});
-    write_file(file("path.csv"), path_csv(weights, path));
+    if (communicator_.is_root()) write(file(name));
   });
+  files_.push_back(file(name));
+}
+
+void RunDirectory::write_array(std::string_view name, std::span<const double> values,
+                               const std::vector<std::int64_t>& shape) {
+  write_on_root(name, [&](const std::string& path) { write_npy(path, values, shape); });
 }
 
 void RunDirectory::write_text(std::string_view name, const std::string& text) {
-  if (!is_used()) return;
-  communicator_.agree([&] {
-    if (communicator_.is_root()) write_file(file(name), text);
-  });
+  write_on_root(name, [&](const std::string& path) { write_file(path, text); });
 }
 
-void RunDirectory::write_rows(std::string_view name, const RowMajorMatrix& rows, const RowPartition& partition) {
+void RunDirectory::write_rows(std::string_view name, std::span<const double> values, const RowPartition& partition,
+                              const std::vector<std::int64_t>& shape) {
   if (!is_used()) return;
-  NpyWriter writer(communicator_, file(name), Storage::float64, {partition.rows_global(), rows.cols()});
-  writer.write_rows(partition.begin(communicator_.rank()), span_of(rows));
+  NpyWriter writer(communicator_, file(name), Storage::float64, shape);
+  writer.write_rows(partition.begin(communicator_.rank()), values);
   writer.commit();
+  files_.push_back(file(name));
 }
 
-void RunDirectory::write_arrays(const std::vector<Array>& arrays) {
-  if (!is_used()) return;
-  communicator_.agree([&] {
-    if (!communicator_.is_root()) return;
-    for (const auto& array : arrays) write_npy(file(array.name), array.values, array.shape);
-  });
-}
-
-void RunDirectory::finish(const NewtonSummary& summary, const std::vector<Array>& arrays,
-                          const std::vector<std::string_view>& stale, const nlohmann::ordered_json& run,
-                          ExitCode code) {
-  if (!is_used()) return;
+void RunDirectory::finish(const NewtonSummary& summary, const std::vector<std::string_view>& stale,
+                          const nlohmann::ordered_json& run, ExitCode code) {
   last_.iteration = summary.iterations;
   last_.relative_gradient = summary.relative_gradient;
-  write_arrays(arrays);
-  communicator_.agree([&] {
-    if (!communicator_.is_root()) return;
+  write_on_root("run.json", [&](const std::string& path) {
     std::error_code ignored;
     for (const auto name : stale) std::filesystem::remove(file(name), ignored);
-    write_file(file("run.json"), json_text(run));
+    write_file(path, json_text(run));
     if (history_.is_open() && !history_.close() && error_.empty())
       error_ = "cannot write " + printable(file("history.csv"));
     if (!error_.empty()) throw OutputError(error_);
     write_status("done", &code);
   });
-}
-
-void RunDirectory::finish(const RegressionResult& result, const RowPartition& partition, bool with_fitted,
-                          const nlohmann::ordered_json& run, ExitCode code) {
-  if (!is_used()) return;
-  const std::span<const double> x(result.x.data(), static_cast<std::size_t>(result.x.size()));
-  write_arrays({{"x.npy", x, {result.x.size()}}});  // first: it must not be lost with what is larger
-  if (with_fitted) {
-    NpyWriter writer(communicator_, file("f.npy"), Storage::float64, {partition.rows_global()});
-    writer.write_rows(partition.begin(communicator_.rank()),
-                      {result.fitted.data(), static_cast<std::size_t>(result.fitted.size())});
-    writer.commit();
-  }
-  std::vector<std::string_view> stale;
-  if (!with_fitted) stale.push_back("f.npy");
-  finish(result.summary, {}, stale, run, code);
+  for (const std::string_view name : {"history.csv", "status.json"}) files_.push_back(file(name));
 }
 
 void RunDirectory::fail(ExitCode code) const noexcept {

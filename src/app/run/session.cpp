@@ -1,13 +1,14 @@
 #include "app/run/session.hpp"
 
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "app/options/commands.hpp"
-#include "app/run/faults.hpp"
-#include "ranks/memory.hpp"
-#include "errors/printable.hpp"
 #include "app/report/text.hpp"
 #include "app/report/version.hpp"
+#include "app/run/faults.hpp"
+#include "errors/printable.hpp"
+#include "ranks/memory.hpp"
 
 namespace attnreg::app {
 
@@ -16,6 +17,10 @@ namespace {
 Verbosity verbosity(const Arguments& arguments) {
   if (arguments.on("quiet")) return Verbosity::quiet;
   return arguments.on("verbose") ? Verbosity::verbose : Verbosity::normal;
+}
+
+std::string right(const std::string& text, std::size_t width) {
+  return text.size() < width ? std::string(width - text.size(), ' ') + text : " " + text;
 }
 
 }  // namespace
@@ -44,8 +49,7 @@ Session::Session(const Communicator& communicator, const Arguments& arguments)
       arguments_(arguments),
       verbosity_(verbosity(arguments)),
       threads_(set_threads(communicator, arguments.optional_integer("threads"))),
-      directory_(communicator, arguments.text("output"), arguments.on("force")),
-      steps_(verbosity_) {}
+      directory_(communicator, arguments.text("output"), arguments.on("force")) {}
 
 ExitCode Session::run(const std::function<ExitCode()>& body) {
   try {
@@ -58,6 +62,23 @@ ExitCode Session::run(const std::function<ExitCode()>& body) {
     directory_.fail(ExitCode::internal);
     throw;
   }
+}
+
+void Session::begin(const std::vector<InputFile>& files, double bytes_needed, const std::string& what) const {
+  if (communicator_.is_root()) describe(files, bytes_needed);
+  require_memory(communicator_, bytes_needed, what);
+}
+
+void Session::end(const std::function<void()>& write,
+                  const std::function<std::string(const std::vector<std::string>& files)>& page) const {
+  inject_fault(communicator_.rank(), "before-write");
+  try {
+    write();
+  } catch (const OutputError&) {
+    print_result(communicator_, page({}));
+    throw;
+  }
+  print_result(communicator_, page(directory_.files()));
 }
 
 void Session::describe(const std::vector<InputFile>& files, double bytes_needed) const {
@@ -77,25 +98,39 @@ void Session::describe(const std::vector<InputFile>& files, double bytes_needed)
              plain(available_node_memory() / 1e6, 4) + " MB available on this node");
 }
 
+void Session::print_step(const std::string& phase, const IterationRecord& record) {
+  if (verbosity_ == Verbosity::quiet || !communicator_.is_root()) return;
+  const bool verbose = verbosity_ == Verbosity::verbose, stepped = record.iteration > 0;
+  if (!std::exchange(header_printed_, true))
+    print_line(right("iteration", 9) + right("L", 17) + right("|g|/|g_ref|", 13) + right("step", 11) +
+               right("radius", 11) + right("reads of A", 12) + (verbose ? right("collectives", 13) : "") +
+               right("seconds", 11));
+  print_line(right(phase + std::to_string(record.iteration), 9) + right(scientific(record.value, 9), 17) +
+             right(scientific(record.relative_gradient, 3), 13) +
+             right(stepped ? scientific(record.step, 3) : "-", 11) +
+             right(stepped ? scientific(record.radius, 3) : "-", 11) + right(fixed(record.reads_of_a, 1), 12) +
+             (verbose ? right(std::to_string(record.collectives), 13) : "") + right(fixed(record.seconds, 3), 11));
+}
+
 std::function<void(const IterationRecord&)> Session::on_iteration() {
   return [this](const IterationRecord& record) {
     inject_fault(communicator_.rank(), "in-iteration");
-    if (communicator_.is_root()) steps_.print(record);
+    print_step("", record);
     directory_.record(record);
   };
 }
 
 std::function<void(const IterationRecord&)> Session::on_start_iteration() {
   return [this](const IterationRecord& record) {
-    if (communicator_.is_root()) steps_.print_start(record);
-    directory_.record_start(record);
+    print_step("start ", record);
+    directory_.refresh_status(record);
   };
 }
 
 std::function<void(int target, const IterationRecord&)> Session::on_target_iteration() {
   return [this](int target, const IterationRecord& record) {
     inject_fault(communicator_.rank(), "in-iteration");
-    if (communicator_.is_root()) steps_.print_target(target, record);
+    print_step(std::to_string(target) + ": ", record);
     directory_.record(record, target);
   };
 }

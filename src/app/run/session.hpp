@@ -5,12 +5,11 @@
 #include <string>
 #include <vector>
 
-#include "attnreg/solver.hpp"
 #include "app/options/options.hpp"
+#include "app/options/threads.hpp"
 #include "app/run/problem.hpp"
 #include "app/run/run_directory.hpp"
-#include "app/run/step_log.hpp"
-#include "app/options/threads.hpp"
+#include "attnreg/solver.hpp"
 
 namespace attnreg::app {
 
@@ -20,6 +19,8 @@ OptionGroup session_options(std::string_view output_help, std::vector<Option> mo
 /// Throws `UsageError` for options of a session that do not go together. `with_output`: options that need -o as well.
 void check_session_options(const Arguments& arguments, std::vector<std::string_view> with_output = {});
 
+enum class Verbosity { quiet, normal, verbose };
+
 /// What every command that iterates has around it: threads, run directory, step lines, and its state if it fails.
 class Session {
  public:
@@ -28,13 +29,17 @@ class Session {
 
   const ThreadLayout& threads() const { return threads_; }
   RunDirectory& directory() { return directory_; }
-  const RunDirectory& directory() const { return directory_; }
 
   /// Runs `body`; the run directory says "failed" if it throws.
   ExitCode run(const std::function<ExitCode()>& body);
 
-  /// Local, for rank 0. Lines on files, ranks and memory, as --verbose and --quiet have it.
-  void describe(const std::vector<InputFile>& files, double bytes_needed) const;
+  /// Collective. Lines on files, ranks and memory, as --verbose and --quiet have it. `OutOfMemory` on all ranks where
+  /// `bytes_needed` a rank, for `what`, are not there.
+  void begin(const std::vector<InputFile>& files, double bytes_needed, const std::string& what) const;
+  /// Collective. `write` fills the run directory; then page(its files) goes to stdout, without files where they could
+  /// not be written: what was found must not be lost with them.
+  void end(const std::function<void()>& write,
+           const std::function<std::string(const std::vector<std::string>& files)>& page) const;
 
   /// The callbacks of an iteration and of its start: step lines, history, status. The session must outlive them.
   std::function<void(const IterationRecord&)> on_iteration();
@@ -45,12 +50,16 @@ class Session {
   nlohmann::ordered_json run_json(const std::vector<InputFile>& files, Index tile_rows) const;
 
  private:
+  void describe(const std::vector<InputFile>& files, double bytes_needed) const;
+  /// Local, for rank 0. A step line on stderr in aligned columns, a header before the first.
+  void print_step(const std::string& phase, const IterationRecord& record);
+
   const Communicator& communicator_;
   const Arguments& arguments_;
   Verbosity verbosity_;
   ThreadLayout threads_;
   RunDirectory directory_;
-  StepLog steps_;
+  bool header_printed_ = false;
 };
 
 }  // namespace attnreg::app

@@ -1,0 +1,96 @@
+#include "attention/loss_row.hpp"
+
+#include <cmath>
+#include <limits>
+#include <span>
+
+#include "numbers/vector_math.hpp"
+#include "ranks/span_of.hpp"
+
+namespace attnreg {
+
+using Eigen::ArrayXd;
+using Eigen::Index;
+
+LossRow::LossRow(const Loss& loss, Index keys) : loss_(loss) {
+  for (ArrayXd* row : {&exponentials_, &slopes_, &fit_, &q_, &c_, &delta_, &positive_, &coupling_, &self_})
+    row->setZero(keys);
+}
+
+void LossRow::move_to(std::span<const double> z, std::span<const double> b) {
+  rows_ = {z, b};
+  const auto value_at = [&](double reference) {
+    LossSums sums{};
+    loss_.add_value(rows_, reference, sums);
+    return loss_.value(sums, reference);
+  };
+  if (loss_.is_shift_invariant()) {
+    const double log_sum = softmax_row(Eigen::Map<const ArrayXd>(z.data(), exponentials_.size()), exponentials_);
+    rows_.exponentials = span_of(exponentials_);
+    point_ = value_at(log_sum);
+  } else {
+    loss_.keep(rows_, span_of(exponentials_), span_of(slopes_));
+    rows_.exponentials = span_of(exponentials_);
+    rows_.slopes = span_of(slopes_);
+    point_ = value_at(loss_.shift(rows_));
+    if (point_.offset > 0) point_ = value_at(point_.reference);
+  }
+}
+
+double LossRow::misfit() {
+  loss_.fit(rows_, point_, span_of(fit_));
+  return (fit_ - Eigen::Map<const ArrayXd>(rows_.b.data(), fit_.size())).square().sum();
+}
+
+double LossRow::change(ArrayRow y) const {
+  if (loss_.is_shift_invariant()) y -= (exponentials_ * y).sum();  // phi does not see it, and it would cancel
+  if (!(y.abs().maxCoeff() <= Loss::largest_exponent)) return std::numeric_limits<double>::infinity();
+  LossSums sums{};
+  loss_.add_change(rows_, {y.data(), rows_.z.size()}, 1, point_, sums);
+  return loss_.change(sums, point_).value;
+}
+
+void LossRow::differentiate() {
+  loss_.differentiate(
+      rows_, point_,
+      {span_of(q_), span_of(c_), span_of(delta_), span_of(positive_), span_of(coupling_), span_of(self_)});
+}
+
+void LossRow::multiply_hessian(ArrayRow t) const {
+  if (loss_.form() == HessianForm::diagonal) {
+    t *= delta_;
+    return;
+  }
+  const double mean = (c_ * t).sum();
+  if (loss_.form() == HessianForm::centred) {
+    t = delta_ * (t - mean);
+    t -= c_ * t.sum();
+  } else {
+    const double along = (coupling_ * t).sum() - point_.self * mean;
+    t = delta_ * t - mean * coupling_ - along * c_;
+  }
+}
+
+LossRow::Model LossRow::model() {
+  if (loss_.form() != HessianForm::centred) return {positive_, c_, coupling_, point_.self};
+  positive_ = delta_.max(0);
+  return {positive_, c_, positive_, positive_.sum()};
+}
+
+double softmax_row(ConstArrayRow z, ArrayRow u) {
+  const double largest = z.maxCoeff();
+  u = z - largest;
+  kernels::exp(span_of(u), span_of(u));
+  const double sum = u.sum();
+  u /= sum;
+  return largest + std::log(sum);
+}
+
+void softmax_change(ConstArrayRow f, ArrayRow y) {
+  y -= (f * y).sum();  // softmax does not see it, and the sum below is then of second order
+  kernels::expm1(span_of(y), span_of(y));
+  const double growth = (f * y).sum();
+  y = f * (y - growth) / (1 + growth);
+}
+
+}  // namespace attnreg
