@@ -6,7 +6,7 @@
 #include <span>
 #include <utility>
 
-#include "algebra/cholesky.hpp"
+#include "algebra/dense_factors.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {

@@ -8,8 +8,8 @@
 #include <span>
 #include <utility>
 
-#include "algebra/cholesky.hpp"
 #include "algebra/damped_factor.hpp"
+#include "algebra/dense_factors.hpp"
 #include "algebra/distributed_solver.hpp"
 #include "attnreg/leverage.hpp"
 #include "ranks/span_of.hpp"
