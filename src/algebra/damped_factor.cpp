@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "algebra/cholesky.hpp"
+#include "algebra/dense_factors.hpp"
 
 namespace attnreg {
 

@@ -32,6 +32,23 @@ bool call_with_work(Routine&& routine) {
 
 }  // namespace
 
+bool Cholesky::factor(const MatrixXd& M) {
+  if (!M.triangularView<Eigen::Lower>().toDenseMatrix().allFinite()) return false;
+  factor_ = M;
+  const int order = static_cast<int>(M.rows());
+  int info = 0;
+  dpotrf_("L", &order, factor_.data(), &order, &info);
+  return info == 0 && factor_.diagonal().allFinite();
+}
+
+VectorXd Cholesky::solve(const VectorXd& r) const {
+  VectorXd solution = r;
+  const int order = static_cast<int>(factor_.rows()), one = 1;
+  int info = 0;
+  dpotrs_("L", &order, &one, factor_.data(), &order, solution.data(), &order, &info);
+  return solution;
+}
+
 SymmetricEigen symmetric_eigen(MatrixXd matrix, bool with_vectors) {
   const int order = static_cast<int>(matrix.rows());
   const char* job = with_vectors ? "V" : "N";
@@ -77,10 +94,8 @@ ThinSvd thin_svd(MatrixXd M) {
     finite = finite && svd.values.allFinite() && svd.U.allFinite() && V_transposed.allFinite();
   }
   svd.V = V_transposed.transpose();
-  if (!finite)
-    for (MatrixXd* factor : {&svd.U, &svd.V}) factor->setConstant(kNaN);
-  if (!finite) svd.values.setConstant(kNaN);
-  return svd;
+  if (finite) return svd;
+  return {VectorXd::Constant(k, kNaN), MatrixXd::Constant(m, k, kNaN), MatrixXd::Constant(n, k, kNaN)};
 }
 
 MatrixXd least_squares(MatrixXd A, const MatrixXd& B) {
@@ -93,14 +108,16 @@ MatrixXd least_squares(MatrixXd A, const MatrixXd& B) {
 
 MatrixXd orthonormal_columns(MatrixXd M) {
   const int m = static_cast<int>(M.rows()), k = static_cast<int>(M.cols());
-  VectorXd tau(k), diagonal(k);
-  const bool done = M.allFinite() && call_with_work([&](double* work, const int* size, int* info) {
-                      dgeqrf_(&m, &k, M.data(), &m, tau.data(), work, size, info);
-                    });
-  diagonal = M.diagonal();
-  const bool made = done && M.allFinite() && call_with_work([&](double* work, const int* size, int* info) {
-                      dorgqr_(&m, &k, &k, M.data(), &m, tau.data(), work, size, info);
-                    });
+  VectorXd tau(k);
+  const auto triangle = [&](double* work, const int* size, int* info) {
+    dgeqrf_(&m, &k, M.data(), &m, tau.data(), work, size, info);
+  };
+  const auto columns = [&](double* work, const int* size, int* info) {
+    dorgqr_(&m, &k, &k, M.data(), &m, tau.data(), work, size, info);
+  };
+  bool made = M.allFinite() && call_with_work(triangle);
+  const VectorXd diagonal = M.diagonal();
+  made = made && M.allFinite() && call_with_work(columns);
   if (!made || !M.allFinite()) return MatrixXd::Constant(m, k, kNaN);
   return M * (diagonal.array() < 0).select(VectorXd::Constant(k, -1), VectorXd::Ones(k)).asDiagonal();
 }

@@ -6,8 +6,22 @@ namespace attnreg {
 
 // Factors of dense matrices by LAPACK. All functions are local. LAPACK hangs on some matrices with NaN or Inf and calls
 // others factored, so the numbers are looked at before and after each call: unless all are finite and LAPACK succeeds,
-// every number of the result is NaN. BLAS need not be thread safe: call these outside of parallel regions only. Another
-// CPU or another BLAS may round otherwise: where all ranks need the same bits, rank 0 factors and broadcasts.
+// `Cholesky::factor` is false, and every number of the other results is NaN. BLAS need not be thread safe: call these
+// outside of parallel regions only. Another CPU or another BLAS may round otherwise: where all ranks need the same
+// bits, rank 0 factors and broadcasts.
+
+/// L of M = L L^T, d x d.
+class Cholesky {
+ public:
+  /// The lower triangle of M is read; false also if M is not positive definite to working precision. d^3 / 3 flops.
+  bool factor(const Eigen::MatrixXd& M);
+  /// M^-1 r after a successful `factor`. 2 d^2 flops.
+  Eigen::VectorXd solve(const Eigen::VectorXd& r) const;
+  Eigen::MatrixXd lower() const { return factor_.triangularView<Eigen::Lower>(); }
+
+ private:
+  Eigen::MatrixXd factor_;
+};
 
 /// Eigenvalues, ascending, and eigenvectors, as columns, of a symmetric matrix.
 struct SymmetricEigen {

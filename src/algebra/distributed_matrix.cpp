@@ -12,8 +12,6 @@ namespace attnreg {
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
-namespace {}  // namespace
-
 Index local_count(Index n, Index block, int process, int processes) {
   const Index blocks = n / block, extra = blocks % processes;
   const Index whole = (blocks / processes + (process < extra ? 1 : 0)) * block;

@@ -26,9 +26,18 @@ class DistributedFactor final : public CholeskyFactor {
 class DistributedPencil final : public Pencil {
  public:
   DistributedPencil(DistributedMatrix H, DistributedMatrix M) : H_(std::move(H)), M_(std::move(M)) {}
-  bool is_finite() const override;
-  void add_ridge(const Eigen::VectorXd& ridge) override;
-  bool factor(double shift) override;
+  bool is_finite() const override {
+    const bool H = H_.is_finite(), M = M_.is_finite();  // both are collective
+    return H && M;
+  }
+  void add_ridge(const Eigen::VectorXd& ridge) override {
+    for (DistributedMatrix* const matrix : {&H_, &M_}) matrix->set_diagonal(matrix->diagonal() + ridge);
+  }
+  bool factor(double shift) override {
+    if (!factor_) factor_.emplace(H_.shared_grid(), H_.rows(), H_.columns());
+    factor_->local() = H_.local() + shift * M_.local();
+    return scalapack::factor_cholesky(*factor_);
+  }
   Eigen::VectorXd solve(const Eigen::VectorXd& v) const override { return scalapack::solve_cholesky(*factor_, v); }
   Eigen::VectorXd multiply_H(const Eigen::VectorXd& v) const override { return scalapack::multiply_symmetric(H_, v); }
   Eigen::VectorXd multiply_M(const Eigen::VectorXd& v) const override { return scalapack::multiply_symmetric(M_, v); }

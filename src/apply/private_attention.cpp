@@ -5,7 +5,6 @@
 #include <cmath>
 #include <string>
 
-#include "algebra/cholesky.hpp"
 #include "algebra/dense_factors.hpp"
 #include "apply/key_blocks.hpp"
 #include "errors/text_of.hpp"

@@ -6,7 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "algebra/cholesky.hpp"
 #include "algebra/damped_factor.hpp"
 #include "ranks/span_of.hpp"
 

@@ -5,7 +5,7 @@
 #include <limits>
 #include <utility>
 
-#include "algebra/cholesky.hpp"
+#include "algebra/dense_factors.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {

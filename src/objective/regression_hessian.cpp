@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "algebra/distributed_solver.hpp"
-#include "numbers/row_sums.hpp"
 #include "objective/regression_objective.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/gram.hpp"
@@ -67,19 +66,6 @@ Hessian RegressionObjective::hessian_on_root(const Point& point) {
   hessian.exact = hessian.positive_part - message.segment(entries, entries).reshaped(d, d);
   hessian.scale = hessian.positive_part.diagonal() + message[2 * entries] * state.centre.cwiseAbs2();
   return hessian;
-}
-
-MatrixXd RegressionObjective::gauss_newton_on_root(const Point& point) {
-  const RegressionState& state = state_of(point);
-  const MatrixXd& ridge_gram = ridge_gram_on_root();
-  VectorXd delta(state.delta.size());
-  sum_over_rows<1>(state.z.size(), [&](Index first, Index rows, auto&) {
-    loss_->gauss_newton(rows_of(state.z, first, rows), state.loss,
-                        {delta.data() + first, static_cast<std::size_t>(rows)});
-  });
-  MatrixXd gram = signed_gram(A_, {delta, {}, state.coupling, state.self}, state.centre).positive;
-  A_.communicator().sum_to_root(span_of(gram));
-  return A_.communicator().is_root() ? MatrixXd(gram + ridge_gram) : MatrixXd();
 }
 
 VectorXd RegressionObjective::hessian_product(const Point& point, Direction& p) {

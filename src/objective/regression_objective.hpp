@@ -73,8 +73,6 @@ class RegressionObjective final : public Objective {
   /// Collective; ln L, also where L overflows: then two all-reduces.
   double log_value(const Point& point) const;
   Hessian hessian_on_root(const Point& point);  ///< Collective. On rank 0 always: for d that allows it.
-  /// Collective. The Gauss-Newton matrix of the data term and A^T W^2 A, on rank 0. One read, n d^2 flops.
-  Eigen::MatrixXd gauss_newton_on_root(const Point& point);
   /// Collective. A^T W^2 A on rank 0, empty elsewhere. One read and n d^2 flops at the first call.
   const Eigen::MatrixXd& ridge_gram_on_root();
   /// Collective. The largest |a_i^T s|. One all-reduce of 8 bytes.

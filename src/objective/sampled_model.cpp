@@ -6,8 +6,8 @@
 #include <cmath>
 #include <utility>
 
-#include "algebra/cholesky.hpp"
 #include "algebra/damped_factor.hpp"
+#include "algebra/dense_factors.hpp"
 #include "algebra/distributed_solver.hpp"
 #include "attnreg/leverage.hpp"
 #include "ranks/span_of.hpp"

@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-#include "algebra/cholesky.hpp"
+#include "algebra/dense_factors.hpp"
 #include "attnreg/error.hpp"
 #include "attnreg/leverage.hpp"
 #include "certificate/global_convexity.hpp"

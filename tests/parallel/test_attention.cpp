@@ -10,12 +10,12 @@
 
 #include "attention/attention_objective.hpp"
 #include "attnreg/attention_regression.hpp"
+#include "support/attention_problems.hpp"
 #include "support/reference.hpp"
 
 namespace attnreg::test_attention {
 
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
+using namespace attention_problems;
 
 std::vector<std::string> attention_cases() {
   std::vector<std::string> names;
@@ -26,102 +26,6 @@ std::vector<std::string> attention_cases() {
   std::sort(names.begin(), names.end());
   return names;
 }
-
-VectorXd flat(const RowMajorMatrix& matrix) { return Eigen::Map<const VectorXd>(matrix.data(), matrix.size()); }
-
-VectorXd joined(const AttentionUnknowns& unknowns) {
-  VectorXd all(unknowns.X.size() + unknowns.Y.size());
-  all << flat(unknowns.X), flat(unknowns.Y);
-  return all;
-}
-
-/// Whole matrices, and this rank's rows of them.
-struct Whole {
-  RowMajorMatrix queries, keys, target;
-  std::optional<RowMajorMatrix> values, weights;
-};
-
-AttentionSequence distributed(const Communicator& comm, const Whole& whole, reference::Layout layout) {
-  const auto partition = reference::make_partition(layout, whole.queries.rows(), whole.keys.rows(), comm.size());
-  const auto first = static_cast<Index>(partition.begin(comm.rank()));
-  const Index rows = partition.rows_local(comm.rank());
-  AttentionSequence sequence{partition,    whole.queries.middleRows(first, rows), whole.keys,
-                             whole.values, whole.target.middleRows(first, rows),  std::nullopt};
-  if (whole.weights) sequence.weights = whole.weights->middleRows(first, rows);
-  return sequence;
-}
-
-RowMajorMatrix softmax_rows(RowMajorMatrix Z) {
-  for (Index j = 0; j < Z.rows(); ++j) {
-    Z.row(j) = (Z.row(j).array() - Z.row(j).maxCoeff()).exp();
-    Z.row(j) /= Z.row(j).sum();
-  }
-  return Z;
-}
-
-/// A planted head: B = softmax(A1 X A2^T), X of the given rank, logits of standard deviation about `spread`; with d3 >
-/// 0 B = softmax(A1 X A2^T) A3 Y.
-struct Planted {
-  AttentionUnknowns unknowns;
-  std::vector<Whole> sequences;
-};
-
-struct Shape {
-  Index n1 = 40, n2 = 24, d1 = 4, d2 = 3, d3 = 0, dv = 0;
-};
-
-Planted plant(const Shape& shape, Index rank, double spread, int sequences, std::uint64_t seed) {
-  Planted planted;
-  planted.unknowns.X =
-      reference::random_matrix(shape.d1, rank, seed) * reference::random_matrix(shape.d2, rank, seed + 1).transpose();
-  planted.unknowns.X *= spread / planted.unknowns.X.norm();
-  planted.unknowns.Y = reference::random_matrix(shape.d3, shape.dv, seed + 2);
-  for (int k = 0; k < sequences; ++k) {
-    const std::uint64_t own = seed + 10 * static_cast<std::uint64_t>(k);
-    Whole whole{reference::random_matrix(shape.n1, shape.d1, own + 3),
-                reference::random_matrix(shape.n2, shape.d2, own + 4),
-                {},
-                {},
-                {}};
-    whole.target = softmax_rows(whole.queries * planted.unknowns.X * whole.keys.transpose());
-    if (shape.d3 > 0) {
-      whole.values = reference::random_matrix(shape.n2, shape.d3, own + 5);
-      whole.target = whole.target * *whole.values * planted.unknowns.Y;
-    }
-    planted.sequences.push_back(std::move(whole));
-  }
-  return planted;
-}
-
-/// M of the objective's preconditioner, from its norm.
-MatrixXd model_of(const AttentionObjective& objective) {
-  const Index D = objective.dimension();
-  MatrixXd M(D, D);
-  const auto square = [&](const VectorXd& v) { return std::pow(objective.preconditioner().norm(v), 2); };
-  for (Index i = 0; i < D; ++i)
-    for (Index j = 0; j < D; ++j)
-      M(i, j) = (square(VectorXd::Unit(D, i) + VectorXd::Unit(D, j)) - square(VectorXd::Unit(D, i)) -
-                 square(VectorXd::Unit(D, j))) /
-                2;
-  return M;
-}
-
-double smallest_eigenvalue(const MatrixXd& symmetric) {
-  return Eigen::SelfAdjointEigenSolver<MatrixXd>(symmetric).eigenvalues()[0];
-}
-
-class Attention : public testing::Test {
- protected:
-  const Communicator comm_{MPI_COMM_WORLD};
-
-  std::vector<AttentionSequence> sequences(const Planted& planted,
-                                           reference::Layout layout = reference::Layout::random) const {
-    std::vector<AttentionSequence> all;
-    for (const auto& whole : planted.sequences) all.push_back(distributed(comm_, whole, layout));
-    return all;
-  }
-};
-
 class AttentionVectors : public Attention, public testing::WithParamInterface<std::string> {
  protected:
   const nlohmann::json json_ = [] {
@@ -293,92 +197,6 @@ TEST_P(AttentionPlanted, IsRecovered) {
   if (solve.rank > 0) {
     EXPECT_LE((result.P * result.Q.transpose() - result.unknowns.X).norm(), 1e-14 * result.unknowns.X.norm());
   }
-}
-
-/// Every loss of the family.
-class AttentionFamily : public Attention, public testing::WithParamInterface<std::string_view> {
- protected:
-  const std::string loss_{GetParam()};
-
-  /// One query [1], so that Z is (A2 x)^T: the vector regression of the columns of `problem`.
-  Whole one_row(const reference::Problem& problem) const {
-    return {RowMajorMatrix::Ones(1, 1), problem.A, problem.b.transpose(), {}, problem.w.transpose()};
-  }
-  reference::Problem vector_problem() const {
-    return {reference::random_matrix(60, 4, 1), reference::random_vector(60, 2).cwiseAbs() / 40,
-            VectorXd::Constant(60, 1e-2), loss_};
-  }
-};
-
-INSTANTIATE_TEST_SUITE_P(All, AttentionFamily, testing::ValuesIn(loss_names()), [](const auto& test) {
-  std::string name(test.param);
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
-});
-
-TEST_P(AttentionFamily, OneRowIsAVectorRegression) {
-  const auto problem = vector_problem();
-  const VectorXd x = 0.5 * reference::random_vector(4, 5);
-  const auto expected = reference::evaluate(problem, x);
-  const RowMajorMatrix X = x.transpose();
-  for (const auto layout : reference::layouts) {
-    const std::vector all{distributed(comm_, one_row(problem), layout)};
-    const auto found = evaluate_attention(comm_, all, loss_, {X, RowMajorMatrix(0, 0)}, true);
-    // Sums of 60 terms whose exponents are below 10.
-    EXPECT_NEAR(found.value, static_cast<double>(expected.value), 1e-13 * static_cast<double>(expected.value));
-    EXPECT_LE((flat(found.gradient.X) - reference::to_double(expected.gradient)).norm(),
-              1e-12 * static_cast<double>(expected.gradient.norm()));
-    EXPECT_LE((found.hessian - expected.hessian.cast<double>()).norm(),
-              1e-12 * static_cast<double>(expected.hessian.norm()));
-
-    AttentionPasses passes(comm_, all, check_sequences(comm_, all, loss_), loss_);
-    const AttentionParameters full(1, 4, 0);
-    AttentionObjective objective(passes, full, AttentionMethod::joint, AttentionModel::dense);
-    ASSERT_TRUE(objective.refresh_preconditioner(objective.evaluate(x), false));
-    const MatrixXd M = model_of(objective);
-    EXPECT_GE(smallest_eigenvalue(M - expected.hessian.cast<double>()), -1e-11 * M.norm());
-    EXPECT_GT(smallest_eigenvalue(M), 0);
-  }
-}
-
-TEST_P(AttentionFamily, SolvesOneRowLikeAVectorRegression) {
-  const auto problem = vector_problem();
-  const auto data = reference::distribute(comm_, problem, reference::Layout::even);
-  RegressionOptions regression;
-  regression.loss = loss_;
-  regression.method = Method::newton_cg;
-  regression.start = Start::given;
-  regression.x0 = 0.3 * reference::random_vector(4, 6);
-  const auto expected = solve_regression(data.A, data.b, data.w, regression);
-  AttentionOptions options;
-  options.loss = loss_;
-  options.start = Start::given;
-  options.x0.X = expected.x.transpose() * 1.01;
-  const auto found = solve_attention(comm_, {distributed(comm_, one_row(problem), reference::Layout::even)}, options);
-  EXPECT_EQ(found.summary.termination, Termination::converged) << termination_name(found.summary.termination);
-  EXPECT_NEAR(found.summary.value, expected.summary.value, 1e-9 * expected.summary.value + 1e-25);  // 0 for some
-  EXPECT_LE((flat(found.unknowns.X) - expected.x).norm(), 1e-6 * (1e-3 + expected.x.norm()));
-}
-
-TEST_F(Attention, StartsOfLossesThatAreStationaryAtZero) {
-  const auto solve = [&](const std::string& loss) {
-    AttentionOptions options;
-    options.loss = loss;
-    return solve_attention(comm_, sequences(plant({}, 2, 1.0, 1, 3)), options);
-  };
-  const auto says = [](const std::vector<std::string>& lines, const std::string& text) {
-    return std::any_of(lines.begin(), lines.end(), [&](const auto& line) { return line.find(text) != line.npos; });
-  };
-  const auto cosh = solve("cosh");
-  EXPECT_EQ(cosh.start, Start::random);
-  EXPECT_TRUE(says(cosh.notes, "X = 0 is stationary for the loss cosh"));
-  EXPECT_TRUE(says(cosh.notes, "-X is a minimiser as good as X"));
-  EXPECT_TRUE(says(cosh.warnings, "numbers of B are below 1: cosh(A1 X A2^T) is not"));
-  const auto sinh = solve("rescaled-sinh");
-  EXPECT_EQ(sinh.start, Start::random);
-  EXPECT_TRUE(says(sinh.warnings, "X = 0 is a global minimiser of this loss"));
-  EXPECT_EQ(solve("exp").start, Start::zero);
-  EXPECT_EQ(solve("softmax").start, Start::cross_entropy);
 }
 
 // Two sequences are the same as one with the rows of both where they have the keys in common.

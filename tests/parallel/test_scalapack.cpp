@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "algebra/cholesky.hpp"
+#include "algebra/dense_factors.hpp"
 #include "algebra/distributed_matrix.hpp"
 #include "algebra/linear_solver_choice.hpp"
 #include "algebra/scalapack.hpp"

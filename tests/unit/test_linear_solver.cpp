@@ -5,7 +5,7 @@
 #include <limits>
 #include <random>
 
-#include "algebra/cholesky.hpp"
+#include "algebra/dense_factors.hpp"
 #include "newton/trust_region.hpp"
 #include "support/reference.hpp"
 
