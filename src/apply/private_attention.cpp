@@ -7,7 +7,7 @@
 
 #include "algebra/dense_factors.hpp"
 #include "apply/key_blocks.hpp"
-#include "errors/text_of.hpp"
+#include "errors/printable.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/dense_rows.hpp"

@@ -8,7 +8,7 @@
 #include "attention/attention_objective.hpp"
 #include "attention/attention_parameters.hpp"
 #include "attention/attention_passes.hpp"
-#include "errors/text_of.hpp"
+#include "errors/printable.hpp"
 #include "newton/minimise.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"

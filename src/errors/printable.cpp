@@ -1,5 +1,7 @@
 #include "errors/printable.hpp"
 
+#include <array>
+#include <charconv>
 #include <cstdint>
 
 namespace attnreg {
@@ -66,6 +68,11 @@ std::string printable(std::string_view text) {
 
 std::string printable(std::string_view text, std::size_t limit) {
   return text.size() <= limit ? printable(text) : printable(text.substr(0, limit)) + "...";
+}
+
+std::string text_of(double value) {
+  std::array<char, 32> text{};
+  return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::general, 6).ptr};
 }
 
 }  // namespace attnreg

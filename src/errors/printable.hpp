@@ -13,4 +13,7 @@ std::string printable(std::string_view text);
 /// The same, cut after `limit` bytes of `text` with "..." in place of the rest.
 std::string printable(std::string_view text, std::size_t limit);
 
+/// A number for a message: six significant digits, independent of the locale.
+std::string text_of(double value);
+
 }  // namespace attnreg

@@ -3,8 +3,8 @@
 #include <string>
 
 #include "algebra/dense_factors.hpp"
+#include "errors/printable.hpp"
 #include "errors/refuse.hpp"
-#include "errors/text_of.hpp"
 #include "experiments/experiments.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"

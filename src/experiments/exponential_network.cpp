@@ -3,8 +3,8 @@
 
 #include "algebra/dense_factors.hpp"
 #include "attnreg/row_matrix.hpp"
+#include "errors/printable.hpp"
 #include "errors/refuse.hpp"
-#include "errors/text_of.hpp"
 #include "experiments/experiments.hpp"
 #include "numbers/random.hpp"
 #include "numbers/vector_math.hpp"

@@ -6,7 +6,7 @@
 #include <limits>
 #include <span>
 
-#include "errors/text_of.hpp"
+#include "errors/printable.hpp"
 #include "losses/losses.hpp"
 #include "numbers/row_sums.hpp"
 #include "ranks/span_of.hpp"

@@ -11,7 +11,7 @@
 #include "attnreg/error.hpp"
 #include "attnreg/leverage.hpp"
 #include "certificate/global_convexity.hpp"
-#include "errors/text_of.hpp"
+#include "errors/printable.hpp"
 #include "newton/line_search.hpp"
 #include "newton/progress.hpp"
 #include "ranks/span_of.hpp"

@@ -11,8 +11,8 @@
 
 #include "algebra/linear_solver_choice.hpp"
 #include "certificate/certify.hpp"
+#include "errors/printable.hpp"
 #include "errors/refuse.hpp"
-#include "errors/text_of.hpp"
 #include "losses/losses.hpp"
 #include "objective/regression_objective.hpp"
 #include "regression/fit.hpp"

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "errors/text_of.hpp"
+#include "errors/printable.hpp"
 #include "losses/losses.hpp"
 #include "newton/minimise.hpp"
 #include "numbers/random.hpp"

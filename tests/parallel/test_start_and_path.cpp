@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "attnreg/regression.hpp"
-#include "errors/text_of.hpp"
+#include "errors/printable.hpp"
 #include "objective/regression_objective.hpp"
 #include "support/reference.hpp"
 
