@@ -5,18 +5,15 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <functional>
 #include <optional>
 #include <vector>
 
 #include "algebra/lapack.hpp"
 #include "algebra/pivoted_factor.hpp"
-#include "attnreg/leverage.hpp"
 #include "losses/losses.hpp"
 #include "naive.hpp"
 #include "numbers/random.hpp"
 #include "objective/regression_objective.hpp"
-#include "ranks/span_of.hpp"
 #include "rows/gram.hpp"
 #include "rows/joint_passes.hpp"
 #include "rows/row_passes.hpp"
@@ -140,9 +137,8 @@ double Workbench::State::exact_score_error() {
 
 /// Of value and gradient, at x.
 double Workbench::State::objective_error() const {
-  const double value = naive_value(x);
-  return std::max(difference(at.gradient, total(naive_transpose(outputs.col(0)))),
-                  std::abs(at.value - value) / value);
+  const double value = naive_value(x), of_value = std::abs(at.value - value) / value;
+  return std::max(difference(at.gradient, total(naive_transpose(outputs.col(0)))), of_value);
 }
 
 /// Of the lower triangle of this rank's sum_i weights_i (a_i - centre)(a_i - centre)^T: its product with a vector.
