@@ -14,6 +14,7 @@
 #include "naive.hpp"
 #include "numbers/random.hpp"
 #include "objective/regression_objective.hpp"
+#include "ranks/span_of.hpp"
 #include "rows/gram.hpp"
 #include "rows/joint_passes.hpp"
 #include "rows/row_passes.hpp"
@@ -78,8 +79,7 @@ struct Workbench::State {
   VectorXd curvature, ridge, centre, z, f;  //
   MatrixXd outputs;                         // q + w^2 z and f, what the gradient multiplies
 
-  // Results.
-  VectorXd row_result, delta;
+  VectorXd row_result, delta;  // results, and so are the next ones
   MatrixXd result, rows_result, gram, sketched;
   RowMajorMatrix scaled;  // diag(weights)^{1/2} (A - 1 centre^T)
   LeverageBasis basis;
@@ -331,14 +331,14 @@ void Workbench::State::add_many_columns(std::vector<Kernel>& kernels) {
                            [this, X, k] {
                              const RowCurvature one{curvature.data(), ridge.data(), centre.dot(p)};
                              JointPasses passes(A);
-                             const RowMatrix joined = A.passes().joined(passes);
+                             const RowMatrix joined(A.passes().joined(passes));
                              rows_result.resize(A.rows_local(), k);
                              result.resize(d + 1, k);
                              std::vector<std::function<void()>> tasks;
                              for (Eigen::Index c = 0; c < k; ++c)
                                tasks.emplace_back([&, c] {
                                  VectorXd y;
-                                 result.col(c) = joined.normal_product(X->col(c), one, y);
+                                 result.col(c) = joined.passes().normal_product(X->col(c), one, y);
                                  rows_result.col(c) = y;
                                });
                              passes.run(tasks);

@@ -21,6 +21,7 @@
 namespace attnreg::bench {
 namespace {
 
+using Eigen::Index;
 using Eigen::VectorXd;
 using kernels::RowBlock;
 
