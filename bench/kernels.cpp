@@ -5,13 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <functional>
 #include <optional>
 #include <vector>
 
 #include "algebra/lapack.hpp"
 #include "algebra/pivoted_factor.hpp"
-#include "attnreg/leverage.hpp"
 #include "losses/losses.hpp"
 #include "naive.hpp"
 #include "numbers/random.hpp"
@@ -81,8 +79,7 @@ struct Workbench::State {
   VectorXd curvature, ridge, centre, z, f;  //
   MatrixXd outputs;                         // q + w^2 z and f, what the gradient multiplies
 
-  // Results.
-  VectorXd row_result, delta;
+  VectorXd row_result, delta;  // results, and so are the next ones
   MatrixXd result, rows_result, gram, sketched;
   RowMajorMatrix scaled;  // diag(weights)^{1/2} (A - 1 centre^T)
   LeverageBasis basis;
@@ -140,9 +137,8 @@ double Workbench::State::exact_score_error() {
 
 /// Of value and gradient, at x.
 double Workbench::State::objective_error() const {
-  const double value = naive_value(x);
-  return std::max(difference(at.gradient, total(naive_transpose(outputs.col(0)))),
-                  std::abs(at.value - value) / value);
+  const double value = naive_value(x), of_value = std::abs(at.value - value) / value;
+  return std::max(difference(at.gradient, total(naive_transpose(outputs.col(0)))), of_value);
 }
 
 /// Of the lower triangle of this rank's sum_i weights_i (a_i - centre)(a_i - centre)^T: its product with a vector.
@@ -335,14 +331,14 @@ void Workbench::State::add_many_columns(std::vector<Kernel>& kernels) {
                            [this, X, k] {
                              const RowCurvature one{curvature.data(), ridge.data(), centre.dot(p)};
                              JointPasses passes(A);
-                             const RowMatrix joined = A.passes().joined(passes);
+                             const RowMatrix joined(A.passes().joined(passes));
                              rows_result.resize(A.rows_local(), k);
                              result.resize(d + 1, k);
                              std::vector<std::function<void()>> tasks;
                              for (Eigen::Index c = 0; c < k; ++c)
                                tasks.emplace_back([&, c] {
                                  VectorXd y;
-                                 result.col(c) = joined.normal_product(X->col(c), one, y);
+                                 result.col(c) = joined.passes().normal_product(X->col(c), one, y);
                                  rows_result.col(c) = y;
                                });
                              passes.run(tasks);

@@ -13,6 +13,7 @@
 #include <span>
 #include <vector>
 
+#include "attnreg/row_storage.hpp"
 #include "kernels/gram_kernels.hpp"
 #include "kernels/row_kernels.hpp"
 #include "kernels/sketch_kernels.hpp"
@@ -21,6 +22,7 @@
 namespace attnreg::bench {
 namespace {
 
+using Eigen::Index;
 using Eigen::VectorXd;
 using kernels::RowBlock;
 
