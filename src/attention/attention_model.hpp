@@ -5,6 +5,7 @@
 
 #include "attention/attention_parameters.hpp"
 #include "attention/attention_passes.hpp"
+#include "newton/objective.hpp"
 
 namespace attnreg {
 

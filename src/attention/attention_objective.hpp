@@ -1,5 +1,6 @@
 #pragma once
 
+#include "attention/attention_model.hpp"
 #include "attention/attention_parameters.hpp"
 #include "attention/attention_passes.hpp"
 #include "newton/objective.hpp"

@@ -2,6 +2,8 @@
 
 #include <Eigen/Core>
 
+#include "attnreg/row_storage.hpp"
+
 namespace attnreg {
 
 /// vec of a matrix, row by row.

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 
+#include "algebra/scalapack.hpp"
 #include "attnreg/leverage.hpp"
 #include "attnreg/row_matrix.hpp"
 #include "newton/objective.hpp"

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "attnreg/regression.hpp"
 #include "losses/loss.hpp"
 
 namespace attnreg {

@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "algebra/scalapack.hpp"
 #include "attnreg/leverage.hpp"
 #include "sampling/leverage_basis.hpp"
 

@@ -5,6 +5,7 @@
 
 #include "app/node/node_facts.hpp"
 #include "app/node/self_test.hpp"
+#include "attnreg/communicator.hpp"
 #include "ranks/mpi_facts.hpp"
 
 namespace attnreg::app {

@@ -10,6 +10,7 @@
 
 #include "attnreg/communicator.hpp"
 #include "attnreg/row_partition.hpp"
+#include "attnreg/row_storage.hpp"
 #include "attnreg/solver.hpp"
 #include "files/file_descriptor.hpp"
 
