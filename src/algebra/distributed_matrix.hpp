@@ -4,8 +4,8 @@
 #include <memory>
 #include <vector>
 
-#include "attnreg/communicator.hpp"
 #include "algebra/scalapack_grid.hpp"
+#include "attnreg/communicator.hpp"
 
 namespace attnreg {
 

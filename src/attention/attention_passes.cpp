@@ -145,11 +145,7 @@ MatrixSums::MatrixSums(const std::vector<std::pair<Index, Index>>& shapes) : sha
 
 AttentionPasses::AttentionPasses(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
                                  const AttentionShape& shape, std::string_view loss)
-    : communicator_(communicator),
-      sequences_(sequences),
-      shape_(shape),
-      loss_(make_loss(loss)),
-      clock_(communicator) {
+    : communicator_(communicator), sequences_(sequences), shape_(shape), loss_(make_loss(loss)), clock_(communicator) {
   for (const auto& sequence : sequences) keys_transposed_.push_back(sequence.keys.transpose());
   for (std::size_t k = 0; k < sequences.size(); ++k) {
     const auto& sequence = sequences[k];

@@ -29,9 +29,7 @@ void ExactSum::add(std::span<const double> terms) noexcept {
   for (std::size_t k = 0; k < terms.size(); ++k) add(static_cast<Eigen::Index>(k), terms[k]);
 }
 
-void ExactSum::reduce(const Communicator& communicator) {
-  communicator.sum(span_of(bins_));
-}
+void ExactSum::reduce(const Communicator& communicator) { communicator.sum(span_of(bins_)); }
 
 Eigen::VectorXd ExactSum::values() const {
   Eigen::VectorXd sums(bins_.size() / 3);

@@ -34,9 +34,9 @@ class SampledModel {
   SampledModel(const RowMatrix& A, const Eigen::VectorXd& w2, const SamplingOptions& options,
                std::shared_ptr<const ProcessGrid> grid = nullptr);
 
-  /// Collective. The model as a preconditioner: what `factor` makes, on all ranks, or a distributed factor of a model of
-  /// the same rows. The distributed one takes one pass over these rows, ceil(d / 256) + 2 collectives, and one for each
-  /// 256 rows of a sketch.
+  /// Collective. The model as a preconditioner: what `factor` makes, on all ranks, or a distributed factor of a model
+  /// of the same rows. The distributed one takes one pass over these rows, ceil(d / 256) + 2 collectives, and one for
+  /// each 256 rows of a sketch.
   std::optional<Preconditioner> preconditioner(const WeightedRows& rows, const Eigen::VectorXd& centre, bool tired);
 
   /// Collective. Lower Cholesky factor of M for this curvature; no value if M is not finite or not definite. `tired`:

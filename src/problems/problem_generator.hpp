@@ -21,7 +21,7 @@ enum class Preset {
   sparse,     ///< k entries N(0, 1/k) in each row of A, one in each of k equal groups of columns; else as practical
 };
 
-std::string_view preset_name(Preset preset);  ///< "practical"
+std::string_view preset_name(Preset preset);   ///< "practical"
 Preset preset_by_name(std::string_view name);  ///< Throws `InvalidArgument` (all ranks) that lists the names.
 const std::vector<std::string_view>& preset_names();
 

@@ -6,7 +6,8 @@
 
 namespace attnreg {
 
-/// The seconds since it was made: on rank 0, and 0 on the others, so that the sum over the ranks replicates them. Local.
+/// The seconds since it was made: on rank 0, and 0 on the others, so that the sum over the ranks replicates them.
+/// Local.
 class RootClock {
  public:
   explicit RootClock(const Communicator& communicator) : counts_(communicator.is_root()) {}

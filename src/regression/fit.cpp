@@ -6,9 +6,9 @@
 #include <limits>
 #include <span>
 
+#include "errors/text_of.hpp"
 #include "losses/losses.hpp"
 #include "numbers/row_sums.hpp"
-#include "errors/text_of.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -58,7 +58,7 @@ bool spans_ones(const RowMatrix& A) {
     return v;
   };
   VectorXd r = sum(A.passes().transpose_multiply(one)), p = r, y;  // of v = 0
-  double squares = static_cast<double>(A.rows_global());  // |A v - 1|^2, which falls by alpha |r|^2
+  double squares = static_cast<double>(A.rows_global());           // |A v - 1|^2, which falls by alpha |r|^2
   for (int k = 1; k < kMostProducts && squares > kSolved * static_cast<double>(A.rows_global()); ++k) {
     const VectorXd product = sum(A.passes().normal_product(p, {one.data(), zero.data(), 0}, y)).head(A.columns());
     const double r2 = r.squaredNorm(), alpha = r2 / p.dot(product);

@@ -3,8 +3,8 @@
 #include <string>
 #include <vector>
 
-#include "losses/loss.hpp"
 #include "attnreg/regression.hpp"
+#include "losses/loss.hpp"
 
 namespace attnreg {
 

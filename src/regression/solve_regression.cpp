@@ -11,8 +11,10 @@
 #include <string>
 #include <utility>
 
+#include "algebra/linear_solver_choice.hpp"
 #include "algebra/scalapack.hpp"
 #include "certificate/certify.hpp"
+#include "errors/refuse.hpp"
 #include "errors/text_of.hpp"
 #include "losses/losses.hpp"
 #include "objective/regression_objective.hpp"
@@ -20,8 +22,6 @@
 #include "regression/sketched_newton.hpp"
 #include "regression/start_point.hpp"
 #include "rows/joint_passes.hpp"
-#include "algebra/linear_solver_choice.hpp"
-#include "errors/refuse.hpp"
 
 namespace attnreg {
 

@@ -93,8 +93,8 @@ bool is_converged(const NewtonSummary& summary) {
 
 double deviation_of_start(const Loss& loss) { return loss.vanishes_at_zero() ? 1 : loss.is_even() ? 0.1 : 0; }
 
-StartPoint solve_from_starts(Objective& objective, Point& point, const StartPoint& first, int random_starts, double same,
-                             const std::function<NewtonSummary(const StartPoint&)>& solve,
+StartPoint solve_from_starts(Objective& objective, Point& point, const StartPoint& first, int random_starts,
+                             double same, const std::function<NewtonSummary(const StartPoint&)>& solve,
                              const std::function<std::optional<StartPoint>(int k)>& random, SolveResult& result) {
   StartPoint best = first;
   NewtonSummary& summary = result.summary = solve(first);

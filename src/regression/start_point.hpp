@@ -27,8 +27,8 @@ double deviation_of_start(const Loss& loss);
 /// left at the end that is the result: the lowest of those that converged, or of all if none did. Fills in summary,
 /// start and minima of the result; values closer than `same` are one minimum. Returns where the solve of the result
 /// started. No point from `random`: no random starts.
-StartPoint solve_from_starts(Objective& objective, Point& point, const StartPoint& first, int random_starts, double same,
-                             const std::function<NewtonSummary(const StartPoint&)>& solve,
+StartPoint solve_from_starts(Objective& objective, Point& point, const StartPoint& first, int random_starts,
+                             double same, const std::function<NewtonSummary(const StartPoint&)>& solve,
                              const std::function<std::optional<StartPoint>(int k)>& random, SolveResult& result);
 
 /// Local. What is odd about where a solve ended; `x` is the unknown's name, `at_zero`: the solve ended there.

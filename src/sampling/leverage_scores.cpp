@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 
+#include "algebra/linear_solver_choice.hpp"
 #include "algebra/pivoted_factor.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
@@ -16,7 +17,6 @@
 #include "sampling/leverage_basis.hpp"
 #include "sampling/sketch.hpp"
 #include "sampling/triangular_factor.hpp"
-#include "algebra/linear_solver_choice.hpp"
 
 namespace attnreg {
 
