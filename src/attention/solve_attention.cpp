@@ -9,6 +9,7 @@
 #include "attention/attention_parameters.hpp"
 #include "attention/attention_passes.hpp"
 #include "errors/printable.hpp"
+#include "errors/refuse.hpp"
 #include "newton/minimise.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
@@ -249,10 +250,9 @@ void AttentionSolve::warn() {
 Start AttentionSolve::start_kind() const {
   const bool distributions = shape_.dv == 0 && target_.zero_rows == 0;
   if (options_.start == Start::cross_entropy && !(distributions && loss().fitted_expression() == "softmax(A x)"))
-    throw InvalidArgument(
+    refuse(
         "the start cross-entropy needs a loss that fits softmax(A1 X A2^T), no values, and a positive number in every "
-        "row of B",
-        Error::Scope::all_ranks);
+        "row of B");
   if (options_.start != Start::automatic) return options_.start;
   if (deviation_of_start(loss()) > 0) return Start::random;
   return options_.loss == "softmax" && distributions ? Start::cross_entropy : Start::zero;
@@ -357,10 +357,8 @@ AttentionEvaluation evaluate_attention(const Communicator& communicator,
                                        const AttentionUnknowns& at, bool with_hessian) {
   const AttentionShape shape = check_sequences(communicator, sequences, loss);
   if (at.X.rows() != shape.d1 || at.X.cols() != shape.d2 || at.Y.rows() != shape.d3 || at.Y.cols() != shape.dv)
-    throw InvalidArgument("X is " + shape_of(at.X) + " and Y " + shape_of(at.Y) + ", expected " +
-                              std::to_string(shape.d1) + " x " + std::to_string(shape.d2) + " and " +
-                              std::to_string(shape.d3) + " x " + std::to_string(shape.dv),
-                          Error::Scope::all_ranks);
+    refuse("X is " + shape_of(at.X) + " and Y " + shape_of(at.Y) + ", expected " + std::to_string(shape.d1) + " x " +
+           std::to_string(shape.d2) + " and " + std::to_string(shape.d3) + " x " + std::to_string(shape.dv));
   AttentionPasses passes(communicator, sequences, shape, loss);
   const AttentionParameters full(shape.d1, shape.d2, 0);
   AttentionObjective objective(passes, full, AttentionMethod::joint, AttentionModel::kronecker);
@@ -379,9 +377,6 @@ AttentionEvaluation evaluate_attention(const Communicator& communicator,
 AttentionResult solve_attention(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
                                 const AttentionOptions& options) {
   const AttentionShape shape = check_sequences(communicator, sequences, options.loss);
-  const auto require = [](bool condition, const std::string& message) {
-    if (!condition) throw InvalidArgument(message, Error::Scope::all_ranks);
-  };
   require(options.rank >= 0 && options.rank <= std::min(shape.d1, shape.d2),
           "the rank is " + std::to_string(options.rank) +
               ", expected 0 to min(d1, d2) = " + std::to_string(std::min(shape.d1, shape.d2)));

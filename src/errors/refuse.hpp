@@ -10,6 +10,11 @@ namespace attnreg {
 /// needed.
 [[noreturn]] void refuse(const std::string& message);
 
+/// Local. Refuses unless `condition`, which is the same on all ranks, holds.
+inline void require(bool condition, const std::string& message) {
+  if (!condition) refuse(message);
+}
+
 /// Local. Throws the class that belongs to `code`, with the given message and scope.
 [[noreturn]] void throw_error(ExitCode code, const std::string& message, Error::Scope scope);
 

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "attnreg/error.hpp"
+#include "errors/refuse.hpp"
 
 namespace attnreg {
 
@@ -47,9 +48,6 @@ double next_radius(double radius, double length, bool on_boundary, double t) {
 }
 
 void check(const NewtonOptions& options) {
-  const auto require = [](bool condition, const std::string& message) {
-    if (!condition) throw InvalidArgument(message, Error::Scope::all_ranks);
-  };
   require(options.relative_tolerance > 0 && options.relative_tolerance < std::numeric_limits<double>::infinity(),
           "relative_tolerance must be > 0");
   require(options.gradient_reference >= 0, "gradient_reference must be >= 0");

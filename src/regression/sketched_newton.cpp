@@ -12,6 +12,7 @@
 #include "attnreg/leverage.hpp"
 #include "certificate/global_convexity.hpp"
 #include "errors/printable.hpp"
+#include "errors/refuse.hpp"
 #include "newton/line_search.hpp"
 #include "newton/progress.hpp"
 #include "ranks/span_of.hpp"
@@ -27,9 +28,6 @@ constexpr double kBeta = 0.5;        // approximate scores are within a factor 2
 constexpr double kSlack = 1 + 1e-6;  // covers the rounding of the bound's own few operations
 
 void check_options(const SketchedNewtonOptions& options, double epsilon) {
-  const auto require = [](bool condition, const std::string& message) {
-    if (!condition) throw InvalidArgument(message, Error::Scope::all_ranks);
-  };
   require(options.delta > 0 && options.delta < 1, "sketched_newton.delta must be in (0, 1)");
   require(options.sampling_error > 0 && options.sampling_error < 1, "sketched_newton.sampling_error must be in (0, 1)");
   require(options.radius >= 0 && options.radius < kInfinity, "sketched_newton.radius must be >= 0");

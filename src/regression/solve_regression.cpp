@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "algebra/linear_solver_choice.hpp"
+#include "algebra/scalapack.hpp"
 #include "certificate/certify.hpp"
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
@@ -49,24 +50,22 @@ void check_arguments(const RowMatrix& A, const VectorXd& b, const VectorXd& w, c
   });
   if (options.start != Start::given) return;
   if (!A.communicator().is_replicated({options.x0.data(), static_cast<std::size_t>(options.x0.size())}))
-    throw InvalidArgument("x0 must be the same on all ranks", Error::Scope::all_ranks);
+    refuse("x0 must be the same on all ranks");
   if (options.x0.size() != A.columns())
-    throw InvalidArgument(
-        "x0 has " + std::to_string(options.x0.size()) + " values for " + std::to_string(A.columns()) + " columns of A",
-        Error::Scope::all_ranks);
-  if (!options.x0.allFinite()) throw InvalidArgument("x0 must be finite", Error::Scope::all_ranks);
+    refuse("x0 has " + std::to_string(options.x0.size()) + " values for " + std::to_string(A.columns()) +
+           " columns of A");
+  if (!options.x0.allFinite()) refuse("x0 must be finite");
 }
 
 /// Collective. The options with the linear solver decided.
 RegressionOptions with_linear_solver(const RowMatrix& A, RegressionOptions options) {
   auto& solver = options.linear_solver;
   const bool explicitly = solver.kind == LinearSolver::scalapack;
-  const auto refuse = [](const std::string& what) {
-    throw InvalidArgument("the linear solver scalapack " + what, Error::Scope::all_ranks);
-  };
-  if (explicitly && options.method == Method::sketched_newton) refuse("does not serve the method sketched-newton");
+  const auto refuse_scalapack = [](const std::string& what) { refuse("the linear solver scalapack " + what); };
+  if (explicitly && options.method == Method::sketched_newton)
+    refuse_scalapack("does not serve the method sketched-newton");
   if (explicitly && options.sampling.jl_columns == 0)
-    refuse("needs at least 1 JL column: exact row norms take a d x d matrix on every rank");
+    refuse_scalapack("needs at least 1 JL column: exact row norms take a d x d matrix on every rank");
   if (!explicitly && (options.method == Method::sketched_newton || options.sampling.jl_columns == 0))
     solver.kind = LinearSolver::rank0;
   const double bytes = linear_solver_bytes({.kind = LinearSolver::rank0}, A.communicator().size(),
@@ -85,11 +84,9 @@ class Regression {
         target_(describe_target(A, b, objective_.loss())) {
     const bool fits_softmax = objective_.loss().fitted_expression() == "softmax(A x)";
     if (options.start == Start::cross_entropy && !fits_softmax)
-      throw InvalidArgument("the start cross-entropy serves the losses that fit softmax(A x), not " + options.loss,
-                            Error::Scope::all_ranks);
+      refuse("the start cross-entropy serves the losses that fit softmax(A x), not " + options.loss);
     if (options.loss == "cross-entropy" && !(target_.sum > 0))
-      throw InvalidArgument("cross-entropy needs a target with a positive sum; b sums to " + text_of(target_.sum),
-                            Error::Scope::all_ranks);
+      refuse("cross-entropy needs a target with a positive sum; b sums to " + text_of(target_.sum));
     result_.warnings = target_warnings(target_, objective_.loss());
     if (options.loss == "rescaled-exp" && spans_ones(A))
       result_.warnings.push_back(
@@ -229,7 +226,7 @@ RegressionResult solve_regression(const RowMatrix& A, const VectorXd& b, const V
 
 std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, const std::vector<double>& weights,
                                          const RegressionOptions& options) {
-  if (weights.empty()) throw InvalidArgument("a path needs at least one weight", Error::Scope::all_ranks);
+  if (weights.empty()) refuse("a path needs at least one weight");
   check_arguments(A, b, VectorXd::Constant(A.rows_local(), weights.front()), options);
   std::vector<RegressionResult> results;
   std::unique_ptr<Regression> previous;
@@ -250,7 +247,7 @@ std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, 
 std::vector<RegressionResult> solve_targets(
     const RowMatrix& A, const Eigen::MatrixXd& B, const VectorXd& w, const RegressionOptions& options,
     const std::function<void(int target, const IterationRecord& record)>& on_iteration) {
-  if (B.cols() < 1) throw InvalidArgument("there are no targets: B has no columns", Error::Scope::all_ranks);
+  if (B.cols() < 1) refuse("there are no targets: B has no columns");
   const auto targets = static_cast<std::size_t>(B.cols());
   JointPasses passes(A);
   std::vector<VectorXd> b;

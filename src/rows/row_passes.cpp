@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "errors/refuse.hpp"
 #include "rows/packed_columns.hpp"
 
 namespace attnreg {
@@ -78,13 +79,11 @@ RowPasses::RowPasses(Communicator communicator, RowPartition partition, const Ro
       reads_(std::make_shared<double>(0)),
       row_norms_(std::make_shared<VectorXd>()) {
   if (rows.columns < 1 || partition_.rows_global() < 1)
-    throw InvalidArgument("A is " + std::to_string(partition_.rows_global()) + " x " + std::to_string(rows.columns) +
-                              ": it needs at least one row and one column",
-                          Error::Scope::all_ranks);
+    refuse("A is " + std::to_string(partition_.rows_global()) + " x " + std::to_string(rows.columns) +
+           ": it needs at least one row and one column");
   if (partition_.ranks() != communicator_.size())
-    throw InvalidArgument("the row partition is for " + std::to_string(partition_.ranks()) + " ranks, but there are " +
-                              std::to_string(communicator_.size()),
-                          Error::Scope::all_ranks);
+    refuse("the row partition is for " + std::to_string(partition_.ranks()) + " ranks, but there are " +
+           std::to_string(communicator_.size()));
 }
 
 int RowPasses::threads() { return omp_in_parallel() ? 1 : omp_get_max_threads(); }

@@ -8,6 +8,7 @@
 
 #include "algebra/distributed_matrix.hpp"
 #include "algebra/pivoted_factor.hpp"
+#include "errors/refuse.hpp"
 #include "ranks/span_of.hpp"
 #include "sampling/leverage_basis.hpp"
 #include "sampling/sketch.hpp"
@@ -106,10 +107,9 @@ LeverageBasis distributed_basis(const RowMatrix& A, const VectorXd& weights, con
                              .seed = options.seed,
                              .iteration = options.iteration};
   if (k < 1)
-    throw InvalidArgument(
+    refuse(
         "exact row norms need a d x d matrix on every rank: give at least 1 JL column, or the linear "
-        "solver rank0",
-        Error::Scope::all_ranks);
+        "solver rank0");
   DistributedMatrix M = sketched_rows(A, row_scale(A, weights), sketch, grid);
   const VectorXd column_scale = scale_columns(M);
   if (column_scale.size() == 0) explain_failure(A, weights);

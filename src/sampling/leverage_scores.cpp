@@ -9,6 +9,7 @@
 
 #include "algebra/linear_solver_choice.hpp"
 #include "algebra/pivoted_factor.hpp"
+#include "errors/refuse.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/gram.hpp"
@@ -45,8 +46,7 @@ VectorXd row_scale(const RowMatrix& A, const VectorXd& weights) {
 
 void explain_failure(const RowMatrix& A, const VectorXd& weights) {
   A.communicator().agree([&] { check_weights(A, weights); });
-  throw InvalidArgument("leverage scores: A has numbers that are not finite, or so large that their sums overflow",
-                        Error::Scope::all_ranks);
+  refuse("leverage scores: A has numbers that are not finite, or so large that their sums overflow");
 }
 
 double rank_tolerance(const RowMatrix& A, Index rows) {
@@ -57,12 +57,10 @@ double rank_tolerance(const RowMatrix& A, Index rows) {
 Index checked_sketch_rows(const RowMatrix& A, const LeverageOptions& options) {
   const Index d = A.columns(), rows = options.sketch_rows;
   if (rows != 0 && rows < 2 * d)
-    throw InvalidArgument("a sketch of " + std::to_string(rows) + " rows is too small for " + std::to_string(d) +
-                              " columns: give at least " + std::to_string(2 * d),
-                          Error::Scope::all_ranks);
+    refuse("a sketch of " + std::to_string(rows) + " rows is too small for " + std::to_string(d) +
+           " columns: give at least " + std::to_string(2 * d));
   if (options.jl_columns < 0)
-    throw InvalidArgument(std::to_string(options.jl_columns) + " JL columns: give 0 (exact row norms) or more",
-                          Error::Scope::all_ranks);
+    refuse(std::to_string(options.jl_columns) + " JL columns: give 0 (exact row norms) or more");
   return rows != 0 ? rows : std::max<Index>(6 * d, 64);
 }
 

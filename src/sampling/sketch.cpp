@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
 #include "kernels/sketch_kernels.hpp"
 #include "numbers/random.hpp"
@@ -19,12 +20,10 @@ namespace {
 
 void check(const SketchOptions& options) {
   if (options.rows < 1 || options.rows > std::numeric_limits<std::int32_t>::max())
-    throw InvalidArgument("a sketch of " + std::to_string(options.rows) + " rows: give 1 to 2^31 - 1",
-                          Error::Scope::all_ranks);
+    refuse("a sketch of " + std::to_string(options.rows) + " rows: give 1 to 2^31 - 1");
   if (options.kind == SketchKind::sparse_sign && (options.nonzeros < 1 || options.nonzeros > options.rows))
-    throw InvalidArgument("a sparse sketch with " + std::to_string(options.nonzeros) + " nonzeros in each column of " +
-                              std::to_string(options.rows) + " rows: give 1 to the number of rows",
-                          Error::Scope::all_ranks);
+    refuse("a sparse sketch with " + std::to_string(options.nonzeros) + " nonzeros in each column of " +
+           std::to_string(options.rows) + " rows: give 1 to the number of rows");
 }
 
 void check_scale(const RowMatrix& A, const VectorXd& row_scale) {

@@ -17,8 +17,6 @@ namespace attnreg::attention_problems {
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
-inline VectorXd flat(const RowMajorMatrix& matrix) { return Eigen::Map<const VectorXd>(matrix.data(), matrix.size()); }
-
 inline VectorXd joined(const AttentionUnknowns& unknowns) {
   VectorXd all(unknowns.X.size() + unknowns.Y.size());
   all << flat(unknowns.X), flat(unknowns.Y);
