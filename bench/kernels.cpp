@@ -241,7 +241,8 @@ void Workbench::State::add_products(std::vector<Kernel>& kernels) {
                          [this] {
                            row_result.resize(n);
                            A.passes().pass(0, [this](const Tile& tile, int&) {
-                             tile.squared_norms(row_result.data() + tile.first_local());
+                             tile.squared_norms(VectorXd::Ones(tile.columns()).eval().data(),
+                                                row_result.data() + tile.first_local());
                            });
                          },
                      .error =

@@ -65,14 +65,14 @@ struct DistanceFigures {
 struct Certificate {
   static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
   CertificateLevel level = CertificateLevel::none;
-  double gradient_norm = kNone;
-  double relative_gradient = kNone;  ///< gradient_norm / gradient_reference of the solve
+  double gradient_norm = kNone;      ///< Euclidean
+  double relative_gradient = kNone;  ///< |g|_s / gradient_reference of the solve
   double reads = 0;                  ///< reads of A that the certificate cost
 
   // From here on: full only, else NaN and empty.
   double gradient_floor = kNone;       ///< the estimated rounding error of the gradient
   double newton_decrement = kNone;     ///< sqrt(g^T H^-1 g), where H is positive definite
-  double smallest_eigenvalue = kNone;  ///< of H at x
+  double smallest_eigenvalue = kNone;  ///< of H at x; of the scaled columns, where they differ by more than 2^10
   double largest_eigenvalue = kNone;
   double eigenvalue_rounding = kNone;  ///< estimated error of the two
   StationaryKind kind = StationaryKind::unknown;

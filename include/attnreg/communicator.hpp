@@ -56,6 +56,7 @@ class Communicator {
 
   /// Collective. The largest (smallest) value over the ranks, on every rank.
   double max(double value) const;
+  void max(std::span<double> values) const;  ///< of each of the numbers
   std::int64_t max(std::int64_t value) const;
   std::int64_t min(std::int64_t value) const;
 

@@ -40,24 +40,25 @@ struct RegressionOptions {
   Method method = Method::automatic;
   Start start = Start::automatic;
   Eigen::VectorXd x0;     ///< size d; only for `Start::given`
-  int random_starts = 0;  ///< solve from so many random points as well, and return the lowest of those that converge
+  int random_starts = 0;  ///< solve from so many random points as well, and return the lowest end
   SamplingOptions sampling;
   LinearSolverOptions linear_solver{};    ///< of newton and newton_cg; sketched_newton knows rank0 only
   SketchedNewtonOptions sketched_newton;  ///< only for that method
   CertificateLevel certificate = CertificateLevel::gradient;
   /// > 0: go on until |x - x*| <= epsilon is certified; implies the full certificate. For `sketched_newton` see there.
   double epsilon = 0;
-  /// `gradient_reference` is set by the solver: |g(0)|, whatever the start; of losses other than softmax and
-  /// cross-entropy the larger one of |g(0)| and |g(x0)|.
+  /// `gradient_reference` is set by the solver: |g(0)|_s, whatever the start; where that is rounding, and x = 0
+  /// stationary, the largest |g|_s that is met.
   NewtonOptions newton;
   std::function<void(const IterationRecord&)> on_start_iteration;  ///< the records of the cross-entropy start
 };
 
-/// A minimum that several starts may have led to.
+/// Where the solves from several starts ended.
 struct Minimum {
   double value = 0;
-  int starts = 0;                 ///< how many ended there, to 1e-6 of L(0)
-  std::vector<std::string> from;  ///< their names: "zero", "cross-entropy", "random 3"
+  Termination termination = Termination::converged;  ///< a minimum only where the solves converged
+  int starts = 0;                                    ///< how many ended there, to 1e-6 of L(0)
+  std::vector<std::string> from;                     ///< their names: "zero", "cross-entropy", "random 3"
 };
 
 /// What came of a solve from one start or several, for regressions of every kind. All values are replicated.
@@ -65,7 +66,7 @@ struct SolveResult {
   NewtonSummary summary;           ///< of the solve that is returned; reads, collectives and seconds are those of all
   Start start = Start::zero;       ///< where it started
   int start_iterations = 0;        ///< of the cross-entropy start
-  std::vector<Minimum> minima;     ///< with random starts: the distinct ones, lowest first
+  std::vector<Minimum> minima;     ///< with random starts: the distinct ends, lowest first
   std::vector<std::string> notes;  ///< what was decided and why; plain sentences
   std::vector<std::string> warnings;  ///< likewise
 };

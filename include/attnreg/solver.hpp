@@ -12,31 +12,36 @@ namespace attnreg {
 
 // What goes into Newton's methods and comes out of them, whatever is minimised: tolerances, records, summaries.
 
-/// Why the iteration stopped. Each is an inequality. g is the gradient; the floor is the estimated rounding error of g,
-/// below which |g| says nothing (docs/algorithms.md, section 8).
+/// Why the iteration stopped. Each is an inequality. g is the gradient, |g|_s its norm in columns of equal size, which
+/// does not depend on their units; the floor is the estimated rounding error of g in that norm, below which |g|_s says
+/// nothing (docs/algorithms.md, section 8).
 enum class Termination {
-  converged,           ///< |g| <= relative_tolerance * gradient_reference
-  converged_rounding,  ///< |g| <= floor <= 1e-3 gradient_reference and the last step did not halve |g|; or at x0
-  stagnated,           ///< none of the above, but no step lowers L, or five in a row changed neither L nor |g|
+  converged,           ///< |g|_s <= relative_tolerance * gradient_reference
+  converged_rounding,  ///< |g|_s <= floor <= 1e-3 gradient_reference and the last step did not halve |g|_s; or g(0) is
+                       ///< rounding, and x = 0
+  stagnated,           ///< none of the above, but no step lowers L, or five in a row changed neither L nor |g|_s
   iteration_limit,     ///< iterations = max_iterations
   uncertified,         ///< converged, but |x - x*| <= epsilon could not be certified
   time_limit,          ///< seconds of rank 0 >= time_limit_seconds
   breakdown,           ///< a value, gradient or Hessian is not finite; x is the last good iterate
+  saddle,              ///< |g|_s is small, but x is no minimum: H has negative curvature, along which no step lowers L
+  no_minimiser,        ///< |g|_s is small, but L has no minimiser: it goes on falling along a direction
+  diverged,            ///< |g|_s is small, but L is larger than at x = 0: the solve has run away
 };
 std::string_view termination_name(Termination termination);  ///< "converged_rounding"
 
 /// What |g| is compared with.
 enum class GradientReference {
-  given,    ///< `NewtonOptions::gradient_reference`, or |g(x0)| where that is 0
-  largest,  ///< the largest |g| met so far
+  given,    ///< `NewtonOptions::gradient_reference`, or |g(x0)|_s where that is 0
+  largest,  ///< the largest |g|_s met so far
 };
 
 /// One line of the history. All values are replicated.
 struct IterationRecord {
   int iteration = 0;             ///< 0: the starting point
   double value = 0;              ///< L
-  double gradient_norm = 0;      ///< Euclidean
-  double relative_gradient = 0;  ///< gradient_norm / reference
+  double gradient_norm = 0;      ///< |g|, Euclidean
+  double relative_gradient = 0;  ///< |g|_s / reference
   double step = 0;               ///< t, the part of the trust-region step that was taken
   double radius = 0;             ///< of the trust region, in the norm of the Hessian's positive part or its model
   int cg_iterations = 0;         ///< 0 for exact Newton
@@ -59,10 +64,12 @@ struct NewtonOptions {
 struct NewtonSummary {
   Termination termination = Termination::breakdown;
   double value = 0;               ///< L
-  double gradient_norm = 0;       ///< |g|
+  double gradient_norm = 0;       ///< |g|, Euclidean
+  double scaled_gradient = 0;     ///< |g|_s, see `Termination`
   double gradient_reference = 0;  ///< what it was compared with
-  double relative_gradient = 0;   ///< |g| / gradient_reference
+  double relative_gradient = 0;   ///< |g|_s / gradient_reference
   double gradient_floor = 0;      ///< see `Termination`; 0 unless it was looked at
+  bool singular = false;          ///< the last H, or its model, was to working precision: x is not the only minimiser
   int iterations = 0;
   double reads_of_a = 0;
   std::int64_t collectives = 0;

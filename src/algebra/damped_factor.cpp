@@ -29,8 +29,10 @@ DampedFactor damped_factor(MatrixXd M, const VectorXd& scale) {
   });
   if (ridge == 0) return {};
   MatrixXd L = cholesky.lower();
-  L.diagonal() = without_dependent(L.diagonal(), ridge, positive);
-  return {ridge, std::move(L)};
+  const VectorXd pivots = without_dependent(L.diagonal(), ridge, positive);
+  const bool singular = pivots != L.diagonal();
+  L.diagonal() = pivots;
+  return {ridge, singular, std::move(L)};
 }
 
 }  // namespace attnreg

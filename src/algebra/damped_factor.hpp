@@ -24,6 +24,7 @@ Eigen::VectorXd without_dependent(const Eigen::VectorXd& pivots, double ridge, c
 /// A lower Cholesky factor of M + ridge diag(scale); ridge 0: there is none, L is empty.
 struct DampedFactor {
   double ridge = 0;
+  bool singular = false;  ///< M depends on the ridge
   Eigen::MatrixXd L;
 };
 

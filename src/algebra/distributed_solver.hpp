@@ -39,6 +39,7 @@ class DistributedPencil final : public Pencil {
     return scalapack::factor_cholesky(*factor_);
   }
   Eigen::VectorXd solve(const Eigen::VectorXd& v) const override { return scalapack::solve_cholesky(*factor_, v); }
+  Eigen::VectorXd pivots() const override { return factor_->diagonal(); }
   Eigen::VectorXd multiply_H(const Eigen::VectorXd& v) const override { return scalapack::multiply_symmetric(H_, v); }
   Eigen::VectorXd multiply_M(const Eigen::VectorXd& v) const override { return scalapack::multiply_symmetric(M_, v); }
 

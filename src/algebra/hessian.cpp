@@ -28,7 +28,7 @@ class ReplicatedFactor final : public CholeskyFactor {
 
 }  // namespace
 
-Preconditioner::Preconditioner(Eigen::MatrixXd factor)
-    : Preconditioner(std::make_shared<const ReplicatedFactor>(std::move(factor))) {}
+Preconditioner::Preconditioner(Eigen::MatrixXd factor, bool singular)
+    : Preconditioner(std::make_shared<const ReplicatedFactor>(std::move(factor)), singular) {}
 
 }  // namespace attnreg

@@ -20,6 +20,7 @@ class Pencil {
   virtual bool factor(double shift) = 0;
   /// (H + shift M)^-1 v of the last successful `factor`. 2 d^2 flops.
   virtual Eigen::VectorXd solve(const Eigen::VectorXd& v) const = 0;
+  virtual Eigen::VectorXd pivots() const = 0;  ///< the diagonal of that factor
   virtual Eigen::VectorXd multiply_H(const Eigen::VectorXd& v) const = 0;
   virtual Eigen::VectorXd multiply_M(const Eigen::VectorXd& v) const = 0;
 };
@@ -48,20 +49,25 @@ class CholeskyFactor {
 class Preconditioner {
  public:
   Preconditioner() = default;
-  explicit Preconditioner(std::shared_ptr<const CholeskyFactor> factor) : factor_(std::move(factor)) {}
+  explicit Preconditioner(std::shared_ptr<const CholeskyFactor> factor, bool singular = false)
+      : factor_(std::move(factor)), singular_(singular) {}
   /// Replicated. `factor`: L, d x d, lower triangular with a positive diagonal.
-  explicit Preconditioner(Eigen::MatrixXd factor);
+  explicit Preconditioner(Eigen::MatrixXd factor, bool singular = false);
 
   bool empty() const { return factor_ == nullptr; }  ///< Local.
+  bool is_singular() const { return singular_; }     ///< Local. M without its ridge was: columns depend on others.
   /// M^-1 r, 2 d^2 flops
   Eigen::VectorXd solve(const Eigen::VectorXd& r) const { return factor_->solve(r); }
   /// |v|_M = |L^T v|, d^2 flops
   double norm(const Eigen::VectorXd& v) const { return factor_->multiply_transpose(v).norm(); }
   /// L^-T v: has |.|_M = |v|, d^2 flops
   Eigen::VectorXd whiten(const Eigen::VectorXd& v) const { return factor_->solve_transpose(v); }
+  /// L^T v, the inverse, d^2 flops
+  Eigen::VectorXd unwhiten(const Eigen::VectorXd& v) const { return factor_->multiply_transpose(v); }
 
  private:
   std::shared_ptr<const CholeskyFactor> factor_;
+  bool singular_ = false;
 };
 
 }  // namespace attnreg

@@ -147,40 +147,34 @@ class AttentionSolve {
     AttentionObjective objective(passes_, parameters_, options_.method, result_.model);
     NewtonOptions newton = options_.newton;
     const bool refers_to_zero = newton.gradient_reference == 0 && !parameters_.is_low_rank();
-    double value_at_zero = 0;
-    Point point;
-    if (refers_to_zero || options_.random_starts > 0) {
-      point = objective.evaluate(VectorXd::Zero(objective.dimension()));
-      value_at_zero = point.value;
-      if (refers_to_zero) newton.gradient_reference = point.gradient.norm();
+    Point point = objective.evaluate(VectorXd::Zero(objective.dimension()));
+    const double value_at_zero = point.value;
+    if (refers_to_zero) {
+      newton.gradient_reference = objective.norm(point.gradient);
+      if (newton.gradient_reference <= objective.gradient_floor(point)) {  // X = 0 is stationary
+        newton.gradient_reference = 0;
+        newton.reference = GradientReference::largest;
+      }
     }
-    const auto start_at = [&](const Start kind, const std::string& name, const AttentionUnknowns& at) {
+    const auto start_of = [&](const Start kind, const std::string& name, const AttentionUnknowns& at) {
       return StartPoint{objective.unknowns(parameters_.nearest(communicator_, at.X), at.Y), kind, name,
                         start_iterations_};
     };
-    const auto move_to = [&](const VectorXd& x) {
-      if (point.x.size() == 0 || point.x != x) point = objective.evaluate(x);
-    };
     const Start kind = start_kind();
     const std::string name(kind == Start::given ? "file" : kind == Start::random ? "random 0" : start_name(kind));
-    const StartPoint first = start_at(kind, name, starting_point(kind));
-    if (loss().form() != HessianForm::centred) {  // as for vector regressions
-      move_to(first.x);
-      value_at_zero = std::max(value_at_zero, point.value);
-      if (refers_to_zero) newton.gradient_reference = std::max(newton.gradient_reference, point.gradient.norm());
-    }
+    const StartPoint first = start_of(kind, name, starting_point(kind));
     const auto solve = [&](const StartPoint& start) {
-      move_to(start.x);
+      start_at(objective, point, start, loss(), value_at_zero, result_.notes);
       const NewtonSummary summary = newton_cg(objective, point, newton);
       newton.gradient_reference = summary.gradient_reference;
       return summary;
     };
     const auto random = [&](int k) {
-      return start_at(Start::random, "random " + std::to_string(k), random_start(k, kRandomSpread));
+      return start_of(Start::random, "random " + std::to_string(k), random_start(k, kRandomSpread));
     };
     solve_from_starts(objective, point, first, options_.random_starts, kSameMinimum * std::abs(value_at_zero), solve,
                       random, result_);
-    describe_end(loss(), "X", result_.summary.value <= 1e-20 * value_at_zero, result_);
+    describe_end(loss(), "X", result_.summary.value <= 1e-20 * value_at_zero, value_at_zero, result_);
     take_result(objective, point);
     return std::move(result_);
   }

@@ -49,7 +49,7 @@ class Examination {
         options_(options),
         certificate_(certificate),
         rows_{objective.fitted(point), objective.b(), state_.delta, {}} {
-    find_rounding(objective.gradient_floor(point));
+    find_rounding(objective.gradient_rounding(point));
     find_spectrum(objective.hessian_on_root(point));
     const GlobalConvexity global = global_convexity(objective, true);
     certificate_.convexity = global.convexity;
@@ -59,7 +59,9 @@ class Examination {
   }
 
  private:
-  void find_rounding(double gradient_floor);
+  void find_rounding(const VectorXd& gradient_rounding);
+  /// In the caller's units of x.
+  VectorXd callers(const VectorXd& x) const { return x.cwiseProduct(objective_.columns().factor()); }
   void find_spectrum(const Hessian& hessian);
   void bound_distance_by_curvature();
   void bound_distance_by_convexity();
@@ -75,16 +77,18 @@ class Examination {
   PointRows rows_;
   const LossBounds* loss_bounds_ = find_loss_bounds(objective_.loss().name());
   double gradient_rounding_ = 0, hessian_rounding_ = 0;  // Euclidean; the Hessian's from its delta only
+  double mean_rounding_ = 0;                             // of the gradient's mean term, in the caller's units
   MatrixXd N_;                                           // H^-1 = N N^T, where H is positive definite
+  double norm_of_N_ = 0;                                 // |x| <= norm_of_N |x|_H, x in the caller's units
 };
 
 // z_i has the rounding of a random sum, at most eps |a_i| max|x|. exp(z - reference) carries it, that of the reference,
 // |reference| <= |z_i| + |ln f_i|, and its own; u(z) of the other losses carries it and its own.
-void Examination::find_rounding(double gradient_floor) {
+void Examination::find_rounding(const VectorXd& gradient_rounding) {
   constexpr double kEps = std::numeric_limits<double>::epsilon(), kTiny = std::numeric_limits<double>::min();
   const double centre = state_.centre.norm();
   const VectorXd& norms = A_.passes().row_norms();
-  rows_.f_error = kEps * (4 + 2 * state_.largest_x * norms.array());
+  rows_.f_error = kEps * (4 + 2 * state_.largest_x * objective_.columns().row_norms().array());
   const bool centred = objective_.loss().form() == HessianForm::centred;
   if (centred)
     rows_.f_error.array() -= kEps * rows_.f.array().max(kTiny).log().min(0.0);
@@ -100,8 +104,9 @@ void Examination::find_rounding(double gradient_floor) {
             centre * centre * (error * state_.k().array().abs()).sum();
   }
   hessian_rounding_ = A_.communicator().sum(local);
-  certificate_.gradient_floor = gradient_floor;
-  gradient_rounding_ = gradient_floor + rounding.mean * centre;
+  certificate_.gradient_floor = objective_.callers_norm(gradient_rounding);
+  gradient_rounding_ = gradient_rounding.norm() + rounding.mean * centre;
+  mean_rounding_ = rounding.mean * objective_.callers_norm(state_.centre);
 }
 
 void Examination::find_spectrum(const Hessian& hessian) {
@@ -130,6 +135,8 @@ void Examination::find_spectrum(const Hessian& hessian) {
                                              : StationaryKind::degenerate;
   if (certificate_.kind != StationaryKind::local_minimum) return;
   N_ = message.tail(d * d).reshaped(d, d);
+  const auto& columns = objective_.columns();
+  norm_of_N_ = columns.is_scaled() ? (columns.factor().asDiagonal() * N_).norm() : 1 / std::sqrt(smallest);
   certificate_.newton_decrement = (N_.transpose() * point_.gradient).norm();
 }
 
@@ -161,10 +168,10 @@ void Examination::bound_distance_by_curvature() {
                        decimal(smallest) + ")");
   // |x - x*| through the ball, or through x* - x = -H^-1 g + H^-1 (what is not linear), whichever is smaller.
   const double r = figures.radius = figures.ball / (1 + std::sqrt(1 - figures.condition));
-  const double newton_step = (N_ * (N_.transpose() * point_.gradient)).norm();
-  const double curved = (theta + 0.5 * figures.third_derivative * r) * r / std::sqrt(smallest);
-  certificate_.distance_bound =
-      kSlack * std::min(r / std::sqrt(smallest), newton_step + gradient_rounding_ / smallest + curved);
+  const double newton_step = callers(N_ * (N_.transpose() * point_.gradient)).norm();
+  const double rounding = norm_of_N_ * gradient_rounding_ / std::sqrt(smallest);
+  const double curved = norm_of_N_ * (theta + 0.5 * figures.third_derivative * r) * r;
+  certificate_.distance_bound = kSlack * std::min(norm_of_N_ * r, newton_step + rounding + curved);
   certificate_.distance_reason = "local: 2 K eta / (1 - theta)^2 = " + decimal(figures.condition) +
                                  " < 1; x* is the only stationary point with |x - x*|_H <= " + decimal(figures.ball) +
                                  " and a minimum";
@@ -172,7 +179,8 @@ void Examination::bound_distance_by_curvature() {
 
 void Examination::bound_distance_by_convexity() {
   if (!(certificate_.convexity > 0)) return;
-  const double distance = kSlack * (certificate_.gradient_norm + gradient_rounding_) / certificate_.convexity;
+  const double distance =
+      kSlack * (certificate_.gradient_norm + certificate_.gradient_floor + mean_rounding_) / certificate_.convexity;
   if (!std::isfinite(distance)) return;
   const std::string global =
       "H(y) >= l I everywhere with l = " + decimal(certificate_.convexity) + ", x* is the only minimum";
@@ -190,7 +198,8 @@ void Examination::look_up_assumptions(const GlobalConvexity& global) {
   const VectorXd& w2 = objective_.weights_squared();
   const double most = w2.size() > 0 ? -w2.minCoeff() : -std::numeric_limits<double>::infinity();
   const double smallest_weight = -A_.communicator().max(most);
-  const double R = std::max(global.norm_A, point_.x.norm());
+  const VectorXd x = callers(point_.x);
+  const double R = std::max(global.norm_A, x.norm());
   const bool small_target = global.target_norm <= 1 + 1e-12;
   const double lipschitz = 0.36115 + 0.35356 * global.target_norm;
   const double papers_M = 1.5 * std::log10(static_cast<double>(A_.rows_global())) + 30 * R * R / std::log(10.0);
@@ -203,8 +212,7 @@ void Examination::look_up_assumptions(const GlobalConvexity& global) {
   // In decimal logarithms, since M overflows for R >= 5.
   const auto start_row = [&](double log10_M, const std::string& name, const std::string& text) -> Assumption {
     const bool known = options_.x0 && certificate_.distance_bound;
-    const double value =
-        known ? std::log10((*options_.x0 - point_.x).norm() + *certificate_.distance_bound) + log10_M : kNone;
+    const double value = known ? std::log10((*options_.x0 - x).norm() + *certificate_.distance_bound) + log10_M : kNone;
     const double required = std::log10(kGoodStart * global.convexity);  // -inf without convexity
     return {name, "log10(|x0 - x*| M) <= log10(0.1 l), M = " + text, value, required,
             known && global.convexity > 0 && value <= required};
@@ -233,9 +241,9 @@ Certificate certify(RegressionObjective& objective, Point& point, const Certific
   if (options.level == CertificateLevel::none) return certificate;
   const double reads_before = objective.reads_of_a();
   if (!objective.state_of(point).is_fresh()) point = objective.refreshed(std::move(point));
-  certificate.gradient_norm = point.gradient.norm();
+  certificate.gradient_norm = objective.callers_norm(point.gradient);
   if (options.gradient_reference > 0)
-    certificate.relative_gradient = certificate.gradient_norm / options.gradient_reference;
+    certificate.relative_gradient = objective.norm(point.gradient) / options.gradient_reference;
   if (options.level == CertificateLevel::full) {
     if (!point.gradient.allFinite())
       certificate.distance_reason = "not available: the gradient is not finite";

@@ -7,8 +7,8 @@ namespace attnreg {
 
 struct CertificateOptions {
   CertificateLevel level = CertificateLevel::gradient;
-  double gradient_reference = 0;                     ///< what |g| is compared with; 0: `relative_gradient` is NaN
-  std::optional<Eigen::VectorXd> x0 = std::nullopt;  ///< start of the solve, for the papers' "good start"
+  double gradient_reference = 0;                     ///< what |g|_s is compared with; 0: `relative_gradient` is NaN
+  std::optional<Eigen::VectorXd> x0 = std::nullopt;  ///< start of the solve, in the caller's units
   Eigen::Index largest_dimension = 2048;  ///< full: a larger d is refused, with the reason; 10 d^2 doubles on rank 0
 };
 

@@ -35,9 +35,12 @@ GlobalConvexity global_convexity(RegressionObjective& objective, bool singular_v
     gram = signed_gram(A, {VectorXd::Ones(A.rows_local())}).positive;
     A.communicator().sum_to_root(span_of(gram));
   }
-  const MatrixXd& ridge = objective.ridge_gram_on_root();
+  MatrixXd ridge = objective.ridge_gram_on_root();
   std::array<double, 3> message{};
   if (A.communicator().is_root()) {
+    const VectorXd to_caller = objective.columns().factor().cwiseInverse();  // g and H in the caller's units of x
+    ridge = to_caller.asDiagonal() * ridge * to_caller.asDiagonal();
+    gram = to_caller.asDiagonal() * gram * to_caller.asDiagonal();
     const SymmetricEigen lower = symmetric_eigen(ridge - c * gram, false);
     if (lower.finite)
       message[0] = std::max(0.0, lower.values[0] - eigenvalue_rounding(d, ridge.norm() + c * gram.norm()));

@@ -6,7 +6,8 @@
 
 namespace attnreg {
 
-/// What A, b and w say of the Hessian H(y) of L for every y. Replicated.
+/// What A, b and w say of the Hessian H(y) of L for every y, in the caller's columns, but for the level of centred
+/// ones, which phi does not see. Replicated.
 struct GlobalConvexity {
   double convexity = 0;  ///< l > 0: H(y) >= l I for every y; 0 where none was found
   double indefiniteness = std::numeric_limits<double>::infinity();  ///< Hess phi >= -c I everywhere; inf: none known

@@ -149,10 +149,13 @@ void add_absolute_transpose_multiply(const CsrBlock<Scalar>& A, const double* u,
 }
 
 template <class Scalar>
-void squared_norms(const CsrBlock<Scalar>& A, double* squares) {
-  each_row(A, [&](Index i, const std::int32_t*, const Scalar* a, std::int64_t entries) {
+void squared_norms(const CsrBlock<Scalar>& A, const double* factor, double* squares) {
+  each_row(A, [&](Index i, const std::int32_t* columns, const Scalar* a, std::int64_t entries) {
     squares[i] = 0;
-    for (std::int64_t k = 0; k < entries; ++k) squares[i] += static_cast<double>(a[k]) * static_cast<double>(a[k]);
+    for (std::int64_t k = 0; k < entries; ++k) {
+      const double value = static_cast<double>(a[k]) * factor[columns[k]];
+      squares[i] += value * value;
+    }
   });
 }
 
@@ -195,7 +198,7 @@ void expand(const CsrBlock<Scalar>& A, Index d, double* out) {
   template void add_transpose_multiply(const CsrBlock<Scalar>&, const double*, double*);                         \
   template void add_transpose_multiply(const CsrBlock<Scalar>&, const double*, Index, Index, double*);           \
   template void add_absolute_transpose_multiply(const CsrBlock<Scalar>&, const double*, double*);                \
-  template void squared_norms(const CsrBlock<Scalar>&, double*);                                                 \
+  template void squared_norms(const CsrBlock<Scalar>&, const double*, double*);                                  \
   template void add_scaled_row(const CsrBlock<Scalar>&, Index, double, double*);                                 \
   template void add_gram(const CsrBlock<Scalar>&, std::span<const Index>, std::span<const double>, Index, Index, \
                          Index, double*);                                                                        \

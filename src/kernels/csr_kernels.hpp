@@ -61,9 +61,9 @@ void add_transpose_multiply(const CsrBlock<Scalar>& A, const double* U, Index k,
 template <class Scalar>
 void add_absolute_transpose_multiply(const CsrBlock<Scalar>& A, const double* u, double* out);
 
-/// squares_i = |a_i|^2
+/// squares_i = |a_i o factor|^2. factor: d
 template <class Scalar>
-void squared_norms(const CsrBlock<Scalar>& A, double* squares);
+void squared_norms(const CsrBlock<Scalar>& A, const double* factor, double* squares);
 
 /// out += factor a_i, row i of the block
 template <class Scalar>

@@ -314,13 +314,13 @@ void normal_block(const T* A, const RowBlock& block, Index d, const double* x, c
 }
 
 template <class T>
-void square_rows(const T* A, const RowBlock& block, Index d, double* squares) {
+void square_rows(const T* A, const RowBlock& block, Index d, const double* factor, double* squares) {
   for (Index k = 0; k < block.pieces; ++k)
     for (Index i = 0; i < block.rows; ++i) {
       const T* a = A + (block.piece(k) + i) * d;
       Vector sum = hn::Zero(kDoubles);
       for_columns(d, [&](Index j, auto at) HWY_ATTR {
-        const Vector v = at(a + j);
+        const Vector v = hn::Mul(at(a + j), at(factor + j));
         sum = hn::MulAdd(v, v, sum);
       });
       squares[k * block.rows + i] = sum_of(sum);
@@ -360,10 +360,12 @@ void absolute_f64(const double* A, const RowBlock& block, Index d, const double*
 void absolute_f32(const float* A, const RowBlock& block, Index d, const double* u, double* out) {
   add_columns<1, true>(A, block, d, u, 1, out);
 }
-void squares_f64(const double* A, const RowBlock& block, Index d, double* squares) {
-  square_rows(A, block, d, squares);
+void squares_f64(const double* A, const RowBlock& block, Index d, const double* factor, double* squares) {
+  square_rows(A, block, d, factor, squares);
 }
-void squares_f32(const float* A, const RowBlock& block, Index d, double* squares) { square_rows(A, block, d, squares); }
+void squares_f32(const float* A, const RowBlock& block, Index d, const double* factor, double* squares) {
+  square_rows(A, block, d, factor, squares);
+}
 
 }  // namespace attnreg::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -417,11 +419,11 @@ void add_absolute_transpose_multiply(const double* A, const RowBlock& block, Ind
 void add_absolute_transpose_multiply(const float* A, const RowBlock& block, Index d, const double* u, double* out) {
   HWY_DYNAMIC_DISPATCH(absolute_f32)(A, block, d, u, out);
 }
-void squared_norms(const double* A, const RowBlock& block, Index d, double* squares) {
-  HWY_DYNAMIC_DISPATCH(squares_f64)(A, block, d, squares);
+void squared_norms(const double* A, const RowBlock& block, Index d, const double* factor, double* squares) {
+  HWY_DYNAMIC_DISPATCH(squares_f64)(A, block, d, factor, squares);
 }
-void squared_norms(const float* A, const RowBlock& block, Index d, double* squares) {
-  HWY_DYNAMIC_DISPATCH(squares_f32)(A, block, d, squares);
+void squared_norms(const float* A, const RowBlock& block, Index d, const double* factor, double* squares) {
+  HWY_DYNAMIC_DISPATCH(squares_f32)(A, block, d, factor, squares);
 }
 
 }  // namespace attnreg::kernels

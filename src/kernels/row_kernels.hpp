@@ -36,8 +36,8 @@ void add_normal_product(const float* A, const RowBlock& block, Index d, const do
 void add_absolute_transpose_multiply(const double* A, const RowBlock& block, Index d, const double* u, double* out);
 void add_absolute_transpose_multiply(const float* A, const RowBlock& block, Index d, const double* u, double* out);
 
-/// squares_i = |a_i|^2
-void squared_norms(const double* A, const RowBlock& block, Index d, double* squares);
-void squared_norms(const float* A, const RowBlock& block, Index d, double* squares);
+/// squares_i = |a_i o factor|^2. factor: d
+void squared_norms(const double* A, const RowBlock& block, Index d, const double* factor, double* squares);
+void squared_norms(const float* A, const RowBlock& block, Index d, const double* factor, double* squares);
 
 }  // namespace attnreg::kernels

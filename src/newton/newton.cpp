@@ -1,3 +1,4 @@
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -8,26 +9,44 @@
 
 namespace attnreg {
 
+namespace {
+
+constexpr double kSaddle = 1e-8;  // smaller negative curvature, relative to H's positive part, is rounding
+
+/// A length to leave a saddle with when the region has none: that of a step by which the model falls by L.
+double some_radius(double radius, const Point& point) {
+  return radius < std::numeric_limits<double>::max() ? radius : std::sqrt(2 * std::abs(point.value)) + 1e-6;
+}
+
+}  // namespace
+
+// The trust-region step from a saddle, where g is about 0, is one along the least curvature.
 NewtonSummary newton(Objective& objective, Point& point, const NewtonOptions& options) {
   check(options);
   Progress progress(objective, point, options);
   double radius = std::numeric_limits<double>::infinity();
   bool full_step = false;  // the last one was
+  bool convex = false;     // the last Hessian was
 
-  while (!progress.finished()) {
-    const TrustRegionStep step = trust_region_step(objective.hessian(point), point.gradient, radius);
-    if (!step.finite) return progress.summary(Termination::breakdown);
+  for (;;) {
+    const bool stationary = progress.finished();
+    if (stationary && (convex || !progress.has_converged())) return progress.summary();
+    const double length = stationary ? some_radius(radius, point) : radius;
+    const TrustRegionStep step = trust_region_step(objective.hessian(point), point.gradient, length);
+    if (!step.finite) return stationary ? progress.summary() : progress.summary(Termination::breakdown);
+    convex = step.shift <= kSaddle;
+    progress.saw_singular(step.singular);
+    if (stationary && convex) return progress.summary();
 
     Direction direction = full_step ? objective.likely_direction(point, step.s) : objective.direction(step.s);
     const Trial trial = search_line(objective, point, direction, step.on_boundary);
-    if (trial.t == 0) return progress.no_decrease();
+    if (trial.t == 0) return stationary ? progress.summary(Termination::saddle) : progress.no_decrease();
 
     point = objective.step(std::move(point), std::move(direction), trial);
     full_step = trial.t == 1 && !step.on_boundary;
     radius = next_radius(radius, step.length, step.on_boundary, trial.t);
     progress.stepped(trial, radius);
   }
-  return progress.summary();
 }
 
 }  // namespace attnreg

@@ -6,6 +6,7 @@
 #include "newton/line_search.hpp"
 #include "newton/minimise.hpp"
 #include "newton/progress.hpp"
+#include "newton/saddle.hpp"
 
 namespace attnreg {
 
@@ -117,29 +118,39 @@ NewtonSummary newton_cg(Objective& objective, Point& point, const NewtonOptions&
   bool near = false;    // the last step was taken whole, inside the region
   double mismatch = 1;  // of the last step's model: |g - its residual| / |g before|
 
-  while (!progress.finished()) {
+  for (;;) {
+    if (progress.finished()) {
+      auto down = progress.has_converged() ? negative_curvature(objective, point) : std::nullopt;
+      if (!down) return progress.summary();
+      const Trial trial = search_line(objective, point, *down, true);
+      if (trial.t == 0) return progress.summary(Termination::saddle);
+      point = objective.step(std::move(point), std::move(*down), trial);
+      near = false;
+      progress.stepped(trial, radius);
+      continue;
+    }
     if (!near || age.pays(objective.preconditioner_price(), cg)) {
       const bool tired = age.steps() == 1 && cg.tired();  // though it was new
       if (objective.refresh_preconditioner(point, tired)) age.renewed();
       if (objective.preconditioner().empty()) return progress.summary(Termination::breakdown);
     }
+    progress.saw_singular(objective.preconditioner().is_singular());
     const double forcing = forcing_term(progress.relative_gradient(), mismatch, options);
     const auto patience = age.is_fresh() ? kMaxConjugateGradients : static_cast<int>(cg.tiring(forcing)) + 1;
     cg = minimise_model(objective, point, radius, forcing, patience);
     age.used(cg);
     if (!cg.finite) return progress.summary(Termination::breakdown);
 
-    const double norm = point.gradient.norm(), length = objective.preconditioner().norm(cg.step.s);
+    const double norm = objective.norm(point.gradient), length = objective.preconditioner().norm(cg.step.s);
     const Trial trial = search_line(objective, point, cg.step, cg.on_boundary);
     if (trial.t == 0) return progress.no_decrease();
 
     point = objective.step(std::move(point), std::move(cg.step), trial);
     near = trial.t == 1 && !cg.on_boundary;
-    mismatch = near ? (point.gradient - cg.residual).norm() / norm : 1;
+    mismatch = near ? objective.norm(point.gradient - cg.residual) / norm : 1;
     radius = next_radius(radius, length, cg.on_boundary, trial.t);
     progress.stepped(trial, radius, cg.iterations);
   }
-  return progress.summary();
 }
 
 }  // namespace attnreg

@@ -62,7 +62,11 @@ class Objective {
   /// The point evaluated anew, from a fresh A x: one read, since what is to be expected is known.
   virtual Point refreshed(Point point) { return evaluate(point.x); }
 
-  /// The size below which |gradient| may be rounding only (docs/algorithms.md). Cheap unless |gradient| is near it;
+  /// The size of a gradient in the norm of the stopping tests, which does not depend on the units of x. Local.
+  virtual double norm(const Eigen::VectorXd& gradient) const { return gradient.norm(); }
+  /// Its Euclidean norm in the caller's units of x. Local.
+  virtual double callers_norm(const Eigen::VectorXd& gradient) const { return gradient.norm(); }
+  /// The `norm` below which a gradient may be rounding only (docs/algorithms.md). Cheap unless |gradient| is near it;
   /// then one read.
   virtual double gradient_floor(const Point& point) = 0;
 
@@ -70,6 +74,10 @@ class Objective {
   virtual Hessian hessian(const Point& point) = 0;
   /// H p.s, and p.As in the same read. One read, one all-reduce.
   virtual Eigen::VectorXd hessian_product(const Point& point, Direction& p) = 0;
+
+  /// A direction along which H may have negative curvature, at a point with a small gradient; none where the model
+  /// shows that H is positive semidefinite, or nothing is known. Cheap beside a preconditioner.
+  virtual std::optional<Eigen::VectorXd> suspected_descent(const Point& /*point*/) { return std::nullopt; }
 
   /// Makes a preconditioner from the curvature at the point; `tired`: the last one served badly, spend more on this
   /// one. Its cost in reads and what it shares with the one before are the objective's business. False if the model is

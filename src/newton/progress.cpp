@@ -17,14 +17,15 @@ constexpr double kUnchanged = 1e-14;    // relative change of L at the level of 
 }  // namespace
 
 std::string_view termination_name(Termination termination) {
-  constexpr std::array<std::string_view, 7> names{"converged",   "converged_rounding", "stagnated", "iteration_limit",
-                                                  "uncertified", "time_limit",         "breakdown"};
+  constexpr std::array<std::string_view, 10> names{
+      "converged",  "converged_rounding", "stagnated", "iteration_limit", "uncertified",
+      "time_limit", "breakdown",          "saddle",    "no_minimiser",    "diverged"};
   return names.at(static_cast<std::size_t>(termination));
 }
 
 Progress::Progress(Objective& objective, Point& point, const NewtonOptions& options)
     : objective_(objective), point_(point), options_(options), good_x_(point.x) {
-  gradient_norm_ = smallest_gradient_ = point.gradient.norm();
+  gradient_norm_ = smallest_gradient_ = objective.norm(point.gradient);
   reference_ = options.gradient_reference > 0 ? options.gradient_reference : gradient_norm_;
   if (!std::isfinite(point.value) || !std::isfinite(gradient_norm_)) reason_ = Termination::breakdown;
   record(0, 0, 0);
@@ -35,7 +36,7 @@ void Progress::record(double step, double radius, int cg_iterations) {
   if (!options_.on_iteration) return;
   options_.on_iteration({.iteration = iterations_,
                          .value = point_.value,
-                         .gradient_norm = gradient_norm_,
+                         .gradient_norm = objective_.callers_norm(point_.gradient),
                          .relative_gradient = relative_gradient(),
                          .step = step,
                          .radius = radius,
@@ -46,7 +47,7 @@ void Progress::record(double step, double radius, int cg_iterations) {
 }
 
 void Progress::stepped(const Trial& trial, double radius, int cg_iterations) {
-  const double norm = point_.gradient.norm();
+  const double norm = objective_.norm(point_.gradient);
   if (!std::isfinite(point_.value) || !std::isfinite(norm)) {
     point_ = objective_.evaluate(good_x_);
     reason_ = Termination::breakdown;
@@ -59,6 +60,7 @@ void Progress::stepped(const Trial& trial, double radius, int cg_iterations) {
   smallest_gradient_ = std::min(smallest_gradient_, norm);
   good_x_ = point_.x;
   from_scratch_ = false;
+  reason_.reset();
   ++iterations_;
   record(trial.t, radius, cg_iterations);
 }
@@ -66,7 +68,7 @@ void Progress::stepped(const Trial& trial, double radius, int cg_iterations) {
 /// With a fresh A x.
 void Progress::move_to(const Eigen::VectorXd& x) {
   point_ = x == point_.x ? objective_.refreshed(std::move(point_)) : objective_.evaluate(x);
-  gradient_norm_ = point_.gradient.norm();
+  gradient_norm_ = objective_.norm(point_.gradient);
 }
 
 bool Progress::small_gradient() {
@@ -74,7 +76,9 @@ bool Progress::small_gradient() {
     reason_ = Termination::converged;
   } else if (!halved_) {
     floor_ = objective_.gradient_floor(point_);
-    const bool is_small = iterations_ == 0 || floor_ <= kLargestFloor * reference_;
+    // Where g(0) is nothing but rounding, so is its reference.
+    const bool at_zero = reference_ <= floor_ && point_.x.isZero(0);
+    const bool is_small = at_zero || floor_ <= kLargestFloor * reference_;
     if (gradient_norm_ <= floor_ && is_small) reason_ = Termination::converged_rounding;
   }
   return reason_.has_value();
@@ -111,6 +115,10 @@ bool Progress::finished() {
   return reason_.has_value();
 }
 
+bool is_converged(const NewtonSummary& summary) {
+  return summary.termination == Termination::converged || summary.termination == Termination::converged_rounding;
+}
+
 NewtonSummary Progress::no_decrease() {
   halved_ = false;
   if (!from_scratch_) move_to(point_.x);
@@ -121,10 +129,12 @@ NewtonSummary Progress::no_decrease() {
 NewtonSummary Progress::summary(Termination reason) const {
   return {.termination = reason,
           .value = point_.value,
-          .gradient_norm = gradient_norm_,
+          .gradient_norm = objective_.callers_norm(point_.gradient),
+          .scaled_gradient = gradient_norm_,
           .gradient_reference = reference_,
           .relative_gradient = relative_gradient(),
           .gradient_floor = reason == Termination::converged ? 0 : floor_,
+          .singular = singular_,
           .iterations = iterations_,
           .reads_of_a = objective_.reads_of_a(),
           .collectives = objective_.collectives(),

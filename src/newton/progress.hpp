@@ -7,6 +7,9 @@
 
 namespace attnreg {
 
+/// Local. Whether the solve ended at a small gradient: the answer is right.
+bool is_converged(const NewtonSummary& summary);
+
 /// The book-keeping of a Newton iteration: records, stopping tests, summary. What it decides rests on replicated values
 /// only. Members are collective: a test near the rounding floor or a confirmation may read A.
 class Progress {
@@ -14,12 +17,15 @@ class Progress {
   /// Records the starting point. `point` is where the iteration stands, which moves it; so may the members.
   Progress(Objective& objective, Point& point, const NewtonOptions& options);
 
-  /// After every `Objective::step`: records it; goes back to the last good point if the new one is not finite.
+  /// After every `Objective::step`, also of one that leaves a saddle where a test held: records it; goes back to the
+  /// last good point if the new one is not finite.
   void stepped(const Trial& trial, double radius = 0, int cg_iterations = 0);
 
   /// Whether a stopping test holds. A gradient that passes is first made again from a fresh A x.
   bool finished();
   double relative_gradient() const { return reference_ > 0 ? gradient_norm_ / reference_ : 0; }  ///< Local.
+  void saw_singular(bool singular) { singular_ = singular; }  ///< Local. Whether H, or its model, was; for the summary.
+  bool has_converged() const { return is_converged(summary()); }  ///< Local. Of a finished iteration.
   NewtonSummary summary() const { return summary(*reason_); }
   NewtonSummary summary(Termination reason) const;
   /// The summary when no step lowers L: at the floor of rounding, or stagnated.
@@ -42,6 +48,7 @@ class Progress {
   int attempts_ = 0;              // to pass the floor
   double smallest_at_floor_ = 0;  // |g| from a fresh A x, and where that was
   Eigen::VectorXd x_at_floor_;
+  bool singular_ = false;
   bool halved_ = false;       // |g|, by the last step
   bool from_scratch_ = true;  // the gradient is not from an updated A x
 };

@@ -14,6 +14,7 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kRidge = 1e-13;      // relative; above the rounding of a null direction
+constexpr double kDependent = 20;     // pivots of so many ridges belong to columns that depend on earlier ones
 constexpr double kRadiusSlack = 0.1;  // |s|_M within 10 % of the radius will do (More and Sorensen 1983)
 constexpr int kMaxFactorizations = 60;
 
@@ -31,6 +32,7 @@ class LocalPencil final : public Pencil {
   void add_ridge(const Eigen::VectorXd& ridge) override { H_.diagonal() += ridge, M_.diagonal() += ridge; }
   bool factor(double shift) override { return cholesky_.factor(H_ + shift * M_); }
   Eigen::VectorXd solve(const Eigen::VectorXd& v) const override { return cholesky_.solve(v); }
+  Eigen::VectorXd pivots() const override { return cholesky_.pivots(); }
   Eigen::VectorXd multiply_H(const Eigen::VectorXd& v) const override { return H_ * v; }
   Eigen::VectorXd multiply_M(const Eigen::VectorXd& v) const override { return M_ * v; }
 
@@ -47,11 +49,7 @@ class ShiftSearch {
   TrustRegionStep run() {
     if (try_shift(0) && length_ <= (1 + kRadiusSlack) * radius_) return result(length_ > (1 - kRadiusSlack) * radius_);
     double shift = definite_ ? next_shift() : 1e-3;
-    if (!std::isfinite(radius_)) {  // indefinite, no scale known yet: the first definite shift from 1 on sets it
-      for (shift = 1; shift < 1e12; shift *= 4)
-        if (try_shift(shift)) return result(true);
-      return {};
-    }
+    if (!std::isfinite(radius_)) return first_definite_step();
     while (factorizations_ < kMaxFactorizations) {
       if (!try_shift(safeguarded(shift))) {
         shift = 4 * shift_;
@@ -65,6 +63,19 @@ class ShiftSearch {
   }
 
  private:
+  /// Indefinite, and no scale is known yet: a definite shift from 1 on sets it. M may be next to nothing beside -H.
+  TrustRegionStep first_definite_step() {
+    constexpr double kNear = 16;
+    double shift = 1;
+    for (double growth = 4; !try_shift(shift); growth *= 4) {
+      if (factorizations_ >= kMaxFactorizations / 2) return {};
+      shift *= growth;
+    }
+    for (double below = lower_; upper_ > kNear * std::max(below, 1.0); below = lower_)
+      try_shift(std::sqrt(upper_ * std::max(below, 1.0)));
+    return definite_ || try_shift(upper_) ? result(true) : TrustRegionStep{};
+  }
+
   bool try_shift(double shift) {
     shift_ = shift;
     ++factorizations_;
@@ -130,8 +141,12 @@ class ShiftSearch {
 TrustRegionStep trust_region_step(Pencil& pencil, const Eigen::VectorXd& scale, const Eigen::VectorXd& g,
                                   double radius) {
   if (!pencil.is_finite() || !g.allFinite()) return {};
-  pencil.add_ridge(ridge_of(scale));
-  return ShiftSearch(pencil, g, radius).run();
+  const Eigen::VectorXd ridge = ridge_of(scale);
+  pencil.add_ridge(ridge);
+  TrustRegionStep step = ShiftSearch(pencil, g, radius).run();
+  if (step.finite && step.shift == 0)
+    step.singular = (pencil.pivots().array().square() <= kDependent * ridge.array()).any();
+  return step;
 }
 
 }  // namespace
@@ -147,11 +162,12 @@ TrustRegionStep trust_region_step(Hessian hessian, const Eigen::VectorXd& g, dou
   TrustRegionStep step;
   if (hessian.communicator.is_root())
     step = trust_region_step(std::move(hessian.exact), std::move(hessian.positive_part), hessian.scale, g, radius);
-  Eigen::VectorXd message = Eigen::VectorXd::Zero(g.size() + 4);
-  if (step.finite) message << step.s, 1.0, step.length, step.shift, step.on_boundary ? 1.0 : 0.0;
+  Eigen::VectorXd message = Eigen::VectorXd::Zero(g.size() + 5);
+  if (step.finite)
+    message << step.s, 1.0, step.length, step.shift, step.on_boundary ? 1.0 : 0.0, step.singular ? 1.0 : 0.0;
   hessian.communicator.broadcast(span_of(message));
-  const auto tail = message.tail<4>();
-  return {tail[0] != 0, message.head(g.size()), tail[1], tail[2], tail[3] != 0};
+  const auto tail = message.tail<5>();
+  return {tail[0] != 0, message.head(g.size()), tail[1], tail[2], tail[3] != 0, tail[4] != 0};
 }
 
 }  // namespace attnreg

@@ -28,6 +28,8 @@ Hessian RegressionObjective::distributed_hessian(const RegressionState& state) c
   rows.ridge = w2_;
   DistributedMatrix M = distributed_gram(A_, grid_, rows, state.centre);
   const double curvature = A_.communicator().sum(rows.self_sum());
+  if (!offset_ridge_.is_zero())
+    M.for_each([&](Index i, Index j, double& entry) { entry += offset_ridge_.hessian(i, j); });
   const VectorXd scale = M.diagonal() + curvature * state.centre.cwiseAbs2();
   const bool centred = loss_->form() == HessianForm::centred;
   DistributedMatrix H =
@@ -48,7 +50,9 @@ const MatrixXd& RegressionObjective::ridge_gram_on_root() {
   if (ridge_gram_) return *ridge_gram_;
   MatrixXd gram = signed_gram(A_, {w2_}).positive;
   A_.communicator().sum_to_root(span_of(gram));
-  return ridge_gram_.emplace(A_.communicator().is_root() ? std::move(gram) : MatrixXd());
+  if (!A_.communicator().is_root()) return ridge_gram_.emplace();
+  if (!offset_ridge_.is_zero()) gram += offset_ridge_.hessian();
+  return ridge_gram_.emplace(std::move(gram));
 }
 
 Hessian RegressionObjective::hessian_on_root(const Point& point) {
@@ -75,11 +79,19 @@ VectorXd RegressionObjective::hessian_product(const Point& point, Direction& p) 
   const double centre_p = form == HessianForm::centred ? along : 0;
   VectorXd message = A_.passes().normal_product(p.s, {state.delta.data(), w2_.data(), centre_p}, p.As);
   A_.communicator().sum(span_of(message));
-  VectorXd product = message.head(dimension());
+  VectorXd product = message.head(dimension()) + offset_ridge_.gradient(p.s);
   if (form == HessianForm::centred) product -= message[dimension()] * state.centre;
   if (form == HessianForm::coupled)  // (-h c^T - c h^T + k c c^T) p, h = A^T m
     product += (state.loss.self * along - state.coupled_centre.dot(p.s)) * state.centre - along * state.coupled_centre;
   return product;
+}
+
+std::optional<VectorXd> RegressionObjective::suspected_descent(const Point& point) {
+  if (preconditioner_.empty() && !refresh_preconditioner(point, false)) return std::nullopt;
+  const RegressionState& state = state_of(point);
+  const bool centred = loss_->form() == HessianForm::centred;
+  return model_.direction_above(positive_rows(state).curvature - state.delta,
+                                centred ? state.centre : VectorXd::Zero(dimension()), preconditioner_);
 }
 
 bool RegressionObjective::refresh_preconditioner(const Point& point, bool tired) {

@@ -65,20 +65,21 @@ struct Outputs {
 
 }  // namespace
 
-RegressionObjective::RegressionObjective(const RowMatrix& A, const VectorXd& b, const VectorXd& w,
-                                         std::unique_ptr<Loss> loss, const SamplingOptions& sampling,
+RegressionObjective::RegressionObjective(std::shared_ptr<const ScaledColumns> columns, const VectorXd& b,
+                                         const VectorXd& w, std::unique_ptr<Loss> loss, const SamplingOptions& sampling,
                                          const LinearSolverOptions& solver)
-    : A_(A),
+    : columns_(std::move(columns)),
+      A_(columns_->A()),
       b_(b),
       w2_(w.cwiseAbs2()),
-      row_norms_(A.passes().row_norms()),
+      offset_ridge_(*columns_, w2_),
       loss_(std::move(loss)),
-      reads_before_(A.reads()),
-      collectives_before_(A.communicator().collectives()),
-      clock_(A.communicator()),
-      grid_(solver.kind == LinearSolver::scalapack ? std::make_shared<const ProcessGrid>(A.communicator(), solver)
+      reads_before_(A_.reads()),
+      collectives_before_(A_.communicator().collectives()),
+      clock_(A_.communicator()),
+      grid_(solver.kind == LinearSolver::scalapack ? std::make_shared<const ProcessGrid>(A_.communicator(), solver)
                                                    : nullptr),
-      model_(A, w2_, sampling, grid_) {}
+      model_(A_, w2_, offset_ridge_, sampling, grid_) {}
 
 LossRows RegressionObjective::rows_of(const VectorXd& z, Index first, Index rows) const {
   return {part(z, first, rows), part(b_, first, rows)};
@@ -119,7 +120,7 @@ Point RegressionObjective::evaluate(const VectorXd& x) {
   const Index rows = A_.rows_local(), coupled = loss_->form() == HessianForm::coupled ? rows : 0;
   Point point{.x = x, .state = std::make_unique<RegressionState>()};
   RegressionState& state = own(point);
-  state.largest_x = x.lpNorm<Eigen::Infinity>();
+  state.largest_x = columns_->scale().cwiseProduct(x).lpNorm<Eigen::Infinity>();
   state.z = x.isZero(0) ? VectorXd::Zero(rows) : A_.passes().multiply(x, Compensated());
   state.delta.resize(rows);
   state.positive.resize(loss_->form() == HessianForm::centred ? 0 : rows);
@@ -160,35 +161,38 @@ double RegressionObjective::log_value(const Point& point) const {
 }
 
 // In units of eps: q_i + w_i^2 z_i itself, and what the roundings of z_i, of the exponent z_i - reference, and of x and
-// of the steps' A s (at most eps |a_i| max|x|, as random sums) do to it.
+// of the steps' A s (at most eps |a_i|_s max |scale_j x_j|, as random sums) do to it.
 double RegressionObjective::rounding_of_row(const RegressionState& state, Index row, double z, double q,
                                             double delta) const {
   const double curvature = std::abs(delta);
   return std::abs(q) + curvature * loss_->exponent_rounding(z, state.loss.reference) +
-         (curvature + w2_[row]) * row_norms_[row] * state.largest_x;
+         (curvature + w2_[row]) * columns_->row_norms()[row] * state.largest_x;
 }
 
 /// All that z and its value leave to be found out; one read.
 void RegressionObjective::differentiate(Point& point, const Value& value) const {
   RegressionState& state = own(point);
-  point.value = value.total;
+  point.value = value.total + offset_ridge_.value(point.x);
   state.loss = value.loss;
   const double clock = clock_.seconds();
   const Index columns = loss_->form() == HessianForm::coupled ? 3 : 2;
-  const auto local = A_.passes().transpose_map(columns, 1, [&](Index first, Index rows, double* U, double* bound) {
-    Outputs outputs;
-    const LossDerivatives out = outputs.kept_in(state, first, rows);
-    fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, out);
-    for (Index i = 0; i < rows; ++i) {
-      const Index row = first + i;
-      const double q = U[columns * i] = out.q[static_cast<std::size_t>(i)];
-      U[columns * i + 1] = out.f[static_cast<std::size_t>(i)];
-      if (columns == 3) U[columns * i + 2] = state.coupling[row];
-      *bound += rounding_of_row(state, row, state.z[row], q, state.delta[row]) * row_norms_[row];
-    }
-  });
+  const auto local = A_.passes().transpose_map(
+      columns, 1,
+      [&](Index first, Index rows, double* U, double* bound) {
+        Outputs outputs;
+        const LossDerivatives out = outputs.kept_in(state, first, rows);
+        fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, out);
+        for (Index i = 0; i < rows; ++i) {
+          const Index row = first + i;
+          const double q = U[columns * i] = out.q[static_cast<std::size_t>(i)];
+          U[columns * i + 1] = out.f[static_cast<std::size_t>(i)];
+          if (columns == 3) U[columns * i + 2] = state.coupling[row];
+          *bound += rounding_of_row(state, row, state.z[row], q, state.delta[row]) * columns_->row_norms()[row];
+        }
+      },
+      columns_->missing_row_norms());
   const auto [sums, seconds] = total(A_.communicator(), local, clock);
-  point.gradient = sums.columns.col(0);
+  point.gradient = sums.columns.col(0) + offset_ridge_.gradient(point.x);
   point.seconds = seconds;
   state.centre = sums.columns.col(1);
   state.coupled_centre = sums.columns.rightCols(columns - 2).reshaped();
@@ -220,8 +224,8 @@ std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const 
     for (Index i = 0; i < count; ++i) {
       const auto k = static_cast<std::size_t>(i);
       U[i * columns + of_loss] = w2_[first + i] * (rows.z[k] + state.shift);
-      scalars[9] +=
-          rounding_of_row(state, first + i, rows.z[k], outputs.q[k], outputs.delta[k]) * row_norms_[first + i];
+      scalars[9] += rounding_of_row(state, first + i, rows.z[k], outputs.q[k], outputs.delta[k]) *
+                    columns_->row_norms()[first + i];
     }
   };
   const auto local = meaning == Logits::at
@@ -261,8 +265,8 @@ Point RegressionObjective::accept(Point point, ObjectiveState& found) const {
   auto& evaluation = static_cast<Evaluation&>(found);
   Value value = evaluation.value;
   if (!(value.loss.offset <= kLargestOffset)) value = value_at(state.z, state.shift, value.loss.reference);
-  point.value = value.total;
-  point.gradient = std::move(evaluation.gradient);
+  point.value = value.total + offset_ridge_.value(point.x);
+  point.gradient = evaluation.gradient + offset_ridge_.gradient(point.x);
   point.seconds = evaluation.seconds;
   state.loss = value.loss;
   state.centre = std::move(evaluation.centre);
@@ -284,9 +288,8 @@ VectorXd RegressionObjective::fitted(const Point& point) const {
   return fitted;
 }
 
-double RegressionObjective::gradient_floor(const Point& point) {
+VectorXd RegressionObjective::gradient_rounding(const Point& point) const {
   const RegressionState& state = state_of(point);
-  if (point.gradient.norm() > kEps * state.floor_bound) return kEps * state.floor_bound;
   VectorXd rounding(state.z.size());
   sum_over_rows<1>(state.z.size(), [&](Index first, Index rows, auto&) {
     Outputs outputs;
@@ -298,7 +301,12 @@ double RegressionObjective::gradient_floor(const Point& point) {
   });
   VectorXd absolute = A_.passes().absolute_transpose_multiply(rounding);
   A_.communicator().sum(span_of(absolute));
-  return kEps * absolute.norm();
+  return kEps * (absolute + offset_ridge_.rounding(point.x));
+}
+
+double RegressionObjective::gradient_floor(const Point& point) {
+  const double bound = kEps * (state_of(point).floor_bound + norm(offset_ridge_.rounding(point.x)));
+  return norm(point.gradient) > bound ? bound : norm(gradient_rounding(point));
 }
 
 Direction RegressionObjective::direction(const VectorXd& s) {
@@ -356,11 +364,12 @@ std::vector<Trial> RegressionObjective::try_steps(const Point& point, const Dire
     Trial trial{.t = t};
     if (sums[kWidth * k + 8] == 0) {
       const LossChange change = loss_->change(loss_sums(&sums[kWidth * k]), state.loss);
-      trial.change = change.value + t * ridge_slope + 0.5 * t * t * ridge_curvature;
+      trial.change = change.value + t * ridge_slope + 0.5 * t * t * ridge_curvature +
+                     offset_ridge_.change(point.x, direction.s, t);
       trial.reference = state.loss.reference + t * mean_y + change.reference_shift;
     } else {
       const Value there = value_from_scratch(state.z + t * direction.As, state.shift);
-      trial.change = there.total - point.value;
+      trial.change = there.total + offset_ridge_.value(point.x + t * direction.s) - point.value;
       trial.reference = there.loss.reference;
     }
     if (!std::isfinite(trial.change)) trial.change = std::numeric_limits<double>::infinity();
@@ -372,7 +381,7 @@ std::vector<Trial> RegressionObjective::try_steps(const Point& point, const Dire
 Point RegressionObjective::step(Point point, Direction direction, const Trial& trial) {
   RegressionState& state = own(point);
   point.x += trial.t * direction.s;
-  state.largest_x = point.x.lpNorm<Eigen::Infinity>();
+  state.largest_x = columns_->scale().cwiseProduct(point.x).lpNorm<Eigen::Infinity>();
   double reference = trial.reference.value_or(state.loss.reference);
   std::unique_ptr<ObjectiveState> found;
   if (++state.updates > kStepsBetweenRefreshes) {

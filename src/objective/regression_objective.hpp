@@ -8,9 +8,11 @@
 #include "attnreg/row_matrix.hpp"
 #include "losses/loss.hpp"
 #include "newton/objective.hpp"
+#include "objective/offset_ridge.hpp"
 #include "objective/sampled_model.hpp"
 #include "ranks/root_clock.hpp"
 #include "rows/row_passes.hpp"
+#include "rows/scaled_columns.hpp"
 
 namespace attnreg {
 
@@ -19,8 +21,8 @@ struct RegressionState final : ObjectiveState {
   LossPoint loss;
   Eigen::VectorXd centre;          ///< d; A^T f
   Eigen::VectorXd coupled_centre;  ///< d; A^T m of coupled losses
-  double floor_bound = 0;          ///< sum r_i |a_i| >= | |A|^T r |, r = rounding_of_row
-  double largest_x = 0;            ///< max |x_j|
+  double floor_bound = 0;          ///< sum r_i |a_i|_s >= | |A|^T r |_s, r = rounding_of_row
+  double largest_x = 0;            ///< max |scale_j x_j|
   double shift = 0;          ///< about <f, A x>: phi does not see it, and where f_i is large z_i has a small rounding
   int updates = 0;           ///< of z by steps, since A x was made
   Eigen::VectorXd z;         ///< rows; the logits A x - shift
@@ -37,23 +39,37 @@ struct RegressionState final : ObjectiveState {
 /// L(x) = phi(A x) + 1/2 |diag(w) A x|^2 for any loss phi, over distributed rows. See `Objective` for what is
 /// collective and what it costs.
 ///
+/// It lives in the columns of `ScaledColumns`: its A, x, gradients and Hessians are those of the scaled and centred
+/// columns; x in the caller's is factor o x, g is g / factor. Where columns are centred, z and A s lack the offset,
+/// which phi does not see, and which the regulariser gets from `OffsetRidge`.
+///
 /// A point keeps z = A x and a direction A s, so that nothing along a line reads A. Outputs of the loss that
 /// `RegressionState` does not have are made where they are used, tile by tile.
 class RegressionObjective final : public Objective {
  public:
-  /// Local; collective with ScaLAPACK, whose process grid it makes. b, w: this rank's rows. A and b must outlive the
-  /// objective. solver: `kind` is decided.
-  RegressionObjective(const RowMatrix& A, const Eigen::VectorXd& b, const Eigen::VectorXd& w,
+  /// Collective where columns are centred, and with ScaLAPACK, whose process grid it makes; else local. b, w: this
+  /// rank's rows. b must outlive the objective. solver: `kind` is decided.
+  RegressionObjective(std::shared_ptr<const ScaledColumns> columns, const Eigen::VectorXd& b, const Eigen::VectorXd& w,
                       std::unique_ptr<Loss> loss, const SamplingOptions& sampling = {},
                       const LinearSolverOptions& solver = {.kind = LinearSolver::rank0});
+  /// In the columns as they are.
+  RegressionObjective(const RowMatrix& A, const Eigen::VectorXd& b, const Eigen::VectorXd& w,
+                      std::unique_ptr<Loss> loss, const SamplingOptions& sampling = {},
+                      const LinearSolverOptions& solver = {.kind = LinearSolver::rank0})
+      : RegressionObjective(std::make_shared<const ScaledColumns>(A), b, w, std::move(loss), sampling, solver) {}
 
   Eigen::Index dimension() const override { return A_.columns(); }
   Point evaluate(const Eigen::VectorXd& x) override;
   Point refreshed(Point point) override;
+  double norm(const Eigen::VectorXd& g) const override { return g.cwiseQuotient(columns_->scale()).norm(); }
+  double callers_norm(const Eigen::VectorXd& g) const override {
+    return g.cwiseQuotient(columns_->factor()).stableNorm();
+  }
   double gradient_floor(const Point& point) override;
   /// On rank 0, or over the grid: then in panels, which read (d / 256 + 1) / 2 times A, or twice that.
   Hessian hessian(const Point& point) override;
   Eigen::VectorXd hessian_product(const Point& point, Direction& p) override;
+  std::optional<Eigen::VectorXd> suspected_descent(const Point& point) override;
   bool refresh_preconditioner(const Point& point, bool tired) override;
   double preconditioner_price() const override { return model_.price(); }
 
@@ -70,6 +86,11 @@ class RegressionObjective final : public Objective {
   static const RegressionState& state_of(const Point& point) {  ///< Local.
     return static_cast<const RegressionState&>(*point.state);
   }
+  const ScaledColumns& columns() const { return *columns_; }                               ///< Local.
+  const std::shared_ptr<const ScaledColumns>& shared_columns() const { return columns_; }  ///< Local.
+  const OffsetRidge& offset_ridge() const { return offset_ridge_; }                        ///< Local.
+  /// Collective, one read. The estimated rounding error of each component of the gradient.
+  Eigen::VectorXd gradient_rounding(const Point& point) const;
   /// Collective; ln L, also where L overflows: then two all-reduces.
   double log_value(const Point& point) const;
   Hessian hessian_on_root(const Point& point);  ///< Collective. On rank 0 always: for d that allows it.
@@ -81,7 +102,7 @@ class RegressionObjective final : public Objective {
   Eigen::VectorXd fitted(const Point& point) const;
 
   // Local. Vectors are this rank's rows.
-  const RowMatrix& A() const { return A_; }
+  const RowMatrix& A() const { return columns_->A(); }
   const Eigen::VectorXd& b() const { return b_; }
   const Eigen::VectorXd& weights_squared() const { return w2_; }
   const Loss& loss() const { return *loss_; }
@@ -126,10 +147,11 @@ class RegressionObjective final : public Objective {
   SignedGram local_grams(const RegressionState& state) const;
   Hessian distributed_hessian(const RegressionState& state) const;
 
+  std::shared_ptr<const ScaledColumns> columns_;
   const RowMatrix& A_;
   const Eigen::VectorXd& b_;
   Eigen::VectorXd w2_;
-  const Eigen::VectorXd& row_norms_;
+  OffsetRidge offset_ridge_;
   std::unique_ptr<Loss> loss_;
   double reads_before_;
   std::int64_t collectives_before_;

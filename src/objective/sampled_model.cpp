@@ -47,9 +47,9 @@ double automatic_oversampling(std::int64_t rows, Eigen::Index columns) {
   return *std::min_element(candidates.begin(), candidates.end(), [&](double a, double b) { return work(a) < work(b); });
 }
 
-SampledModel::SampledModel(const RowMatrix& A, const VectorXd& w2, const SamplingOptions& options,
-                           std::shared_ptr<const ProcessGrid> grid)
-    : A_(A), w2_(w2), options_(options), grid_(std::move(grid)) {
+SampledModel::SampledModel(const RowMatrix& A, const VectorXd& w2, const OffsetRidge& offset_ridge,
+                           const SamplingOptions& options, std::shared_ptr<const ProcessGrid> grid)
+    : A_(A), w2_(w2), offset_ridge_(offset_ridge), options_(options), grid_(std::move(grid)) {
   const auto d = static_cast<double>(A.columns()), n = static_cast<double>(A.rows_global());
   const double sketch_rows = options.sketch_rows > 0 ? static_cast<double>(options.sketch_rows) : 6 * d;
   if (options_.oversampling == 0)
@@ -130,25 +130,28 @@ std::optional<Preconditioner> SampledModel::preconditioner(const WeightedRows& r
   if (grid_) return distributed(rows, centre, tired);
   auto L = factor(rows, centre, tired);
   if (!L) return {};
-  return Preconditioner(std::move(*L));
+  return Preconditioner(std::move(*L), singular_);
 }
 
 std::optional<MatrixXd> SampledModel::factor(const WeightedRows& rows, const VectorXd& centre, bool tired) {
   const auto& communicator = A_.communicator();
   const Eigen::Index d = A_.columns(), entries = d * d;
   const Part part = choose_rows(rows, tired);
-  VectorXd message(entries + 4);
+  VectorXd message(entries + 5);
   message << gram(part.rows, centre).reshaped(), part.rows.self_sum(), part.count(), part.scores,
-      static_cast<double>(A_.entries_local());
+      static_cast<double>(A_.entries_local()), 0.0;
   communicator.sum_to_root(span_of(message));
   if (communicator.is_root()) {
     MatrixXd M = message.head(entries).reshaped(d, d);
+    if (!offset_ridge_.is_zero()) M += offset_ridge_.model();
     const VectorXd scale = M.diagonal() + message[entries] * centre.cwiseAbs2();
     const auto damped = damped_factor(std::move(M), scale);
     if (damped.ridge > 0) message.head(entries) = damped.L.reshaped();
     message[entries] = damped.ridge;
+    message[entries + 4] = damped.singular ? 1 : 0;
   }
-  communicator.broadcast(span_of(message));  // the factor, its ridge, and three counts
+  communicator.broadcast(span_of(message));  // the factor, its ridge, three counts, singular
+  singular_ = message[entries + 4] != 0;
   learn(message[entries + 1], message[entries + 2], message[entries + 3]);
   if (!all_rows_) A_.passes().count_reads(message[entries + 1] / static_cast<double>(A_.rows_global()));
   ridge_ = message[entries];
@@ -156,9 +159,47 @@ std::optional<MatrixXd> SampledModel::factor(const WeightedRows& rows, const Vec
   return message.head(entries).reshaped(d, d);
 }
 
+std::optional<VectorXd> SampledModel::direction_above(const VectorXd& nu, const VectorXd& centre,
+                                                      const Preconditioner& M) const {
+  constexpr double kHalf = 0.5, kOversampling = 6;
+  constexpr int kPowerSteps = 30;
+  const auto& communicator = A_.communicator();
+  const Index d = A_.columns();
+  if (!(communicator.max(nu.size() > 0 ? nu.maxCoeff() : 0.0) > 0)) return std::nullopt;
+  WeightedRows rows{nu};
+  if (has_scores_) {
+    const VectorXd scores = nu.cwiseProduct(row_scale_);
+    if (communicator.sum(scores.sum()) < kHalf) return std::nullopt;
+    auto kept = keep_rows(A_, scores.cwiseMin(1.0),
+                          {.oversampling = kOversampling, .seed = options_.seed, .iteration = ~models_});
+    rows = rows.choose(std::move(kept.rows), kept.weights);
+  }
+  VectorXd v = M.whiten(VectorXd::LinSpaced(d, 1, 1.5));  // rich in every direction
+  if (grid_) return v;                                    // no rank has room for N
+  MatrixXd N = signed_gram(A_, rows, centre).positive;
+  communicator.sum_to_root(span_of(N));
+  double largest = 0;
+  VectorXd u = VectorXd::LinSpaced(d, 1, 1.5).normalized();
+  if (communicator.is_root()) {
+    for (int k = 0; k < kPowerSteps; ++k) {
+      u = M.unwhiten(M.solve(N * M.whiten(u)));
+      largest = u.norm();
+      if (!(largest > 0)) break;
+      u /= largest;
+    }
+  }
+  VectorXd message(d + 1);
+  message << u, largest;
+  communicator.broadcast(span_of(message));
+  if (!(message[d] >= kHalf)) return std::nullopt;
+  return M.whiten(message.head(d));
+}
+
 std::optional<Preconditioner> SampledModel::distributed(const WeightedRows& rows, const VectorXd& centre, bool tired) {
   const Part part = choose_rows(rows, tired);
-  const DistributedMatrix M = distributed_gram(A_, grid_, part.rows, centre);
+  DistributedMatrix M = distributed_gram(A_, grid_, part.rows, centre);
+  if (!offset_ridge_.is_zero())
+    M.for_each([&](Index i, Index j, double& entry) { entry += offset_ridge_.model(i, j); });
   std::array sums{part.rows.self_sum(), part.count(), part.scores, static_cast<double>(A_.entries_local())};
   A_.communicator().sum(sums);
   learn(sums[1], sums[2], sums[3]);
@@ -173,8 +214,9 @@ std::optional<Preconditioner> SampledModel::distributed(const WeightedRows& rows
     return scalapack::factor_cholesky(L);
   });
   if (ridge_ == 0) return {};
-  L.set_diagonal(without_dependent(L.diagonal(), ridge_, scale));
-  return Preconditioner(std::make_shared<const DistributedFactor>(std::move(L)));
+  const VectorXd factored = L.diagonal(), pivots = without_dependent(factored, ridge_, scale);
+  L.set_diagonal(pivots);
+  return Preconditioner(std::make_shared<const DistributedFactor>(std::move(L)), pivots != factored);
 }
 
 }  // namespace attnreg

@@ -10,6 +10,7 @@
 #include "attnreg/leverage.hpp"
 #include "attnreg/row_matrix.hpp"
 #include "newton/objective.hpp"
+#include "objective/offset_ridge.hpp"
 #include "rows/gram.hpp"
 
 namespace attnreg {
@@ -29,10 +30,10 @@ double automatic_oversampling(std::int64_t rows, Eigen::Index columns);
 /// A. When c d >= n or the sketch has as many rows as A, all rows are used, without sketch and scores.
 class SampledModel {
  public:
-  /// Local. w2: squared weights of this rank's rows. A and w2 must outlive the model. With a grid, M is made and
-  /// factored over its processes.
-  SampledModel(const RowMatrix& A, const Eigen::VectorXd& w2, const SamplingOptions& options,
-               std::shared_ptr<const ProcessGrid> grid = nullptr);
+  /// Local. w2: squared weights of this rank's rows. A, w2 and offset_ridge must outlive the model. With a grid, M is
+  /// made and factored over its processes.
+  SampledModel(const RowMatrix& A, const Eigen::VectorXd& w2, const OffsetRidge& offset_ridge,
+               const SamplingOptions& options, std::shared_ptr<const ProcessGrid> grid = nullptr);
 
   /// Collective. The model as a preconditioner: what `factor` makes, on all ranks, or a distributed factor of a model
   /// of the same rows. The distributed one takes one pass over these rows, ceil(d / 256) + 2 collectives, and one for
@@ -45,6 +46,12 @@ class SampledModel {
   /// for a sketch, and the kept rows' share of one (all rows: one read, and one more the first time). 2
   /// collectives, 2 more for a sketch, one more for scores that are rescaled.
   std::optional<Eigen::MatrixXd> factor(const WeightedRows& rows, const Eigen::VectorXd& centre, bool tired);
+
+  /// Collective. A v for which v^T N v is more than half of v^T M v or nearly so, N = sum nu_i (a_i - centre)(a_i -
+  /// centre)^T over all rows, nu >= 0; none if the trace of M^-1 N, or its largest eigenvalue, is smaller as far as
+  /// the scores and a small sample tell. Without scores all rows are used, and counted as a read.
+  std::optional<Eigen::VectorXd> direction_above(const Eigen::VectorXd& nu, const Eigen::VectorXd& centre,
+                                                 const Preconditioner& M) const;
 
   /// Local. Takes over the other model's row scales t instead of a sketch of its own; with `rescale` multiplied, at the
   /// first use, so that the scores sum to d: for models whose weights are about proportional.
@@ -75,6 +82,7 @@ class SampledModel {
 
   const RowMatrix& A_;
   const Eigen::VectorXd& w2_;
+  const OffsetRidge& offset_ridge_;
   SamplingOptions options_;
   std::shared_ptr<const ProcessGrid> grid_;
   bool all_rows_;
@@ -87,6 +95,7 @@ class SampledModel {
   int tired_in_a_row_ = 0;
   std::int64_t rows_kept_ = 0;
   double ridge_ = 0;
+  bool singular_ = false;                                       // the last model was
   double score_sum_ = std::numeric_limits<double>::infinity();  // of the last model, over all ranks
   double fresh_sum_ = 0;  // of the first model with these scores; 0: there is none yet
 };

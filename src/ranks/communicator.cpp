@@ -135,6 +135,12 @@ void Communicator::sum_scatter(std::span<const double> values, std::span<const s
 }
 
 double Communicator::max(double value) const { return state_->reduce(value, MPI_DOUBLE, MPI_MAX); }
+void Communicator::max(std::span<double> values) const {
+  state_->in_pieces(values.size(), [&](std::size_t offset, int count) {
+    check(MPI_Allreduce(MPI_IN_PLACE, values.data() + offset, count, MPI_DOUBLE, MPI_MAX, state_->handle),
+          "MPI_Allreduce");
+  });
+}
 std::int64_t Communicator::max(std::int64_t value) const { return state_->reduce(value, MPI_INT64_T, MPI_MAX); }
 std::int64_t Communicator::min(std::int64_t value) const { return state_->reduce(value, MPI_INT64_T, MPI_MIN); }
 

@@ -55,6 +55,7 @@ VectorXd exact_curvatures(const RegressionObjective& objective, const Regression
                     .sum();
   });
   objective.A().communicator().sum(span_of(sums));
+  for (Index k = 0; k < V.cols(); ++k) sums[k] += 2 * objective.offset_ridge().value(V.col(k));
   return sums;
 }
 
@@ -143,7 +144,9 @@ class Iteration {
 
 double Iteration::distance_bound() {
   if (!(result_.convexity > 0)) return kInfinity;
-  const double bound = kSlack * (point_.gradient.norm() + objective_.gradient_floor(point_)) / result_.convexity;
+  const VectorXd rounding = objective_.gradient_rounding(point_);
+  const double bound =
+      kSlack * (objective_.callers_norm(point_.gradient) + objective_.callers_norm(rounding)) / result_.convexity;
   return std::isfinite(bound) ? bound : kInfinity;
 }
 
@@ -213,6 +216,7 @@ Model Iteration::sampled_hessian(std::uint32_t step) {
   A_.communicator().sum_to_root(span_of(message));
   if (!A_.communicator().is_root()) return model;
   model.matrix = message.head(entries).reshaped(d, d);
+  if (!objective_.offset_ridge().is_zero()) model.matrix += objective_.offset_ridge().hessian();
   if (!low_rank) return model;
   // [abar, u] S [abar, u]^T = -(v abar^T + abar v^T)
   const VectorXd v = message.segment(entries, d) - 0.5 * message[entries + d] * state.centre;
@@ -247,8 +251,9 @@ bool Iteration::take_step(std::uint32_t step, Progress& progress) {
 SketchedNewtonSummary Iteration::finish(NewtonSummary summary) {
   result_.distance_bound = distance_bound();
   summary.value = point_.value;  // of the point made anew
-  summary.gradient_norm = point_.gradient.norm();
-  if (summary.gradient_reference > 0) summary.relative_gradient = summary.gradient_norm / summary.gradient_reference;
+  summary.gradient_norm = objective_.callers_norm(point_.gradient);
+  summary.scaled_gradient = objective_.norm(point_.gradient);
+  if (summary.gradient_reference > 0) summary.relative_gradient = summary.scaled_gradient / summary.gradient_reference;
   summary.reads_of_a = objective_.reads_of_a();
   summary.collectives = objective_.collectives();
   summary.seconds = point_.seconds;

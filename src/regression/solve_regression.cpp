@@ -15,8 +15,11 @@
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
 #include "losses/losses.hpp"
+#include "newton/minimise.hpp"
+#include "newton/progress.hpp"
 #include "objective/regression_objective.hpp"
 #include "regression/fit.hpp"
+#include "regression/null_space.hpp"
 #include "regression/sketched_newton.hpp"
 #include "regression/start_point.hpp"
 #include "rows/joint_passes.hpp"
@@ -40,6 +43,12 @@ constexpr double kSameMinimum = 1e-6;  // of L(0): values closer than that are o
 
 void check_arguments(const RowMatrix& A, const VectorXd& b, const VectorXd& w, const RegressionOptions& options) {
   A.communicator().agree([&] {
+    const auto check_square = [&](Index i) {
+      const double square = w[i] * w[i];
+      if (!std::isfinite(square) || (square == 0 && w[i] != 0))
+        throw InvalidArgument("the weight of row " + std::to_string(A.first_row() + i) + ", " + text_of(w[i]) +
+                              ", has a square that double does not hold");
+    };
     const auto rows = std::to_string(A.rows_local());
     if (b.size() != A.rows_local())
       throw InvalidArgument("b has " + std::to_string(b.size()) + " values for " + rows + " local rows of A");
@@ -47,6 +56,7 @@ void check_arguments(const RowMatrix& A, const VectorXd& b, const VectorXd& w, c
       throw InvalidArgument("w has " + std::to_string(w.size()) + " values for " + rows + " local rows of A");
     if (!b.allFinite()) throw InvalidArgument("b has values that are not finite");
     if (!w.allFinite()) throw InvalidArgument("w has values that are not finite");
+    for (Index i = 0; i < w.size(); ++i) check_square(i);
   });
   if (options.start != Start::given) return;
   if (!A.communicator().is_replicated({options.x0.data(), static_cast<std::size_t>(options.x0.size())}))
@@ -74,27 +84,40 @@ RegressionOptions with_linear_solver(const RowMatrix& A, RegressionOptions optio
   return options;
 }
 
+/// Collective.
+std::shared_ptr<const ScaledColumns> scaled_columns(const RowMatrix& A, const RegressionOptions& options) {
+  return std::make_shared<const ScaledColumns>(A, make_loss(options.loss)->is_shift_invariant());
+}
+
 /// One regression, from x = 0 on.
 class Regression {
  public:
-  Regression(const RowMatrix& A, const VectorXd& b, const VectorXd& w, const RegressionOptions& options)
-      : A_(A),
-        options_(with_linear_solver(A, options)),
-        objective_(A, b, w, make_loss(options.loss), options.sampling, options_.linear_solver),
-        target_(describe_target(A, b, objective_.loss())) {
+  Regression(const std::shared_ptr<const ScaledColumns>& columns, const VectorXd& b, const VectorXd& w,
+             const RegressionOptions& options)
+      : A_(columns->A()),
+        options_(with_linear_solver(A_, options)),
+        objective_(columns, b, w, make_loss(options.loss), options.sampling, options_.linear_solver),
+        target_(describe_target(A_, b, objective_.loss())) {
+    result_.notes = columns->notes();
     const bool fits_softmax = objective_.loss().fitted_expression() == "softmax(A x)";
     if (options.start == Start::cross_entropy && !fits_softmax)
       refuse("the start cross-entropy serves the losses that fit softmax(A x), not " + options.loss);
     if (options.loss == "cross-entropy" && !(target_.sum > 0))
       refuse("cross-entropy needs a target with a positive sum; b sums to " + text_of(target_.sum));
     result_.warnings = target_warnings(target_, objective_.loss());
-    if (options.loss == "rescaled-exp" && spans_ones(A))
+    result_.warnings.insert(result_.warnings.end(), columns->warnings().begin(), columns->warnings().end());
+    if (options.loss == "rescaled-exp" && spans_ones(A_))
       result_.warnings.push_back(
           "A v = 1 has a solution v, a column of ones perhaps: along -v this loss falls to 0 whatever b is, and only "
           "the weight w keeps x from running away; drop that column, or use the loss softmax");
-    point_ = objective_.evaluate(VectorXd::Zero(A.columns()));
+    if (options.start == Start::given) options_.x0 = options.x0.cwiseQuotient(columns->factor());
+    point_ = objective_.evaluate(VectorXd::Zero(A_.columns()));
     value_at_zero_ = point_.value;
-    options_.newton.gradient_reference = point_.gradient.norm();
+    double& reference = options_.newton.gradient_reference = objective_.norm(point_.gradient);
+    if (reference <= objective_.gradient_floor(point_)) {  // x = 0 is stationary
+      reference = 0;
+      options_.newton.reference = GradientReference::largest;
+    }
     choose_method();
   }
 
@@ -109,17 +132,18 @@ class Regression {
 
   RegressionResult run() {
     const StartPoint start = choose_start(objective_, point_, options_, start_method(), result_.notes);
-    refer_to_start(start.x);
     Method method = result_.method;  // random starts need one that starts anywhere
     x0_ = solve_from_starts(
               objective_, point_, start, options_.random_starts, kSameMinimum * std::abs(value_at_zero_),
-              [&](const StartPoint& from) { return solve_from(from.x, std::exchange(method, start_method())); },
+              [&](const StartPoint& from) { return solve_from(from, std::exchange(method, start_method())); },
               [&](int k) { return random_start(objective_, point_, options_.sampling.seed, k); }, result_)
               .x;
+    if (result_.summary.singular) remove_null_directions();
     certify_result();
-    result_.x = point_.x;
     describe_end(objective_.loss(), "x",
-                 result_.summary.value <= 1e-20 * value_at_zero_ && result_.x.norm() <= 1e-8 * x0_.norm(), result_);
+                 result_.summary.value <= 1e-20 * value_at_zero_ && point_.x.norm() <= 1e-8 * x0_.norm(),
+                 value_at_zero_, result_);
+    result_.x = point_.x.cwiseProduct(objective_.columns().factor());
     result_.fitted = objective_.fitted(point_);
     if (objective_.uses_all_rows() && !all_rows_at_first_)
       result_.notes.push_back(
@@ -133,10 +157,9 @@ class Regression {
 
  private:
   void choose_method();
-  void move_to(const VectorXd& x);
-  void refer_to_start(const VectorXd& x0);
   Method start_method() const { return result_.method == Method::newton ? Method::newton : Method::newton_cg; }
-  NewtonSummary solve_from(const VectorXd& x0, Method method);
+  NewtonSummary solve_from(const StartPoint& start, Method method);
+  void remove_null_directions();
   void certify_result();
 
   const RowMatrix& A_;
@@ -168,21 +191,8 @@ void Regression::choose_method() {
     result_.notes.push_back("the preconditioner uses all rows: a sample would leave none out");
 }
 
-void Regression::move_to(const VectorXd& x) {
-  if (x != point_.x) point_ = objective_.evaluate(x);
-}
-
-/// Of losses that grow without bound, x0 may have the larger gradient, and the larger value; at 0 both may be 0.
-void Regression::refer_to_start(const VectorXd& x0) {
-  if (objective_.loss().form() == HessianForm::centred) return;
-  move_to(x0);
-  double& reference = options_.newton.gradient_reference;
-  reference = std::max(reference, point_.gradient.norm());
-  value_at_zero_ = std::max(value_at_zero_, point_.value);
-}
-
-NewtonSummary Regression::solve_from(const VectorXd& x0, Method method) {
-  move_to(x0);
+NewtonSummary Regression::solve_from(const StartPoint& start, Method method) {
+  start_at(objective_, point_, start, objective_.loss(), value_at_zero_, result_.notes);
   if (method != Method::sketched_newton) return minimise(method, objective_, point_, options_.newton);
   auto sketched = sketched_newton(objective_, point_, options_.newton, options_.sketched_newton, options_.sampling,
                                   options_.epsilon);
@@ -191,13 +201,41 @@ NewtonSummary Regression::solve_from(const VectorXd& x0, Method method) {
   return sketched.newton;
 }
 
-/// The certificate; with an epsilon, more iterations until |x - x*| <= epsilon is certified.
+/// Where columns depend on others, any multiple of a null direction may be added to x: the least x is taken, in columns
+/// of equal size. It does not depend on the order of the columns or the number of ranks.
+void Regression::remove_null_directions() {
+  const NullSpace null = null_space(objective_);
+  if (null.directions.cols() == 0) return;
+  const VectorXd x = null.projected(point_.x);
+  if (x != point_.x) point_ = objective_.evaluate(x);
+  result_.summary.value = point_.value;
+  result_.summary.gradient_norm = objective_.callers_norm(point_.gradient);
+  result_.summary.scaled_gradient = objective_.norm(point_.gradient);
+  if (result_.summary.gradient_reference > 0)
+    result_.summary.relative_gradient = result_.summary.scaled_gradient / result_.summary.gradient_reference;
+  result_.notes.push_back(null.text());
+}
+
+/// The certificate; it may know of a saddle that the solve did not notice. With an epsilon, more iterations until |x -
+/// x*| <= epsilon is certified.
 void Regression::certify_result() {
+  constexpr int kMaxSaddles = 3;
   CertificateOptions certificate;
   certificate.level = options_.epsilon > 0 ? CertificateLevel::full : options_.certificate;
   certificate.gradient_reference = result_.summary.gradient_reference;
-  certificate.x0 = x0_;
+  certificate.x0 = x0_.cwiseProduct(objective_.columns().factor());
   result_.certificate = certify(objective_, point_, certificate);
+  const auto at_saddle = [&] {
+    return is_converged(result_.summary) && result_.certificate.kind == StationaryKind::saddle;
+  };
+  for (int k = 0; k < kMaxSaddles && at_saddle() && result_.method != Method::sketched_newton; ++k) {
+    const int iterations = result_.summary.iterations;
+    result_.summary = newton(objective_, point_, options_.newton);  // looks at the exact H before it ends
+    result_.summary.iterations += iterations;
+    result_.certificate = certify(objective_, point_, certificate);
+    if (result_.summary.iterations == iterations) break;
+  }
+  if (at_saddle()) result_.summary.termination = Termination::saddle;
   if (!(options_.epsilon > 0)) return;
   const auto certified = [&] {
     return result_.certificate.distance_bound && *result_.certificate.distance_bound <= options_.epsilon;
@@ -221,19 +259,20 @@ void Regression::certify_result() {
 RegressionResult solve_regression(const RowMatrix& A, const VectorXd& b, const VectorXd& w,
                                   const RegressionOptions& options) {
   check_arguments(A, b, w, options);
-  return Regression(A, b, w, options).run();
+  return Regression(scaled_columns(A, options), b, w, options).run();
 }
 
 std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, const std::vector<double>& weights,
                                          const RegressionOptions& options) {
   if (weights.empty()) refuse("a path needs at least one weight");
   check_arguments(A, b, VectorXd::Constant(A.rows_local(), weights.front()), options);
+  const auto columns = scaled_columns(A, options);
   std::vector<RegressionResult> results;
   std::unique_ptr<Regression> previous;
   RegressionOptions next = options;
   for (const double weight : weights) {
     const VectorXd w = VectorXd::Constant(A.rows_local(), weight);
-    auto regression = std::make_unique<Regression>(A, b, w, next);
+    auto regression = std::make_unique<Regression>(columns, b, w, next);
     if (previous) regression->objective().adopt_scores(previous->objective(), false);
     results.push_back(regression->run());
     next.start = Start::given;
@@ -249,15 +288,17 @@ std::vector<RegressionResult> solve_targets(
     const std::function<void(int target, const IterationRecord& record)>& on_iteration) {
   if (B.cols() < 1) refuse("there are no targets: B has no columns");
   const auto targets = static_cast<std::size_t>(B.cols());
-  JointPasses passes(A);
+  for (const auto& column : B.colwise()) check_arguments(A, column, w, options);
+  const auto shared = scaled_columns(A, options);
+  shared->row_norms();  // once for all
+  JointPasses passes(shared->A());
   std::vector<VectorXd> b;
-  std::vector<RowMatrix> matrices;
+  std::vector<std::shared_ptr<const ScaledColumns>> columns;
   std::vector<std::unique_ptr<Regression>> regressions(targets);
   std::vector<RegressionResult> results(targets);
   for (const auto& column : B.colwise()) {
     b.emplace_back(column);
-    matrices.emplace_back(A.passes().joined(passes));
-    check_arguments(A, b.back(), w, options);
+    columns.push_back(std::make_shared<const ScaledColumns>(*shared, RowMatrix(shared->A().passes().joined(passes))));
   }
   const auto for_all = [&](const std::function<void(std::size_t)>& task) {
     std::vector<std::function<void()>> tasks;
@@ -268,7 +309,7 @@ std::vector<RegressionResult> solve_targets(
     RegressionOptions own = options;
     if (on_iteration)
       own.newton.on_iteration = [&on_iteration, k](const auto& record) { on_iteration(static_cast<int>(k), record); };
-    regressions[k] = std::make_unique<Regression>(matrices[k], b[k], w, own);
+    regressions[k] = std::make_unique<Regression>(columns[k], b[k], w, own);
   });
   for (std::size_t k = 1; k < targets; ++k) regressions[k]->share_scores_of(*regressions[0]);
   for_all([&](std::size_t k) { results[k] = regressions[k]->run(); });

@@ -6,6 +6,7 @@
 #include "errors/printable.hpp"
 #include "losses/losses.hpp"
 #include "newton/minimise.hpp"
+#include "newton/progress.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
 
@@ -24,7 +25,8 @@ StartPoint cross_entropy_start(const RegressionObjective& objective, double posi
   const RowMatrix& A = objective.A();
   const VectorXd b_plus = objective.b().cwiseMax(0) / positive_sum;
   const VectorXd w = VectorXd::Constant(b_plus.size(), kStartWeight);
-  RegressionObjective cross_entropy(A, b_plus, w, make_loss("cross-entropy"), options.sampling, options.linear_solver);
+  RegressionObjective cross_entropy(objective.shared_columns(), b_plus, w, make_loss("cross-entropy"), options.sampling,
+                                    options.linear_solver);
   cross_entropy.adopt_scores(objective, true);
   NewtonOptions newton_options;
   newton_options.relative_tolerance = kStartTolerance;
@@ -35,9 +37,15 @@ StartPoint cross_entropy_start(const RegressionObjective& objective, double posi
   return {point.x, Start::cross_entropy, "cross-entropy", summary.iterations};
 }
 
-/// Collective, one read. x scaled so that A x has this standard deviation; as it is if A x is constant.
-VectorXd with_logits_of(const RowMatrix& A, const VectorXd& x, double deviation) {
+/// Collective, one read. x scaled so that A x has this standard deviation, or, where the loss sees their mean and grows
+/// with them, is as large as that of normal logits: |z| <= 3 deviations. As it is if A x is constant, or 0.
+VectorXd with_logits_of(const RowMatrix& A, const VectorXd& x, double deviation, bool shift_invariant) {
+  constexpr double kLargest = 3;
   const VectorXd z = A.multiply(x);
+  if (!shift_invariant) {
+    const double largest = A.communicator().max(z.size() > 0 ? z.cwiseAbs().maxCoeff() : 0.0);
+    return largest > 0 ? VectorXd(x * (kLargest * deviation / largest)) : x;
+  }
   const double n = static_cast<double>(A.rows_global());
   const double mean = A.communicator().sum(z.sum()) / n;
   const double found = std::sqrt(A.communicator().sum((z.array() - mean).square().sum()) / n);
@@ -51,15 +59,16 @@ VectorXd normals(Eigen::Index d, std::uint64_t seed, int k) {
 }
 
 /// Enters the end of a solve into the list.
-void remember(double value, const std::string& name, double same, std::vector<Minimum>& minima) {
-  const auto known = std::find_if(minima.begin(), minima.end(),
-                                  [&](const Minimum& other) { return std::abs(other.value - value) <= same; });
+void remember(const NewtonSummary& end, const std::string& name, double same, std::vector<Minimum>& minima) {
+  const auto known = std::find_if(minima.begin(), minima.end(), [&](const Minimum& other) {
+    return other.termination == end.termination && std::abs(other.value - end.value) <= same;
+  });
   if (known != minima.end()) {
     ++known->starts;
     known->from.push_back(name);
     return;
   }
-  minima.push_back({value, 1, {name}});
+  minima.push_back({end.value, end.termination, 1, {name}});
   std::sort(minima.begin(), minima.end(), [](const auto& a, const auto& b) { return a.value < b.value; });
 }
 
@@ -84,10 +93,6 @@ NewtonSummary minimise(Method method, Objective& objective, Point& point, const 
   return method == Method::newton ? newton(objective, point, options) : newton_cg(objective, point, options);
 }
 
-bool is_converged(const NewtonSummary& summary) {
-  return summary.termination == Termination::converged || summary.termination == Termination::converged_rounding;
-}
-
 double deviation_of_start(const Loss& loss) { return loss.vanishes_at_zero() ? 1 : loss.is_even() ? 0.1 : 0; }
 
 StartPoint solve_from_starts(Objective& objective, Point& point, const StartPoint& first, int random_starts,
@@ -95,16 +100,14 @@ StartPoint solve_from_starts(Objective& objective, Point& point, const StartPoin
                              const std::function<std::optional<StartPoint>(int k)>& random, SolveResult& result) {
   StartPoint best = first;
   NewtonSummary& summary = result.summary = solve(first);
-  if (random_starts > 0 && is_converged(summary)) remember(summary.value, first.name, same, result.minima);
+  if (random_starts > 0) remember(summary, first.name, same, result.minima);
   VectorXd best_x = point.x;
   for (int k = 1; k <= random_starts; ++k) {
     const auto start = random(k);
     if (!start) break;
     const NewtonSummary found = solve(*start);
-    if (is_converged(found)) remember(found.value, start->name, same, result.minima);
-    const bool better =
-        is_converged(found) == is_converged(summary) ? found.value < summary.value : is_converged(found);
-    if (!better) continue;
+    remember(found, start->name, same, result.minima);
+    if (!(found.value < summary.value)) continue;
     best = *start;
     best_x = point.x;
     summary = found;
@@ -119,7 +122,29 @@ StartPoint solve_from_starts(Objective& objective, Point& point, const StartPoin
   return best;
 }
 
-void describe_end(const Loss& loss, const std::string& x, bool at_zero, SolveResult& result) {
+void start_at(Objective& objective, Point& point, const StartPoint& start, const Loss& loss, double zero,
+              std::vector<std::string>& notes) {
+  constexpr int kMaxHalvings = 12;
+  const auto move_to = [&](const VectorXd& x) {
+    if (point.x.size() == 0 || point.x != x) point = objective.evaluate(x);
+  };
+  move_to(start.x);
+  if (start.kind == Start::given || loss.vanishes_at_zero() || point.value <= zero) return;
+  VectorXd x = start.x;
+  for (int k = 1; k <= kMaxHalvings && !(point.value <= zero); ++k)
+    if (k == kMaxHalvings)
+      move_to(VectorXd::Zero(x.size()));
+    else
+      move_to(x *= 0.5);
+  notes.push_back("L at the start " + start.name + " is above that of x = 0: " +
+                  (point.x.isZero(0) ? "x = 0 is taken" : "a part of it, on the way to 0, is taken"));
+}
+
+void describe_end(const Loss& loss, const std::string& x, bool at_zero, double value_at_zero, SolveResult& result) {
+  constexpr double kNotLarger = 1 + 1e-9;  // rounding of either value
+  if (is_converged(result.summary) && !loss.vanishes_at_zero() &&
+      !(result.summary.value <= kNotLarger * std::abs(value_at_zero)))
+    result.summary.termination = Termination::diverged;
   if (loss.vanishes_at_zero() && at_zero)
     result.warnings.push_back("the solve ended at " + x + " = 0, the minimiser that means nothing; try --starts K");
   if (loss.is_even()) result.notes.push_back("-" + x + " is a minimiser as good as " + x + ": this loss is even");
@@ -136,7 +161,8 @@ StartPoint choose_start(RegressionObjective& objective, const Point& point, cons
   if (options.start == Start::automatic && deviation > 0) {
     notes.push_back("start random: x = 0 is stationary for the loss " + std::string(loss.name()) +
                     "; logits of standard deviation " + text_of(deviation));
-    const VectorXd x = with_logits_of(A, normals(A.columns(), options.sampling.seed, 0), deviation);
+    const VectorXd x =
+        with_logits_of(A, normals(A.columns(), options.sampling.seed, 0), deviation, loss.is_shift_invariant());
     return {x, Start::random, "random 0", 0};
   }
   const double positive_sum = A.communicator().sum(objective.b().cwiseMax(0).sum());
@@ -161,7 +187,8 @@ std::optional<StartPoint> random_start(RegressionObjective& objective, const Poi
   if (objective.preconditioner().empty()) objective.refresh_preconditioner(point, false);
   if (objective.preconditioner().empty()) return std::nullopt;
   const VectorXd x = objective.preconditioner().whiten(normals(objective.dimension(), seed, k));
-  return StartPoint{with_logits_of(objective.A(), x, kRandomLogits), Start::random, "random " + std::to_string(k), 0};
+  return StartPoint{with_logits_of(objective.A(), x, kRandomLogits, objective.loss().is_shift_invariant()),
+                    Start::random, "random " + std::to_string(k), 0};
 }
 
 }  // namespace attnreg

@@ -24,17 +24,21 @@ struct StartPoint {
 double deviation_of_start(const Loss& loss);
 
 /// Collective. Solves from `first` and then from random(1) to random(random_starts); `solve` moves `point`, which is
-/// left at the end that is the result: the lowest of those that converged, or of all if none did. Fills in summary,
-/// start and minima of the result; values closer than `same` are one minimum. Returns where the solve of the result
-/// started. No point from `random`: no random starts.
+/// left at the end that is the result: the lowest, whatever ended its solve. Fills in summary, start and minima of the
+/// result; values closer than `same` are one minimum. Returns where the solve of the result started. No point from
+/// `random`: no random starts.
 StartPoint solve_from_starts(Objective& objective, Point& point, const StartPoint& first, int random_starts,
                              double same, const std::function<NewtonSummary(const StartPoint&)>& solve,
                              const std::function<std::optional<StartPoint>(int k)>& random, SolveResult& result);
 
-/// Local. What is odd about where a solve ended; `x` is the unknown's name, `at_zero`: the solve ended there.
-void describe_end(const Loss& loss, const std::string& x, bool at_zero, SolveResult& result);
+/// Collective. Moves the point to the start; of one that was not given, in halves towards 0, where `zero` is the value,
+/// until L is no larger than there, or to 0 itself. Not of losses that vanish at 0. Says so in `notes`.
+void start_at(Objective& objective, Point& point, const StartPoint& start, const Loss& loss, double zero,
+              std::vector<std::string>& notes);
 
-bool is_converged(const NewtonSummary& summary);
+/// Local. What is odd about where a solve ended; a success with L above `value_at_zero` is none (`diverged`). `x` is
+/// the unknown's name, `at_zero`: the solve ended there.
+void describe_end(const Loss& loss, const std::string& x, bool at_zero, double value_at_zero, SolveResult& result);
 
 /// Which of the two methods that start anywhere is cheaper: reads of A, or their equivalent in arithmetic, per step.
 /// Local, replicated.

@@ -179,7 +179,8 @@ SignedGram centred_gram(const RowMatrix& A, const VectorXd& weights, const Vecto
     tile.add_signed_gram(weights.data() + tile.first_local(), centre.data(), sums.positive.data(),
                          sums.negative.data());
   };
-  const auto size = tile_rows(A.columns()) >= kEnough ? TileSize::cached : TileSize::all_of_a_thread;
+  const auto size =
+      tile_rows(A.columns()) >= kEnough || A.passes().is_transformed() ? TileSize::cached : TileSize::all_of_a_thread;
   const LowerTriangles sums = A.passes().pass(LowerTriangles{zero, zero}, add, size);
   return {full_symmetric(sums.positive), full_symmetric(sums.negative)};
 }

@@ -3,12 +3,14 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <array>
 #include <exception>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "errors/refuse.hpp"
+#include "kernels/csr_kernels.hpp"
 #include "rows/packed_columns.hpp"
 
 namespace attnreg {
@@ -52,7 +54,12 @@ void map_tile(const Tile& tile, std::span<const RowPasses::MapRequest> requests,
   RowMajorMatrix U(rows, columns), own;
   Index first_column = 0;
   double* scalars = sums.scalars.data();
-  for (const auto& [x, compensated, z, width, count, map] : requests) {
+  for (const auto& [x, compensated, z, width, count, map, row_norms] : requests) {
+    if (row_norms.norms != nullptr) {
+      auto own_norms = row_norms.norms->segment(tile.first_local(), rows);
+      tile.squared_norms(row_norms.factor->data(), own_norms.data());
+      own_norms = own_norms.cwiseSqrt();
+    }
     if (x != nullptr && compensated) tile.multiply(x->data(), *compensated, z->data() + tile.first_local());
     if (x != nullptr && !compensated && products.empty()) tile.multiply(x->data(), z->data() + tile.first_local());
     if (map != nullptr && width == columns) {
@@ -174,8 +181,9 @@ RowPasses::MapSums& RowPasses::MapSums::operator+=(const MapSums& other) {
   return *this;
 }
 
-RowPasses::MapSums RowPasses::transpose_map(Index columns, Index scalars, const RowMap& map) const {
-  return mapped({.columns = columns, .scalars = scalars, .map = &map});
+RowPasses::MapSums RowPasses::transpose_map(Index columns, Index scalars, const RowMap& map,
+                                            const RowNorms& norms) const {
+  return mapped({.columns = columns, .scalars = scalars, .map = &map, .row_norms = norms});
 }
 
 RowPasses::MapSums RowPasses::product_map(const VectorXd& x, VectorXd& z, Index columns, Index scalars,
@@ -186,6 +194,29 @@ RowPasses::MapSums RowPasses::product_map(const VectorXd& x, VectorXd& z, Index 
 RowPasses::MapSums RowPasses::product_map(const VectorXd& x, Compensated compensated, VectorXd& z, Index columns,
                                           Index scalars, const RowMap& map) const {
   return mapped({.x = &x, .compensated = compensated, .z = &z, .columns = columns, .scalars = scalars, .map = &map});
+}
+
+std::shared_ptr<const RowPasses> RowPasses::transformed(std::shared_ptr<const ColumnTransform> transform) const {
+  auto passes = std::make_shared<RowPasses>(*this);
+  passes->row_norms_ = std::make_shared<VectorXd>();
+  if (!is_sparse()) {
+    passes->rows_.transform = transform.get();
+    passes->owner_ = std::make_shared<std::pair<std::shared_ptr<const void>, std::shared_ptr<const ColumnTransform>>>(
+        owner_, std::move(transform));
+    return passes;
+  }
+  auto rows = std::make_shared<CsrRows>(*rows_.sparse);
+  rows->values.resize(rows->indices.size());
+  kernels::with_block(*rows_.sparse, 0, rows->rows(), [&](const auto& block) {
+    for (std::size_t k = 0; k < rows->indices.size(); ++k)
+      rows->values[k] = (block.values[k] - transform->centre[rows->indices[k]]) * transform->factor[rows->indices[k]];
+  });
+  rows->singles = {};
+  rows->is_single = false;
+  passes->rows_.sparse = rows.get();
+  passes->rows_.type = Storage::float64;
+  passes->owner_ = std::move(rows);
+  return passes;
 }
 
 std::shared_ptr<const RowPasses> RowPasses::joined(PassServer& server) const {
@@ -206,6 +237,7 @@ std::vector<RowPasses::MapSums> RowPasses::maps(std::span<const MapRequest> requ
   for (const auto& request : requests) {
     columns += request.columns, scalars += request.scalars;
     if (request.x != nullptr) request.z->resize(rows_local());
+    if (request.row_norms.norms != nullptr) request.row_norms.norms->resize(rows_local());
   }
   const MapSums zero{MatrixXd::Zero(this->columns(), columns), VectorXd::Zero(scalars)};
   const SharedProducts products(requests);
@@ -235,12 +267,15 @@ VectorXd RowPasses::absolute_transpose_multiply(const VectorXd& u) const {
   });
 }
 
-const VectorXd& RowPasses::row_norms() const {
-  if (row_norms_->size() == rows_local()) return *row_norms_;
-  row_norms_->resize(rows_local());
-  pass(0, [&](const Tile& tile, int&) { tile.squared_norms(row_norms_->data() + tile.first_local()); });
-  *row_norms_ = row_norms_->cwiseSqrt();
+VectorXd RowPasses::row_norms(const VectorXd& factor) const {
+  VectorXd norms;
+  maps(std::array{MapRequest{.row_norms = {&factor, &norms}}});
   *reads_ -= 1;
+  return norms;
+}
+
+const VectorXd& RowPasses::row_norms() const {
+  if (row_norms_->size() != rows_local()) *row_norms_ = row_norms(VectorXd::Ones(columns()));
   return *row_norms_;
 }
 

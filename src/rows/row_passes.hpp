@@ -73,6 +73,11 @@ class RowPasses {
     Eigen::VectorXd scalars;
     MapSums& operator+=(const MapSums& other);
   };
+  /// Norms |a_i o factor| of the rows, to be made in a pass, before its map. factor: d.
+  struct RowNorms {
+    const Eigen::VectorXd* factor;
+    Eigen::VectorXd* norms;  ///< resized to rows_local; none: not wanted
+  };
   /// A pass of the kind below: z = A x where there is an x, then a map of the rows of the tile.
   struct MapRequest {
     const Eigen::VectorXd* x = nullptr;
@@ -80,12 +85,13 @@ class RowPasses {
     Eigen::VectorXd* z = nullptr;  ///< resized to rows_local
     Index columns = 0, scalars = 0;
     const RowMap* map = nullptr;
+    RowNorms row_norms{};
   };
   /// Local, one read. Several of them at once.
   std::vector<MapSums> maps(std::span<const MapRequest> requests) const;
 
   /// Local, one read. A^T U, U made tile by tile and not kept.
-  MapSums transpose_map(Index columns, Index scalars, const RowMap& map) const;
+  MapSums transpose_map(Index columns, Index scalars, const RowMap& map, const RowNorms& norms = {}) const;
   /// Local, one read. The same with z = A x made for the rows of a tile before `map` sees them; z: rows_local.
   MapSums product_map(const Eigen::VectorXd& x, Eigen::VectorXd& z, Index columns, Index scalars,
                       const RowMap& map) const;
@@ -97,11 +103,17 @@ class RowPasses {
   Eigen::VectorXd absolute_transpose_multiply(const Eigen::VectorXd& u) const;
 
   /// Local. Euclidean norms of the local rows, made by the first call with a read that belongs to the loading of A and
-  /// is not counted.
+  /// is not counted; of a_i o factor each call makes them.
   const Eigen::VectorXd& row_norms() const;
+  Eigen::VectorXd row_norms(const Eigen::VectorXd& factor) const;
 
   /// Sees row `rows_local[position]`, in double; called from several threads at once.
   using RowVisitor = std::function<void(std::size_t position, std::span<const double> row)>;
+
+  /// Local. The same rows with other columns; sparse ones are copied, their values as double: only entries that are
+  /// stored are centred.
+  std::shared_ptr<const RowPasses> transformed(std::shared_ptr<const ColumnTransform> transform) const;
+  bool is_transformed() const { return rows_.transform != nullptr; }  ///< Local. Then tiles are copies.
 
   /// Local. The same rows for one of several tasks: its passes are made together with those of the others, and cost a
   /// share of a read each. `server` must outlive it.

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <type_traits>
 
 #include "kernels/csr_kernels.hpp"
 #include "kernels/gram_kernels.hpp"
@@ -33,6 +34,25 @@ void on_rows(const RowPointers& storage, Index first_local, Index rows, Sparse&&
 }
 
 }  // namespace
+
+Tile::Tile(const RowPointers& storage, Index first_local, Index rows, std::vector<double>& scratch)
+    : storage_(storage), first_local_(first_local), rows_(rows), scratch_(scratch) {
+  if (storage.transform == nullptr) return;
+  const auto& [centre, factor] = *storage.transform;
+  const Index d = columns();
+  scratch_.resize(static_cast<std::size_t>(rows * d));
+  Eigen::Map<RowMajorMatrix> seen(scratch_.data(), rows, d);
+  with_dense(storage, [&](const auto* A) {
+    using Number = std::remove_cvref_t<decltype(*A)>;
+    using Row = Eigen::Map<const Eigen::Array<Number, Eigen::Dynamic, 1>>;
+    for (Index i = 0; i < rows; ++i)
+      seen.row(i) = ((Row(A + (first_local + i) * d, d).template cast<double>() - centre.array()) * factor.array())
+                        .matrix()
+                        .transpose();
+  });
+  storage_.singles = nullptr;
+  storage_.doubles = scratch_.data() - first_local * d;  // the kernels count from the first local row
+}
 
 Eigen::Map<const RowMajorMatrix> Tile::dense() const {
   const Index d = columns(), first = first_local_ * d, size = rows_ * d;
@@ -94,11 +114,11 @@ void Tile::add_absolute_transpose_multiply(const double* u, double* out) const {
       });
 }
 
-void Tile::squared_norms(double* squares) const {
+void Tile::squared_norms(const double* factor, double* squares) const {
   on_rows(
-      storage_, first_local_, rows_, [&](const auto& block) { kernels::squared_norms(block, squares); },
+      storage_, first_local_, rows_, [&](const auto& block) { kernels::squared_norms(block, factor, squares); },
       [&](const auto* A, const auto& block, Index first) {
-        kernels::squared_norms(A, block, columns(), squares + first);
+        kernels::squared_norms(A, block, columns(), factor, squares + first);
       });
 }
 

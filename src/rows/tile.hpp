@@ -19,27 +19,33 @@ struct Compensated {
   double shift = 0;
 };
 
+/// Columns of dense rows as a pass is to see them: (a_ij - centre_j) factor_j, d numbers each.
+struct ColumnTransform {
+  Eigen::VectorXd centre, factor;
+};
+
 /// A rank's rows, in one of the types in which they can be held. Not owned.
 struct RowPointers {
   Index columns = 0;
   const double* doubles = nullptr;  ///< row-major
   const float* singles = nullptr;   ///< row-major
   const CsrRows* sparse = nullptr;
-  Storage type = Storage::float64;  ///< the same on all ranks, those without rows included
+  const ColumnTransform* transform = nullptr;  ///< of dense rows, or none
+  Storage type = Storage::float64;             ///< the same on all ranks, those without rows included
 };
 
 /// Consecutive rows that lie in one tile of the global numbering, as a pass sees them. The kernels below know in what
 /// type the rows are held; rows are counted from the tile's first one, unless local rows are said. Sums in double.
 class Tile {
  public:
-  Tile(const RowPointers& storage, Index first_local, Index rows, std::vector<double>& scratch)
-      : storage_(storage), first_local_(first_local), rows_(rows), scratch_(scratch) {}
+  Tile(const RowPointers& storage, Index first_local, Index rows, std::vector<double>& scratch);
 
   Index first_local() const { return first_local_; }  ///< position of the first row in this rank's rows
   Index rows() const { return rows_; }
   Index columns() const { return storage_.columns; }
 
-  /// The rows in double, rows x columns; a copy unless they are held so, good until the next call for this thread.
+  /// The rows in double, rows x columns; a copy unless they are held and seen so, good until the next call for this
+  /// thread.
   Eigen::Map<const RowMajorMatrix> dense() const;
 
   void multiply(const double* x, double* z) const;                             ///< z_i = a_i . x
@@ -47,7 +53,7 @@ class Tile {
   void multiply_packed(const double* N, double* Y) const;                      ///< Y = A N, 16 columns, all row-major
   void add_transpose_multiply(const double* U, Index k, double* out) const;    ///< out += A^T U; U row-major, rows x k
   void add_absolute_transpose_multiply(const double* u, double* out) const;    ///< out += |A|^T u
-  void squared_norms(double* squares) const;                                   ///< |a_i|^2
+  void squared_norms(const double* factor, double* squares) const;             ///< |a_i o factor|^2
   void scatter(std::span<const kernels::Scatter> entries, double* out) const;  ///< out_target += value a_source
 
   /// Of dense rows: see `kernels::add_signed_gram`.
@@ -58,7 +64,7 @@ class Tile {
   void add_normal_product(const double* x, const RowCurvature& weights, double* y, double* out) const;
 
  private:
-  const RowPointers& storage_;
+  RowPointers storage_;
   Index first_local_, rows_;
   std::vector<double>& scratch_;
 };

@@ -88,10 +88,11 @@ TEST_P(CsrKernels, TransposeMultiply) {
 
 TEST_P(CsrKernels, RowsOneByOne) {
   VectorXd squares(count);
+  const VectorXd ones = VectorXd::Ones(d);
   VectorXd out = VectorXd::Ones(d);
   RowMajorMatrix expanded = RowMajorMatrix::Constant(count, d, 99);
   on_block([&](const auto& A) {
-    kernels::squared_norms(A, squares.data());
+    kernels::squared_norms(A, ones.data(), squares.data());
     kernels::add_scaled_row(A, 6, -2, out.data());
     kernels::expand(A, d, expanded.data());
   });

@@ -96,9 +96,10 @@ std::string sketched_text(const std::vector<SketchedStep>& steps) {
 
 std::string minima_text(const std::vector<Minimum>& minima) {
   if (minima.empty()) return "";
-  std::string text = "\nMinima found: L, number of starts, which\n";
+  std::string text = "\nEnds: L, how, number of starts, which\n";
   for (const auto& minimum : minima) {
-    text += "  " + scientific(minimum.value, 9) + "  " + std::to_string(minimum.starts) + "  ";
+    text += "  " + scientific(minimum.value, 9) + "  " + std::string(termination_name(minimum.termination)) + "  " +
+            std::to_string(minimum.starts) + "  ";
     for (std::size_t k = 0; k < minimum.from.size(); ++k) text += (k > 0 ? ", " : "") + minimum.from[k];
     text += "\n";
   }
@@ -119,7 +120,10 @@ nlohmann::ordered_json sketched_json(const std::vector<SketchedStep>& steps) {
 nlohmann::ordered_json minima_json(const std::vector<Minimum>& minima) {
   auto json = nlohmann::ordered_json::array();
   for (const auto& minimum : minima)
-    json.push_back({{"value", minimum.value}, {"starts", minimum.starts}, {"from", minimum.from}});
+    json.push_back({{"value", minimum.value},
+                    {"termination", termination_name(minimum.termination)},
+                    {"starts", minimum.starts},
+                    {"from", minimum.from}});
   return json;
 }
 

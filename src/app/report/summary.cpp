@@ -33,11 +33,12 @@ std::string verdict(const SolveReport& report) {
       if (report.arguments.text("loss") == "cross-entropy") return "x is a minimiser: this loss is convex";
       if (report.result.certificate.kind == StationaryKind::local_minimum)
         return "x is a local minimum of L; there may be others: --starts K looks for them";
-      if (report.result.certificate.kind == StationaryKind::saddle)
-        return "x is a saddle point of L, not a minimum; start elsewhere";
       if (report.result.certificate.kind == StationaryKind::degenerate)
         return "x is a stationary point of L; along some direction its curvature is 0 to rounding";
       return "x is a stationary point of L, --certificate full says which kind; there may be others: --starts K";
+    case Termination::saddle: return "x is a saddle point of L, not a minimum; start elsewhere";
+    case Termination::no_minimiser: return "raise --weight: then there is a minimiser";
+    case Termination::diverged: return "do not use x; try --start zero, or raise --weight";
     case Termination::breakdown: return "do not use x; look for huge values in A and w, or raise --weight";
     case Termination::uncertified: return "x is as good as |g| says; the certificate below says what is missing";
     case Termination::stagnated:
@@ -93,7 +94,7 @@ std::string fit_text(const SolveReport& report) {
 /// Why an iteration stopped, in words and numbers.
 std::string termination_text(const Arguments& arguments, const NewtonSummary& summary, const std::string& reference) {
   const double tolerance = arguments.number("rtol") * summary.gradient_reference;
-  const std::string g = "|g| = " + scientific(summary.gradient_norm, 3);
+  const std::string g = "|g|_s = " + scientific(summary.scaled_gradient, 3);
   const std::string bound = arguments.text("rtol") + " " + reference + " = " + scientific(tolerance, 3);
   const std::string missed = g + " > " + bound;
   const std::string floor = scientific(summary.gradient_floor, 3);
@@ -112,6 +113,10 @@ std::string termination_text(const Arguments& arguments, const NewtonSummary& su
              " s, " + missed;
     case Termination::breakdown:
       return "NOT converged, breakdown: a value, gradient or Hessian is not finite; x is the last good iterate";
+    case Termination::saddle: return "NOT a minimum, saddle: " + g + ", but the Hessian has negative curvature at x";
+    case Termination::no_minimiser:
+      return "NO MINIMISER exists: " + g + ", but L goes on falling along a direction, and x runs away along it";
+    case Termination::diverged: return "NOT converged, diverged: " + g + ", but L is larger than at x = 0";
     case Termination::uncertified:
       return "NOT certified: " + g + ", but |x - x*| <= " + arguments.text("epsilon") + " could not be shown";
   }
@@ -146,7 +151,7 @@ std::string page_text(const SummaryPage& page, const std::vector<std::string>& f
   if (!page.verdict.empty()) text += summary_line("verdict", page.verdict);
   text += summary_line("problem", page.problem) + summary_line("method", page.method) +
           summary_line("L", scientific(summary.value, 9)) + summary_line("|g|", scientific(summary.gradient_norm, 4)) +
-          summary_line("|g| / " + page.reference, scientific(summary.relative_gradient, 4));
+          summary_line("|g|_s / " + page.reference, scientific(summary.relative_gradient, 4));
   if (summary.gradient_floor > 0) text += summary_line("rounding floor", scientific(summary.gradient_floor, 4));
   const int start = page.result.start_iterations;
   return text +
@@ -178,6 +183,7 @@ nlohmann::ordered_json result_json(const SolveResult& result) {
   return {{"termination", termination_name(summary.termination)},
           {"value", summary.value},
           {"gradient_norm", summary.gradient_norm},
+          {"scaled_gradient", summary.scaled_gradient},
           {"gradient_reference", summary.gradient_reference},
           {"relative_gradient", summary.relative_gradient},
           {"gradient_floor", summary.gradient_floor},

@@ -1,0 +1,223 @@
+#include "rows/scaled_columns.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <utility>
+
+#include "errors/printable.hpp"
+#include "kernels/csr_kernels.hpp"
+#include "ranks/span_of.hpp"
+
+namespace attnreg {
+
+namespace {
+
+using Eigen::ArrayXd;
+
+constexpr double kFarFromZero = 16;   // |mean| / deviation: nearer ones lose about a digit
+constexpr double kLosesDigits = 1e6;  // likewise: what is left of a column after centring has its input's rounding
+constexpr int kUnequal = 10;          // binary orders between columns that call for scaling
+constexpr int kLargestExponent = 250, kSmallestExponent = -250;  // of columns whose Gram matrices are safe
+constexpr double kTinySquares = 1e-280, kHugeSquares = 1e280;
+
+/// This rank's columns about some centre.
+struct Moments {
+  ArrayXd sum, squares, largest, count;  // largest: |a|; count: of stored entries
+
+  explicit Moments(Index d)
+      : sum(ArrayXd::Zero(d)), squares(ArrayXd::Zero(d)), largest(ArrayXd::Zero(d)), count(ArrayXd::Zero(d)) {}
+  Moments& operator+=(const Moments& other) {
+    sum += other.sum, squares += other.squares, count += other.count;
+    largest = largest.max(other.largest);
+    return *this;
+  }
+  void add(Index j, double value, double centre, double unit) {
+    const double moved = (value - centre) * unit;
+    sum[j] += moved, squares[j] += moved * moved, count[j] += 1;
+    largest[j] = std::max(largest[j], std::abs(value));
+  }
+};
+
+/// Of (a - centre) unit, this rank's rows; entries that are not stored are left out.
+Moments moments_about(const RowMatrix& A, const ArrayXd& centre, const ArrayXd& unit) {
+  const Index d = A.columns();
+  const auto& passes = A.passes();
+  Moments total(d);
+  if (passes.is_sparse()) {
+    std::vector<Moments> parts(static_cast<std::size_t>(RowPasses::threads()), Moments(d));
+    RowPasses::share(A.rows_local(), [&](int thread, Index first, Index last) {
+      kernels::with_block(*passes.sparse(), first, last - first, [&](const auto& block) {
+        for (auto k = block.offsets[0]; k < block.offsets[block.rows]; ++k) {
+          const Index j = block.indices[k];
+          parts[static_cast<std::size_t>(thread)].add(j, block.values[k], centre[j], unit[j]);
+        }
+      });
+    });
+    for (const Moments& part : parts) total += part;
+  } else {
+    total = passes.pass(std::move(total), [&](const Tile& tile, Moments& part) {
+      const auto rows = tile.dense();
+      ArrayXd moved(d);
+      for (Index i = 0; i < rows.rows(); ++i) {
+        const auto row = rows.row(i).transpose().array();
+        moved = (row - centre) * unit;
+        part.sum += moved;
+        part.squares += moved.square();
+        part.largest = part.largest.max(row.abs());
+      }
+      part.count += static_cast<double>(rows.rows());
+    });
+    passes.count_reads(-1);
+  }
+  return total;
+}
+
+/// An entry of every column that this rank stores, as the centre of its sums.
+ArrayXd some_row(const RowMatrix& A) {
+  ArrayXd row = ArrayXd::Zero(A.columns());
+  if (A.rows_local() == 0) return row;
+  const CsrRows* rows = A.passes().sparse();
+  if (rows == nullptr) {
+    const std::vector<Index> first{0};
+    A.passes().visit_rows(first, [&](std::size_t, std::span<const double> values) {
+      std::copy(values.begin(), values.end(), row.begin());
+    });
+  } else {
+    kernels::with_block(*rows, 0, rows->rows(), [&](const auto& block) {
+      for (auto k = block.offsets[block.rows]; k-- > block.offsets[0];) row[block.indices[k]] = block.values[k];
+    });
+  }
+  return row;
+}
+
+int exponent_of(double value) { return value > 0 ? std::ilogb(value) : 0; }
+
+std::string columns_text(const std::vector<Index>& columns) {
+  constexpr std::size_t kNamed = 8;
+  std::string text = columns.size() == 1 ? "column " : "columns ";
+  for (std::size_t k = 0; k < std::min(columns.size(), kNamed); ++k)
+    text += (k == 0 ? "" : ", ") + std::to_string(columns[k]);
+  return columns.size() > kNamed ? text + " and " + std::to_string(columns.size() - kNamed) + " more" : text;
+}
+
+}  // namespace
+
+ColumnStatistics column_statistics(const RowMatrix& A) {
+  const Index d = A.columns();
+  const auto& communicator = A.communicator();
+  const double rows = static_cast<double>(A.rows_local()), n = static_cast<double>(A.rows_global());
+  const ArrayXd centre = some_row(A);
+  ArrayXd unit = ArrayXd::Ones(d);
+  ColumnStatistics result{std::vector<int>(static_cast<std::size_t>(d), 0), {}, {}, {}};
+  Moments moments = moments_about(A, centre, unit);
+  VectorXd largest = moments.largest;
+  communicator.max(span_of(largest));
+  const auto safe = [&](Index j) {
+    const double size = std::max(moments.squares[j], std::pow(moments.sum[j], 2));
+    const bool ok = std::isfinite(size) && size < kHugeSquares && largest[j] < 1e140;
+    return ok && (largest[j] == 0 || (moments.squares[j] == 0 ? largest[j] > 1e-140 : size > kTinySquares));
+  };
+  bool unsafe = false;
+  for (Index j = 0; j < d; ++j) unsafe = unsafe || !safe(j);
+  if (communicator.max(unsafe ? 1.0 : 0.0) > 0) {
+    for (Index j = 0; j < d; ++j) {
+      const int exponent = exponent_of(largest[j]);
+      result.exponent[static_cast<std::size_t>(j)] = std::clamp(exponent, -1021, 1021);
+      unit[j] = std::scalbn(1.0, -result.exponent[static_cast<std::size_t>(j)]);
+    }
+    moments = moments_about(A, centre, unit);
+  }
+  // This rank's means; entries that are not stored are -centre.
+  const ArrayXd moved = centre * unit, missing = rows - moments.count;
+  const ArrayXd sum = moments.sum - missing * moved, squares = moments.squares + missing * moved.square();
+  const ArrayXd own_mean = rows > 0 ? ArrayXd(moved + sum / rows) : ArrayXd::Zero(d);
+  const ArrayXd own_squares = rows > 0 ? ArrayXd((squares - sum.square() / rows).max(0.0)) : ArrayXd::Zero(d);
+  // What deviates from this rank's own mean, and that from the mean of all.
+  VectorXd message(2 * d);
+  message << (own_mean * (rows / n)).matrix(), moments.count.matrix();
+  communicator.sum(span_of(message));
+  result.mean = message.head(d);
+  for (Index j = 0; j < d; ++j) result.full.push_back(message[d + j] == n);
+  // Ranks with equal means deviate by rounding only: that is no spread.
+  const ArrayXd gap = own_mean - result.mean.array(), noise = 4e-16 * result.mean.array().abs();
+  VectorXd spread = own_squares + rows * (gap.abs() > noise).select(gap.square(), 0.0);
+  communicator.sum(span_of(spread));
+  result.spread = spread.cwiseSqrt();
+  for (Index j = 0; j < d; ++j)  // exactly
+    if (spread[j] == 0)
+      result.mean[j] =
+          std::copysign(std::scalbn(largest[j], -result.exponent[static_cast<std::size_t>(j)]), result.mean[j]);
+  return result;
+}
+
+ScaledColumns::ScaledColumns(RowMatrix A)
+    : A_(std::move(A)),
+      factor_(VectorXd::Ones(A_.columns())),
+      offset_(VectorXd::Zero(A_.columns())),
+      scale_(VectorXd::Ones(A_.columns())),
+      inverse_scale_(scale_) {}
+
+ScaledColumns::ScaledColumns(const RowMatrix& A, bool may_centre) : ScaledColumns(A) {
+  const ColumnStatistics columns = column_statistics(A);
+  const Index d = A.columns();
+  const double root_n = std::sqrt(static_cast<double>(A.rows_global()));
+  const VectorXd level = root_n * columns.mean.cwiseAbs();  // norm of the constant part
+  std::vector<Index> constant, centred, lost;
+  std::vector<int> order(static_cast<std::size_t>(d), 0);  // binary, of a typical entry
+  int smallest = kLargestExponent + 1, largest = kSmallestExponent - 1;
+  for (Index j = 0; j < d; ++j) {
+    const auto k = static_cast<std::size_t>(j);
+    const double spread = columns.spread[j];
+    const bool far = columns.full[k] && level[j] > kFarFromZero * spread;
+    if (far && may_centre) (spread > 0 ? centred : constant).push_back(j);
+    if (level[j] > kLosesDigits * spread && spread > 0) lost.push_back(j);
+    const bool sees_level = !may_centre || spread == 0;
+    const double size = sees_level ? std::hypot(spread, level[j]) : spread;
+    if (!(size > 0)) continue;
+    scale_[j] = size;
+    order[k] = std::ilogb(size / root_n) + columns.exponent[k];
+    smallest = std::min(smallest, order[k]), largest = std::max(largest, order[k]);
+  }
+  const bool unequal = smallest <= largest &&
+                       (largest - smallest > kUnequal || largest > kLargestExponent || smallest < kSmallestExponent);
+  VectorXd centre = VectorXd::Zero(d);
+  for (const auto* which : {&constant, &centred})
+    for (const Index j : *which)
+      centre[j] = std::scalbn(columns.mean[j], columns.exponent[static_cast<std::size_t>(j)]);
+  for (Index j = 0; j < d; ++j) {
+    const auto k = static_cast<std::size_t>(j);
+    if (unequal) factor_[j] = std::scalbn(1.0, std::clamp(-order[k], -1021, 1021));
+    offset_[j] = centre[j] * factor_[j];
+    scale_[j] = std::scalbn(scale_[j], columns.exponent[k]) * factor_[j];
+    if (!(scale_[j] > 0)) scale_[j] = 1;
+  }
+  inverse_scale_ = scale_.cwiseInverse();
+  if (is_centred() || is_scaled())
+    A_ = RowMatrix(A.passes().transformed(std::make_shared<const ColumnTransform>(ColumnTransform{centre, factor_})));
+  if (!constant.empty())
+    notes_.push_back(columns_text(constant) + " of A " + (constant.size() == 1 ? "is" : "are") +
+                     " constant: this loss does not see " + (constant.size() == 1 ? "it" : "them") +
+                     ", only the weight w does");
+  if (unequal)
+    notes_.push_back("the columns of A differ in size by " +
+                     text_of(std::scalbn(1.0, std::min(largest - smallest, 1023))) +
+                     ": they are scaled by powers of two for the solve");
+  if (!lost.empty())
+    warnings_.push_back(columns_text(lost) + " of A " + (lost.size() == 1 ? "has a mean" : "have means") +
+                        " of more than " + text_of(kLosesDigits) +
+                        " times the spread: as many digits of x are lost in the rounding of the input" +
+                        (may_centre ? "" : "; subtract the mean"));
+}
+
+RowPasses::RowNorms ScaledColumns::missing_row_norms() const {
+  if (row_norms_.size() == A_.rows_local()) return {};
+  return {&inverse_scale_, &row_norms_};
+}
+
+const VectorXd& ScaledColumns::row_norms() const {
+  if (row_norms_.size() != A_.rows_local()) row_norms_ = A_.passes().row_norms(inverse_scale_);
+  return row_norms_;
+}
+
+}  // namespace attnreg

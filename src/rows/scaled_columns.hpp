@@ -1,0 +1,62 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "attnreg/row_matrix.hpp"
+#include "rows/row_passes.hpp"
+
+namespace attnreg {
+
+/// The columns of A, over all rows, in units of a power of two each; d numbers, replicated.
+struct ColumnStatistics {
+  std::vector<int> exponent;  ///< the unit of column j is 2^exponent_j
+  Eigen::VectorXd mean;
+  Eigen::VectorXd spread;  ///< sqrt(sum_i (a_ij - mean_j)^2)
+  std::vector<bool> full;  ///< every row stores an entry; true of dense rows
+};
+
+/// Collective. One read, which belongs to the loading of A and is not counted; another one where squares under- or
+/// overflow. Two all-reduces.
+ColumnStatistics column_statistics(const RowMatrix& A);
+
+/// A as a solver sees it. Columns far from 0, of which a loss that does not see the sum of the logits' shifts has
+/// nothing but rounding errors, are centred, and columns of very different sizes are scaled by powers of two:
+///
+///     ahat_ij = (a_ij - centre_j) factor_j,    x_j = factor_j xhat_j,    A x = Ahat xhat + (offset . xhat) 1.
+///
+/// Most matrices need neither: then ahat is A itself, and no entry is touched. The sizes `scale` make norms of
+/// gradients that do not depend on the units of the columns: |g|_s = |g / scale|.
+class ScaledColumns {
+ public:
+  /// Local. As they are, all of scale 1.
+  explicit ScaledColumns(RowMatrix A);
+  /// Collective. `may_centre`: the caller takes care of the offset.
+  ScaledColumns(const RowMatrix& A, bool may_centre);
+
+  /// Local. The same columns of A() as another task sees its rows.
+  ScaledColumns(const ScaledColumns& columns, RowMatrix A) : ScaledColumns(columns) { A_ = std::move(A); }
+
+  const RowMatrix& A() const { return A_; }                  ///< ahat
+  const Eigen::VectorXd& factor() const { return factor_; }  ///< d; powers of two
+  const Eigen::VectorXd& offset() const { return offset_; }  ///< d; centre_j factor_j
+  const Eigen::VectorXd& scale() const { return scale_; }    ///< d, > 0; norms of the columns of ahat, or spreads
+  bool is_centred() const { return !offset_.isZero(0); }
+  bool is_scaled() const { return (factor_.array() != 1).any(); }
+  /// Local. |ahat_i / scale|, this rank's rows; made by the first call with a read that is not counted, unless a pass
+  /// was asked to fill `missing_row_norms`.
+  const Eigen::VectorXd& row_norms() const;
+  RowPasses::RowNorms missing_row_norms() const;                          ///< Local. Empty if they are there.
+  const std::vector<std::string>& notes() const { return notes_; }        ///< on what was done
+  const std::vector<std::string>& warnings() const { return warnings_; }  ///< on columns that lose digits
+
+ private:
+  RowMatrix A_;
+  Eigen::VectorXd factor_, offset_, scale_, inverse_scale_;
+  mutable Eigen::VectorXd row_norms_;
+  std::vector<std::string> notes_, warnings_;
+};
+
+}  // namespace attnreg
