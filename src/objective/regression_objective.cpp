@@ -79,7 +79,7 @@ RegressionObjective::RegressionObjective(std::shared_ptr<const ScaledColumns> co
       clock_(A_.communicator()),
       grid_(solver.kind == LinearSolver::scalapack ? std::make_shared<const ProcessGrid>(A_.communicator(), solver)
                                                    : nullptr),
-      model_(A_, w2_, offset_ridge_, sampling, grid_) {}
+      model_(A_, w2_, sampling, grid_, &offset_ridge_) {}
 
 LossRows RegressionObjective::rows_of(const VectorXd& z, Index first, Index rows) const {
   return {part(z, first, rows), part(b_, first, rows)};

@@ -47,8 +47,8 @@ double automatic_oversampling(std::int64_t rows, Eigen::Index columns) {
   return *std::min_element(candidates.begin(), candidates.end(), [&](double a, double b) { return work(a) < work(b); });
 }
 
-SampledModel::SampledModel(const RowMatrix& A, const VectorXd& w2, const OffsetRidge& offset_ridge,
-                           const SamplingOptions& options, std::shared_ptr<const ProcessGrid> grid)
+SampledModel::SampledModel(const RowMatrix& A, const VectorXd& w2, const SamplingOptions& options,
+                           std::shared_ptr<const ProcessGrid> grid, const OffsetRidge* offset_ridge)
     : A_(A), w2_(w2), offset_ridge_(offset_ridge), options_(options), grid_(std::move(grid)) {
   const auto d = static_cast<double>(A.columns()), n = static_cast<double>(A.rows_global());
   const double sketch_rows = options.sketch_rows > 0 ? static_cast<double>(options.sketch_rows) : 6 * d;
@@ -143,7 +143,7 @@ std::optional<MatrixXd> SampledModel::factor(const WeightedRows& rows, const Vec
   communicator.sum_to_root(span_of(message));
   if (communicator.is_root()) {
     MatrixXd M = message.head(entries).reshaped(d, d);
-    if (!offset_ridge_.is_zero()) M += offset_ridge_.model();
+    if (offset_ridge_ != nullptr && !offset_ridge_->is_zero()) M += offset_ridge_->model();
     const VectorXd scale = M.diagonal() + message[entries] * centre.cwiseAbs2();
     const auto damped = damped_factor(std::move(M), scale);
     if (damped.ridge > 0) message.head(entries) = damped.L.reshaped();
@@ -198,8 +198,8 @@ std::optional<VectorXd> SampledModel::direction_above(const VectorXd& nu, const 
 std::optional<Preconditioner> SampledModel::distributed(const WeightedRows& rows, const VectorXd& centre, bool tired) {
   const Part part = choose_rows(rows, tired);
   DistributedMatrix M = distributed_gram(A_, grid_, part.rows, centre);
-  if (!offset_ridge_.is_zero())
-    M.for_each([&](Index i, Index j, double& entry) { entry += offset_ridge_.model(i, j); });
+  if (offset_ridge_ != nullptr && !offset_ridge_->is_zero())
+    M.for_each([&](Index i, Index j, double& entry) { entry += offset_ridge_->model(i, j); });
   std::array sums{part.rows.self_sum(), part.count(), part.scores, static_cast<double>(A_.entries_local())};
   A_.communicator().sum(sums);
   learn(sums[1], sums[2], sums[3]);

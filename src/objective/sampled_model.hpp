@@ -30,10 +30,10 @@ double automatic_oversampling(std::int64_t rows, Eigen::Index columns);
 /// A. When c d >= n or the sketch has as many rows as A, all rows are used, without sketch and scores.
 class SampledModel {
  public:
-  /// Local. w2: squared weights of this rank's rows. A, w2 and offset_ridge must outlive the model. With a grid, M is
+  /// Local. w2: squared weights of this rank's rows. A, w2 and offset_ridge, if there is one, must outlive the model. With a grid, M is
   /// made and factored over its processes.
-  SampledModel(const RowMatrix& A, const Eigen::VectorXd& w2, const OffsetRidge& offset_ridge,
-               const SamplingOptions& options, std::shared_ptr<const ProcessGrid> grid = nullptr);
+  SampledModel(const RowMatrix& A, const Eigen::VectorXd& w2, const SamplingOptions& options,
+               std::shared_ptr<const ProcessGrid> grid = nullptr, const OffsetRidge* offset_ridge = nullptr);
 
   /// Collective. The model as a preconditioner: what `factor` makes, on all ranks, or a distributed factor of a model
   /// of the same rows. The distributed one takes one pass over these rows, ceil(d / 256) + 2 collectives, and one for
@@ -82,7 +82,7 @@ class SampledModel {
 
   const RowMatrix& A_;
   const Eigen::VectorXd& w2_;
-  const OffsetRidge& offset_ridge_;
+  const OffsetRidge* offset_ridge_;  // none: zero
   SamplingOptions options_;
   std::shared_ptr<const ProcessGrid> grid_;
   bool all_rows_;

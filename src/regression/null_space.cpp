@@ -70,12 +70,13 @@ std::string NullSpace::text() const {
   std::vector<Eigen::Index> columns;
   for (Eigen::Index j = 0; j < directions.rows(); ++j)
     if (directions.row(j).norm() > kTakesPart) columns.push_back(j);
-  std::string text = "columns of A depend on each other: " + std::to_string(directions.cols()) +
-                     (directions.cols() == 1 ? " direction" : " directions") + " of x, among the columns ";
+  const Eigen::Index count = directions.cols();
+  std::string text = "L does not see " + std::to_string(count) + (count == 1 ? " direction" : " directions") +
+                     " of x, among the columns ";
   for (std::size_t k = 0; k < std::min(kNamed, columns.size()); ++k)
     text += (k == 0 ? "" : ", ") + std::to_string(columns[k]);
   if (columns.size() > kNamed) text += " and " + std::to_string(columns.size() - kNamed) + " more";
-  return text + ", change nothing; of all such x this is the least, in columns of equal size";
+  return text + ": of all x with this L the least is given, in columns of equal size";
 }
 
 }  // namespace attnreg

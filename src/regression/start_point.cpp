@@ -129,7 +129,7 @@ void start_at(Objective& objective, Point& point, const StartPoint& start, const
     if (point.x.size() == 0 || point.x != x) point = objective.evaluate(x);
   };
   move_to(start.x);
-  if (start.kind == Start::given || loss.vanishes_at_zero() || point.value <= zero) return;
+  if (start.kind == Start::given || loss.is_shift_invariant() || loss.vanishes_at_zero() || point.value <= zero) return;
   VectorXd x = start.x;
   for (int k = 1; k <= kMaxHalvings && !(point.value <= zero); ++k)
     if (k == kMaxHalvings)

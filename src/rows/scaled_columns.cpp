@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <utility>
 
@@ -165,7 +166,7 @@ ScaledColumns::ScaledColumns(const RowMatrix& A, bool may_centre) : ScaledColumn
   const VectorXd level = root_n * columns.mean.cwiseAbs();  // norm of the constant part
   std::vector<Index> constant, centred, lost;
   std::vector<int> order(static_cast<std::size_t>(d), 0);  // binary, of a typical entry
-  int smallest = kLargestExponent + 1, largest = kSmallestExponent - 1;
+  int smallest = std::numeric_limits<int>::max(), largest = std::numeric_limits<int>::min();
   for (Index j = 0; j < d; ++j) {
     const auto k = static_cast<std::size_t>(j);
     const double spread = columns.spread[j];
