@@ -18,6 +18,7 @@ constexpr double kLoosestForcing = 0.1;
 constexpr int kMaxConjugateGradients = 40;  // one Newton step
 constexpr int kTired = 12;                  // products in a step that call for a better preconditioner
 constexpr double kTiredPerDecade = 6;       // more for every decade of a tighter forcing term
+constexpr double kNoCurvature = 1e-13;      // relative to M: rounding, along a null direction
 constexpr double kMissedCurvature = 4;      // H <= its positive part: a good model has a ratio near or below 1
 
 struct ConjugateGradients {
@@ -76,7 +77,7 @@ ConjugateGradients minimise_model(Objective& objective, const Point& point, doub
   cg.step = objective.direction(VectorXd::Zero(point.x.size()));
   VectorXd r = point.gradient, v = M.solve(r);
   Direction p{-v};
-  double rv = r.dot(v);
+  double rv = r.dot(v), size = rv;  // |p|_M^2
   const double target = forcing * forcing * rv;
   while (cg.iterations < max_iterations && rv > 0) {
     const VectorXd Hp = objective.hessian_product(point, p);
@@ -85,6 +86,7 @@ ConjugateGradients minimise_model(Objective& objective, const Point& point, doub
     cg.finite = std::isfinite(curvature) && std::isfinite(rv);
     if (!cg.finite) break;
     if (cg.iterations == 1) cg.first_ratio = curvature / rv;  // p^T M p = r^T M^-1 r there
+    if (std::abs(curvature) <= kNoCurvature * size) break;
     const double alpha = rv / curvature;
     cg.on_boundary = curvature <= 0 || M.norm(cg.step.s + alpha * p.s) > radius;
     cg.step.add(cg.on_boundary ? to_boundary(M, cg.step.s, p.s, radius) : alpha, p);
@@ -94,6 +96,7 @@ ConjugateGradients minimise_model(Objective& objective, const Point& point, doub
     const double rv_next = r.dot(v);
     if (rv_next <= target) break;
     p.s = -v + rv_next / rv * p.s;
+    size = rv_next + std::pow(rv_next / rv, 2) * size;
     rv = rv_next;
   }
   cg.residual = std::move(r);
