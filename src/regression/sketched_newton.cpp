@@ -144,9 +144,10 @@ class Iteration {
 
 double Iteration::distance_bound() {
   if (!(result_.convexity > 0)) return kInfinity;
-  const VectorXd rounding = objective_.gradient_rounding(point_);
-  const double bound =
-      kSlack * (objective_.callers_norm(point_.gradient) + objective_.callers_norm(rounding)) / result_.convexity;
+  const auto& columns = objective_.columns();
+  const double units = columns.scale().cwiseQuotient(columns.factor()).maxCoeff();  // |g| <= units |g|_s
+  const double bound = kSlack * (objective_.callers_norm(point_.gradient) + units * objective_.gradient_floor(point_)) /
+                       result_.convexity;
   return std::isfinite(bound) ? bound : kInfinity;
 }
 
