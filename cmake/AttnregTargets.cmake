@@ -22,13 +22,15 @@ function(attnreg_configure_target target)
   endif()
 endfunction()
 
-# Compiles through ccache where it is installed and no other launcher was asked for.
+# Compiles through ccache where it is installed and no other launcher was asked for. Without the sloppiness ccache
+# would compile anew whatever uses a precompiled header: it cannot see macros and times in it.
 macro(attnreg_use_ccache)
   if(NOT CMAKE_CXX_COMPILER_LAUNCHER)
     find_program(ATTNREG_CCACHE ccache)
     mark_as_advanced(ATTNREG_CCACHE)
     if(ATTNREG_CCACHE)
-      set(CMAKE_CXX_COMPILER_LAUNCHER "${ATTNREG_CCACHE}")
+      set(CMAKE_CXX_COMPILER_LAUNCHER "${CMAKE_COMMAND}" -E env CCACHE_SLOPPINESS=pch_defines,time_macros
+                                      "${ATTNREG_CCACHE}")
     endif()
   endif()
 endmacro()

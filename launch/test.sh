@@ -8,5 +8,5 @@ require_packages "${build_packages[@]}" "${test_packages[@]}"
 # -O1 and no debugging symbols: the tests are compiled once and run for seconds.
 configure dev -D ATTNREG_PYTHON=/usr/bin/python3 -D CMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1
 cmake --build build/dev -j "$(nproc)"
-# Most of the time of a test is spent waiting for processes to start and to end.
-exec ctest --test-dir build/dev --output-on-failure -j "$((2 * $(nproc)))" "$@"
+# Much of the time of a test is spent waiting for processes to start and to end.
+exec ctest --test-dir build/dev --output-on-failure -j "$((3 * $(nproc)))" "$@"

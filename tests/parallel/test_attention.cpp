@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -11,7 +10,9 @@
 #include "attention/attention_objective.hpp"
 #include "attnreg/attention_regression.hpp"
 #include "support/attention_problems.hpp"
+#include "support/dense_algebra.hpp"
 #include "support/reference.hpp"
+#include "support/vector_file.hpp"
 
 namespace attnreg::test_attention {
 
@@ -28,23 +29,20 @@ std::vector<std::string> attention_cases() {
 }
 class AttentionVectors : public Attention, public testing::WithParamInterface<std::string> {
  protected:
-  const nlohmann::json json_ = [] {
-    std::ifstream file(ATTNREG_TEST_DATA "/vectors/" + GetParam() + ".json");
-    return nlohmann::json::parse(file);
-  }();
-  bool with_values() const { return json_["problem"] == "attention"; }
-  std::string loss() const { return json_["problem"] == "matrix_rescaled" ? "rescaled-exp" : "softmax"; }
+  const reference::VectorFile known_{GetParam()};
+
+  bool with_values() const { return known_.text("problem") == "attention"; }
+  std::string loss() const { return known_.text("problem") == "matrix_rescaled" ? "rescaled-exp" : "softmax"; }
   Whole whole() const {
-    Whole result{
-        reference::matrix_of(json_["A1"]), reference::matrix_of(json_["A2"]), reference::matrix_of(json_["B"]), {}, {}};
-    if (with_values()) result.values = reference::matrix_of(json_["A3"]);
-    if (json_.contains("W") && !json_["W"].is_null()) result.weights = reference::matrix_of(json_["W"]);
+    Whole result{known_.matrix("A1"), known_.matrix("A2"), known_.matrix("B"), {}, {}};
+    if (with_values()) result.values = known_.matrix("A3");
+    if (known_.has("W")) result.weights = known_.matrix("W");
     return result;
   }
   AttentionUnknowns at() const {
-    return {reference::matrix_of(json_["X"]), with_values() ? reference::matrix_of(json_["Y"]) : RowMajorMatrix(0, 0)};
+    return {known_.matrix("X"), with_values() ? known_.matrix("Y") : RowMajorMatrix(0, 0)};
   }
-  double number(const char* key) const { return json_[key].get<double>(); }
+  double number(const char* key) const { return known_.number(key); }
 };
 
 INSTANTIATE_TEST_SUITE_P(All, AttentionVectors, testing::ValuesIn(attention_cases()));
@@ -52,8 +50,8 @@ INSTANTIATE_TEST_SUITE_P(All, AttentionVectors, testing::ValuesIn(attention_case
 TEST(AttentionVectorFiles, AreThere) { EXPECT_EQ(attention_cases().size(), 11u); }
 
 TEST_P(AttentionVectors, ValueGradientAndHessian) {
-  const VectorXd gradient = reference::vector_of(json_["gradient"]);
-  const MatrixXd hessian = reference::matrix_of(json_["hessian"]);
+  const VectorXd gradient = known_.vector("gradient");
+  const MatrixXd hessian = known_.matrix("hessian");
   for (const auto layout : reference::layouts) {
     const std::vector all{distributed(comm_, whole(), layout)};
     const auto found = evaluate_attention(comm_, all, loss(), at(), true);
@@ -74,8 +72,8 @@ TEST_P(AttentionVectors, DenseModel) {
   ASSERT_TRUE(objective.refresh_preconditioner(objective.evaluate(joined(at())),
                                                false));  // the same on all ranks, and the last collective
   const MatrixXd M = model_of(objective);
-  const MatrixXd expected = reference::matrix_of(json_[with_values() ? "gauss_newton" : "hessian"]);
-  const VectorXd eigenvalues = Eigen::SelfAdjointEigenSolver<MatrixXd>(expected).eigenvalues();
+  const MatrixXd expected = known_.matrix(with_values() ? "gauss_newton" : "hessian");
+  const VectorXd eigenvalues = reference::eigenvalues(expected);
   const double tolerance = 1e-11 * M.norm();  // ridge, and rounding of M from norms
   EXPECT_GE(smallest_eigenvalue(M - expected), -tolerance);
   const bool definite = eigenvalues[0] > 1e-10 * eigenvalues[eigenvalues.size() - 1];
@@ -85,18 +83,18 @@ TEST_P(AttentionVectors, DenseModel) {
 }
 
 TEST_P(AttentionVectors, BestY) {
-  if (!with_values() || !json_.contains("y_star")) return;
+  if (!with_values() || !known_.has("y_star")) return;
   const std::vector all{distributed(comm_, whole(), reference::Layout::random)};
   const auto shape = check_sequences(comm_, all, loss());
   AttentionPasses passes(comm_, all, shape, loss());
   const AttentionParameters full(shape.d1, shape.d2, 0);
   AttentionObjective objective(passes, full, AttentionMethod::varpro, AttentionModel::dense);
   const Point point = objective.evaluate(flat(at().X));
-  const auto& known = json_["y_star"];
-  const RowMajorMatrix Y = reference::matrix_of(known["Y"]);
-  EXPECT_NEAR(point.value, known["value"].get<double>(), number("tol_value"));
+  const auto known = known_.part("y_star");
+  const RowMajorMatrix Y = known.matrix("Y");
+  EXPECT_NEAR(point.value, known.number("value"), number("tol_value"));
   // cond^2 of the normal equations, less what the correction gains
-  const double condition = known["cond_KtK"].get<double>();
+  const double condition = known.number("cond_KtK");
   EXPECT_LE((objective.state_of(point).at.Y - Y).norm(), 64 * reference::eps * condition * (1 + Y.norm()));
 }
 

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <Eigen/Cholesky>
+#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -11,6 +11,7 @@
 #include "attnreg/apply_attention.hpp"
 #include "experiments/experiments.hpp"
 #include "numbers/random.hpp"
+#include "support/dense_algebra.hpp"
 #include "support/reference.hpp"
 #include "support/refusal.hpp"
 
@@ -138,8 +139,9 @@ TEST(PrivateAttention, ReachesTheExpectedAccuracy) {
     EXPECT_GE(result.spectral_error, 0.7 * result.expected_spectral_error);
     // n (n + 1) / 2 nearly independent squares: their sum has a relative deviation of about 2 / n.
     EXPECT_NEAR(result.frobenius_error / result.expected_frobenius_error, 1, 5.0 / n);
-    const MatrixXd half = Sigma.llt().matrixL().solve(MatrixXd(result.covariance));
-    MatrixXd error = Sigma.llt().matrixL().solve(MatrixXd(half.transpose()));
+    const MatrixXd L = reference::cholesky_factor(Sigma);
+    const MatrixXd half = L.triangularView<Eigen::Lower>().solve(MatrixXd(result.covariance));
+    MatrixXd error = L.triangularView<Eigen::Lower>().solve(MatrixXd(half.transpose()));
     error.diagonal().array() -= 1;
     EXPECT_NEAR(error.norm(), result.frobenius_error, 1e-10);
     EXPECT_LE((result.attention.rowwise().sum().array() - 1).abs().maxCoeff(), 1e-14);
@@ -154,7 +156,7 @@ TEST(PrivateAttention, IsTheSameOnAnyNumberOfRanks) {
   // The sum of all samples on one rank, drawn by the definition.
   if (!world.is_root()) return;
   const RandomStream random(5, Purpose::private_samples);
-  const MatrixXd L = Sigma.llt().matrixL();
+  const MatrixXd L = reference::cholesky_factor(Sigma);
   MatrixXd expected = MatrixXd::Zero(3, 3);
   for (std::int64_t s = 0; s < 700; ++s) {
     VectorXd z(3);

@@ -3,12 +3,13 @@
 
 #include <gtest/gtest.h>
 
-#include <Eigen/SVD>
+#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
 #include "generated_files.hpp"
+#include "support/dense_algebra.hpp"
 
 namespace attnreg::test_generate_statistics {
 
@@ -94,7 +95,7 @@ TEST(GenerateStatistics, Easy) {
   const TestDirectory directory(world);
   generate(world, problem(Preset::easy, n, d), directory);
   const auto files = read_files(directory.path());
-  const double smallest = Eigen::BDCSVD<Eigen::MatrixXd>(files.A).singularValues().minCoeff();
+  const double smallest = reference::singular_values(files.A).minCoeff();
   const double expected = std::sqrt(100 + 1 / (smallest * smallest));
   EXPECT_EQ(files.w.minCoeff(), files.w.maxCoeff());
   EXPECT_NEAR(files.w[0], expected, 1e-14 * expected);
@@ -113,7 +114,7 @@ TEST(GenerateStatistics, IllConditioned) {
   const auto files = read_files(directory.path());
   // Davidson and Szarek: the singular values of G sqrt(d / n) lie within sqrt(d / n) + t of 1, but for a probability of
   // 2 exp(-n t^2 / 2); the k-th of A = G diag(sigma) Q is sigma_k times a number in that range.
-  const VectorXd values = Eigen::BDCSVD<Eigen::MatrixXd>(files.A).singularValues() * std::sqrt(double{d} / double{n});
+  const VectorXd values = reference::singular_values(files.A) * std::sqrt(double{d} / double{n});
   const double width = std::sqrt(double{d} / double{n}) + std::sqrt(2 * 21.5 / double{n});
   for (Eigen::Index k = 0; k < d; ++k)
     EXPECT_NEAR(values[k] * std::pow(1e3, static_cast<double>(k) / double{d - 1}), 1, width) << k;

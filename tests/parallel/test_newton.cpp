@@ -1,9 +1,10 @@
 #include <gtest/gtest.h>
 
-#include <Eigen/Dense>
+#include <Eigen/Core>
 #include <cmath>
 
 #include "losses/losses.hpp"
+#include "support/dense_algebra.hpp"
 #include "support/solve.hpp"
 
 namespace attnreg::test_newton {
@@ -64,7 +65,7 @@ TEST(Newton, EndsInAMinimumFromIndefiniteStarts) {
     const VectorXd x0 = 3 * reference::random_vector(4, seed);
     const auto least = [&](const VectorXd& x) {
       const MatrixXd H = reference::evaluate(problem, x).hessian.cast<double>();
-      return Eigen::SelfAdjointEigenSolver<MatrixXd>(H).eigenvalues()[0] / H.norm();
+      return reference::eigenvalues(H)[0] / H.norm();
     };
     const auto out = solve(problem, x0);
     SCOPED_TRACE("seed " + std::to_string(seed));

@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include <Eigen/Dense>
+#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -9,6 +9,7 @@
 
 #include "losses/losses.hpp"
 #include "newton/minimise.hpp"
+#include "support/dense_algebra.hpp"
 #include "support/solve.hpp"
 
 namespace attnreg::test_newton_cg {
@@ -151,7 +152,7 @@ TEST(NewtonCg, EndsInAMinimumFromIndefiniteStarts) {
     setting.x0 = 3 * reference::random_vector(4, seed);
     const auto least = [&](const VectorXd& x) {
       const MatrixXd H = reference::evaluate(problem, x).hessian.cast<double>();
-      return Eigen::SelfAdjointEigenSolver<MatrixXd>(H).eigenvalues()[0] / H.norm();
+      return reference::eigenvalues(H)[0] / H.norm();
     };
     const auto run = solve_cg(problem, setting);
     SCOPED_TRACE("seed " + std::to_string(seed));

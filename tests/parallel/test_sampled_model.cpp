@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include <Eigen/Dense>
+#include <Eigen/Core>
 #include <cmath>
 #include <optional>
 #include <string>
@@ -12,6 +12,7 @@
 #include "objective/regression_objective.hpp"
 #include "objective/sampled_model.hpp"
 #include "sampling/sampling.hpp"
+#include "support/dense_algebra.hpp"
 #include "support/reference.hpp"
 #include "support/score_problems.hpp"
 
@@ -106,8 +107,7 @@ TEST(SampledModel, IsCloseToThePositivePart) {
       Model model(problem, MPI_COMM_WORLD, options);
       const MatrixXd sampled = model();
       const bool replicated = model.is_replicated();
-      const VectorXd values =
-          Eigen::GeneralizedSelfAdjointEigenSolver<MatrixXd>(sampled, problem.exact()).eigenvalues();
+      const VectorXd values = reference::eigenvalues(sampled, problem.exact());
       SCOPED_TRACE("kind " + std::to_string(static_cast<int>(kind)) + ", seed " + std::to_string(seed));
       EXPECT_TRUE(replicated);
       EXPECT_GE(values.minCoeff(), 0.4);
@@ -186,7 +186,7 @@ TEST(SampledModel, AdoptsScoresForProportionalWeights) {
     model.model.adopt_scores(first.model, true);
     const MatrixXd found = model();
     expect_no_sketch(model, 1);  // the sum of the scores
-    const VectorXd values = Eigen::GeneralizedSelfAdjointEigenSolver<MatrixXd>(found, other.exact()).eigenvalues();
+    const VectorXd values = reference::eigenvalues(found, other.exact());
     // The scores are rescaled before large ones are cut at 1, so heavy rows may lower the others.
     EXPECT_LE(static_cast<double>(model.model.rows_kept()), rows + slack);
     EXPECT_GE(static_cast<double>(model.model.rows_kept()), rows / 2);

@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include <Eigen/Dense>
+#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -12,6 +12,7 @@
 #include "losses/losses.hpp"
 #include "regression/sketched_newton.hpp"
 #include "sampling/sampling.hpp"
+#include "support/dense_algebra.hpp"
 #include "support/solve.hpp"
 
 namespace attnreg::test_sketched_newton {
@@ -66,7 +67,7 @@ VectorXd minimiser(const Problem& problem) { return minimiser(problem, VectorXd:
 Problem papers_problem(Index rows, Index columns, std::uint64_t seed) {
   Problem problem = reference::random_problem(rows, columns, 1, 0, seed);
   const MatrixXd gram = problem.A.transpose() * problem.A;
-  const double smallest = Eigen::SelfAdjointEigenSolver<MatrixXd>(gram).eigenvalues()[0];
+  const double smallest = reference::eigenvalues(gram)[0];
   problem.w.setConstant(std::sqrt(100 + 1 / smallest));
   return problem;
 }
@@ -102,13 +103,6 @@ MatrixXd dense_model(const Problem& problem, const VectorXd& x, const Options& o
 
 double norm_in(const MatrixXd& H, const VectorXd& v) { return std::sqrt(std::max(0.0, v.dot(H * v))); }
 
-/// max |lambda(H^-1/2 H~ H^-1/2) - 1|; +inf where H is not positive definite.
-double spectral_error(const MatrixXd& H, const MatrixXd& model) {
-  if (Eigen::LLT<MatrixXd>(H).info() != Eigen::Success) return kInfinity;
-  const Eigen::GeneralizedSelfAdjointEigenSolver<MatrixXd> eigen(model, H, Eigen::EigenvaluesOnly);
-  return (eigen.eigenvalues().array() - 1).abs().maxCoeff();
-}
-
 TEST(SketchedNewton, StepIsTheCorrectedOneOfThePapers) {
   const Problem problem = peaked_problem(3000, 5, 3);
   const VectorXd x0 = minimiser(problem).array() + 1e-3;
@@ -125,13 +119,13 @@ TEST(SketchedNewton, StepIsTheCorrectedOneOfThePapers) {
       const VectorXd &x = result.iterates[step], &next = result.iterates[step + 1];
       const auto there = reference::evaluate(problem, x);
       const MatrixXd model = dense_model(problem, x, options, draws, step);
-      const VectorXd s = -model.llt().solve(reference::to_double(there.gradient));
+      const VectorXd s = -reference::solved(model, reference::to_double(there.gradient));
       // the uncentred form cancels, in both codes
       EXPECT_LT((next - x - s).norm(), 1e-7 * s.norm()) << "step " << step << (keep ? ", kept" : ", dropped");
       EXPECT_EQ(result.summary.steps[step].draws, draws);
       EXPECT_LT(result.summary.steps[step].rows, draws);
       // a probe averages the eigenvalues of H~^-1 H, so it lies between them
-      const double error = spectral_error(there.hessian.cast<double>(), model);
+      const double error = reference::spectral_error(there.hessian.cast<double>(), model);
       EXPECT_LE(result.summary.steps[step].sampling_error, 1.001 * error);
       EXPECT_GT(result.summary.steps[step].sampling_error, keep ? 0.02 * error : 0.0);
     }
@@ -159,7 +153,8 @@ TEST(SketchedNewton, ContractsInTheNormOfTheHessian) {
     for (std::size_t step = 0; step + 1 < result.iterates.size(); ++step) {
       const VectorXd &x = result.iterates[step], &next = result.iterates[step + 1];
       const MatrixXd H = reference::evaluate(problem, x).hessian.cast<double>();
-      const double e0 = spectral_error(H, dense_model(problem, x, options, draws, static_cast<std::uint32_t>(step)));
+      const double e0 =
+          reference::spectral_error(H, dense_model(problem, x, options, draws, static_cast<std::uint32_t>(step)));
       const double before = norm_in(H, x - best), after = norm_in(H, next - best);
       if (!(e0 < 0.4) || after < 1e-9 * norm_in(H, best)) continue;  // below: rounding of x*
       EXPECT_LE(after, 1.2 * e0 / (1 - e0) * before) << "seed " << seed << ", step " << step << ", e0 " << e0;
@@ -226,7 +221,7 @@ TEST(SketchedNewton, GlobalConvexityIsTheSmallestEigenvalueOfTheBound) {
     const double l = global_convexity(objective).convexity;
     const VectorXd D = problem.w.cwiseAbs2().array() - (loss == "softmax" ? 0.2405 : 0);
     const MatrixXd bound = problem.A.transpose() * D.asDiagonal() * problem.A;
-    const double expected = Eigen::SelfAdjointEigenSolver<MatrixXd>(bound).eigenvalues()[0];
+    const double expected = reference::eigenvalues(bound)[0];
     EXPECT_NEAR(l, expected, 1e-10 * expected);
     EXPECT_LE(l, expected * (1 + 1e-14));
   }
@@ -258,7 +253,7 @@ TEST(SketchedNewton, WithoutTheLowRankPartItNeedsLargeWeights) {
   const VectorXd f = reference::softmax(peaked.A, near), c = f - peaked.b;
   const VectorXd D = (f.array() * ((f + c).array() - f.dot(c))).matrix() + peaked.w.cwiseAbs2();
   const MatrixXd low_rank_dropped = peaked.A.transpose() * D.asDiagonal() * peaked.A;
-  EXPECT_GT(spectral_error(reference::evaluate(peaked, near).hessian.cast<double>(), low_rank_dropped), 5);
+  EXPECT_GT(reference::spectral_error(reference::evaluate(peaked, near).hessian.cast<double>(), low_rank_dropped), 5);
   EXPECT_GT(stalled.summary.steps.back().sampling_error, 1);  // along the step
 }
 

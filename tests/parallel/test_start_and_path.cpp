@@ -1,7 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <Eigen/Dense>
+#include <Eigen/Core>
 #include <cmath>
 #include <numeric>
 #include <string>
@@ -10,6 +10,7 @@
 #include "attnreg/regression.hpp"
 #include "errors/printable.hpp"
 #include "objective/regression_objective.hpp"
+#include "support/dense_algebra.hpp"
 #include "support/reference.hpp"
 
 namespace attnreg::test_start_and_path {
@@ -48,7 +49,7 @@ double first_move(const reference::Problem& problem) {
   const MatrixXd M = centred.transpose() * delta.cwiseMax(0).asDiagonal() * centred +
                      problem.A.transpose() * problem.w.cwiseAbs2().asDiagonal() * problem.A;
   const VectorXd g = reference::to_double(reference::evaluate(problem, VectorXd::Zero(problem.A.cols())).gradient);
-  return (problem.A * M.ldlt().solve(g)).cwiseAbs().maxCoeff();
+  return (problem.A * reference::solved(M, g)).cwiseAbs().maxCoeff();
 }
 
 // 200 rows: the model uses all of them, so the decision can be made again by the formulas.

@@ -2,10 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include <Eigen/Eigenvalues>
-#include <cmath>
+#include <cstdint>
 #include <optional>
-#include <utility>
 #include <vector>
 
 #include "attention/attention_objective.hpp"
@@ -17,11 +15,7 @@ namespace attnreg::attention_problems {
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
-inline VectorXd joined(const AttentionUnknowns& unknowns) {
-  VectorXd all(unknowns.X.size() + unknowns.Y.size());
-  all << flat(unknowns.X), flat(unknowns.Y);
-  return all;
-}
+VectorXd joined(const AttentionUnknowns& unknowns);
 
 /// Whole matrices, and this rank's rows of them.
 struct Whole {
@@ -29,23 +23,7 @@ struct Whole {
   std::optional<RowMajorMatrix> values, weights;
 };
 
-inline AttentionSequence distributed(const Communicator& comm, const Whole& whole, reference::Layout layout) {
-  const auto partition = reference::make_partition(layout, whole.queries.rows(), whole.keys.rows(), comm.size());
-  const auto first = static_cast<Index>(partition.begin(comm.rank()));
-  const Index rows = partition.rows_local(comm.rank());
-  AttentionSequence sequence{partition,    whole.queries.middleRows(first, rows), whole.keys,
-                             whole.values, whole.target.middleRows(first, rows),  std::nullopt};
-  if (whole.weights) sequence.weights = whole.weights->middleRows(first, rows);
-  return sequence;
-}
-
-inline RowMajorMatrix softmax_rows(RowMajorMatrix Z) {
-  for (Index j = 0; j < Z.rows(); ++j) {
-    Z.row(j) = (Z.row(j).array() - Z.row(j).maxCoeff()).exp();
-    Z.row(j) /= Z.row(j).sum();
-  }
-  return Z;
-}
+AttentionSequence distributed(const Communicator& comm, const Whole& whole, reference::Layout layout);
 
 /// A planted head: B = softmax(A1 X A2^T), X of the given rank, logits of standard deviation about `spread`; with d3 >
 /// 0 B = softmax(A1 X A2^T) A3 Y.
@@ -58,56 +36,19 @@ struct Shape {
   Index n1 = 40, n2 = 24, d1 = 4, d2 = 3, d3 = 0, dv = 0;
 };
 
-inline Planted plant(const Shape& shape, Index rank, double spread, int sequences, std::uint64_t seed) {
-  Planted planted;
-  planted.unknowns.X =
-      reference::random_matrix(shape.d1, rank, seed) * reference::random_matrix(shape.d2, rank, seed + 1).transpose();
-  planted.unknowns.X *= spread / planted.unknowns.X.norm();
-  planted.unknowns.Y = reference::random_matrix(shape.d3, shape.dv, seed + 2);
-  for (int k = 0; k < sequences; ++k) {
-    const std::uint64_t own = seed + 10 * static_cast<std::uint64_t>(k);
-    Whole whole{reference::random_matrix(shape.n1, shape.d1, own + 3),
-                reference::random_matrix(shape.n2, shape.d2, own + 4),
-                {},
-                {},
-                {}};
-    whole.target = softmax_rows(whole.queries * planted.unknowns.X * whole.keys.transpose());
-    if (shape.d3 > 0) {
-      whole.values = reference::random_matrix(shape.n2, shape.d3, own + 5);
-      whole.target = whole.target * *whole.values * planted.unknowns.Y;
-    }
-    planted.sequences.push_back(std::move(whole));
-  }
-  return planted;
-}
+Planted plant(const Shape& shape, Index rank, double spread, int sequences, std::uint64_t seed);
 
 /// M of the objective's preconditioner, from its norm.
-inline MatrixXd model_of(const AttentionObjective& objective) {
-  const Index D = objective.dimension();
-  MatrixXd M(D, D);
-  const auto square = [&](const VectorXd& v) { return std::pow(objective.preconditioner().norm(v), 2); };
-  for (Index i = 0; i < D; ++i)
-    for (Index j = 0; j < D; ++j)
-      M(i, j) = (square(VectorXd::Unit(D, i) + VectorXd::Unit(D, j)) - square(VectorXd::Unit(D, i)) -
-                 square(VectorXd::Unit(D, j))) /
-                2;
-  return M;
-}
+MatrixXd model_of(const AttentionObjective& objective);
 
-inline double smallest_eigenvalue(const MatrixXd& symmetric) {
-  return Eigen::SelfAdjointEigenSolver<MatrixXd>(symmetric).eigenvalues()[0];
-}
+double smallest_eigenvalue(const MatrixXd& symmetric);
 
 class Attention : public testing::Test {
  protected:
   const Communicator comm_{MPI_COMM_WORLD};
 
   std::vector<AttentionSequence> sequences(const Planted& planted,
-                                           reference::Layout layout = reference::Layout::random) const {
-    std::vector<AttentionSequence> all;
-    for (const auto& whole : planted.sequences) all.push_back(distributed(comm_, whole, layout));
-    return all;
-  }
+                                           reference::Layout layout = reference::Layout::random) const;
 };
 
 }  // namespace attnreg::attention_problems

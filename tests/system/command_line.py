@@ -36,11 +36,13 @@ class Result:
 
 def run(*arguments, ranks=0, environment=None, preexec=None):
     """Runs attnreg on `ranks` ranks; 0: without mpirun. Kills it, and all it started, when the time is over."""
-    # Open MPI waits for 2 s with a job that failed, between its signals, unless it is told not to.
+    # Open MPI waits for 2 s with a job that failed, between its signals, unless it is told not to. Without mpirun it
+    # starts a daemon that only a program which spawns others needs, at the price of another run.
     command = [MPIRUN, "--mca", "odls_base_sigkill_timeout", "0", "-n", str(ranks)] if ranks else []
     command += [PROGRAM, *map(str, arguments)]
+    variables = {**os.environ, **({} if ranks else {"OMPI_MCA_ess_singleton_isolated": "1"}), **(environment or {})}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-                               env={**os.environ, **(environment or {})}, start_new_session=True, preexec_fn=preexec)
+                               env=variables, start_new_session=True, preexec_fn=preexec)
     try:
         stdout, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:

@@ -7,6 +7,7 @@
 
 #include "algebra/dense_factors.hpp"
 #include "newton/trust_region.hpp"
+#include "support/dense_algebra.hpp"
 #include "support/reference.hpp"
 
 namespace attnreg::test_linear_solver {
@@ -45,9 +46,9 @@ struct Spectrum {
   VectorXd curvatures, g;
 
   explicit Spectrum(const Model& model) {
-    const Eigen::GeneralizedSelfAdjointEigenSolver<MatrixXd> solver(model.H, model.M);
-    curvatures = solver.eigenvalues();
-    g = solver.eigenvectors().transpose() * model.g;
+    const auto pairs = reference::eigen_pairs(model.H, model.M);
+    curvatures = pairs.values;
+    g = pairs.vectors.transpose() * model.g;
   }
   /// Sum of g_k^2 / (curvature_k + shift)^power; 0 / 0, the hard case, counts as 0.
   double sum(double shift, int power) const {
@@ -78,7 +79,7 @@ void expect_stationary(const Model& model, const TrustRegionStep& step) {
 }
 
 void expect_positive_semidefinite(const MatrixXd& matrix) {
-  const double least = Eigen::SelfAdjointEigenSolver<MatrixXd>(matrix, Eigen::EigenvaluesOnly).eigenvalues()[0];
+  const double least = reference::eigenvalues(matrix)[0];
   EXPECT_GE(least, -1e-12 * matrix.norm());  // the ridge and the rounding of the factorization
 }
 
@@ -97,8 +98,8 @@ TEST(Cholesky, SolvesAndReadsTheLowerTriangleOnly) {
   const VectorXd x = reference::random_vector(20, 2);
   Cholesky cholesky;
   EXPECT_TRUE(cholesky.factor(lower));
-  const Eigen::SelfAdjointEigenSolver<MatrixXd> solver(matrix);
-  const double condition = solver.eigenvalues()[19] / solver.eigenvalues()[0];
+  const VectorXd eigenvalues = reference::eigenvalues(matrix);
+  const double condition = eigenvalues[19] / eigenvalues[0];
   EXPECT_LE((cholesky.solve(matrix * x) - x).norm(), 20 * reference::eps * condition * x.norm());
 }
 
@@ -122,7 +123,7 @@ TEST(Cholesky, RefusesWhatIsNotDefiniteOrNotFinite) {
 
 TEST(TrustRegionStep, IsNewtonsStepWhenThatIsInside) {
   const Model model = random_model(8, 0, 1);
-  const VectorXd newton = -model.H.llt().solve(model.g);
+  const VectorXd newton = -reference::solved(model.H, model.g);
   for (const double radius : {kInfinity, 1.2 * model.norm(newton)}) {
     const auto step = model.step(radius);
     EXPECT_TRUE(step.finite);
@@ -224,7 +225,7 @@ TEST(TrustRegionStep, EqualColumnsDoNotBlowUp) {
   const VectorXd u = reference::random_vector(9, 7);
   const Model model{doubled.transpose() * doubled, doubled.transpose() * doubled, doubled.transpose() * u};
   const auto step = model.step(kInfinity);
-  const VectorXd single = -(A.transpose() * A).llt().solve(A.transpose() * u);
+  const VectorXd single = -reference::solved(A.transpose() * A, A.transpose() * u);
   EXPECT_TRUE(step.finite);
   // The rounding of g along the null space, d eps, over the ridge: 1e-15 / 1e-13, times the condition of A
   EXPECT_LE((step.s.head(3) + step.s.tail(3) - single).norm(), 1e-10 * single.norm());

@@ -3,14 +3,14 @@
 
 #include <gtest/gtest.h>
 
-#include <Eigen/Cholesky>
-#include <Eigen/Eigenvalues>
+#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 
 #include "attnreg/leverage.hpp"
 #include "rows/gram.hpp"
 #include "sampling/sampling.hpp"
+#include "support/dense_algebra.hpp"
 #include "support/score_problems.hpp"
 
 namespace attnreg::test_sampling_statistics {
@@ -106,22 +106,6 @@ TEST(SamplingStatistics, SampledGramIsUnbiased) {
   }
 }
 
-/// max |lambda(H^{-1/2} H~ H^{-1/2}) - 1|.
-class SpectralError {
- public:
-  explicit SpectralError(const MatrixXd& H) : factor_(H) {}
-
-  double operator()(const MatrixXd& sampled) const {
-    const MatrixXd left = factor_.matrixL().solve(sampled);
-    MatrixXd both = factor_.matrixL().solve(left.transpose());
-    both.diagonal().array() -= 1;
-    return Eigen::SelfAdjointEigenSolver<MatrixXd>(both, Eigen::EigenvaluesOnly).eigenvalues().cwiseAbs().maxCoeff();
-  }
-
- private:
-  Eigen::LLT<MatrixXd> factor_;
-};
-
 TEST(SamplingStatistics, PoissonSamplesAtTheDefaults) {
   // Above 0.5 with probability at most 1 %: none of 300 samples was, for each matrix. 5 or more of 40 then have
   // probability below 7e-5.
@@ -130,11 +114,11 @@ TEST(SamplingStatistics, PoissonSamplesAtTheDefaults) {
   for (const Rows rows : reference::all_rows) {
     const RowMajorMatrix dense = reference::score_problem(rows, n, d);
     const auto A = on_one_rank(dense);
-    const SpectralError spectral_error(dense.transpose() * dense);
+    const MatrixXd gram = dense.transpose() * dense;
     int failures = 0;
     for (std::uint64_t seed = 1; seed <= trials; ++seed) {
       const auto sample = sample_poisson(A, leverage_scores(A, {}, {.seed = seed}).scores, {.seed = seed});
-      const double error = spectral_error(sampled_gram(A, sample));
+      const double error = reference::spectral_error(gram, sampled_gram(A, sample));
       if (error >= 0.5) ++failures;
       EXPECT_LE(sample.count_global, 36 * d);
     }
@@ -151,11 +135,11 @@ TEST(SamplingStatistics, DrawsWithReplacementOfTheChernoffSize) {
     const RowMajorMatrix dense = reference::score_problem(rows, n, d);
     const auto A = on_one_rank(dense);
     const VectorXd scores = exact_leverage_scores(A, {}, ExactRoute::qr).scores;
-    const SpectralError spectral_error(dense.transpose() * dense);
+    const MatrixXd gram = dense.transpose() * dense;
     int failures = 0;
     for (std::uint64_t seed = 1; seed <= trials; ++seed) {
       const auto sample = sample_with_replacement(A, scores, {.draws = m, .seed = seed});
-      if (spectral_error(sampled_gram(A, sample)) > 0.5) ++failures;
+      if (reference::spectral_error(gram, sampled_gram(A, sample)) > 0.5) ++failures;
     }
     EXPECT_LE(failures, 10) << static_cast<int>(rows);
   }
