@@ -1,5 +1,6 @@
 #include "attention/attention_objective.hpp"
 
+#include <array>
 #include <limits>
 
 #include "algebra/damped_factor.hpp"
@@ -17,6 +18,25 @@ RowMajorMatrix solved(const MatrixXd& L, const RowMajorMatrix& R) {
   return result;
 }
 
+/// The sizes of the columns of A1, A2 and A3, of sequences by their numbers of rows; 1 where they are 0. Collective.
+std::array<VectorXd, 3> column_sizes(AttentionPasses& passes) {
+  const auto& shape = passes.shape();
+  auto sums = passes.sum({{1, shape.d1}, {1, shape.d2}, {1, shape.d3}}, [&](const QueryBlock& block, MatrixSums& part) {
+    const auto rows = static_cast<double>(block.rows);
+    part[0] += block.queries().colwise().squaredNorm();
+    part[1] += rows * block.sequence->keys.colwise().squaredNorm();
+    if (passes.with_values()) part[2] += rows * block.sequence->values->colwise().squaredNorm();
+  });
+  std::array<VectorXd, 3> sizes;
+  for (std::size_t k = 0; k < sizes.size(); ++k) {
+    sizes[k] = sums[k].row(0).cwiseSqrt().transpose();
+    sizes[k] = (sizes[k].array() > 0 && sizes[k].array().isFinite()).select(sizes[k], 1.0);
+  }
+  return sizes;
+}
+
+VectorXd outer(const VectorXd& u, const VectorXd& v) { return flat(u * v.transpose()); }
+
 }  // namespace
 
 AttentionObjective::AttentionObjective(AttentionPasses& passes, const AttentionParameters& parameters,
@@ -25,7 +45,16 @@ AttentionObjective::AttentionObjective(AttentionPasses& passes, const AttentionP
       parameters_(parameters),
       method_(method),
       model_(model),
-      collectives_before_(passes.communicator().collectives()) {}
+      collectives_before_(passes.communicator().collectives()) {
+  const auto [queries, keys, values] = column_sizes(passes);
+  const VectorXd ones = VectorXd::Ones(parameters.rank());
+  VectorXd of_X(parameters.size());
+  if (parameters.is_low_rank())
+    of_X << outer(queries, ones), outer(keys, ones);
+  else
+    of_X = outer(queries, keys);
+  scale_ = unknowns(of_X, values * VectorXd::Ones(passes.shape().dv).transpose());
+}
 
 VectorXd AttentionObjective::unknowns(const VectorXd& u, const RowMajorMatrix& Y) const {
   if (!joint()) return u;
@@ -67,7 +96,7 @@ Point AttentionObjective::evaluate(const VectorXd& x) {
 
 double AttentionObjective::gradient_floor(const Point& point) {
   const AttentionUnknowns rounding = passes_.gradient_rounding(state_of(point).at);
-  return kEps * unknowns(parameters_.pull_back(X_part(point.x).cwiseAbs(), rounding.X), rounding.Y).norm();
+  return kEps * norm(unknowns(parameters_.pull_back(X_part(point.x).cwiseAbs(), rounding.X), rounding.Y));
 }
 
 VectorXd AttentionObjective::hessian_product(const Point& point, Direction& p) {

@@ -19,7 +19,7 @@ struct AttentionState final : ObjectiveState {
 /// H_YX. "Reads of A" are passes over the sequences. See `Objective` for what is collective.
 class AttentionObjective final : public Objective {
  public:
-  /// Local. `model`: decided. Everything by reference must outlive the objective.
+  /// Collective, one pass. `model`: decided. Everything by reference must outlive the objective.
   AttentionObjective(AttentionPasses& passes, const AttentionParameters& parameters, AttentionMethod method,
                      AttentionModel model);
 
@@ -28,6 +28,8 @@ class AttentionObjective final : public Objective {
   Eigen::VectorXd unknowns(const Eigen::VectorXd& u, const RowMajorMatrix& Y) const;
 
   Point evaluate(const Eigen::VectorXd& x) override;
+  /// In columns of A1, A2 and A3 of equal size.
+  double norm(const Eigen::VectorXd& g) const override { return g.cwiseQuotient(scale_).norm(); }
   double gradient_floor(const Point& point) override;
   /// Not there for `newton`, only by products, for `newton_cg`: `InternalError`.
   Hessian hessian(const Point& point) override;
@@ -62,6 +64,7 @@ class AttentionObjective final : public Objective {
   const AttentionParameters& parameters_;
   AttentionMethod method_;
   AttentionModel model_;
+  Eigen::VectorXd scale_;  ///< of the unknowns
   std::int64_t collectives_before_;
 };
 

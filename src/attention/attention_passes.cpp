@@ -235,9 +235,9 @@ AttentionUnknowns AttentionPasses::gradient_rounding(const AttentionUnknowns& at
   const auto V = value_rows(at.Y);
   auto sums = sum({{shape_.d1, shape_.d2}, {shape_.d3, shape_.dv}}, [&](const QueryBlock& block, MatrixSums& part) {
     const RowMajorMatrix Z = block.logits(at.X), T = product(block.queries(), at.X);
-    const VectorXd key_norms = block.sequence->keys.rowwise().norm();
-    const RowMajorMatrix argument = (1 + (Z.cwiseAbs() + T.rowwise().norm() * key_norms.transpose()).array()).matrix();
     const RowMajorMatrix keys = block.sequence->keys.cwiseAbs(), queries = block.queries().cwiseAbs();
+    const RowMajorMatrix terms = product(T.cwiseAbs(), keys.transpose());
+    const RowMajorMatrix argument = (1 + (Z.cwiseAbs() + terms).array()).matrix();
     RowMajorMatrix R(Z.rows(), Z.cols());
     if (with_values()) {
       const RowMajorMatrix F = block.attention(at.X), O = product(F, V[block.index]);

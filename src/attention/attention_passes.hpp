@@ -94,7 +94,7 @@ class AttentionPasses {
   /// K^T K and K^T B, K = F A3.
   std::pair<RowMajorMatrix, RowMajorMatrix> normal_equations(const RowMajorMatrix& X);
   /// The size of the gradient's rounding errors without eps, entry by entry: |A1|^T R |A2| with R = |Q| + D o (1 +
-  /// |Z| + |a_j^T X| |k_i|), D the diagonal curvature; likewise for Y. An estimate, as in docs/algorithms.md,
+  /// |Z| + |A1 X| |A2|^T), D the diagonal curvature; likewise for Y. An estimate, as in docs/algorithms.md,
   /// section 8.
   AttentionUnknowns gradient_rounding(const AttentionUnknowns& at);
 

@@ -212,13 +212,13 @@ ScaledColumns::ScaledColumns(const RowMatrix& A, bool may_centre) : ScaledColumn
 }
 
 RowPasses::RowNorms ScaledColumns::missing_row_norms() const {
-  if (row_norms_.size() == A_.rows_local()) return {};
-  return {&inverse_scale_, &row_norms_};
+  if (row_norms_->size() == A_.rows_local()) return {};
+  return {&inverse_scale_, row_norms_.get()};
 }
 
 const VectorXd& ScaledColumns::row_norms() const {
-  if (row_norms_.size() != A_.rows_local()) row_norms_ = A_.passes().row_norms(inverse_scale_);
-  return row_norms_;
+  if (row_norms_->size() != A_.rows_local()) *row_norms_ = A_.passes().row_norms(inverse_scale_);
+  return *row_norms_;
 }
 
 }  // namespace attnreg

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -55,7 +56,7 @@ class ScaledColumns {
  private:
   RowMatrix A_;
   Eigen::VectorXd factor_, offset_, scale_, inverse_scale_;
-  mutable Eigen::VectorXd row_norms_;
+  std::shared_ptr<Eigen::VectorXd> row_norms_ = std::make_shared<Eigen::VectorXd>();  // shared by copies
   std::vector<std::string> notes_, warnings_;
 };
 
