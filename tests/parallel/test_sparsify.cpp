@@ -10,7 +10,6 @@
 
 #include "sparsify/barriers.hpp"
 #include "sparsify/choose_by_barriers.hpp"
-#include "sparsify/whitening.hpp"
 #include "support/score_problems.hpp"
 
 namespace attnreg::test_sparsify {
