@@ -26,8 +26,7 @@ enum class StorageChoice { as_file, float64, float32 };
 /// rank for sparse files.
 ///
 /// - Dense, `.npy` of f4 or f8 in either byte order, in C or Fortran order: n x d, or a vector of n values as n x 1.
-/// The
-///   rows go to the ranks by `RowPartition::tiled`.
+///   The rows go to the ranks by `RowPartition::tiled`.
 /// - Sparse, a name that ends with `.npz` or a file that begins as an archive: format csr, arrays stored or deflated;
 ///   of a deflated array a rank decompresses all that comes before its part. Rank k begins with the first row before
 ///   which there are at least k / P of all entries, so that no rank has more than its share of the entries and one row;

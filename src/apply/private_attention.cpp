@@ -6,7 +6,7 @@
 #include <string>
 
 #include "algebra/dense_factors.hpp"
-#include "apply/key_blocks.hpp"
+#include "apply/attention_kernel.hpp"
 #include "errors/printable.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
@@ -77,10 +77,10 @@ Factor factor(const MatrixXd& Sigma, double eta) {
 /// Local. This rank's part of sum_s z_s z_s^T, z_s ~ N(0, I), lower triangle.
 MatrixXd sample_squares(const Communicator& communicator, Index n, std::int64_t samples, std::uint64_t seed) {
   const RandomStream random(seed, Purpose::private_samples);
-  const std::int64_t begin = samples * communicator.rank() / communicator.size();
-  const std::int64_t end = samples * (communicator.rank() + 1) / communicator.size();
+  const auto shares = RowPartition::in_blocks(samples, 1, communicator.size());
+  const std::int64_t end = shares.end(communicator.rank());
   MatrixXd squares = MatrixXd::Zero(n, n), Z;
-  for (std::int64_t first = begin; first < end; first += kKeyBlockRows) {
+  for (std::int64_t first = shares.begin(communicator.rank()); first < end; first += kKeyBlockRows) {
     Z.resize(n, std::min<std::int64_t>(kKeyBlockRows, end - first));
     for (Index s = 0; s < Z.cols(); ++s) random.normals(first + s, {Z.col(s).data(), static_cast<std::size_t>(n)});
     squares.selfadjointView<Eigen::Lower>().rankUpdate(Z);

@@ -4,7 +4,7 @@
 #include <limits>
 #include <string>
 
-#include "apply/key_blocks.hpp"
+#include "apply/attention_kernel.hpp"
 #include "errors/refuse.hpp"
 #include "numbers/random.hpp"
 #include "numbers/vector_math.hpp"

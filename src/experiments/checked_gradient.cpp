@@ -1,10 +1,8 @@
-#include <cmath>
 #include <numeric>
 #include <string>
 
 #include "attnreg/row_matrix.hpp"
 #include "errors/printable.hpp"
-#include "errors/refuse.hpp"
 #include "experiments/experiments.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
@@ -147,9 +145,6 @@ class Descent {
 }  // namespace
 
 Table checked_gradient(const Communicator& communicator, const CheckedGradient& options) {
-  if (options.columns < 1 || options.blocks < 1 || options.rows < options.blocks || options.trials < 1 ||
-      options.most_steps < 1 || !(options.forgery >= 0) || !std::isfinite(options.forgery))
-    refuse("checked gradients need at least one row a block, one column, trial and step, and a forgery >= 0");
   const Shared problem = make_problem(options);
   Table table{"checked-gradient",
               "Gradient descent with one forger of " + std::to_string(options.blocks) + " contributors, forgery " +
@@ -159,7 +154,6 @@ Table checked_gradient(const Communicator& communicator, const CheckedGradient& 
               {"steps: mean number until the forger is found; expected: blocks / checks; missed: trials without",
                "honest_difference: the largest of an honest part made again, relative; smaller forgeries pass"}};
   for (const std::int64_t checks : options.checks) {
-    if (checks < 1 || checks > options.blocks) refuse("from 1 to all blocks can be checked in a step");
     Tally tally;
     for (int trial = 0; trial < options.trials; ++trial)
       Descent(communicator, problem, options).run(trial, checks, tally);

@@ -30,7 +30,8 @@ struct Table {
 // Small experiments after the papers that are at hand as abstracts only; docs/experiments.md says what each paper
 // claims and what is shown here. Every function is collective, takes replicated options, shares its work between the
 // ranks and returns the same table on all of them (figures agree up to rounding for different numbers of ranks).
-// Options out of range: `InvalidArgument` on all ranks. All random numbers are functions of the seed.
+// The program gives options in range; `cycle_rank` refuses others: `InvalidArgument` on all ranks. All random numbers
+// are functions of the seed.
 
 /// Polynomial attention separates what low degrees cannot (arXiv 2310.20051, Theorem 6.5, as reconstructed in
 /// docs/experiments.md): n = (d - 2) t tokens with Q = K = V = A, column 1 of A = a e_j, columns 2 .. d - 1 = b (I

@@ -4,7 +4,6 @@
 #include "algebra/dense_factors.hpp"
 #include "attnreg/row_matrix.hpp"
 #include "errors/printable.hpp"
-#include "errors/refuse.hpp"
 #include "experiments/experiments.hpp"
 #include "numbers/random.hpp"
 #include "numbers/vector_math.hpp"
@@ -28,15 +27,6 @@ RowMajorMatrix unit_rows(std::uint64_t seed, Index count, Index columns) {
   return rows;
 }
 
-/// Which of m neurons this rank has.
-struct Share {
-  std::int64_t begin, end;
-  Share(const Communicator& communicator, std::int64_t m)
-      : begin(m * communicator.rank() / communicator.size()),
-        end(m * (communicator.rank() + 1) / communicator.size()) {}
-  Index count() const { return static_cast<Index>(end - begin); }
-};
-
 /// This rank's neurons of F(x) = sum_r a_r e^{<w_r, x>}, at given points.
 struct Network {
   RowMajorMatrix W, X;  ///< neurons x dimension, points x dimension
@@ -52,11 +42,12 @@ struct Network {
 };
 
 Network make_network(const Communicator& communicator, const RowMajorMatrix& X, std::int64_t m, std::uint64_t seed) {
-  const Share share(communicator, m);
-  Network network{normal_rows(seed, Purpose::experiment_start, share.begin, share.count(), X.cols()), X,
-                  VectorXd(share.count()), m};
+  const auto shares = RowPartition::in_blocks(m, 1, communicator.size());
+  const std::int64_t first = shares.begin(communicator.rank());
+  const Index count = shares.rows_local(communicator.rank());
+  Network network{normal_rows(seed, Purpose::experiment_start, first, count, X.cols()), X, VectorXd(count), m};
   const RandomStream random(seed, Purpose::experiment_signs);
-  for (Index r = 0; r < network.signs.size(); ++r) network.signs[r] = random.bits(share.begin + r)[0] & 1 ? 1 : -1;
+  for (Index r = 0; r < network.signs.size(); ++r) network.signs[r] = random.bits(first + r)[0] & 1 ? 1 : -1;
   return network;
 }
 
@@ -106,8 +97,6 @@ std::vector<double> train(const Communicator& communicator, const ExponentialNet
 }  // namespace
 
 Table exponential_network(const Communicator& communicator, const ExponentialNetwork& options) {
-  if (options.points < 1 || options.dimension < 1 || options.most_steps < 0 || !(options.residual > 0))
-    refuse("the exponential network needs points and dimension >= 1, a residual > 0 and steps >= 0");
   const auto n = static_cast<Index>(options.points), d = static_cast<Index>(options.dimension);
   const RowMajorMatrix X = unit_rows(options.seed, n, d);
   const VectorXd y = normal_rows(options.seed, Purpose::experiment_data, n, 1, n).transpose();
@@ -119,15 +108,11 @@ Table exponential_network(const Communicator& communicator, const ExponentialNet
               {"movement: of the neuron that moved farthest; wider networks move less",
                "rate: mean factor of |F - y| a step; bound: 1 - lambda_min / lambda_max of the kernel matrix H at the "
                "start, of a linear model; kernel_bound: of its limit of infinite width"}};
-  for (const std::int64_t m : options.widths) {
-    if (m < 1) refuse("the width of a network must be at least 1");
-    table.rows.push_back(train(communicator, options, X, y, m));
-  }
+  for (const std::int64_t m : options.widths) table.rows.push_back(train(communicator, options, X, y, m));
   return table;
 }
 
 Table active_sets(const Communicator& communicator, const ActiveSets& options) {
-  if (options.dimension < 1 || options.points < 1) refuse("active sets need dimension and points >= 1");
   const auto d = static_cast<Index>(options.dimension);
   const RowMajorMatrix X = unit_rows(options.seed, options.points, d);
   Table table{
@@ -139,13 +124,13 @@ Table active_sets(const Communicator& communicator, const ActiveSets& options) {
       {"active: mean fraction of the neurons with <w, x> >= shift; expected: P(N(0, 1) >= shift); bound: m^-0.2",
        "the scan reads every neuron; the sublinear search of the source is not implemented"}};
   for (const std::int64_t m : options.widths) {
-    if (m < 2) refuse("the width of a network must be at least 2");
     const double shift = std::sqrt(0.4 * std::log(static_cast<double>(m)));
-    const Share share(communicator, m);
+    const auto shares = RowPartition::in_blocks(m, 1, communicator.size());
+    const std::int64_t end = shares.end(communicator.rank());
     std::int64_t active = 0;
     constexpr Index kBlock = 4096;
-    for (std::int64_t first = share.begin; first < share.end; first += kBlock) {
-      const Index count = static_cast<Index>(std::min<std::int64_t>(kBlock, share.end - first));
+    for (std::int64_t first = shares.begin(communicator.rank()); first < end; first += kBlock) {
+      const Index count = static_cast<Index>(std::min<std::int64_t>(kBlock, end - first));
       const RowMajorMatrix W = normal_rows(options.seed, Purpose::experiment_start, first, count, d);
       active += ((W * X.transpose()).array() >= shift).count();
     }

@@ -4,7 +4,6 @@
 
 #include "attnreg/apply_attention.hpp"
 #include "errors/printable.hpp"
-#include "errors/refuse.hpp"
 #include "experiments/experiments.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
@@ -75,14 +74,6 @@ double closed_share(const PolynomialAttention& options, double a, double degree)
   return 1 / (1 + (t - 1) * std::exp(degree * std::log(k / rho)) + (n - t) * std::exp(-degree * std::log(rho)));
 }
 
-void check(const PolynomialAttention& options) {
-  if (options.columns < 3 || options.copies < 1) refuse("polynomial attention needs d >= 3 and t >= 1");
-  if (options.networks < 1 || options.draws < 1) refuse("polynomial attention needs m >= 1 and at least one draw");
-  for (const double value : {options.a0, options.a1, options.b, options.c})
-    if (!(value >= 0) || !std::isfinite(value)) refuse("a0, a1, b and c must be numbers >= 0");
-  if (options.c == 0) refuse("c must not be 0");
-}
-
 /// P(N(0, 1) > x).
 double normal_tail(double x) { return std::erfc(x / std::sqrt(2.0)) / 2; }
 
@@ -111,7 +102,6 @@ double predicted_fire(const VectorXd& f, double tau, int networks) {
 }  // namespace
 
 Table polynomial_attention(const Communicator& communicator, const PolynomialAttention& options) {
-  check(options);
   Table table{"polynomial-attention",
               "Polynomial attention, n = " + std::to_string((options.columns - 2) * options.copies) + ", d = " +
                   std::to_string(options.columns) + ", a = " + text_of(options.a0) + " or " + text_of(options.a1) +
@@ -137,10 +127,6 @@ Table polynomial_attention(const Communicator& communicator, const PolynomialAtt
 }
 
 Table polynomial_vector(const Communicator& communicator, const PolynomialVector& options) {
-  if (options.rows < 2 || options.networks < 1 || options.draws < 1)
-    refuse("polynomial vectors need n >= 2, m >= 1 and at least one draw");
-  if (!(options.h0 >= 1) || !(options.h1 > 0) || !std::isfinite(options.h0) || !std::isfinite(options.h1))
-    refuse("polynomial vectors need h0 >= 1 and h1 > 0");
   MatrixXd sums = MatrixXd::Zero(3, static_cast<Index>(options.degrees.size()));
   for (int draw = communicator.rank(); draw < options.draws; draw += communicator.size()) {
     const MatrixXd signs = random_signs(options.seed, draw, options.rows, options.networks);

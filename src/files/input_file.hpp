@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "attnreg/communicator.hpp"
@@ -37,5 +38,32 @@ class InputFile {
 /// what this rank found. Throws `InvalidArgument` on all ranks.
 void require_same_file(const Communicator& communicator, const std::string& path, const std::string& what,
                        const std::string& found);
+
+/// The values of a list that are not finite.
+struct NonFinite {
+  std::int64_t count = 0;
+  std::int64_t first = 0;  ///< position of the first one, if there are any
+};
+
+/// Local. Looks at the exponents, so that no compiler option that assumes finite values can remove it.
+NonFinite find_non_finite(std::span<const double> values);
+NonFinite find_non_finite(std::span<const float> values);
+
+/// Local. Throws `InvalidArgument` (this rank): why a value of a file cannot be used, which is not finite, or not as
+/// float. place: "row 3, column 5"; count: such values in all; finder: what finds them in Python.
+[[noreturn]] void refuse_value(const std::string& path, double value, const std::string& place, std::int64_t count,
+                               const char* finder = "numpy.isfinite");
+
+/// Collective. Where values are not finite, the lowest rank with such a value calls `refuse(position, count)`, which
+/// throws on this rank what is then thrown on all; position: of its first one; count: of all ranks.
+template <class Scalar, class Refuse>
+void require_finite(const Communicator& communicator, std::span<const Scalar> values, Refuse&& refuse) {
+  const NonFinite found = find_non_finite(values);
+  const std::int64_t count = communicator.sum(found.count);
+  if (count == 0) return;
+  communicator.agree([&] {
+    if (found.count > 0) refuse(found.first, count);
+  });
+}
 
 }  // namespace attnreg

@@ -3,7 +3,6 @@
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
 #include "files/csr_file.hpp"
-#include "files/finite_check.hpp"
 #include "files/input_file.hpp"
 #include "files/npy_header.hpp"
 #include "ranks/memory.hpp"
@@ -137,9 +136,8 @@ RowMajorMatrix load_matrix_rows(const Communicator& communicator, const std::str
 
 RowMajorMatrix load_replicated_matrix(const Communicator& communicator, const std::string& path) {
   const NpyHeader header = load_header(communicator, path, require_matrix);
-  std::vector<std::int64_t> first_rows(static_cast<std::size_t>(communicator.size()) + 1, header.shape[0]);
-  first_rows[0] = 0;  // rank 0 reads
-  RowMajorMatrix matrix = load_rows<double>(communicator, header, RowPartition(first_rows));
+  const auto one_block = RowPartition::in_blocks(header.shape[0], header.shape[0], communicator.size());
+  RowMajorMatrix matrix = load_rows<double>(communicator, header, one_block);  // rank 0 reads
   communicator.agree([&] { matrix.conservativeResize(header.shape[0], header.columns()); });
   communicator.broadcast(span_of(matrix));
   return matrix;

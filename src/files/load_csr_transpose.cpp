@@ -7,7 +7,6 @@
 
 #include "errors/printable.hpp"
 #include "files/csr_file.hpp"
-#include "files/finite_check.hpp"
 #include "files/input_file.hpp"
 #include "ranks/memory.hpp"
 

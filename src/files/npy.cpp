@@ -1,11 +1,15 @@
 #include <algorithm>
+#include <bit>
 
 #include "attnreg/files.hpp"
+#include "errors/printable.hpp"
 #include "files/byte_order.hpp"
 #include "files/input_file.hpp"
 #include "files/npy_header.hpp"
+#include "files/output_file.hpp"
 
 namespace attnreg {
+
 namespace {
 
 /// Elements [first, first + out.size()) in the order of the file.
@@ -54,8 +58,56 @@ void read_rows_as(const InputFile& file, const NpyHeader& header, std::int64_t f
     read_consecutive<Stored>(file, header, first * header.columns(), out);
 }
 
+[[noreturn]] void refuse_writing(const std::string& path, const std::string& problem) {
+  throw OutputError("cannot write " + printable(path) + ": " + problem);
+}
+
+struct Extents {
+  std::int64_t rows, columns;
+};
+
+Extents extents_of(const std::string& path, Storage type, const std::vector<std::int64_t>& shape) {
+  if (shape.empty() || shape.size() > 2)
+    refuse_writing(path, "the shape has " + std::to_string(shape.size()) + " extents, expected 1 or 2");
+  const Extents extents{shape[0], shape.size() == 2 ? shape[1] : 1};
+  std::int64_t bytes = 0;
+  if (extents.rows < 0 || extents.columns < 0 || __builtin_mul_overflow(extents.rows, extents.columns, &bytes) ||
+      __builtin_mul_overflow(bytes, npy_item_bytes(type), &bytes))
+    refuse_writing(path, "no file can have the shape (" + std::to_string(extents.rows) + ", " +
+                             std::to_string(extents.columns) + ")");
+  return extents;
+}
+
+template <class File>
+void write_values(File& file, std::int64_t offset, Storage type, std::span<const double> values) {
+  if (type == Storage::float64 && std::endian::native == std::endian::little)
+    return file.write(offset, {reinterpret_cast<const char*>(values.data()), values.size_bytes()});
+  constexpr std::size_t elements_per_write = std::size_t{1} << 17;
+  while (!values.empty()) {
+    const auto part = values.first(std::min(values.size(), elements_per_write));
+    const std::string bytes = type == Storage::float32 ? little_endian(std::vector<float>(part.begin(), part.end()))
+                                                       : little_endian(std::vector<double>(part.begin(), part.end()));
+    file.write(offset, bytes);
+    offset += static_cast<std::int64_t>(bytes.size());
+    values = values.subspan(part.size());
+  }
+}
+
+}  // namespace
+
+NpyHeader read_npy_header(const std::string& path) {
+  const InputFile file(path);
+  const std::int64_t file_bytes = file.bytes(), modified_ns = file.modified_ns();
+  std::string bytes(static_cast<std::size_t>(std::min(file_bytes, npy_prefix_limit + npy_header_limit)), '\0');
+  file.read(0, bytes.data(), static_cast<std::int64_t>(bytes.size()));
+  NpyHeader header = parse_npy_header(bytes, file_bytes, path);
+  header.modified_ns = modified_ns;
+  file.check_unchanged(header.file_bytes, header.modified_ns);
+  return header;
+}
+
 template <class Scalar>
-void read_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, std::span<Scalar> out) {
+void read_npy_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, std::span<Scalar> out) {
   if (header.shape.empty() || header.shape.size() > 2)
     refuse_file(header.path, "found shape " + header.shape_text() + ", expected (n,) or (n, d)");
   if (first < 0 || rows < 0 || rows > header.shape[0] - first ||
@@ -72,26 +124,54 @@ void read_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, s
     read_rows_as<double>(file, header, first, rows, out);
   file.check_unchanged(header.file_bytes, header.modified_ns);
 }
+template void read_npy_rows(const NpyHeader&, std::int64_t, std::int64_t, std::span<double>);
+template void read_npy_rows(const NpyHeader&, std::int64_t, std::int64_t, std::span<float>);
 
-}  // namespace
-
-NpyHeader read_npy_header(const std::string& path) {
-  const InputFile file(path);
-  const std::int64_t file_bytes = file.bytes(), modified_ns = file.modified_ns();
-  std::string bytes(static_cast<std::size_t>(std::min(file_bytes, npy_prefix_limit + npy_header_limit)), '\0');
-  file.read(0, bytes.data(), static_cast<std::int64_t>(bytes.size()));
-  NpyHeader header = parse_npy_header(bytes, file_bytes, path);
-  header.modified_ns = modified_ns;
-  file.check_unchanged(header.file_bytes, header.modified_ns);
-  return header;
+void write_npy(const std::string& path, std::span<const double> values, const std::vector<std::int64_t>& shape) {
+  const Extents extents = extents_of(path, Storage::float64, shape);
+  if (extents.rows * extents.columns != static_cast<std::int64_t>(values.size()))
+    refuse_writing(path, std::to_string(values.size()) + " values given for a shape of " +
+                             std::to_string(extents.rows * extents.columns));
+  const std::string header = npy_header_bytes(npy_dtype(Storage::float64), shape);
+  OutputFile file(path);
+  file.write(0, header);
+  write_values(file, static_cast<std::int64_t>(header.size()), Storage::float64, values);
+  file.publish();
 }
 
-void read_npy_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, std::span<double> out) {
-  read_rows(header, first, rows, out);
+void write_npy(const Communicator& communicator, const std::string& path, const std::vector<std::int64_t>& shape,
+               std::int64_t first, std::span<const double> values) {
+  NpyWriter writer(communicator, path, Storage::float64, shape);
+  writer.write_rows(first, values);
+  writer.commit();
 }
 
-void read_npy_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, std::span<float> out) {
-  read_rows(header, first, rows, out);
+NpyWriter::NpyWriter(const Communicator& communicator, std::string path, Storage type, std::vector<std::int64_t> shape)
+    : type_(type) {
+  communicator.agree([&] {
+    const Extents extents = extents_of(path, type, shape);
+    rows_ = extents.rows;
+    columns_ = extents.columns;
+  });
+  const ArrayFormat format{{}, npy_dtype(type), npy_item_bytes(type), std::move(shape)};
+  file_ = std::make_unique<SharedArray>(communicator, std::move(path), format);
 }
+
+NpyWriter::~NpyWriter() = default;
+
+void NpyWriter::write_rows(std::int64_t first, std::span<const double> rows) noexcept {
+  if (rows.empty()) return;
+  try {
+    const auto values = static_cast<std::int64_t>(rows.size());
+    if (columns_ == 0 || values % columns_ != 0 || first < 0 || first > rows_ || values / columns_ > rows_ - first)
+      refuse_writing(file_->path(), std::to_string(values) + " values given from row " + std::to_string(first) +
+                                        " of shape (" + std::to_string(rows_) + ", " + std::to_string(columns_) + ")");
+    write_values(*file_, first * columns_ * npy_item_bytes(type_), type_, rows);
+  } catch (const std::exception& error) {
+    file_->keep_error(error.what());
+  }
+}
+
+void NpyWriter::commit() { file_->commit(); }
 
 }  // namespace attnreg

@@ -22,8 +22,8 @@ constexpr const char* save_again = "; the file is damaged: save the array again 
 /// A strict reader of the Python dictionary in the header. No recursion: a nested value is an error at once.
 class DictionaryParser {
  public:
-  DictionaryParser(std::string_view text, std::string_view allowed, NpyArray& header)
-      : text_(text), allowed_(allowed), header_(header) {}
+  DictionaryParser(std::string_view text, bool only_floats, NpyArray& header)
+      : text_(text), only_floats_(only_floats), header_(header) {}
 
   void parse() {
     expect('{');
@@ -66,7 +66,7 @@ class DictionaryParser {
       type.remove_prefix(1);
     }
     const bool is_type = parse_type(type) && (order != '|' || header_.item_bytes == 1 || header_.kind == 'S');
-    if (!is_type || !is_allowed(type))
+    if (!is_type || (only_floats_ && type != "f4" && type != "f8"))
       refuse("found dtype " + printable(descr, 40) +
              ", expected <f4 or <f8 (or >f4, >f8); convert with numpy.asarray(a, dtype='<f8')");
     header_.dtype = descr;
@@ -82,12 +82,6 @@ class DictionaryParser {
     if (error != std::errc{} || end != type.data() + type.size() || size < 0 || size > npy_header_limit) return false;
     header_.item_bytes = header_.kind == 'U' ? 4 * size : size;
     return true;
-  }
-
-  bool is_allowed(std::string_view type) const {
-    if (allowed_.empty()) return true;
-    const std::size_t found = (" " + std::string(allowed_) + " ").find(" " + std::string(type) + " ");
-    return found != std::string::npos;
   }
 
   void parse_order() {
@@ -163,7 +157,8 @@ class DictionaryParser {
 
   static constexpr std::array<std::string_view, 3> keys{"descr", "fortran_order", "shape"};
 
-  std::string_view text_, allowed_;
+  std::string_view text_;
+  bool only_floats_;
   NpyArray& header_;
   std::size_t position_ = 0;
   std::array<bool, keys.size()> seen_{};
@@ -251,20 +246,19 @@ std::string NpyHeader::dtype_text() const {
   return std::string(big_endian ? ">" : "<") + (type == Storage::float32 ? "f4" : "f8");
 }
 
-NpyArray parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const std::string& path,
-                         std::string_view allowed) {
+NpyArray parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const std::string& path, bool only_floats) {
   NpyArray header;
   header.path = path;
   header.file_bytes = file_bytes;
   check_magic(bytes, path);
-  DictionaryParser(header_text(bytes, header), allowed, header).parse();
+  DictionaryParser(header_text(bytes, header), only_floats, header).parse();
   if (header.item_bytes == 4) header.type = Storage::float32;
   check_size(header);
   return header;
 }
 
 NpyHeader parse_npy_header(std::string_view bytes, std::int64_t file_bytes, const std::string& path) {
-  return parse_npy_array(bytes, file_bytes, path, "f4 f8");
+  return parse_npy_array(bytes, file_bytes, path, true);
 }
 
 std::string npy_header_bytes(std::string_view dtype, const std::vector<std::int64_t>& shape, bool fortran_order) {

@@ -48,8 +48,8 @@ NpyHeader read_npy_header(const std::string& path);
 /// Local. Reads rows [first, first + rows) of a 1-d or 2-d file into `out` (row-major, rows x columns), converting
 /// type and byte order; only those bytes are read (pread). Throws `InvalidArgument` (this rank) on a short read and if
 /// the file has changed since its header was read.
-void read_npy_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, std::span<double> out);
-void read_npy_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, std::span<float> out);
+template <class Scalar>  // float or double
+void read_npy_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, std::span<Scalar> out);
 
 /// The header of an array of any type that is not structured; `path` has the file and the member of an archive, `type`
 /// is that of f4 and f8.
@@ -59,10 +59,9 @@ struct NpyArray : NpyHeader {
   std::int64_t item_bytes = 8;  ///< of one element
 };
 
-/// Like `parse_npy_header`, for every type whose elements have a size; `allowed`, if not empty, lists those that are
-/// not an error ("f4 f8"), without byte order.
+/// Like `parse_npy_header`, for every type whose elements have a size, unless `only_floats`.
 NpyArray parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const std::string& path,
-                         std::string_view allowed = {});
+                         bool only_floats = false);
 
 /// Parses the first bytes of a file of `file_bytes` bytes: all of them, or prefix and header limit if there are more.
 /// The text of the header is a Python dictionary with exactly the keys descr, fortran_order and shape in any order;

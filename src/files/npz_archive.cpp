@@ -1,12 +1,11 @@
 #include "files/npz_archive.hpp"
 
 #include <fcntl.h>
+#include <unistd.h>
 #include <zip.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 
 #include "errors/printable.hpp"
 #include "files/byte_order.hpp"
@@ -32,19 +31,11 @@ std::string error_text(int code) {
 
 zip_t* open_zip(const std::string& path, const InputFile& file) {
   const int descriptor = ::fcntl(file.descriptor(), F_DUPFD_CLOEXEC, 0);
-  std::FILE* const stream = descriptor < 0 ? nullptr : ::fdopen(descriptor, "rb");
-  if (stream == nullptr) refuse_file(path, std::string("cannot open the file: ") + std::strerror(errno));
-  zip_error_t error;
-  zip_error_init(&error);
-  zip_source_t* const source = zip_source_filep_create(stream, 0, -1, &error);
-  if (source == nullptr) {
-    std::fclose(stream);
-    refuse_to_open(path, zip_error_code_zip(&error));
-  }
-  zip_t* const archive = zip_open_from_source(source, ZIP_RDONLY, &error);
+  int code = ZIP_ER_OPEN;
+  zip_t* const archive = zip_fdopen(descriptor, 0, &code);  // takes the descriptor, unless it fails
   if (archive == nullptr) {
-    zip_source_free(source);
-    refuse_to_open(path, zip_error_code_zip(&error));
+    ::close(descriptor);
+    refuse_to_open(path, code);
   }
   return archive;
 }

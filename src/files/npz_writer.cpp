@@ -78,7 +78,7 @@ std::vector<NpzWriter::Member> NpzWriter::members_of(std::vector<ArrayFormat> ar
   std::vector<Member> members;
   std::int64_t offset = 0;
   for (auto& array : arrays) {
-    std::string header = npy_header_bytes(array.dtype, array.shape);
+    std::string header = array.header();
     members.push_back({std::move(array), offset, std::move(header), {}});
     offset = members.back().data_offset() + members.back().array.data_bytes();
   }

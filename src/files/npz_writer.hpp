@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "attnreg/row_storage.hpp"
-#include "files/shared_file.hpp"
+#include "files/output_file.hpp"
 
 namespace attnreg {
 

@@ -1,5 +1,3 @@
-#include "problems/coherent_problem.hpp"
-
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -8,6 +6,7 @@
 
 #include "algebra/dense_factors.hpp"
 #include "numbers/exact_sum.hpp"
+#include "problems/problem_work.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstddef>
+#include <deque>
 #include <limits>
 #include <mutex>
 #include <utility>
@@ -12,12 +13,12 @@
 #include "algebra/dense_factors.hpp"
 #include "attnreg/files.hpp"
 #include "errors/refuse.hpp"
+#include "files/byte_order.hpp"
+#include "files/npz_writer.hpp"
 #include "losses/losses.hpp"
 #include "numbers/exact_sum.hpp"
 #include "numbers/random.hpp"
-#include "problems/coherent_problem.hpp"
 #include "problems/problem_work.hpp"
-#include "problems/sparse_problem.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -77,6 +78,55 @@ VectorXd write_matrix(const ProblemWork& work, const VectorXd& x, ExactSum* gram
     if (gram) gram->add(span_of(block_gram));
   });
   writer.commit();
+  return z;
+}
+
+std::string value_bytes(std::vector<double> values, Storage type) {
+  if (type == Storage::float64) return little_endian(std::move(values));
+  return little_endian(std::vector<float>(values.begin(), values.end()));
+}
+
+/// Collective. Writes A of the sparse preset, A.npz and its three arrays; returns this rank's part of z = A x.
+VectorXd write_sparse_matrix(const ProblemWork& work, const VectorXd& x) {
+  const ProblemOptions& options = work.options();
+  const std::int64_t k = options.nonzeros_per_row, n = options.rows;
+  const std::vector<ArrayFormat> arrays = sparse_arrays(n, n * k, options.type);
+  NpzWriter archive(work.communicator(), work.path("A.npz"), arrays);
+  std::deque<SharedArray> files;  // indices, indptr and data once more, each by itself
+  for (const SparseArray array : {indices_array, indptr_array, data_array})
+    files.emplace_back(work.communicator(), work.path("A_" + arrays[array].name + ".npy"), arrays[array]);
+  const auto write = [&](SparseArray array, std::int64_t first, const std::string& bytes) {
+    const std::int64_t offset = first * arrays[array].item_bytes;
+    archive.write(array, offset, bytes);
+    files[array].write(offset, bytes);
+  };
+
+  VectorXd z(work.rows_local());
+  std::mutex one_at_a_time;
+  work.for_each_range([&](Index first_local, Index rows) {
+    const std::int64_t first = work.first_row() + first_local;
+    std::vector<std::int32_t> columns(static_cast<std::size_t>(rows * k));
+    std::vector<double> values(columns.size());
+    std::vector<std::int64_t> positions;
+    for (Index i = 0; i < rows; ++i) {
+      const auto begin = static_cast<std::size_t>(i * k), count = static_cast<std::size_t>(k);
+      work.source().fill_sparse(first + i, std::span(columns).subspan(begin, count),
+                                std::span(values).subspan(begin, count));
+      double sum = 0;
+      for (std::size_t e = begin; e < begin + count; ++e) sum += values[e] * x[columns[e]];
+      z[first_local + i] = sum;
+      positions.push_back((first + i) * k);
+    }
+    if (first + rows == n) positions.push_back(n * k);
+    const std::string index_text = little_endian(columns), data_text = value_bytes(values, options.type);
+    const std::string position_text = little_endian(positions);
+    const std::lock_guard lock(one_at_a_time);
+    write(indices_array, first * k, index_text);
+    write(indptr_array, first, position_text);
+    write(data_array, first * k, data_text);
+  });
+  commit_sparse(archive, work.communicator(), "csr", n, options.columns);
+  for (SharedArray& file : files) file.commit();
   return z;
 }
 

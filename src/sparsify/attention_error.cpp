@@ -9,7 +9,7 @@
 #include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
 #include "ranks/span_of.hpp"
-#include "sparsify/whitening.hpp"
+#include "sparsify/choose_by_barriers.hpp"
 
 namespace attnreg {
 

@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <limits>
-#include <span>
 #include <string>
 #include <utility>
 
@@ -128,11 +126,9 @@ Sparsifier random_combinations(const RowMatrix& X, std::int64_t m, std::uint64_t
                  "the JL matrix's product, " + std::to_string(m) + " x " + std::to_string(X.columns()));
   const RowMajorMatrix part =
       sketch(X, {}, {.kind = SketchKind::gaussian, .rows = static_cast<Index>(m), .seed = seed});
-  std::vector<std::int64_t> first_rows, counts;
-  for (int rank = 0; rank <= communicator.size(); ++rank) first_rows.push_back(m * rank / communicator.size());
-  for (std::size_t k = 1; k < first_rows.size(); ++k)
-    counts.push_back((first_rows[k] - first_rows[k - 1]) * X.columns());
-  RowPartition partition(std::move(first_rows));
+  RowPartition partition = RowPartition::in_blocks(m, 1, communicator.size());
+  std::vector<std::int64_t> counts;
+  for (int rank = 0; rank < communicator.size(); ++rank) counts.push_back(partition.rows_local(rank) * X.columns());
   RowMajorMatrix Y(partition.rows_local(communicator.rank()), X.columns());
   communicator.sum_scatter(span_of(part), counts, span_of(Y));
   return {.Y = RowMatrix(communicator, std::move(partition), std::move(Y)), .columns_global = m, .draws = m};
@@ -174,11 +170,10 @@ Sparsifier sparsify(const RowMatrix& X, const SparsifyOptions& options) {
 }
 
 RowMatrix no_columns(const RowMatrix& X) {
-  std::vector<std::int64_t> first_rows(static_cast<std::size_t>(X.communicator().size()) + 1, 1);
-  first_rows[0] = 0;
+  const auto partition = RowPartition::in_blocks(1, 1, X.communicator().size());
   RowMajorMatrix zero = RowMajorMatrix::Zero(X.communicator().is_root() ? 1 : 0, X.columns());
-  if (X.is_sparse()) return RowMatrix(X.communicator(), RowPartition(std::move(first_rows)), sparse_rows(zero));
-  return RowMatrix(X.communicator(), RowPartition(std::move(first_rows)), std::move(zero));
+  if (X.is_sparse()) return RowMatrix(X.communicator(), partition, sparse_rows(zero));
+  return RowMatrix(X.communicator(), partition, std::move(zero));
 }
 
 }  // namespace attnreg

@@ -2,7 +2,7 @@
 
 #include "files/byte_order.hpp"
 #include "files/npz_writer.hpp"
-#include "files/shared_file.hpp"
+#include "files/output_file.hpp"
 #include "rows/dense_rows.hpp"
 
 namespace attnreg {

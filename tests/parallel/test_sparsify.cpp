@@ -10,7 +10,6 @@
 
 #include "sparsify/barriers.hpp"
 #include "sparsify/choose_by_barriers.hpp"
-#include "sparsify/whitening.hpp"
 #include "support/dense_algebra.hpp"
 #include "support/score_problems.hpp"
 

@@ -66,8 +66,8 @@ class PlantedFault(unittest.TestCase):
         self.expect(f"src/errors/printable.cpp:{line}: include upward: errors is below regression")
 
     def test_include_upward_of_a_generated_header(self):
-        line = self.plant("src/app/options/help.cpp", '#include "build_info.hpp"')
-        self.expect(f"src/app/options/help.cpp:{line}: include upward: app/options is below app/report")
+        line = self.plant("src/app/options/solver_options.cpp", '#include "build_info.hpp"')
+        self.expect(f"src/app/options/solver_options.cpp:{line}: include upward: app/options is below app/report")
 
     def test_loop_of_header_and_source(self):
         """knot.hpp includes nothing: only as a unit with its source it closes the loop."""

@@ -5,7 +5,6 @@
 
 #include "app/node/checks.hpp"
 #include "app/node/known_faults.hpp"
-#include "app/node/message_libraries.hpp"
 #include "ranks/mpi_facts.hpp"
 
 namespace attnreg::app::test_known_faults {

@@ -2,7 +2,6 @@
 #include <nlohmann/json.hpp>
 
 #include "app/options/commands.hpp"
-#include "app/options/threads.hpp"
 #include "app/report/text.hpp"
 #include "app/run/problem.hpp"
 #include "attnreg/apply_attention.hpp"
@@ -82,12 +81,8 @@ void check_options(const Arguments& arguments) {
   arguments.require("output");
   const std::string kernel = arguments.text("kernel");
   if (kernel == "threshold") arguments.require("tau");
-  const auto belongs = [&](std::string_view option, std::string_view to) {
-    if (arguments.given(option) && kernel != to)
-      throw UsageError("--" + std::string(option) + " is for --kernel " + std::string(to));
-  };
-  belongs("degree", "polynomial");
-  for (const std::string_view option : {"tau", "background", "seed"}) belongs(option, "threshold");
+  if (kernel != "polynomial") arguments.refuse({"degree"}, "is for --kernel polynomial");
+  if (kernel != "threshold") arguments.refuse({"tau", "background", "seed"}, "is for --kernel threshold");
 }
 
 std::string figures_text(const nlohmann::ordered_json& json) {
@@ -108,7 +103,7 @@ std::string figures_text(const nlohmann::ordered_json& json) {
 ExitCode run_apply(const Communicator& communicator, const Arguments& arguments) {
   check_options(arguments);
   const std::string path = arguments.text("output");
-  set_threads(communicator, arguments.optional_integer("threads"));
+  set_threads(communicator, arguments);
   communicator.agree_on_root([&] { OutputFile check(path); });
   const auto load = [&](const char* role) {
     return load_matrix(communicator, arguments.text(role), storage_choice(arguments));

@@ -7,8 +7,7 @@
 #include "app/options/solver_options.hpp"
 #include "app/report/summary.hpp"
 #include "app/report/text.hpp"
-#include "app/run/attention_problem.hpp"
-#include "app/run/faults.hpp"
+#include "app/run/problem.hpp"
 #include "app/run/session.hpp"
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
@@ -52,23 +51,17 @@ const Syntax kAttentionSyntax{
         "stop when |g| <= R times |g| at X = 0, Y = 0 (at the start with --rank)"},
        {"max-iterations", 0, "N", Integer{0, 1000000000}, "200", "stop after N iterations"},
        {"time-limit", 0, "SECONDS", Number{0, true}, "", "stop after the iteration in which this time is over"}}},
-     {"Computing",
-      {{"threads", 0, "N", Integer{1, 4096}, "",
-        "threads per rank; default: OMP_NUM_THREADS if set, else the cores that this rank may use, divided by the "
-        "ranks that share them"}}},
+     {"Computing", {threads_option()}},
      session_options(
          "run directory for X.npy (Y.npy, P.npy, Q.npy), run.json, history.csv, status.json; default: none")},
     kAttentionEpilogue};
 
-/// The directory that --start names, if it names one.
-std::optional<std::string> start_directory(const Arguments& arguments) {
-  return start_file(arguments, "a directory, such as ./run");
-}
+constexpr std::string_view kStartDirectory = "a directory, such as ./run";
 
 void check(const Arguments& arguments) {
   check_attention_options(arguments);
   check_session_options(arguments);
-  start_directory(arguments);
+  start_file(arguments, kStartDirectory);
 }
 
 std::string shape_text(const RowMajorMatrix& matrix) {
@@ -76,28 +69,22 @@ std::string shape_text(const RowMajorMatrix& matrix) {
 }
 
 /// One solve: what is shared by its steps.
-class Attention {
+class Attention : public Session {
  public:
-  Attention(const Communicator& communicator, const Arguments& arguments)
-      : communicator_(communicator), arguments_(arguments), session_(communicator, arguments) {}
-
-  ExitCode run() {
-    return session_.run([this] { return load_and_solve(); });
-  }
+  using Session::Session;
 
  private:
-  ExitCode load_and_solve() {
+  ExitCode load_and_solve() override {
     std::vector<SequenceFiles> files;
     communicator_.agree([&] { files = examine_sequences(arguments_); });
-    session_.begin(list_of(files),
-                   attention_bytes(files, communicator_.size(), session_.threads().threads, dense_limit()),
-                   "an attention regression over " + counted(std::ssize(files), "sequence"));
+    begin(list_of(files), attention_bytes(files, communicator_.size(), threads_.threads, dense_limit()),
+          "an attention regression over " + counted(std::ssize(files), "sequence"));
     const auto sequences = load_sequences(communicator_, files);
     inject_fault(communicator_.rank(), "after-load");
     const AttentionResult result = solve_attention(communicator_, sequences, options(sequences[0]));
     const ExitCode code = exit_code(result.summary.termination);
-    session_.end([&] { write(result, list_of(files), sequences[0], code); },
-                 [&](const std::vector<std::string>& written) { return summary(result, sequences, written); });
+    end([&] { write(result, list_of(files), sequences[0], code); },
+        [&](const std::vector<std::string>& written) { return summary(result, sequences, written); });
     return code;
   }
 
@@ -112,20 +99,19 @@ class Attention {
     AttentionOptions options;
     options.loss = form_loss(arguments_);
     if (arguments_.text("method") == "joint") options.method = AttentionMethod::joint;
-    for (const AttentionModel model : {AttentionModel::dense, AttentionModel::kronecker})
-      if (arguments_.text("model") == model_name(model)) options.model = model;
+    options.model = static_cast<AttentionModel>(arguments_.choice("model"));
     options.dense_limit = arguments_.integer("dense-limit");
     options.rank = arguments_.integer("rank");
     options.start = start_option(arguments_);
-    if (const auto directory = start_directory(arguments_)) {
+    if (const auto directory = start_file(arguments_, kStartDirectory)) {
       options.x0.X = load_replicated_matrix(communicator_, *directory + "/X.npy");
       if (first.values) options.x0.Y = load_replicated_matrix(communicator_, *directory + "/Y.npy");
     }
     options.random_starts = arguments_.count("starts");
     options.seed = arguments_.seed();
     options.newton = newton_options(arguments_);
-    options.newton.on_iteration = session_.on_iteration();
-    options.on_start_iteration = session_.on_start_iteration();
+    options.newton.on_iteration = on_iteration();
+    options.on_start_iteration = on_start_iteration();
     return options;
   }
 
@@ -134,13 +120,13 @@ class Attention {
     nlohmann::ordered_json summary = result_json(result);
     summary.update(
         {{"method", method_name(result)}, {"model", model_name(result.model)}, {"relative_error", result.error}});
-    nlohmann::ordered_json run = session_.run_json(files, tile_rows(first.keys.rows()));
+    nlohmann::ordered_json run = run_json(files, tile_rows(first.keys.rows()));
     run["summary"] = summary;
     run.update(remarks_json(result));
     std::vector<std::string_view> stale;
     const auto write_matrix = [&](std::string_view name, const RowMajorMatrix& matrix) {
       if (matrix.size() > 0)
-        session_.directory().write_array(name, span_of(matrix), {matrix.rows(), matrix.cols()});
+        directory_.write_array(name, span_of(matrix), {matrix.rows(), matrix.cols()});
       else
         stale.push_back(name);
     };
@@ -148,7 +134,7 @@ class Attention {
     write_matrix("Y.npy", result.unknowns.Y);
     write_matrix("P.npy", result.P);
     write_matrix("Q.npy", result.Q);
-    session_.directory().finish(result.summary, stale, run, code);
+    directory_.finish(result.summary, stale, run, code);
   }
 
   std::string method_name(const AttentionResult& result) const {
@@ -176,7 +162,7 @@ class Attention {
     const std::string Y = found.Y.size() > 0 ? ", Y " + shape_text(found.Y) : "";
     const std::string error = found.Y.size() > 0 ? "  (|F A3 Y - B| / |B|, F = " : "  (|F - B| / |B|, F = ";
     return page_text(
-        {arguments_, result, communicator_.size(), session_.threads().threads, reference_name(result), "",
+        {arguments_, result, communicator_.size(), threads_.threads, reference_name(result), "",
          counted(std::ssize(sequences), "sequence") + ", the first " +
              std::to_string(sequences[0].partition.rows_global()) + " queries x " +
              std::to_string(sequences[0].keys.rows()) + " keys, X " + shape_text(found.X) + low_rank + Y + ", form " +
@@ -186,10 +172,6 @@ class Attention {
          "\nFit\n" + summary_line("relative error", scientific(result.error, 4) + error + result.fitted + ")")},
         written);
   }
-
-  const Communicator& communicator_;
-  const Arguments& arguments_;
-  Session session_;
 };
 
 ExitCode attention(const Communicator& communicator, const Arguments& arguments) {

@@ -3,11 +3,8 @@
 
 #include "app/node/checks.hpp"
 #include "app/node/node_facts.hpp"
-#include "app/node/self_test.hpp"
 #include "app/options/commands.hpp"
-#include "app/options/threads.hpp"
 #include "app/report/text.hpp"
-#include "app/report/version.hpp"
 #include "ranks/mpi_facts.hpp"
 
 namespace attnreg::app {
@@ -32,62 +29,48 @@ const Syntax kDoctorSyntax{
      {"Output", {{"json", 0, "", Switch{}, "", "print JSON, with the facts of every rank"}, help_option()}}},
     kDoctorEpilogue};
 
+using Status = Check::Status;
+
+bool is_problem(const Check& check) { return check.status == Status::problem; }
+
 std::string page(const std::vector<Check>& checks, const MpiFacts& mpi) {
   std::string text;
   for (const auto& check : checks) {
-    std::string label = check.status == Check::Status::good   ? "      "
-                        : check.status == Check::Status::note ? "note  "
-                                                              : "PROBLEM ";
-    label.resize(8, ' ');
-    std::string name = check.name;
-    name.resize(13, ' ');
-    text += label + name + check.found + "\n";
+    const char* const mark = check.status == Status::good ? "" : check.status == Status::note ? "note" : "PROBLEM";
+    text += padded(mark, 8) + padded(check.name, 13) + check.found + "\n";
     if (!check.advice.empty()) text += std::string(21, ' ') + "-> " + check.advice + "\n";
   }
-  const auto problems =
-      std::ranges::count_if(checks, [](const Check& check) { return check.status == Check::Status::problem; });
+  const auto problems = std::ranges::count_if(checks, is_problem);
   return version_text(mpi.library) + "\n" + text + "\n" +
          (problems == 0 ? "No problem was found.\n" : counted(problems, "problem") + " found.\n");
 }
 
 std::string json_page(const std::vector<Check>& checks, const std::vector<NodeFacts>& ranks, const MpiFacts& mpi,
                       const SelfTest& test) {
-  nlohmann::ordered_json all{{"schema", "attnreg-doctor-1"},
-                             {"build", build_facts()},
-                             {"mpi",
-                              {{"library", mpi.library.substr(0, mpi.library.find('\0'))},
-                               {"standard", mpi.standard},
-                               {"thread_level", mpi.thread_level}}},
-                             {"self_test",
-                              {{"right", test.right},
-                               {"found", test.found},
-                               {"bytes_per_second", test.bytes_per_second},
-                               {"reduction_seconds", test.reduction_seconds},
-                               {"long_reduction_seconds", test.long_reduction_seconds},
-                               {"seconds", test.seconds}}},
-                             {"checks", nlohmann::ordered_json::array()},
-                             {"ranks", nlohmann::ordered_json::array()}};
-  for (const auto& check : checks)
-    all["checks"].push_back({{"name", check.name},
-                             {"status", status_name(check.status)},
-                             {"found", check.found},
-                             {"advice", check.advice}});
-  for (const auto& rank : ranks) all["ranks"].push_back(to_json(rank));
-  return json_text(all);
+  return json_text({{"schema", "attnreg-doctor-1"},
+                    {"build", build_facts()},
+                    {"mpi",
+                     {{"library", mpi.library.substr(0, mpi.library.find('\0'))},
+                      {"standard", mpi.standard},
+                      {"thread_level", mpi.thread_level}}},
+                    {"self_test", test},
+                    {"checks", checks},
+                    {"ranks", ranks}});
 }
 
 ExitCode doctor(const Communicator& communicator, const Arguments& arguments) {
-  const ThreadLayout threads = set_threads(communicator, arguments.optional_integer("threads"));
+  const ThreadLayout threads = set_threads(communicator, arguments);
   const auto ranks = node_facts(communicator, threads, arguments.text("directory"));
   const SelfTest test = self_test(communicator);
   const MpiFacts mpi = mpi_facts();
 
-  std::vector<Check> found;
-  if (communicator.is_root()) found = checks(mpi, ranks, test);
-  const bool problem =
-      std::ranges::any_of(found, [](const Check& check) { return check.status == Check::Status::problem; });
   std::string text;
-  if (communicator.is_root()) text = arguments.on("json") ? json_page(found, ranks, mpi, test) : page(found, mpi);
+  bool problem = false;
+  if (communicator.is_root()) {
+    const auto found = checks(mpi, ranks, test);
+    problem = std::ranges::any_of(found, is_problem);
+    text = arguments.on("json") ? json_page(found, ranks, mpi, test) : page(found, mpi);
+  }
   print_result(communicator, text);
   return communicator.max(std::int64_t{problem}) == 0 ? ExitCode::converged : ExitCode::bad_input;
 }

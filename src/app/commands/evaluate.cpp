@@ -3,9 +3,7 @@
 
 #include "app/options/commands.hpp"
 #include "app/options/solver_options.hpp"
-#include "app/options/threads.hpp"
 #include "app/report/text.hpp"
-#include "app/run/attention_problem.hpp"
 #include "app/run/problem.hpp"
 #include "attnreg/attention_regression.hpp"
 #include "attnreg/files.hpp"
@@ -87,8 +85,7 @@ ExitCode write_outputs(const Communicator& communicator, const Arguments& argume
 
 ExitCode evaluate_regression(const Communicator& communicator, const Arguments& arguments) {
   arguments.exclude("weight", "weights");
-  for (const std::string_view name : {"keys", "values", "target", "X", "Y"})
-    if (arguments.given(name)) throw UsageError("--" + std::string(name) + " needs --queries or --sequences");
+  arguments.refuse({"keys", "values", "target", "X", "Y"}, "needs --queries or --sequences");
   communicator.agree([&] {
     examine_problem(arguments);
     examine("x", arguments.text("x"));
@@ -108,8 +105,7 @@ ExitCode evaluate_regression(const Communicator& communicator, const Arguments& 
 ExitCode evaluate_sequences(const Communicator& communicator, const Arguments& arguments) {
   check_attention_options(arguments);
   arguments.require("X");
-  for (const std::string_view name : {"weight", "loss"})
-    if (arguments.given(name)) throw UsageError("--" + std::string(name) + " does not go with attention");
+  arguments.refuse({"weight", "loss"}, "does not go with attention");
   std::vector<SequenceFiles> files;
   communicator.agree([&] {
     files = examine_sequences(arguments);
@@ -140,7 +136,7 @@ ExitCode evaluate_sequences(const Communicator& communicator, const Arguments& a
 }
 
 ExitCode evaluate(const Communicator& communicator, const Arguments& arguments) {
-  set_threads(communicator, arguments.optional_integer("threads"));
+  set_threads(communicator, arguments);
   return arguments.given("queries") || arguments.given("sequences") ? evaluate_sequences(communicator, arguments)
                                                                     : evaluate_regression(communicator, arguments);
 }

@@ -1,12 +1,17 @@
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "app/options/commands.hpp"
-#include "app/options/threads.hpp"
-#include "app/report/report_directory.hpp"
+#include "app/report/json.hpp"
 #include "app/report/text.hpp"
+#include "app/run/run_directory.hpp"
 #include "experiments/experiments.hpp"
 #include "files/output_file.hpp"
+
+namespace attnreg::experiments {
+
+ATTNREG_JSON(Table, name, title, columns, rows, reading)
+
+}  // namespace attnreg::experiments
 
 namespace attnreg::app {
 
@@ -84,17 +89,6 @@ std::string table_csv(const Table& table) {
   return text + "\n";
 }
 
-nlohmann::ordered_json report_json(const Arguments& arguments, const std::vector<Table>& all) {
-  nlohmann::ordered_json json{{"schema", "attnreg-experiment-1"}, {"configuration", arguments.configuration()}};
-  for (const auto& table : all)
-    json["tables"].push_back({{"name", table.name},
-                              {"title", table.title},
-                              {"columns", table.columns},
-                              {"rows", table.rows},
-                              {"reading", table.reading}});
-  return json;
-}
-
 /// "cycle-rank", or "cycle-rank-2" for the second table of this name.
 std::string file_name(const std::vector<Table>& all, std::size_t index) {
   const auto same = [&](const Table& table) { return table.name == all[index].name; };
@@ -103,7 +97,7 @@ std::string file_name(const std::vector<Table>& all, std::size_t index) {
 }
 
 ExitCode run_experiment(const Communicator& communicator, const Arguments& arguments) {
-  set_threads(communicator, arguments.optional_integer("threads"));
+  set_threads(communicator, arguments);
   const ReportDirectory directory(communicator, arguments);
   const auto all = tables(communicator, arguments.text("NAME"), arguments.seed());
   communicator.agree_on_root([&] {
@@ -112,7 +106,8 @@ ExitCode run_experiment(const Communicator& communicator, const Arguments& argum
   });
   std::string text;
   for (const auto& table : all) text += (text.empty() ? "" : "\n") + table_text(table);
-  directory.finish(report_json(arguments, all), text);
+  directory.finish({{"schema", "attnreg-experiment-1"}, {"configuration", arguments.configuration()}, {"tables", all}},
+                   text);
   return ExitCode::converged;
 }
 

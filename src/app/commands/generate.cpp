@@ -1,16 +1,18 @@
 #include "problems/problem_generator.hpp"
 
-#include <nlohmann/json.hpp>
-#include <string>
-#include <vector>
-
 #include "app/options/commands.hpp"
-#include "app/options/threads.hpp"
-#include "app/report/report_directory.hpp"
+#include "app/report/json.hpp"
 #include "app/report/text.hpp"
+#include "app/run/run_directory.hpp"
 #include "errors/printable.hpp"
 #include "files/output_file.hpp"
 #include "losses/losses.hpp"
+
+namespace attnreg {
+
+ATTNREG_JSON(ProblemFacts, z_true_std, z_true_max, b_max, neff_b, w_mean, loss_at_0, reg_at_xtrue)
+
+}  // namespace attnreg
 
 namespace attnreg::app {
 
@@ -94,13 +96,7 @@ std::string meta_text(const Arguments& arguments, const ProblemFacts& facts) {
   if (arguments.text("PRESET") == "sparse") meta["nonzeros_per_row"] = arguments.integer("nonzeros-per-row");
   if (facts.row_norm2_max_over_mean) meta["row_norm2_max_over_mean"] = *facts.row_norm2_max_over_mean;
   if (facts.row_norm2_top_quarter_d_share) meta["row_norm2_top_quarter_d_share"] = *facts.row_norm2_top_quarter_d_share;
-  meta.update({{"z_true_std", facts.z_true_std},
-               {"z_true_max", facts.z_true_max},
-               {"b_max", facts.b_max},
-               {"neff_b", facts.neff_b},
-               {"w_mean", facts.w_mean},
-               {"loss_at_0", facts.loss_at_0},
-               {"reg_at_xtrue", facts.reg_at_xtrue}});
+  meta.update(facts);
   return json_text(meta);
 }
 
@@ -108,7 +104,7 @@ ExitCode generate(const Communicator& communicator, const Arguments& arguments) 
   for (const std::string_view name : {"rows", "cols", "output"}) arguments.require(name);
   const ProblemOptions options = problem_options(arguments);
   const std::string directory = arguments.text("output");
-  set_threads(communicator, arguments.optional_integer("threads"));
+  set_threads(communicator, arguments);
   communicator.agree_on_root(
       [&] { prepare_directory(directory, file_names(options.preset), arguments.on("force"), "problem"); });
   const ProblemFacts facts = generate_problem(communicator, options, directory);

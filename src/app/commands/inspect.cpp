@@ -54,6 +54,16 @@ struct Scan {
       sum += values[i];
     }
   }
+
+  /// Collective. Of all ranks.
+  void reduce(const Communicator& communicator) {
+    for (auto* count : {&not_finite, &empty_rows}) *count = communicator.sum(*count);
+    first_not_finite = communicator.min(first_not_finite);
+    minimum = -communicator.max(-minimum);
+    maximum = communicator.max(maximum);
+    sum = communicator.sum(sum);
+    longest_row = communicator.max(longest_row);
+  }
 };
 
 /// Collective. Every rank reads its rows, a block at a time.
@@ -73,11 +83,7 @@ Scan scan(const Communicator& communicator, const NpyHeader& header) {
       found.add(block, row * columns);
     }
   });
-  found.not_finite = communicator.sum(found.not_finite);
-  found.first_not_finite = communicator.min(found.first_not_finite);
-  found.minimum = -communicator.max(-found.minimum);
-  found.maximum = communicator.max(found.maximum);
-  found.sum = communicator.sum(found.sum);
+  found.reduce(communicator);
   return found;
 }
 
@@ -91,10 +97,7 @@ Scan scan_sparse(const Communicator& communicator, const std::string& path) {
     found.longest_row = std::max(found.longest_row, entries);
     found.empty_rows += entries == 0;
   }
-  found.minimum = -communicator.max(-found.minimum);
-  found.maximum = communicator.max(found.maximum);
-  found.longest_row = communicator.max(found.longest_row);
-  found.empty_rows = communicator.sum(found.empty_rows);
+  found.reduce(communicator);
   return found;
 }
 
@@ -105,12 +108,9 @@ std::string place(const NpyHeader& header, std::int64_t position) {
 
 std::string human_text(const InputFile& file, const Scan& found) {
   const NpyHeader& header = file.header;
-  const auto line = [](std::string label, const std::string& text) {
-    label.resize(10, ' ');
-    return label + text + "\n";
-  };
+  const auto line = [](const char* label, const std::string& text) { return padded(label, 10) + text + "\n"; };
   std::string text = line("file", printable(header.path)) + line("shape", header.shape_text()) +
-                     line("type", header.dtype_text() + (header.type == Storage::float32 ? ", float32" : ", float64"));
+                     line("type", header.dtype_text() + ", " + storage_name(header.type));
   if (file.nonzeros)
     text += line("sparse", "CSR, " + std::to_string(*file.nonzeros) + " entries, at most " +
                                std::to_string(found.longest_row) + " in a row; " + std::to_string(found.empty_rows) +

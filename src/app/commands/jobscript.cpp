@@ -110,9 +110,8 @@ std::string head(const Arguments& arguments, const SolveShape& shape, const JobL
   return "#!/usr/bin/env bash\n# Written by attnreg " + std::string(build_info::version) + " jobscript " +
          arguments.text("KIND") + " for a solve of " + std::to_string(shape.rows) + " x " +
          std::to_string(shape.columns) + (shape.sparse ? ", " + std::to_string(shape.entries) + " entries" : "") +
-         " as " + (shape.storage == Storage::float32 ? "float32" : "float64") + ",\n# on " +
-         counted(layout.ranks, "rank") + " with " + counted(layout.threads, "thread") + " each, " +
-         std::to_string(layout.ranks_per_node) +
+         " as " + storage_name(shape.storage) + ",\n# on " + counted(layout.ranks, "rank") + " with " +
+         counted(layout.threads, "thread") + " each, " + std::to_string(layout.ranks_per_node) +
          " a node.\n# Memory: " + plain(solve_bytes(shape, layout.ranks, layout.threads) / 1e6, 4) +
          " MB a rank at least; asked for, with a margin: " + std::to_string(megabytes(plan.bytes_per_node)) +
          " MB a node.\n# Time: about " + plain(plan.seconds, 3) + " s expected at " + arguments.text("bandwidth") +

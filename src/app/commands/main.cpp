@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "app/options/commands.hpp"
-#include "app/report/version.hpp"
-#include "app/run/faults.hpp"
+#include "app/report/text.hpp"
+#include "app/run/session.hpp"
 #include "errors/printable.hpp"
 #include "ranks/mpi_facts.hpp"
 
@@ -56,11 +56,8 @@ std::string main_help() {
       "Usage: [mpirun -n RANKS] attnreg COMMAND ...\n\n"
       "Attention regression: finds x so that softmax(A x) reproduces b, for A with many more rows than\n"
       "columns, on any number of MPI ranks.\n\nCommands:\n";
-  for (const auto& command : commands()) {
-    std::string name = "  " + std::string(command.syntax.name);
-    name.resize(14, ' ');
-    text += name + std::string(command.syntax.summary) + "\n";
-  }
+  for (const auto& [syntax, run] : commands())
+    text += "  " + padded(std::string(syntax.name), 12) + std::string(syntax.summary) + "\n";
   return text +
          "\nOptions:\n  -h, --help      this page; `attnreg COMMAND --help` lists the options of a command\n"
          "      --version   version and build facts\n\n" +

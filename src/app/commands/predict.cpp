@@ -1,5 +1,4 @@
 #include "app/options/commands.hpp"
-#include "app/options/threads.hpp"
 #include "app/report/text.hpp"
 #include "app/run/problem.hpp"
 #include "attnreg/files.hpp"
@@ -30,7 +29,7 @@ const Syntax kPredictSyntax{
 ExitCode predict_rows(const Communicator& communicator, const Arguments& arguments) {
   arguments.require("output");
   const std::string path = arguments.text("output");
-  set_threads(communicator, arguments.optional_integer("threads"));
+  set_threads(communicator, arguments);
   communicator.agree([&] {
     examine("A", arguments.text("A"));
     examine("x", arguments.text("x"));

@@ -1,19 +1,25 @@
 #include <algorithm>
-#include <charconv>
-#include <nlohmann/json.hpp>
 #include <random>
+#include <span>
 
 #include "app/options/commands.hpp"
-#include "app/options/threads.hpp"
-#include "app/report/report_directory.hpp"
+#include "app/report/json.hpp"
 #include "app/report/text.hpp"
 #include "app/run/problem.hpp"
+#include "app/run/run_directory.hpp"
 #include "attnreg/apply_attention.hpp"
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/dense_rows.hpp"
+
+namespace attnreg {
+
+ATTNREG_JSON(PrivateAttention, smallest_eigenvalue, spectral_error, expected_spectral_error, frobenius_error,
+             expected_frobenius_error, attention_error)
+
+}  // namespace attnreg
 
 namespace attnreg::app {
 
@@ -58,14 +64,9 @@ const Syntax kPrivateSyntax{
 /// Collective. The same on all ranks.
 std::uint64_t noise_seed(const Communicator& communicator, const Arguments& arguments) {
   if (arguments.given("seed")) return arguments.seed();
-  std::string text;
-  if (communicator.is_root()) {
-    std::random_device system;
-    text = std::to_string((static_cast<std::uint64_t>(system()) << 32) | system());
-  }
-  text = communicator.broadcast(text);
-  std::uint64_t seed = 0;
-  std::from_chars(text.data(), text.data() + text.size(), seed);
+  std::random_device system;
+  std::uint64_t seed = (static_cast<std::uint64_t>(system()) << 32) | system();
+  communicator.broadcast(std::span(reinterpret_cast<char*>(&seed), sizeof seed));
   return seed;
 }
 
@@ -104,13 +105,7 @@ nlohmann::ordered_json report_json(const Arguments& arguments, const PrivateAtte
           {"sensitivity_limit", result.sensitivity_limit},
           {"seed_from_system", !arguments.given("seed")},
           {"certified", false},
-          {"not_private",
-           {{"smallest_eigenvalue", result.smallest_eigenvalue},
-            {"spectral_error", result.spectral_error},
-            {"expected_spectral_error", result.expected_spectral_error},
-            {"frobenius_error", result.frobenius_error},
-            {"expected_frobenius_error", result.expected_frobenius_error},
-            {"attention_error", result.attention_error}}}};
+          {"not_private", result}};
 }
 
 std::string report_text(const Arguments& arguments, const PrivateAttention& result, std::int64_t n) {
@@ -135,7 +130,7 @@ std::string report_text(const Arguments& arguments, const PrivateAttention& resu
 
 ExitCode run_private(const Communicator& communicator, const Arguments& arguments) {
   arguments.require("sensitivity");
-  set_threads(communicator, arguments.optional_integer("threads"));
+  set_threads(communicator, arguments);
   const ReportDirectory directory(communicator, arguments);
   const PrivateAttentionOptions options = private_options(communicator, arguments);
   const Eigen::MatrixXd covariance = load_covariance(communicator, arguments);

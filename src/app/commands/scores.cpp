@@ -2,7 +2,6 @@
 
 #include "app/options/commands.hpp"
 #include "app/options/solver_options.hpp"
-#include "app/options/threads.hpp"
 #include "app/report/text.hpp"
 #include "app/run/problem.hpp"
 #include "attnreg/files.hpp"
@@ -28,13 +27,8 @@ const Syntax kScoresSyntax{
     "Write the statistical leverage scores of the rows of A, or of diag(w) A.",
     {{"A", "n x d matrix, .npy"}},
     {{"Scores",
-      [] {
-        std::vector<Option> options{
-            {"weights", 0, "FILE", Text{}, "", "w, one value per row of A: the scores of diag(w) A"},
-            {"exact", 0, "", Switch{}, "", "by a QR factorization of A, D^2 operations a row"}};
-        for (const auto& option : sketch_options()) options.push_back(option);
-        return options;
-      }()},
+      sketch_options({{"weights", 0, "FILE", Text{}, "", "w, one value per row of A: the scores of diag(w) A"},
+                      {"exact", 0, "", Switch{}, "", "by a QR factorization of A, D^2 operations a row"}})},
      linear_solver_group(),
      computing_options(),
      {"Output",
@@ -72,7 +66,7 @@ ExitCode scores(const Communicator& communicator, const Arguments& arguments) {
   arguments.require("output");
   linear_solver_options(arguments, communicator.size());
   const std::string path = arguments.text("output");
-  set_threads(communicator, arguments.optional_integer("threads"));
+  set_threads(communicator, arguments);
   communicator.agree([&] {
     examine("A", arguments.text("A"));
     if (arguments.has("weights")) examine("w", arguments.text("weights"));

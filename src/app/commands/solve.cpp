@@ -4,11 +4,8 @@
 #include "app/node/job_plan.hpp"
 #include "app/options/commands.hpp"
 #include "app/options/solver_options.hpp"
-#include "app/report/certificate_report.hpp"
-#include "app/report/results_table.hpp"
 #include "app/report/summary.hpp"
 #include "app/report/text.hpp"
-#include "app/run/faults.hpp"
 #include "app/run/problem.hpp"
 #include "app/run/session.hpp"
 #include "attnreg/files.hpp"
@@ -37,12 +34,11 @@ const Syntax kSolveSyntax{
     "Find x so that softmax(A x) reproduces b: minimise L(x) = phi(A x) + 1/2 |diag(w) A x|^2.",
     {{"A", "n x d matrix, .npy"}, {"b", "n target values, .npy"}},
     [] {
-      std::vector<OptionGroup> groups{model_options()};
-      groups[0].options.push_back(
-          {"targets", 0, "FILE", Text{}, "",
-           "B, n x k, in place of b: k regressions with the same A, one for each column, that share "
-           "the reads of A"});
-      for (auto& group : solver_options()) groups.push_back(std::move(group));
+      std::vector<OptionGroup> groups = solver_options();
+      groups.insert(groups.begin(),
+                    model_options({{"targets", 0, "FILE", Text{}, "",
+                                    "B, n x k, in place of b: k regressions with the same A, one for each column, "
+                                    "that share the reads of A"}}));
       groups.push_back(computing_options());
       groups.push_back(
           session_options("run directory for x.npy, run.json, history.csv, status.json; default: none",
@@ -68,20 +64,15 @@ std::vector<std::string> numbers_to(std::size_t count) {
 }
 
 /// One solve: what is shared by its steps.
-class Solve {
+class Solve : public Session {
  public:
-  Solve(const Communicator& communicator, const Arguments& arguments)
-      : communicator_(communicator), arguments_(arguments), session_(communicator, arguments) {}
-
-  ExitCode run() {
-    return session_.run([this] { return load_and_solve(); });
-  }
+  using Session::Session;
 
  private:
-  ExitCode load_and_solve() {
+  ExitCode load_and_solve() override {
     const std::vector<InputFile> files = examine_files();
-    session_.begin(files, bytes_needed(files[0]),
-                   printable(files[0].header.path) + ": a solve with shape " + files[0].header.shape_text());
+    begin(files, bytes_needed(files[0]),
+          printable(files[0].header.path) + ": a solve with shape " + files[0].header.shape_text());
     const Problem problem = load_problem(communicator_, arguments_);
     inject_fault(communicator_.rank(), "after-load");
     return has_targets(arguments_) ? solve_several(problem, files) : solve_one(problem, files);
@@ -103,34 +94,24 @@ class Solve {
       shown.push_back(scientific(weight, 3));
       exactly.push_back(exact(weight));
     }
-    const SolveReport report{arguments_,
-                             result,
-                             A.rows_global(),
-                             A.columns(),
-                             A.storage() == Storage::float32 ? "float32" : "float64",
-                             communicator_.size(),
-                             session_.threads().threads,
+    const SolveReport report{arguments_, result, A, threads_.threads,
                              weights.empty() ? "" : results_table("w          ", shown, path, true)};
-    session_.end(
+    end(
         [&] {
-          RunDirectory& directory = session_.directory();
-          directory.write_array("x.npy", span_of(result.x), {result.x.size()});  // first: it must not be lost
-          if (with_fitted()) directory.write_rows("f.npy", span_of(result.fitted), A.partition(), {A.rows_global()});
+          directory_.write_array("x.npy", span_of(result.x), {result.x.size()});  // first: it must not be lost
+          if (with_fitted()) directory_.write_rows("f.npy", span_of(result.fitted), A.partition(), {A.rows_global()});
           if (!weights.empty()) {
             RowMajorMatrix X(std::ssize(path), A.columns());
             for (Index k = 0; k < X.rows(); ++k) X.row(k) = path[static_cast<std::size_t>(k)].x.transpose();
-            directory.write_array("x_path.npy", span_of(X), {X.rows(), X.cols()});
-            directory.write_text("path.csv", results_csv("weight", exactly, path, false));
+            directory_.write_array("x_path.npy", span_of(X), {X.rows(), X.cols()});
+            directory_.write_text("path.csv", results_csv("weight", exactly, path, false));
           }
-          nlohmann::ordered_json run = session_.run_json(files, tile_rows(A.columns()));
-          run.update({{"seed", arguments_.integer("seed")},
-                      {"summary", summary_json(result)},
-                      {"certificate", certificate_json(result.certificate)},
-                      {"sketched_steps", sketched_json(result.sketched_steps)}});
-          run.update(remarks_json(result));
+          nlohmann::ordered_json run = run_json(files, tile_rows(A.columns()));
+          run["seed"] = arguments_.integer("seed");
+          run.update(regression_json(result));
           std::vector<std::string_view> stale;
           if (!with_fitted()) stale.push_back("f.npy");
-          directory.finish(result.summary, stale, run, code);
+          directory_.finish(result.summary, stale, run, code);
         },
         [&](const std::vector<std::string>& written) { return summary_text(report, written); });
     return code;
@@ -140,16 +121,15 @@ class Solve {
     const RowMatrix& A = problem.A;
     const RowMajorMatrix B = load_matrix_rows(communicator_, arguments_.text("targets"), "targets", A.partition(),
                                               files[1].header.columns());
-    const auto results = solve_targets(A, B, problem.w, options(A), session_.on_target_iteration());
+    const auto results = solve_targets(A, B, problem.w, options(A), on_target_iteration());
     const ExitCode code = exit_code(worst_result(results).summary.termination);
-    session_.end([&] { write_several(results, A, files, code); },
-                 [&](const std::vector<std::string>& written) { return targets_text(results, A, written); });
+    end([&] { write_several(results, A, files, code); },
+        [&](const std::vector<std::string>& written) { return targets_text(results, A, written); });
     return code;
   }
 
   void write_several(const std::vector<RegressionResult>& results, const RowMatrix& A,
                      const std::vector<InputFile>& files, ExitCode code) {
-    RunDirectory& directory = session_.directory();
     const auto targets = std::ssize(results);
     RowMajorMatrix X(A.columns(), targets), F(A.rows_local(), targets);
     auto summaries = nlohmann::ordered_json::array();
@@ -163,16 +143,16 @@ class Solve {
                       {"warnings", result.warnings}});
       summaries.push_back(std::move(summary));
     }
-    nlohmann::ordered_json run = session_.run_json(files, tile_rows(A.columns()));
+    nlohmann::ordered_json run = run_json(files, tile_rows(A.columns()));
     run.update({{"seed", arguments_.integer("seed")}, {"targets", summaries}});
     std::vector<std::string_view> stale{"x.npy", "f.npy"};
-    directory.write_array("X.npy", span_of(X), {X.rows(), X.cols()});
+    directory_.write_array("X.npy", span_of(X), {X.rows(), X.cols()});
     if (with_fitted())
-      directory.write_rows("F.npy", span_of(F), A.partition(), {A.rows_global(), targets});
+      directory_.write_rows("F.npy", span_of(F), A.partition(), {A.rows_global(), targets});
     else
       stale.push_back("F.npy");
-    directory.write_text("targets.csv", results_csv("target", numbers_to(results.size()), results, true));
-    directory.finish(worst_result(results).summary, stale, run, code);
+    directory_.write_text("targets.csv", results_csv("target", numbers_to(results.size()), results, true));
+    directory_.finish(worst_result(results).summary, stale, run, code);
   }
 
   /// The page of several targets: a line for each, what all of them cost, notes and warnings.
@@ -191,7 +171,7 @@ class Solve {
            summary_line("problem", std::to_string(A.rows_global()) + " x " + std::to_string(A.columns()) + ", " +
                                        arguments_.text("loss") + " loss, w = " + weight_text(arguments_)) +
            summary_line("reads of A", fixed(reads, 1) + " in all; a read that several targets share is counted once") +
-           summary_line("seconds", seconds_text(seconds, communicator_.size(), session_.threads().threads)) +
+           summary_line("seconds", seconds_text(seconds, communicator_.size(), threads_.threads)) +
            list_text("Notes", of_all_targets(results, &SolveResult::notes)) +
            list_text("Warnings", of_all_targets(results, &SolveResult::warnings)) + list_text("Files", written);
   }
@@ -211,23 +191,19 @@ class Solve {
     if (shape.empty() || shape[0] < 1) return 0;
     return solve_bytes({shape[0], A.header.columns(), A.nonzeros.value_or(0), A.nonzeros.has_value(),
                         held_as(storage_choice(arguments_), A.header.type)},
-                       communicator_.size(), session_.threads().threads,
-                       linear_solver_options(arguments_, communicator_.size()), arguments_.integer("sketch-rows"));
+                       communicator_.size(), threads_.threads, linear_solver_options(arguments_, communicator_.size()),
+                       arguments_.integer("sketch-rows"));
   }
 
   RegressionOptions options(const RowMatrix& A) {
     RegressionOptions options = regression_options(arguments_, communicator_.size());
     if (const auto file = start_file(arguments_)) options.x0 = load_vector(communicator_, *file, "start", A.columns());
-    options.newton.on_iteration = session_.on_iteration();
-    options.on_start_iteration = session_.on_start_iteration();
+    options.newton.on_iteration = on_iteration();
+    options.on_start_iteration = on_start_iteration();
     return options;
   }
 
   bool with_fitted() const { return arguments_.on("write-fitted"); }
-
-  const Communicator& communicator_;
-  const Arguments& arguments_;
-  Session session_;
 };
 
 ExitCode solve(const Communicator& communicator, const Arguments& arguments) {

@@ -2,14 +2,12 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <vector>
 
 #include "app/options/commands.hpp"
 #include "app/options/solver_options.hpp"
-#include "app/options/threads.hpp"
-#include "app/report/report_directory.hpp"
 #include "app/report/sparsify_report.hpp"
 #include "app/run/problem.hpp"
+#include "app/run/run_directory.hpp"
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
@@ -92,7 +90,7 @@ AttentionErrors measure(const RowMatrix& X, const Sparsifier& result, const Spar
 
 ExitCode run_sparsify(const Communicator& communicator, const Arguments& arguments) {
   const SparsifyOptions options = sparsify_options(arguments);
-  const int threads = set_threads(communicator, arguments.optional_integer("threads")).threads;
+  const int threads = set_threads(communicator, arguments).threads;
   const ReportDirectory directory(communicator, arguments);
   const RootClock reading(communicator);
   const RowMatrix X = load_transpose(communicator, arguments.text("X"), storage_choice(arguments));
@@ -112,7 +110,6 @@ ExitCode run_sparsify(const Communicator& communicator, const Arguments& argumen
                         .measure_seconds = 0,
                         .reads = X.reads(),
                         .collectives = communicator.collectives() - collectives,
-                        .ranks = communicator.size(),
                         .threads = threads,
                         .files = {}};
   const RootClock measuring(communicator);

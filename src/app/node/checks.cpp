@@ -8,7 +8,6 @@
 #include "app/report/text.hpp"
 #include "build_info.hpp"
 #include "errors/printable.hpp"
-#include "ranks/mpi_facts.hpp"
 
 // Weak: another BLAS may be linked in place of OpenBLAS.
 extern "C" {
@@ -115,13 +114,13 @@ Check blas_check() {
 }
 
 Check binding_check(const Ranks& ranks) {
-  const auto crowded = std::ranges::count_if(ranks, [](const NodeFacts& rank) { return rank.threads.crowded(); });
+  const auto crowded = std::ranges::count_if(ranks, &NodeFacts::crowded);
   const NodeFacts& first = ranks[0];
-  const bool bound = first.threads.cores < first.node_cores;
+  const bool bound = first.cores < first.node_cores;
   const std::string shared = counted(crowded, "rank") + " of " + std::to_string(ranks.size()) +
                              " share cores with more threads than cores (oversubscribed)";
   return Check{"binding", "rank 0 may use cores " + first.core_list + " of " + std::to_string(first.node_cores) +
-                              " with " + counted(first.threads.threads, "thread") + (bound ? "" : ", not bound") +
+                              " with " + counted(first.threads, "thread") + (bound ? "" : ", not bound") +
                               (crowded > 0 ? "; " + shared : "")}
       .note_if(crowded > 0, "fewer ranks or --threads; with several threads a rank: mpirun --map-by slot:PE=THREADS");
 }
@@ -130,7 +129,7 @@ Check quota_check(const Ranks& ranks) {
   const double quota = least(ranks, &NodeFacts::core_quota);
   if (!std::isfinite(quota)) return {"core quota", "none"};
   return Check{"core quota", plain(quota, 3) + " cores' worth of time (control group)"}.note_if(
-      quota + 0.01 < ranks[0].threads.threads * ranks[0].threads.ranks_on_cores,
+      quota + 0.01 < ranks[0].threads * ranks[0].ranks_on_cores,
       "more threads than that are stopped in turn: use fewer, or raise the container's --cpus");
 }
 

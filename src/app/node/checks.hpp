@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "app/node/node_facts.hpp"
-#include "app/node/self_test.hpp"
 #include "attnreg/communicator.hpp"
 #include "ranks/mpi_facts.hpp"
 
@@ -27,6 +26,12 @@ struct Check {
   }
 };
 std::string status_name(Check::Status status);  ///< "problem"
+
+template <class Json>
+void to_json(Json& json, const Check& check) {
+  json = {
+      {"name", check.name}, {"status", status_name(check.status)}, {"found", check.found}, {"advice", check.advice}};
+}
 
 /// Local. What follows from the facts of all ranks and the self-test, in the order of the page.
 std::vector<Check> checks(const MpiFacts& mpi, const std::vector<NodeFacts>& ranks, const SelfTest& test);

@@ -13,6 +13,14 @@ struct MessageLibrary {
   std::string package;  ///< version of the distribution's package, "4.2.2-1+deb12u1"; empty: none is known
 };
 
+/// Local. The MPI library, named and numbered from what MPI_Get_library_version says ("Open MPI v4.1.4, package: ...",
+/// "MPICH Version: 4.0.2"); other libraries have their first line for a name and no version.
+MessageLibrary mpi_library(std::string_view description);
+
+/// Local. The MPI library, and those of PMIx and UCX that it has loaded, as shared libraries of their own, into this
+/// process. MPI must be initialized; asks /var/lib/dpkg/status for the packages.
+std::vector<MessageLibrary> message_libraries();
+
 /// A fault of certain versions, from a public report.
 struct KnownFault {
   struct Versions {

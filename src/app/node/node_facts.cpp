@@ -14,11 +14,8 @@
 #include <fstream>
 #include <functional>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <sstream>
-#include <type_traits>
 
-#include "app/node/message_libraries.hpp"
 #include "files/output_file.hpp"
 #include "ranks/memory.hpp"
 
@@ -40,12 +37,6 @@ std::string text_of(const std::string& path, const std::string& key) {
     return first == std::string::npos ? "" : line.substr(first);
   }
   return "";
-}
-
-std::string host_name() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
 }
 
 std::string kernel() {
@@ -167,6 +158,7 @@ std::vector<std::string> mpi_settings() {
 
 NodeFacts local_facts(int rank, const ThreadLayout& threads, const std::string& directory) {
   NodeFacts facts;
+  static_cast<ThreadLayout&>(facts) = threads;
   facts.rank = rank;
   facts.host = host_name();
   facts.processor = text_of("/proc/cpuinfo", "model name");
@@ -175,7 +167,6 @@ NodeFacts local_facts(int rank, const ThreadLayout& threads, const std::string& 
   facts.user = geteuid() == 0 ? "root" : "user";
   facts.node_cores = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
   facts.core_list = text_of("/proc/self/status", "Cpus_allowed_list");
-  facts.threads = threads;
   facts.core_quota = core_quota();
   facts.memory = available_node_memory();
   facts.shared_memory = free_bytes("/dev/shm");
@@ -191,70 +182,18 @@ NodeFacts local_facts(int rank, const ThreadLayout& threads, const std::string& 
   return facts;
 }
 
-/// Calls `visit(name, fact)` for all facts but the libraries, in the order of the JSON.
-template <class Facts, class Visit>
-void visit_facts(Facts& facts, Visit&& visit) {
-  visit("rank", facts.rank);
-  visit("host", facts.host);
-  visit("processor", facts.processor);
-  visit("operating_system", facts.operating_system);
-  visit("container", facts.container);
-  visit("user", facts.user);
-  visit("node_cores", facts.node_cores);
-  visit("core_list", facts.core_list);
-  visit("cores", facts.threads.cores);
-  visit("threads", facts.threads.threads);
-  visit("ranks_on_cores", facts.threads.ranks_on_cores);
-  visit("core_quota", facts.core_quota);
-  visit("memory", facts.memory);
-  visit("shared_memory", facts.shared_memory);
-  visit("open_files", facts.open_files);
-  visit("locked_memory", facts.locked_memory);
-  visit("stack", facts.stack);
-  visit("processes", facts.processes);
-  visit("address_space", facts.address_space);
-  visit("directory_type", facts.directory_type);
-  visit("directory_free", facts.directory_free);
-  visit("directory_error", facts.directory_error);
-  visit("sync_seconds", facts.sync_seconds);
-  visit("copies_off", facts.copies_off);
-  visit("copy_error", facts.copy_error);
-}
-
-NodeFacts from_json(const nlohmann::json& json) {
-  NodeFacts facts;
-  visit_facts(facts, [&](const char* name, auto& fact) {
-    if constexpr (std::is_same_v<decltype(fact), double&>) fact = kInfinity;  // JSON has none: null
-    if (!json.at(name).is_null()) json.at(name).get_to(fact);
-  });
-  for (const auto& library : json.at("libraries"))
-    facts.libraries.push_back({library.at("name"), library.at("version"), library.at("package")});
-  facts.mpi_settings = json.at("mpi_settings").get<std::vector<std::string>>();
-  return facts;
-}
-
 }  // namespace
-
-nlohmann::ordered_json to_json(const NodeFacts& facts) {
-  nlohmann::ordered_json json;
-  visit_facts(facts, [&](const char* name, const auto& fact) { json[name] = fact; });
-  json["libraries"] = nlohmann::ordered_json::array();
-  for (const auto& [name, version, package] : facts.libraries)
-    json["libraries"].push_back({{"name", name}, {"version", version}, {"package", package}});
-  json["mpi_settings"] = facts.mpi_settings;
-  return json;
-}
 
 std::vector<NodeFacts> node_facts(const Communicator& communicator, const ThreadLayout& threads,
                                   const std::string& directory) {
   NodeFacts mine = local_facts(communicator.rank(), threads, directory);
   mine.copy_error = try_copy(communicator, mine.host);
-  constexpr auto replace = nlohmann::ordered_json::error_handler_t::replace;  // host names are any bytes
-  const std::string text = to_json(mine).dump(-1, ' ', false, replace);
+  std::string bytes;  // CBOR: it has infinities, and host names may be any bytes
+  nlohmann::json::to_cbor(mine, bytes);
   std::vector<NodeFacts> all;
   for (int rank = 0; rank < communicator.size(); ++rank) {
-    const std::string facts = communicator.broadcast(rank == communicator.rank() ? text : std::string(), rank);
-    if (communicator.is_root()) all.push_back(from_json(nlohmann::json::parse(facts)));
+    const std::string facts = communicator.broadcast(rank == communicator.rank() ? bytes : std::string(), rank);
+    if (communicator.is_root()) all.push_back(nlohmann::json::from_cbor(facts));
   }
   return all;
 }

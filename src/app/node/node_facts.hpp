@@ -1,17 +1,17 @@
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
 #include "app/node/known_faults.hpp"
-#include "app/options/threads.hpp"
+#include "app/options/options.hpp"
+#include "app/report/json.hpp"
 #include "attnreg/communicator.hpp"
 
 namespace attnreg::app {
 
 /// What a rank sees of the node that it runs on. Sizes in bytes; infinity: no limit, or nothing is known.
-struct NodeFacts {
+struct NodeFacts : ThreadLayout {
   int rank = 0;
   std::string host;
   std::string processor;
@@ -21,7 +21,6 @@ struct NodeFacts {
 
   int node_cores = 1;     ///< that the node has online
   std::string core_list;  ///< that this rank may use, "0-3,8"
-  ThreadLayout threads;
   double core_quota = 0;  ///< cores' worth of time that the control group grants
 
   double memory = 0;         ///< still free, the control group's limit included
@@ -41,11 +40,30 @@ struct NodeFacts {
   std::vector<std::string> mpi_settings;  ///< "OMPI_MCA_btl=tcp,self": variables that change what MPI does
 };
 
-nlohmann::ordered_json to_json(const NodeFacts& facts);
+ATTNREG_JSON(MessageLibrary, name, version, package)
+ATTNREG_JSON(NodeFacts, rank, host, processor, operating_system, container, user, node_cores, core_list, cores, threads,
+             ranks_on_cores, core_quota, memory, shared_memory, open_files, locked_memory, stack, processes,
+             address_space, directory_type, directory_free, directory_error, sync_seconds, copies_off, copy_error,
+             libraries, mpi_settings)
 
 /// Collective. The facts of every rank, in rank order, on rank 0; elsewhere nothing. `directory` is where a run would
 /// write; every rank writes and removes a file of 1 MiB there. One broadcast of about 1 KiB for each rank.
 std::vector<NodeFacts> node_facts(const Communicator& communicator, const ThreadLayout& threads,
                                   const std::string& directory);
+
+/// What the ranks do together, measured. Replicated.
+struct SelfTest {
+  bool right = false;                 ///< the solve converged, to a point where |g| is small by a formula of its own
+  std::string found;                  ///< "converged, |g| / |g(0)| = 3.1e-15 by the definition"
+  double bytes_per_second = 0;        ///< read by all ranks at once, from memory
+  double reduction_seconds = 0;       ///< all-reduce of 8 bytes
+  double long_reduction_seconds = 0;  ///< all-reduce of 1 MiB
+  double seconds = 0;
+};
+ATTNREG_JSON(SelfTest, right, found, bytes_per_second, reduction_seconds, long_reduction_seconds, seconds)
+
+/// Collective. Solves a problem of 2000 x 20 and checks the gradient by its definition, row by row; then times reads of
+/// memory and all-reduces. About 2 s, less on an idle machine; 64 MB per rank.
+SelfTest self_test(const Communicator& communicator);
 
 }  // namespace attnreg::app

@@ -1,9 +1,8 @@
-#include "app/node/self_test.hpp"
+#include "app/node/node_facts.hpp"
 
 #include <algorithm>
 #include <chrono>
 #include <numeric>
-#include <vector>
 
 #include "app/report/text.hpp"
 #include "attnreg/regression.hpp"

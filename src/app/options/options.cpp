@@ -1,26 +1,28 @@
 #include "app/options/options.hpp"
 
+#include <omp.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <boost/program_options.hpp>
-#include <charconv>
 #include <cmath>
+#include <cstdlib>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <sstream>
 
 #include "errors/printable.hpp"
 
-namespace attnreg::app {
+// Weak: another BLAS may be linked in place of OpenBLAS.
+extern "C" __attribute__((weak)) void openblas_set_num_threads(int threads);
 
-namespace po = boost::program_options;
+namespace attnreg::app {
 
 namespace {
 
-template <class T>
-std::optional<T> parse(std::string_view text) {
-  T value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
+namespace po = boost::program_options;
 
 std::string shortest(double value) {
   char text[32];
@@ -57,11 +59,11 @@ void check_value(std::string_view shown, const ValueKind& kind, const std::strin
   };
   if (std::holds_alternative<Text>(kind)) require(!text.empty(), "a text that is not empty");
   if (const auto* range = std::get_if<Number>(&kind)) {
-    const auto value = parse<double>(text);
+    const auto value = number_in<double>(text);
     require(value && within(*value, *range), expectation(*range));
   }
   if (const auto* range = std::get_if<Integer>(&kind)) {
-    const auto value = parse<std::int64_t>(text);
+    const auto value = number_in<std::int64_t>(text);
     require(value && *value >= range->smallest && *value <= range->largest, expectation(*range));
   }
   if (const auto* choice = std::get_if<Choice>(&kind))
@@ -119,9 +121,71 @@ std::vector<po::option> split(const Syntax& syntax, std::span<const std::string>
 nlohmann::ordered_json json_value(const ValueKind& kind, const std::string& text, bool given) {
   if (std::holds_alternative<Switch>(kind)) return given;
   if (text.empty()) return nullptr;
-  if (std::holds_alternative<Number>(kind)) return *parse<double>(text);
-  if (std::holds_alternative<Integer>(kind)) return *parse<std::int64_t>(text);
+  if (std::holds_alternative<Number>(kind)) return *number_in<double>(text);
+  if (std::holds_alternative<Integer>(kind)) return *number_in<std::int64_t>(text);
   return text;
+}
+
+constexpr std::size_t kWidth = 100;
+constexpr std::size_t kTextColumn = 28;
+
+/// `term` in the left column and `text` wrapped in the right one.
+std::string entry(const std::string& term, std::string_view text) {
+  std::string result = "  " + term;
+  std::size_t column = result.size();
+  if (column + 2 > kTextColumn) {
+    result += '\n';
+    column = 0;
+  }
+  result.append(kTextColumn - column, ' ');
+  column = kTextColumn;
+  std::istringstream words{std::string(text)};
+  for (std::string word; words >> word;) {
+    if (column > kTextColumn && column + 1 + word.size() > kWidth) {
+      result += '\n' + std::string(kTextColumn, ' ');
+      column = kTextColumn;
+    } else if (column > kTextColumn) {
+      result += ' ';
+      ++column;
+    }
+    result += word;
+    column += word.size();
+  }
+  return result + '\n';
+}
+
+std::string term(const Option& option) {
+  std::string text = option.letter != 0 ? std::string("-") + option.letter + ", " : std::string("    ");
+  text += "--" + std::string(option.name);
+  if (!option.value_name.empty()) text += " " + std::string(option.value_name);
+  return text;
+}
+
+std::string description(const Option& option) {
+  std::string text(option.help);
+  if (const auto* choice = std::get_if<Choice>(&option.kind)) {
+    text += ":";
+    for (const auto name : choice->names) text += (name == choice->names.front() ? " " : " | ") + std::string(name);
+  }
+  if (!option.fallback.empty()) text += " [" + std::string(option.fallback) + "]";
+  return text;
+}
+
+cpu_set_t affinity() {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  if (sched_getaffinity(0, sizeof cores, &cores) != 0 || CPU_COUNT(&cores) == 0) {
+    CPU_ZERO(&cores);
+    CPU_SET(0, &cores);
+  }
+  return cores;
+}
+
+/// Equal for ranks on one host with the same cores.
+std::int64_t identity(const cpu_set_t& cores) {
+  std::string text = host_name();
+  text.append(reinterpret_cast<const char*>(&cores), sizeof cores);
+  return static_cast<std::int64_t>(std::hash<std::string>{}(text));
 }
 
 }  // namespace
@@ -180,8 +244,10 @@ const Arguments::Value& Arguments::value(std::string_view name) const {
 bool Arguments::has(std::string_view name) const { return given(name) || !value(name).text.empty(); }
 bool Arguments::given(std::string_view name) const { return value(name).given; }
 std::string Arguments::text(std::string_view name) const { return value(name).text; }
-double Arguments::number(std::string_view name) const { return parse<double>(value(name).text).value(); }
-std::int64_t Arguments::integer(std::string_view name) const { return parse<std::int64_t>(value(name).text).value(); }
+double Arguments::number(std::string_view name) const { return number_in<double>(value(name).text).value(); }
+std::int64_t Arguments::integer(std::string_view name) const {
+  return number_in<std::int64_t>(value(name).text).value();
+}
 
 std::size_t Arguments::choice(std::string_view name) const {
   const auto& names = std::get<Choice>(*value(name).kind).names;
@@ -196,6 +262,11 @@ void Arguments::require(std::string_view name) const {
   if (!given(name))
     throw UsageError("option --" + std::string(name) + " is needed; `attnreg " + std::string(syntax_.name) +
                      " --help` shows the usage");
+}
+
+void Arguments::refuse(std::initializer_list<std::string_view> names, std::string_view why) const {
+  for (const std::string_view name : names)
+    if (given(name)) throw UsageError("--" + std::string(name) + " " + std::string(why));
 }
 
 void Arguments::exclude(std::string_view one, std::string_view other) const {
@@ -227,6 +298,71 @@ std::string suggestion(std::string_view word, std::span<const std::string_view> 
     }
   }
   return best.empty() ? "" : "; did you mean '" + prefix + std::string(best) + "'?";
+}
+
+Option help_option() { return {"help", 'h', "", Switch{}, "", "show this page"}; }
+
+OptionGroup report_options(std::string_view help) {
+  return {"Output",
+          {{"output", 'o', "DIR", Text{}, "", help},
+           {"force", 0, "", Switch{}, "", "replace the files of an earlier run"},
+           {"json", 0, "", Switch{}, "", "print report.json"},
+           help_option()}};
+}
+
+Option threads_option() {
+  return {"threads",
+          0,
+          "N",
+          Integer{1, 4096},
+          "",
+          "threads per rank; default: OMP_NUM_THREADS if set, else the cores that this rank may use, divided by the "
+          "ranks that share them"};
+}
+
+OptionGroup computing_options() {
+  return {"Computing",
+          {{"storage", 0, "TYPE", Choice{{"file", "float", "double"}}, "file",
+            "type in which the matrix is held in memory; sums are always in double. file: the type of the file"},
+           threads_option()}};
+}
+
+std::string help_text(const Syntax& syntax) {
+  std::string text = "Usage: attnreg " + std::string(syntax.name);
+  for (const auto& positional : syntax.positionals) text += " " + std::string(positional.name);
+  if (!syntax.instead_of_last.empty()) text += "|--" + std::string(syntax.instead_of_last) + " FILE";
+  text += " [options]\n\n" + std::string(syntax.summary) + "\n\n";
+  for (const auto& positional : syntax.positionals) text += entry(std::string(positional.name), positional.help);
+  for (const auto& group : syntax.groups) {
+    text += "\n" + std::string(group.title) + ":\n";
+    for (const auto& option : group.options) text += entry(term(option), description(option));
+  }
+  if (!syntax.epilogue.empty()) text += "\n" + std::string(syntax.epilogue);
+  return text;
+}
+
+std::string host_name() {
+  char name[256] = {};
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
+ThreadLayout set_threads(const Communicator& communicator, const Arguments& arguments) {
+  if (openblas_set_num_threads != nullptr) openblas_set_num_threads(1);
+  const cpu_set_t cores = affinity();
+  const std::int64_t mine = identity(cores);
+  ThreadLayout layout;
+  layout.cores = CPU_COUNT(&cores);
+  layout.ranks_on_cores = static_cast<int>(std::ranges::count(communicator.all_gather(mine), mine));
+  if (arguments.has("threads")) {
+    layout.threads = arguments.count("threads");
+  } else if (std::getenv("OMP_NUM_THREADS") != nullptr) {
+    layout.threads = omp_get_max_threads();
+  } else {
+    layout.threads = std::max(1, layout.cores / layout.ranks_on_cores);
+  }
+  omp_set_num_threads(layout.threads);
+  return layout;
 }
 
 }  // namespace attnreg::app

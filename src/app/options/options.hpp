@@ -1,16 +1,20 @@
 #pragma once
 
+#include <charconv>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <ranges>
 #include <span>
 #include <string>
 #include <string_view>
 #include <variant>
 #include <vector>
 
+#include "attnreg/communicator.hpp"
 #include "attnreg/error.hpp"
 
 namespace attnreg::app {
@@ -89,6 +93,8 @@ class Arguments {
 
   /// Throws `UsageError` unless the option was given.
   void require(std::string_view name) const;
+  /// Throws `UsageError`, "--name" and why, for the first of these options that was given.
+  void refuse(std::initializer_list<std::string_view> names, std::string_view why) const;
   /// Throws `UsageError` if both were given.
   void exclude(std::string_view one, std::string_view other) const;
 
@@ -113,16 +119,53 @@ class Arguments {
   std::map<std::string, Value, std::less<>> values_;
 };
 
+/// The number that a text is, whole; none if it is not one.
+template <class Number>
+std::optional<Number> number_in(std::string_view text) {
+  Number value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+/// The numbers that separators divide a text into; empty if one of the parts is none.
+template <class Number>
+std::vector<Number> numbers_in(std::string_view text, char separator) {
+  std::vector<Number> numbers;
+  for (const auto part : std::views::split(text, separator)) {
+    const auto number = number_in<Number>({part.begin(), part.end()});
+    if (!number) return {};
+    numbers.push_back(*number);
+  }
+  return numbers;
+}
+
 /// "; did you mean 'name'?" with the name closest to `word`: one that begins with it, else the one with the smallest
 /// edit distance; empty if all are too far.
 std::string suggestion(std::string_view word, std::span<const std::string_view> names, const std::string& prefix = "");
 
 /// The options that several commands share.
+Option threads_option();
 OptionGroup computing_options();
 Option help_option();
 
 /// --output (`help` says for what), --force and --json of commands that write report.json, and --help.
 OptionGroup report_options(std::string_view help);
+
+/// Local. The name of this node.
+std::string host_name();
+
+/// The threads of a rank.
+struct ThreadLayout {
+  int threads = 1;         ///< OpenMP threads of this rank
+  int cores = 1;           ///< that this rank may run on
+  int ranks_on_cores = 1;  ///< ranks that may run on the same cores, this one included
+  bool crowded() const { return threads * ranks_on_cores > cores; }
+};
+
+/// Collective. Sets the number of OpenMP threads: --threads, else OMP_NUM_THREADS, else the cores in this rank's
+/// affinity mask divided by the ranks that share them. BLAS gets one thread, always.
+ThreadLayout set_threads(const Communicator& communicator, const Arguments& arguments);
 
 /// The help page of one command.
 std::string help_text(const Syntax& syntax);

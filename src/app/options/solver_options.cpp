@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 
 #include "errors/printable.hpp"
@@ -15,7 +14,6 @@ constexpr std::array<std::string_view, 3> kStartNames{"auto", "zero", "cross-ent
 constexpr std::array kStarts{Start::automatic, Start::zero, Start::cross_entropy};
 constexpr std::array kMethods{Method::automatic, Method::newton, Method::newton_cg, Method::sketched_newton};
 constexpr std::array kLinearSolvers{LinearSolver::automatic, LinearSolver::rank0, LinearSolver::scalapack};
-constexpr std::array kLevels{CertificateLevel::none, CertificateLevel::gradient, CertificateLevel::full};
 
 /// A choice of the names of some values.
 template <class Value, std::size_t size>
@@ -25,31 +23,19 @@ Choice choice_of(const std::array<Value, size>& values, std::string_view (*name)
   return choice;
 }
 
-/// The number that starts at `text`, which is moved behind it; nothing if there is none.
-std::optional<double> take_number(std::string_view& text) {
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || !std::isfinite(value)) return std::nullopt;
-  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
-  return value;
-}
-
-bool take_colon(std::string_view& text) {
-  if (!text.starts_with(':')) return false;
-  text.remove_prefix(1);
-  return true;
-}
-
 }  // namespace
 
-std::vector<Option> sketch_options() {
-  return {{"sketch-rows", 0, "N", Integer{0, 100000000}, "0",
-           "rows of the sketch from which the leverage scores are made; 0: 6 D"},
-          {"nonzeros", 0, "N", Integer{1, 64}, "4", "nonzeros in each column of the sketch"},
-          {"jl-columns", 0, "N", Integer{0, 100000}, "16",
-           "columns of the random projection that estimates row norms: 64 make scores right to a factor of 2, 0 makes "
-           "row norms exact"},
-          {"seed", 0, "S", Integer{0}, "1", "of the random numbers; it draws the same rows on any number of ranks"}};
+std::vector<Option> sketch_options(std::vector<Option> first) {
+  first.insert(
+      first.end(),
+      {{"sketch-rows", 0, "N", Integer{0, 100000000}, "0",
+        "rows of the sketch from which the leverage scores are made; 0: 6 D"},
+       {"nonzeros", 0, "N", Integer{1, 64}, "4", "nonzeros in each column of the sketch"},
+       {"jl-columns", 0, "N", Integer{0, 100000}, "16",
+        "columns of the random projection that estimates row norms: 64 make scores right to a factor of 2, 0 makes "
+        "row norms exact"},
+       {"seed", 0, "S", Integer{0}, "1", "of the random numbers; it draws the same rows on any number of ranks"}});
+  return first;
 }
 
 OptionGroup linear_solver_group() {
@@ -68,24 +54,17 @@ LinearSolverOptions linear_solver_options(const Arguments& arguments, int ranks)
   options.block_size = arguments.integer("block-size");
   if (!arguments.has("grid")) return options;
   const std::string text = arguments.text("grid");
-  const char *const end = text.data() + text.size(), *const cross = std::find(text.data(), end, 'x');
-  const auto rows = std::from_chars(text.data(), cross, options.grid_rows);
-  const auto columns = std::from_chars(cross == end ? cross : cross + 1, end, options.grid_columns);
-  if (rows.ec != std::errc() || rows.ptr != cross || columns.ec != std::errc() || columns.ptr != end ||
-      options.grid_rows < 1 || options.grid_columns < 1)
+  const auto extents = numbers_in<int>(text, 'x');
+  if (extents.size() != 2 || extents[0] < 1 || extents[1] < 1)
     throw UsageError("--grid is '" + printable(text) + "'; expected ROWSxCOLUMNS, such as 2x3");
+  options.grid_rows = extents[0];
+  options.grid_columns = extents[1];
   if (std::int64_t{options.grid_rows} * options.grid_columns > ranks)
     throw UsageError("--grid " + text + " takes more processes than the " + std::to_string(ranks) + " ranks there are");
   return options;
 }
 
 std::vector<OptionGroup> solver_options() {
-  std::vector<Option> sampling{{"oversampling", 0, "C", Number{0, true, 1e6}, "",
-                                "a preconditioner is made of about C D rows, or of all rows if C D >= N. Default: "
-                                "30; for D > 256 perhaps 20, 15 or 10, if the Gram matrix of 30 D rows would "
-                                "cost more time than it saves"}};
-  const auto sketch = sketch_options();
-  sampling.insert(sampling.end(), sketch.begin(), sketch.end());
   return {
       {"Iteration",
        {{"method", 0, "NAME", choice_of(kMethods, method_name), "auto",
@@ -113,7 +92,11 @@ std::vector<OptionGroup> solver_options() {
          "of the Hessian, a bound on |x - x*| and the papers' assumptions"},
         {"epsilon", 0, "E", Number{0, true}, "",
          "go on until |x - x*| <= E is certified; implies the full certificate"}}},
-      {"Sampled rows", sampling},
+      {"Sampled rows",
+       sketch_options({{"oversampling", 0, "C", Number{0, true, 1e6}, "",
+                        "a preconditioner is made of about C D rows, or of all rows if C D >= N. Default: 30; for D > "
+                        "256 perhaps 20, 15 or 10, if the Gram matrix of 30 D rows would cost more time than it "
+                        "saves"}})},
       linear_solver_group(),
       {"sketched-newton",
        {{"delta", 0, "P", Number{0, true, 0.999999}, "0.05", "probability that any of the samples fails"},
@@ -147,20 +130,18 @@ NewtonOptions newton_options(const Arguments& arguments) {
 std::vector<double> weights_path(const Arguments& arguments) {
   if (!arguments.has("weights-path")) return {};
   const std::string given = arguments.text("weights-path");
-  std::string_view text = given;
-  const auto first = take_number(text);
-  const bool first_colon = take_colon(text);
-  const auto last = take_number(text);
-  const bool second_colon = take_colon(text);
-  const auto count = take_number(text);
-  const bool complete = first && first_colon && last && second_colon && count && text.empty();
-  if (!complete || !(*first > 0) || !(*last > 0) || !(*count >= 1) || *count > 10000 || *count != std::floor(*count))
+  const auto parts = numbers_in<double>(given, ':');
+  const auto is_weight = [](double value) { return value > 0 && std::isfinite(value); };
+  if (parts.size() != 3 || !is_weight(parts[0]) || !is_weight(parts[1]) || !(parts[2] >= 1 && parts[2] <= 10000) ||
+      parts[2] != std::floor(parts[2]))
     throw UsageError("--weights-path is '" + printable(given) +
                      "'; expected FIRST:LAST:COUNT with weights > 0 and 1 to 10000 of them, such as 1e-2:1e-7:10");
   std::vector<double> weights;
-  const int steps = static_cast<int>(*count) - 1;
+  const int steps = static_cast<int>(parts[2]) - 1;
   for (int k = 0; k <= steps; ++k)
-    weights.push_back(k == 0 ? *first : k == steps ? *last : *first * std::pow(*last / *first, double(k) / steps));
+    weights.push_back(k == 0       ? parts[0]
+                      : k == steps ? parts[1]
+                                   : parts[0] * std::pow(parts[1] / parts[0], double(k) / steps));
   return weights;
 }
 
@@ -172,9 +153,8 @@ void check_solver_options(const Arguments& arguments, int ranks) {
   const bool sketched = arguments.text("method") == method_name(Method::sketched_newton);
   if (sketched && solver == LinearSolver::scalapack)
     throw UsageError("--linear-solver scalapack does not serve --method sketched-newton");
-  for (const std::string_view name : {"delta", "radius", "sampling-error", "no-low-rank"})
-    if (arguments.given(name) && !sketched)
-      throw UsageError("--" + std::string(name) + " is for --method sketched-newton");
+  if (!sketched)
+    arguments.refuse({"delta", "radius", "sampling-error", "no-low-rank"}, "is for --method sketched-newton");
 }
 
 RegressionOptions regression_options(const Arguments& arguments, int ranks) {
@@ -183,7 +163,7 @@ RegressionOptions regression_options(const Arguments& arguments, int ranks) {
   options.method = kMethods[arguments.choice("method")];
   options.start = start_option(arguments);
   options.random_starts = arguments.count("starts");
-  options.certificate = kLevels[arguments.choice("certificate")];
+  options.certificate = static_cast<CertificateLevel>(arguments.choice("certificate"));
   if (arguments.has("epsilon")) options.epsilon = arguments.number("epsilon");
   options.newton = newton_options(arguments);
   if (arguments.text("rtol-of") == "max") options.newton.reference = GradientReference::largest;

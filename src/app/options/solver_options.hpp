@@ -12,8 +12,8 @@ namespace attnreg::app {
 /// The options of `solve` that say how to solve: --method, --start, tolerances, sampling, certificate.
 std::vector<OptionGroup> solver_options();
 
-/// The options about sketches and samples; --seed among them.
-std::vector<Option> sketch_options();
+/// The options about sketches and samples, --seed among them, behind `first`.
+std::vector<Option> sketch_options(std::vector<Option> first = {});
 
 /// Puts what they say into options of samples or scores.
 template <class Options>

@@ -1,22 +1,26 @@
 #include "app/report/sparsify_report.hpp"
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 
+#include "app/report/json.hpp"
+#include "app/report/summary.hpp"
 #include "app/report/text.hpp"
-#include "errors/printable.hpp"
+
+namespace attnreg {
+
+ATTNREG_JSON(AttentionError, gram, spectral, entry, entry_bound, output)
+
+}  // namespace attnreg
 
 namespace attnreg::app {
 
 namespace {
 
-constexpr std::string_view kWhose[] = {"Y", "Y = 0", "uniform"};
+constexpr const char* kWhose[] = {"Y", "Y = 0", "uniform"};
 constexpr const char* kKeys[] = {"Y", "zero", "uniform"};
 
-std::string storage_name(const RowMatrix& X) { return X.storage() == Storage::float32 ? "float32" : "float64"; }
-
 std::string matrix_text(const RowMatrix& X) {
-  return std::to_string(X.columns()) + " x " + std::to_string(X.rows_global()) + " as " + storage_name(X) +
+  return std::to_string(X.columns()) + " x " + std::to_string(X.rows_global()) + " as " + storage_name(X.storage()) +
          (X.is_sparse() ? ", sparse" : "");
 }
 
@@ -87,36 +91,21 @@ std::string columns_text(const SparsifyReport& report) {
 
 std::string table(const SparsifyReport& report) {
   const auto& errors = report.errors.errors;
-  const auto row = [&](std::string label, double AttentionError::*value) {
-    label.resize(38, ' ');
-    std::string text = "  " + label;
-    for (const AttentionError& error : errors) {
-      std::string number = std::isnan(error.*value) ? "-" : plain(error.*value, 3);
-      number.resize(std::max<std::size_t>(number.size() + 1, 12), ' ');
-      text += number;
-    }
-    return text.substr(0, text.find_last_not_of(' ') + 1) + "\n";
+  const auto line = [](const std::string& text) { return text.substr(0, text.find_last_not_of(' ') + 1) + "\n"; };
+  const auto row = [&](const char* label, double AttentionError::*value) {
+    std::string text = "  " + padded(label, 38);
+    for (const AttentionError& error : errors)
+      text += padded(std::isnan(error.*value) ? "-" : plain(error.*value, 3), 12);
+    return line(text);
   };
   std::string heading(40, ' ');
-  for (std::size_t k = 0; k < errors.size(); ++k) {
-    std::string name(kWhose[k]);
-    if (k + 1 < errors.size()) name.resize(12, ' ');
-    heading += name;
-  }
-  return "\nErrors\n" + heading + "\n" + row("max |Y Y^T - X X^T| / r", &AttentionError::gram) +
+  for (std::size_t k = 0; k < errors.size(); ++k) heading += padded(kWhose[k], 12);
+  return "\nErrors\n" + line(heading) + row("max |Y Y^T - X X^T| / r", &AttentionError::gram) +
          row("spectral, e", &AttentionError::spectral) + row("max |P(Y) / P(X) - 1|", &AttentionError::entry) +
          row("  its bound, exp(2 e r) - 1", &AttentionError::entry_bound) +
          row("|(P(Y) - P(X)) V| / |P(X) V|", &AttentionError::output) +
          "  r = " + plain(report.errors.largest_logit, 4) +
          ", the largest entry of the logits; P: softmax of their rows; uniform: as many draws\n";
-}
-
-nlohmann::ordered_json error_json(const AttentionError& error) {
-  return {{"gram", error.gram},
-          {"spectral", error.spectral},
-          {"entry", error.entry},
-          {"entry_bound", error.entry_bound},
-          {"output", error.output}};
 }
 
 }  // namespace
@@ -137,13 +126,10 @@ std::string sparsify_text(const SparsifyReport& report) {
           summary_line("collectives", std::to_string(report.collectives)) +
           summary_line("seconds", fixed(report.read_seconds, 3) + " to read, " + fixed(report.choose_seconds, 3) +
                                       " to choose, " + fixed(report.measure_seconds, 3) + " to measure, on " +
-                                      counted(report.ranks, "rank") + " with " + counted(report.threads, "thread") +
-                                      " each");
+                                      counted(report.X.communicator().size(), "rank") + " with " +
+                                      counted(report.threads, "thread") + " each");
   if (is_measured(report)) text += table(report);
-  if (report.files.empty()) return text;
-  text += "\nFiles\n";
-  for (const auto& file : report.files) text += "  " + printable(file) + "\n";
-  return text;
+  return text + list_text("Files", report.files);
 }
 
 nlohmann::ordered_json sparsify_json(const SparsifyReport& report) {
@@ -153,7 +139,7 @@ nlohmann::ordered_json sparsify_json(const SparsifyReport& report) {
       {"configuration", report.arguments.configuration()},
       {"n", report.X.columns()},
       {"d", report.X.rows_global()},
-      {"storage", storage_name(report.X)},
+      {"storage", storage_name(report.X.storage())},
       {"sparse", report.X.is_sparse()},
       {"verdict", headline(report) + "; " + verdict(report)},
       {"columns", result.columns_global},
@@ -165,7 +151,7 @@ nlohmann::ordered_json sparsify_json(const SparsifyReport& report) {
        promises_epsilon(report) ? nlohmann::ordered_json(!misses_epsilon(report)) : nlohmann::ordered_json()},
       {"reads_of_x", report.reads},
       {"collectives", report.collectives},
-      {"ranks", report.ranks},
+      {"ranks", report.X.communicator().size()},
       {"threads", report.threads},
       {"read_seconds", report.read_seconds},
       {"choose_seconds", report.choose_seconds},
@@ -174,8 +160,7 @@ nlohmann::ordered_json sparsify_json(const SparsifyReport& report) {
   json["scale"] = report.scale;
   json["largest_logit"] = report.errors.largest_logit;
   if (report.errors.rank > 0) json["rank"] = report.errors.rank;
-  for (std::size_t k = 0; k < report.errors.errors.size(); ++k)
-    json["errors"][kKeys[k]] = error_json(report.errors.errors[k]);
+  for (std::size_t k = 0; k < report.errors.errors.size(); ++k) json["errors"][kKeys[k]] = report.errors.errors[k];
   return json;
 }
 

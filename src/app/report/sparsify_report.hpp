@@ -20,7 +20,7 @@ struct SparsifyReport {
   double read_seconds, choose_seconds, measure_seconds;
   double reads;  ///< of X, for the choice
   std::int64_t collectives;
-  int ranks, threads;
+  int threads;
   std::vector<std::string> files;  ///< written; empty without -o
 };
 

@@ -1,13 +1,31 @@
 #include "app/report/summary.hpp"
 
+#include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
+#include <map>
 
 #include "app/options/solver_options.hpp"
-#include "app/report/certificate_report.hpp"
+#include "app/report/json.hpp"
 #include "app/report/text.hpp"
 #include "errors/printable.hpp"
 #include "losses/losses.hpp"
+
+namespace attnreg {
+
+template <class Json>
+void to_json(Json& json, Termination termination) {
+  json = termination_name(termination);
+}
+ATTNREG_JSON(NewtonSummary, termination, value, gradient_norm, scaled_gradient, gradient_reference, relative_gradient,
+             gradient_floor, iterations, reads_of_a, collectives, seconds)
+ATTNREG_JSON(DistanceFigures, eta, hessian_rounding, row_distance, ball, third_derivative, condition, radius)
+ATTNREG_JSON(Assumption, name, statement, value, required, holds)
+ATTNREG_JSON(FitQuality, relative_residual, total_variation, kullback_leibler, r_squared, support_fitted,
+             support_target)
+ATTNREG_JSON(SketchedStep, iteration, draws, rows, sampling_error, distance_bound)
+ATTNREG_JSON(Minimum, value, termination, starts, from)
+
+}  // namespace attnreg
 
 namespace attnreg::app {
 
@@ -57,8 +75,8 @@ std::string fit_reading(const SolveReport& report) {
   const FitQuality& fit = report.result.fit;
   const double mismatch = fit.total_variation;
   if (!std::isfinite(mismatch)) return "f is not finite";
-  const bool flat =
-      fit.support_fitted > 0.9 * static_cast<double>(report.rows) && fit.support_target < 0.7 * fit.support_fitted;
+  const bool flat = fit.support_fitted > 0.9 * static_cast<double>(report.A.rows_global()) &&
+                    fit.support_target < 0.7 * fit.support_fitted;
   if (mismatch > 0.1 && flat)
     return "f is nearly uniform and hardly follows b: the weight w is too large for these data; try a smaller one";
   const std::string share = fixed(100 * mismatch, mismatch < 0.1 ? 2 : 0) + " % of the mass of f is not where b has it";
@@ -87,7 +105,8 @@ std::string fit_text(const SolveReport& report) {
          summary_line("total variation", plain(fit.total_variation, 4) + "  (1/2 sum |f - b|; 0: equal, 1: disjoint)") +
          summary_line("KL(b | f)", plain(fit.kullback_leibler, 4) + " nats  (0: equal)") + r_squared +
          summary_line("effective support", "f " + plain(fit.support_fitted, 6) + ", b " + plain(fit.support_target, 6) +
-                                               " of " + std::to_string(report.rows) + " rows  (1 / sum of squares)") +
+                                               " of " + std::to_string(report.A.rows_global()) +
+                                               " rows  (1 / sum of squares)") +
          summary_line("reading", fit_reading(report));
 }
 
@@ -123,10 +142,92 @@ std::string termination_text(const Arguments& arguments, const NewtonSummary& su
   return missed;
 }
 
+std::string kind_text(const Certificate& certificate) {
+  switch (certificate.kind) {
+    case StationaryKind::local_minimum: return "local minimum: the smallest eigenvalue of the Hessian is positive";
+    case StationaryKind::saddle: return "NOT a minimum: the Hessian has a negative eigenvalue";
+    case StationaryKind::degenerate: return "degenerate: the smallest eigenvalue of the Hessian is 0 to rounding";
+    case StationaryKind::unknown: return "unknown: the eigenvalues were not found";
+  }
+  return "";
+}
+
+std::string assumption_text(const Assumption& assumption) {
+  const auto number = [](double value) { return std::isnan(value) ? std::string("-") : plain(value, 4); };
+  std::string text = "  " + std::string(assumption.holds ? "yes" : "no ") + "  " + assumption.name + ": " +
+                     assumption.statement + "; value " + number(assumption.value);
+  if (!std::isnan(assumption.required)) text += ", needed " + number(assumption.required);
+  return text + "\n";
+}
+
+/// The certificate on stdout; empty for the level none.
+std::string certificate_text(const Certificate& certificate) {
+  if (certificate.level == CertificateLevel::none) return "";
+  std::string text = "\nCertificate (" + fixed(certificate.reads, 1) + " more reads of A)\n" +
+                     summary_line("|g|, A x made anew", scientific(certificate.gradient_norm, 4) + ", relative " +
+                                                            scientific(certificate.relative_gradient, 4));
+  if (certificate.level != CertificateLevel::full) return text;
+  text += summary_line("stationary point", kind_text(certificate)) +
+          summary_line("eigenvalues of H", scientific(certificate.smallest_eigenvalue, 4) + " to " +
+                                               scientific(certificate.largest_eigenvalue, 4) + ", rounding " +
+                                               scientific(certificate.eigenvalue_rounding, 2)) +
+          summary_line("Newton decrement", scientific(certificate.newton_decrement, 4)) +
+          summary_line("|x - x*|", (certificate.distance_bound ? "<= " + scientific(*certificate.distance_bound, 4)
+                                                               : std::string("no bound")) +
+                                       ": " + printable(certificate.distance_reason));
+  if (!certificate.assumptions.empty()) text += "\nAssumptions of the papers\n";
+  for (const auto& assumption : certificate.assumptions) text += assumption_text(assumption);
+  return text;
+}
+
+/// What the steps of sketched-newton rested on; empty without any.
+std::string sketched_text(const std::vector<SketchedStep>& steps) {
+  if (steps.empty()) return "";
+  std::string text = "\nSamples: step, rows drawn, distinct rows, error on probes, certified |x - x*|\n";
+  for (const auto& step : steps)
+    text += "  " + std::to_string(step.iteration) + "  " + (step.draws == 0 ? "all" : std::to_string(step.draws)) +
+            "  " + std::to_string(step.rows) + "  " + scientific(step.sampling_error, 3) + "  " +
+            scientific(step.distance_bound, 3) + "\n";
+  return text;
+}
+
+/// Where several starts ended; empty without any.
+std::string minima_text(const std::vector<Minimum>& minima) {
+  if (minima.empty()) return "";
+  std::string text = "\nEnds: L, how, number of starts, which\n";
+  for (const auto& minimum : minima) {
+    text += "  " + scientific(minimum.value, 9) + "  " + std::string(termination_name(minimum.termination)) + "  " +
+            std::to_string(minimum.starts) + "  ";
+    for (std::size_t k = 0; k < minimum.from.size(); ++k) text += (k > 0 ? ", " : "") + minimum.from[k];
+    text += "\n";
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string seconds_text(double seconds, int ranks, int threads) {
   return fixed(seconds, 3) + " on " + counted(ranks, "rank") + " with " + counted(threads, "thread") + " each";
+}
+
+nlohmann::ordered_json certificate_json(const Certificate& certificate) {
+  nlohmann::ordered_json json{{"level", certificate_level_name(certificate.level)},
+                              {"gradient_norm", certificate.gradient_norm},
+                              {"relative_gradient", certificate.relative_gradient},
+                              {"certificate_reads", certificate.reads}};
+  if (certificate.level != CertificateLevel::full) return json;
+  json.update({{"gradient_floor", certificate.gradient_floor},
+               {"newton_decrement", certificate.newton_decrement},
+               {"smallest_eigenvalue", certificate.smallest_eigenvalue},
+               {"largest_eigenvalue", certificate.largest_eigenvalue},
+               {"eigenvalue_rounding", certificate.eigenvalue_rounding},
+               {"kind", stationary_kind_name(certificate.kind)},
+               {"convexity", certificate.convexity},
+               {"distance_bound", certificate.distance_bound.value_or(NAN)},
+               {"distance_reason", certificate.distance_reason},
+               {"figures", certificate.figures},
+               {"assumptions", certificate.assumptions}});
+  return json;
 }
 
 std::string list_text(std::string_view title, const std::vector<std::string>& lines) {
@@ -166,51 +267,102 @@ std::string page_text(const SummaryPage& page, const std::vector<std::string>& f
 std::string summary_text(const SolveReport& report, const std::vector<std::string>& files) {
   const RegressionResult& result = report.result;
   const Arguments& arguments = report.arguments;
-  const std::string page =
-      page_text({arguments, result, report.ranks, report.threads, reference_name(arguments), verdict(report),
-                 std::to_string(report.rows) + " x " + std::to_string(report.columns) + " as " + report.storage + ", " +
-                     arguments.text("loss") + " loss, w = " + weight_text(arguments),
-                 std::string(method_name(result.method)) + " from " + start_text(report),
-                 summary_line("reads of A", fixed(result.summary.reads_of_a, 1)),
-                 fit_text(report) + certificate_text(result.certificate) + sketched_text(result.sketched_steps)},
-                files);
+  const std::string page = page_text(
+      {arguments, result, report.A.communicator().size(), report.threads, reference_name(arguments), verdict(report),
+       std::to_string(report.A.rows_global()) + " x " + std::to_string(report.A.columns()) + " as " +
+           storage_name(report.A.storage()) + ", " + arguments.text("loss") + " loss, w = " + weight_text(arguments),
+       std::string(method_name(result.method)) + " from " + start_text(report),
+       summary_line("reads of A", fixed(result.summary.reads_of_a, 1)),
+       fit_text(report) + certificate_text(result.certificate) + sketched_text(result.sketched_steps)},
+      files);
   if (report.path.empty()) return page;
   return "Path of weights; x, fit and certificate below are those of the last\n" + report.path + "\n" + page;
 }
 
+const RegressionResult& worst_result(const std::vector<RegressionResult>& results) {
+  const auto failed = std::ranges::find_if(results, [](const RegressionResult& result) {
+    return exit_code(result.summary.termination) != ExitCode::converged;
+  });
+  return failed == results.end() ? results.front() : *failed;
+}
+
+std::string results_table(const std::string& name, const std::vector<std::string>& names,
+                          const std::vector<RegressionResult>& results, bool parts) {
+  std::string text = "  " + name + "L                relative |g|  " + (parts ? "total variation" : "|f - b| / |b|  ") +
+                     "  R^2       iterations  reads  termination\n";
+  for (std::size_t k = 0; k < results.size(); ++k) {
+    const NewtonSummary& summary = results[k].summary;
+    const FitQuality& fit = results[k].fit;
+    text += "  " + padded(names[k], name.size()) + padded(scientific(summary.value, 9), 17) +
+            padded(scientific(summary.relative_gradient, 3), 14) +
+            padded(plain(parts ? fit.total_variation : fit.relative_residual, 4), 17) +
+            padded(plain(fit.r_squared, 4), 10) + padded(std::to_string(summary.iterations), 12) +
+            padded(fixed(summary.reads_of_a, 1), 7) + std::string(termination_name(summary.termination)) + "\n";
+  }
+  return text;
+}
+
+std::string results_csv(const std::string& name, const std::vector<std::string>& names,
+                        const std::vector<RegressionResult>& results, bool residuals) {
+  std::string text = name + ",value,gradient_norm,relative_gradient," + (residuals ? "relative_residual," : "") +
+                     "total_variation,r_squared,iterations,reads_of_a,termination\n";
+  for (std::size_t k = 0; k < results.size(); ++k) {
+    const NewtonSummary& summary = results[k].summary;
+    const FitQuality& fit = results[k].fit;
+    text += names[k];
+    for (const double value : {summary.value, summary.gradient_norm, summary.relative_gradient})
+      text += "," + exact(value);
+    if (residuals) text += "," + exact(fit.relative_residual);
+    text += "," + exact(fit.total_variation) + "," + exact(fit.r_squared) + "," + std::to_string(summary.iterations) +
+            "," + exact(summary.reads_of_a) + "," + std::string(termination_name(summary.termination)) + "\n";
+  }
+  return text;
+}
+
+std::vector<std::string> of_all_targets(const std::vector<RegressionResult>& results,
+                                        std::vector<std::string> SolveResult::*list) {
+  std::vector<std::string> order;
+  std::map<std::string, std::vector<std::size_t>> of;
+  for (std::size_t k = 0; k < results.size(); ++k)
+    for (const auto& text : results[k].*list) {
+      if (of[text].empty()) order.push_back(text);
+      of[text].push_back(k);
+    }
+  std::vector<std::string> lines;
+  for (const auto& text : order) {
+    const auto& targets = of[text];
+    const std::string who = targets.size() == results.size() ? "all targets"
+                            : targets.size() == 1            ? "target " + std::to_string(targets[0])
+                                                             : counted(targets.size(), "target");
+    lines.push_back(who + ": " + text);
+  }
+  return lines;
+}
+
 nlohmann::ordered_json result_json(const SolveResult& result) {
-  const NewtonSummary& summary = result.summary;
-  return {{"termination", termination_name(summary.termination)},
-          {"value", summary.value},
-          {"gradient_norm", summary.gradient_norm},
-          {"scaled_gradient", summary.scaled_gradient},
-          {"gradient_reference", summary.gradient_reference},
-          {"relative_gradient", summary.relative_gradient},
-          {"gradient_floor", summary.gradient_floor},
-          {"iterations", summary.iterations},
-          {"reads_of_a", summary.reads_of_a},
-          {"collectives", summary.collectives},
-          {"seconds", summary.seconds},
-          {"exit_code", static_cast<int>(exit_code(summary.termination))},
-          {"start", start_name(result.start)},
-          {"start_iterations", result.start_iterations}};
+  nlohmann::ordered_json json = result.summary;
+  json.update({{"exit_code", static_cast<int>(exit_code(result.summary.termination))},
+               {"start", start_name(result.start)},
+               {"start_iterations", result.start_iterations}});
+  return json;
 }
 
 nlohmann::ordered_json summary_json(const RegressionResult& result) {
   nlohmann::ordered_json json = result_json(result);
-  json.update({{"method", method_name(result.method)},
-               {"fit",
-                {{"relative_residual", result.fit.relative_residual},
-                 {"total_variation", result.fit.total_variation},
-                 {"kullback_leibler", result.fit.kullback_leibler},
-                 {"r_squared", result.fit.r_squared},
-                 {"support_fitted", result.fit.support_fitted},
-                 {"support_target", result.fit.support_target}}}});
+  json.update({{"method", method_name(result.method)}, {"fit", result.fit}});
   return json;
 }
 
 nlohmann::ordered_json remarks_json(const SolveResult& result) {
-  return {{"minima", minima_json(result.minima)}, {"notes", result.notes}, {"warnings", result.warnings}};
+  return {{"minima", result.minima}, {"notes", result.notes}, {"warnings", result.warnings}};
+}
+
+nlohmann::ordered_json regression_json(const RegressionResult& result) {
+  nlohmann::ordered_json json{{"summary", summary_json(result)},
+                              {"certificate", certificate_json(result.certificate)},
+                              {"sketched_steps", result.sketched_steps}};
+  json.update(remarks_json(result));
+  return json;
 }
 
 }  // namespace attnreg::app

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
@@ -14,9 +13,8 @@ namespace attnreg::app {
 struct SolveReport {
   const Arguments& arguments;
   const RegressionResult& result;
-  std::int64_t rows, columns;
-  std::string storage;  ///< "float32"
-  int ranks, threads;
+  const RowMatrix& A;
+  int threads;
   std::string path;  ///< the table of a path; empty for a single solve
 };
 
@@ -44,10 +42,30 @@ std::string list_text(std::string_view title, const std::vector<std::string>& li
 std::string page_text(const SummaryPage& page, const std::vector<std::string>& files);
 std::string summary_text(const SolveReport& report, const std::vector<std::string>& files);
 
+/// The first result that did not converge, or the first: its exit code is that of all.
+const RegressionResult& worst_result(const std::vector<RegressionResult>& results);
+
+/// A table of several results for people, one line each. name: of what tells them apart, in `names`, as wide as its
+/// column. `parts`: the loss fits a distribution, so that the total variation says how well.
+std::string results_table(const std::string& name, const std::vector<std::string>& names,
+                          const std::vector<RegressionResult>& results, bool parts);
+
+/// The same with 17 digits, as CSV. `residuals`: with a column for |f - b| / |b|.
+std::string results_csv(const std::string& name, const std::vector<std::string>& names,
+                        const std::vector<RegressionResult>& results, bool residuals);
+
+/// The notes or warnings of all targets, each once, with the targets that have it.
+std::vector<std::string> of_all_targets(const std::vector<RegressionResult>& results,
+                                        std::vector<std::string> SolveResult::*list);
+
+nlohmann::ordered_json certificate_json(const Certificate& certificate);
+
 /// The same for run.json: what every solve has, and what a regression has.
 nlohmann::ordered_json result_json(const SolveResult& result);
 nlohmann::ordered_json summary_json(const RegressionResult& result);
 /// The rest of what every solve has there: minima, notes, warnings.
 nlohmann::ordered_json remarks_json(const SolveResult& result);
+/// All of it, of one regression.
+nlohmann::ordered_json regression_json(const RegressionResult& result);
 
 }  // namespace attnreg::app

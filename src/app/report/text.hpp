@@ -1,9 +1,12 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <ctime>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+
+#include "attnreg/row_storage.hpp"
 
 namespace attnreg::app {
 
@@ -19,13 +22,25 @@ std::string plain(double value, int digits);
 /// "1 rank", "2 ranks".
 std::string counted(std::int64_t count, const std::string& noun);
 
+/// A text filled up with blanks to `width`, at least one: a column of a table.
+std::string padded(std::string text, std::size_t width);
+
 /// One labelled line of a summary.
 std::string summary_line(std::string label, const std::string& text);
+
+/// "float32".
+std::string storage_name(Storage storage);
 
 /// "2024-06-07T12:00:00Z".
 std::string utc_time(std::time_t time);
 
 /// Indented JSON with a newline at the end. NaN and infinities become null, bytes that are not UTF-8 U+FFFD.
 std::string json_text(const nlohmann::ordered_json& json);
+
+/// What the program was built from.
+nlohmann::ordered_json build_facts();
+
+/// The page of --version. `mpi_library`: what MPI says of itself at run time.
+std::string version_text(const std::string& mpi_library);
 
 }  // namespace attnreg::app

@@ -1,15 +1,18 @@
 #include "app/run/problem.hpp"
 
 #include <sys/stat.h>
-#include <cmath>
 
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "app/report/text.hpp"
-#include "attnreg/files.hpp"
 #include "errors/printable.hpp"
 #include "files/csr_file.hpp"
-#include "files/npy_header.hpp"
 #include "losses/losses.hpp"
 
 namespace attnreg::app {
@@ -29,6 +32,57 @@ void check_rows_of(const InputFile& file, const InputFile& matrix) {
                         printable(matrix.header.path) +
                         (targets ? "" : ", which has shape " + matrix.header.shape_text()));
 }
+
+constexpr std::array kFiles{"queries", "keys", "values", "target", "weights"};
+
+std::vector<std::string_view> form_names() {
+  std::vector<std::string_view> names{"normalised", "rescaled"};
+  names.insert(names.end(), loss_names().begin(), loss_names().end());
+  return names;
+}
+
+bool same_shape(const InputFile& one, const InputFile& other) { return one.header.shape == other.header.shape; }
+
+/// queries keys [values] target [weights]: of four names the last two are target and weights where they have one shape.
+SequenceFiles from_names(const std::vector<std::string>& names, const std::string& number, const std::string& place) {
+  if (names.size() != 3 && names.size() != 4)
+    throw InvalidArgument(place + ": found " + std::to_string(names.size()) +
+                          " names, expected queries keys [values] target [weights]; values and weights exclude each "
+                          "other");
+  const auto look = [&](const char* role, std::size_t k) { return examine(role + number, names[k]); };
+  SequenceFiles files{look("queries", 0), look("keys", 1), look("target", 2), {}, {}};
+  if (names.size() == 3) return files;
+  InputFile last = look("weights", 3);
+  if (same_shape(last, files.target)) {
+    files.weights = std::move(last);
+  } else {
+    files.values = std::move(files.target);
+    files.values->role = "values" + number;
+    files.target = std::move(last);
+    files.target.role = "target" + number;
+  }
+  return files;
+}
+
+std::vector<SequenceFiles> from_list(const std::string& path) {
+  std::ifstream list(path);
+  if (!list) throw InvalidArgument(printable(path) + ": cannot open the list of sequences");
+  const std::filesystem::path directory = std::filesystem::path(path).parent_path();
+  std::vector<SequenceFiles> sequences;
+  std::string line;
+  for (int number = 1; std::getline(list, line); ++number) {
+    std::istringstream words(line.substr(0, line.find('#')));
+    std::vector<std::string> names;
+    for (std::string word; words >> word;) names.push_back((directory / word).string());
+    if (names.empty()) continue;
+    sequences.push_back(from_names(names, " " + std::to_string(sequences.size()),
+                                   printable(path) + ", line " + std::to_string(number)));
+  }
+  if (sequences.empty()) throw InvalidArgument(printable(path) + ": the list names no sequence");
+  return sequences;
+}
+
+std::int64_t rows_of(const InputFile& file) { return file.header.shape.empty() ? 0 : file.header.shape[0]; }
 
 }  // namespace
 
@@ -66,14 +120,15 @@ nlohmann::ordered_json to_json(const InputFile& file) {
   return json;
 }
 
-OptionGroup model_options() {
-  return {
-      "Model, L(x) = phi(A x) + 1/2 |diag(w) A x|^2",
+OptionGroup model_options(std::vector<Option> more) {
+  more.insert(
+      more.begin(),
       {{"loss", 0, "NAME", Choice{loss_names()}, "softmax", "phi"},
        {"weight", 0, "W", Number{0}, "1e-4",
         "w, the same for all rows (not its square). The larger, the smaller is A x: with w times the number of rows "
         "far above 10 nothing is fitted"},
-       {"weights", 0, "FILE", Text{}, "", "w, one value per row of A, in place of --weight"}}};
+       {"weights", 0, "FILE", Text{}, "", "w, one value per row of A, in place of --weight"}});
+  return {"Model, L(x) = phi(A x) + 1/2 |diag(w) A x|^2", std::move(more)};
 }
 
 std::vector<InputFile> examine_problem(const Arguments& arguments) {
@@ -112,6 +167,99 @@ double scale_factor(const Arguments& arguments, std::int64_t d) {
   const std::string name = arguments.text("scale");
   if (name == "1") return 1;
   return name == "1/d" ? 1 / static_cast<double>(d) : 1 / std::sqrt(static_cast<double>(d));
+}
+
+OptionGroup attention_options(bool weights_too) {
+  OptionGroup group{
+      "Attention, L(X) = 1/2 |softmax(A1 X A2^T) - B|^2 + 1/2 |W o A1 X A2^T|^2 or L(X, Y) = |softmax(A1 X A2^T) A3 Y "
+      "- B|^2",
+      {{"queries", 0, "FILE", Text{}, "", "A1, n1 x d1, .npy"},
+       {"keys", 0, "FILE", Text{}, "", "A2, n2 x d2"},
+       {"values", 0, "FILE", Text{}, "", "A3, n2 x d3: one layer, with unknown Y (d3 x dv)"},
+       {"target", 0, "FILE", Text{}, "", "B, n1 x n2; with --values n1 x dv"},
+       {"sequences", 0, "LIST", Text{}, "",
+        "a text file in place of these, one line for each sequence: queries keys [values] target [weights], names "
+        "relative to LIST; the sum over sequences, with the same X and Y, is minimised"},
+       {"form", 0, "NAME", Choice{form_names()}, "normalised",
+        "the loss of a row of Z = A1 X A2^T; normalised is softmax, the one that goes with --values; rescaled is "
+        "rescaled-exp, 1/2 |exp(Z) - diag(exp(Z) 1) B|^2; cross-entropy: convex"}}};
+  if (weights_too)
+    group.options.insert(group.options.begin() + 4, {"weights", 0, "FILE", Text{}, "", "W, n1 x n2; default: 0"});
+  return group;
+}
+
+void check_attention_options(const Arguments& arguments) {
+  for (const auto name : kFiles) arguments.exclude("sequences", name);
+  if (!arguments.given("sequences"))
+    for (const auto name : {"queries", "keys", "target"}) arguments.require(name);
+  arguments.exclude("values", "weights");
+  if (arguments.given("values") && form_loss(arguments) != "softmax")
+    throw UsageError("--values goes with --form normalised only");
+}
+
+std::string form_loss(const Arguments& arguments) {
+  const std::string form = arguments.text("form");
+  return form == "normalised" ? "softmax" : form == "rescaled" ? "rescaled-exp" : form;
+}
+
+std::vector<SequenceFiles> examine_sequences(const Arguments& arguments) {
+  if (arguments.given("sequences")) return from_list(arguments.text("sequences"));
+  const auto look = [&](const char* role) { return examine(role, arguments.text(role)); };
+  SequenceFiles files{look("queries"), look("keys"), look("target"), {}, {}};
+  if (arguments.given("values")) files.values = look("values");
+  if (arguments.given("weights")) files.weights = look("weights");
+  return {std::move(files)};
+}
+
+std::vector<InputFile> list_of(const std::vector<SequenceFiles>& sequences) {
+  std::vector<InputFile> files;
+  const auto in = [](const std::optional<InputFile>& file) { return file ? &*file : nullptr; };
+  for (const auto& sequence : sequences)
+    for (const InputFile* file :
+         {&sequence.queries, &sequence.keys, in(sequence.values), &sequence.target, in(sequence.weights)})
+      if (file != nullptr) files.push_back(*file);
+  return files;
+}
+
+double attention_bytes(const std::vector<SequenceFiles>& sequences, int ranks, int threads, std::int64_t dense_limit) {
+  constexpr double kBlocks = 8;  // of rows of Z that a thread holds at once
+  double numbers = 0, largest_block = 0;
+  const auto size = [](const InputFile& file) { return static_cast<double>(file.header.elements()); };
+  for (const auto& sequence : sequences) {
+    const double rows =
+        size(sequence.queries) + size(sequence.target) + (sequence.weights ? size(*sequence.weights) : 0);
+    numbers += rows / ranks + 2 * size(sequence.keys) + (sequence.values ? size(*sequence.values) : 0);
+    const std::int64_t n2 = rows_of(sequence.keys);
+    largest_block = std::max(largest_block, static_cast<double>(n2 * tile_rows(std::max<std::int64_t>(n2, 1))));
+  }
+  const auto& first = sequences[0];
+  const auto d1 = static_cast<double>(first.queries.header.columns()),
+             d2 = static_cast<double>(first.keys.header.columns());
+  const double Y =
+      first.values ? static_cast<double>(first.values->header.columns() * first.target.header.columns()) : 0;
+  const double D = d1 * d2 + Y;
+  const double model = D <= static_cast<double>(dense_limit) ? 3 * D * D + threads * d1 * d1 * d2 * d2 / 4 : 0;
+  return 8 * (numbers + kBlocks * threads * largest_block + model);
+}
+
+std::vector<AttentionSequence> load_sequences(const Communicator& communicator,
+                                              const std::vector<SequenceFiles>& files) {
+  std::vector<AttentionSequence> sequences;
+  for (const auto& file : files) {
+    const auto partition = RowPartition::in_blocks(rows_of(file.queries), 1, communicator.size());
+    const auto rows = [&](const InputFile& matrix, std::int64_t columns) {
+      return load_matrix_rows(communicator, matrix.header.path, matrix.role, partition, columns);
+    };
+    RowMajorMatrix queries = rows(file.queries, file.queries.header.columns());
+    RowMajorMatrix keys = load_replicated_matrix(communicator, file.keys.header.path);
+    const std::int64_t n2 = keys.rows();
+    AttentionSequence sequence{partition, std::move(queries), std::move(keys), {}, {}, {}};
+    if (file.values) sequence.values = load_replicated_matrix(communicator, file.values->header.path);
+    sequence.target = rows(file.target, file.values ? file.target.header.columns() : n2);
+    if (file.weights) sequence.weights = rows(*file.weights, n2);
+    sequences.push_back(std::move(sequence));
+  }
+  return sequences;
 }
 
 }  // namespace attnreg::app

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "app/options/options.hpp"
+#include "attnreg/attention_regression.hpp"
 #include "attnreg/files.hpp"
 #include "attnreg/row_matrix.hpp"
 #include "files/npy_header.hpp"
@@ -32,8 +33,8 @@ struct Problem {
   Eigen::VectorXd b, w;
 };
 
-/// The options --loss, --weight and --weights.
-OptionGroup model_options();
+/// The options --loss, --weight and --weights, and what a command adds to them.
+OptionGroup model_options(std::vector<Option> more = {});
 
 /// Whether the command line has several targets (--targets) in place of b.
 bool has_targets(const Arguments& arguments);
@@ -52,5 +53,33 @@ StorageChoice storage_choice(const Arguments& arguments);
 /// The option --scale of attention logits, and its number for inner products of d terms.
 Option scale_option(std::string_view help);
 double scale_factor(const Arguments& arguments, std::int64_t d);
+
+/// --queries, --keys, --values, --target, --weights or --sequences, --form: the data of an attention regression.
+/// `weights_too`: with --weights, which other commands have for themselves.
+OptionGroup attention_options(bool weights_too);
+
+/// Throws `UsageError` for options that do not go together.
+void check_attention_options(const Arguments& arguments);
+
+/// The loss that --form names.
+std::string form_loss(const Arguments& arguments);
+
+/// Local. The files of all sequences, looked at: role "queries 0" and so on for the first. Throws `InvalidArgument`
+/// (this rank).
+struct SequenceFiles {
+  InputFile queries, keys, target;
+  std::optional<InputFile> values, weights;
+};
+std::vector<SequenceFiles> examine_sequences(const Arguments& arguments);
+
+/// The same files in one list. Local.
+std::vector<InputFile> list_of(const std::vector<SequenceFiles>& sequences);
+
+/// Local. Bytes that a rank takes at least: the data, blocks of rows of Z and, up to `dense_limit` unknowns, the model.
+double attention_bytes(const std::vector<SequenceFiles>& sequences, int ranks, int threads, std::int64_t dense_limit);
+
+/// Collective. Loads them; rows spread evenly over the ranks. Throws on all ranks.
+std::vector<AttentionSequence> load_sequences(const Communicator& communicator,
+                                              const std::vector<SequenceFiles>& files);
 
 }  // namespace attnreg::app

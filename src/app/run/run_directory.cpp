@@ -10,7 +10,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "app/options/commands.hpp"
 #include "app/report/text.hpp"
+#include "attnreg/error.hpp"
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
 #include "files/output_file.hpp"
@@ -35,8 +37,7 @@ std::string history_line(const IterationRecord& record) {
 
 void write_all(const FileDescriptor& file, const std::string& path, std::string_view bytes) {
   while (!bytes.empty()) {
-    const ssize_t done = ::write(file.get(), bytes.data(), bytes.size());
-    if (done < 0 && errno == EINTR) continue;
+    const ssize_t done = retry_interrupted([&] { return ::write(file.get(), bytes.data(), bytes.size()); });
     if (done <= 0) throw OutputError("cannot write " + printable(path) + ": " + std::strerror(done < 0 ? errno : EIO));
     bytes.remove_prefix(static_cast<std::size_t>(done));
   }
@@ -165,6 +166,32 @@ void RunDirectory::write_status(std::string_view state, const ExitCode* code) co
                                 {"exit_code", nullptr},         {"updated", utc_time(std::time(nullptr))}};
   if (code != nullptr) status["exit_code"] = static_cast<int>(*code);
   write_file(file("status.json"), json_text(status));
+}
+
+void prepare_directory(const std::string& directory, const std::vector<std::string>& names, bool force,
+                       std::string_view whole) {
+  create_directories(directory);
+  for (const auto& name : names) {
+    const std::string path = directory + "/" + name;
+    if (!force && std::filesystem::exists(path))
+      throw OutputError(printable(path) + " exists; choose another directory for -o, or add --force to replace the " +
+                        std::string(whole));
+    OutputFile check(path);
+  }
+}
+
+ReportDirectory::ReportDirectory(const Communicator& communicator, const Arguments& arguments)
+    : communicator_(communicator), arguments_(arguments), path_(arguments.text("output")) {
+  communicator.agree_on_root([&] {
+    if (is_used()) prepare_directory(path_, {"report.json"}, arguments.on("force"), "run");
+  });
+}
+
+void ReportDirectory::finish(const nlohmann::ordered_json& report, const std::string& text) const {
+  communicator_.agree_on_root([&] {
+    if (is_used()) write_file(file("report.json"), json_text(report));
+  });
+  print_result(communicator_, arguments_.on("json") ? json_text(report) : text);
 }
 
 }  // namespace attnreg::app

@@ -1,23 +1,19 @@
 #include "app/run/session.hpp"
 
+#include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <regex>
+#include <stdexcept>
 #include <utility>
 
 #include "app/options/commands.hpp"
 #include "app/report/text.hpp"
-#include "app/report/version.hpp"
-#include "app/run/faults.hpp"
 #include "errors/printable.hpp"
 #include "ranks/memory.hpp"
 
 namespace attnreg::app {
 
 namespace {
-
-Verbosity verbosity(const Arguments& arguments) {
-  if (arguments.on("quiet")) return Verbosity::quiet;
-  return arguments.on("verbose") ? Verbosity::verbose : Verbosity::normal;
-}
 
 std::string right(const std::string& text, std::size_t width) {
   return text.size() < width ? std::string(width - text.size(), ' ') + text : " " + text;
@@ -26,34 +22,30 @@ std::string right(const std::string& text, std::size_t width) {
 }  // namespace
 
 OptionGroup session_options(std::string_view output_help, std::vector<Option> more) {
-  OptionGroup group{"Output", {{"output", 'o', "DIR", Text{}, "", output_help}}};
-  group.options.insert(group.options.end(), more.begin(), more.end());
-  for (const Option& option : {Option{"force", 0, "", Switch{}, "", "replace a finished run in DIR"},
-                               Option{"quiet", 'q', "", Switch{}, "", "no step lines"},
-                               Option{"verbose", 'v', "", Switch{}, "", "say more about files, ranks and memory"}})
-    group.options.push_back(option);
-  group.options.push_back(help_option());
-  return group;
+  more.insert(more.begin(), {"output", 'o', "DIR", Text{}, "", output_help});
+  more.insert(more.end(), {{"force", 0, "", Switch{}, "", "replace a finished run in DIR"},
+                           {"quiet", 'q', "", Switch{}, "", "no step lines"},
+                           {"verbose", 'v', "", Switch{}, "", "say more about files, ranks and memory"},
+                           help_option()});
+  return {"Output", std::move(more)};
 }
 
 void check_session_options(const Arguments& arguments, std::vector<std::string_view> with_output) {
   arguments.exclude("quiet", "verbose");
   with_output.push_back("force");
-  for (const auto name : with_output)
-    if (arguments.on(name) && !arguments.given("output"))
-      throw UsageError("--" + std::string(name) + " needs a run directory; add -o DIR");
+  if (arguments.given("output")) return;
+  for (const auto name : with_output) arguments.refuse({name}, "needs a run directory; add -o DIR");
 }
 
 Session::Session(const Communicator& communicator, const Arguments& arguments)
     : communicator_(communicator),
       arguments_(arguments),
-      verbosity_(verbosity(arguments)),
-      threads_(set_threads(communicator, arguments.optional_integer("threads"))),
+      threads_(set_threads(communicator, arguments)),
       directory_(communicator, arguments.text("output"), arguments.on("force")) {}
 
-ExitCode Session::run(const std::function<ExitCode()>& body) {
+ExitCode Session::run() {
   try {
-    return body();
+    return load_and_solve();
   } catch (const Error& error) {
     const bool agreed = error.scope() == Error::Scope::all_ranks;
     if (communicator_.is_root() || !agreed) directory_.fail(agreed ? error.code() : ExitCode::internal);
@@ -82,11 +74,11 @@ void Session::end(const std::function<void()>& write,
 }
 
 void Session::describe(const std::vector<InputFile>& files, double bytes_needed) const {
-  if (verbosity_ == Verbosity::quiet) return;
+  if (arguments_.on("quiet")) return;
   if (threads_.crowded())
     print_line("attnreg: note: " + counted(threads_.ranks_on_cores, "rank") + " with " +
                counted(threads_.threads, "thread") + " each share " + counted(threads_.cores, "core"));
-  if (verbosity_ != Verbosity::verbose) return;
+  if (!arguments_.on("verbose")) return;
   for (const auto& file : files)
     print_line("attnreg: " + file.role + ": " + printable(file.header.path) + ", " + file.header.shape_text() + " " +
                file.header.dtype_text() + (file.nonzeros ? ", " + std::to_string(*file.nonzeros) + " entries" : "") +
@@ -99,8 +91,8 @@ void Session::describe(const std::vector<InputFile>& files, double bytes_needed)
 }
 
 void Session::print_step(const std::string& phase, const IterationRecord& record) {
-  if (verbosity_ == Verbosity::quiet || !communicator_.is_root()) return;
-  const bool verbose = verbosity_ == Verbosity::verbose, stepped = record.iteration > 0;
+  if (arguments_.on("quiet") || !communicator_.is_root()) return;
+  const bool verbose = arguments_.on("verbose"), stepped = record.iteration > 0;
   if (!std::exchange(header_printed_, true))
     print_line(right("iteration", 9) + right("L", 17) + right("|g|/|g_ref|", 13) + right("step", 11) +
                right("radius", 11) + right("reads of A", 12) + (verbose ? right("collectives", 13) : "") +
@@ -150,6 +142,19 @@ nlohmann::ordered_json Session::run_json(const std::vector<InputFile>& files, In
             {"cores", threads_.cores},
             {"tile_rows", tile_rows}}},
           {"inputs", inputs}};
+}
+
+void inject_fault(int rank, std::string_view site) {
+  const char* variable = std::getenv("ATTNREG_FAULT");
+  if (variable == nullptr || *variable == 0) return;
+
+  const std::string plan(variable);
+  if (plan == std::to_string(rank) + ":" + std::string(site) + ":throw")
+    throw std::logic_error("fault injected at '" + std::string(site) + "' by ATTNREG_FAULT");
+  static const std::regex form("-?[0-9]+:(start|after-load|in-iteration|before-write):throw");
+  if (!std::regex_match(plan, form))
+    throw UsageError("ATTNREG_FAULT is '" + printable(plan) +
+                     "'; expected rank:site:throw with a site of start, after-load, in-iteration, before-write");
 }
 
 }  // namespace attnreg::app

@@ -3,10 +3,10 @@
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "app/options/options.hpp"
-#include "app/options/threads.hpp"
 #include "app/run/problem.hpp"
 #include "app/run/run_directory.hpp"
 #include "attnreg/solver.hpp"
@@ -19,19 +19,18 @@ OptionGroup session_options(std::string_view output_help, std::vector<Option> mo
 /// Throws `UsageError` for options of a session that do not go together. `with_output`: options that need -o as well.
 void check_session_options(const Arguments& arguments, std::vector<std::string_view> with_output = {});
 
-enum class Verbosity { quiet, normal, verbose };
-
 /// What every command that iterates has around it: threads, run directory, step lines, and its state if it fails.
 class Session {
  public:
   /// Collective. Creates the run directory.
   Session(const Communicator& communicator, const Arguments& arguments);
+  virtual ~Session() = default;
 
-  const ThreadLayout& threads() const { return threads_; }
-  RunDirectory& directory() { return directory_; }
+  /// Collective. Loads and solves; the run directory says "failed" if that throws.
+  ExitCode run();
 
-  /// Runs `body`; the run directory says "failed" if it throws.
-  ExitCode run(const std::function<ExitCode()>& body);
+ protected:
+  virtual ExitCode load_and_solve() = 0;
 
   /// Collective. Lines on files, ranks and memory, as --verbose and --quiet have it. `OutOfMemory` on all ranks where
   /// `bytes_needed` a rank, for `what`, are not there.
@@ -49,17 +48,22 @@ class Session {
   /// Collective. The part of run.json that every command has.
   nlohmann::ordered_json run_json(const std::vector<InputFile>& files, Index tile_rows) const;
 
+  const Communicator& communicator_;
+  const Arguments& arguments_;
+  ThreadLayout threads_;
+  RunDirectory directory_;
+
  private:
   void describe(const std::vector<InputFile>& files, double bytes_needed) const;
   /// Local, for rank 0. A step line on stderr in aligned columns, a header before the first.
   void print_step(const std::string& phase, const IterationRecord& record);
 
-  const Communicator& communicator_;
-  const Arguments& arguments_;
-  Verbosity verbosity_;
-  ThreadLayout threads_;
-  RunDirectory directory_;
   bool header_printed_ = false;
 };
+
+/// Local. A hook for tests: with the environment variable ATTNREG_FAULT="rank:site:throw", a bug is played at `site` of
+/// that rank: std::logic_error is thrown there, and nowhere else. Sites: start, after-load, in-iteration, before-write.
+/// A variable that does not have this form is a `UsageError`.
+void inject_fault(int rank, std::string_view site);
 
 }  // namespace attnreg::app

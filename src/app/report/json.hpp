@@ -1,0 +1,15 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+/// Makes JSON of a struct, and a struct of JSON: an object of these members, in this order. Goes into the namespace of
+/// the struct.
+#define ATTNREG_JSON(Struct, ...)                                              \
+  template <class Json>                                                        \
+  void to_json(Json& nlohmann_json_j, const Struct& nlohmann_json_t) {         \
+    NLOHMANN_JSON_EXPAND(NLOHMANN_JSON_PASTE(NLOHMANN_JSON_TO, __VA_ARGS__))   \
+  }                                                                            \
+  template <class Json>                                                        \
+  void from_json(const Json& nlohmann_json_j, Struct& nlohmann_json_t) {       \
+    NLOHMANN_JSON_EXPAND(NLOHMANN_JSON_PASTE(NLOHMANN_JSON_FROM, __VA_ARGS__)) \
+  }
