@@ -237,14 +237,7 @@ void Workbench::State::add_products(std::vector<Kernel>& kernels) {
     kernels.push_back(gradient_kernel("gradient_f64", twin->A()));
   }
   kernels.push_back({.name = "row_norms",
-                     .run =
-                         [this] {
-                           row_result.resize(n);
-                           A.passes().pass(0, [this](const Tile& tile, int&) {
-                             tile.squared_norms(VectorXd::Ones(tile.columns()).eval().data(),
-                                                row_result.data() + tile.first_local());
-                           });
-                         },
+                     .run = [this] { row_result = A.passes().row_norms(VectorXd::Ones(A.columns())).cwiseAbs2(); },
                      .error =
                          [this] {
                            VectorXd squares = VectorXd::Zero(n);

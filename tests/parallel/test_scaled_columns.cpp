@@ -8,6 +8,7 @@
 
 #include "losses/losses.hpp"
 #include "objective/regression_objective.hpp"
+#include "ranks/span_of.hpp"
 #include "rows/scaled_columns.hpp"
 #include "support/reference.hpp"
 
@@ -85,7 +86,7 @@ TEST(ScaledColumns, TransformTheRows) {
     const VectorXd z = reference::local_part(A, expected * x);
     EXPECT_LE((columns.A().multiply(x) - z).lpNorm<Eigen::Infinity>(), 1e-13);
     VectorXd sum = columns.A().passes().transpose_multiply(u);
-    A.communicator().sum(reference::span_of(sum));
+    A.communicator().sum(span_of(sum));
     EXPECT_LE((sum - expected.transpose() * reference::random_vector(57, 4)).lpNorm<Eigen::Infinity>(), 1e-12);
   });
 }

@@ -143,7 +143,7 @@ class AttentionTest(CommandLineTest):
         self.assert_found("X", self.X)
         even = run("attention", *self.data(), "--form", "cosh", "--starts", 2, "-o", self.out, "--force")
         self.assertIn("-X is a minimiser as good as X", even.stdout)
-        self.assertIn("Minima found", even.stdout)
+        self.assertIn("Ends: L", even.stdout)
         self.assertTrue(read_json(self.out / "run.json")["minima"])
 
     def test_warns_of_rescaled_without_weights(self):

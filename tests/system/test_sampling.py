@@ -77,7 +77,7 @@ class SolveTest(CommandLineTest):
 
     def test_random_starts_list_minima(self):
         result, _, report = self.solve("--weight", "1e-5", "--starts", "2")
-        self.assertIn("Minima found", result.stdout)
+        self.assertIn("Ends: L", result.stdout)
         self.assertLessEqual(report["summary"]["value"], MINIMA["1e-5"] * (1 + 1e-8))
 
     def test_sketched_newton_in_the_papers_regime(self):
