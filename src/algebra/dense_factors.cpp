@@ -122,4 +122,28 @@ MatrixXd orthonormal_columns(MatrixXd M) {
   return M * (diagonal.array() < 0).select(VectorXd::Constant(k, -1), VectorXd::Ones(k)).asDiagonal();
 }
 
+VectorXd positive_scale(const VectorXd& scale) {
+  const double largest = scale.maxCoeff();
+  return (scale.array() > 0).select(scale, largest > 0 ? largest : 1.0);
+}
+
+VectorXd without_dependent(const VectorXd& pivots, double ridge, const VectorXd& scale) {
+  constexpr double kDependent = 20;  // pivots of so many ridges belong to columns that depend on earlier ones
+  return (pivots.array().square() <= kDependent * ridge * scale.array()).select(scale.cwiseSqrt(), pivots);
+}
+
+DampedFactor damped_factor(MatrixXd M, const VectorXd& scale) {
+  if (!M.allFinite()) return {};
+  const VectorXd diagonal = M.diagonal(), positive = positive_scale(scale);
+  Cholesky cholesky;
+  const double ridge = damping([&](double tried) {
+    M.diagonal() = diagonal + tried * positive;
+    return cholesky.factor(M);
+  });
+  if (ridge == 0) return {};
+  MatrixXd L = cholesky.lower();
+  L.diagonal() = without_dependent(L.diagonal(), ridge, positive);
+  return {ridge, std::move(L)};
+}
+
 }  // namespace attnreg

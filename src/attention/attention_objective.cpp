@@ -2,7 +2,7 @@
 
 #include <limits>
 
-#include "algebra/damped_factor.hpp"
+#include "algebra/dense_factors.hpp"
 
 namespace attnreg {
 

@@ -175,7 +175,7 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
   state.loss = value.loss;
   const double clock = clock_.seconds();
   const Index columns = loss_->form() == HessianForm::coupled ? 3 : 2;
-  const auto local = A_.passes().transpose_map(columns, 1, [&](Index first, Index rows, double* U, double* bound) {
+  const auto map = [&](Index first, Index rows, double* U, double* bound) {
     Outputs outputs;
     const LossDerivatives out = outputs.kept_in(state, first, rows);
     fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, out);
@@ -186,7 +186,8 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
       if (columns == 3) U[columns * i + 2] = state.coupling[row];
       *bound += rounding_of_row(state, row, state.z[row], q, state.delta[row]) * row_norms_[row];
     }
-  });
+  };
+  const auto local = A_.passes().map({.columns = columns, .scalars = 1, .map = map});
   const auto [sums, seconds] = total(A_.communicator(), local, clock);
   point.gradient = sums.columns.col(0);
   point.seconds = seconds;
@@ -205,7 +206,7 @@ std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const 
   const double clock = clock_.seconds();
   LossPoint guess = state.loss;
   guess.reference = reference;
-  const RowPasses::RowMap map = [&](Index first, Index count, double* U, double* scalars) {
+  const auto map = [&](Index first, Index count, double* U, double* scalars) {
     std::array<double, kBlock> moved;
     LossRows rows = rows_of(product, first, count);
     if (meaning == Logits::step) {
@@ -224,9 +225,9 @@ std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const 
           rounding_of_row(state, first + i, rows.z[k], outputs.q[k], outputs.delta[k]) * row_norms_[first + i];
     }
   };
-  const auto local = meaning == Logits::at
-                         ? A_.passes().product_map(v, Compensated{state.shift}, product, columns, kScalars, map)
-                         : A_.passes().product_map(v, product, columns, kScalars, map);
+  RowPasses::MapRequest request{.x = &v, .z = &product, .columns = columns, .scalars = kScalars, .map = map};
+  if (meaning == Logits::at) request.compensated = Compensated{state.shift};
+  const auto local = A_.passes().map(request);
   const auto [sums, seconds] = total(A_.communicator(), local, clock);
   const Loss::Combination combination = loss_->combine(loss_sums(sums.scalars.data()), reference);
   const auto combined = [&, &columns = sums.columns](const auto& factors) {
