@@ -204,7 +204,7 @@ Kernel Workbench::State::gradient_kernel(const std::string& name, const RowMatri
         U[2 * i + 1] = fitted[k];
       }
     };
-    result = rows.passes().transpose_map(2, 0, map).columns;
+    result = rows.passes().map({.columns = 2, .map = map}).columns;
   };
   const auto error = [this] {
     return std::max(difference(result.col(0), naive_transpose(outputs.col(0))),
@@ -314,12 +314,6 @@ void Workbench::State::add_objective(std::vector<Kernel>& kernels) {
 void Workbench::State::add_many_columns(std::vector<Kernel>& kernels) {
   for (const int k : {8, 16}) {
     const auto X = std::make_shared<const MatrixXd>(normal_columns(d, k));
-    kernels.push_back(
-        {.name = "multiply_columns_" + std::to_string(k),
-         .run = [this, X] { rows_result = A.passes().multiply_columns(*X); },
-         .error = [this, X, k] { return difference(rows_result.col(k - 1), naive_multiply(X->col(k - 1))); },
-         .tolerance = kRounding,
-         .share = k});
     kernels.push_back({.name = "normal_products_" + std::to_string(k),
                        .run =
                            [this, X, k] {

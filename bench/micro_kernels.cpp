@@ -24,7 +24,6 @@ namespace {
 
 using Eigen::Index;
 using Eigen::VectorXd;
-using kernels::RowBlock;
 
 /// Rows of A that take about 128 KiB, in four pieces as a tile has.
 template <class T>
@@ -38,7 +37,7 @@ struct Block {
     x = VectorXd::NullaryExpr(d, [&](Index) { return uniform(generator); });
     u = VectorXd::NullaryExpr(rows, [&](Index) { return uniform(generator); });
   }
-  RowBlock block() const { return {0, rows / 4, 4, rows / 4}; }
+  kernels::DenseBlock block() const { return {A.data(), d, {0, rows / 4, 4, rows / 4}}; }
   Eigen::MatrixXd doubles() const { return A.template cast<double>(); }
 
   Index d, rows;
@@ -62,10 +61,10 @@ template <class T>
 void multiply(benchmark::State& state) {
   const Block<T> a(state.range(0));
   VectorXd z(a.rows);
-  kernels::multiply(a.A.data(), a.block(), a.d, a.x.data(), z.data());
+  kernels::multiply(a.block(), a.x.data(), z.data());
   require("multiply", (z - a.doubles() * a.x).norm(), 0);
   for (auto _ : state) {
-    kernels::multiply(a.A.data(), a.block(), a.d, a.x.data(), z.data());
+    kernels::multiply(a.block(), a.x.data(), z.data());
     benchmark::ClobberMemory();
   }
   count(state, a.A.size(), static_cast<std::size_t>(a.A.size()) * sizeof(T));
@@ -77,10 +76,10 @@ void add_transpose_multiply(benchmark::State& state) {
   const Index k = state.range(1);
   const RowMajorMatrix U = a.u.replicate(1, k);
   Eigen::MatrixXd out = Eigen::MatrixXd::Zero(a.d, k);
-  kernels::add_transpose_multiply(a.A.data(), a.block(), a.d, U.data(), k, out.data());
+  kernels::add_transpose_multiply(a.block(), U.data(), k, out.data());
   require("add_transpose_multiply", (out - a.doubles().transpose() * U).norm(), 0);
   for (auto _ : state) {
-    kernels::add_transpose_multiply(a.A.data(), a.block(), a.d, U.data(), k, out.data());
+    kernels::add_transpose_multiply(a.block(), U.data(), k, out.data());
     benchmark::ClobberMemory();
   }
   count(state, a.A.size() * k, static_cast<std::size_t>(a.A.size()) * sizeof(T));
@@ -92,12 +91,12 @@ void add_normal_product(benchmark::State& state) {
   const VectorXd ridge = VectorXd::Constant(a.rows, 0.5);
   const RowCurvature weights{a.u.data(), ridge.data(), 0.25};
   VectorXd y(a.rows), out = VectorXd::Zero(a.d + 1);
-  kernels::add_normal_product(a.A.data(), a.block(), a.d, a.x.data(), weights, y.data(), out.data());
+  kernels::add_normal_product(a.block(), a.x.data(), weights, y.data(), out.data());
   const VectorXd z = a.doubles() * a.x, centred = a.u.array() * (z.array() - 0.25);
   require("add_normal_product", (out.head(a.d) - a.doubles().transpose() * (centred + 0.5 * z)).norm(), 0);
   require("add_normal_product, sum", out[a.d], centred.sum());
   for (auto _ : state) {
-    kernels::add_normal_product(a.A.data(), a.block(), a.d, a.x.data(), weights, y.data(), out.data());
+    kernels::add_normal_product(a.block(), a.x.data(), weights, y.data(), out.data());
     benchmark::ClobberMemory();
   }
   count(state, a.A.size(), static_cast<std::size_t>(a.A.size()) * sizeof(T));

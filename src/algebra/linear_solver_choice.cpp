@@ -30,11 +30,8 @@ LinearSolverOptions chosen_linear_solver(const Communicator& communicator, Eigen
   if (chosen.kind != LinearSolver::automatic) return chosen;
   chosen.kind = LinearSolver::rank0;
   if (communicator.size() == 1 || d < kWorthwhile) return chosen;
-  bool distributed = d >= kFaster;
-  if (!distributed)
-    distributed =
-        communicator.max(rank0_bytes * communicator.ranks_on_node() / available_node_memory()) > kShareOfMemory;
-  if (distributed) chosen.kind = LinearSolver::scalapack;
+  const auto share = [&] { return rank0_bytes * communicator.ranks_on_node() / available_node_memory(); };
+  if (d >= kFaster || communicator.max(share()) > kShareOfMemory) chosen.kind = LinearSolver::scalapack;
   return chosen;
 }
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "algebra/lapack.hpp"
 
@@ -21,14 +20,16 @@ double scale_for(double norm) {
 namespace {
 
 /// The factor whose leading `rank` rows and columns are those of `R` (above the diagonal), with a positive diagonal.
-PivotedFactor leading_part(const MatrixXd& R, Index rank, const std::vector<int>& pivots, VectorXd column_scale) {
+/// pivots: LAPACK's, or none.
+PivotedFactor leading_part(const MatrixXd& R, Index rank, VectorXd column_scale, const std::vector<int>& pivots = {}) {
   PivotedFactor factor;
   factor.R11 = R.topLeftCorner(rank, rank).triangularView<Eigen::Upper>();
   for (Index j = 0; j < rank; ++j)
     if (factor.R11(j, j) < 0) factor.R11.row(j) *= -1;
   factor.finite = factor.R11.allFinite();
   if (!factor.finite) return {};
-  for (Index j = 0; j < rank; ++j) factor.pivots.push_back(pivots[static_cast<std::size_t>(j)] - 1);
+  for (Index j = 0; j < rank; ++j)
+    factor.pivots.push_back(pivots.empty() ? j : pivots[static_cast<std::size_t>(j)] - 1);
   factor.column_scale = std::move(column_scale);
   return factor;
 }
@@ -76,18 +77,15 @@ PivotedFactor pivoted_qr(MatrixXd M, double tolerance) {
   }
   if (M.rows() >= M.cols()) reduce_to_triangle(M);
   const int m = static_cast<int>(M.rows()), d = static_cast<int>(M.cols()), work_size = 64 * (d + 1) + 2 * d;
+  if (m == d && M.allFinite() && is_regular(M, tolerance)) return leading_part(M, d, std::move(column_scale));
   std::vector<int> pivots(static_cast<std::size_t>(d));
-  if (m == d && M.allFinite() && is_regular(M, tolerance)) {
-    std::iota(pivots.begin(), pivots.end(), 1);
-    return leading_part(M, d, pivots, std::move(column_scale));
-  }
   VectorXd tau(d), work(work_size);
   int info = 0;
   dgeqp3_(&m, &d, M.data(), &m, pivots.data(), tau.data(), work.data(), &work_size, &info);
   if (!M.allFinite()) return {};
   Index rank = 0;
   while (rank < std::min(m, d) && std::abs(M(rank, rank)) > tolerance * std::abs(M(0, 0))) ++rank;
-  return leading_part(M, rank, pivots, std::move(column_scale));
+  return leading_part(M, rank, std::move(column_scale), pivots);
 }
 
 PivotedFactor pivoted_cholesky(MatrixXd gram, double tolerance) {
@@ -99,7 +97,7 @@ PivotedFactor pivoted_cholesky(MatrixXd gram, double tolerance) {
   VectorXd work(2 * d);
   int rank = 0, info = 0;
   if (threshold > 0) dpstrf_("U", &d, gram.data(), &d, pivots.data(), &rank, &threshold, work.data(), &info);
-  return leading_part(gram, rank, pivots, std::move(column_scale));
+  return leading_part(gram, rank, std::move(column_scale), pivots);
 }
 
 PivotedFactor regular_cholesky(MatrixXd gram, double tolerance) {
@@ -109,9 +107,7 @@ PivotedFactor regular_cholesky(MatrixXd gram, double tolerance) {
   int info = 0;
   dpotrf_("U", &d, gram.data(), &d, &info);
   if (info != 0 || !gram.allFinite() || !is_regular(gram, std::sqrt(tolerance))) return {};
-  std::vector<int> pivots(static_cast<std::size_t>(d));
-  std::iota(pivots.begin(), pivots.end(), 1);
-  return leading_part(gram, d, pivots, std::move(column_scale));
+  return leading_part(gram, d, std::move(column_scale));
 }
 
 MatrixXd PivotedFactor::solve(const MatrixXd& G) const {

@@ -23,9 +23,7 @@ void pdgeqpf_(const int* m, const int* n, double* a, const int* ia, const int* j
 void pdtrmv_(const char* uplo, const char* trans, const char* diag, const int* n, const double* a, const int* ia,
              const int* ja, const int* desc, double* x, const int* ix, const int* jx, const int* desc_x,
              const int* increment);
-void pdtrsv_(const char* uplo, const char* trans, const char* diag, const int* n, const double* a, const int* ia,
-             const int* ja, const int* desc, double* x, const int* ix, const int* jx, const int* desc_x,
-             const int* increment);
+decltype(pdtrmv_) pdtrsv_;
 void pdtrsm_(const char* side, const char* uplo, const char* trans, const char* diag, const int* m, const int* n,
              const double* alpha, const double* a, const int* ia, const int* ja, const int* desc, double* b,
              const int* ib, const int* jb, const int* desc_b);
@@ -63,15 +61,20 @@ void check(int info, const char* routine) {
   if (info < 0) throw InternalError(std::string(routine) + ": argument " + std::to_string(-info) + " is wrong");
 }
 
-/// Collective. Whether it holds on all ranks.
-bool everywhere(const ProcessGrid& grid, bool here) { return grid.communicator().min(std::int64_t{here}) != 0; }
-
 /// Collective. B, distributed, is changed by `routine` on the processes of the grid; then it is replicated.
 template <class Routine>
 MatrixXd changed(const std::shared_ptr<const ProcessGrid>& grid, const MatrixXd& replicated, Routine&& routine) {
   DistributedMatrix B = DistributedMatrix::of(grid, replicated);
   if (!grid->is_idle()) routine(B.local().data(), descriptor(B).data());
   return B.replicated();
+}
+
+/// Collective. What `routine` makes of v with L^T.
+VectorXd with_transpose(decltype(&pdtrmv_) routine, const DistributedMatrix& L, const VectorXd& v) {
+  return changed(L.shared_grid(), v, [&](double* x, const int* desc_x) {
+    const int d = static_cast<int>(L.rows());
+    routine("L", "T", "N", &d, L.local().data(), &kOne, &kOne, descriptor(L).data(), x, &kOne, &kOne, desc_x, &kOne);
+  });
 }
 
 }  // namespace
@@ -84,7 +87,7 @@ bool factor_cholesky(DistributedMatrix& A) {
   int info = 0;
   if (!A.grid().is_idle()) pdpotrf_("L", &d, A.local().data(), &kOne, &kOne, descriptor(A).data(), &info, 1);
   check(info, "pdpotrf");
-  return everywhere(A.grid(), info == 0 && A.local().allFinite());
+  return A.grid().communicator().min(std::int64_t{info == 0 && A.local().allFinite()}) != 0;
 }
 
 MatrixXd solve_cholesky(const DistributedMatrix& L, const MatrixXd& B) {
@@ -97,19 +100,8 @@ MatrixXd solve_cholesky(const DistributedMatrix& L, const MatrixXd& B) {
   });
 }
 
-VectorXd multiply_transpose(const DistributedMatrix& L, const VectorXd& v) {
-  return changed(L.shared_grid(), v, [&](double* x, const int* desc_x) {
-    const int d = static_cast<int>(L.rows());
-    pdtrmv_("L", "T", "N", &d, L.local().data(), &kOne, &kOne, descriptor(L).data(), x, &kOne, &kOne, desc_x, &kOne);
-  });
-}
-
-VectorXd solve_transpose(const DistributedMatrix& L, const VectorXd& v) {
-  return changed(L.shared_grid(), v, [&](double* x, const int* desc_x) {
-    const int d = static_cast<int>(L.rows());
-    pdtrsv_("L", "T", "N", &d, L.local().data(), &kOne, &kOne, descriptor(L).data(), x, &kOne, &kOne, desc_x, &kOne);
-  });
-}
+VectorXd multiply_transpose(const DistributedMatrix& L, const VectorXd& v) { return with_transpose(pdtrmv_, L, v); }
+VectorXd solve_transpose(const DistributedMatrix& L, const VectorXd& v) { return with_transpose(pdtrsv_, L, v); }
 
 VectorXd multiply_symmetric(const DistributedMatrix& A, const VectorXd& v) {
   const DistributedMatrix x = DistributedMatrix::of(A.shared_grid(), v);

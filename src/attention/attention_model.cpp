@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "algebra/damped_factor.hpp"
+#include "algebra/dense_factors.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -178,37 +178,37 @@ class KroneckerFactor final : public CholeskyFactor {
   void append(MatrixXd L1, MatrixXd L2) { blocks_.emplace_back(std::move(L1), std::move(L2)); }
 
   VectorXd solve(const VectorXd& r) const override {
-    return map(r, [](const MatrixXd& L1, const MatrixXd& L2, RowMajorMatrix& V) {
-      L1.triangularView<Eigen::Lower>().solveInPlace(V);
-      L1.transpose().triangularView<Eigen::Upper>().solveInPlace(V);
-      RowMajorMatrix T = V.transpose();
-      L2.triangularView<Eigen::Lower>().solveInPlace(T);
-      L2.transpose().triangularView<Eigen::Upper>().solveInPlace(T);
-      V = T.transpose();
+    return map(r, [](const MatrixXd& L1, const MatrixXd& L2, const RowMajorMatrix& V) {
+      return solved_transpose(L2, solved_transpose(L1, V, true), true);
     });
   }
   VectorXd multiply_transpose(const VectorXd& v) const override {
-    return map(v, [](const MatrixXd& L1, const MatrixXd& L2, RowMajorMatrix& V) { V = L1.transpose() * V * L2; });
+    return map(v, [](const MatrixXd& L1, const MatrixXd& L2, const RowMajorMatrix& V) -> RowMajorMatrix {
+      return L1.transpose() * V * L2;
+    });
   }
   VectorXd solve_transpose(const VectorXd& v) const override {
-    return map(v, [](const MatrixXd& L1, const MatrixXd& L2, RowMajorMatrix& V) {
-      L1.transpose().triangularView<Eigen::Upper>().solveInPlace(V);
-      RowMajorMatrix T = V.transpose();
-      L2.transpose().triangularView<Eigen::Upper>().solveInPlace(T);
-      V = T.transpose();
+    return map(v, [](const MatrixXd& L1, const MatrixXd& L2, const RowMajorMatrix& V) {
+      return solved_transpose(L2, solved_transpose(L1, V, false), false);
     });
   }
 
  private:
+  /// (L^-T V)^T, or (L^-T L^-1 V)^T.
+  static RowMajorMatrix solved_transpose(const MatrixXd& L, RowMajorMatrix V, bool by_both) {
+    if (by_both) L.triangularView<Eigen::Lower>().solveInPlace(V);
+    L.transpose().triangularView<Eigen::Upper>().solveInPlace(V);
+    return V.transpose();
+  }
+
   template <class Map>
   VectorXd map(const VectorXd& v, Map&& map_block) const {
     VectorXd result(v.size());
     Index first = 0;
     for (const auto& [L1, L2] : blocks_) {
       const Index size = L1.rows() * L2.rows();
-      RowMajorMatrix V = Eigen::Map<const RowMajorMatrix>(v.data() + first, L1.rows(), L2.rows());
-      map_block(L1, L2, V);
-      result.segment(first, size) = Eigen::Map<const VectorXd>(V.data(), size);
+      const Eigen::Map<const RowMajorMatrix> V(v.data() + first, L1.rows(), L2.rows());
+      result.segment(first, size) = flat(map_block(L1, L2, V));
       first += size;
     }
     return result;

@@ -3,7 +3,7 @@
 #include <array>
 #include <limits>
 
-#include "algebra/damped_factor.hpp"
+#include "algebra/dense_factors.hpp"
 
 namespace attnreg {
 

@@ -186,12 +186,8 @@ AttentionPasses::Evaluation AttentionPasses::evaluate(const AttentionUnknowns& a
                       : add_without_values(block, *loss_, at.X, part);
       });
   seconds_ = communicator_.sum(clock_.seconds());
-  Evaluation result;
-  result.value = std::isfinite(sums[2](0, 0)) ? sums[2](0, 0) : kInfinity;
-  result.misfit = sums[2](0, 1);
-  result.target = sums[2](0, 2);
-  result.gradient = {sums[0], sums[1]};
-  return result;
+  const double value = sums[2](0, 0);
+  return {std::isfinite(value) ? value : kInfinity, {sums[0], sums[1]}, sums[2](0, 1), sums[2](0, 2)};
 }
 
 AttentionUnknowns AttentionPasses::hessian_product(const AttentionUnknowns& at, const AttentionUnknowns& direction) {

@@ -32,8 +32,8 @@ void LossRow::move_to(std::span<const double> z, std::span<const double> b) {
     loss_.keep(rows_, span_of(exponentials_), span_of(slopes_));
     rows_.exponentials = span_of(exponentials_);
     rows_.slopes = span_of(slopes_);
-    point_ = value_at(loss_.shift(rows_));
-    if (point_.offset > 0) point_ = value_at(point_.reference);
+    const bool coupled = loss_.form() == HessianForm::coupled;  // by <u, 1>: the reference is known beforehand
+    point_ = value_at(coupled ? exponentials_.sum() : 0);
   }
 }
 

@@ -37,9 +37,8 @@ constexpr double kDescentSpread = 0.1;    // of the logits: nearly uniform atten
 constexpr double kRandomSpread = 1;       // attention that tells keys apart, and is not saturated
 constexpr double kRowSumSlack = 1e-3;     // |<b_j, 1> - 1| above which the form is degenerate, or B no attention
 
-std::string shape_of(const RowMajorMatrix& matrix) {
-  return std::to_string(matrix.rows()) + " x " + std::to_string(matrix.cols());
-}
+std::string shape_of(Index rows, Index columns) { return std::to_string(rows) + " x " + std::to_string(columns); }
+std::string shape_of(const RowMajorMatrix& matrix) { return shape_of(matrix.rows(), matrix.cols()); }
 
 std::string attention_text(const Loss& loss) {
   std::string text(loss.fitted_expression());
@@ -351,8 +350,8 @@ AttentionEvaluation evaluate_attention(const Communicator& communicator,
                                        const AttentionUnknowns& at, bool with_hessian) {
   const AttentionShape shape = check_sequences(communicator, sequences, loss);
   if (at.X.rows() != shape.d1 || at.X.cols() != shape.d2 || at.Y.rows() != shape.d3 || at.Y.cols() != shape.dv)
-    refuse("X is " + shape_of(at.X) + " and Y " + shape_of(at.Y) + ", expected " + std::to_string(shape.d1) + " x " +
-           std::to_string(shape.d2) + " and " + std::to_string(shape.d3) + " x " + std::to_string(shape.dv));
+    refuse("X is " + shape_of(at.X) + " and Y " + shape_of(at.Y) + ", expected " + shape_of(shape.d1, shape.d2) +
+           " and " + shape_of(shape.d3, shape.dv));
   AttentionPasses passes(communicator, sequences, shape, loss);
   const AttentionParameters full(shape.d1, shape.d2, 0);
   AttentionObjective objective(passes, full, AttentionMethod::joint, AttentionModel::kronecker);
@@ -379,11 +378,9 @@ AttentionResult solve_attention(const Communicator& communicator, const std::vec
   if (options.start == Start::given) {
     require(options.x0.X.allFinite() && options.x0.Y.allFinite(), "x0 must be finite");
     require(options.x0.X.rows() == shape.d1 && options.x0.X.cols() == shape.d2,
-            "x0 is " + shape_of(options.x0.X) + ", expected " + std::to_string(shape.d1) + " x " +
-                std::to_string(shape.d2));
+            "x0 is " + shape_of(options.x0.X) + ", expected " + shape_of(shape.d1, shape.d2));
     require(options.x0.Y.size() == 0 || (options.x0.Y.rows() == shape.d3 && options.x0.Y.cols() == shape.dv),
-            "Y of x0 is " + shape_of(options.x0.Y) + ", expected " + std::to_string(shape.d3) + " x " +
-                std::to_string(shape.dv));
+            "Y of x0 is " + shape_of(options.x0.Y) + ", expected " + shape_of(shape.d3, shape.dv));
   }
   return AttentionSolve(communicator, sequences, shape, options).run();
 }

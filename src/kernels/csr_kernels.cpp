@@ -12,6 +12,8 @@ namespace attnreg::kernels {
 namespace {
 
 constexpr Index kPacked = kBlockColumns;
+constexpr std::int64_t kCachedEntries = 2048;  // stay in the first-level cache between two kernels: 24 KiB
+constexpr Index kFusedRows = 256;              // at most
 
 // Scalar loads: on the CPUs at hand gathers are not faster, and most rows are short.
 template <class Scalar>
@@ -132,13 +134,32 @@ ATTNREG_CLONES void add_transpose_multiply(const CsrBlock<Scalar>& A, const doub
 }
 
 template <class Scalar>
-void add_transpose_multiply(const CsrBlock<Scalar>& A, const double* U, Index k, Index d, double* out) {
+void add_transpose_multiply(const CsrBlock<Scalar>& A, const double* U, Index k, double* out) {
+  const Index d = A.columns;
   Index c = 0;
   for (; c + 2 <= k; c += 2) add_pair(A, U + c, k, d, out + c * d);
   if (c == k) return;
   each_row(A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) {
     scatter(j, a, entries, U[i * k + c], out + c * d);
   });
+}
+
+template <class Scalar>
+void add_normal_product(const CsrBlock<Scalar>& A, const double* x, const RowCurvature& weights, double* y,
+                        double* out) {
+  const std::int64_t entries = A.offsets[A.rows] - A.offsets[0];
+  const Index step = std::clamp<Index>(kCachedEntries * A.rows / (entries + 1), 1, kFusedRows);
+  double u[kFusedRows];
+  CsrBlock<Scalar> part = A;
+  for (Index first = 0; first < A.rows; first += step) {
+    part.offsets = A.offsets + first;
+    part.first_local = A.first_local + first;
+    part.rows = std::min(step, A.rows - first);
+    multiply(part, x, y + part.first_local);
+    for (Index i = 0; i < part.rows; ++i)
+      u[i] = weights.weight(part.first_local + i, y[part.first_local + i], out[A.columns]);
+    add_transpose_multiply(part, u, out);
+  }
 }
 
 template <class Scalar>
@@ -184,25 +205,26 @@ void add_gram(const CsrBlock<Scalar>& A, std::span<const Index> rows, std::span<
 }
 
 template <class Scalar>
-void expand(const CsrBlock<Scalar>& A, Index d, double* out) {
-  std::fill_n(out, A.rows * d, 0.0);
+void expand(const CsrBlock<Scalar>& A, double* out) {
+  std::fill_n(out, A.rows * A.columns, 0.0);
   each_row(A, [&](Index i, const std::int32_t* j, const Scalar* a, std::int64_t entries) {
-    for (std::int64_t k = 0; k < entries; ++k) out[i * d + j[k]] = static_cast<double>(a[k]);
+    for (std::int64_t k = 0; k < entries; ++k) out[i * A.columns + j[k]] = static_cast<double>(a[k]);
   });
 }
 
-#define ATTNREG_INSTANTIATE(Scalar)                                                                              \
-  template void multiply(const CsrBlock<Scalar>&, const double*, double*);                                       \
-  template void multiply_compensated(const CsrBlock<Scalar>&, const double*, double, double*);                   \
-  template void multiply_packed(const CsrBlock<Scalar>&, const double*, double*);                                \
-  template void add_transpose_multiply(const CsrBlock<Scalar>&, const double*, double*);                         \
-  template void add_transpose_multiply(const CsrBlock<Scalar>&, const double*, Index, Index, double*);           \
-  template void add_absolute_transpose_multiply(const CsrBlock<Scalar>&, const double*, double*);                \
-  template void squared_norms(const CsrBlock<Scalar>&, const double*, double*);                                  \
-  template void add_scaled_row(const CsrBlock<Scalar>&, Index, double, double*);                                 \
-  template void add_gram(const CsrBlock<Scalar>&, std::span<const Index>, std::span<const double>, Index, Index, \
-                         Index, double*);                                                                        \
-  template void expand(const CsrBlock<Scalar>&, Index, double*);
+#define ATTNREG_INSTANTIATE(Scalar)                                                                                \
+  template void multiply(const CsrBlock<Scalar>&, const double*, double*);                                         \
+  template void multiply_compensated(const CsrBlock<Scalar>&, const double*, double, double*);                     \
+  template void multiply_packed(const CsrBlock<Scalar>&, const double*, double*);                                  \
+  template void add_transpose_multiply(const CsrBlock<Scalar>&, const double*, double*);                           \
+  template void add_transpose_multiply(const CsrBlock<Scalar>&, const double*, Index, double*);                    \
+  template void add_normal_product(const CsrBlock<Scalar>&, const double*, const RowCurvature&, double*, double*); \
+  template void add_absolute_transpose_multiply(const CsrBlock<Scalar>&, const double*, double*);                  \
+  template void squared_norms(const CsrBlock<Scalar>&, const double*, double*);                                    \
+  template void add_scaled_row(const CsrBlock<Scalar>&, Index, double, double*);                                   \
+  template void add_gram(const CsrBlock<Scalar>&, std::span<const Index>, std::span<const double>, Index, Index,   \
+                         Index, double*);                                                                          \
+  template void expand(const CsrBlock<Scalar>&, double*);
 
 ATTNREG_INSTANTIATE(double)
 ATTNREG_INSTANTIATE(float)

@@ -1,10 +1,10 @@
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <span>
 
 #include "attnreg/row_storage.hpp"
+#include "kernels/row_kernels.hpp"
 
 namespace attnreg::kernels {
 
@@ -14,28 +14,21 @@ struct CsrBlock {
   const std::int64_t* offsets;
   const std::int32_t* indices;
   const Scalar* values;
-  Index rows;
+  Index first_local;  ///< number of the first row
+  Index rows, columns;
 };
 
 /// Calls `use` with rows [first, first + count) as a CsrBlock of the type in which the values are held.
 template <class Use>
 decltype(auto) with_block(const CsrRows& rows, Index first, Index count, Use&& use) {
   const std::int64_t* const offsets = rows.offsets.data() + first;
-  if (rows.is_single) return use(CsrBlock<float>{offsets, rows.indices.data(), rows.singles.data(), count});
-  return use(CsrBlock<double>{offsets, rows.indices.data(), rows.values.data(), count});
+  if (rows.is_single)
+    return use(CsrBlock<float>{offsets, rows.indices.data(), rows.singles.data(), first, count, rows.columns});
+  return use(CsrBlock<double>{offsets, rows.indices.data(), rows.values.data(), first, count, rows.columns});
 }
 
-// Kernels on a block of sparse rows. All of it but x and out is read once, in order; for a fused product take blocks of
-// a few thousand entries, so that the second kernel finds them in the first-level cache. Sums run in a fixed order, in
+// Kernels on a block of sparse rows. All of it but x and out is read once, in order. Sums run in a fixed order, in
 // double. x, out, N have d rows.
-
-/// The entries of a block that stay in the first-level cache between two kernels: 24 KiB with double values.
-inline constexpr std::int64_t kCachedEntries = 2048;
-
-/// Rows of a block for fused kernels, 1 or more, when `rows` rows have `entries` entries.
-inline Index fused_block_rows(Index rows, std::int64_t entries) {
-  return std::clamp<Index>(rows == 0 ? 1 : static_cast<Index>(kCachedEntries * rows / (entries + 1)), 1, 256);
-}
 
 /// z_i = a_i . x
 template <class Scalar>
@@ -55,7 +48,12 @@ void add_transpose_multiply(const CsrBlock<Scalar>& A, const double* u, double* 
 
 /// out += A^T U. U: rows x k, row-major; out: d x k, column-major.
 template <class Scalar>
-void add_transpose_multiply(const CsrBlock<Scalar>& A, const double* U, Index k, Index d, double* out);
+void add_transpose_multiply(const CsrBlock<Scalar>& A, const double* U, Index k, double* out);
+
+/// The fused product of `row_kernels.hpp`, some rows at a time, which the second kernel finds in the first-level cache.
+template <class Scalar>
+void add_normal_product(const CsrBlock<Scalar>& A, const double* x, const RowCurvature& weights, double* y,
+                        double* out);
 
 /// out += sum_i u_i |a_i|
 template <class Scalar>
@@ -78,6 +76,6 @@ void add_gram(const CsrBlock<Scalar>& A, std::span<const Index> rows, std::span<
 
 /// out = A, rows x d, row-major, with its zeros.
 template <class Scalar>
-void expand(const CsrBlock<Scalar>& A, Index d, double* out);
+void expand(const CsrBlock<Scalar>& A, double* out);
 
 }  // namespace attnreg::kernels

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <new>
+#include <variant>
 
 #include "hwy/aligned_allocator.h"
 #include "hwy/cache_control.h"
@@ -227,21 +228,14 @@ void add_weighted(const T* A, Index rows, Index d, const double* weights, double
   }
 }
 
-template <class T>
-void add_signed(const T* A, Index rows, Index d, const double* weights, const double* centre, double* positive,
-                double* negative) {
-  add_weighted(A, rows, d, weights, 1, centre, positive);
-  add_weighted(A, rows, d, weights, -1, centre, negative);
-}
-
-void add_signed_of_double(const double* A, Index rows, Index d, const double* weights, const double* centre,
-                          double* positive, double* negative) {
-  add_signed(A, rows, d, weights, centre, positive, negative);
-}
-
-void add_signed_of_float(const float* A, Index rows, Index d, const double* weights, const double* centre,
-                         double* positive, double* negative) {
-  add_signed(A, rows, d, weights, centre, positive, negative);
+void add_signed_of(DenseRows A, Index rows, Index d, const double* weights, const double* centre, double* positive,
+                   double* negative) {
+  std::visit(
+      [&](const auto* a) {
+        add_weighted(a, rows, d, weights, 1, centre, positive);
+        add_weighted(a, rows, d, weights, -1, centre, negative);
+      },
+      A);
 }
 
 void add_product_of(const double* S, Index m, Index k, const double* P, Index d, bool lower, double* out) {
@@ -262,20 +256,14 @@ HWY_AFTER_NAMESPACE();
 namespace attnreg::kernels {
 
 HWY_EXPORT(add_gram_of);
-HWY_EXPORT(add_signed_of_double);
-HWY_EXPORT(add_signed_of_float);
+HWY_EXPORT(add_signed_of);
 HWY_EXPORT(add_product_of);
 
 void add_gram(const double* P, Index rows, Index d, double* C) { HWY_DYNAMIC_DISPATCH(add_gram_of)(P, rows, d, C); }
 
-void add_signed_gram(const double* A, Index rows, Index d, const double* weights, const double* centre,
-                     double* positive, double* negative) {
-  HWY_DYNAMIC_DISPATCH(add_signed_of_double)(A, rows, d, weights, centre, positive, negative);
-}
-
-void add_signed_gram(const float* A, Index rows, Index d, const double* weights, const double* centre, double* positive,
+void add_signed_gram(DenseRows A, Index rows, Index d, const double* weights, const double* centre, double* positive,
                      double* negative) {
-  HWY_DYNAMIC_DISPATCH(add_signed_of_float)(A, rows, d, weights, centre, positive, negative);
+  HWY_DYNAMIC_DISPATCH(add_signed_of)(A, rows, d, weights, centre, positive, negative);
 }
 
 void add_matrix_product(const double* S, Index m, Index k, const double* P, Index d, bool lower, double* out) {

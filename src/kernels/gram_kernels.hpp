@@ -2,9 +2,9 @@
 
 #include <Eigen/Core>
 
-namespace attnreg::kernels {
+#include "kernels/row_kernels.hpp"
 
-using Eigen::Index;
+namespace attnreg::kernels {
 
 // Products with many more flops than numbers, on one thread; safe from several threads at once, on different results.
 // The threads of a pass use them instead of BLAS: OpenBLAS built for one thread, as Debian's -serial is, hands the same
@@ -19,9 +19,7 @@ void add_gram(const double* P, Index rows, Index d, double* C);
 /// c)^T, in the lower triangles; the strict upper ones are undefined afterwards. A: rows x d, weights: rows, centre: d,
 /// positive and negative: d x d. Local; one read of A's rows with w_i != 0, no copy of them but the packed one.
 /// The size of a call as above.
-void add_signed_gram(const double* A, Index rows, Index d, const double* weights, const double* centre,
-                     double* positive, double* negative);
-void add_signed_gram(const float* A, Index rows, Index d, const double* weights, const double* centre, double* positive,
+void add_signed_gram(DenseRows A, Index rows, Index d, const double* weights, const double* centre, double* positive,
                      double* negative);
 
 /// out += S P; with `lower` only what reaches the lower triangle is computed, the rest is undefined afterwards.

@@ -1,6 +1,8 @@
 // Compiled once for every kind of CPU; the best one for the CPU at hand is chosen when the program runs (Highway).
 #include "kernels/row_kernels.hpp"
 
+#include <variant>
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/row_kernels.cpp"
 #include <hwy/cache_control.h>
@@ -270,10 +272,8 @@ HWY_INLINE void normal_rows(const T* const* a, Index d, const double* x, const R
   Vector u[kRows];
   HWY_UNROLL(8)
   for (int r = 0; r < kRows; ++r) {
-    const double yr = y[rows[r]] = dots[r];
-    const double centred = weights.curvature[rows[r]] * (yr - weights.centre);
-    out[d] += centred;
-    u[r] = hn::Set(kDoubles, centred + weights.ridge[rows[r]] * yr);
+    y[rows[r]] = dots[r];
+    u[r] = hn::Set(kDoubles, weights.weight(rows[r], dots[r], out[d]));
   }
   for_columns(d, [&](Index j, auto at) HWY_ATTR {
     Vector even = at(static_cast<const double*>(out + j)), odd = hn::Zero(kDoubles);
@@ -306,9 +306,7 @@ void normal_block(const T* A, const RowBlock& block, Index d, const double* x, c
   for (Index k = 0; k < block.pieces; ++k)
     for (Index row = block.piece(k); row < block.piece(k) + rows; ++row) {
       y[row] = dot(A + row * d, d, x);
-      const double centred = weights.curvature[row] * (y[row] - weights.centre);
-      const double u = centred + weights.ridge[row] * y[row];
-      out[d] += centred;
+      const double u = weights.weight(row, y[row], out[d]);
       add_row<1, false>(A + row * d, d, &u, out);
     }
 }
@@ -327,44 +325,24 @@ void square_rows(const T* A, const RowBlock& block, Index d, const double* facto
     }
 }
 
-// Dispatch is by name, without overloads.
-void multiply_f64(const double* A, const RowBlock& block, Index d, const double* x, double* z) {
-  multiply_block(A, block, d, x, z);
+// Dispatch is by name.
+void multiply_of(const DenseBlock& A, const double* x, double* z) {
+  std::visit([&](const auto* a) { multiply_block(a, A.block, A.columns, x, z); }, A.rows);
 }
-void multiply_f32(const float* A, const RowBlock& block, Index d, const double* x, double* z) {
-  multiply_block(A, block, d, x, z);
+void multiply_compensated_of(const DenseBlock& A, const double* x, double shift, double* z) {
+  std::visit([&](const auto* a) { multiply_block_compensated(a, A.block, A.columns, x, shift, z); }, A.rows);
 }
-void compensated_f64(const double* A, const RowBlock& block, Index d, const double* x, double shift, double* z) {
-  multiply_block_compensated(A, block, d, x, shift, z);
+void add_transposed_of(const DenseBlock& A, const double* U, Index k, double* out) {
+  std::visit([&](const auto* a) { add_transposed(a, A.block, A.columns, U, k, out); }, A.rows);
 }
-void compensated_f32(const float* A, const RowBlock& block, Index d, const double* x, double shift, double* z) {
-  multiply_block_compensated(A, block, d, x, shift, z);
+void add_normal_of(const DenseBlock& A, const double* x, const RowCurvature& weights, double* y, double* out) {
+  std::visit([&](const auto* a) { normal_block(a, A.block, A.columns, x, weights, y, out); }, A.rows);
 }
-void transpose_f64(const double* A, const RowBlock& block, Index d, const double* U, Index k, double* out) {
-  add_transposed(A, block, d, U, k, out);
+void add_absolute_of(const DenseBlock& A, const double* u, double* out) {
+  std::visit([&](const auto* a) { add_columns<1, true>(a, A.block, A.columns, u, 1, out); }, A.rows);
 }
-void transpose_f32(const float* A, const RowBlock& block, Index d, const double* U, Index k, double* out) {
-  add_transposed(A, block, d, U, k, out);
-}
-void normal_f64(const double* A, const RowBlock& block, Index d, const double* x, const RowCurvature& weights,
-                double* y, double* out) {
-  normal_block(A, block, d, x, weights, y, out);
-}
-void normal_f32(const float* A, const RowBlock& block, Index d, const double* x, const RowCurvature& weights, double* y,
-                double* out) {
-  normal_block(A, block, d, x, weights, y, out);
-}
-void absolute_f64(const double* A, const RowBlock& block, Index d, const double* u, double* out) {
-  add_columns<1, true>(A, block, d, u, 1, out);
-}
-void absolute_f32(const float* A, const RowBlock& block, Index d, const double* u, double* out) {
-  add_columns<1, true>(A, block, d, u, 1, out);
-}
-void squares_f64(const double* A, const RowBlock& block, Index d, const double* factor, double* squares) {
-  square_rows(A, block, d, factor, squares);
-}
-void squares_f32(const float* A, const RowBlock& block, Index d, const double* factor, double* squares) {
-  square_rows(A, block, d, factor, squares);
+void squares_of(const DenseBlock& A, const double* factor, double* squares) {
+  std::visit([&](const auto* a) { square_rows(a, A.block, A.columns, factor, squares); }, A.rows);
 }
 
 }  // namespace attnreg::kernels::HWY_NAMESPACE
@@ -374,56 +352,28 @@ HWY_AFTER_NAMESPACE();
 
 namespace attnreg::kernels {
 
-HWY_EXPORT(multiply_f64);
-HWY_EXPORT(multiply_f32);
-HWY_EXPORT(compensated_f64);
-HWY_EXPORT(compensated_f32);
-HWY_EXPORT(transpose_f64);
-HWY_EXPORT(transpose_f32);
-HWY_EXPORT(normal_f64);
-HWY_EXPORT(normal_f32);
-HWY_EXPORT(absolute_f64);
-HWY_EXPORT(absolute_f32);
-HWY_EXPORT(squares_f64);
-HWY_EXPORT(squares_f32);
+HWY_EXPORT(multiply_of);
+HWY_EXPORT(multiply_compensated_of);
+HWY_EXPORT(add_transposed_of);
+HWY_EXPORT(add_normal_of);
+HWY_EXPORT(add_absolute_of);
+HWY_EXPORT(squares_of);
 
-void multiply(const double* A, const RowBlock& block, Index d, const double* x, double* z) {
-  HWY_DYNAMIC_DISPATCH(multiply_f64)(A, block, d, x, z);
+void multiply(const DenseBlock& A, const double* x, double* z) { HWY_DYNAMIC_DISPATCH(multiply_of)(A, x, z); }
+void multiply_compensated(const DenseBlock& A, const double* x, double shift, double* z) {
+  HWY_DYNAMIC_DISPATCH(multiply_compensated_of)(A, x, shift, z);
 }
-void multiply(const float* A, const RowBlock& block, Index d, const double* x, double* z) {
-  HWY_DYNAMIC_DISPATCH(multiply_f32)(A, block, d, x, z);
+void add_transpose_multiply(const DenseBlock& A, const double* U, Index k, double* out) {
+  HWY_DYNAMIC_DISPATCH(add_transposed_of)(A, U, k, out);
 }
-void multiply_compensated(const double* A, const RowBlock& block, Index d, const double* x, double shift, double* z) {
-  HWY_DYNAMIC_DISPATCH(compensated_f64)(A, block, d, x, shift, z);
+void add_normal_product(const DenseBlock& A, const double* x, const RowCurvature& weights, double* y, double* out) {
+  HWY_DYNAMIC_DISPATCH(add_normal_of)(A, x, weights, y, out);
 }
-void multiply_compensated(const float* A, const RowBlock& block, Index d, const double* x, double shift, double* z) {
-  HWY_DYNAMIC_DISPATCH(compensated_f32)(A, block, d, x, shift, z);
+void add_absolute_transpose_multiply(const DenseBlock& A, const double* u, double* out) {
+  HWY_DYNAMIC_DISPATCH(add_absolute_of)(A, u, out);
 }
-void add_transpose_multiply(const double* A, const RowBlock& block, Index d, const double* U, Index k, double* out) {
-  HWY_DYNAMIC_DISPATCH(transpose_f64)(A, block, d, U, k, out);
-}
-void add_transpose_multiply(const float* A, const RowBlock& block, Index d, const double* U, Index k, double* out) {
-  HWY_DYNAMIC_DISPATCH(transpose_f32)(A, block, d, U, k, out);
-}
-void add_normal_product(const double* A, const RowBlock& block, Index d, const double* x, const RowCurvature& weights,
-                        double* y, double* out) {
-  HWY_DYNAMIC_DISPATCH(normal_f64)(A, block, d, x, weights, y, out);
-}
-void add_normal_product(const float* A, const RowBlock& block, Index d, const double* x, const RowCurvature& weights,
-                        double* y, double* out) {
-  HWY_DYNAMIC_DISPATCH(normal_f32)(A, block, d, x, weights, y, out);
-}
-void add_absolute_transpose_multiply(const double* A, const RowBlock& block, Index d, const double* u, double* out) {
-  HWY_DYNAMIC_DISPATCH(absolute_f64)(A, block, d, u, out);
-}
-void add_absolute_transpose_multiply(const float* A, const RowBlock& block, Index d, const double* u, double* out) {
-  HWY_DYNAMIC_DISPATCH(absolute_f32)(A, block, d, u, out);
-}
-void squared_norms(const double* A, const RowBlock& block, Index d, const double* factor, double* squares) {
-  HWY_DYNAMIC_DISPATCH(squares_f64)(A, block, d, factor, squares);
-}
-void squared_norms(const float* A, const RowBlock& block, Index d, const double* factor, double* squares) {
-  HWY_DYNAMIC_DISPATCH(squares_f32)(A, block, d, factor, squares);
+void squared_norms(const DenseBlock& A, const double* factor, double* squares) {
+  HWY_DYNAMIC_DISPATCH(squares_of)(A, factor, squares);
 }
 
 }  // namespace attnreg::kernels

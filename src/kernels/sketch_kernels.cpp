@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <variant>
 
 #include "hwy/cache_control.h"
 
@@ -94,14 +95,12 @@ void multiply(const T* A, Index rows, Index d, const double* N, double* Y) {
   }
 }
 
-void scatter_double(const double* A, Index d, std::span<const Scatter> entries, double* out) {
-  scatter(A, d, entries, out);
+void scatter_of(DenseRows A, Index d, std::span<const Scatter> entries, double* out) {
+  std::visit([&](const auto* a) { scatter(a, d, entries, out); }, A);
 }
-void scatter_float(const float* A, Index d, std::span<const Scatter> entries, double* out) {
-  scatter(A, d, entries, out);
+void multiply_block_of(DenseRows A, Index rows, Index d, const double* N, double* Y) {
+  std::visit([&](const auto* a) { multiply(a, rows, d, N, Y); }, A);
 }
-void multiply_double(const double* A, Index rows, Index d, const double* N, double* Y) { multiply(A, rows, d, N, Y); }
-void multiply_float(const float* A, Index rows, Index d, const double* N, double* Y) { multiply(A, rows, d, N, Y); }
 
 }  // namespace attnreg::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -109,22 +108,14 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace attnreg::kernels {
 
-HWY_EXPORT(scatter_double);
-HWY_EXPORT(scatter_float);
-HWY_EXPORT(multiply_double);
-HWY_EXPORT(multiply_float);
+HWY_EXPORT(scatter_of);
+HWY_EXPORT(multiply_block_of);
 
-void scatter_rows(const double* A, Index d, std::span<const Scatter> entries, double* out) {
-  HWY_DYNAMIC_DISPATCH(scatter_double)(A, d, entries, out);
+void scatter_rows(DenseRows A, Index d, std::span<const Scatter> entries, double* out) {
+  HWY_DYNAMIC_DISPATCH(scatter_of)(A, d, entries, out);
 }
-void scatter_rows(const float* A, Index d, std::span<const Scatter> entries, double* out) {
-  HWY_DYNAMIC_DISPATCH(scatter_float)(A, d, entries, out);
-}
-void multiply_block(const double* A, Index rows, Index d, const double* N, double* Y) {
-  HWY_DYNAMIC_DISPATCH(multiply_double)(A, rows, d, N, Y);
-}
-void multiply_block(const float* A, Index rows, Index d, const double* N, double* Y) {
-  HWY_DYNAMIC_DISPATCH(multiply_float)(A, rows, d, N, Y);
+void multiply_block(DenseRows A, Index rows, Index d, const double* N, double* Y) {
+  HWY_DYNAMIC_DISPATCH(multiply_block_of)(A, rows, d, N, Y);
 }
 
 }  // namespace attnreg::kernels

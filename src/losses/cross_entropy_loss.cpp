@@ -104,12 +104,6 @@ class CrossEntropyLoss final : public SoftmaxFamily {
     differentiate_cross_entropy(rows, point, out.q, out.f, out.delta, point.scalars[kMass]);
   }
 
-  /// The loss is convex: its Hessian itself.
-  void gauss_newton(const LossRows& rows, const LossPoint& point, std::span<double> delta) const override {
-    exponentials(rows, point.reference, delta);
-    for (double& f : delta) f *= point.scalars[kMass];
-  }
-
   void add_change(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
                   LossSums& sums) const override {
     add_change_cross_entropy(rows, y, t, point, sums, point.scalars[kMass]);

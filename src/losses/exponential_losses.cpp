@@ -27,11 +27,7 @@ class ExponentialLoss final : public GrowingLoss<U> {
     });
   }
 
-  LossPoint value(const LossSums& sums, double /*reference*/) const override {
-    LossPoint point;
-    point.value = 0.5 * sums[0];
-    return point;
-  }
+  LossPoint value(const LossSums& sums, double /*reference*/) const override { return {.value = 0.5 * sums[0]}; }
 
   void add_scaled_value(const LossRows& rows, double exponent, LossSums& sums) const override {
     for (std::size_t i = 0; i < rows.z.size(); ++i) {

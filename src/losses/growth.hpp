@@ -99,19 +99,20 @@ struct Sinh : HyperbolicGrowth<Sinh> {
   }
 };
 
-/// u and v of a piece.
+/// u and v of a piece: the caller's, where it has them.
 template <class U>
-struct GrowthPiece {
-  Piece u, v;
-  GrowthPiece(const LossRows& rows, std::size_t first) {
-    const auto z = piece_of(rows.z, first);
-    if (rows.exponentials.empty()) {
-      U::evaluate(z, u, v);
+class GrowthPiece {
+ public:
+  GrowthPiece(const LossRows& rows, std::size_t first) : u(rows.exponentials), v(rows.slopes) {
+    if (u.empty()) {
+      U::evaluate(piece_of(rows.z, first), made_u_, made_v_);
+      u = made_u_, v = made_v_;
     } else {
-      std::copy_n(rows.exponentials.data() + first, z.size(), u.begin());
-      std::copy_n(rows.slopes.data() + first, z.size(), v.begin());
+      u = piece_of(u, first), v = piece_of(v, first);
     }
   }
+  GrowthPiece(const GrowthPiece&) = delete;
+  GrowthPiece& operator=(const GrowthPiece&) = delete;
 
   /// u(z + t y) - u(z)
   void difference(std::span<const double> z, std::span<const double> y, double t, Piece& du) const {
@@ -119,10 +120,14 @@ struct GrowthPiece {
     for (std::size_t i = 0; i < z.size(); ++i) h[i] = t * y[i];
     U::difference(z, u, v, std::span<const double>(h).first(z.size()), du);
   }
+
+  std::span<const double> u, v;
+
+ private:
+  Piece made_u_, made_v_;
 };
 
-/// What the losses of u have in common: they grow like exp(2 |z|), and their Gauss-Newton matrices have v^2 in place of
-/// delta.
+/// What the losses of u have in common: they grow like exp(2 |z|).
 template <class U>
 class GrowingLoss : public Loss {
  public:
@@ -138,16 +143,8 @@ class GrowingLoss : public Loss {
   }
 
   void keep(const LossRows& rows, std::span<double> exponentials, std::span<double> slopes) const override {
-    for_each_piece(rows, [&](std::size_t first, std::size_t size, const auto&, const GrowthPiece<U>& at) {
-      std::copy_n(at.u.begin(), size, exponentials.data() + first);
-      std::copy_n(at.v.begin(), size, slopes.data() + first);
-    });
-  }
-
-  void gauss_newton(const LossRows& rows, const LossPoint& /*point*/, std::span<double> delta) const override {
-    for_each_piece(rows, [&](std::size_t first, std::size_t size, const auto&, const GrowthPiece<U>& at) {
-      for (std::size_t i = 0; i < size; ++i) delta[first + i] = at.v[i] * at.v[i];
-    });
+    for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows)
+      U::evaluate(piece_of(rows.z, first), piece_of(exponentials, first), piece_of(slopes, first));
   }
 
  protected:

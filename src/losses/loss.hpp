@@ -100,9 +100,6 @@ class Loss {
   virtual Combination combine(const LossSums& sums, double reference) const = 0;
 
   virtual void differentiate(const LossRows& rows, const LossPoint& point, const LossDerivatives& out) const = 0;
-  /// delta of the Gauss-Newton matrix J^T J >= 0, J = d residual / d z: the form of the Hessian with this delta alone
-  /// changed.
-  virtual void gauss_newton(const LossRows& rows, const LossPoint& point, std::span<double> delta) const = 0;
   /// What reproduces b: softmax(z); u(z); or u(z) / <u(z), 1>.
   virtual void fit(const LossRows& rows, const LossPoint& point, std::span<double> fitted) const = 0;
   /// In units of eps, the error of the exponent in a row: relative in u(z).

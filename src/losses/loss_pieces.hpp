@@ -68,10 +68,7 @@ class SoftmaxFamily : public Loss {
 
  protected:
   static LossPoint point_of(const LossSums& sums, double reference) {
-    LossPoint point;
-    point.reference = reference + std::log(sums[0]);
-    point.offset = std::abs(std::log(sums[0]));
-    return point;
+    return {.reference = reference + std::log(sums[0]), .offset = std::abs(std::log(sums[0]))};
   }
 
   /// fill(g_i, b_i, the numbers of row i)

@@ -32,14 +32,16 @@ class RescaledLoss final : public GrowingLoss<U> {
 
   void add_value(const LossRows& rows, double reference, LossSums& sums) const override {
     this->for_each_piece(rows, [&](std::size_t, std::size_t size, const auto& b, const GrowthPiece<U>& at) {
+      LossSums all = sums;  // in registers
       for (std::size_t i = 0; i < size; ++i) {
         const double c = at.u[i] - reference * b[i];
-        sums[kAlpha] += at.u[i];
-        sums[kSquares] += c * c;
-        sums[kAlong] += c * b[i];
-        sums[kTarget] += b[i] * b[i];
-        sums[kSize] += at.u[i] * at.u[i];
+        all[kAlpha] += at.u[i];
+        all[kSquares] += c * c;
+        all[kAlong] += c * b[i];
+        all[kTarget] += b[i] * b[i];
+        all[kSize] += at.u[i] * at.u[i];
       }
+      sums = all;
     });
   }
 
@@ -88,9 +90,10 @@ class RescaledLoss final : public GrowingLoss<U> {
   }
 
   void differentiate(const LossRows& rows, const LossPoint& point, const LossDerivatives& out) const override {
+    const double alpha = point.reference, gamma = point.scalars[kGamma];
     this->for_each_piece(rows, [&](std::size_t first, std::size_t size, const auto& b, const GrowthPiece<U>& at) {
       for (std::size_t i = 0; i < size; ++i) {
-        const double u = at.u[i], v = at.v[i], eta = u - point.reference * b[i] - point.scalars[kGamma];
+        const double u = at.u[i], v = at.v[i], eta = u - alpha * b[i] - gamma;
         out.q[first + i] = v * eta;
         out.f[first + i] = v;
         out.delta[first + i] = v * v + u * eta;
@@ -102,8 +105,10 @@ class RescaledLoss final : public GrowingLoss<U> {
   }
 
   void fit(const LossRows& rows, const LossPoint& point, std::span<double> fitted) const override {
+    const double alpha = point.reference;
     this->for_each_piece(rows, [&](std::size_t first, std::size_t size, const auto&, const GrowthPiece<U>& at) {
-      for (std::size_t i = 0; i < size; ++i) fitted[first + i] = at.u[i] / point.reference;
+#pragma omp simd
+      for (std::size_t i = 0; i < size; ++i) fitted[first + i] = at.u[i] / alpha;
     });
   }
 
@@ -113,12 +118,14 @@ class RescaledLoss final : public GrowingLoss<U> {
     this->for_each_piece(rows, [&](std::size_t first, std::size_t size, const auto& b, const GrowthPiece<U>& at) {
       Piece du;
       at.difference(piece_of(rows.z, first), piece_of(y, first), t, du);
+      LossSums all = sums;  // in registers
       for (std::size_t i = 0; i < size; ++i) {
-        sums[kMoved] += du[i];
-        sums[kFirst] += du[i] * (at.u[i] - point.reference * b[i] - point.scalars[kGamma]);
-        sums[kSecond] += du[i] * du[i];
-        sums[kMovedAlong] += b[i] * du[i];
+        all[kMoved] += du[i];
+        all[kFirst] += du[i] * (at.u[i] - point.reference * b[i] - point.scalars[kGamma]);
+        all[kSecond] += du[i] * du[i];
+        all[kMovedAlong] += b[i] * du[i];
       }
+      sums = all;
     });
   }
   LossChange change(const LossSums& sums, const LossPoint& point) const override {

@@ -105,11 +105,6 @@ class SoftmaxLoss final : public SoftmaxFamily {
     differentiate_softmax(rows, point, out.q, out.f, out.delta, point.scalars[kGamma]);
   }
 
-  void gauss_newton(const LossRows& rows, const LossPoint& point, std::span<double> delta) const override {
-    exponentials(rows, point.reference, delta);
-    for (double& f : delta) f *= f;
-  }
-
   void add_change(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
                   LossSums& sums) const override {
     add_change_softmax(rows, y, t, point, sums, point.scalars[kGamma]);
@@ -118,10 +113,7 @@ class SoftmaxLoss final : public SoftmaxFamily {
   LossChange change(const LossSums& sums, const LossPoint& point) const override {
     const auto [s, f2_u, f2_u2, q_u] = std::array{sums[0], sums[1], sums[2], sums[3]};
     const double moved = f2_u2 - 2 * s * f2_u + s * s * point.scalars[kNormSquared];  // (1 + S)^2 |f' - f|^2
-    LossChange change;
-    change.value = 0.5 * moved / ((1 + s) * (1 + s)) + q_u / (1 + s);
-    change.reference_shift = std::log1p(s);
-    return change;
+    return {0.5 * moved / ((1 + s) * (1 + s)) + q_u / (1 + s), std::log1p(s)};
   }
 
  private:

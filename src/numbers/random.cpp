@@ -6,8 +6,6 @@
 #include <cstddef>
 #include <numbers>
 
-#include "numbers/philox.hpp"
-
 namespace attnreg {
 
 namespace {

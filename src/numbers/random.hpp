@@ -7,6 +7,11 @@
 
 namespace attnreg {
 
+/// Local. Philox4x32-10: a bijection of the counters for every key. Salmon, Moraes, Dror, Shaw, "Parallel random
+/// numbers: as easy as 1, 2, 3", SC 2011.
+std::array<std::uint32_t, 4> philox4x32_10(const std::array<std::uint32_t, 4>& counter,
+                                           const std::array<std::uint32_t, 2>& key);
+
 /// What random numbers are for. Two purposes never share a number, whatever the seed.
 enum class Purpose : std::uint32_t {
   problem_rows = 1,
@@ -17,7 +22,6 @@ enum class Purpose : std::uint32_t {
   problem_row_scale = 6,
   sketch_sparse_sign = 7,
   sketch_gaussian = 8,
-  sketch_ams = 9,
   jl_columns = 10,
   sample_poisson = 11,
   sample_with_replacement = 12,

@@ -2,7 +2,7 @@
 #include <memory>
 #include <utility>
 
-#include "algebra/distributed_solver.hpp"
+#include "algebra/scalapack.hpp"
 #include "objective/regression_objective.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/gram.hpp"

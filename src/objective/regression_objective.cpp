@@ -176,21 +176,20 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
   state.loss = value.loss;
   const double clock = clock_.seconds();
   const Index columns = loss_->form() == HessianForm::coupled ? 3 : 2;
-  const auto local = A_.passes().transpose_map(
-      columns, 1,
-      [&](Index first, Index rows, double* U, double* bound) {
-        Outputs outputs;
-        const LossDerivatives out = outputs.kept_in(state, first, rows);
-        fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, out);
-        for (Index i = 0; i < rows; ++i) {
-          const Index row = first + i;
-          const double q = U[columns * i] = out.q[static_cast<std::size_t>(i)];
-          U[columns * i + 1] = out.f[static_cast<std::size_t>(i)];
-          if (columns == 3) U[columns * i + 2] = state.coupling[row];
-          *bound += rounding_of_row(state, row, state.z[row], q, state.delta[row]) * columns_->row_norms()[row];
-        }
-      },
-      columns_->missing_row_norms());
+  const auto map = [&](Index first, Index rows, double* U, double* bound) {
+    Outputs outputs;
+    const LossDerivatives out = outputs.kept_in(state, first, rows);
+    fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, out);
+    for (Index i = 0; i < rows; ++i) {
+      const Index row = first + i;
+      const double q = U[columns * i] = out.q[static_cast<std::size_t>(i)];
+      U[columns * i + 1] = out.f[static_cast<std::size_t>(i)];
+      if (columns == 3) U[columns * i + 2] = state.coupling[row];
+      *bound += rounding_of_row(state, row, state.z[row], q, state.delta[row]) * columns_->row_norms()[row];
+    }
+  };
+  const auto local =
+      A_.passes().map({.columns = columns, .scalars = 1, .map = map, .row_norms = columns_->missing_row_norms()});
   const auto [sums, seconds] = total(A_.communicator(), local, clock);
   point.gradient = sums.columns.col(0) + offset_ridge_.gradient(point.x);
   point.seconds = seconds;
@@ -209,7 +208,7 @@ std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const 
   const double clock = clock_.seconds();
   LossPoint guess = state.loss;
   guess.reference = reference;
-  const RowPasses::RowMap map = [&](Index first, Index count, double* U, double* scalars) {
+  const auto map = [&](Index first, Index count, double* U, double* scalars) {
     std::array<double, kBlock> moved;
     LossRows rows = rows_of(product, first, count);
     if (meaning == Logits::step) {
@@ -228,9 +227,9 @@ std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const 
                     columns_->row_norms()[first + i];
     }
   };
-  const auto local = meaning == Logits::at
-                         ? A_.passes().product_map(v, Compensated{state.shift}, product, columns, kScalars, map)
-                         : A_.passes().product_map(v, product, columns, kScalars, map);
+  RowPasses::MapRequest request{.x = &v, .z = &product, .columns = columns, .scalars = kScalars, .map = map};
+  if (meaning == Logits::at) request.compensated = Compensated{state.shift};
+  const auto local = A_.passes().map(request);
   const auto [sums, seconds] = total(A_.communicator(), local, clock);
   const Loss::Combination combination = loss_->combine(loss_sums(sums.scalars.data()), reference);
   const auto combined = [&, &columns = sums.columns](const auto& factors) {

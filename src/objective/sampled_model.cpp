@@ -6,12 +6,10 @@
 #include <cmath>
 #include <utility>
 
-#include "algebra/damped_factor.hpp"
 #include "algebra/dense_factors.hpp"
-#include "algebra/distributed_solver.hpp"
+#include "algebra/scalapack.hpp"
 #include "attnreg/leverage.hpp"
 #include "ranks/span_of.hpp"
-#include "sampling/distributed_leverage.hpp"
 #include "sampling/leverage_basis.hpp"
 #include "sampling/sampling.hpp"
 

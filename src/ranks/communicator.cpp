@@ -27,16 +27,7 @@ struct Communicator::State {
   Limits limits;
   std::int64_t collectives = 0;
   JointSums* joint = nullptr;
-  std::shared_ptr<State> owner;  // of the handle, if another has it
-
-  State() = default;
-  State(const State&) = delete;
-  State& operator=(const State&) = delete;
-  ~State() {
-    int finalized = 0;
-    MPI_Finalized(&finalized);
-    if (!finalized && !owner && handle != MPI_COMM_NULL) MPI_Comm_free(&handle);
-  }
+  std::shared_ptr<void> owner;  // frees the handle
 
   /// Calls `piece(offset, count)` for pieces that an MPI count can hold; counts one collective.
   template <class Piece>
@@ -59,6 +50,11 @@ struct Communicator::State {
 Communicator::Communicator(MPI_Comm parent, Limits limits) : state_(std::make_shared<State>()) {
   state_->limits = limits;
   check(MPI_Comm_dup(parent, &state_->handle), "MPI_Comm_dup");
+  state_->owner = std::shared_ptr<void>(nullptr, [handle = state_->handle](void*) mutable {
+    int finalized = 0;
+    MPI_Finalized(&finalized);
+    if (!finalized) MPI_Comm_free(&handle);
+  });
   check(MPI_Comm_set_errhandler(state_->handle, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check(MPI_Comm_rank(state_->handle, &state_->rank), "MPI_Comm_rank");
   check(MPI_Comm_size(state_->handle, &state_->size), "MPI_Comm_size");
@@ -69,14 +65,9 @@ Communicator::Communicator(MPI_Comm parent, Limits limits) : state_(std::make_sh
 }
 
 Communicator Communicator::joined(JointSums& joint) const {
-  auto state = std::make_shared<State>();
-  state->handle = state_->handle;
-  state->rank = state_->rank;
-  state->size = state_->size;
-  state->ranks_on_node = state_->ranks_on_node;
-  state->limits = state_->limits;
+  auto state = std::make_shared<State>(*state_);
+  state->collectives = 0;
   state->joint = &joint;
-  state->owner = state_;
   return Communicator(std::move(state));
 }
 

@@ -25,15 +25,8 @@ std::optional<double> number_in(std::string_view text) {
   return static_cast<double>(value);
 }
 
-std::optional<double> number_in_file(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  if (!std::getline(file, line)) return std::nullopt;
-  return number_in(line);
-}
-
-/// The number that follows `key` at the start of a line.
-std::optional<double> value_of(const std::string& path, std::string_view key) {
+/// The number that follows `key` at the start of a line; without a key, that of the first line.
+std::optional<double> value_of(const std::string& path, std::string_view key = "") {
   std::ifstream file(path);
   for (std::string line; std::getline(file, line);) {
     if (line.starts_with(key)) return number_in(std::string_view(line).substr(key.size()));
@@ -50,8 +43,8 @@ constexpr GroupFiles version_1{"/sys/fs/cgroup/memory", "memory.limit_in_bytes",
 constexpr GroupFiles version_2{"/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file ", "active_file "};
 
 double room_in(const std::string& directory, const GroupFiles& files) {
-  const auto limit = number_in_file(directory + "/" + files.limit);
-  const auto usage = number_in_file(directory + "/" + files.usage);
+  const auto limit = value_of(directory + "/" + files.limit);
+  const auto usage = value_of(directory + "/" + files.usage);
   if (!limit || !usage) return infinity;
   const std::string statistics = directory + "/memory.stat";
   const double cache =

@@ -20,11 +20,19 @@ RowMajorMatrix dense_rows(const RowMatrix& matrix, Index first_local, Index coun
   return rows;
 }
 
-RowMajorMatrix shared_rows(const RowMatrix& matrix, std::int64_t first, Index count) {
+RowMajorMatrix rows_in_place(const RowMatrix& matrix, std::int64_t first, Index count, const Eigen::VectorXd& scale) {
   RowMajorMatrix rows = RowMajorMatrix::Zero(count, matrix.columns());
   const std::int64_t mine = matrix.first_row(), begin = std::max(first, mine);
-  const std::int64_t end = std::min(first + count, mine + matrix.rows_local());
-  if (begin < end) rows.middleRows(begin - first, end - begin) = dense_rows(matrix, begin - mine, end - begin);
+  const Index own = std::min(first + count, mine + matrix.rows_local()) - begin;
+  if (own <= 0) return rows;
+  rows.middleRows(begin - first, own) = dense_rows(matrix, begin - mine, own);
+  if (scale.size() != 0)
+    rows.middleRows(begin - first, own).array().colwise() *= scale.segment(begin - mine, own).array();
+  return rows;
+}
+
+RowMajorMatrix shared_rows(const RowMatrix& matrix, std::int64_t first, Index count) {
+  RowMajorMatrix rows = rows_in_place(matrix, first, count);
   matrix.communicator().sum(span_of(rows));
   return rows;
 }

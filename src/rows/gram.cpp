@@ -52,7 +52,35 @@ struct Squares {
   VectorXd centre, crossed;             // c; sum m a of sparse rows, else 0
   double factor = 0;                    // of c c^T in the rest
 
-  Squares(const RowMatrix& A, const WeightedRows& given, const VectorXd& c, double sign);
+  Squares(const RowMatrix& A, const WeightedRows& given, const VectorXd& c, double sign)
+      : centre(c), crossed(VectorXd::Zero(c.size())) {
+    const bool is_coupled = given.coupling.size() != 0;
+    std::vector<double> couplings;
+    for (Index i = 0; i < given.curvature.size(); ++i) {
+      const double delta = given.curvature[i], ridge = given.ridge.size() == 0 ? 0 : given.ridge[i];
+      const double m = is_coupled ? given.coupling[i] : delta, k = is_coupled ? given.self[i] : delta;
+      const double s = delta + ridge, t = s == 0 ? 0 : m / s;
+      if ((s < 0) != (sign < 0)) continue;  // what is not a number is positive
+      if (A.is_sparse())
+        factor += sign * k;
+      else if (is_coupled)
+        factor += k - m * t;
+      else if (s != 0)
+        factor += delta * ridge / s;  // k - m t without cancellation
+      if (s == 0) continue;
+      rows.push_back(given.chosen ? (*given.chosen)[static_cast<std::size_t>(i)] : i);
+      weights.push_back(sign * s);
+      shares.push_back(t);
+      couplings.push_back(sign * m);
+    }
+    if (!A.is_sparse() || centre.isZero(0)) return;
+    add_by_threads(count(), crossed, [&](Index first, Index last, VectorXd& sum) {
+      with_sparse(A, [&](const auto& block) {
+        for (auto k = static_cast<std::size_t>(first); k < static_cast<std::size_t>(last); ++k)
+          kernels::add_scaled_row(block, rows[k], couplings[k], sum.data());
+      });
+    });
+  }
 
   Index count() const { return static_cast<Index>(rows.size()); }
   /// Adds to entry (i, j) what is not in the squares.
@@ -61,36 +89,6 @@ struct Squares {
     entry -= centre[i] * crossed[j];
   }
 };
-
-Squares::Squares(const RowMatrix& A, const WeightedRows& given, const VectorXd& c, double sign)
-    : centre(c), crossed(VectorXd::Zero(c.size())) {
-  const bool is_coupled = given.coupling.size() != 0;
-  std::vector<double> couplings;
-  for (Index i = 0; i < given.curvature.size(); ++i) {
-    const double delta = given.curvature[i], ridge = given.ridge.size() == 0 ? 0 : given.ridge[i];
-    const double m = is_coupled ? given.coupling[i] : delta, k = is_coupled ? given.self[i] : delta;
-    const double s = delta + ridge, t = s == 0 ? 0 : m / s;
-    if ((s < 0) != (sign < 0)) continue;  // what is not a number is positive
-    if (A.is_sparse())
-      factor += sign * k;
-    else if (is_coupled)
-      factor += k - m * t;
-    else if (s != 0)
-      factor += delta * ridge / s;  // k - m t without cancellation
-    if (s == 0) continue;
-    rows.push_back(given.chosen ? (*given.chosen)[static_cast<std::size_t>(i)] : i);
-    weights.push_back(sign * s);
-    shares.push_back(t);
-    couplings.push_back(sign * m);
-  }
-  if (!A.is_sparse() || centre.isZero(0)) return;
-  add_by_threads(count(), crossed, [&](Index first, Index last, VectorXd& sum) {
-    with_sparse(A, [&](const auto& block) {
-      for (auto k = static_cast<std::size_t>(first); k < static_cast<std::size_t>(last); ++k)
-        kernels::add_scaled_row(block, rows[k], couplings[k], sum.data());
-    });
-  });
-}
 
 /// Calls `use` with |s|^{1/2} (a - t c) of some rows of a dense A at a time, from a column on.
 template <class Use>

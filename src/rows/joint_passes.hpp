@@ -3,8 +3,8 @@
 #include <boost/context/fiber.hpp>
 #include <exception>
 #include <functional>
+#include <optional>
 #include <span>
-#include <variant>
 #include <vector>
 
 #include "attnreg/row_matrix.hpp"
@@ -35,36 +35,23 @@ class JointPasses final : public PassServer {
   void sum(std::span<double> values) override;
 
  private:
-  struct Map {
-    const RowPasses::MapRequest& request;
+  struct Pass {
+    RowPasses::MapRequest request;
+    const RowCurvature* weights;  // of a normal product, which has a kernel of its own if it is alone
     double& reads;
     RowPasses::MapSums result{};
   };
-  struct Product {
-    const Eigen::VectorXd& p;
-    const RowCurvature& weights;
-    const RowPasses::RowMap& map;  // the same, tile by tile
-    Eigen::VectorXd& y;
-    double& reads;
-    Eigen::VectorXd result{};
-    RowPasses::MapRequest as_map() const;
-  };
-  struct Sum {
-    std::span<double> values;
-  };
-  using Request = std::variant<Map*, Product*, Sum*>;
   struct Task {
     boost::context::fiber stack;
-    bool waits = false, done = false;
-    Request request;
-    bool waits_for_sum() const { return waits && std::holds_alternative<Sum*>(request); }
+    bool done = false;
+    Pass* pass = nullptr;                    // that it waits for
+    std::optional<std::span<double>> sum{};  // that it waits for
   };
 
   void start(Task& task, const std::function<void()>& body);
-  void wait(Request request);
-  void serve(const std::vector<Request>& requests);
-  void serve_passes(const std::vector<Request>& requests);
-  void serve_sums(const std::vector<Request>& requests);
+  void make(Pass& pass);
+  void serve(const std::vector<Pass*>& passes);
+  void serve(const std::vector<std::span<double>>& sums);
 
   const RowMatrix& A_;
   std::vector<Task> tasks_;

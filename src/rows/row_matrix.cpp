@@ -11,8 +11,9 @@ namespace {
 
 /// Passes over rows that they own from now on; `storage` tells where the moved rows are.
 template <class Rows, class StorageOf>
-std::shared_ptr<const RowPasses> owning(Communicator communicator, RowPartition partition, Rows rows, Index count,
+std::shared_ptr<const RowPasses> owning(Communicator communicator, RowPartition partition, Rows rows,
                                         StorageOf&& storage) {
+  const auto count = rows.rows();
   auto owner = std::make_shared<const Rows>(std::move(rows));
   auto passes =
       std::make_shared<const RowPasses>(std::move(communicator), std::move(partition), storage(*owner), owner);
@@ -22,38 +23,28 @@ std::shared_ptr<const RowPasses> owning(Communicator communicator, RowPartition 
   return passes;
 }
 
+constexpr auto kDense = [](const auto& rows) { return RowPointers{rows.cols(), rows.data()}; };
+
 }  // namespace
 
-RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, RowMajorMatrix rows) {
-  const Index count = rows.rows();
-  passes_ = owning(std::move(communicator), std::move(partition), std::move(rows), count,
-                   [](const auto& owned) { return RowPointers{.columns = owned.cols(), .doubles = owned.data()}; });
-}
+RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, RowMajorMatrix rows)
+    : RowMatrix(owning(std::move(communicator), std::move(partition), std::move(rows), kDense)) {}
 
-RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, RowMajorMatrixFloat rows) {
-  const Index count = rows.rows();
-  passes_ = owning(std::move(communicator), std::move(partition), std::move(rows), count, [](const auto& owned) {
-    return RowPointers{.columns = owned.cols(), .singles = owned.data(), .type = Storage::float32};
-  });
-}
+RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, RowMajorMatrixFloat rows)
+    : RowMatrix(owning(std::move(communicator), std::move(partition), std::move(rows), kDense)) {}
 
-RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, CsrRows rows) {
-  const Index count = rows.rows();
-  passes_ = owning(std::move(communicator), std::move(partition), std::move(rows), count, [](const auto& owned) {
-    return RowPointers{
-        .columns = owned.columns, .sparse = &owned, .type = owned.is_single ? Storage::float32 : Storage::float64};
-  });
-}
+RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, CsrRows rows)
+    : RowMatrix(owning(std::move(communicator), std::move(partition), std::move(rows),
+                       [](const CsrRows& owned) { return RowPointers{.columns = owned.columns, .sparse = &owned}; })) {}
 
 RowMatrix RowMatrix::view(Communicator communicator, RowPartition partition, const double* rows, Index columns) {
   return RowMatrix(std::make_shared<const RowPasses>(std::move(communicator), std::move(partition),
-                                                     RowPointers{.columns = columns, .doubles = rows}, nullptr));
+                                                     RowPointers{columns, rows}, nullptr));
 }
 
 RowMatrix RowMatrix::view(Communicator communicator, RowPartition partition, const float* rows, Index columns) {
-  return RowMatrix(std::make_shared<const RowPasses>(
-      std::move(communicator), std::move(partition),
-      RowPointers{.columns = columns, .singles = rows, .type = Storage::float32}, nullptr));
+  return RowMatrix(std::make_shared<const RowPasses>(std::move(communicator), std::move(partition),
+                                                     RowPointers{columns, rows}, nullptr));
 }
 
 const Communicator& RowMatrix::communicator() const { return passes_->communicator(); }

@@ -11,7 +11,6 @@
 
 #include "errors/refuse.hpp"
 #include "kernels/csr_kernels.hpp"
-#include "rows/packed_columns.hpp"
 
 namespace attnreg {
 
@@ -62,11 +61,11 @@ void map_tile(const Tile& tile, std::span<const RowPasses::MapRequest> requests,
     }
     if (x != nullptr && compensated) tile.multiply(x->data(), *compensated, z->data() + tile.first_local());
     if (x != nullptr && !compensated && products.empty()) tile.multiply(x->data(), z->data() + tile.first_local());
-    if (map != nullptr && width == columns) {
-      (*map)(tile.first_local(), rows, U.data(), scalars);
-    } else if (map != nullptr) {
+    if (map && width == columns) {
+      map(tile.first_local(), rows, U.data(), scalars);
+    } else if (map) {
       own.resize(rows, width);
-      (*map)(tile.first_local(), rows, own.data(), scalars);
+      map(tile.first_local(), rows, own.data(), scalars);
       U.middleCols(first_column, width) = own;
     }
     first_column += width;
@@ -143,57 +142,23 @@ double RowPasses::bytes_local() const {
          (is_sparse() ? static_cast<double>(sizeof(std::int64_t)) * static_cast<double>(rows_local() + 1) : 0);
 }
 
-VectorXd RowPasses::multiply(const VectorXd& x) const {
+VectorXd RowPasses::multiply(const VectorXd& x, std::optional<Compensated> compensated) const {
   VectorXd z;
-  mapped({.x = &x, .z = &z});
+  map({.x = &x, .compensated = compensated, .z = &z});
   return z;
-}
-
-VectorXd RowPasses::multiply(const VectorXd& x, Compensated compensated) const {
-  VectorXd z;
-  mapped({.x = &x, .compensated = compensated, .z = &z});
-  return z;
-}
-
-MatrixXd RowPasses::multiply_columns(const MatrixXd& X) const {
-  MatrixXd Z(rows_local(), X.cols());
-  const PackedColumns columns(X);
-  pass(0, [&](const Tile& tile, int&) {
-    columns.multiply(tile, [&](Index first, const RowMajorMatrix& Y) {
-      const Index width = std::min(Y.cols(), X.cols() - first);
-      Z.block(tile.first_local(), first, tile.rows(), width) = Y.leftCols(width);
-    });
-  });
-  return Z;
 }
 
 MatrixXd RowPasses::transpose_multiply(const MatrixXd& U) const {
-  return transpose_map(U.cols(), 0,
-                       [&](Index first, Index rows, double* part, double*) {
-                         Eigen::Map<RowMajorMatrix>(part, rows, U.cols()) = U.middleRows(first, rows);
-                       })
-      .columns;
+  const RowMap copy = [&](Index first, Index rows, double* part, double*) {
+    Eigen::Map<RowMajorMatrix>(part, rows, U.cols()) = U.middleRows(first, rows);
+  };
+  return map({.columns = U.cols(), .map = copy}).columns;
 }
 
 RowPasses::MapSums& RowPasses::MapSums::operator+=(const MapSums& other) {
   columns += other.columns;
   scalars += other.scalars;
   return *this;
-}
-
-RowPasses::MapSums RowPasses::transpose_map(Index columns, Index scalars, const RowMap& map,
-                                            const RowNorms& norms) const {
-  return mapped({.columns = columns, .scalars = scalars, .map = &map, .row_norms = norms});
-}
-
-RowPasses::MapSums RowPasses::product_map(const VectorXd& x, VectorXd& z, Index columns, Index scalars,
-                                          const RowMap& map) const {
-  return mapped({.x = &x, .z = &z, .columns = columns, .scalars = scalars, .map = &map});
-}
-
-RowPasses::MapSums RowPasses::product_map(const VectorXd& x, Compensated compensated, VectorXd& z, Index columns,
-                                          Index scalars, const RowMap& map) const {
-  return mapped({.x = &x, .compensated = compensated, .z = &z, .columns = columns, .scalars = scalars, .map = &map});
 }
 
 std::shared_ptr<const RowPasses> RowPasses::transformed(std::shared_ptr<const ColumnTransform> transform) const {
@@ -214,7 +179,6 @@ std::shared_ptr<const RowPasses> RowPasses::transformed(std::shared_ptr<const Co
   rows->singles = {};
   rows->is_single = false;
   passes->rows_.sparse = rows.get();
-  passes->rows_.type = Storage::float64;
   passes->owner_ = std::move(rows);
   return passes;
 }
@@ -227,7 +191,7 @@ std::shared_ptr<const RowPasses> RowPasses::joined(PassServer& server) const {
   return passes;
 }
 
-RowPasses::MapSums RowPasses::mapped(const MapRequest& request) const {
+RowPasses::MapSums RowPasses::map(const MapRequest& request) const {
   if (server_ != nullptr) return server_->map(request, *reads_);
   return std::move(maps({&request, 1}).front());
 }

@@ -42,7 +42,7 @@ class RowPasses {
   Index rows_local() const { return partition_.rows_local(communicator_.rank()); }
   std::int64_t first_row() const { return partition_.begin(communicator_.rank()); }
   Index columns() const { return rows_.columns; }
-  Storage storage() const { return rows_.type; }
+  Storage storage() const { return rows_.type(); }
   bool is_sparse() const { return rows_.sparse != nullptr; }
   const CsrRows* sparse() const { return rows_.sparse; }  ///< the rows, if they are sparse
   std::int64_t entries_local() const;                     ///< stored entries of this rank: rows x columns unless sparse
@@ -51,12 +51,8 @@ class RowPasses {
   /// Local. Reads of A so far: passes over all local rows, counted alike on all ranks.
   double reads() const { return *reads_; }
 
-  /// Local, one read. z = A x. x: d; result: rows_local.
-  Eigen::VectorXd multiply(const Eigen::VectorXd& x) const;
-  /// Local, one read. z = A x - shift 1.
-  Eigen::VectorXd multiply(const Eigen::VectorXd& x, Compensated compensated) const;
-  /// Local, one read. Z = A X for a few columns. X: d x k; result: rows_local x k.
-  Eigen::MatrixXd multiply_columns(const Eigen::MatrixXd& X) const;
+  /// Local, one read. z = A x, or A x - shift 1. x: d; result: rows_local.
+  Eigen::VectorXd multiply(const Eigen::VectorXd& x, std::optional<Compensated> compensated = {}) const;
 
   /// Local, one read. This rank's part of A^T U. U: rows_local x k, k small; result: d x k.
   Eigen::MatrixXd transpose_multiply(const Eigen::MatrixXd& U) const;
@@ -78,26 +74,19 @@ class RowPasses {
     const Eigen::VectorXd* factor;
     Eigen::VectorXd* norms;  ///< resized to rows_local; none: not wanted
   };
-  /// A pass of the kind below: z = A x where there is an x, then a map of the rows of the tile.
+  /// z = A x, or A x - shift 1, where there is an x; then A^T U, U made tile by tile and not kept. `map` sees the z of
+  /// the rows of its tile.
   struct MapRequest {
     const Eigen::VectorXd* x = nullptr;
     std::optional<Compensated> compensated{};
     Eigen::VectorXd* z = nullptr;  ///< resized to rows_local
     Index columns = 0, scalars = 0;
-    const RowMap* map = nullptr;
+    RowMap map{};
     RowNorms row_norms{};
   };
-  /// Local, one read. Several of them at once.
+  /// Local, one read. One of them, and several at once.
+  MapSums map(const MapRequest& request) const;
   std::vector<MapSums> maps(std::span<const MapRequest> requests) const;
-
-  /// Local, one read. A^T U, U made tile by tile and not kept.
-  MapSums transpose_map(Index columns, Index scalars, const RowMap& map, const RowNorms& norms = {}) const;
-  /// Local, one read. The same with z = A x made for the rows of a tile before `map` sees them; z: rows_local.
-  MapSums product_map(const Eigen::VectorXd& x, Eigen::VectorXd& z, Index columns, Index scalars,
-                      const RowMap& map) const;
-  /// Local, one read. The same with z = A x - shift 1.
-  MapSums product_map(const Eigen::VectorXd& x, Compensated compensated, Eigen::VectorXd& z, Index columns,
-                      Index scalars, const RowMap& map) const;
 
   /// Local, one read. This rank's part of |A|^T u, the entries' absolute values. u: rows_local; result: d.
   Eigen::VectorXd absolute_transpose_multiply(const Eigen::VectorXd& u) const;
@@ -136,7 +125,6 @@ class RowPasses {
   static void share(Index count, const std::function<void(int thread, Index first, Index last)>& body);
 
  private:
-  MapSums mapped(const MapRequest& request) const;
   /// The tiles of every thread, in order.
   void visit_tiles(TileSize size, const std::function<void(int thread, const Tile&)>& visit) const;
 

@@ -1,17 +1,15 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <span>
+#include <variant>
 #include <vector>
 
 #include "attnreg/row_storage.hpp"
-#include "kernels/row_block.hpp"
+#include "kernels/sketch_kernels.hpp"
 
 namespace attnreg {
-
-namespace kernels {
-struct Scatter;
-}
 
 /// How A x is summed where its rounding matters: the errors of products and sums are summed too (Ogita, Rump, Oishi
 /// 2005), so that every z_i = a_i . x - shift is rounded about once.
@@ -27,11 +25,14 @@ struct ColumnTransform {
 /// A rank's rows, in one of the types in which they can be held. Not owned.
 struct RowPointers {
   Index columns = 0;
-  const double* doubles = nullptr;  ///< row-major
-  const float* singles = nullptr;   ///< row-major
-  const CsrRows* sparse = nullptr;
-  const ColumnTransform* transform = nullptr;  ///< of dense rows, or none
-  Storage type = Storage::float64;             ///< the same on all ranks, those without rows included
+  kernels::DenseRows dense{};
+  const CsrRows* sparse = nullptr;             ///< in place of dense ones
+  const ColumnTransform* transform = nullptr;  ///< of dense ones, or none
+
+  /// The same on all ranks, those without rows included.
+  Storage type() const {
+    return (sparse != nullptr ? sparse->is_single : dense.index() == 1) ? Storage::float32 : Storage::float64;
+  }
 };
 
 /// Consecutive rows that lie in one tile of the global numbering, as a pass sees them. The kernels below know in what
@@ -64,9 +65,42 @@ class Tile {
   void add_normal_product(const double* x, const RowCurvature& weights, double* y, double* out) const;
 
  private:
+  template <class Use>
+  void on_rows(Use&& use) const;
+  kernels::DenseRows dense_rows() const {
+    const auto from = [&](const auto* rows) -> kernels::DenseRows { return rows + first_local_ * columns(); };
+    return std::visit(from, storage_.dense);
+  }
+
   RowPointers storage_;
   Index first_local_, rows_;
   std::vector<double>& scratch_;
+};
+
+/// A few columns N, d x k, laid out for products with tiles of A.
+class PackedColumns {
+ public:
+  explicit PackedColumns(const Eigen::MatrixXd& N) {
+    for (Index first = 0; first < N.cols(); first += kernels::kBlockColumns) {
+      const Index width = std::min(kernels::kBlockColumns, N.cols() - first);
+      groups_.emplace_back(RowMajorMatrix::Zero(N.rows(), kernels::kBlockColumns));
+      groups_.back().leftCols(width) = N.middleCols(first, width);
+    }
+  }
+
+  /// Local. Calls `use(first_column, Y)` for every group of 16 columns, Y = tile N(:, first_column...), rows x 16; the
+  /// last group is filled up with zeros.
+  template <class Use>
+  void multiply(const Tile& tile, Use&& use) const {
+    RowMajorMatrix Y(tile.rows(), kernels::kBlockColumns);
+    for (std::size_t k = 0; k < groups_.size(); ++k) {
+      tile.multiply_packed(groups_[k].data(), Y.data());
+      use(static_cast<Index>(k) * kernels::kBlockColumns, Y);
+    }
+  }
+
+ private:
+  std::vector<RowMajorMatrix> groups_;  ///< d x 16 each
 };
 
 }  // namespace attnreg

@@ -1,36 +1,18 @@
-#include "sampling/distributed_leverage.hpp"
-#include "rows/row_passes.hpp"
-
 #include <algorithm>
 #include <cmath>
-#include <span>
 #include <vector>
 
-#include "algebra/distributed_matrix.hpp"
 #include "algebra/pivoted_factor.hpp"
+#include "algebra/scalapack.hpp"
 #include "errors/refuse.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/dense_rows.hpp"
+#include "rows/row_passes.hpp"
 #include "sampling/leverage_basis.hpp"
-#include "sampling/sketch.hpp"
 
 namespace attnreg {
 
 namespace {
-
-/// Local. This rank's rows of diag(scale) A among the global rows [first, first + count), the others zero.
-MatrixXd rows_panel(const RowMatrix& A, const VectorXd& scale, Index first, Index count) {
-  MatrixXd panel = MatrixXd::Zero(count, A.columns());
-  std::vector<Index> rows;
-  const auto begin = static_cast<Index>(A.first_row());
-  for (Index i = std::max(first, begin); i < std::min(first + count, begin + A.rows_local()); ++i)
-    rows.push_back(i - begin);
-  A.passes().visit_rows(rows, [&](std::size_t position, std::span<const double> row) {
-    const Index i = rows[position];
-    panel.row(begin + i - first) =
-        (scale.size() == 0 ? 1.0 : scale[i]) * Eigen::Map<const Eigen::RowVectorXd>(row.data(), A.columns());
-  });
-  return panel;
-}
 
 /// Collective. The sketch S diag(scale) A, or all rows where those are no more.
 DistributedMatrix sketched_rows(const RowMatrix& A, const VectorXd& scale, const SketchOptions& options,
@@ -42,9 +24,9 @@ DistributedMatrix sketched_rows(const RowMatrix& A, const VectorXd& scale, const
   int panels = 0;
   for (Index first = 0; first < rows; first += kPanel, ++panels) {
     const Index count = std::min(kPanel, rows - first);
-    const MatrixXd panel =
-        is_sketch ? sketch_panel(A, scale, options, first, count) : rows_panel(A, scale, first, count);
-    M.add_sum(A.communicator(), panel, first, 0);
+    const RowMajorMatrix panel =
+        is_sketch ? sketch_panel(A, scale, options, first, count) : rows_in_place(A, first, count, scale);
+    M.add_sum(A.communicator(), MatrixXd(panel), first, 0);
   }
   const int reads = is_sketch ? std::min(panels, options.nonzeros) : 1;
   A.passes().count_reads(reads_before + reads - A.reads());
@@ -62,19 +44,13 @@ VectorXd scale_columns(DistributedMatrix& M) {
   return scale;
 }
 
-/// N / column_scale of a factor, and its rank.
-struct ScaledBasis {
-  MatrixXd N;
-  Index rank = 0;
-};
-
 /// R11^-1 G of an R11 whose rows are given the signs that make its diagonal positive, and so unique.
 MatrixXd solve_signed(const DistributedMatrix& R, const VectorXd& diagonal, MatrixXd G) {
   return scalapack::solve_upper(R, diagonal.head(G.rows()).cwiseSign().asDiagonal() * G);
 }
 
-/// Collective. From R without pivoting; an empty N if it is nearly singular.
-ScaledBasis plain_basis(const DistributedMatrix& R, double tolerance, Index k, const LeverageOptions& options) {
+/// Collective. With N / column_scale in place of N. From R without pivoting; an empty N if it is nearly singular.
+LeverageBasis plain_basis(const DistributedMatrix& R, double tolerance, Index k, const LeverageOptions& options) {
   const Index d = R.columns();
   const VectorXd diagonal = R.diagonal(), sizes = diagonal.cwiseAbs();
   if (!(sizes.minCoeff() > tolerance * sizes.maxCoeff())) return {};
@@ -83,14 +59,14 @@ ScaledBasis plain_basis(const DistributedMatrix& R, double tolerance, Index k, c
   return {std::move(N), d};
 }
 
-/// Collective. From R, or M itself if it has no more rows than columns, factored with column pivoting.
-ScaledBasis pivoted_basis(DistributedMatrix& R, double tolerance, Index k, const LeverageOptions& options) {
+/// Collective. The same from R, or M itself if it has no more rows than columns, factored with column pivoting.
+LeverageBasis pivoted_basis(DistributedMatrix& R, double tolerance, Index k, const LeverageOptions& options) {
   const Index d = R.columns();
   const auto pivots = scalapack::factor_pivoted_qr(R, std::min(R.rows(), d));
   const VectorXd diagonal = R.diagonal();
   Index rank = 0;
   while (rank < diagonal.size() && std::abs(diagonal[rank]) > tolerance * std::abs(diagonal[0])) ++rank;
-  ScaledBasis basis{MatrixXd::Zero(d, k), rank};
+  LeverageBasis basis{MatrixXd::Zero(d, k), rank};
   if (rank == 0) return basis;
   const MatrixXd solution = solve_signed(R, diagonal, jl_projection(rank, k, options));
   for (Index j = 0; j < rank; ++j) basis.N.row(pivots[static_cast<std::size_t>(j)]) = solution.row(j);
@@ -102,10 +78,7 @@ ScaledBasis pivoted_basis(DistributedMatrix& R, double tolerance, Index k, const
 LeverageBasis distributed_basis(const RowMatrix& A, const VectorXd& weights, const LeverageOptions& options,
                                 const std::shared_ptr<const ProcessGrid>& grid) {
   const Index d = A.columns(), k = std::min<Index>(options.jl_columns, d);
-  const SketchOptions sketch{.rows = checked_sketch_rows(A, options),
-                             .nonzeros = options.nonzeros,
-                             .seed = options.seed,
-                             .iteration = options.iteration};
+  const SketchOptions sketch = sketch_options(A, options);
   if (k < 1)
     refuse(
         "exact row norms need a d x d matrix on every rank: give at least 1 JL column, or the linear "
@@ -114,7 +87,7 @@ LeverageBasis distributed_basis(const RowMatrix& A, const VectorXd& weights, con
   const VectorXd column_scale = scale_columns(M);
   if (column_scale.size() == 0) explain_failure(A, weights);
   const double tolerance = rank_tolerance(A, M.rows());
-  ScaledBasis basis;
+  LeverageBasis basis;
   if (M.rows() >= d) {
     scalapack::factor_qr(M);
     basis = plain_basis(M, tolerance, k, options);

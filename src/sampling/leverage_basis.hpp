@@ -1,8 +1,11 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <memory>
 
+#include "algebra/scalapack_grid.hpp"
 #include "attnreg/leverage.hpp"
+#include "sampling/sketch.hpp"
 
 namespace attnreg {
 
@@ -32,6 +35,13 @@ struct LeverageBasis {
 /// wrong length on any rank, and A with numbers that are not finite or overflow: `InvalidArgument` on all ranks.
 LeverageBasis leverage_basis(const RowMatrix& A, const Eigen::VectorXd& weights, const LeverageOptions& options);
 
+/// Collective. `leverage_basis` with a sketch spread over the grid. R comes from a QR factorization without pivoting if
+/// that is far enough from singular, by its diagonal and by |R^-1 G|, whose mean square is that of |R^-1|_F; else R is
+/// factored again with column pivoting, slowly, and the rank is found as on rank 0. `InvalidArgument` on all ranks for
+/// jl_columns = 0: exact row norms need a d x d matrix on every rank.
+LeverageBasis distributed_basis(const RowMatrix& A, const Eigen::VectorXd& weights, const LeverageOptions& options,
+                                const std::shared_ptr<const ProcessGrid>& grid);
+
 /// Local, one read of A and 2 d k flops a row. |a_i N|^2 for the local rows: rows_local. The bits of a row's result do
 /// not depend on other rows. N: d x k.
 Eigen::VectorXd row_norms_squared(const RowMatrix& A, const Eigen::MatrixXd& N);
@@ -42,8 +52,8 @@ LeverageScores scores_from_basis(const RowMatrix& A, const Eigen::VectorXd& weig
 
 // What the bases of rank 0's factor and of a distributed one have in common.
 
-/// Local. The rows of the sketch; throws `InvalidArgument` (all ranks) for options out of range.
-Index checked_sketch_rows(const RowMatrix& A, const LeverageOptions& options);
+/// Local. Those of the sketch; throws `InvalidArgument` (all ranks) for options out of range.
+SketchOptions sketch_options(const RowMatrix& A, const LeverageOptions& options);
 
 /// Local. s^{1/2}. Unusable weights become NaN row scales on this rank and so NaN in the sum over the ranks: all ranks
 /// learn of them from the result, with no collective of their own.

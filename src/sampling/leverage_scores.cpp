@@ -4,39 +4,22 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <mutex>
 #include <span>
 #include <string>
 
+#include "algebra/lapack.hpp"
 #include "algebra/linear_solver_choice.hpp"
 #include "algebra/pivoted_factor.hpp"
 #include "errors/refuse.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/dense_rows.hpp"
 #include "rows/gram.hpp"
-#include "rows/packed_columns.hpp"
-#include "sampling/distributed_leverage.hpp"
 #include "sampling/leverage_basis.hpp"
-#include "sampling/sketch.hpp"
-#include "sampling/triangular_factor.hpp"
+#include "sampling/sampling.hpp"
 
 namespace attnreg {
-
-namespace {
-
-/// Throws on this rank.
-void check_weights(const RowMatrix& A, const VectorXd& weights) {
-  if (weights.size() == 0) return;
-  const std::string rank = "rank " + std::to_string(A.communicator().rank());
-  if (weights.size() != A.rows_local())
-    throw InvalidArgument(rank + " owns " + std::to_string(A.rows_local()) + " rows but was given " +
-                          std::to_string(weights.size()) + " weights");
-  for (Index i = 0; i < weights.size(); ++i)
-    if (!(weights[i] >= 0) || !std::isfinite(weights[i]))
-      throw InvalidArgument("the weight of row " + std::to_string(A.first_row() + i) + " is " +
-                            std::to_string(weights[i]) + ": it must be a number >= 0");
-}
-
-}  // namespace
 
 VectorXd row_scale(const RowMatrix& A, const VectorXd& weights) {
   if (weights.size() != 0 && weights.size() != A.rows_local())
@@ -45,7 +28,9 @@ VectorXd row_scale(const RowMatrix& A, const VectorXd& weights) {
 }
 
 void explain_failure(const RowMatrix& A, const VectorXd& weights) {
-  A.communicator().agree([&] { check_weights(A, weights); });
+  A.communicator().agree([&] {
+    if (weights.size() != 0) check_row_numbers(A, weights, "weight");
+  });
   refuse("leverage scores: A has numbers that are not finite, or so large that their sums overflow");
 }
 
@@ -54,14 +39,17 @@ double rank_tolerance(const RowMatrix& A, Index rows) {
   return 4 * std::numeric_limits<double>::epsilon() * (static_cast<double>(rows) + std::sqrt(n));
 }
 
-Index checked_sketch_rows(const RowMatrix& A, const LeverageOptions& options) {
+SketchOptions sketch_options(const RowMatrix& A, const LeverageOptions& options) {
   const Index d = A.columns(), rows = options.sketch_rows;
   if (rows != 0 && rows < 2 * d)
     refuse("a sketch of " + std::to_string(rows) + " rows is too small for " + std::to_string(d) +
            " columns: give at least " + std::to_string(2 * d));
   if (options.jl_columns < 0)
     refuse(std::to_string(options.jl_columns) + " JL columns: give 0 (exact row norms) or more");
-  return rows != 0 ? rows : std::max<Index>(6 * d, 64);
+  return {.rows = rows != 0 ? rows : std::max<Index>(6 * d, 64),
+          .nonzeros = options.nonzeros,
+          .seed = options.seed,
+          .iteration = options.iteration};
 }
 
 MatrixXd jl_projection(Index rank, Index k, const LeverageOptions& options) {
@@ -78,16 +66,10 @@ MatrixXd jl_projection(Index rank, Index k, const LeverageOptions& options) {
 
 namespace {
 
-/// Where the factor of a basis comes from.
-struct Source {
-  PivotedFactor factor;                 ///< on rank 0
-  Index sketch_rows = 0;                ///< 0 if R is that of all rows
-  const LeverageOptions* jl = nullptr;  ///< null for exact row norms
-};
-
-/// Collective. The basis of rank 0's factor on all ranks.
-LeverageBasis share_basis(const RowMatrix& A, const VectorXd& weights, const Source& source) {
-  const auto& [factor, sketch_rows, jl] = source;
+/// Collective. The basis of rank 0's factor on all ranks. sketch_rows: 0 if R is that of all rows; jl: null for exact
+/// row norms.
+LeverageBasis share_basis(const RowMatrix& A, const VectorXd& weights, const PivotedFactor& factor,
+                          Index sketch_rows = 0, const LeverageOptions* jl = nullptr) {
   const Index d = A.columns(), rank = factor.rank(), k = jl != nullptr ? jl->jl_columns : d;
   MatrixXd message = MatrixXd::Zero(d * k + 2, 1);
   if (A.communicator().is_root() && factor.finite) {
@@ -102,17 +84,6 @@ LeverageBasis share_basis(const RowMatrix& A, const VectorXd& weights, const Sou
   basis.rank = static_cast<Index>(message(d * k + 1, 0));
   basis.N = Eigen::Map<const MatrixXd>(message.data(), d, std::min(k, basis.rank));
   return basis;
-}
-
-/// Local, one read. diag(scale) A in the rows of its global numbers.
-RowMajorMatrix rows_in_place(const RowMatrix& A, const VectorXd& scale) {
-  RowMajorMatrix rows = RowMajorMatrix::Zero(static_cast<Index>(A.rows_global()), A.columns());
-  A.passes().pass(0, [&](const Tile& tile, int&) {
-    auto out = rows.middleRows(static_cast<Index>(A.first_row()) + tile.first_local(), tile.rows());
-    out = tile.dense();
-    if (scale.size() != 0) out = scale.segment(tile.first_local(), tile.rows()).asDiagonal() * tile.dense();
-  });
-  return rows;
 }
 
 /// Local, one read. This rank's part of A^T diag(s) A; NaN for unusable weights.
@@ -134,30 +105,65 @@ PivotedFactor pivoted_factor(const RowMajorMatrix& M, double tolerance) {
   return pivoted_qr(M, tolerance);
 }
 
+/// OpenBLAS built for one thread must not be called by two at once: it gives them the same work space.
+std::mutex lapack_mutex;
+
+/// R of the QR factorization of the rows seen so far, updated block by block: R <- R of [R; block].
+class TriangularFactor {
+ public:
+  explicit TriangularFactor(Index columns) : R_(MatrixXd::Zero(columns, columns)), workspace_(2 * kWidth * columns) {}
+
+  const MatrixXd& R() const { return R_; }
+
+  /// block: any rows x columns; overwritten. 2 rows d^2 flops, by one thread at a time.
+  void add(MatrixXd& block) {
+    const int rows = static_cast<int>(block.rows()), d = static_cast<int>(R_.rows()), trapezoid = 0;
+    const int width = std::min(kWidth, d);
+    int info = 0;
+    double* T = workspace_.data();
+    const std::lock_guard lock(lapack_mutex);
+    dtpqrt_(&rows, &d, &trapezoid, &width, R_.data(), &d, block.data(), &rows, T, &width, T + kWidth * d, &info);
+  }
+  TriangularFactor& operator+=(const TriangularFactor& other) {
+    MatrixXd block = other.R_;
+    add(block);
+    return *this;
+  }
+
+ private:
+  static constexpr int kWidth = 32;  // columns of a compact WY block
+  MatrixXd R_;
+  VectorXd workspace_;
+};
+
+/// Local, one read of A. R of diag(row_scale) A for this rank's rows, d x d. row_scale: rows_local, or empty for ones.
+TriangularFactor triangular_factor(const RowMatrix& A, const VectorXd& row_scale) {
+  return A.passes().pass(TriangularFactor(A.columns()), [&](const Tile& tile, TriangularFactor& factor) {
+    MatrixXd block = tile.dense();
+    if (row_scale.size() != 0) block = row_scale.segment(tile.first_local(), tile.rows()).asDiagonal() * block;
+    factor.add(block);
+  });
+}
+
 }  // namespace
 
 LeverageBasis leverage_basis(const RowMatrix& A, const VectorXd& weights, const LeverageOptions& options) {
-  const Index columns = A.columns();
-  const double rank0_bytes = 8.0 * static_cast<double>(checked_sketch_rows(A, options)) * static_cast<double>(columns);
+  const SketchOptions sketched = sketch_options(A, options);
+  const double rank0_bytes = 8.0 * static_cast<double>(sketched.rows) * static_cast<double>(A.columns());
   auto solver = options.linear_solver;
   if (solver.kind == LinearSolver::automatic && options.jl_columns == 0) solver.kind = LinearSolver::rank0;
-  solver = chosen_linear_solver(A.communicator(), columns, solver, rank0_bytes);
+  solver = chosen_linear_solver(A.communicator(), A.columns(), solver, rank0_bytes);
   if (solver.kind == LinearSolver::scalapack)
     return distributed_basis(A, weights, options, std::make_shared<const ProcessGrid>(A.communicator(), solver));
-  const SketchOptions sketch_options{.rows = checked_sketch_rows(A, options),
-                                     .nonzeros = options.nonzeros,
-                                     .seed = options.seed,
-                                     .iteration = options.iteration};
   const VectorXd scale = row_scale(A, weights);
-  const bool is_sketch = sketch_options.rows < A.rows_global();
-  RowMajorMatrix rows = is_sketch ? sketch(A, scale, sketch_options) : rows_in_place(A, scale);
+  const bool is_sketch = sketched.rows < A.rows_global();
+  RowMajorMatrix rows = is_sketch ? sketch(A, scale, sketched) : rows_in_place(A, 0, A.rows_global(), scale);
+  if (!is_sketch) A.passes().count_reads(1);
   A.communicator().sum_to_root(span_of(rows));
-  Source source;
-  if (is_sketch) source.sketch_rows = sketch_options.rows;
-  if (options.jl_columns > 0 && options.jl_columns < A.columns()) source.jl = &options;
-  const double tolerance = rank_tolerance(A, rows.rows());
-  if (A.communicator().is_root()) source.factor = pivoted_factor(rows, tolerance);
-  return share_basis(A, weights, source);
+  PivotedFactor factor;
+  if (A.communicator().is_root()) factor = pivoted_factor(rows, rank_tolerance(A, rows.rows()));
+  const bool is_projected = options.jl_columns > 0 && options.jl_columns < A.columns();
+  return share_basis(A, weights, factor, is_sketch ? sketched.rows : 0, is_projected ? &options : nullptr);
 }
 
 VectorXd row_norms_squared(const RowMatrix& A, const MatrixXd& N) {
@@ -193,11 +199,11 @@ LeverageScores leverage_scores(const RowMatrix& A, const VectorXd& weights, cons
 LeverageScores exact_leverage_scores(const RowMatrix& A, const VectorXd& weights, ExactRoute route) {
   const auto& communicator = A.communicator();
   const double tolerance = rank_tolerance(A, A.columns());
-  Source source;
+  PivotedFactor factor;
   if (route == ExactRoute::gram) {
     auto gram = weighted_gram(A, weights);
     communicator.sum_to_root(span_of(gram));
-    if (communicator.is_root()) source.factor = pivoted_cholesky(gram, tolerance);
+    if (communicator.is_root()) factor = pivoted_cholesky(gram, tolerance);
   } else {
     auto local = triangular_factor(A, row_scale(A, weights));
     for (int rank = 1; rank < communicator.size(); ++rank) {
@@ -205,9 +211,9 @@ LeverageScores exact_leverage_scores(const RowMatrix& A, const VectorXd& weights
       communicator.broadcast(span_of(R), rank);
       if (communicator.is_root()) local.add(R);
     }
-    if (communicator.is_root()) source.factor = pivoted_qr(local.R(), tolerance);
+    if (communicator.is_root()) factor = pivoted_qr(local.R(), tolerance);
   }
-  return scores_from_basis(A, weights, share_basis(A, weights, source));
+  return scores_from_basis(A, weights, share_basis(A, weights, factor));
 }
 
 }  // namespace attnreg

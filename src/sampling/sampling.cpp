@@ -28,25 +28,13 @@ std::int64_t units(double score) {
   return score > 0 ? std::max(std::int64_t{1}, static_cast<std::int64_t>(rounded(score))) : 0;
 }
 
-/// Throws on this rank.
-void check_scores(const RowMatrix& A, const VectorXd& scores) {
-  const std::string rank = "rank " + std::to_string(A.communicator().rank());
-  if (scores.size() != A.rows_local())
-    throw InvalidArgument(rank + " owns " + std::to_string(A.rows_local()) + " rows but was given " +
-                          std::to_string(scores.size()) + " scores");
-  for (Index i = 0; i < scores.size(); ++i)
-    if (!(scores[i] >= 0) || !std::isfinite(scores[i]))
-      throw InvalidArgument("the score of row " + std::to_string(A.first_row() + i) + " is " +
-                            std::to_string(scores[i]) + ": it must be a number >= 0");
-}
-
 bool are_usable(const RowMatrix& A, const VectorXd& scores) {
   return scores.size() == A.rows_local() && (scores.array() >= 0).all() && scores.allFinite();
 }
 
 /// Collective. Called on all ranks when one of them has unusable scores.
 [[noreturn]] void explain_scores(const RowMatrix& A, const VectorXd& scores) {
-  A.communicator().agree([&] { check_scores(A, scores); });
+  A.communicator().agree([&] { check_row_numbers(A, scores, "score"); });
   throw InternalError("a rank reported scores that it could use");
 }
 
@@ -88,6 +76,17 @@ std::vector<std::int64_t> own_draws(const ReplacementOptions& options, std::int6
 }
 
 }  // namespace
+
+void check_row_numbers(const RowMatrix& A, const VectorXd& numbers, const std::string& what) {
+  if (numbers.size() != A.rows_local())
+    throw InvalidArgument("rank " + std::to_string(A.communicator().rank()) + " owns " +
+                          std::to_string(A.rows_local()) + " rows but was given " + std::to_string(numbers.size()) +
+                          " " + what + "s");
+  for (Index i = 0; i < numbers.size(); ++i)
+    if (!(numbers[i] >= 0) || !std::isfinite(numbers[i]))
+      throw InvalidArgument("the " + what + " of row " + std::to_string(A.first_row() + i) + " is " +
+                            std::to_string(numbers[i]) + ": it must be a number >= 0");
+}
 
 SampledRows keep_rows(const RowMatrix& A, const VectorXd& scores, const PoissonOptions& options) {
   const double c = options.oversampling, u = options.uniform_share;

@@ -2,6 +2,7 @@
 
 #include <Eigen/Core>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "attnreg/row_matrix.hpp"
@@ -63,6 +64,10 @@ SampledRows sample_with_replacement(const RowMatrix& A, const Eigen::VectorXd& s
 /// thesis states O(d log(n / delta)), without epsilon. Measured needs are 2 to 4 times smaller. epsilon in (0, 1],
 /// delta in (0, 1), beta in (0, 1], d >= 1; else `InvalidArgument` on all ranks.
 std::int64_t with_replacement_size(Index d, double epsilon, double delta, double beta = 1);
+
+/// Local. Throws `InvalidArgument` (this rank) unless there is one finite number >= 0 for each of its rows. `what`:
+/// "score".
+void check_row_numbers(const RowMatrix& A, const Eigen::VectorXd& numbers, const std::string& what);
 
 /// Local. Independent N(0, 1) numbers, d x count, functions of (seed, iteration).
 Eigen::MatrixXd gaussian_probes(Index d, int count, std::uint64_t seed, std::uint32_t iteration = 0);

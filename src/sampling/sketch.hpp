@@ -14,10 +14,6 @@ enum class SketchKind {
   sparse_sign,
   /// Independent N(0, 1/rows). Costs `rows` normal numbers and 2 rows d flops a row: for tests and small problems.
   gaussian,
-  /// Signs / sqrt(rows); a row of S is a 4-wise independent function of the column: the lowest bit of a polynomial of
-  /// degree 3 over the integers modulo 2^61 - 1, with random coefficients. Costs like gaussian. Alon, Matias and
-  /// Szegedy, "The space complexity of approximating the frequency moments", 1999.
-  ams,
 };
 
 struct SketchOptions {
@@ -38,7 +34,7 @@ RowMajorMatrix sketch(const RowMatrix& A, const Eigen::VectorXd& row_scale, cons
 
 /// Local. Rows [first, first + count) of this rank's part of a sparse sign sketch that nobody holds whole, count x d;
 /// see `sketch`. A row of A is looked at only if it has a nonzero there, but one read is counted.
-Eigen::MatrixXd sketch_panel(const RowMatrix& A, const Eigen::VectorXd& row_scale, const SketchOptions& options,
-                             Index first, Index count);
+RowMajorMatrix sketch_panel(const RowMatrix& A, const Eigen::VectorXd& row_scale, const SketchOptions& options,
+                            Index first, Index count);
 
 }  // namespace attnreg

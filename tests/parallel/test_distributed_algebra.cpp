@@ -9,14 +9,13 @@
 #include <string>
 #include <vector>
 
-#include "algebra/distributed_solver.hpp"
+#include "algebra/scalapack.hpp"
 #include "attnreg/leverage.hpp"
 #include "attnreg/regression.hpp"
 #include "newton/trust_region.hpp"
 #include "objective/regression_objective.hpp"
 #include "objective/sampled_model.hpp"
 #include "rows/gram.hpp"
-#include "sampling/distributed_leverage.hpp"
 #include "sampling/leverage_basis.hpp"
 #include "support/reference.hpp"
 #include "support/score_problems.hpp"

@@ -23,7 +23,7 @@ using reference::Layout;
 struct Passes {
   VectorXd z, absolute, product, product_y, norms;
   double moment = 0;  ///< sum of curvature (y - centre)
-  MatrixXd transposed, columns, products, products_y;
+  MatrixXd transposed, products, products_y;
   RowPasses::MapSums mapped;
   SignedGram gram;
   bool symmetric = true;  ///< this rank's part of it
@@ -76,16 +76,12 @@ Passes run(const Inputs& in, const RowMatrix& A, bool with_gram) {
   passes.run(tasks);
   out.products = reference::summed(comm, products);
   out.products_y.resize(in.A.rows(), in.X.cols());
-  out.columns.resize(in.A.rows(), in.X.cols());
-  const MatrixXd columns = A.passes().multiply_columns(in.X);
-  for (Index k = 0; k < in.X.cols(); ++k) {
-    out.products_y.col(k) = reference::gather(comm, Y.col(k));
-    out.columns.col(k) = reference::gather(comm, columns.col(k));
-  }
+  for (Index k = 0; k < in.X.cols(); ++k) out.products_y.col(k) = reference::gather(comm, Y.col(k));
   VectorXd z;
-  out.mapped = A.passes().product_map(in.x, z, 1, 1, [&](Index row, Index count, double* U, double* scalars) {
+  const auto map = [&](Index row, Index count, double* U, double* scalars) {
     for (Index i = 0; i < count; ++i) scalars[0] += (U[i] = weights[row + i] * z[row + i]);
-  });
+  };
+  out.mapped = A.passes().map({.x = &in.x, .z = &z, .columns = 1, .scalars = 1, .map = map});
   out.mapped.columns = reference::summed(comm, out.mapped.columns);
   out.mapped.scalars = reference::summed(comm, out.mapped.scalars);
   out.product_y = reference::gather(comm, y);
@@ -163,7 +159,6 @@ class Expected {
     absolute_.compare(out.absolute, "|A|^T u");
     product_.compare(out.product, "A^T (weights A p)");
     moment_.compare(VectorXd::Constant(1, out.moment), "sum of the curvature times A p - centre");
-    columns_.compare(out.columns, "A X");
     columns_.compare(out.products_y, "Y of the normal products");
     products_.compare(out.products, "A^T (weights A P)");
     mapped_.compare(out.mapped.columns, "A^T U, U made of A x");
@@ -339,8 +334,7 @@ TEST(RowMatrix, CompensatedProductsAreRoundedOnce) {
         const VectorXd z = reference::gather(comm, A.passes().multiply(x, Compensated{shift}));
         EXPECT_LE(((z - exact).cwiseAbs() - bound).maxCoeff(), 0) << d << " columns, shift " << shift;
         VectorXd mapped;
-        A.passes().product_map(x, Compensated{shift}, mapped, 1, 0,
-                               [](Index, Index rows, double* U, double*) { std::fill_n(U, rows, 0.0); });
+        A.passes().map({.x = &x, .compensated = Compensated{shift}, .z = &mapped});
         EXPECT_EQ(reference::gather(comm, mapped), z);
         EXPECT_EQ(A.reads(), 2);
       }

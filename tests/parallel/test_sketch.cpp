@@ -14,7 +14,7 @@ using Eigen::MatrixXd;
 using Eigen::VectorXd;
 using reference::Layout;
 
-constexpr SketchKind kinds[] = {SketchKind::sparse_sign, SketchKind::gaussian, SketchKind::ams};
+constexpr SketchKind kinds[] = {SketchKind::sparse_sign, SketchKind::gaussian};
 
 /// S itself: the sketch of the identity.
 MatrixXd sketching_matrix(Index n, const SketchOptions& options) {

@@ -78,23 +78,6 @@ TEST_P(Vectors, ValueGradientAndHessian) {
     }
 }
 
-TEST_P(Vectors, GaussNewton) {  // the form of the Hessian with another delta
-  if (known_.flag("overflow")) return;
-  const auto data = reference::distribute(Communicator(MPI_COMM_SELF), problem_);
-  RegressionObjective objective(data.A, data.b, data.w, make_loss(problem_.loss));
-  const Point point = objective.evaluate(x_);
-  const RegressionState& state = objective.state_of(point);
-  VectorXd delta(state.z.size());
-  objective.loss().gauss_newton({span_of(state.z), span_of(data.b)}, state.loss, span_of(delta));
-  const bool coupled = objective.loss().form() == HessianForm::coupled;
-  const MatrixXd& A = problem_.A;
-  const VectorXd h = A.transpose() * (coupled ? state.coupling : delta), D = delta + objective.weights_squared();
-  const double k = (coupled ? state.self : delta).sum();
-  const MatrixXd matrix = A.transpose() * D.asDiagonal() * A - h * state.centre.transpose() -
-                          state.centre * h.transpose() + k * state.centre * state.centre.transpose();
-  EXPECT_LE((matrix - known_.matrix("gauss_newton")).cwiseAbs().maxCoeff(), number("tol_hessian"));
-}
-
 TEST_P(Vectors, OneReadGivesTheSame) {  // at the same point again, where the reference is known
   if (known_.flag("overflow")) return;
   const auto data = reference::distribute(comm_, problem_, reference::Layout::random);

@@ -78,7 +78,7 @@ TEST_P(CsrKernels, TransposeMultiply) {
   on_block([&](const auto& A) {
     kernels::add_transpose_multiply(A, u.data(), out.data());
     kernels::add_absolute_transpose_multiply(A, u.data(), absolute.data());
-    kernels::add_transpose_multiply(A, U.data(), 3, d, many.data());
+    kernels::add_transpose_multiply(A, U.data(), 3, many.data());
   });
   const VectorXd ones = VectorXd::Ones(d);
   EXPECT_LE((out - ones - dense_.transpose() * u).cwiseAbs().maxCoeff(), tolerance);
@@ -94,7 +94,7 @@ TEST_P(CsrKernels, RowsOneByOne) {
   on_block([&](const auto& A) {
     kernels::squared_norms(A, ones.data(), squares.data());
     kernels::add_scaled_row(A, 6, -2, out.data());
-    kernels::expand(A, d, expanded.data());
+    kernels::expand(A, expanded.data());
   });
   EXPECT_LE((squares - dense_.rowwise().squaredNorm()).cwiseAbs().maxCoeff(), tolerance);
   EXPECT_LE((out - VectorXd::Ones(d) + 2 * dense_.row(6).transpose()).cwiseAbs().maxCoeff(), tolerance);

@@ -90,9 +90,7 @@ TEST_P(GrowingLosses, AgreeWithTheReference) {
   EXPECT_EQ(at.offset, 0);
   EXPECT_LE((out.q - reference::to_double(expected.gradient)).cwiseAbs().maxCoeff(), tolerance);
   EXPECT_LE((out.hessian(out.delta) - hessian).cwiseAbs().maxCoeff(), tolerance);
-  VectorXd squares(r.z.size()), fitted(r.z.size());
-  r.loss->gauss_newton(r.all(), at, span(squares));
-  EXPECT_LE((out.hessian(squares) - gauss_newton).cwiseAbs().maxCoeff(), tolerance);
+  VectorXd fitted(r.z.size());
   r.loss->fit(r.all(), at, span(fitted));
   const VectorXd f = reference::to_double(expected.f);
   EXPECT_LE((fitted - f).cwiseAbs().maxCoeff(), roundings(r) * 10 * eps * f.cwiseAbs().maxCoeff());

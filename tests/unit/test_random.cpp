@@ -8,8 +8,6 @@
 #include <set>
 #include <vector>
 
-#include "numbers/philox.hpp"
-
 namespace attnreg::test_random {
 
 using Words = std::array<std::uint32_t, 4>;
