@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <Eigen/Core>
+#include <Eigen/SVD>
 #include <cmath>
 
 #include "losses/losses.hpp"
