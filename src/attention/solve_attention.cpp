@@ -35,6 +35,7 @@ constexpr double kInColumnSpace = 1e-10;  // relative residual of A2 v = 1
 constexpr double kSameMinimum = 1e-6;     // of L(0): values closer than that are one minimum
 constexpr double kDescentSpread = 0.1;    // of the logits: nearly uniform attention
 constexpr double kRandomSpread = 1;       // attention that tells keys apart, and is not saturated
+constexpr double kMostOfRandom = 1e3;     // L(x0) / L(0) of a random start
 constexpr double kRowSumSlack = 1e-3;     // |<b_j, 1> - 1| above which the form is degenerate, or B no attention
 
 std::string shape_of(Index rows, Index columns) { return std::to_string(rows) + " x " + std::to_string(columns); }
@@ -169,7 +170,9 @@ class AttentionSolve {
       return summary;
     };
     const auto random = [&](int k) {
-      return start_of(Start::random, "random " + std::to_string(k), random_start(k, kRandomSpread));
+      StartPoint start = start_of(Start::random, "random " + std::to_string(k), random_start(k, kRandomSpread));
+      start.most = kMostOfRandom;
+      return start;
     };
     solve_from_starts(objective, point, first, options_.random_starts, kSameMinimum * std::abs(value_at_zero), solve,
                       random, result_);

@@ -24,7 +24,11 @@ std::string_view termination_name(Termination termination) {
 }
 
 Progress::Progress(Objective& objective, Point& point, const NewtonOptions& options)
-    : objective_(objective), point_(point), options_(options), good_x_(point.x) {
+    : objective_(objective),
+      point_(point),
+      options_(options),
+      follows_largest_(options.reference == GradientReference::largest),
+      good_x_(point.x) {
   gradient_norm_ = smallest_gradient_ = objective.norm(point.gradient);
   reference_ = options.gradient_reference > 0 ? options.gradient_reference : gradient_norm_;
   if (!std::isfinite(point.value) || !std::isfinite(gradient_norm_)) reason_ = Termination::breakdown;
@@ -32,7 +36,7 @@ Progress::Progress(Objective& objective, Point& point, const NewtonOptions& opti
 }
 
 void Progress::record(double step, double radius, int cg_iterations) {
-  if (options_.reference == GradientReference::largest) reference_ = std::max(reference_, gradient_norm_);
+  if (follows_largest_) reference_ = std::max(reference_, gradient_norm_);
   if (!options_.on_iteration) return;
   options_.on_iteration({.iteration = iterations_,
                          .value = point_.value,
@@ -60,6 +64,7 @@ void Progress::stepped(const Trial& trial, double radius, int cg_iterations) {
   smallest_gradient_ = std::min(smallest_gradient_, norm);
   good_x_ = point_.x;
   from_scratch_ = false;
+  if (reason_ && options_.gradient_reference == 0) follows_largest_ = true;  // it left a stationary start
   reason_.reset();
   ++iterations_;
   record(trial.t, radius, cg_iterations);
@@ -76,9 +81,10 @@ bool Progress::small_gradient() {
     reason_ = Termination::converged;
   } else if (!halved_) {
     floor_ = objective_.gradient_floor(point_);
-    // Where g(0) is nothing but rounding, so is its reference.
-    const bool at_zero = reference_ <= floor_ && point_.x.isZero(0);
-    const bool is_small = at_zero || floor_ <= kLargestFloor * reference_;
+    // Where g(0), or what the caller took for the reference, is nothing but rounding.
+    const bool is_start = iterations_ == 0 && options_.gradient_reference == 0;
+    const bool is_rounding = reference_ <= floor_ && (point_.x.isZero(0) || (is_start && !follows_largest_));
+    const bool is_small = is_rounding || floor_ <= kLargestFloor * reference_;
     if (gradient_norm_ <= floor_ && is_small) reason_ = Termination::converged_rounding;
   }
   return reason_.has_value();

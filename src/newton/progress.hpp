@@ -41,6 +41,7 @@ class Progress {
   Objective& objective_;
   Point& point_;
   const NewtonOptions& options_;
+  bool follows_largest_;  // the reference does: `GradientReference::largest`
   std::optional<Termination> reason_;
   Eigen::VectorXd good_x_;
   double reference_ = 0, gradient_norm_ = 0, smallest_gradient_ = 0, floor_ = 0;

@@ -18,6 +18,7 @@ constexpr double kStartWeight = 1e-4;     // of the cross-entropy start, every r
 constexpr double kStartTolerance = 1e-2;  // of its own |g(0)|
 constexpr double kSmallMove = 0.1;        // logits that move less leave softmax(A x) nearly uniform: x = 0 is near
 constexpr double kRandomLogits = 2;       // standard deviation
+constexpr double kMostOfRandom = 1e3;     // L(x0) / L(0) of one of several random starts
 
 /// A rough minimiser of the cross-entropy of b's positive part, from x = 0.
 StartPoint cross_entropy_start(const RegressionObjective& objective, double positive_sum,
@@ -129,9 +130,10 @@ void start_at(Objective& objective, Point& point, const StartPoint& start, const
     if (point.x.size() == 0 || point.x != x) point = objective.evaluate(x);
   };
   move_to(start.x);
-  if (start.kind == Start::given || loss.is_shift_invariant() || loss.vanishes_at_zero() || point.value <= zero) return;
+  const auto is_low = [&] { return point.value <= start.most * zero; };
+  if (start.kind == Start::given || loss.is_shift_invariant() || loss.vanishes_at_zero() || is_low()) return;
   VectorXd x = start.x;
-  for (int k = 1; k <= kMaxHalvings && !(point.value <= zero); ++k)
+  for (int k = 1; k <= kMaxHalvings && !is_low(); ++k)
     if (k == kMaxHalvings)
       move_to(VectorXd::Zero(x.size()));
     else
@@ -188,7 +190,7 @@ std::optional<StartPoint> random_start(RegressionObjective& objective, const Poi
   if (objective.preconditioner().empty()) return std::nullopt;
   const VectorXd x = objective.preconditioner().whiten(normals(objective.dimension(), seed, k));
   return StartPoint{with_logits_of(objective.A(), x, kRandomLogits, objective.loss().is_shift_invariant()),
-                    Start::random, "random " + std::to_string(k), 0};
+                    Start::random, "random " + std::to_string(k), 0, kMostOfRandom};
 }
 
 }  // namespace attnreg

@@ -16,6 +16,7 @@ struct StartPoint {
   Start kind = Start::zero;
   std::string name;    ///< "zero", "cross-entropy", "file", "random 2"
   int iterations = 0;  ///< spent on it
+  double most = 1;     ///< L there that is taken, in units of L(0)
 };
 
 /// Local. The standard deviation of the logits at the automatic start of a loss for which x = 0 is stationary: even
@@ -32,7 +33,7 @@ StartPoint solve_from_starts(Objective& objective, Point& point, const StartPoin
                              const std::function<std::optional<StartPoint>(int k)>& random, SolveResult& result);
 
 /// Collective. Moves the point to the start; of one that was not given, in halves towards 0, where `zero` is the value,
-/// until L is no larger than there, or to 0 itself. Not of losses that are bounded, or vanish at 0. Says so in `notes`.
+/// until L is no larger than `most` times that, or to 0 itself. Not of losses that are bounded, or vanish at 0. Says so in `notes`.
 void start_at(Objective& objective, Point& point, const StartPoint& start, const Loss& loss, double zero,
               std::vector<std::string>& notes);
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "attnreg/regression.hpp"
+#include "newton/progress.hpp"
 #include "rows/joint_passes.hpp"
 #include "rows/row_passes.hpp"
 #include "support/reference.hpp"
@@ -52,7 +53,7 @@ TEST_F(Targets, HaveTheResultsOfSingleSolves) {
         for (Index k = 0; k < kTargets; ++k) {
           const auto single = solve_regression(A, own.col(k), w, options);
           const auto& result = together[static_cast<std::size_t>(k)];
-          EXPECT_EQ(result.summary.termination, single.summary.termination);
+          EXPECT_TRUE(is_converged(result.summary) && is_converged(single.summary));  // one may end at rounding
           EXPECT_NEAR(result.summary.value, single.summary.value, 1e-9 * std::abs(single.summary.value) + 1e-20);
           // |g| <= 1e-10 |g(0)| on both sides
           EXPECT_LE((result.x - single.x).norm(), 1e-6 * single.x.norm()) << loss << ", target " << k;
