@@ -47,8 +47,8 @@ std::string json_text(const nlohmann::ordered_json& json) {
 }
 
 std::string padded(std::string text, std::size_t width) {
-  text.resize(std::max(width, text.size() + 1), ' ');
-  return text;
+  const std::size_t blanks = text.size() < width ? width - text.size() : 1;
+  return std::move(text) + std::string(blanks, ' ');
 }
 
 std::string summary_line(std::string label, const std::string& text) {
