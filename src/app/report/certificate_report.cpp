@@ -10,8 +10,8 @@ namespace attnreg::app {
 
 namespace {
 
-std::string kind_text(const Certificate& certificate) {
-  switch (certificate.kind) {
+std::string kind_text(StationaryKind kind) {
+  switch (kind) {
     case StationaryKind::local_minimum: return "local minimum: the smallest eigenvalue of the Hessian is positive";
     case StationaryKind::saddle: return "NOT a minimum: the Hessian has a negative eigenvalue";
     case StationaryKind::degenerate: return "degenerate: the smallest eigenvalue of the Hessian is 0 to rounding";
@@ -36,7 +36,7 @@ std::string certificate_text(const Certificate& certificate) {
                      summary_line("|g|, A x made anew", scientific(certificate.gradient_norm, 4) + ", relative " +
                                                             scientific(certificate.relative_gradient, 4));
   if (certificate.level != CertificateLevel::full) return text;
-  text += summary_line("stationary point", kind_text(certificate)) +
+  text += summary_line("stationary point", kind_text(certificate.kind)) +
           summary_line("eigenvalues of H", scientific(certificate.smallest_eigenvalue, 4) + " to " +
                                                scientific(certificate.largest_eigenvalue, 4) + ", rounding " +
                                                scientific(certificate.eigenvalue_rounding, 2)) +
@@ -44,6 +44,7 @@ std::string certificate_text(const Certificate& certificate) {
           summary_line("|x - x*|", (certificate.distance_bound ? "<= " + scientific(*certificate.distance_bound, 4)
                                                                : std::string("no bound")) +
                                        ": " + printable(certificate.distance_reason));
+  if (!certificate.no_minimiser.empty()) text += summary_line("minimiser", certificate.no_minimiser);
   if (!certificate.assumptions.empty()) text += "\nAssumptions of the papers\n";
   for (const auto& assumption : certificate.assumptions) text += assumption_text(assumption);
   return text;
@@ -62,6 +63,7 @@ nlohmann::ordered_json certificate_json(const Certificate& certificate) {
                {"largest_eigenvalue", certificate.largest_eigenvalue},
                {"eigenvalue_rounding", certificate.eigenvalue_rounding},
                {"kind", stationary_kind_name(certificate.kind)},
+               {"no_minimiser", nullptr},
                {"convexity", certificate.convexity},
                {"distance_bound", nullptr},
                {"distance_reason", certificate.distance_reason},
@@ -74,6 +76,7 @@ nlohmann::ordered_json certificate_json(const Certificate& certificate) {
                  {"condition", figures.condition},
                  {"radius", figures.radius}}},
                {"assumptions", nlohmann::ordered_json::array()}});
+  if (!certificate.no_minimiser.empty()) json["no_minimiser"] = certificate.no_minimiser;
   if (certificate.distance_bound) json["distance_bound"] = *certificate.distance_bound;
   for (const auto& assumption : certificate.assumptions)
     json["assumptions"].push_back({{"name", assumption.name},

@@ -30,7 +30,11 @@ std::string verdict(const SolveReport& report) {
   switch (report.result.summary.termination) {
     case Termination::converged:
     case Termination::converged_rounding:
-      if (report.arguments.text("loss") == "cross-entropy") return "x is a minimiser: this loss is convex";
+      if (!report.result.certificate.no_minimiser.empty()) return report.result.certificate.no_minimiser;
+      if (report.arguments.text("loss") == "cross-entropy")
+        return report.result.certificate.minimiser_exists || report.result.certificate.distance_bound
+                   ? "x is a minimiser: this loss is convex"
+                   : "x is a minimiser if one exists: this loss is convex; --certificate full looks whether it does";
       if (report.result.certificate.kind == StationaryKind::local_minimum)
         return "x is a local minimum of L; there may be others: --starts K looks for them";
       if (report.result.certificate.kind == StationaryKind::saddle)
