@@ -35,8 +35,14 @@ debian_packages_work() {
   return "$code"
 }
 
+distances_hold() {
+  cmake --preset dev > /dev/null && cmake --build build/dev --target unit_tests || return 1
+  ATTNREG_DISTANCE_PROBLEMS=2000 build/dev/tests/unit_tests --gtest_filter='*CertificateDistance*'
+}
+
 export ATTNREG_SOURCE_DIR=$PWD ATTNREG_PROGRAM=${ATTNREG_PROGRAM:-$PWD/build/release/bin/attnreg}
 step 'Debian packages' debian_packages_work
 step containers /usr/bin/python3 -B tests/cluster/test_containers.py
+step 'certified distances' distances_hold
 echo "$passed passed, $failed failed, $skipped skipped"
 test "$failed" -eq 0

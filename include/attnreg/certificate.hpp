@@ -68,6 +68,7 @@ struct Certificate {
   double gradient_norm = kNone;      ///< Euclidean
   double relative_gradient = kNone;  ///< |g|_s / gradient_reference of the solve
   double reads = 0;                  ///< reads of A that the certificate cost
+  bool minimiser_exists = false;     ///< b and w alone show it, of the convex loss; false: they do not
 
   // From here on: full only, else NaN and empty.
   double gradient_floor = kNone;       ///< the estimated rounding error of the gradient
@@ -76,7 +77,8 @@ struct Certificate {
   double largest_eigenvalue = kNone;
   double eigenvalue_rounding = kNone;  ///< estimated error of the two
   StationaryKind kind = StationaryKind::unknown;
-  double convexity = 0;  ///< l > 0: H(y) >= l I for every y, so that x* is the only minimum; 0: not shown
+  std::string no_minimiser;  ///< why L has no minimiser, where that was found; else empty
+  double convexity = 0;      ///< l > 0: H(y) >= l I for every y, so that x* is the only minimum; 0: not shown
   std::optional<double> distance_bound;  ///< on |x - x*|, Euclidean
   std::string distance_reason;           ///< how the bound was found, or why there is none, with the figures
   DistanceFigures figures;

@@ -13,6 +13,8 @@
 #include "certificate/certify.hpp"
 #include "certificate/global_convexity.hpp"
 #include "certificate/hessian_variation.hpp"
+#include "certificate/separation.hpp"
+#include "losses/losses.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -48,13 +50,19 @@ class Examination {
         state_(objective.state_of(point)),
         options_(options),
         certificate_(certificate),
-        rows_{objective.fitted(point), objective.b(), state_.delta, {}} {
+        rows_{is_centred() ? objective.fitted(point) : VectorXd(),
+              objective.b(),
+              state_.delta,
+              {},
+              state_.z,
+              state_.loss} {
     find_rounding(objective.gradient_rounding(point));
     find_spectrum(objective.hessian_on_root(point));
     const GlobalConvexity global = global_convexity(objective, true);
     certificate_.convexity = global.convexity;
     bound_distance_by_curvature();
     bound_distance_by_convexity();
+    look_for_separation();
     if (objective.loss().name() == "softmax") look_up_assumptions(global);
   }
 
@@ -65,7 +73,9 @@ class Examination {
   void find_spectrum(const Hessian& hessian);
   void bound_distance_by_curvature();
   void bound_distance_by_convexity();
+  void look_for_separation();
   void look_up_assumptions(const GlobalConvexity& global);
+  bool is_centred() const { return objective_.loss().form() == HessianForm::centred; }
   void unavailable(const std::string& reason) { certificate_.distance_reason = "not available: " + reason; }
 
   const RegressionObjective& objective_;
@@ -75,49 +85,58 @@ class Examination {
   const CertificateOptions& options_;
   Certificate& certificate_;
   PointRows rows_;
-  const LossBounds* loss_bounds_ = find_loss_bounds(objective_.loss().name());
-  double gradient_rounding_ = 0, hessian_rounding_ = 0;  // Euclidean; the Hessian's from its delta only
+  const LossBounds& loss_bounds_ = loss_bounds(objective_.loss().name());
+  double gradient_rounding_ = 0, hessian_rounding_ = 0;  // Euclidean; the Hessian's without that of its sum
   double mean_rounding_ = 0;                             // of the gradient's mean term, in the caller's units
   MatrixXd N_;                                           // H^-1 = N N^T, where H is positive definite
   double norm_of_N_ = 0;                                 // |x| <= norm_of_N |x|_H, x in the caller's units
+  VectorXd flattest_;                                    // eigenvector of the smallest eigenvalue
 };
 
 // z_i has the rounding of a random sum, at most eps |a_i| max|x|. exp(z - reference) carries it, that of the reference,
-// |reference| <= |z_i| + |ln f_i|, and its own; u(z) of the other losses carries it and its own.
+// |reference| <= |z_i| + |ln f_i|, and its own; u(z) of the other losses carries it and its own. The Hessian carries
+// the errors of delta, and of the centres c and h by which its rows are coupled; where the form of a row is made from a
+// - t c, which may cancel, also that of its terms.
 void Examination::find_rounding(const VectorXd& gradient_rounding) {
   constexpr double kEps = std::numeric_limits<double>::epsilon(), kTiny = std::numeric_limits<double>::min();
-  const double centre = state_.centre.norm();
-  const VectorXd& norms = A_.passes().row_norms();
-  rows_.f_error = kEps * (4 + 2 * state_.largest_x * objective_.columns().row_norms().array());
-  const bool centred = objective_.loss().form() == HessianForm::centred;
-  if (centred)
-    rows_.f_error.array() -= kEps * rows_.f.array().max(kTiny).log().min(0.0);
+  const double c = state_.centre.norm(), h = state_.coupled_centre.norm();
+  const auto norms = A_.passes().row_norms().array();
+  rows_.z_error = kEps * (4 + 2 * state_.largest_x * objective_.columns().row_norms().array());
+  if (is_centred())
+    rows_.z_error.array() -= kEps * rows_.f.array().max(kTiny).log().min(0.0);
   else
-    rows_.f_error += kEps * state_.z.cwiseAbs();
-  LossBounds::Rounding rounding{rows_.delta.cwiseAbs().cwiseProduct(rows_.f_error), 0};
-  if (loss_bounds_) rounding = loss_bounds_->rounding(rows_, A_.communicator());
-  double local = rounding.delta.dot((norms.array() + centre).square().matrix());
-  if (!centred) {  // delta may be a small difference: its terms, and those of the coupling
-    const auto error = rows_.f_error.array();
-    const VectorXd terms = 2 * state_.positive - rows_.delta;
-    local = (error * norms.array() * (terms.array() * norms.array() + 2 * centre * state_.m().array().abs())).sum() +
-            centre * centre * (error * state_.k().array().abs()).sum();
+    rows_.z_error += kEps * state_.z.cwiseAbs();
+  const LossBounds::Rounding rounding = loss_bounds_.rounding(rows_, SumOfRanks(A_.communicator()));
+  const Eigen::ArrayXd reach = norms + (is_centred() ? c : 0);
+  std::array<double, 5> sums{};  // errors: from delta, of c, of h, of g; what the error of c is multiplied by
+  sums[0] = (rounding.delta.array() * reach.square()).sum();
+  sums[1] = (rounding.centre.array() * norms).sum();
+  if (rounding.coupling.size() > 0) sums[2] = (rounding.coupling.array() * norms).sum();
+  if (rounding.q.size() > 0) sums[3] = (rounding.q.array() * norms).sum();
+  if (is_centred()) {
+    sums[4] = (rows_.delta.array().abs() * reach).sum();
+  } else {
+    const Eigen::ArrayXd terms = 2 * state_.positive - rows_.delta, m = state_.m().cwiseAbs();
+    sums[0] += 8 * kEps * (norms * (terms * norms + 2 * c * m) + c * c * state_.k().array().abs()).sum();
+    sums[4] = c * state_.self.sum();
   }
-  hessian_rounding_ = A_.communicator().sum(local);
+  A_.communicator().sum(sums);
+  hessian_rounding_ = sums[0] + 2 * (sums[1] * (h + sums[4]) + sums[2] * c);
   certificate_.gradient_floor = objective_.callers_norm(gradient_rounding);
-  gradient_rounding_ = gradient_rounding.norm() + rounding.mean * centre;
+  gradient_rounding_ = gradient_rounding.norm() + rounding.mean * c + sums[3];
   mean_rounding_ = rounding.mean * objective_.callers_norm(state_.centre);
 }
 
 void Examination::find_spectrum(const Hessian& hessian) {
   const Index d = A_.columns();
-  VectorXd message = VectorXd::Zero(4 + d * d);  // finite, smallest, largest, rounding; N
+  VectorXd message = VectorXd::Zero(4 + d + d * d);  // finite, smallest, largest, rounding; flattest; N
   if (A_.communicator().is_root()) {
     const SymmetricEigen eigen = symmetric_eigen(hessian.exact, true);
     const double rounding =
         hessian_rounding_ + eigenvalue_rounding(d, (2 * hessian.positive_part - hessian.exact).norm());
     if (eigen.finite && std::isfinite(rounding)) {
       message.head<4>() << 1, eigen.values[0], eigen.values[d - 1], rounding;
+      message.segment(4, d) = eigen.vectors.col(0);
       if (eigen.values[0] > rounding) {
         const MatrixXd N = eigen.vectors * eigen.values.cwiseSqrt().cwiseInverse().asDiagonal();
         message.tail(d * d) = N.reshaped();
@@ -126,6 +145,7 @@ void Examination::find_spectrum(const Hessian& hessian) {
   }
   A_.communicator().broadcast(span_of(message));
   if (message[0] == 0) return;
+  flattest_ = message.segment(4, d);
   const double smallest = message[1], rounding = message[3];
   certificate_.smallest_eigenvalue = smallest;
   certificate_.largest_eigenvalue = message[2];
@@ -153,11 +173,8 @@ void Examination::bound_distance_by_curvature() {
   figures.hessian_rounding = theta;
   figures.eta = eta;
   figures.ball = 2 * eta / (1 - theta);
-  if (!loss_bounds_)
-    return unavailable("no bound of the third derivative is known for the loss " +
-                       std::string(objective_.loss().name()));
-
-  const HessianVariation variation(A_, rows_, state_.centre, *loss_bounds_, N_);
+  const auto made = hessian_variation(A_, rows_, loss_bounds_, {state_.centre, state_.coupled_centre, N_});
+  const HessianVariation& variation = *made;
   figures.row_distance = variation.row_distance();
   figures.third_derivative = variation.bound(figures.ball);
   figures.condition = 2 * figures.third_derivative * eta / ((1 - theta) * (1 - theta));
@@ -189,6 +206,18 @@ void Examination::bound_distance_by_convexity() {
   } else {
     certificate_.distance_bound = distance;
     certificate_.distance_reason = "global: " + global + ", |x - x*| <= |g| / l";
+  }
+}
+
+/// At the end of a solve that goes nowhere x, or the direction of least curvature, is nearly the way that it takes.
+void Examination::look_for_separation() {
+  if (certificate_.distance_bound) return;
+  for (const VectorXd& candidate : {point_.x, flattest_, VectorXd(-flattest_)}) {
+    if (candidate.size() == 0) continue;
+    const Separation found = find_separation(objective_, candidate);
+    if (!found.exists) continue;
+    certificate_.no_minimiser = found.reason;
+    return unavailable("no minimiser exists");
   }
 }
 
@@ -241,6 +270,7 @@ Certificate certify(RegressionObjective& objective, Point& point, const Certific
   if (options.level == CertificateLevel::none) return certificate;
   const double reads_before = objective.reads_of_a();
   if (!objective.state_of(point).is_fresh()) point = objective.refreshed(std::move(point));
+  certificate.minimiser_exists = minimiser_exists(objective);
   certificate.gradient_norm = objective.callers_norm(point.gradient);
   if (options.gradient_reference > 0)
     certificate.relative_gradient = objective.norm(point.gradient) / options.gradient_reference;

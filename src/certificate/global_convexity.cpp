@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "algebra/dense_factors.hpp"
-#include "losses/loss_bounds.hpp"
+#include "losses/losses.hpp"
 #include "numbers/row_sums.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/gram.hpp"
@@ -15,8 +15,6 @@ namespace attnreg {
 
 GlobalConvexity global_convexity(RegressionObjective& objective, bool singular_values) {
   GlobalConvexity result;
-  const LossBounds* bounds = find_loss_bounds(objective.loss().name());
-  if (bounds == nullptr) return result;
   const RowMatrix& A = objective.A();
   const VectorXd &b = objective.b(), &w2 = objective.weights_squared();
   auto sums = sum_over_rows<2>(b.size(), [&](Index first, Index rows, std::array<double, 2>& block) {
@@ -25,7 +23,8 @@ GlobalConvexity global_convexity(RegressionObjective& objective, bool singular_v
   });
   A.communicator().sum(sums);
   result.target_norm = sums[1];
-  const double c = result.indefiniteness = bounds->indefiniteness(sums[0], sums[1]);
+  const double c = result.indefiniteness = loss_bounds(objective.loss().name()).indefiniteness(sums[0], sums[1]);
+  if (!std::isfinite(c)) return result;
   const double largest = w2.size() > 0 ? w2.maxCoeff() : 0;
   if (!singular_values && !(A.communicator().max(largest) > c)) return result;
 

@@ -3,6 +3,8 @@
 #include <string>
 
 #include "errors/refuse.hpp"
+#include "losses/centred_bounds.hpp"
+#include "losses/growth_bounds.hpp"
 
 namespace attnreg {
 
@@ -42,6 +44,12 @@ const std::vector<std::string_view>& loss_names() {
     return list;
   }();
   return names;
+}
+
+const LossBounds& loss_bounds(std::string_view loss) {
+  if (const auto* bounds = find_centred_bounds(loss)) return *bounds;
+  if (const auto* bounds = find_growth_bounds(loss)) return *bounds;
+  throw InternalError("no bounds are known for the loss " + std::string(loss));
 }
 
 }  // namespace attnreg

@@ -6,12 +6,14 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <string>
 #include <utility>
 
 #include "algebra/linear_solver_choice.hpp"
 #include "algebra/scalapack.hpp"
 #include "certificate/certify.hpp"
+#include "certificate/separation.hpp"
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
 #include "losses/losses.hpp"
@@ -160,6 +162,7 @@ class Regression {
   Method start_method() const { return result_.method == Method::newton ? Method::newton : Method::newton_cg; }
   NewtonSummary solve_from(const StartPoint& start, Method method);
   void remove_null_directions();
+  std::string why_no_minimiser() const;
   void certify_result();
 
   const RowMatrix& A_;
@@ -216,6 +219,16 @@ void Regression::remove_null_directions() {
   result_.notes.push_back(null.text());
 }
 
+/// Collective. Empty, unless the logits have run away: their spread tells, without a read.
+std::string Regression::why_no_minimiser() const {
+  constexpr double kFar = 15;  // exp(-15) is what is left of a row's f
+  const VectorXd& z = RegressionObjective::state_of(point_).z;
+  std::array<double, 2> ends{-std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()};
+  if (z.size() > 0) ends = {z.maxCoeff(), -z.minCoeff()};
+  A_.communicator().max(ends);
+  return ends[0] + ends[1] > kFar ? find_separation(objective_, point_.x).reason : std::string();
+}
+
 /// The certificate; it may know of a saddle that the solve did not notice. With an epsilon, more iterations until |x -
 /// x*| <= epsilon is certified.
 void Regression::certify_result() {
@@ -236,6 +249,13 @@ void Regression::certify_result() {
     if (result_.summary.iterations == iterations) break;
   }
   if (at_saddle()) result_.summary.termination = Termination::saddle;
+  std::string& no_minimiser = result_.certificate.no_minimiser;
+  if (is_converged(result_.summary) && no_minimiser.empty() && options_.certificate != CertificateLevel::full)
+    no_minimiser = why_no_minimiser();
+  if (is_converged(result_.summary) && !no_minimiser.empty()) {
+    result_.summary.termination = Termination::no_minimiser;
+    result_.warnings.push_back(no_minimiser);
+  }
   if (!(options_.epsilon > 0)) return;
   const auto certified = [&] {
     return result_.certificate.distance_bound && *result_.certificate.distance_bound <= options_.epsilon;

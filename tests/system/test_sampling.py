@@ -56,6 +56,31 @@ class SolveTest(CommandLineTest):
         self.assertIn("|x - x*|", result.stdout)
         self.assertIn("Assumptions of the papers", result.stdout)
 
+    def test_a_minimum_that_does_not_exist_is_called_none(self):
+        generator = np.random.default_rng(12)
+        A, b = generator.standard_normal((200, 3)), np.zeros(200)
+        b[np.argmax(A[:, 0])] = 1
+        np.save(self.directory / "A.npy", A)
+        np.save(self.directory / "b.npy", b)
+        for level in ("gradient", "full"):
+            for ranks in (1, 3):
+                result = run("solve", self.directory / "A.npy", self.directory / "b.npy", "--weight", 0, "--loss",
+                             "cross-entropy", "--certificate", level, ranks=ranks)
+                self.assertNotIn("x is a minimiser: ", result.stdout)
+                self.assertEqual(level == "full", "no minimiser exists" in result.stdout, repr(result))
+
+    def test_rounding_where_the_curvature_of_cosh_cancels(self):
+        generator = np.random.default_rng(3)
+        A, x = generator.standard_normal((6, 2)), 1e-8 * generator.standard_normal(2)
+        for name, array in (("A", A), ("b", np.cosh(A @ x)), ("x", x)):
+            np.save(self.directory / f"{name}.npy", array)
+        out = self.directory / "kink"
+        run("solve", self.directory / "A.npy", self.directory / "b.npy", "--loss", "cosh", "--weight", 0, "--start",
+            self.directory / "x.npy", "--max-iterations", 0, "--certificate", "full", "-o", out)
+        certificate = read_json(out / "run.json")["certificate"]
+        self.assertEqual("degenerate", certificate["kind"])
+        self.assertGreater(certificate["eigenvalue_rounding"], 1e-17)
+
     def test_epsilon(self):
         _, out, report = self.solve("--weight", "1e-4", "--epsilon", "1e-7", "--rtol", "1e-3")
         self.assertLessEqual(report["certificate"]["distance_bound"], 1e-7)

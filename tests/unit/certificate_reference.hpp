@@ -8,8 +8,8 @@
 #include <random>
 #include <string>
 
-#include "objective/regression_objective.hpp"
 #include "losses/losses.hpp"
+#include "objective/regression_objective.hpp"
 
 namespace attnreg::reference {
 
@@ -30,8 +30,31 @@ struct CertifiedProblem {
     return e / e.sum();
   }
 
+  bool grows() const { return loss != "softmax" && loss != "cross-entropy"; }
+  bool is_rescaled() const { return loss.starts_with("rescaled-"); }
+
+  /// u and v = u' of the losses that grow.
+  void grow(const RealVector& z, RealVector& u, RealVector& v) const {
+    const RealVector up = z.array().exp(), down = (-z).array().exp(), sum = (up + down) / 2,
+                     difference = z.array().sinh();
+    const std::string name = is_rescaled() ? loss.substr(9) : loss;
+    u = name == "exp" ? up : name == "cosh" ? sum : difference;
+    v = name == "exp" ? up : name == "cosh" ? difference : sum;
+  }
+
   /// The derivatives of phi in z.
   void differentiate(const RealVector& x, RealVector& q, RealMatrix& B) const {
+    if (grows()) {
+      RealVector u, v;
+      grow(A.cast<Real>() * x, u, v);
+      const RealVector t = b.cast<Real>();
+      const RealVector r = is_rescaled() ? RealVector(u - u.sum() * t) : RealVector(u - t);
+      const RealVector eta = is_rescaled() ? RealVector(r.array() - t.dot(r)) : r, vt = v.cwiseProduct(t);
+      q = v.cwiseProduct(eta);
+      B = RealVector(v.cwiseAbs2() + u.cwiseProduct(eta)).asDiagonal();
+      if (is_rescaled()) B += t.squaredNorm() * v * v.transpose() - v * vt.transpose() - vt * v.transpose();
+      return;
+    }
     const RealVector f = fitted(x), target = b.cast<Real>();
     const RealMatrix J = RealMatrix(f.asDiagonal()) - f * f.transpose();
     if (loss == "cross-entropy") {
@@ -64,7 +87,14 @@ struct CertifiedProblem {
 
   /// Newton's method with the exact Hessian from nearby; where it ends.
   RealVector polish(RealVector x) const {
-    for (int k = 0; k < 60; ++k) x -= hessian(x).ldlt().solve(gradient(x));
+    Real last = 1e300L;
+    for (int k = 0; k < 60; ++k) {
+      const RealVector step = hessian(x).ldlt().solve(gradient(x));
+      x -= step;
+      const bool at_rounding = last <= 1e-15L * x.norm() && step.norm() >= last;
+      last = step.norm();
+      if (last == 0 || at_rounding) break;
+    }
     return x;
   }
 };
@@ -80,6 +110,23 @@ class ProblemSource {
   int integer(int from, int to) { return static_cast<int>(std::floor(uniform(from, to + 1))); }
   Eigen::VectorXd normals(Eigen::Index size) {
     return Eigen::VectorXd::NullaryExpr(size, [&] { return normal(); });
+  }
+
+  /// For losses that grow: moderate logits, and targets that u reaches, hardly reaches, and does not reach.
+  CertifiedProblem next_growing(const std::string& loss, double smallest_w, double largest_w) {
+    CertifiedProblem problem = next("softmax", smallest_w, largest_w);
+    problem.loss = loss;
+    const Eigen::Index n = problem.A.rows(), d = problem.A.cols();
+    problem.A *= log_uniform(0.3, 3) / std::sqrt(static_cast<double>(d) * problem.A.cwiseAbs2().mean());
+    RealVector u, v;
+    problem.grow(problem.A.cast<Real>() * normals(d).cast<Real>(), u, v);
+    problem.b = u.cast<double>();
+    if (problem.is_rescaled()) problem.b /= std::abs(problem.b.sum()) > 0.1 ? problem.b.sum() : 1;
+    const int kind = integer(0, 3);
+    if (kind == 1) problem.b = problem.b.cwiseProduct((0.3 * normals(n)).array().exp().matrix());
+    if (kind == 2) problem.b = problem.b.mean() * normals(n);
+    if (kind == 3) problem.b = Eigen::VectorXd::Unit(n, integer(0, static_cast<int>(n) - 1));
+    return problem;
   }
 
   CertifiedProblem next(const std::string& loss, double smallest_w, double largest_w) {

@@ -127,6 +127,31 @@ TEST(Certificate, TellsMinimaFromSaddles) {
   EXPECT_GT(minima, 100);
 }
 
+// Where u(z) = b and u'(z) is nearly 0 the curvature of a row is a small difference: that of cosh at z = 0, b = 1.
+TEST(Certificate, RoundingCoversRowsOfCancellingCurvature) {
+  ProblemSource source(9);
+  for (int k = 0; k < 800; ++k) {
+    const char* const losses[] = {"cosh", "rescaled-cosh", "sinh", "exp", "rescaled-exp", "rescaled-sinh"};
+    CertifiedProblem problem = source.next_growing(losses[k % 3 == 0 ? k % 6 : k % 2], 1e-3, 1);
+    problem.w.setZero();
+    const double size = source.log_uniform(1e-10, 1);
+    const VectorXd x = size * source.normals(problem.A.cols());
+    RealVector u, v;
+    problem.grow(problem.A.cast<Real>() * x.cast<Real>(), u, v);
+    problem.b = u.cast<double>();
+    if (problem.is_rescaled()) problem.b = (u / u.sum()).cast<double>();
+    if (problem.is_rescaled() && !(std::abs(u.sum()) > 1e-3)) continue;
+    Instance instance(problem);
+    const Certificate certificate = full_certificate(instance, x);
+    const Eigen::SelfAdjointEigenSolver<RealMatrix> eigen(problem.hessian(x.cast<Real>()));
+    const double smallest = static_cast<double>(eigen.eigenvalues()[0]);
+    EXPECT_NEAR(certificate.smallest_eigenvalue, smallest, certificate.eigenvalue_rounding)
+        << problem.loss << ", problem " << k;
+    EXPECT_FALSE(certificate.kind == StationaryKind::saddle && smallest >= 0) << problem.loss << ", problem " << k;
+    EXPECT_FALSE(certificate.kind == StationaryKind::local_minimum && smallest <= 0) << problem.loss << ", " << k;
+  }
+}
+
 TEST(Certificate, SingularHessiansAreDegenerateWithoutNaN) {
   ProblemSource source(6);
   CertifiedProblem problem{"softmax", RowMajorMatrix(20, 3), VectorXd::Constant(20, 0.05), VectorXd::Zero(20)};

@@ -48,7 +48,11 @@ std::string verdict(const SolveReport& report) {
   switch (report.result.summary.termination) {
     case Termination::converged:
     case Termination::converged_rounding:
-      if (report.arguments.text("loss") == "cross-entropy") return "x is a minimiser: this loss is convex";
+      if (!report.result.certificate.no_minimiser.empty()) return report.result.certificate.no_minimiser;
+      if (report.arguments.text("loss") == "cross-entropy")
+        return report.result.certificate.minimiser_exists || report.result.certificate.distance_bound
+                   ? "x is a minimiser: this loss is convex"
+                   : "x is a minimiser if one exists: this loss is convex; --certificate full looks whether it does";
       if (report.result.certificate.kind == StationaryKind::local_minimum)
         return "x is a local minimum of L; there may be others: --starts K looks for them";
       if (report.result.certificate.kind == StationaryKind::degenerate)
@@ -142,8 +146,8 @@ std::string termination_text(const Arguments& arguments, const NewtonSummary& su
   return missed;
 }
 
-std::string kind_text(const Certificate& certificate) {
-  switch (certificate.kind) {
+std::string kind_text(StationaryKind kind) {
+  switch (kind) {
     case StationaryKind::local_minimum: return "local minimum: the smallest eigenvalue of the Hessian is positive";
     case StationaryKind::saddle: return "NOT a minimum: the Hessian has a negative eigenvalue";
     case StationaryKind::degenerate: return "degenerate: the smallest eigenvalue of the Hessian is 0 to rounding";
@@ -167,7 +171,7 @@ std::string certificate_text(const Certificate& certificate) {
                      summary_line("|g|, A x made anew", scientific(certificate.gradient_norm, 4) + ", relative " +
                                                             scientific(certificate.relative_gradient, 4));
   if (certificate.level != CertificateLevel::full) return text;
-  text += summary_line("stationary point", kind_text(certificate)) +
+  text += summary_line("stationary point", kind_text(certificate.kind)) +
           summary_line("eigenvalues of H", scientific(certificate.smallest_eigenvalue, 4) + " to " +
                                                scientific(certificate.largest_eigenvalue, 4) + ", rounding " +
                                                scientific(certificate.eigenvalue_rounding, 2)) +
@@ -175,6 +179,7 @@ std::string certificate_text(const Certificate& certificate) {
           summary_line("|x - x*|", (certificate.distance_bound ? "<= " + scientific(*certificate.distance_bound, 4)
                                                                : std::string("no bound")) +
                                        ": " + printable(certificate.distance_reason));
+  if (!certificate.no_minimiser.empty()) text += summary_line("minimiser", certificate.no_minimiser);
   if (!certificate.assumptions.empty()) text += "\nAssumptions of the papers\n";
   for (const auto& assumption : certificate.assumptions) text += assumption_text(assumption);
   return text;
@@ -222,6 +227,8 @@ nlohmann::ordered_json certificate_json(const Certificate& certificate) {
                {"largest_eigenvalue", certificate.largest_eigenvalue},
                {"eigenvalue_rounding", certificate.eigenvalue_rounding},
                {"kind", stationary_kind_name(certificate.kind)},
+               {"no_minimiser", certificate.no_minimiser.empty() ? nlohmann::ordered_json(nullptr)
+                                                                 : nlohmann::ordered_json(certificate.no_minimiser)},
                {"convexity", certificate.convexity},
                {"distance_bound", certificate.distance_bound.value_or(NAN)},
                {"distance_reason", certificate.distance_reason},
