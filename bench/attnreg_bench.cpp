@@ -41,7 +41,8 @@ std::optional<Arguments> parse(int argc, char** argv, bool is_root) {
       "sums and runs of a kernel, at least 7 for a figure to be quoted")(
       "threads", po::value(&a.threads)->default_value(1), "OpenMP threads of each rank")(
       "csv", po::value(&a.csv), "append one line per measurement to this file")(
-      "solve", po::value(&a.solve.preset), "time a whole solve instead: easy, practical, illcond, coherent, sparse")(
+      "solve", po::value(&a.solve.preset),
+      "time a whole solve instead: easy, practical, illcond, coherent, sparse, misfit")(
       "problem", po::value(&a.solve.problem), "the same with A.npy or A.npz, b.npy and w.npy of this directory")(
       "start", po::value(&a.solve.start)->default_value("automatic"), "of the solve: automatic, zero, cross-entropy")(
       "time-limit", po::value(&a.solve.time_limit_seconds)->default_value(60), "seconds, of the solve")(

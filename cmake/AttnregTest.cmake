@@ -46,12 +46,12 @@ function(attnreg_add_tests kind)
   endforeach()
 endfunction()
 
-# attnreg_add_ranks(name RANKS 1 2 ... [THREADS 1] [TIMEOUT 60] [LABELS label...])
+# attnreg_add_ranks(name RANKS 1 2 ... [THREADS 1] [TIMEOUT 60] [LABELS label...] [ARGUMENTS word...])
 #
 # Registers the executable `name`, or a file of attnreg_add_tests, with some numbers of ranks or threads:
 # `name.np<ranks>`, `name.np<ranks>.omp<threads>`.
 function(attnreg_add_ranks name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "THREADS;TIMEOUT" "RANKS;LABELS")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "THREADS;TIMEOUT" "RANKS;LABELS;ARGUMENTS")
   if(NOT arg_RANKS)
     message(FATAL_ERROR "test ${name}: RANKS is missing")
   endif()
@@ -73,7 +73,7 @@ function(attnreg_add_ranks name)
       string(APPEND test .omp${arg_THREADS})
     endif()
     math(EXPR processors "${ranks} * ${arg_THREADS}")
-    add_test(NAME ${test} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} ${command})
+    add_test(NAME ${test} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} ${command} ${arg_ARGUMENTS})
     set_tests_properties(
       ${test}
       PROPERTIES ENVIRONMENT

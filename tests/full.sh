@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What does not fit into the CI: the container image and the Debian packages, each a build of its own, a quarter of an
-# hour on two idle cores. tests/full.sh; installs what is missing. Ends with `N passed, N failed, N skipped`.
+# hour on two idle cores, and 50,000 problems of the test that hunts. tests/full.sh; installs what is missing. Ends with
+# `N passed, N failed, N skipped`.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 . launch/packages.sh
@@ -40,8 +41,16 @@ distances_hold() {
   ATTNREG_DISTANCE_PROBLEMS=2000 build/dev/tests/unit_tests --gtest_filter='*CertificateDistance*'
 }
 
+# Each rank solves every nproc-th problem, by itself.
+hunt() {
+  configure dev -D CMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 && cmake --build build/dev -j "$(nproc)" --target hunt &&
+    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 \
+      mpirun -n "$(nproc)" build/dev/tests/statistical/hunt --count 50000 --alone
+}
+
 export ATTNREG_SOURCE_DIR=$PWD ATTNREG_PROGRAM=${ATTNREG_PROGRAM:-$PWD/build/release/bin/attnreg}
 step 'Debian packages' debian_packages_work
+step '50,000 problems' hunt
 step containers /usr/bin/python3 -B tests/cluster/test_containers.py
 step 'certified distances' distances_hold
 echo "$passed passed, $failed failed, $skipped skipped"

@@ -25,6 +25,8 @@ namespace attnreg {
 
 namespace {
 
+constexpr double kZipfWeight = 0.1;  // w n: far below it b is fitted by few rows, far above nothing is
+
 /// Eigen's products round differently on different numbers of threads; here they run on one.
 class OneThreadProducts {
  public:
@@ -57,6 +59,10 @@ void check(const ProblemOptions& options) {
   if (!finite(options.neff) || options.neff < 1) refuse_option("neff", options.neff, "a number of at least 1");
   if (options.preset == Preset::sparse && (options.nonzeros_per_row < 1 || options.nonzeros_per_row > options.columns))
     refuse_option("nonzeros_per_row", count(options.nonzeros_per_row), "1 to the number of columns");
+  if (!finite(options.logit_noise) || options.logit_noise < 0)
+    refuse_option("logit_noise", options.logit_noise, "a number of at least 0");
+  if (options.zipf && options.preset != Preset::misfit)
+    refuse("artificial problem: b by Zipf's law is for misfit, not for " + std::string(preset_name(options.preset)));
   if (!(options.x_power >= 0 && options.x_power <= 1)) refuse_option("x_power", options.x_power, "0 to 1");
 }
 
@@ -180,6 +186,21 @@ TargetForm target_form(const std::string& loss) {
   return {exp, loss != "exp"};
 }
 
+/// Local. One normal number for each row.
+VectorXd row_noise(const ProblemWork& work) {
+  const RandomStream stream(work.options().seed, Purpose::problem_noise);
+  VectorXd noise(work.rows_local());
+  for (Index i = 0; i < work.rows_local(); ++i) stream.normals(work.first_row() + i, {&noise[i], 1});
+  return noise;
+}
+
+/// Collective. Zipf's law. The rows of A are random, so that their order says nothing of them.
+VectorXd zipf_targets(const ProblemWork& work) {
+  VectorXd b(work.rows_local());
+  for (Index i = 0; i < work.rows_local(); ++i) b[i] = 1 / static_cast<double>(work.first_row() + i + 1);
+  return b / work.sum(b);
+}
+
 /// Collective. b of the loss at z, with 5 % noise for easy.
 VectorXd targets(const ProblemWork& work, const VectorXd& z) {
   const TargetForm form = target_form(work.options().loss);
@@ -197,17 +218,15 @@ VectorXd targets(const ProblemWork& work, const VectorXd& z) {
     refuse_option("the largest target", work.max(b.cwiseAbs()), "at most 1e150: lower spread");
   if (form.parts_of_sum) b = over_sum(std::move(b));
   if (work.options().preset != Preset::easy) return b;
-  const RandomStream noise(work.options().seed, Purpose::problem_noise);
-  for (Index i = 0; i < work.rows_local(); ++i) {
-    double normal;
-    noise.normals(work.first_row() + i, {&normal, 1});
-    b[i] = std::copysign(b[i] * (1 + 0.05 * normal), b[i]);
-  }
+  const VectorXd noise = row_noise(work);
+  for (Index i = 0; i < work.rows_local(); ++i) b[i] = std::copysign(b[i] * (1 + 0.05 * noise[i]), b[i]);
   return form.parts_of_sum ? over_sum(std::move(b)) : b;
 }
 
-/// Local. Log-normal weights, not for easy.
-VectorXd random_weights(const ProblemWork& work) {
+/// Local. Log-normal weights, not for easy; equal ones with Zipf's law.
+VectorXd small_weights(const ProblemWork& work) {
+  if (work.options().zipf)
+    return VectorXd::Constant(work.rows_local(), kZipfWeight / static_cast<double>(work.rows_global()));
   const RandomStream stream(work.options().seed, Purpose::problem_weights);
   const double scale = work.options().weight_scale / std::sqrt(static_cast<double>(work.rows_global()));
   VectorXd w(work.rows_local());
@@ -239,7 +258,7 @@ void add_facts(const ProblemWork& work, const VectorXd& z, const VectorXd& b, co
 }  // namespace
 
 const std::vector<std::string_view>& preset_names() {
-  static const std::vector<std::string_view> names{"easy", "practical", "illcond", "coherent", "sparse"};
+  static const std::vector<std::string_view> names{"easy", "practical", "illcond", "coherent", "sparse", "misfit"};
   return names;
 }
 
@@ -264,6 +283,7 @@ ProblemFacts generate_problem(const Communicator& communicator, const ProblemOpt
 
   ProblemFacts facts;
   VectorXd x = is_coherent ? orthogonal_solution(work, facts) : work.source().solution();
+  if (options.zipf) x.setZero();
   std::optional<ExactSum> gram;
   if (options.preset == Preset::easy) gram = empty_gram(work);
   VectorXd z =
@@ -273,9 +293,12 @@ ProblemFacts generate_problem(const Communicator& communicator, const ProblemOpt
     x *= scale;
     z *= scale;
   }
-  const VectorXd b = targets(work, z);
+  const bool is_noisy = options.preset == Preset::misfit;
+  const VectorXd b = options.zipf ? zipf_targets(work)
+                     : is_noisy   ? targets(work, z + options.logit_noise * row_noise(work))
+                                  : targets(work, z);
   const VectorXd w =
-      gram ? VectorXd(VectorXd::Constant(work.rows_local(), theorem_weight(work, *gram))) : random_weights(work);
+      gram ? VectorXd(VectorXd::Constant(work.rows_local(), theorem_weight(work, *gram))) : small_weights(work);
   write_vector(work, "b.npy", b);
   write_vector(work, "w.npy", w);
   communicator.agree_on_root([&] { write_npy(work.path("x_true.npy"), span_of(x), {options.columns}); });

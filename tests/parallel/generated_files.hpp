@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "attnreg/communicator.hpp"
-#include "problems/problem_generator.hpp"
 #include "attnreg/files.hpp"
 #include "files/npy_header.hpp"
+#include "problems/problem_generator.hpp"
 
 namespace attnreg {
 
@@ -99,6 +99,6 @@ inline ProblemFacts generate(const Communicator& communicator, const ProblemOpti
 }
 
 /// Those with a dense A.
-constexpr Preset all_presets[] = {Preset::easy, Preset::practical, Preset::illcond, Preset::coherent};
+constexpr Preset all_presets[] = {Preset::easy, Preset::practical, Preset::illcond, Preset::coherent, Preset::misfit};
 
 }  // namespace attnreg

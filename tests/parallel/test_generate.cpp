@@ -66,6 +66,16 @@ TEST(Generate, SameBytesOnAnyNumberOfRanks) {
     }
 }
 
+TEST(Generate, SameBytesByZipfsLaw) {
+  const Communicator world(MPI_COMM_WORLD);
+  for (const std::int64_t rows : {1, 5000}) {
+    auto options = problem(Preset::misfit, rows, 3);
+    options.zipf = true;
+    const TestDirectory directory(world);
+    expect_same_problem(world, options, directory);
+  }
+}
+
 TEST(Generate, DegenerateSizes) {
   const Communicator world(MPI_COMM_WORLD);
   struct Size {
@@ -131,6 +141,9 @@ TEST(Generate, RefusesOptionsOutOfRange) {
       [=](auto& options) { options.decay = infinity; },
       [](auto& options) { options.neff = 0.5; },
       [=](auto& options) { options.neff = nan; },
+      [](auto& options) { options.logit_noise = -0.1; },
+      [=](auto& options) { options.logit_noise = infinity; },
+      [](auto& options) { options.zipf = true; },  // of practical
       [](auto& options) { options.x_power = 1.5; },
       [](auto& options) { options.x_power = -0.1; },
   };

@@ -67,10 +67,10 @@ TEST(GenerateStatistics, AllPresets) {
     EXPECT_NEAR(files.b.sum(), 1, 1e-12);
     expect_facts(facts, files);
     if (preset != Preset::easy) {
-      expect_targets_fit(files);
+      if (preset != Preset::misfit) expect_targets_fit(files);
       expect_weights(files, 1e-3);
     }
-    if (preset == Preset::easy || preset == Preset::practical) {  // d |A|_F^2 is chi-square
+    if (preset == Preset::easy || preset == Preset::practical || preset == Preset::misfit) {  // d |A|_F^2 is chi-square
       EXPECT_NEAR(files.A.squaredNorm() / double{n}, 1, chi_square_spread(double{n * d}));
     }
   }
@@ -146,6 +146,39 @@ TEST(GenerateStatistics, Coherent) {
     EXPECT_NEAR(*facts.row_norm2_top_quarter_d_share, share / norms.sum(), 1e-12);
     EXPECT_NEAR(*facts.row_norm2_max_over_mean, norms.maxCoeff() / norms.mean(), 1e-11 * norms.maxCoeff());
   }
+}
+
+TEST(GenerateStatistics, Misfit) {
+  const Communicator world(MPI_COMM_WORLD);
+  for (const double noise : {0.0, 2.0, 4.0}) {
+    const TestDirectory directory(world);
+    auto options = problem(Preset::misfit, n, d);
+    options.logit_noise = noise;
+    generate(world, options, directory);
+    const auto files = read_files(directory.path());
+    if (noise == 0) {
+      expect_targets_fit(files);
+      continue;
+    }
+    // ln b is z + noise N(0, 1) up to a constant.
+    const VectorXd normal = (files.b.array().log().matrix() - files.A * files.x_true) / noise;
+    const double deviation = standard_deviation(normal);
+    EXPECT_NEAR(deviation * deviation, 1, chi_square_spread(double{n - 1}) + 1 / double{n});
+  }
+}
+
+TEST(GenerateStatistics, MisfitByZipfsLaw) {
+  const Communicator world(MPI_COMM_WORLD);
+  const TestDirectory directory(world);
+  auto options = problem(Preset::misfit, n, d);
+  options.zipf = true;
+  generate(world, options, directory);
+  const auto files = read_files(directory.path());
+  EXPECT_NEAR(files.b.sum(), 1, 1e-12);
+  for (Eigen::Index i = 0; i < n; ++i) EXPECT_NEAR(files.b[i] * static_cast<double>(i + 1), files.b[0], 1e-15);
+  EXPECT_EQ(files.w.minCoeff(), 0.1 / double{n});
+  EXPECT_EQ(files.w.maxCoeff(), 0.1 / double{n});
+  EXPECT_EQ(files.x_true.norm(), 0);
 }
 
 TEST(GenerateStatistics, CoherentRowsHaveHeavyTails) {

@@ -54,7 +54,8 @@ TEST_F(Regression, FindsAMinimumFromAnyStart) {
     const double at_zero = size(zero.gradient);
     EXPECT_EQ(result.summary.termination, Termination::converged);
     EXPECT_LE(size(there.gradient), 1.1e-10 * at_zero);  // its rounding is below 1e-11 |g(0)|
-    EXPECT_NEAR(result.summary.gradient_norm, static_cast<double>(there.gradient.norm()), 1e-11 * zero.gradient.norm());
+    EXPECT_NEAR(result.summary.gradient_norm, static_cast<double>(there.gradient.norm()),
+                1e-11 * static_cast<double>(zero.gradient.norm()));
     EXPECT_NEAR(result.summary.gradient_reference, at_zero, 1e-12 * at_zero);  // |g(0)|_s whatever the start
     EXPECT_NEAR(result.summary.value, static_cast<double>(there.value), 1e-12 * result.summary.value);
     EXPECT_LE((f - reference::to_double(there.f)).cwiseAbs().maxCoeff(), 1e-14);

@@ -153,7 +153,7 @@ class GenerateTest(CommandLineTest):
         return self.directory / out
 
     def test_same_bytes_on_any_number_of_ranks(self):
-        for preset in ("easy", "practical", "illcond", "coherent"):
+        for preset in ("easy", "practical", "illcond", "coherent", "misfit"):
             with self.subTest(preset=preset):
                 one = self.generate(preset, f"{preset}1", ranks=1)
                 three = self.generate(preset, f"{preset}3", ranks=3)

@@ -24,6 +24,7 @@ constexpr std::string_view kGenerateEpilogue = R"(Presets:
   illcond     singular values that fall from 1 to 1/decay
   coherent    heavy-tailed rows: a few of them carry much of A
   sparse      a few entries in each row, else as practical
+  misfit      b is noisy, or not of A at all, so that L has several minima
 
 Examples:
   mpirun -n 4 attnreg generate practical --rows 100000 --cols 50 --seed 1 -o problem
@@ -39,18 +40,20 @@ constexpr std::int64_t kMostRows = std::int64_t{1} << 40;
 const Syntax kGenerateSyntax{
     "generate",
     "Write a test problem of any size: A.npy (sparse: A.npz), b.npy, w.npy, x_true.npy and meta.json.",
-    {{"PRESET", "easy, practical, illcond, coherent or sparse", Choice{preset_names()}}},
+    {{"PRESET", "easy, practical, illcond, coherent, sparse or misfit", Choice{preset_names()}}},
     {{"Problem",
       {{"rows", 0, "N", Integer{1, kMostRows}, "", "rows of A; needed"},
        {"cols", 0, "D", Integer{1, 1000000}, "", "columns of A; needed"},
        {"loss", 0, "NAME", Choice{loss_names()}, "softmax", "b is what this loss fits, at x_true"},
        {"seed", 0, "S", Integer{0}, "20240607", "of the random numbers"},
        {"spread", 0, "V", Number{0, true}, "3",
-        "standard deviation of the true logits A x (practical, illcond, sparse)"},
+        "standard deviation of the true logits A x (practical, illcond, sparse, misfit)"},
        {"weight-scale", 0, "V", Number{0}, "1e-3", "w is about V / sqrt(N) (not for easy)"},
        {"decay", 0, "V", Number{1}, "1e5", "largest over smallest singular value (illcond)"},
        {"neff", 0, "V", Number{1}, "200", "effective support 1 / sum b^2 (coherent)"},
        {"nonzeros-per-row", 0, "K", Integer{1, 1000000}, "10", "entries in each row, at most D (sparse)"},
+       {"logit-noise", 0, "V", Number{0}, "2", "standard deviation of the noise on the true logits (misfit)"},
+       {"zipf", 0, "", Switch{}, "", "b by Zipf's law, whatever A is, and w = 0.1 / N (misfit)"},
        {"dtype", 0, "TYPE", Choice{{"float64", "float32"}}, "float64", "type of A"}}},
      {"Computing", {{"threads", 0, "N", Integer{1, 4096}, "", "threads per rank"}}},
      {"Output",
@@ -71,6 +74,8 @@ ProblemOptions problem_options(const Arguments& arguments) {
   options.decay = arguments.number("decay");
   options.neff = arguments.number("neff");
   options.nonzeros_per_row = arguments.integer("nonzeros-per-row");
+  options.logit_noise = arguments.number("logit-noise");
+  options.zipf = arguments.on("zipf");
   options.type = arguments.text("dtype") == "float32" ? Storage::float32 : Storage::float64;
   return options;
 }
@@ -94,6 +99,8 @@ std::string meta_text(const Arguments& arguments, const ProblemFacts& facts) {
                               {"neff", arguments.number("neff")},
                               {"dtype", arguments.text("dtype")}};
   if (arguments.text("PRESET") == "sparse") meta["nonzeros_per_row"] = arguments.integer("nonzeros-per-row");
+  if (arguments.text("PRESET") == "misfit")
+    meta.update({{"logit_noise", arguments.number("logit-noise")}, {"zipf", arguments.on("zipf")}});
   if (facts.row_norm2_max_over_mean) meta["row_norm2_max_over_mean"] = *facts.row_norm2_max_over_mean;
   if (facts.row_norm2_top_quarter_d_share) meta["row_norm2_top_quarter_d_share"] = *facts.row_norm2_top_quarter_d_share;
   meta.update(facts);
