@@ -92,19 +92,29 @@ struct ExactProblem::Parts {
   void sum_rows(Evaluation& at) const;
   ExactVector scales(const Evaluation& at) const;
   ExactMatrix scaled_hessian(const Evaluation& at) const;
+  Exact gradient_norm(const ExactVector& gradient) const;
   ExactVector gradient_rounding(const Evaluation& at) const;
   Exact value_rounding(const Evaluation& at, const ExactVector& x) const;
 };
 
 namespace {
 
-/// THE NORM in which the solver states |g|: Euclidean.
-Exact gradient_norm(const ExactVector& gradient) { return sqrt(gradient.squaredNorm()); }
-
 /// THE NORM of the bound on |x - x*|: Euclidean.
 Exact distance(const ExactVector& x, const ExactVector& y) { return sqrt((x - y).squaredNorm()); }
 
 }  // namespace
+
+/// THE NORM of the stopping tests: in columns of equal size (docs/algorithms.md, section 1).
+Exact ExactProblem::Parts::gradient_norm(const ExactVector& gradient) const {
+  const bool sees_level = loss != "softmax" && loss != "cross-entropy";
+  Exact squares = 0;
+  for (Index j = 0; j < A.cols(); ++j) {
+    const Exact mean = A.col(j).mean(), spread = (A.col(j).array() - mean).matrix().squaredNorm();
+    const Exact size = sees_level || spread == 0 ? Exact(A.col(j).squaredNorm()) : spread;
+    squares += gradient[j] * gradient[j] / (size > 0 ? size : Exact(1));
+  }
+  return sqrt(squares);
+}
 
 /// Softmax and cross-entropy.
 void ExactProblem::Parts::add_normalised(Evaluation& at) const {
@@ -244,8 +254,8 @@ Truth ExactProblem::at(const Eigen::VectorXd& x) const {
   const Exact curvature = spectrum(parts_->scaled_hessian(at)).values.minCoeff();
   return {.value = rounded(at.value),
           .value_rounding = rounded(parts_->value_rounding(at, point)),
-          .gradient = rounded(gradient_norm(at.gradient)),
-          .gradient_rounding = rounded(gradient_norm(parts_->gradient_rounding(at))),
+          .gradient = rounded(parts_->gradient_norm(at.gradient)),
+          .gradient_rounding = rounded(parts_->gradient_norm(parts_->gradient_rounding(at))),
           .least_eigenvalue = rounded(spectrum(at.hessian).values.minCoeff()),
           .least_curvature = size_of(curvature) < kZero ? 0 : rounded(curvature),
           .largest_entry = rounded(at.hessian.cwiseAbs().maxCoeff())};

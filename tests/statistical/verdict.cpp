@@ -66,9 +66,14 @@ class Judge {
     return stationary ? result_.summary.gradient_reference : zero_.gradient;
   }
 
+  /// In the norm of the stopping test: an estimate of the certificate's Euclidean floor in it.
   double stated_rounding() const {
     const double floor = result_.certificate.gradient_floor;
-    return std::isfinite(floor) ? floor : result_.summary.gradient_floor;
+    const auto& A = hunted_.problem.A;
+    const double size = A.colwise().norm().maxCoeff();
+    const double scaled =
+        std::isfinite(floor) && size > 0 ? floor / size * std::sqrt(static_cast<double>(A.cols())) : 0;
+    return std::max(scaled, result_.summary.gradient_floor);
   }
 
   /// The largest L that a success may have: L(0), or that of the start that was given. Rescaled sinh has L(0) = 0, and
