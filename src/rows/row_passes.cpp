@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cmath>
 #include <exception>
 #include <optional>
 #include <string>
@@ -66,6 +67,20 @@ void map_tile(const Tile& tile, std::span<const RowPasses::MapRequest> requests,
     scalars += count;
   }
   if (columns > 0) tile.add_transpose_multiply(U.data(), columns, sums.columns.data());
+}
+
+/// The norm of a row whose squares under- or overflow. Those of floats do not.
+double stable_norm(const RowPointers& rows, Index row) {
+  const auto norm = [](const auto& values) { return static_cast<double>(values.stableNorm()); };
+  const double* const doubles = rows.sparse != nullptr ? rows.sparse->values.data() : rows.doubles;
+  const auto offset = [&](Index i) {
+    return rows.sparse != nullptr ? static_cast<Index>(rows.sparse->offsets[static_cast<std::size_t>(i)])
+                                  : i * rows.columns;
+  };
+  const Index begin = offset(row), entries = offset(row + 1) - begin;
+  if (rows.type == Storage::float64) return norm(Eigen::Map<const VectorXd>(doubles + begin, entries));
+  const float* const singles = rows.sparse != nullptr ? rows.sparse->singles.data() : rows.singles;
+  return Eigen::Map<const Eigen::VectorXf>(singles + begin, entries).cast<double>().norm();
 }
 
 }  // namespace
@@ -239,7 +254,11 @@ const VectorXd& RowPasses::row_norms() const {
   if (row_norms_->size() == rows_local()) return *row_norms_;
   row_norms_->resize(rows_local());
   pass(0, [&](const Tile& tile, int&) { tile.squared_norms(row_norms_->data() + tile.first_local()); });
-  *row_norms_ = row_norms_->cwiseSqrt();
+  for (Index i = 0; i < rows_local(); ++i) {
+    constexpr double kSmallest = 1e-280, kLargest = 1e300;  // of squares that lost nothing to under- or overflow
+    double& square = (*row_norms_)[i];
+    square = square > kSmallest && square < kLargest ? std::sqrt(square) : stable_norm(rows_, i);
+  }
   *reads_ -= 1;
   return *row_norms_;
 }
