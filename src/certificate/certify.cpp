@@ -13,6 +13,7 @@
 #include "certificate/certify.hpp"
 #include "certificate/global_convexity.hpp"
 #include "certificate/hessian_variation.hpp"
+#include "ranks/root_clock.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -232,6 +233,7 @@ Certificate certify(RegressionObjective& objective, Point& point, const Certific
   certificate.level = options.level;
   if (options.level == CertificateLevel::none) return certificate;
   const double reads_before = objective.reads_of_a();
+  const RootClock clock(objective.A().communicator());
   if (!objective.state_of(point).is_fresh()) point = objective.refreshed(std::move(point));
   certificate.gradient_norm = point.gradient.norm();
   if (options.gradient_reference > 0)
@@ -247,6 +249,7 @@ Certificate certify(RegressionObjective& objective, Point& point, const Certific
       Examination(objective, point, options, certificate);
   }
   certificate.reads = objective.reads_of_a() - reads_before;
+  certificate.seconds = clock.seconds();
   return certificate;
 }
 

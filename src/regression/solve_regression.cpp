@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -16,6 +17,7 @@
 #include "errors/refuse.hpp"
 #include "losses/losses.hpp"
 #include "objective/regression_objective.hpp"
+#include "ranks/root_clock.hpp"
 #include "regression/fit.hpp"
 #include "regression/sketched_newton.hpp"
 #include "regression/start_point.hpp"
@@ -113,8 +115,12 @@ class Regression {
     Method method = result_.method;  // random starts need one that starts anywhere
     x0_ = solve_from_starts(
               objective_, point_, start, options_.random_starts, kSameMinimum * std::abs(value_at_zero_),
-              [&](const StartPoint& from) { return solve_from(from.x, std::exchange(method, start_method())); },
-              [&](int k) { return random_start(objective_, point_, options_.sampling.seed, k); }, result_)
+              [&](const StartPoint& from) {
+                const NewtonSummary summary = solve_from(from.x, std::exchange(method, start_method()));
+                if (options_.random_starts > 0) note_cut_off(from, summary, result_.notes);
+                return summary;
+              },
+              [&](int k) { return next_start(k); }, result_)
               .x;
     certify_result();
     result_.x = point_.x;
@@ -135,6 +141,7 @@ class Regression {
   void choose_method();
   void move_to(const VectorXd& x);
   void refer_to_start(const VectorXd& x0);
+  std::optional<StartPoint> next_start(int k);
   Method start_method() const { return result_.method == Method::newton ? Method::newton : Method::newton_cg; }
   NewtonSummary solve_from(const VectorXd& x0, Method method);
   void certify_result();
@@ -181,6 +188,14 @@ void Regression::refer_to_start(const VectorXd& x0) {
   value_at_zero_ = std::max(value_at_zero_, point_.value);
 }
 
+/// A random start, while there is time.
+std::optional<StartPoint> Regression::next_start(int k) {
+  if (point_.seconds < options_.newton.time_limit_seconds)
+    return random_start(objective_, point_, options_.sampling.seed, k);
+  note_starts_left_out(k, options_.random_starts, result_.notes);
+  return std::nullopt;
+}
+
 NewtonSummary Regression::solve_from(const VectorXd& x0, Method method) {
   move_to(x0);
   if (method != Method::sketched_newton) return minimise(method, objective_, point_, options_.newton);
@@ -197,7 +212,12 @@ void Regression::certify_result() {
   certificate.level = options_.epsilon > 0 ? CertificateLevel::full : options_.certificate;
   certificate.gradient_reference = result_.summary.gradient_reference;
   certificate.x0 = x0_;
-  result_.certificate = certify(objective_, point_, certificate);
+  const auto examine = [&] {
+    const double seconds = result_.certificate.seconds;
+    result_.certificate = certify(objective_, point_, certificate);
+    result_.certificate.seconds += seconds;
+  };
+  examine();
   if (!(options_.epsilon > 0)) return;
   const auto certified = [&] {
     return result_.certificate.distance_bound && *result_.certificate.distance_bound <= options_.epsilon;
@@ -211,7 +231,7 @@ void Regression::certify_result() {
     const int iterations = result_.summary.iterations;
     result_.summary = minimise(start_method(), objective_, point_, again);
     result_.summary.iterations += iterations;
-    result_.certificate = certify(objective_, point_, certificate);
+    examine();
   }
   if (!certified() && is_converged(result_.summary)) result_.summary.termination = Termination::uncertified;
 }
@@ -231,7 +251,16 @@ std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, 
   std::vector<RegressionResult> results;
   std::unique_ptr<Regression> previous;
   RegressionOptions next = options;
+  const RootClock clock(A.communicator());
+  const double limit = options.newton.time_limit_seconds;
   for (const double weight : weights) {
+    if (std::isfinite(limit) && !results.empty()) {
+      next.newton.time_limit_seconds = limit - A.communicator().sum(clock.seconds());
+      if (!(next.newton.time_limit_seconds > 0)) {
+        results.back().notes.push_back("time limit: the weights from " + text_of(weight) + " on were left out");
+        break;
+      }
+    }
     const VectorXd w = VectorXd::Constant(A.rows_local(), weight);
     auto regression = std::make_unique<Regression>(A, b, w, next);
     if (previous) regression->objective().adopt_scores(previous->objective(), false);

@@ -31,6 +31,10 @@ StartPoint solve_from_starts(Objective& objective, Point& point, const StartPoin
                              double same, const std::function<NewtonSummary(const StartPoint&)>& solve,
                              const std::function<std::optional<StartPoint>(int k)>& random, SolveResult& result);
 
+/// Local. Notes on what a time limit cut off: a solve from one of several starts, or the random starts from k on.
+void note_cut_off(const StartPoint& start, const NewtonSummary& summary, std::vector<std::string>& notes);
+void note_starts_left_out(int k, int random_starts, std::vector<std::string>& notes);
+
 /// Local. What is odd about where a solve ended; `x` is the unknown's name, `at_zero`: the solve ended there.
 void describe_end(const Loss& loss, const std::string& x, bool at_zero, SolveResult& result);
 
