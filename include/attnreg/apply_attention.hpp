@@ -41,8 +41,8 @@ struct AttentionOutput {
 ///
 /// queries: n_q x d, keys: n_k x d, values: n_k x d_v, on one communicator, each with a partition of its own; dense or
 /// sparse. `InvalidArgument` on all ranks, with the first query of the lowest failing rank: shapes that do not fit, a
-/// degree or scale out of range, negative logits for an odd degree, logits that overflow, for polynomials queries whose
-/// logits are all 0.
+/// degree or scale out of range, negative logits for an odd degree, for polynomials queries whose logits are all 0.
+/// `NotFinite` on all ranks, with the query: logits, or sums of values, that overflow.
 AttentionOutput apply_attention(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix& values,
                                 const AttentionKernel& kernel);
 
@@ -119,13 +119,22 @@ struct PrivacyBudget {
 ///
 ///     Delta <= min( epsilon / sqrt(8 k ln(1 / delta)),  epsilon / (8 ln(1 / delta)) ),
 ///
-/// Delta >= |Sigma^{1/2} Sigma'^{-1} Sigma^{1/2} - I|_F for all neighbours. Source: arXiv 2305.04701. For changes of
+/// Delta >= |Sigma^{1/2} Sigma'^{-1} Sigma^{1/2} - I|_F for all neighbours, and Delta < 1: with a delta near 1 the two
+/// terms would allow more, which is false. Source: arXiv 2305.04701. For changes of
 /// rank one the rule is conservative by a factor of 3.5 to 4.4; for others its constants were not checked. A budget out
 /// of range, or k < 1: `InvalidArgument` on all ranks.
 double sensitivity_limit(const PrivacyBudget& budget, std::int64_t samples);
 
 /// Local. The largest number of samples that `sensitivity` > 0 allows, at most 2^40; 0 if none.
 std::int64_t sample_limit(const PrivacyBudget& budget, double sensitivity);
+
+/// Local. The sensitivity of replacing one row of X, n x d with rows of norm at most C, for Sigma = X X^T + lambda I:
+///
+///     Delta <= min( C^2 sqrt(8 (n - 1)) / lambda,  2 a + a^2 ),   a = 2 C / sqrt(lambda)
+///
+/// (C^2 / lambda for n = 1; derivation: docs/experiments.md). n >= 1, C > 0, lambda > 0; else `InvalidArgument` on all
+/// ranks.
+double row_sensitivity(std::int64_t n, double row_norm, double ridge);
 
 struct PrivateAttentionOptions {
   PrivacyBudget budget{};
@@ -135,6 +144,13 @@ struct PrivateAttentionOptions {
   double smallest_eigenvalue = 0;  ///< eta >= 0: what lambda_min(Sigma) must reach
   double scale = 1;                ///< of the logits, after the release
   std::uint64_t seed = 0;          ///< a secret: whoever knows or guesses it undoes the noise
+};
+
+/// How far what is published is from the truth.
+struct ReleaseError {
+  double entry = 0;       ///< of the attention matrix, max |P^_ij / P_ij - 1|
+  double attention = 0;   ///< |P^ - P|_F / |P|_F
+  double covariance = 0;  ///< of the published covariance, |Sigma^ - X X^T|_F / |X X^T|_F
 };
 
 /// What is released, on rank 0; the matrices are empty elsewhere. Only `covariance` and `attention` are private. The
@@ -147,7 +163,13 @@ struct PrivateAttention {
   double smallest_eigenvalue = 0;                            ///< of Sigma; on rank 0
   double spectral_error = 0, expected_spectral_error = 0;    ///< |L^{-1} Sigma^ L^{-T} - I|_2; about 2 sqrt(n/k) + n/k
   double frobenius_error = 0, expected_frobenius_error = 0;  ///< the same in this norm; sqrt(n (n + 1) / k)
-  double attention_error = 0;                                ///< max |P^_ij / P_ij - 1|
+  ReleaseError release;
+  ReleaseError nothing;      ///< of uniform attention, 1 / n everywhere, and of the covariance 0
+  ReleaseError ridge_alone;  ///< of as many samples as one likes: Sigma itself
+  /// Uniform attention is at least as near to the true one.
+  bool is_worse_than_nothing() const {
+    return !(release.entry < nothing.entry) || !(release.attention < nothing.attention);
+  }
 };
 
 /// Collective. X X^T, n x n, on every rank. n / 256 all-reduces of 2048 d bytes, one all-gather of 8 n^2. X: n x d.

@@ -16,10 +16,13 @@ namespace attnreg {
 struct FitQuality {
   double relative_residual = 0;  ///< |f - b| / |b|; NaN for b = 0
   double total_variation = 0;    ///< 1/2 sum |f - b|
-  double kullback_leibler = 0;   ///< sum b ln(b / f), nats; NaN when some b < 0
-  double r_squared = 0;          ///< 1 - sum (f - b)^2 / sum (b - mean b)^2; NaN for constant b
-  double support_fitted = 0;     ///< 1 / sum f^2, effective number of rows
-  double support_target = 0;     ///< (sum b)^2 / sum b^2
+  /// sum b ln(b / f) - b + f, nats: the Kullback-Leibler divergence where both sum to 1, and never negative. NaN when
+  /// some b < 0 or f < 0.
+  double kullback_leibler = 0;
+  double r_squared = 0;       ///< 1 - sum (f - b)^2 / sum (b - mean b)^2; NaN for constant b
+  double support_fitted = 0;  ///< 1 / sum f^2, effective number of rows
+  double support_target = 0;  ///< (sum b)^2 / sum b^2
+  double target_sum = 0;      ///< sum b
 };
 
 /// How much is looked at after a solve.
@@ -69,6 +72,7 @@ struct Certificate {
   double relative_gradient = kNone;  ///< |g|_s / gradient_reference of the solve
   double reads = 0;                  ///< reads of A that the certificate cost
   bool minimiser_exists = false;     ///< b and w alone show it, of the convex loss; false: they do not
+  double seconds = 0;                ///< likewise, on rank 0
 
   // From here on: full only, else NaN and empty.
   double gradient_floor = kNone;       ///< the estimated rounding error of the gradient

@@ -60,6 +60,13 @@ class OutOfMemory : public Error {
       : Error(ExitCode::memory, message, scope) {}
 };
 
+/// A result that has no summary to say so is not finite; the message has the row.
+class NotFinite : public Error {
+ public:
+  explicit NotFinite(const std::string& message, Scope scope = Scope::this_rank)
+      : Error(ExitCode::breakdown, message, scope) {}
+};
+
 /// attnreg is wrong, or MPI failed.
 class InternalError : public Error {
  public:

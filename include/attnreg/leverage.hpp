@@ -8,6 +8,12 @@
 
 namespace attnreg {
 
+/// What the weights of rows are in scores of diag(s)^{1/2} A.
+enum class RowWeights {
+  squares,  ///< s
+  roots,    ///< s^{1/2}, where s might under- or overflow
+};
+
 /// How leverage scores are approximated. Source: Deng, Mahadevan and Song 2023 (arXiv 2304.04397), Algorithm 2, with
 /// corrected shapes, with the factor 1/sqrt(k) of the Gaussian matrix that it leaves out, and without its bias.
 struct LeverageOptions {
@@ -24,6 +30,7 @@ struct LeverageOptions {
   /// Who factors the sketch. With scalapack no rank holds it: 8 rows d / processes bytes and four panels of 256 rows on
   /// each. It needs jl_columns > 0.
   LinearSolverOptions linear_solver{};
+  RowWeights row_weights = RowWeights::squares;
 };
 
 /// How the rows are sampled of which a preconditioner is made (docs/algorithms.md, section 11).
@@ -65,6 +72,9 @@ enum class ExactRoute {
 ///
 /// Two reads of A. gram: one reduce of 8 d^2 bytes; qr: one broadcast of 8 d^2 bytes per rank. Both: one broadcast of
 /// 8 (d^2 + 2) bytes and two all-reduces of 8.
-LeverageScores exact_leverage_scores(const RowMatrix& A, const Eigen::VectorXd& weights, ExactRoute route);
+/// Scores do not change with the scale of A or of the weights, however large or small that is. Where squares under- or
+/// overflow, and for weights that are roots, the route is qr.
+LeverageScores exact_leverage_scores(const RowMatrix& A, const Eigen::VectorXd& weights, ExactRoute route,
+                                     RowWeights kind = RowWeights::squares);
 
 }  // namespace attnreg

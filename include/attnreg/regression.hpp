@@ -91,7 +91,8 @@ RegressionResult solve_regression(const RowMatrix& A, const Eigen::VectorXd& b, 
                                   const RegressionOptions& options);
 
 /// Collective. The regressions with w = weights[0], weights[1], ... for all rows, each started where the one before
-/// ended; the options' start is for the first. Leverage scores are kept from one to the next while they serve. Each
+/// ended; the options' start is for the first, and their time limit is for all together: weights for which no time is
+/// left have no result. Leverage scores are kept from one to the next while they serve. Each
 /// result counts its own reads. Errors as for `solve_regression`; no weights: `InvalidArgument`.
 std::vector<RegressionResult> solve_path(const RowMatrix& A, const Eigen::VectorXd& b,
                                          const std::vector<double>& weights, const RegressionOptions& options);
@@ -108,7 +109,8 @@ std::vector<RegressionResult> solve_targets(
     const std::function<void(int target, const IterationRecord& record)>& on_iteration = {});
 
 /// Collective, one read of A and up to three small all-reduces. What the loss compares with b, this rank's rows:
-/// softmax(A x), exp(A x), exp(A x) / <exp(A x), 1>, ... An unknown loss: `InvalidArgument` on all ranks.
+/// softmax(A x), exp(A x), exp(A x) / <exp(A x), 1>, ... An unknown loss: `InvalidArgument`; a value that is not
+/// finite: `NotFinite` with its row; on all ranks.
 Eigen::VectorXd predict(const RowMatrix& A, const Eigen::VectorXd& x, std::string_view loss = "softmax");
 
 }  // namespace attnreg

@@ -54,10 +54,11 @@ struct IterationRecord {
 struct NewtonOptions {
   double relative_tolerance = 1e-10;  ///< > 0
   GradientReference reference = GradientReference::given;
-  double gradient_reference = 0;                                        ///< >= 0; see `GradientReference`
-  int max_iterations = 200;                                             ///< >= 0
-  double time_limit_seconds = std::numeric_limits<double>::infinity();  ///< > 0; looked at once an iteration
-  std::function<void(const IterationRecord&)> on_iteration;             ///< called on every rank
+  double gradient_reference = 0;  ///< >= 0; see `GradientReference`
+  int max_iterations = 200;       ///< >= 0
+  double time_limit_seconds =
+      std::numeric_limits<double>::infinity();  ///< of the starts and the solve; looked at once an iteration
+  std::function<void(const IterationRecord&)> on_iteration;  ///< called on every rank
 };
 
 /// How the iteration ended. All values are replicated, and are those of the last point, with its gradient made anew.

@@ -11,10 +11,10 @@ using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
 double scale_for(double norm) {
-  if (norm < 0x1p-900) return 0;
+  if (!(norm > 0)) return 0;
   int exponent = 0;
   std::frexp(norm, &exponent);
-  return std::ldexp(1.0, -exponent);
+  return std::ldexp(1.0, std::clamp(-exponent, -1020, 1000));  // finite, and with all digits
 }
 
 namespace {

@@ -7,7 +7,7 @@ namespace attnreg {
 
 using Eigen::Index;
 
-/// Local. The power of two that brings `norm` into [1/2, 1); 0 for a norm below 2^-900, which counts as zero.
+/// Local. The power of two, 2^-1020 to 2^1000, that brings `norm` into [1/2, 1) or nearest; 0 for 0.
 double scale_for(double norm);
 
 /// R of a factorization with column pivoting and a rank test: M C Pi = Q [R11 R12; 0 ~0], where C scales the columns by

@@ -46,6 +46,13 @@ std::string message(const AttentionKernel& kernel, std::int64_t query, const Bad
          " of odd degree takes no negative logits; choose an even degree";
 }
 
+/// Throws on this rank.
+[[noreturn]] void refuse_logit(const AttentionKernel& kernel, std::int64_t query, const BadLogit& bad) {
+  const std::string text = message(kernel, query, bad);
+  if (!std::isfinite(bad.value)) throw NotFinite(text);
+  throw InvalidArgument(text);
+}
+
 /// Replaces inner products by ln g(scale s). Entries after a bad one may be left as they were.
 std::optional<BadLogit> take_log_weights(const AttentionKernel& kernel, std::int64_t first_key,
                                          RowMajorMatrix& products) {
@@ -100,12 +107,19 @@ struct RunningRows {
 void require_weights(const AttentionKernel& kernel, std::int64_t first_query,
                      const std::vector<std::optional<BadLogit>>& bad, const Eigen::VectorXd& normaliser) {
   for (const auto& logit : bad)
-    if (logit) throw InvalidArgument(message(kernel, first_query + logit->row, *logit));
+    if (logit) refuse_logit(kernel, first_query + logit->row, *logit);
   for (Index i = 0; i < normaliser.size(); ++i)
     if (normaliser[i] == 0) throw InvalidArgument(message(kernel, first_query + i, {i, -1, 0}));
 }
 
 }  // namespace
+
+void require_finite_output(std::int64_t first_query, const RowMajorMatrix& output) {
+  for (Index i = 0; i < output.rows(); ++i)
+    if (!output.row(i).allFinite())
+      throw NotFinite("query " + std::to_string(first_query + i) +
+                      " (counted from 0): its output is not finite, as a sum of values overflows; scale the values");
+}
 
 AttentionOutput apply_attention(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix& values,
                                 const AttentionKernel& kernel) {
@@ -126,6 +140,7 @@ AttentionOutput apply_attention(const RowMatrix& queries, const RowMatrix& keys,
 
   AttentionOutput result{std::move(running.output), running.reference.array() + running.normaliser.array().log()};
   result.output = running.normaliser.cwiseInverse().asDiagonal() * result.output;
+  queries.communicator().agree([&] { require_finite_output(queries.first_row(), result.output); });
   return result;
 }
 
@@ -144,7 +159,7 @@ RowMajorMatrix AttentionRows::rows(Index first_local, Index count) const {
 
 void normalise_attention(const AttentionKernel& kernel, std::int64_t first_row, RowMajorMatrix& products) {
   const auto bad = take_log_weights(kernel, 0, products);
-  if (bad) throw InvalidArgument(message(kernel, first_row + bad->row, *bad));
+  if (bad) refuse_logit(kernel, first_row + bad->row, *bad);
   for (Index i = 0; i < products.rows(); ++i) {
     const double largest = products.row(i).maxCoeff();
     if (largest == kMinusInfinity) throw InvalidArgument(message(kernel, first_row + i, {i, -1, 0}));

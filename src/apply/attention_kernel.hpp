@@ -19,6 +19,10 @@ void check_attention_shapes(const RowMatrix& queries, const RowMatrix& keys, con
 /// messages. `InvalidArgument` (this rank), as `apply_attention`.
 void normalise_attention(const AttentionKernel& kernel, std::int64_t first_row, RowMajorMatrix& products);
 
+/// Local. Throws `NotFinite` (this rank) for the first row of its output that is not finite, as sums of large values
+/// are.
+void require_finite_output(std::int64_t first_query, const RowMajorMatrix& output);
+
 /// Local, on the calling thread. Adds W V to the rows of `out` from `first_row` on.
 void add_weighted_values(const RowMajorMatrix& W, const RowMajorMatrix& V, Index first_row, RowMajorMatrix& out);
 

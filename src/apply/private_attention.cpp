@@ -17,6 +17,7 @@ namespace attnreg {
 namespace {
 
 constexpr double kMostSamples = 1099511627776.0;  // 2^40: more do not end
+constexpr double kBelowOne = 1 - 0x1p-53;
 
 void check(const PrivacyBudget& budget) {
   if (!(budget.epsilon > 0 && budget.epsilon <= 1))
@@ -36,6 +37,9 @@ std::int64_t check(const PrivateAttentionOptions& options) {
   check(options.budget);
   const double Delta = options.sensitivity;
   if (!(Delta > 0) || !std::isfinite(Delta)) refuse("the sensitivity must be a number > 0");
+  if (Delta >= 1)
+    refuse("not private: condition Delta < 1 fails: the sensitivity is " + text_of(Delta) +
+           ", and no rule of the mechanism holds from 1 on; more ridge makes Delta smaller");
   if (!(options.ridge >= 0) || !std::isfinite(options.ridge)) refuse("the ridge must be a number >= 0");
   if (!(options.smallest_eigenvalue >= 0)) refuse("eta must be a number >= 0");
   if (!(options.scale > 0) || !std::isfinite(options.scale)) refuse("the scale of the logits must be a number > 0");
@@ -88,13 +92,54 @@ MatrixXd sample_squares(const Communicator& communicator, Index n, std::int64_t 
   return squares;
 }
 
-RowMajorMatrix attention_of(RowMajorMatrix covariance, const PrivateAttentionOptions& options) {
-  covariance.diagonal().array() -= options.ridge;
-  normalise_attention({AttentionKernel::Kind::softmax, 1, options.scale}, 0, covariance);
+RowMajorMatrix attention_of(RowMajorMatrix covariance, double ridge, double scale) {
+  covariance.diagonal().array() -= ridge;
+  normalise_attention({AttentionKernel::Kind::softmax, 1, scale}, 0, covariance);
   return covariance;
 }
 
-/// Local, on rank 0. The release and its errors.
+/// ln P, where P itself may underflow.
+RowMajorMatrix log_attention_of(RowMajorMatrix covariance, double ridge, double scale) {
+  covariance.diagonal().array() -= ridge;
+  covariance *= scale;
+  for (auto row : covariance.rowwise()) {
+    row.array() -= row.maxCoeff();
+    row.array() -= std::log(row.array().exp().sum());
+  }
+  return covariance;
+}
+
+/// What errors are measured against.
+struct Truth {
+  MatrixXd covariance;
+  RowMajorMatrix log_attention;
+
+  ReleaseError error_of(const RowMajorMatrix& log_published, const MatrixXd& published) const {
+    const auto relative = [](const auto& published_one, const auto& true_one) {
+      const double error = (published_one - true_one).eval().stableNorm(), size = true_one.stableNorm();
+      return error == 0 ? 0 : error / size;
+    };
+    const RowMajorMatrix P = log_attention.array().exp(), published_P = log_published.array().exp();
+    return {.entry = (log_published - log_attention).array().expm1().abs().maxCoeff(),
+            .attention = relative(published_P, P),
+            .covariance = relative(published, covariance)};
+  }
+};
+
+/// The errors of the release, and of what needs no release.
+void add_errors(const MatrixXd& covariance, const PrivateAttentionOptions& options, PrivateAttention& result) {
+  const Index n = covariance.rows();
+  const double ridge = options.ridge, scale = options.scale;
+  const Truth truth{covariance, log_attention_of(covariance, 0, scale)};
+  result.release = truth.error_of(log_attention_of(result.covariance, ridge, scale), result.covariance);
+  result.nothing =
+      truth.error_of(RowMajorMatrix::Constant(n, n, -std::log(static_cast<double>(n))), MatrixXd::Zero(n, n));
+  MatrixXd Sigma = covariance;
+  Sigma.diagonal().array() += ridge;
+  result.ridge_alone = truth.error_of(log_attention_of(Sigma, ridge, scale), Sigma);
+}
+
+/// Local, on rank 0. The release and its errors but those of `add_errors`.
 PrivateAttention release(const MatrixXd& Sigma, const Factor& factored, const MatrixXd& lower_squares,
                          std::int64_t samples, const PrivateAttentionOptions& options) {
   const auto k = static_cast<double>(samples), n = static_cast<double>(Sigma.rows());
@@ -102,9 +147,7 @@ PrivateAttention release(const MatrixXd& Sigma, const Factor& factored, const Ma
   const MatrixXd squares = lower_squares.selfadjointView<Eigen::Lower>();
   result.covariance = factored.L * squares * factored.L.transpose() / k;
   result.covariance = (result.covariance + result.covariance.transpose()).eval() / 2;
-  result.attention = attention_of(result.covariance, options);
-  const RowMajorMatrix truth = attention_of(Sigma, options);
-  result.attention_error = (result.attention.array() / truth.array() - 1).abs().maxCoeff();
+  result.attention = attention_of(result.covariance, options.ridge, options.scale);
 
   const auto L = factored.L.triangularView<Eigen::Lower>();
   const MatrixXd half = L.solve(MatrixXd(result.covariance));
@@ -122,18 +165,28 @@ PrivateAttention release(const MatrixXd& Sigma, const Factor& factored, const Ma
 double sensitivity_limit(const PrivacyBudget& budget, std::int64_t samples) {
   check(budget);
   if (samples < 1) refuse("the number of samples must be at least 1");
-  return std::min(term_of_samples(budget, samples), term_of_budget(budget));
+  return std::min({term_of_samples(budget, samples), term_of_budget(budget), kBelowOne});
 }
 
 std::int64_t sample_limit(const PrivacyBudget& budget, double sensitivity) {
   check(budget);
   if (!(sensitivity > 0)) refuse("the sensitivity must be a number > 0");
-  if (sensitivity > term_of_budget(budget)) return 0;
+  if (sensitivity > term_of_budget(budget) || sensitivity >= 1) return 0;
   const double ratio = budget.epsilon / sensitivity;
   const double limit = std::min(std::floor(ratio * ratio / (8 * std::log(1 / budget.delta))), kMostSamples);
   auto samples = static_cast<std::int64_t>(limit) + 1;  // the quotient is rounded
   while (samples > 0 && sensitivity > term_of_samples(budget, samples)) --samples;
   return samples;
+}
+
+double row_sensitivity(std::int64_t n, double row_norm, double ridge) {
+  if (n < 1) refuse("a sensitivity needs at least one row");
+  if (!(row_norm > 0) || !std::isfinite(row_norm)) refuse("the largest norm of a row must be a number > 0");
+  if (!(ridge > 0) || !std::isfinite(ridge))
+    refuse("not private: without a ridge > 0 the sensitivity of replacing a row has no bound");
+  const double a = 2 * row_norm / std::sqrt(ridge);
+  const double by_entries = n == 1 ? a * a / 4 : a * a / 4 * std::sqrt(8 * static_cast<double>(n - 1));
+  return std::min(by_entries, 2 * a + a * a);
 }
 
 MatrixXd row_gram(const RowMatrix& X) {
@@ -157,7 +210,8 @@ PrivateAttention private_attention(const Communicator& communicator, const Matri
     refuse("the covariance is " + std::to_string(n) + " x " + std::to_string(covariance.cols()) + ", expected square");
   const double skew = (covariance - covariance.transpose()).norm();
   if (!(skew <= 1e-12 * covariance.norm())) refuse("the covariance is not symmetric, or not finite");
-  MatrixXd Sigma = (covariance + covariance.transpose()) / 2;
+  const MatrixXd symmetric = (covariance + covariance.transpose()) / 2;
+  MatrixXd Sigma = symmetric;
   Sigma.diagonal().array() += options.ridge;
 
   Factor factored;
@@ -165,7 +219,10 @@ PrivateAttention private_attention(const Communicator& communicator, const Matri
   MatrixXd squares = sample_squares(communicator, n, samples, options.seed);
   communicator.sum_to_root(span_of(squares));
   PrivateAttention result;
-  communicator.agree_on_root([&] { result = release(Sigma, factored, squares, samples, options); });
+  communicator.agree_on_root([&] {
+    result = release(Sigma, factored, squares, samples, options);
+    add_errors(symmetric, options, result);
+  });
   result.samples = samples;
   result.sensitivity_limit = sensitivity_limit(options.budget, samples);
   result.smallest_eigenvalue = factored.smallest_eigenvalue;

@@ -55,9 +55,8 @@ class RunningSums {
     for (std::size_t i = 0; i < finite_.size(); ++i) {
       const std::string query = "query " + std::to_string(first_query + static_cast<std::int64_t>(i));
       if (finite_[i] == 0)
-        throw InvalidArgument(query +
-                              " (counted from 0): an inner product with a key overflows; scale the queries or "
-                              "the keys");
+        throw NotFinite(query +
+                        " (counted from 0): an inner product with a key overflows; scale the queries or the keys");
       if (options_.background == Background::zero && marked_[i] == 0)
         throw InvalidArgument(query + " (counted from 0) has no logit of at least tau = " +
                               std::to_string(options_.tau) + ", and nothing remains without a background");
@@ -122,7 +121,9 @@ ThresholdAttention threshold_attention(const RowMatrix& queries, const RowMatrix
     sums.add(block.first_query, block.products, block.values);
   });
   queries.communicator().agree([&] { sums.require_weights(queries.first_row()); });
-  return sums.result();
+  ThresholdAttention result = sums.result();
+  queries.communicator().agree([&] { require_finite_output(queries.first_row(), result.output); });
+  return result;
 }
 
 std::int64_t simulated_grover_queries(std::int64_t items, std::int64_t marked, std::uint64_t seed, std::int64_t query) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
+#include <optional>
 
 #include "algebra/dense_factors.hpp"
 #include "attention/attention_objective.hpp"
@@ -167,9 +169,14 @@ class AttentionSolve {
       start_at(objective, point, start, loss(), value_at_zero, result_.notes);
       const NewtonSummary summary = newton_cg(objective, point, newton);
       newton.gradient_reference = summary.gradient_reference;
+      if (options_.random_starts > 0) note_cut_off(start, summary, result_.notes);
       return summary;
     };
-    const auto random = [&](int k) {
+    const auto random = [&](int k) -> std::optional<StartPoint> {
+      if (!(point.seconds < newton.time_limit_seconds)) {
+        note_starts_left_out(k, options_.random_starts, result_.notes);
+        return std::nullopt;
+      }
       StartPoint start = start_of(Start::random, "random " + std::to_string(k), random_start(k, kRandomSpread));
       start.most = kMostOfRandom;
       return start;
@@ -284,8 +291,14 @@ AttentionUnknowns AttentionSolve::cross_entropy_start() {
   newton.relative_tolerance = kStartTolerance;
   newton.gradient_reference = 0;
   newton.on_iteration = options_.on_start_iteration;
+  newton.time_limit_seconds =
+      std::max(newton.time_limit_seconds - passes_.seconds(), std::numeric_limits<double>::min());
   Point point = objective.evaluate(VectorXd::Zero(full.size()));
-  start_iterations_ = newton_cg(objective, point, newton).iterations;
+  const NewtonSummary summary = newton_cg(objective, point, newton);
+  start_iterations_ = summary.iterations;
+  if (summary.termination == Termination::time_limit)
+    result_.notes.push_back("time limit: the cross-entropy start was cut off after " +
+                            std::to_string(start_iterations_) + " iterations");
   return objective.state_of(point).at;
 }
 

@@ -15,6 +15,7 @@
 #include "certificate/hessian_variation.hpp"
 #include "certificate/separation.hpp"
 #include "losses/losses.hpp"
+#include "ranks/root_clock.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -269,6 +270,7 @@ Certificate certify(RegressionObjective& objective, Point& point, const Certific
   certificate.level = options.level;
   if (options.level == CertificateLevel::none) return certificate;
   const double reads_before = objective.reads_of_a();
+  const RootClock clock(objective.A().communicator());
   if (!objective.state_of(point).is_fresh()) point = objective.refreshed(std::move(point));
   certificate.minimiser_exists = minimiser_exists(objective);
   certificate.gradient_norm = objective.callers_norm(point.gradient);
@@ -285,6 +287,7 @@ Certificate certify(RegressionObjective& objective, Point& point, const Certific
       Examination(objective, point, options, certificate);
   }
   certificate.reads = objective.reads_of_a() - reads_before;
+  certificate.seconds = clock.seconds();
   return certificate;
 }
 

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -30,6 +32,18 @@ std::string little_endian(std::vector<Scalar> values) {
   return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(Scalar)};
 }
 
+/// Local. The number in another type. A double that float cannot hold, as it is too large or so small that it loses its
+/// digits, becomes a number that is not finite: the check for those finds it.
+template <class Scalar, class Stored>
+Scalar converted(Stored value) {
+  const auto result = static_cast<Scalar>(value);
+  if constexpr (std::is_same_v<Stored, double> && std::is_same_v<Scalar, float>) {
+    const bool lost = std::abs(result) < std::numeric_limits<float>::min() && static_cast<double>(result) != value;
+    return lost ? std::numeric_limits<float>::quiet_NaN() : result;
+  }
+  return result;
+}
+
 /// Local. Fills `out` from numbers that are stored as `Stored`: `read(part)` gets the next of them as they are stored.
 template <class Stored, class Scalar, class Read>
 void read_converted(std::span<Scalar> out, bool big_endian, Read&& read) {
@@ -45,7 +59,7 @@ void read_converted(std::span<Scalar> out, bool big_endian, Read&& read) {
     while (!out.empty()) {
       const std::span<Stored> part(buffer.data(), std::min(out.size(), buffer.size()));
       read_native(part);
-      std::ranges::transform(part, out.begin(), [](Stored value) { return static_cast<Scalar>(value); });
+      std::ranges::transform(part, out.begin(), converted<Scalar, Stored>);
       out = out.subspan(part.size());
     }
   }

@@ -106,7 +106,7 @@ CsrRows read_rows(const Communicator& communicator, CsrFile& file, const RowPart
     file.data().read(first_entry + entry, std::span(&value, 1));
     file.refuse_value_at(first_row + row_of(rows, entry), rows.indices[static_cast<std::size_t>(entry)], value, count);
   });
-  communicator.agree([&] { sort_rows(rows); });
+  sum_duplicates(communicator, file, first_row, rows, false);
   return rows;
 }
 
@@ -181,10 +181,33 @@ void CsrFile::refuse_value_at(std::int64_t row, std::int64_t column, double valu
                "numpy.isfinite(A.data)");
 }
 
+void CsrFile::refuse_sum_at(std::int64_t row, std::int64_t column, double sum, std::int64_t count) const {
+  if (by_columns_) std::swap(row, column);
+  refuse_file(header_.path,
+              "row " + std::to_string(row) + ", column " + std::to_string(column) +
+                  " has several entries, whose sum is " + text_of(sum) + "; " + std::to_string(count) +
+                  (count == 1 ? " sum is" : " sums are") +
+                  " not finite (rows and columns counted from 0); sum them with A.sum_duplicates() and look at A.data");
+}
+
 std::string CsrFile::summary() const {
   return "shape (" + std::to_string(header_.rows) + ", " + std::to_string(header_.columns) + ") with " +
          std::to_string(header_.nonzeros) + " entries of " + (header_.type == Storage::float32 ? "f4" : "f8") +
          (by_columns_ ? " (transposed)" : "");
+}
+
+void sum_duplicates(const Communicator& communicator, const CsrFile& file, std::int64_t first_row, CsrRows& rows,
+                    bool transposed) {
+  communicator.agree([&] { sort_rows(rows); });
+  const auto check = [&](const auto& values) {
+    require_finite(communicator, std::span(values), [&](std::int64_t entry, std::int64_t count) {
+      const auto k = static_cast<std::size_t>(entry);
+      std::int64_t row = first_row + row_of(rows, entry), column = rows.indices[k];
+      if (transposed) std::swap(row, column);
+      file.refuse_sum_at(row, column, static_cast<double>(values[k]), count);
+    });
+  };
+  rows.is_single ? check(rows.singles) : check(rows.values);
 }
 
 std::unique_ptr<CsrFile> open_csr_file(const Communicator& communicator, const std::string& path,

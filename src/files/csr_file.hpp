@@ -64,6 +64,8 @@ class CsrFile {
   /// are not.
   [[noreturn]] void refuse_column(std::int64_t row, std::int64_t column) const;
   [[noreturn]] void refuse_value_at(std::int64_t row, std::int64_t column, double value, std::int64_t count) const;
+  /// The same for entries of one place that are summed, if their sum is not finite.
+  [[noreturn]] void refuse_sum_at(std::int64_t row, std::int64_t column, double sum, std::int64_t count) const;
   std::string summary() const;  ///< "shape (10, 3) with 7 entries of f8"
 
  private:
@@ -90,6 +92,11 @@ void read_in_parts(NpzMember& member, std::int64_t first, std::int64_t end, Visi
 
 /// How to make a file that is read.
 inline constexpr const char* how_to_save = "; save it with scipy.sparse.save_npz('A.npz', A.tocsr())";
+
+/// Collective. Sorts this rank's rows, the first of which is `first_row`, and sums the entries of one column. Throws
+/// on all ranks where a sum is not finite. transposed: the rows are columns of the compressed matrix.
+void sum_duplicates(const Communicator& communicator, const CsrFile& file, std::int64_t first_row, CsrRows& rows,
+                    bool transposed);
 
 /// Collective.
 std::unique_ptr<CsrFile> open_csr_file(const Communicator& communicator, const std::string& path,

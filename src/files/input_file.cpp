@@ -111,10 +111,12 @@ NonFinite find_non_finite(std::span<const float> values) { return find_by_expone
 
 void refuse_value(const std::string& path, double value, const std::string& place, std::int64_t count,
                   const char* finder) {
-  const std::string counted = std::to_string(count) + (count == 1 ? " value is" : " values are") + " not finite";
+  const std::string values = std::to_string(count) + (count == 1 ? " value" : " values");
   if (std::isfinite(value))
-    refuse_file(path, place + " is too large for float; " + counted +
-                          " as float (rows and columns counted from 0); use --storage double");
+    refuse_file(path, place + " is " + text_of(value) + ", which is too " + (std::abs(value) > 1 ? "large" : "small") +
+                          " for float; " + values +
+                          " cannot be held as float (rows and columns counted from 0); use --storage double");
+  const std::string counted = values + (count == 1 ? " is" : " are") + " not finite";
   const char* const found = std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
   refuse_file(path, place + " is " + found + "; " + counted + " (rows and columns counted from 0); find them with " +
                         finder + " and drop or replace them");

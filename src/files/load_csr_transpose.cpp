@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <numeric>
@@ -6,6 +7,7 @@
 #include <utility>
 
 #include "errors/printable.hpp"
+#include "files/byte_order.hpp"
 #include "files/csr_file.hpp"
 #include "files/input_file.hpp"
 #include "ranks/memory.hpp"
@@ -61,6 +63,20 @@ Entries<Scalar> read_entries(CsrFile& file, const std::vector<std::int64_t>& ind
   return entries;
 }
 
+/// Local. The first value at a place, as it is in the file, that is not finite as a `Scalar`.
+template <class Scalar>
+double unusable_value(CsrFile& file, std::int64_t row, std::int64_t column) {
+  std::int64_t ends[2];
+  file.indptr().read(row, ends);
+  std::vector<std::int64_t> columns(static_cast<std::size_t>(ends[1] - ends[0]));
+  std::vector<double> values(columns.size());
+  file.indices().read(ends[0], columns);
+  file.data().read(ends[0], std::span(values));
+  for (std::size_t k = 0; k < values.size(); ++k)
+    if (columns[k] == column && !std::isfinite(converted<Scalar>(values[k]))) return values[k];
+  return std::numeric_limits<double>::quiet_NaN();
+}
+
 /// Local. The entries column by column, each column's in the order of the file.
 template <class Scalar>
 void sort_by_column(const Entries<Scalar>& entries, std::vector<Scalar> CsrRows::*values, CsrRows& rows) {
@@ -88,7 +104,8 @@ CsrRows read_columns(const Communicator& communicator, CsrFile& file, const RowP
   });
   require_finite<Scalar>(communicator, entries.values, [&](std::int64_t entry, std::int64_t count) {
     const auto k = static_cast<std::size_t>(entry);
-    file.refuse_value_at(entries.rows[k], begin + entries.columns[k], static_cast<double>(entries.values[k]), count);
+    const std::int64_t row = entries.rows[k], column = begin + entries.columns[k];
+    file.refuse_value_at(row, column, unusable_value<Scalar>(file, row, column), count);
   });
   CsrRows rows;
   communicator.agree([&] {
@@ -96,8 +113,8 @@ CsrRows read_columns(const Communicator& communicator, CsrFile& file, const RowP
     rows.is_single = std::is_same_v<Scalar, float>;
     rows.offsets.assign(static_cast<std::size_t>(end - begin) + 1, 0);
     sort_by_column(entries, values, rows);
-    sort_rows(rows);
   });
+  sum_duplicates(communicator, file, begin, rows, true);
   return rows;
 }
 

@@ -43,7 +43,7 @@ void read_columns(const InputFile& file, const NpyHeader& header, std::int64_t f
       for (std::int64_t i = 0; i < height; ++i) {
         Scalar* const target = out.data() + (row + i) * columns + column;
         for (std::int64_t k = 0; k < width; ++k)
-          target[k] = static_cast<Scalar>(buffer[static_cast<std::size_t>(k * height + i)]);
+          target[k] = converted<Scalar>(buffer[static_cast<std::size_t>(k * height + i)]);
       }
     }
   }

@@ -86,6 +86,8 @@ class Loss {
   virtual void add_scaled_value(const LossRows&, double /*exponent*/, LossSums&) const {}
   /// ln phi, from these sums.
   virtual double log_value(const LossSums&, double /*exponent*/) const { return 0; }
+  /// Of coupled losses: u(z) exp(-exponent).
+  virtual void fill_scaled(const LossRows&, double /*exponent*/, std::span<double> /*u*/) const {}
 
   /// What makes value and gradient from one read of A: row outputs u_1 .. u_k that need no sums over all rows, so that
   /// A^T q = sum_c gradient_c A^T u_c once the sums are known, and likewise A^T f and A^T m.

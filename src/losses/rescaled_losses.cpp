@@ -66,6 +66,9 @@ class RescaledLoss final : public GrowingLoss<U> {
       sums[kTarget] += b * b;
     }
   }
+  void fill_scaled(const LossRows& rows, double exponent, std::span<double> u) const override {
+    for (std::size_t i = 0; i < rows.z.size(); ++i) u[i] = U::scaled(rows.z[i], exponent);
+  }
   double log_value(const LossSums& sums, double exponent) const override {
     const double alpha = sums[kAlpha];
     return 2 * exponent + std::log(0.5 * (sums[kSquares] - 2 * alpha * sums[kAlong] + alpha * alpha * sums[kTarget]));

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "numbers/row_sums.hpp"
+#include "objective/fitted_values.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -280,6 +281,8 @@ Point RegressionObjective::accept(Point point, ObjectiveState& found) const {
 
 VectorXd RegressionObjective::fitted(const Point& point) const {
   const RegressionState& state = state_of(point);
+  if (loss_->form() == HessianForm::coupled && !std::isnormal(state.loss.reference))
+    return fitted_values(A_.communicator(), *loss_, state.z);
   VectorXd fitted(state.z.size());
   sum_over_rows<1>(state.z.size(), [&](Index first, Index rows, auto&) {
     loss_->fit(rows_of(state.z, first, rows), state.loss, {fitted.data() + first, static_cast<std::size_t>(rows)});

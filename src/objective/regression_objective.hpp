@@ -98,7 +98,7 @@ class RegressionObjective final : public Objective {
   const Eigen::MatrixXd& ridge_gram_on_root();
   /// Collective. The largest |a_i^T s|. One all-reduce of 8 bytes.
   double largest_move(const Direction& direction) const;
-  /// What reproduces b at the point, this rank's rows: `Loss::fit`. Local.
+  /// Collective, without messages unless a sum overflows. What reproduces b at the point, this rank's rows.
   Eigen::VectorXd fitted(const Point& point) const;
 
   // Local. Vectors are this rank's rows.

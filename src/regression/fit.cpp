@@ -1,14 +1,15 @@
 #include "regression/fit.hpp"
 #include "rows/row_passes.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
-#include <span>
 
 #include "errors/printable.hpp"
 #include "losses/losses.hpp"
 #include "numbers/row_sums.hpp"
+#include "objective/fitted_values.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -17,6 +18,14 @@ namespace {
 
 constexpr double kSimplexSlack = 1e-6;  // a target whose sum is further from 1 deserves a word
 constexpr double kConstant = 1e-24;     // a spread of 1e-12 of b is the rounding of its mean
+
+/// b ln(b / f) - b + f >= 0, of b >= 0 and f >= 0. A tiny f counts as the smallest normal number.
+double divergence(double b, double f) {
+  if (b == 0) return f;
+  const double u = (f - b) / b;
+  if (std::abs(u) < 0.5) return std::max(b * (u - std::log1p(u)), 0.0);
+  return b * (std::log(b) - std::log(std::max(f, std::numeric_limits<double>::min()))) - b + f;
+}
 
 }  // namespace
 
@@ -33,7 +42,8 @@ std::vector<std::string> target_warnings(const Target& target, const Loss& loss)
   const std::string fitted(loss.fitted_expression());
   if (loss.form() != HessianForm::diagonal && std::abs(target.sum - 1) > kSimplexSlack)
     warnings.push_back("b sums to " + text_of(target.sum) + ", not to 1: " + fitted +
-                       " always sums to 1 and cannot match it");
+                       " always sums to 1 and cannot match it" +
+                       (target.sum > 0 ? "; divide b by its sum (--normalise-b)" : ""));
   if (target.low_rows > 0)
     warnings.push_back(text_of(target.low_rows) + " values of b are " +
                        (loss.infimum() > 0 ? "below " + text_of(loss.infimum()) + ": " + fitted + " is not"
@@ -70,19 +80,20 @@ bool spans_ones(const RowMatrix& A) {
 
 FitQuality fit_quality(const RowMatrix& A, const VectorXd& f, const VectorXd& b, const Target& target) {
   const double mean_b = target.sum / static_cast<double>(A.rows_global());
+  constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
   auto sums = sum_over_rows<5>(b.size(), [&](Index first, Index rows, std::array<double, 5>& block) {
     for (Index i = first; i < first + rows; ++i) {
       const double difference = f[i] - b[i];
       block[0] += std::abs(difference);
-      block[1] += b[i] > 0 ? b[i] * (std::log(b[i]) - std::log(std::max(f[i], std::numeric_limits<double>::min()))) : 0;
+      block[1] += f[i] < 0 ? kNaN : divergence(b[i], f[i]);
       block[2] += difference * difference;
       block[3] += (b[i] - mean_b) * (b[i] - mean_b);
       block[4] += f[i] * f[i];
     }
   });
   A.communicator().sum(sums);
-  constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
   FitQuality fit;
+  fit.target_sum = target.sum;
   fit.total_variation = 0.5 * sums[0];
   fit.relative_residual = target.squared_norm > 0 ? std::sqrt(sums[2] / target.squared_norm) : kNaN;
   fit.kullback_leibler = target.negative_rows > 0 ? kNaN : sums[1];
@@ -94,22 +105,10 @@ FitQuality fit_quality(const RowMatrix& A, const VectorXd& f, const VectorXd& b,
 
 VectorXd predict(const RowMatrix& A, const VectorXd& x, std::string_view loss_name) {
   const auto loss = make_loss(loss_name);
-  const VectorXd z = A.passes().multiply(x, Compensated()), no_target = VectorXd::Zero(A.rows_local());
-  const auto rows_of = [&](Index first, Index rows) {
-    const auto part = [&](const VectorXd& v) { return std::span(v.data() + first, static_cast<std::size_t>(rows)); };
-    return LossRows{part(z), part(no_target)};
-  };
-  const auto point_at = [&](double reference) {
-    auto sums = sum_over_rows<8>(z.size(), [&](Index first, Index rows, LossSums& block) {
-      loss->add_value(rows_of(first, rows), reference, block);
-    });
-    A.communicator().sum(sums);
-    return loss->value(sums, reference);
-  };
-  LossPoint point = point_at(A.communicator().max(loss->shift(rows_of(0, z.size()))));
-  if (point.offset > 0) point = point_at(point.reference);
-  VectorXd fitted(z.size());
-  loss->fit(rows_of(0, z.size()), point, span_of(fitted));
+  const VectorXd z = A.passes().multiply(x, Compensated());
+  require_finite_rows(A, z, "A x");
+  VectorXd fitted = fitted_values(A.communicator(), *loss, z);
+  require_finite_rows(A, fitted, std::string(loss->fitted_expression()));
   return fitted;
 }
 

@@ -7,6 +7,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -20,6 +21,7 @@
 #include "newton/minimise.hpp"
 #include "newton/progress.hpp"
 #include "objective/regression_objective.hpp"
+#include "ranks/root_clock.hpp"
 #include "regression/fit.hpp"
 #include "regression/null_space.hpp"
 #include "regression/sketched_newton.hpp"
@@ -137,8 +139,12 @@ class Regression {
     Method method = result_.method;  // random starts need one that starts anywhere
     x0_ = solve_from_starts(
               objective_, point_, start, options_.random_starts, kSameMinimum * std::abs(value_at_zero_),
-              [&](const StartPoint& from) { return solve_from(from, std::exchange(method, start_method())); },
-              [&](int k) { return random_start(objective_, point_, options_.sampling.seed, k); }, result_)
+              [&](const StartPoint& from) {
+                const NewtonSummary summary = solve_from(from, std::exchange(method, start_method()));
+                if (options_.random_starts > 0) note_cut_off(from, summary, result_.notes);
+                return summary;
+              },
+              [&](int k) { return next_start(k); }, result_)
               .x;
     if (result_.summary.singular) remove_null_directions();
     certify_result();
@@ -159,6 +165,7 @@ class Regression {
 
  private:
   void choose_method();
+  std::optional<StartPoint> next_start(int k);
   Method start_method() const { return result_.method == Method::newton ? Method::newton : Method::newton_cg; }
   NewtonSummary solve_from(const StartPoint& start, Method method);
   void remove_null_directions();
@@ -192,6 +199,14 @@ void Regression::choose_method() {
   all_rows_at_first_ = objective_.uses_all_rows();
   if (result_.method == Method::newton_cg && all_rows_at_first_)
     result_.notes.push_back("the preconditioner uses all rows: a sample would leave none out");
+}
+
+/// A random start, while there is time.
+std::optional<StartPoint> Regression::next_start(int k) {
+  if (point_.seconds < options_.newton.time_limit_seconds)
+    return random_start(objective_, point_, options_.sampling.seed, k);
+  note_starts_left_out(k, options_.random_starts, result_.notes);
+  return std::nullopt;
 }
 
 NewtonSummary Regression::solve_from(const StartPoint& start, Method method) {
@@ -237,7 +252,12 @@ void Regression::certify_result() {
   certificate.level = options_.epsilon > 0 ? CertificateLevel::full : options_.certificate;
   certificate.gradient_reference = result_.summary.gradient_reference;
   certificate.x0 = x0_.cwiseProduct(objective_.columns().factor());
-  result_.certificate = certify(objective_, point_, certificate);
+  const auto examine = [&] {
+    const double seconds = result_.certificate.seconds;
+    examine();
+    result_.certificate.seconds += seconds;
+  };
+  examine();
   const auto at_saddle = [&] {
     return is_converged(result_.summary) && result_.certificate.kind == StationaryKind::saddle;
   };
@@ -245,7 +265,7 @@ void Regression::certify_result() {
     const int iterations = result_.summary.iterations;
     result_.summary = newton(objective_, point_, options_.newton);  // looks at the exact H before it ends
     result_.summary.iterations += iterations;
-    result_.certificate = certify(objective_, point_, certificate);
+    examine();
     if (result_.summary.iterations == iterations) break;
   }
   if (at_saddle()) result_.summary.termination = Termination::saddle;
@@ -269,7 +289,7 @@ void Regression::certify_result() {
     const int iterations = result_.summary.iterations;
     result_.summary = minimise(start_method(), objective_, point_, again);
     result_.summary.iterations += iterations;
-    result_.certificate = certify(objective_, point_, certificate);
+    examine();
   }
   if (!certified() && is_converged(result_.summary)) result_.summary.termination = Termination::uncertified;
 }
@@ -290,7 +310,16 @@ std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, 
   std::vector<RegressionResult> results;
   std::unique_ptr<Regression> previous;
   RegressionOptions next = options;
+  const RootClock clock(A.communicator());
+  const double limit = options.newton.time_limit_seconds;
   for (const double weight : weights) {
+    if (std::isfinite(limit) && !results.empty()) {
+      next.newton.time_limit_seconds = limit - A.communicator().sum(clock.seconds());
+      if (!(next.newton.time_limit_seconds > 0)) {
+        results.back().notes.push_back("time limit: the weights from " + text_of(weight) + " on were left out");
+        break;
+      }
+    }
     const VectorXd w = VectorXd::Constant(A.rows_local(), weight);
     auto regression = std::make_unique<Regression>(columns, b, w, next);
     if (previous) regression->objective().adopt_scores(previous->objective(), false);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "errors/printable.hpp"
 #include "losses/losses.hpp"
@@ -21,8 +22,8 @@ constexpr double kRandomLogits = 2;       // standard deviation
 constexpr double kMostOfRandom = 1e3;     // L(x0) / L(0) of one of several random starts
 
 /// A rough minimiser of the cross-entropy of b's positive part, from x = 0.
-StartPoint cross_entropy_start(const RegressionObjective& objective, double positive_sum,
-                               const RegressionOptions& options, Method method) {
+StartPoint cross_entropy_start(const RegressionObjective& objective, double positive_sum, double elapsed_seconds,
+                               const RegressionOptions& options, Method method, std::vector<std::string>& notes) {
   const RowMatrix& A = objective.A();
   const VectorXd b_plus = objective.b().cwiseMax(0) / positive_sum;
   const VectorXd w = VectorXd::Constant(b_plus.size(), kStartWeight);
@@ -31,11 +32,16 @@ StartPoint cross_entropy_start(const RegressionObjective& objective, double posi
   cross_entropy.adopt_scores(objective, true);
   NewtonOptions newton_options;
   newton_options.relative_tolerance = kStartTolerance;
-  newton_options.time_limit_seconds = options.newton.time_limit_seconds;
+  newton_options.time_limit_seconds =
+      std::max(options.newton.time_limit_seconds - elapsed_seconds, std::numeric_limits<double>::min());
   newton_options.on_iteration = options.on_start_iteration;
   Point point = cross_entropy.evaluate(VectorXd::Zero(A.columns()));
   const auto summary = minimise(method, cross_entropy, point, newton_options);
-  return {point.x, Start::cross_entropy, "cross-entropy", summary.iterations};
+  const StartPoint start{point.x, Start::cross_entropy, "cross-entropy", summary.iterations};
+  if (summary.termination == Termination::time_limit)
+    notes.push_back("time limit: the cross-entropy start was cut off after " + std::to_string(summary.iterations) +
+                    " iterations");
+  return start;
 }
 
 /// Collective, one read. x scaled so that A x has this standard deviation, or, where the loss sees their mean and grows
@@ -142,6 +148,17 @@ void start_at(Objective& objective, Point& point, const StartPoint& start, const
                   (point.x.isZero(0) ? "x = 0 is taken" : "a part of it, on the way to 0, is taken"));
 }
 
+void note_cut_off(const StartPoint& start, const NewtonSummary& summary, std::vector<std::string>& notes) {
+  if (summary.termination == Termination::time_limit)
+    notes.push_back("time limit: the solve from " + start.name + " was cut off after " +
+                    std::to_string(summary.iterations) + " iterations");
+}
+
+void note_starts_left_out(int k, int random_starts, std::vector<std::string>& notes) {
+  notes.push_back("time limit: the random starts " + std::to_string(k) + " to " + std::to_string(random_starts) +
+                  " were left out");
+}
+
 void describe_end(const Loss& loss, const std::string& x, bool at_zero, double value_at_zero, SolveResult& result) {
   constexpr double kNotLarger = 1 + 1e-9;  // rounding of either value
   if (is_converged(result.summary) && !loss.vanishes_at_zero() &&
@@ -172,8 +189,11 @@ StartPoint choose_start(RegressionObjective& objective, const Point& point, cons
     notes.push_back("no value of b is positive: there is no cross-entropy start, x = 0 is used");
     return zero;
   }
+  const auto from_cross_entropy = [&] {
+    return cross_entropy_start(objective, positive_sum, point.seconds, options, method, notes);
+  };
   if (options.start == Start::automatic) {
-    if (options.loss == "rescaled-exp") return cross_entropy_start(objective, positive_sum, options, method);
+    if (options.loss == "rescaled-exp") return from_cross_entropy();
     if (options.loss != "softmax") return zero;
     const double move = first_move(objective, point);
     const bool near = move <= kSmallMove;
@@ -182,7 +202,7 @@ StartPoint choose_start(RegressionObjective& objective, const Point& point, cons
                     (near ? " <= " : " > ") + text_of(kSmallMove));
     if (near) return zero;
   }
-  return cross_entropy_start(objective, positive_sum, options, method);
+  return from_cross_entropy();
 }
 
 std::optional<StartPoint> random_start(RegressionObjective& objective, const Point& point, std::uint64_t seed, int k) {

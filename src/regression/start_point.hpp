@@ -33,9 +33,14 @@ StartPoint solve_from_starts(Objective& objective, Point& point, const StartPoin
                              const std::function<std::optional<StartPoint>(int k)>& random, SolveResult& result);
 
 /// Collective. Moves the point to the start; of one that was not given, in halves towards 0, where `zero` is the value,
-/// until L is no larger than `most` times that, or to 0 itself. Not of losses that are bounded, or vanish at 0. Says so in `notes`.
+/// until L is no larger than `most` times that, or to 0 itself. Not of losses that are bounded, or vanish at 0. Says so
+/// in `notes`.
 void start_at(Objective& objective, Point& point, const StartPoint& start, const Loss& loss, double zero,
               std::vector<std::string>& notes);
+
+/// Local. Notes on what a time limit cut off: a solve from one of several starts, or the random starts from k on.
+void note_cut_off(const StartPoint& start, const NewtonSummary& summary, std::vector<std::string>& notes);
+void note_starts_left_out(int k, int random_starts, std::vector<std::string>& notes);
 
 /// Local. What is odd about where a solve ended; a success with L above `value_at_zero` is none (`diverged`). `x` is
 /// the unknown's name, `at_zero`: the solve ended there.

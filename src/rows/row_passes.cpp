@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <exception>
 #include <optional>
 #include <string>
@@ -239,7 +240,14 @@ VectorXd RowPasses::row_norms(const VectorXd& factor) const {
 }
 
 const VectorXd& RowPasses::row_norms() const {
-  if (row_norms_->size() != rows_local()) *row_norms_ = row_norms(VectorXd::Ones(columns()));
+  if (row_norms_->size() == rows_local()) return *row_norms_;
+  *row_norms_ = row_norms(VectorXd::Ones(columns()));
+  std::vector<Index> lost;  // rows whose squares may have under- or overflowed
+  for (Index i = 0; i < rows_local(); ++i)
+    if (!((*row_norms_)[i] > 1e-140 && (*row_norms_)[i] < 1e150)) lost.push_back(i);
+  visit_rows(lost, [&](std::size_t k, std::span<const double> row) {
+    (*row_norms_)[lost[k]] = Eigen::Map<const VectorXd>(row.data(), columns()).stableNorm();
+  });
   return *row_norms_;
 }
 

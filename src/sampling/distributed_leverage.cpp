@@ -35,11 +35,18 @@ DistributedMatrix sketched_rows(const RowMatrix& A, const VectorXd& scale, const
 
 /// Collective. Scales the columns to norms in [1/2, 1) by powers of two, which are returned; none if not finite.
 VectorXd scale_columns(DistributedMatrix& M) {
-  VectorXd scale = VectorXd::Zero(M.columns());
-  M.for_each([&](Index, Index j, double& entry) { scale[j] += entry * entry; });
-  M.grid().communicator().sum(span_of(scale));
-  if (!scale.allFinite()) return {};
-  scale = scale.cwiseSqrt().unaryExpr(&scale_for);
+  const Index d = M.columns();
+  VectorXd sums = VectorXd::Zero(2 * d);  // of squares, and of sizes, which serve where those under- or overflow
+  M.for_each([&](Index, Index j, double& entry) {
+    sums[j] += entry * entry;
+    sums[d + j] += std::abs(entry);
+  });
+  M.grid().communicator().sum(span_of(sums));
+  if (!sums.tail(d).allFinite()) return {};
+  constexpr double kSmallest = 1e-280, kLargest = 1e300;
+  VectorXd scale(d);
+  for (Index j = 0; j < d; ++j)
+    scale[j] = scale_for(sums[j] > kSmallest && sums[j] < kLargest ? std::sqrt(sums[j]) : sums[d + j]);
   M.for_each([&](Index, Index j, double& entry) { entry *= scale[j]; });
   return scale;
 }
@@ -83,7 +90,7 @@ LeverageBasis distributed_basis(const RowMatrix& A, const VectorXd& weights, con
     refuse(
         "exact row norms need a d x d matrix on every rank: give at least 1 JL column, or the linear "
         "solver rank0");
-  DistributedMatrix M = sketched_rows(A, row_scale(A, weights), sketch, grid);
+  DistributedMatrix M = sketched_rows(A, row_scale(A, weights, options.row_weights), sketch, grid);
   const VectorXd column_scale = scale_columns(M);
   if (column_scale.size() == 0) explain_failure(A, weights);
   const double tolerance = rank_tolerance(A, M.rows());

@@ -44,20 +44,22 @@ LeverageBasis distributed_basis(const RowMatrix& A, const Eigen::VectorXd& weigh
 
 /// Local, one read of A and 2 d k flops a row. |a_i N|^2 for the local rows: rows_local. The bits of a row's result do
 /// not depend on other rows. N: d x k.
-Eigen::VectorXd row_norms_squared(const RowMatrix& A, const Eigen::MatrixXd& N);
+/// scale: of the rows, or empty.
+Eigen::VectorXd row_norms_squared(const RowMatrix& A, const Eigen::MatrixXd& N, const Eigen::VectorXd& scale = {});
 
 /// Collective. min(1, s_i |a_i N|^2) and what it sums up to; 0 where s_i = 0. One read of A and two all-reduces of 8
 /// bytes. weights as for `leverage_basis`, not checked again.
-LeverageScores scores_from_basis(const RowMatrix& A, const Eigen::VectorXd& weights, const LeverageBasis& basis);
+LeverageScores scores_from_basis(const RowMatrix& A, const Eigen::VectorXd& weights, const LeverageBasis& basis,
+                                 RowWeights kind = RowWeights::squares);
 
 // What the bases of rank 0's factor and of a distributed one have in common.
 
 /// Local. Those of the sketch; throws `InvalidArgument` (all ranks) for options out of range.
 SketchOptions sketch_options(const RowMatrix& A, const LeverageOptions& options);
 
-/// Local. s^{1/2}. Unusable weights become NaN row scales on this rank and so NaN in the sum over the ranks: all ranks
-/// learn of them from the result, with no collective of their own.
-Eigen::VectorXd row_scale(const RowMatrix& A, const Eigen::VectorXd& weights);
+/// Local. s^{1/2}, which is what weights of the kind `roots` are. Unusable weights become NaN row scales on this rank
+/// and so NaN in the sum over the ranks: all ranks learn of them from the result, with no collective of their own.
+Eigen::VectorXd row_scale(const RowMatrix& A, const Eigen::VectorXd& weights, RowWeights kind);
 
 /// Collective. Throws `InvalidArgument` on all ranks: why the sum over the ranks was not finite.
 [[noreturn]] void explain_failure(const RowMatrix& A, const Eigen::VectorXd& weights);

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "algebra/lapack.hpp"
 #include "algebra/linear_solver_choice.hpp"
@@ -21,10 +22,28 @@
 
 namespace attnreg {
 
-VectorXd row_scale(const RowMatrix& A, const VectorXd& weights) {
+namespace {
+
+/// Throws on this rank.
+void check_weights(const RowMatrix& A, const VectorXd& weights) {
+  if (weights.size() == 0) return;
+  const std::string rank = "rank " + std::to_string(A.communicator().rank());
+  if (weights.size() != A.rows_local())
+    throw InvalidArgument(rank + " owns " + std::to_string(A.rows_local()) + " rows but was given " +
+                          std::to_string(weights.size()) + " weights");
+  for (Index i = 0; i < weights.size(); ++i)
+    if (!(weights[i] >= 0) || !std::isfinite(weights[i]))
+      throw InvalidArgument("the weight of row " + std::to_string(A.first_row() + i) + " is " +
+                            std::to_string(weights[i]) + ": it must be a number >= 0");
+}
+
+}  // namespace
+
+VectorXd row_scale(const RowMatrix& A, const VectorXd& weights, RowWeights kind) {
   if (weights.size() != 0 && weights.size() != A.rows_local())
     return VectorXd::Constant(A.rows_local(), std::numeric_limits<double>::quiet_NaN());
-  return weights.cwiseSqrt();
+  if (kind == RowWeights::squares) return weights.cwiseSqrt();
+  return (weights.array() >= 0).select(weights, std::numeric_limits<double>::quiet_NaN());
 }
 
 void explain_failure(const RowMatrix& A, const VectorXd& weights) {
@@ -88,15 +107,36 @@ LeverageBasis share_basis(const RowMatrix& A, const VectorXd& weights, const Piv
 
 /// Local, one read. This rank's part of A^T diag(s) A; NaN for unusable weights.
 MatrixXd weighted_gram(const RowMatrix& A, const VectorXd& weights) {
-  VectorXd usable = weights.size() == 0 ? VectorXd(VectorXd::Ones(A.rows_local())) : row_scale(A, weights).cwiseAbs2();
+  VectorXd usable = weights.size() == 0 ? VectorXd(VectorXd::Ones(A.rows_local()))
+                                        : row_scale(A, weights, RowWeights::squares).cwiseAbs2();
   MatrixXd gram = signed_gram(A, {usable}).positive;
   if (!usable.allFinite()) gram.setConstant(std::numeric_limits<double>::quiet_NaN());
   return gram;
 }
 
+constexpr double kLargestSize = 1e100, kSmallestSize = 1e-100;  // of numbers that may be squared
+
+bool may_be_squared(double size) { return size == 0 || (size > kSmallestSize && size < kLargestSize); }
+
+/// Collective. The largest norm of a row of diag(weights)^{1/2} A; 0 for weights that cannot be used.
+double largest_norm(const RowMatrix& A, const VectorXd& weights) {
+  VectorXd norms = A.passes().row_norms();
+  if (weights.size() == norms.size()) norms = norms.cwiseProduct(weights.cwiseSqrt());
+  const double mine = norms.size() == 0 || !norms.allFinite() ? 0 : norms.maxCoeff();
+  return A.communicator().max(mine);
+}
+
 /// Of M, m x d. By Cholesky of M^T M, several times faster than QR, where its condition says that it is accurate.
-PivotedFactor pivoted_factor(const RowMajorMatrix& M, double tolerance) {
+PivotedFactor pivoted_factor(RowMajorMatrix M, double tolerance) {
   constexpr double kAccurate = 50 * std::numeric_limits<double>::epsilon();  // times d: scores to 2 %
+  const double size = M.cwiseAbs().maxCoeff();
+  if (!may_be_squared(size) && std::isfinite(size)) {
+    const VectorXd scale = VectorXd::NullaryExpr(M.cols(), [&](Index j) { return scale_for(M.col(j).stableNorm()); });
+    M = M * scale.asDiagonal();
+    PivotedFactor factor = pivoted_factor(std::move(M), tolerance);
+    factor.column_scale = factor.column_scale.cwiseProduct(scale);
+    return factor;
+  }
   RowMajorMatrix gram = RowMajorMatrix::Zero(M.cols(), M.cols());
   add_gram(M, gram);
   gram.triangularView<Eigen::StrictlyUpper>() = gram.transpose();
@@ -155,7 +195,7 @@ LeverageBasis leverage_basis(const RowMatrix& A, const VectorXd& weights, const 
   solver = chosen_linear_solver(A.communicator(), A.columns(), solver, rank0_bytes);
   if (solver.kind == LinearSolver::scalapack)
     return distributed_basis(A, weights, options, std::make_shared<const ProcessGrid>(A.communicator(), solver));
-  const VectorXd scale = row_scale(A, weights);
+  const VectorXd scale = row_scale(A, weights, options.row_weights);
   const bool is_sketch = sketched.rows < A.rows_global();
   RowMajorMatrix rows = is_sketch ? sketch(A, scale, sketched) : rows_in_place(A, 0, A.rows_global(), scale);
   if (!is_sketch) A.passes().count_reads(1);
@@ -166,23 +206,28 @@ LeverageBasis leverage_basis(const RowMatrix& A, const VectorXd& weights, const 
   return share_basis(A, weights, factor, is_sketch ? sketched.rows : 0, is_projected ? &options : nullptr);
 }
 
-VectorXd row_norms_squared(const RowMatrix& A, const MatrixXd& N) {
+VectorXd row_norms_squared(const RowMatrix& A, const MatrixXd& N, const VectorXd& scale) {
   VectorXd norms = VectorXd::Zero(A.rows_local());
   const PackedColumns columns(N);
   A.passes().pass(0, [&](const Tile& tile, int&) {
     columns.multiply(tile, [&](Index, const RowMajorMatrix& Y) {
-      for (Index i = 0; i < Y.rows(); ++i) norms[tile.first_local() + i] += Y.row(i).squaredNorm();
+      for (Index i = 0; i < Y.rows(); ++i) {
+        const Index row = tile.first_local() + i;
+        norms[row] += scale.size() == 0 ? Y.row(i).squaredNorm() : (scale[row] * Y.row(i)).squaredNorm();
+      }
     });
   });
   return norms;
 }
 
-LeverageScores scores_from_basis(const RowMatrix& A, const VectorXd& weights, const LeverageBasis& basis) {
+LeverageScores scores_from_basis(const RowMatrix& A, const VectorXd& weights, const LeverageBasis& basis,
+                                 RowWeights kind) {
+  const bool roots = kind == RowWeights::roots && weights.size() != 0;
   LeverageScores result;
   result.rank = basis.rank;
-  result.scores = row_norms_squared(A, basis.N);
+  result.scores = row_norms_squared(A, basis.N, roots ? weights : VectorXd());
   for (Index i = 0; i < result.scores.size(); ++i) {
-    const double weight = weights.size() == 0 ? 1.0 : weights[i];
+    const double weight = roots || weights.size() == 0 ? 1.0 : weights[i];
     result.scores[i] = weight == 0 ? 0 : std::min(1.0, weight * result.scores[i]);
   }
   result.sum = A.communicator().sum(result.scores.sum());
@@ -193,11 +238,12 @@ LeverageScores scores_from_basis(const RowMatrix& A, const VectorXd& weights, co
 }
 
 LeverageScores leverage_scores(const RowMatrix& A, const VectorXd& weights, const LeverageOptions& options) {
-  return scores_from_basis(A, weights, leverage_basis(A, weights, options));
+  return scores_from_basis(A, weights, leverage_basis(A, weights, options), options.row_weights);
 }
 
-LeverageScores exact_leverage_scores(const RowMatrix& A, const VectorXd& weights, ExactRoute route) {
+LeverageScores exact_leverage_scores(const RowMatrix& A, const VectorXd& weights, ExactRoute route, RowWeights kind) {
   const auto& communicator = A.communicator();
+  if (kind == RowWeights::roots || !may_be_squared(largest_norm(A, weights))) route = ExactRoute::qr;
   const double tolerance = rank_tolerance(A, A.columns());
   PivotedFactor factor;
   if (route == ExactRoute::gram) {
@@ -205,7 +251,7 @@ LeverageScores exact_leverage_scores(const RowMatrix& A, const VectorXd& weights
     communicator.sum_to_root(span_of(gram));
     if (communicator.is_root()) factor = pivoted_cholesky(gram, tolerance);
   } else {
-    auto local = triangular_factor(A, row_scale(A, weights));
+    auto local = triangular_factor(A, row_scale(A, weights, kind));
     for (int rank = 1; rank < communicator.size(); ++rank) {
       MatrixXd R = local.R();
       communicator.broadcast(span_of(R), rank);

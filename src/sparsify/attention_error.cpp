@@ -6,6 +6,7 @@
 #include <string>
 
 #include "algebra/dense_factors.hpp"
+#include "algebra/pivoted_factor.hpp"
 #include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
 #include "ranks/span_of.hpp"
@@ -29,17 +30,26 @@ void check(const RowMatrix& X, std::span<const RowMatrix> Ys, const MatrixXd& va
       refuse("Y has " + std::to_string(Y.columns()) + " rows, X has " + std::to_string(X.columns()));
 }
 
-/// Collective, one read. Rows [first, first + height) of scale A^T A, on every rank.
+/// The units of Gram matrices: those of scaled columns, so that no square under- or overflows. K = scale X X^T =
+/// scale (Gram matrix) / columns^2.
+struct Units {
+  double scale, columns;
+  /// The logits that belong to numbers of a Gram matrix.
+  ArrayXd logits(const ArrayXd& gram) const { return gram * scale / columns / columns; }
+  double logit(double gram) const { return gram * scale / columns / columns; }
+};
+
+/// Collective, one read. Rows [first, first + height) of the Gram matrix of scaled columns, on every rank.
 RowMajorMatrix gram_rows(const RowMatrix& A, Index first, Index height, double scale) {
   const Index n = A.columns();
   RowMajorMatrix block =
       A.passes().pass(RowMajorMatrix(RowMajorMatrix::Zero(height, n)), [&](const Tile& tile, auto& part) {
-        const auto rows = tile.dense();
+        const RowMajorMatrix rows = scale * tile.dense();
         const RowMajorMatrix columns = rows.middleCols(first, height).transpose();
         kernels::add_matrix_product(columns.data(), height, tile.rows(), rows.data(), n, false, part.data());
       });
   A.communicator().sum(span_of(block));
-  return scale * block;
+  return block;
 }
 
 double log_sum_exp(const ArrayXd& z) {
@@ -69,20 +79,21 @@ RowError row_error(const ArrayXd& z, const ArrayXd& p, double normaliser, const 
 
 /// The sums and maxima over rows.
 struct Totals {
-  VectorXd maxima;   ///< r, then |E| and the entry error of each Y
+  VectorXd maxima;   ///< r, then |E| and the entry error of each Y; the first two in units of Gram matrices
   VectorXd squares;  ///< |P(X) V|^2, then |(P(Y) - P(X)) V|^2 of each Y
 };
 
-/// Local. Adds one row: logits of X, then of each Y.
-void add_row(std::span<const RowMajorMatrix> blocks, Index row, const MatrixXd& values, Totals& totals) {
-  const ArrayXd z = blocks[0].row(row).transpose();
+/// Local. Adds one row: Gram matrices of X, then of each Y.
+void add_row(std::span<const RowMajorMatrix> blocks, Index row, const MatrixXd& values, const Units& units,
+             Totals& totals) {
+  const ArrayXd gram = blocks[0].row(row).transpose(), z = units.logits(gram);
   const double normaliser = log_sum_exp(z);
   const ArrayXd p = (z - normaliser).exp();
-  totals.maxima[0] = std::max(totals.maxima[0], largest_of(z.abs()));
+  totals.maxima[0] = std::max(totals.maxima[0], largest_of(gram.abs()));
   totals.squares[0] += (values.transpose() * p.matrix()).squaredNorm();
   for (std::size_t k = 1; k < blocks.size(); ++k) {
-    const ArrayXd e = blocks[k].row(row).transpose().array() - z;
-    const RowError error = row_error(z, p, normaliser, e);
+    const ArrayXd e = blocks[k].row(row).transpose().array() - gram;
+    const RowError error = row_error(z, p, normaliser, units.logits(e));
     const auto place = static_cast<Index>(k);
     totals.maxima[2 * place - 1] = std::max(totals.maxima[2 * place - 1], largest_of(e.abs()));
     totals.maxima[2 * place] = std::max(totals.maxima[2 * place], error.entry);
@@ -115,12 +126,12 @@ void add_spectral_errors(const RowMatrix& X, const std::vector<RowMajorMatrix>& 
 }
 
 /// Collective.
-AttentionErrors summed_up(const Communicator& communicator, Totals& totals) {
+AttentionErrors summed_up(const Communicator& communicator, const Units& units, Totals& totals) {
   for (double& value : totals.maxima) value = communicator.max(value);
   communicator.sum(span_of(totals.squares));
   const auto ratio = [](double value, double size) { return value == 0 ? 0 : value / size; };
   AttentionErrors result;
-  result.largest_logit = totals.maxima[0];
+  result.largest_logit = units.logit(totals.maxima[0]);
   for (Index k = 1; k < totals.squares.size(); ++k)
     result.errors.push_back({.gram = ratio(totals.maxima[2 * k - 1], totals.maxima[0]),
                              .entry = totals.maxima[2 * k],
@@ -138,18 +149,21 @@ AttentionErrors attention_errors(const RowMatrix& X, std::span<const RowMatrix> 
   const bool spectral = n <= options.spectral_limit;
   std::vector<RowMajorMatrix> whole(static_cast<std::size_t>(matrices));
   if (spectral && communicator.is_root()) std::ranges::fill(whole, RowMajorMatrix(n, n));
+  const double size = values.cwiseAbs().maxCoeff();
+  const MatrixXd V = size > 0 ? MatrixXd(values * scale_for(size)) : values;  // its squares may not overflow
+  const Units units{options.scale, scale_for_squares(X)};
   Totals totals{VectorXd::Zero(2 * matrices - 1), VectorXd::Zero(matrices)};
   for (Index first = 0; first < n; first += options.block_rows) {
     const Index height = std::min(options.block_rows, n - first);
-    std::vector<RowMajorMatrix> blocks{gram_rows(X, first, height, options.scale)};
-    for (const auto& Y : Ys) blocks.push_back(gram_rows(Y, first, height, options.scale));
+    std::vector<RowMajorMatrix> blocks{gram_rows(X, first, height, units.columns)};
+    for (const auto& Y : Ys) blocks.push_back(gram_rows(Y, first, height, units.columns));
     const Index ranks = communicator.size(), rank = communicator.rank();
     for (Index row = height * rank / ranks; row < height * (rank + 1) / ranks; ++row)
-      add_row(blocks, row, values, totals);
+      add_row(blocks, row, V, units, totals);
     if (spectral && communicator.is_root())
       for (std::size_t k = 0; k < blocks.size(); ++k) whole[k].middleRows(first, height) = blocks[k];
   }
-  AttentionErrors result = summed_up(communicator, totals);
+  AttentionErrors result = summed_up(communicator, units, totals);
   if (spectral) add_spectral_errors(X, whole, result);
   return result;
 }

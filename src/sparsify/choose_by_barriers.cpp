@@ -9,6 +9,7 @@
 #include <string>
 
 #include "algebra/dense_factors.hpp"
+#include "algebra/pivoted_factor.hpp"
 #include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
 #include "numbers/exact_sum.hpp"
@@ -39,9 +40,10 @@ struct Best {
 /// Collective. T of the rows of A on every rank. Rank 0 decomposes, so that CPUs of different kinds do not disagree.
 MatrixXd whitening_basis(const RowMatrix& A) {
   const Communicator& communicator = A.communicator();
-  const MatrixXd K = exact_gram(A);
+  const double scale = scale_for_squares(A);
+  const MatrixXd K = exact_gram(A, scale);
   MatrixXd T;
-  if (communicator.is_root()) T = whitening_of(K, A.rows_global());
+  if (communicator.is_root()) T = scale * whitening_of(K, A.rows_global());
   VectorXd rank = VectorXd::Constant(1, static_cast<double>(T.cols()));
   communicator.broadcast(span_of(rank));
   T.conservativeResize(A.columns(), static_cast<Index>(rank[0]));
@@ -182,7 +184,7 @@ class Iteration {
 };
 
 /// Collective. A bound on sum_i |a_ij a_ik| that does not depend on the distribution.
-double bound_of_sums(const RowMatrix& A) {
+double bound_of_sums(const RowMatrix& A, double scale) {
   struct Largest {
     double value = 0;
     Largest& operator+=(const Largest& other) {
@@ -193,7 +195,7 @@ double bound_of_sums(const RowMatrix& A) {
   const Largest mine = A.passes().pass(
       Largest{}, [](const Tile& tile, Largest& part) { part += Largest{tile.dense().cwiseAbs().maxCoeff()}; });
   const double largest = A.communicator().max(mine.value);
-  const double bound = largest * largest * static_cast<double>(A.rows_global());
+  const double bound = (scale * largest) * (scale * largest) * static_cast<double>(A.rows_global());
   if (!(bound < 0x1p1000))
     refuse("X has an entry of size " + std::to_string(largest) + ": X X^T would overflow, scale X down");
   return bound;
@@ -224,11 +226,18 @@ BarrierChoice choose_by_barriers(const RowMatrix& A, double epsilon, std::int64_
   return iteration.choice();
 }
 
-MatrixXd exact_gram(const RowMatrix& A) {
+double scale_for_squares(const RowMatrix& A) {
+  constexpr double kSmallest = 1e-100, kLargest = 1e100;
+  const VectorXd& norms = A.passes().row_norms();
+  const double largest = A.communicator().max(norms.size() == 0 ? 0.0 : norms.maxCoeff());
+  return largest > kSmallest && largest < kLargest ? 1 : std::isfinite(largest) && largest > 0 ? scale_for(largest) : 1;
+}
+
+MatrixXd exact_gram(const RowMatrix& A, double scale) {
   const Index n = A.columns(), size = n * (n + 1) / 2;
-  const ExactSum zero(size, bound_of_sums(A), std::max<std::int64_t>(A.rows_global(), 1));
+  const ExactSum zero(size, bound_of_sums(A, scale), std::max<std::int64_t>(A.rows_global(), 1));
   ExactSum sum = A.passes().pass(zero, [&](const Tile& tile, ExactSum& part) {
-    const auto rows = tile.dense();
+    const RowMajorMatrix rows = scale * tile.dense();
     std::vector<double> products(static_cast<std::size_t>(size));
     for (Index i = 0; i < tile.rows(); ++i) {
       row_products(rows.row(i).data(), n, products.data());

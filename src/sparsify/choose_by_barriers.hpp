@@ -36,7 +36,12 @@ BarrierChoice choose_by_barriers(const RowMatrix& A, double epsilon, std::int64_
 /// Collective. K = sum_i a_i a_i^T over the rows of A, n x n, whose bits do not depend on the distribution of the rows:
 /// the products are summed by `ExactSum`. Two reads and about 10 n^2 flops a row; one all-reduce of 8 and one of 12 n
 /// (n + 1) bytes. A: d x n. Values that are not finite, or sums that may overflow: `InvalidArgument` on all ranks.
-Eigen::MatrixXd exact_gram(const RowMatrix& A);
+/// scale, a power of two: K of scale A.
+Eigen::MatrixXd exact_gram(const RowMatrix& A, double scale = 1);
+
+/// Collective. A power of two that brings the largest row of A to a norm in [1/2, 1), so that squares neither under-
+/// nor overflow; 1 where they do not anyway.
+double scale_for_squares(const RowMatrix& A);
 
 /// Local. T with T^T K T = I, n x rank: the eigenvectors of K by the inverse square roots of their eigenvalues.
 /// Eigenvalues up to 4 eps (n + sqrt(terms)) of the largest count as null: the rounding of a sum of so many terms. K:

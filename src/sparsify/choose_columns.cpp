@@ -163,7 +163,10 @@ Sparsifier sparsify(const RowMatrix& X, const SparsifyOptions& options) {
     case ColumnMethod::leverage:
       return from_sample(X, draw_by_leverage(X, options, m), options.with_replacement ? m : 0);
     case ColumnMethod::uniform: return from_sample(X, draw_by(X, VectorXd::Ones(X.rows_local()), m, options.seed), m);
-    case ColumnMethod::norm: return from_sample(X, draw_by(X, X.passes().row_norms().cwiseAbs2(), m, options.seed), m);
+    case ColumnMethod::norm: {
+      const VectorXd norms = scale_for_squares(X) * X.passes().row_norms();
+      return from_sample(X, draw_by(X, norms.cwiseAbs2(), m, options.seed), m);
+    }
     case ColumnMethod::topk: return from_sample(X, largest_rows(X, m), 0);
     default: return random_combinations(X, m, options.seed);
   }

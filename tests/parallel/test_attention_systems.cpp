@@ -145,7 +145,7 @@ TEST(PrivateAttention, ReachesTheExpectedAccuracy) {
     error.diagonal().array() -= 1;
     EXPECT_NEAR(error.norm(), result.frobenius_error, 1e-10);
     EXPECT_LE((result.attention.rowwise().sum().array() - 1).abs().maxCoeff(), 1e-14);
-    EXPECT_LT(result.attention_error, k == 1000 ? 0.03 : 0.01);  // 0.0098 and 0.0032 in docs/experiments.md's source
+    EXPECT_LT(result.release.entry, k == 1000 ? 0.03 : 0.01);  // 0.0098 and 0.0032 in docs/experiments.md's source
   }
 }
 
@@ -166,12 +166,44 @@ TEST(PrivateAttention, IsTheSameOnAnyNumberOfRanks) {
   EXPECT_LE((result.covariance - expected).cwiseAbs().maxCoeff(), 1e-12);
 }
 
+TEST(PrivateAttention, NoReplacedRowIsMoreSensitiveThanTheBound) {
+  constexpr double C = 1.3;
+  constexpr Index d = 3;
+  const auto sensitivity = [](const MatrixXd& X, const MatrixXd& other, double ridge) {
+    const MatrixXd I = ridge * MatrixXd::Identity(X.rows(), X.rows());
+    const Eigen::GeneralizedSelfAdjointEigenSolver<MatrixXd> eigen(X * X.transpose() + I, other * other.transpose() + I,
+                                                                   Eigen::EigenvaluesOnly);
+    return (eigen.eigenvalues().array() - 1).matrix().norm();
+  };
+  for (const Index n : {1, 2, 5, 12})
+    for (const double ridge : {0.1, 10.0, 1e5}) {
+      const double bound = row_sensitivity(n, C, ridge);
+      double largest = 0;
+      for (int trial = 0; trial < 200; ++trial) {
+        MatrixXd X = reference::random_matrix(n + 1, d, static_cast<unsigned>(trial) + 1);
+        for (Index i = 0; i <= n; ++i) X.row(i) *= C / X.row(i).norm() * (trial % 3 == 0 && i % 2 == 0 ? 0.4 : 1);
+        if (trial % 5 == 0) X = VectorXd::Constant(n + 1, C) * X.row(0).normalized();  // all rows alike
+        MatrixXd other = X.topRows(n);
+        other.row(n - 1) = trial % 2 == 0 ? -X.row(n - 1) : X.row(n);
+        if (n == 1) other *= 0.1 * (trial % 11);
+        largest = std::max(largest, sensitivity(X.topRows(n), other, ridge));
+      }
+      EXPECT_LE(largest, bound * (1 + 1e-9)) << n << " rows, ridge " << ridge;
+      if (ridge > 1e4) EXPECT_GE(largest, 0.98 * bound) << n << " rows, ridge " << ridge;  // it is met
+    }
+  EXPECT_THROW(row_sensitivity(3, C, 0), InvalidArgument);
+}
+
 TEST(PrivateAttention, RefusesAndSaysWhichConditionFails) {
   const Communicator world(MPI_COMM_WORLD);
   const MatrixXd I = MatrixXd::Identity(4, 4);
   const auto message = [&](const MatrixXd& Sigma, const PrivateAttentionOptions& options) {
     return refusal([&] { private_attention(world, Sigma, options); });
   };
+  // epsilon / (8 ln(1 / delta)) is 2.4 here.
+  EXPECT_THAT(message(I, {.budget = {1, 0.95}, .sensitivity = 1}), HasSubstr("Delta < 1 fails"));
+  EXPECT_EQ(sample_limit({1, 0.95}, 1), 0);
+  EXPECT_LT(sensitivity_limit({1, 0.99}, 1), 1);
   EXPECT_THAT(message(I, {.sensitivity = 0.1}), HasSubstr("condition Delta <= epsilon / (8 ln(1 / delta)) fails"));
   EXPECT_THAT(message(I, {.sensitivity = 0.01, .samples = 1000}), HasSubstr("sqrt(8 k ln(1 / delta)) fails for k"));
   EXPECT_THAT(message(MatrixXd::Ones(4, 4), {.sensitivity = 0.01}), HasSubstr("positive definite fails"));

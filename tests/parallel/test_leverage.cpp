@@ -221,6 +221,23 @@ TEST(Leverage, SparseRows) {
               1e4 * reference::eps);
 }
 
+TEST(Leverage, ScoresDoNotDependOnTheScale) {
+  const Communicator world(MPI_COMM_WORLD);
+  constexpr Index n = 300, d = 5;
+  const RowMajorMatrix dense = reference::random_matrix(n, d, 4);
+  const VectorXd expected = reference::dense_scores(dense), ones = VectorXd::Ones(n);
+  for (const double scale : {1e-300, 1e-160, 1e160, 1e300})
+    for (const auto route : routes) {
+      const auto A = reference::distribute(world, RowMajorMatrix(scale * dense), Layout::random);
+      expect_scores(A, exact_leverage_scores(A, {}, route), expected, d);
+      const LeverageOptions exact_norms{.jl_columns = 0};
+      EXPECT_LE((leverage_scores(A, {}, exact_norms).scores - reference::local_part(A, expected)).lpNorm<1>(), 1e-10);
+      const auto B = reference::distribute(world, dense, Layout::random);
+      const VectorXd roots = reference::local_part(B, VectorXd(scale * ones));
+      expect_scores(B, exact_leverage_scores(B, roots, route, RowWeights::roots), expected, d);
+    }
+}
+
 TEST(Leverage, RefusesBadArgumentsOnAllRanks) {
   const Communicator world(MPI_COMM_WORLD);
   constexpr Index n = 500, d = 6;

@@ -177,6 +177,21 @@ TEST_F(LoadCsr, SortsRowsAndSumsDuplicates) {
   expect_matrix(load_csr(communicator_, write(A.members()), StorageChoice::as_file), sorted);
 }
 
+TEST_F(LoadCsr, RefusesSumsAndNumbersThatAreLost) {
+  CsrFileContents A;
+  A.rows = 3;
+  A.columns = 5;
+  A.indptr = {0, 1, 1, 4};
+  A.indices = {4, 2, 1, 2};
+  A.data = {1, 1e308, 5, 1e308};
+  expect_refused(A, "row 2, column 2 has several entries, whose sum is inf");
+  A.data[3] = -1e308;
+  EXPECT_EQ(outcome(write(A.members())).message, "(accepted)");
+  A.data = {1, 2, 1e-50, 3};
+  EXPECT_THAT(outcome(write(A.members()), StorageChoice::float32).message,
+              HasSubstr("row 2, column 1 is 1e-50, which is too small for float"));
+}
+
 TEST_F(LoadCsr, RefusesWrongArrays) {
   const CsrFileContents good = random_matrix(100, 9);
   const auto changed = [&](auto&& change) {
@@ -215,7 +230,7 @@ TEST_F(LoadCsr, RefusesValuesThatAreNotFinite) {
   CsrFileContents A = random_matrix(100, 9);
   A.data.back() = 1e300;
   const Outcome found = outcome(write(A.members()), StorageChoice::float32);
-  EXPECT_THAT(found.message, HasSubstr("too large for float; 1 value is not finite as float"));
+  EXPECT_THAT(found.message, HasSubstr("too large for float; 1 value cannot be held as float"));
 }
 
 TEST_F(LoadCsr, RefusesOtherArchives) {

@@ -282,6 +282,21 @@ TEST(RowMatrix, CountsReadsAlikeOnAllRanksRowNormsApart) {
             8);  // one each: A x, A X, A^T U, |A|^T u, normal product and products, the map, the Gram matrices
 }
 
+TEST(RowMatrix, NormsOfRowsWhoseSquaresAreNoNumbers) {
+  const Communicator comm(MPI_COMM_WORLD);
+  RowMajorMatrix rows = reference::random_matrix(40, 5, 3);
+  rows.row(7).setZero();
+  const VectorXd norms = rows.rowwise().norm();
+  for (const double scale : {0x1p-900, 0x1p900}) {
+    const auto A = reference::distribute(comm, RowMajorMatrix(scale * rows), Layout::random);
+    const auto sparse = reference::distribute(comm, RowMajorMatrix(scale * rows), Layout::random, Holding::sparse64);
+    for (const RowMatrix* matrix : {&A, &sparse}) {
+      const VectorXd expected = scale * reference::local_part(*matrix, norms);
+      EXPECT_LE((matrix->passes().row_norms() - expected).lpNorm<Eigen::Infinity>(), scale * 1e-14);
+    }
+  }
+}
+
 TEST(RowMatrix, PassVisitsEveryRowOnceInAlignedTiles) {
   const Communicator comm(MPI_COMM_WORLD);
   const RowMajorMatrix rows = reference::random_matrix(700, 257, 1);

@@ -60,6 +60,20 @@ TEST(Whitening, GramHasTheSameBitsEverywhere) {
   EXPECT_THROW(exact_gram(reference::distribute(world, 1e200 * X, Layout::even)), InvalidArgument);
 }
 
+TEST(Whitening, TheScaleOfXDoesNotMatter) {
+  const Communicator world(MPI_COMM_WORLD);
+  const RowMajorMatrix X = reference::random_matrix(300, 4, 3);
+  const auto unscaled = reference::distribute(world, X, Layout::random);
+  EXPECT_EQ(scale_for_squares(unscaled), 1);
+  const BarrierChoice expected = choose_by_barriers(unscaled, 0.5, 0);
+  for (const double scale : {0x1p-600, 0x1p600}) {
+    const auto scaled = reference::distribute(world, RowMajorMatrix(scale * X), Layout::random);
+    const BarrierChoice found = choose_by_barriers(scaled, 0.5, 0);
+    EXPECT_EQ(found.rows, expected.rows);
+    EXPECT_NEAR(found.certified_epsilon, expected.certified_epsilon, 1e-12);
+  }
+}
+
 TEST(Whitening, NullDirectionsAreLeftOut) {
   const RowMajorMatrix X = reference::random_matrix(40, 3, 1) * reference::random_matrix(3, 6, 2);
   const MatrixXd K = X.transpose() * X;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -53,7 +54,10 @@ nlohmann::ordered_json threshold_figures(const Inputs& in, const ThresholdAttent
                                          std::uint64_t seed) {
   const Communicator& communicator = in.queries.communicator();
   const RowMajorMatrix exact_output = apply_attention(in.queries, in.keys, in.values, {.scale = scale}).output;
-  double sums[] = {(result.output - exact_output).squaredNorm(), exact_output.squaredNorm()};
+  double size = exact_output.size() > 0 ? exact_output.cwiseAbs().maxCoeff() : 0;  // the squares might overflow
+  size = communicator.max(std::max(size, result.output.size() > 0 ? result.output.cwiseAbs().maxCoeff() : 0));
+  if (size == 0) size = 1;
+  double sums[] = {(result.output / size - exact_output / size).squaredNorm(), (exact_output / size).squaredNorm()};
   communicator.sum(sums);
   std::int64_t marked = 0, grover = 0;
   double law = 0;

@@ -81,7 +81,10 @@ class Attention : public Session {
           "an attention regression over " + counted(std::ssize(files), "sequence"));
     const auto sequences = load_sequences(communicator_, files);
     inject_fault(communicator_.rank(), "after-load");
-    const AttentionResult result = solve_attention(communicator_, sequences, options(sequences[0]));
+    const AttentionOptions chosen = options(sequences[0]);
+    timing_.loading = clock_.seconds();
+    AttentionResult result = solve_attention(communicator_, sequences, chosen);
+    result.summary.seconds = timing_.solve = clock_.seconds() - timing_.loading;
     const ExitCode code = exit_code(result.summary.termination);
     end([&] { write(result, list_of(files), sequences[0], code); },
         [&](const std::vector<std::string>& written) { return summary(result, sequences, written); });
@@ -121,6 +124,7 @@ class Attention : public Session {
     summary.update(
         {{"method", method_name(result)}, {"model", model_name(result.model)}, {"relative_error", result.error}});
     nlohmann::ordered_json run = run_json(files, tile_rows(first.keys.rows()));
+    summary.update(timing_json(timing_));
     run["summary"] = summary;
     run.update(remarks_json(result));
     std::vector<std::string_view> stale;
@@ -169,9 +173,12 @@ class Attention : public Session {
              arguments_.text("form"),
          method_name(result) + " from " + start_text(result) + ", " + std::string(model_name(result.model)) + " model",
          summary_line("passes", fixed(result.summary.reads_of_a, 0)),
-         "\nFit\n" + summary_line("relative error", scientific(result.error, 4) + error + result.fitted + ")")},
+         "\nFit\n" + summary_line("relative error", scientific(result.error, 4) + error + result.fitted + ")"),
+         timing_},
         written);
   }
+
+  Timing timing_;
 };
 
 ExitCode attention(const Communicator& communicator, const Arguments& arguments) {

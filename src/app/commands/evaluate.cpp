@@ -1,4 +1,6 @@
 #include <cmath>
+#include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "app/options/commands.hpp"
@@ -11,6 +13,7 @@
 #include "losses/losses.hpp"
 #include "objective/regression_objective.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/row_passes.hpp"
 
 namespace attnreg::app {
 
@@ -57,9 +60,9 @@ std::string result_text(const Problem& problem, const RegressionObjective& objec
                       {"loss", arguments.text("loss")},
                       {"rows", problem.A.rows_global()},
                       {"columns", problem.A.columns()}});
-  const std::string value = std::isfinite(point.value) || !std::isfinite(log_value)
-                                ? exact(point.value)
-                                : "overflows; ln L = " + exact(log_value);
+  std::string value = exact(point.value);
+  if (!std::isfinite(point.value)) value = "overflows";
+  if (!std::isfinite(point.value) && std::isfinite(log_value)) value += "; ln L = " + exact(log_value);
   return "L    " + value + "\n|g|  " + (std::isfinite(norm) ? exact(norm) : "overflows") + "\nwith " +
          arguments.text("loss") + " loss, w = " + weight_text(arguments) + ", " +
          std::to_string(problem.A.rows_global()) + " x " + std::to_string(problem.A.columns()) + "\n";
@@ -71,16 +74,70 @@ void check_outputs(const Communicator& communicator, const Arguments& arguments)
     if (communicator.is_root() && arguments.has(name)) OutputFile check(arguments.text(name));
 }
 
-/// Collective. What a command line asks for; gradient and H (empty unless asked for) on rank 0.
+/// Collective. What a command line asks for; gradient and H (empty unless asked for) on rank 0. Numbers that are not
+/// finite are not written.
 ExitCode write_outputs(const Communicator& communicator, const Arguments& arguments, const std::string& text,
                        double value, const Eigen::VectorXd& gradient, const Eigen::MatrixXd& H) {
   const Eigen::Index d = gradient.size();
+  const bool finite = gradient.allFinite();
+  const bool finite_H = communicator.max(std::int64_t{!H.allFinite()}) == 0;
   communicator.agree_on_root([&] {
-    if (arguments.has("gradient")) write_npy(arguments.text("gradient"), span_of(gradient), {d});
-    if (arguments.has("hessian")) write_npy(arguments.text("hessian"), span_of(H), {d, d});
+    if (arguments.has("gradient") && finite) write_npy(arguments.text("gradient"), span_of(gradient), {d});
+    if (arguments.has("hessian") && finite_H) write_npy(arguments.text("hessian"), span_of(H), {d, d});
+    if (!finite_H) print_line("attnreg: error: the Hessian is not finite, and not written");
   });
   print_result(communicator, text);
-  return std::isfinite(value) && gradient.allFinite() ? ExitCode::converged : ExitCode::breakdown;
+  return std::isfinite(value) && finite && finite_H ? ExitCode::converged : ExitCode::breakdown;
+}
+
+/// The largest size of a logit on this rank, infinite where one is not a number, and the first place that has it.
+struct LargestLogit {
+  double size = -1;
+  std::string place;
+
+  void add(const Eigen::VectorXd& logits, const std::function<std::string()>& place_of) {
+    double found = logits.size() > 0 ? logits.cwiseAbs().maxCoeff<Eigen::PropagateNaN>() : -1;
+    if (std::isnan(found)) found = std::numeric_limits<double>::infinity();
+    if (!(found > size)) return;
+    size = found;
+    place = place_of();
+  }
+
+  /// Collective. Says so, where L or its gradient is not finite.
+  void print(const Communicator& communicator) const {
+    const double of_all = communicator.max(size);
+    const std::int64_t rank =
+        communicator.min(std::int64_t{size == of_all ? communicator.rank() : communicator.size()});
+    const std::string first = communicator.broadcast(place, static_cast<int>(rank));
+    if (communicator.is_root())
+      print_line("attnreg: error: L or its gradient is not finite; the largest logit, " +
+                 (std::isfinite(of_all) ? "of size " + plain(of_all, 6) : std::string("which overflows")) +
+                 ", is that of " + first + " (counted from 0)");
+  }
+};
+
+/// Collective. Prints the row whose logit is the largest.
+void explain_overflow(const RowMatrix& A, const Eigen::VectorXd& x) {
+  const Eigen::VectorXd z = A.passes().multiply(x, Compensated());
+  LargestLogit largest;
+  for (Eigen::Index i = 0; i < z.size(); ++i)
+    largest.add(z.segment(i, 1), [&] { return "row " + std::to_string(A.first_row() + i); });
+  largest.print(A.communicator());
+}
+
+/// Collective. The same for attention.
+void explain_overflow(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
+                      const RowMajorMatrix& X) {
+  LargestLogit largest;
+  for (std::size_t s = 0; s < sequences.size(); ++s) {
+    const RowMajorMatrix products = sequences[s].queries * X;
+    for (Eigen::Index i = 0; i < products.rows(); ++i)
+      largest.add(sequences[s].keys * products.row(i).transpose(), [&] {
+        return "sequence " + std::to_string(s) + ", row " +
+               std::to_string(sequences[s].partition.begin(communicator.rank()) + i);
+      });
+  }
+  largest.print(communicator);
 }
 
 ExitCode evaluate_regression(const Communicator& communicator, const Arguments& arguments) {
@@ -96,6 +153,7 @@ ExitCode evaluate_regression(const Communicator& communicator, const Arguments& 
 
   RegressionObjective objective(problem.A, problem.b, problem.w, make_loss(arguments.text("loss")));
   const Point point = objective.evaluate(x);
+  if (!std::isfinite(point.value) || !point.gradient.allFinite()) explain_overflow(problem.A, x);
   Eigen::MatrixXd H;
   if (arguments.has("hessian")) H = objective.hessian_on_root(point).exact;
   return write_outputs(communicator, arguments, result_text(problem, objective, point, arguments), point.value,
@@ -105,7 +163,7 @@ ExitCode evaluate_regression(const Communicator& communicator, const Arguments& 
 ExitCode evaluate_sequences(const Communicator& communicator, const Arguments& arguments) {
   check_attention_options(arguments);
   arguments.require("X");
-  arguments.refuse({"weight", "loss"}, "does not go with attention");
+  arguments.refuse({"weight", "loss", "normalise-b"}, "does not go with attention");
   std::vector<SequenceFiles> files;
   communicator.agree([&] {
     files = examine_sequences(arguments);
@@ -121,6 +179,7 @@ ExitCode evaluate_sequences(const Communicator& communicator, const Arguments& a
   const auto found = evaluate_attention(communicator, sequences, form_loss(arguments), at, arguments.has("hessian"));
   Eigen::VectorXd gradient(at.X.size() + at.Y.size());
   gradient << found.gradient.X.reshaped<Eigen::RowMajor>(), found.gradient.Y.reshaped<Eigen::RowMajor>();
+  if (!std::isfinite(found.value) || !gradient.allFinite()) explain_overflow(communicator, sequences, at.X);
   const double norm = gradient.norm();
   const std::string text = arguments.on("json")
                                ? json_text({{"value", found.value},
@@ -129,7 +188,8 @@ ExitCode evaluate_sequences(const Communicator& communicator, const Arguments& a
                                             {"sequences", sequences.size()},
                                             {"X", {at.X.rows(), at.X.cols()}},
                                             {"Y", {at.Y.rows(), at.Y.cols()}}})
-                               : "L    " + exact(found.value) + "\n|g|  " + exact(norm) + "\nwith form " +
+                               : "L    " + (std::isfinite(found.value) ? exact(found.value) : "overflows") + "\n|g|  " +
+                                     (std::isfinite(norm) ? exact(norm) : "overflows") + "\nwith form " +
                                      arguments.text("form") + ", " +
                                      counted(static_cast<std::int64_t>(sequences.size()), "sequence") + "\n";
   return write_outputs(communicator, arguments, text, found.value, gradient, found.hessian);

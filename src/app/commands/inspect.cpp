@@ -69,12 +69,12 @@ struct Scan {
 /// Collective. Every rank reads its rows, a block at a time.
 Scan scan(const Communicator& communicator, const NpyHeader& header) {
   const std::int64_t rows = header.shape[0], columns = header.columns();
-  const RowPartition partition = RowPartition::tiled(rows, std::max<std::int64_t>(columns, 1), communicator.size());
   Scan found;
+  if (header.elements() == 0) return found;  // the other extent may be any number
+  const RowPartition partition = RowPartition::tiled(rows, columns, communicator.size());
   communicator.agree([&] {
     const std::int64_t end = partition.end(communicator.rank());
-    const std::int64_t block_rows =
-        std::max<std::int64_t>(1, (std::int64_t{1} << 20) / std::max<std::int64_t>(columns, 1));
+    const std::int64_t block_rows = std::max<std::int64_t>(1, (std::int64_t{1} << 20) / columns);
     std::vector<double> block;
     for (std::int64_t row = partition.begin(communicator.rank()); row < end; row += block_rows) {
       const std::int64_t count = std::min(block_rows, end - row);
@@ -89,9 +89,9 @@ Scan scan(const Communicator& communicator, const NpyHeader& header) {
 
 /// Collective. Every rank loads its rows. Values that are not finite, and all that is wrong with the rows, end it.
 Scan scan_sparse(const Communicator& communicator, const std::string& path) {
-  const CsrRows rows = load_csr(communicator, path, StorageChoice::float64).rows;
+  const CsrRows rows = load_csr(communicator, path, StorageChoice::as_file).rows;
   Scan found;
-  found.add(rows.values, 0);
+  found.add(rows.is_single ? std::vector<double>(rows.singles.begin(), rows.singles.end()) : rows.values, 0);
   for (std::size_t i = 1; i < rows.offsets.size(); ++i) {
     const std::int64_t entries = rows.offsets[i] - rows.offsets[i - 1];
     found.longest_row = std::max(found.longest_row, entries);
@@ -120,7 +120,7 @@ std::string human_text(const InputFile& file, const Scan& found) {
   text += line("bytes", std::to_string(file.bytes)) + line("modified", file.modified);
   if (found.minimum <= found.maximum)
     text += line("minimum", exact(found.minimum)) + line("maximum", exact(found.maximum));
-  if (header.shape.size() == 1) text += line("sum", exact(found.sum));
+  if (header.shape.size() == 1) text += line("sum", std::isfinite(found.sum) ? exact(found.sum) : "overflows");
   return text + line("finite", found.not_finite == 0 ? "yes"
                                                      : "NO: " + std::to_string(found.not_finite) +
                                                            " values are not (counted from 0, the first is at " +

@@ -1,3 +1,5 @@
+#include <limits>
+
 #include "app/options/commands.hpp"
 #include "app/report/text.hpp"
 #include "app/run/problem.hpp"
@@ -41,10 +43,12 @@ ExitCode predict_rows(const Communicator& communicator, const Arguments& argumen
   const Eigen::VectorXd f = predict(A, x, arguments.text("loss"));
   write_npy(communicator, path, {A.rows_global()}, A.first_row(), span_of(f));
 
-  const double largest = communicator.max(f.size() > 0 ? f.maxCoeff() : 0.0);
-  const double squares = communicator.sum(f.squaredNorm());
+  const double largest = communicator.max(f.size() > 0 ? f.maxCoeff() : -std::numeric_limits<double>::infinity());
+  const double size = communicator.max(f.size() > 0 ? f.cwiseAbs().maxCoeff() : 0.0);  // the squares might overflow
+  const Eigen::VectorXd scaled = size > 0 ? Eigen::VectorXd(f / size) : f;
+  const double sum = communicator.sum(scaled.sum()), squares = communicator.sum(scaled.squaredNorm());
   print_result(communicator, printable(path) + ": " + std::to_string(A.rows_global()) + " values, largest " +
-                                 scientific(largest, 6) + ", effective support " + scientific(1 / squares, 6) +
+                                 scientific(largest, 6) + ", effective support " + scientific(sum * sum / squares, 6) +
                                  " rows\n");
   return ExitCode::converged;
 }

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <random>
 #include <span>
 
@@ -16,8 +17,9 @@
 
 namespace attnreg {
 
+ATTNREG_JSON(ReleaseError, entry, attention, covariance)
 ATTNREG_JSON(PrivateAttention, smallest_eigenvalue, spectral_error, expected_spectral_error, frobenius_error,
-             expected_frobenius_error, attention_error)
+             expected_frobenius_error, release, nothing, ridge_alone)
 
 }  // namespace attnreg
 
@@ -27,6 +29,7 @@ namespace {
 
 constexpr std::string_view kPrivateEpilogue = R"(Examples:
   attnreg private X.npy --ridge 50 --sensitivity 0.001 --dp-epsilon 1 --dp-delta 1e-5 -o release
+  attnreg private X.npy --ridge 1e5 --neighbours row --row-norm 1 -o release
   attnreg private S.npy --covariance --sensitivity 0.002 --samples 2000 -o release
 
 Draws k samples g ~ N(0, Sigma), Sigma = X X^T + ridge I, and releases their covariance, 1/k sum g g^T, and the
@@ -47,7 +50,12 @@ const Syntax kPrivateSyntax{
       {{"dp-epsilon", 0, "E", Number{0, true, 1}, "1", "epsilon of the privacy, at most 1"},
        {"dp-delta", 0, "P", Number{0, true, 0.999}, "0.001", "delta of the privacy"},
        {"sensitivity", 0, "D", Number{0, true}, "",
-        "at least |Sigma^(1/2) Sigma'^-1 Sigma^(1/2) - I|_F for all neighbours X'; needed"},
+        "at least |Sigma^(1/2) Sigma'^-1 Sigma^(1/2) - I|_F for all neighbours X', below 1; needed, unless "
+        "--neighbours says who they are"},
+       {"neighbours", 0, "KIND", Choice{{"promised", "row"}}, "promised",
+        "promised: those that --sensitivity is for; row: X with one row replaced, which makes D from --row-norm, the "
+        "ridge and n"},
+       {"row-norm", 0, "C", Number{0, true}, "", "row: the norm that no row of X, nor of a neighbour, exceeds; needed"},
        {"samples", 0, "K", Integer{1, std::int64_t{1} << 40}, "",
         "k; more are more accurate and less private; default: as many as the conditions allow, at most 1000000"},
        {"seed", 0, "S", Integer{0}, "",
@@ -70,10 +78,35 @@ std::uint64_t noise_seed(const Communicator& communicator, const Arguments& argu
   return seed;
 }
 
-PrivateAttentionOptions private_options(const Communicator& communicator, const Arguments& arguments) {
+/// Throws unless the sensitivity is given, or can be made.
+void check_sensitivity(const Arguments& arguments) {
+  if (arguments.text("neighbours") != "row") {
+    arguments.require("sensitivity");
+    return arguments.refuse({"row-norm"}, "is for --neighbours row");
+  }
+  arguments.require("row-norm");
+  arguments.refuse({"sensitivity"}, "does not go with --neighbours row, which makes it");
+}
+
+/// Delta. covariance: X X^T, whose diagonal tells the norms of the rows.
+double sensitivity(const Arguments& arguments, const Eigen::MatrixXd& covariance) {
+  if (arguments.text("neighbours") != "row") return arguments.number("sensitivity");
+  constexpr double kRounding = 1e-12;
+  const double C = arguments.number("row-norm");
+  for (Eigen::Index i = 0; i < covariance.rows(); ++i) {
+    const double norm = std::sqrt(std::max(covariance(i, i), 0.0));
+    if (!(norm <= (1 + kRounding) * C))
+      refuse("row " + std::to_string(i) + " (counted from 0) of X has the norm " + plain(norm, 6) +
+             ", above --row-norm " + arguments.text("row-norm") + ": scale the rows down");
+  }
+  return row_sensitivity(covariance.rows(), C, arguments.number("ridge"));
+}
+
+PrivateAttentionOptions private_options(const Communicator& communicator, const Arguments& arguments,
+                                        const Eigen::MatrixXd& covariance) {
   PrivateAttentionOptions options;
   options.budget = {arguments.number("dp-epsilon"), arguments.number("dp-delta")};
-  options.sensitivity = arguments.number("sensitivity");
+  options.sensitivity = sensitivity(arguments, covariance);
   options.samples = arguments.has("samples")
                         ? arguments.integer("samples")
                         : std::min(sample_limit(options.budget, options.sensitivity), kMostSamples);
@@ -94,46 +127,73 @@ Eigen::MatrixXd load_covariance(const Communicator& communicator, const Argument
   return shared_rows(X, 0, X.columns());
 }
 
-nlohmann::ordered_json report_json(const Arguments& arguments, const PrivateAttention& result, std::int64_t n) {
+nlohmann::ordered_json report_json(const Arguments& arguments, const PrivateAttention& result, double sensitivity,
+                                   std::int64_t n) {
+  nlohmann::ordered_json errors = result;
+  errors["worse_than_nothing"] = result.is_worse_than_nothing();
   return {{"schema", "attnreg-private-1"},
           {"configuration", arguments.configuration()},
           {"n", n},
           {"samples", result.samples},
           {"dp_epsilon", arguments.number("dp-epsilon")},
           {"dp_delta", arguments.number("dp-delta")},
-          {"sensitivity", arguments.number("sensitivity")},
+          {"neighbours", arguments.text("neighbours")},
+          {"sensitivity", sensitivity},
           {"sensitivity_limit", result.sensitivity_limit},
           {"seed_from_system", !arguments.given("seed")},
           {"certified", false},
-          {"not_private", result}};
+          {"not_private", errors}};
 }
 
-std::string report_text(const Arguments& arguments, const PrivateAttention& result, std::int64_t n) {
+/// The errors of the release beside those of what needs none.
+std::string errors_table(const PrivateAttention& result) {
+  const auto row = [&](const char* label, double ReleaseError::*value) {
+    std::string text = "  " + padded(label, 38);
+    for (const ReleaseError* error : {&result.release, &result.nothing, &result.ridge_alone})
+      text += padded(plain(error->*value, 3), 12);
+    return text.substr(0, text.find_last_not_of(' ') + 1) + "\n";
+  };
+  return std::string(40, ' ') + "release     nothing     ridge alone\n" +
+         row("attention, max |P^ / P - 1|", &ReleaseError::entry) +
+         row("attention, |P^ - P| / |P|", &ReleaseError::attention) +
+         row("covariance, |S - X X^T| / |X X^T|", &ReleaseError::covariance) +
+         "  nothing: attention 1 / n everywhere, S = 0; ridge alone: as many samples as one likes, S = Sigma; norms\n"
+         "  are Frobenius norms\n";
+}
+
+std::string report_text(const Arguments& arguments, const PrivateAttention& result, double sensitivity,
+                        std::int64_t n) {
   const auto error = [](double found, double expected) { return plain(found, 3) + ", expected " + plain(expected, 3); };
-  std::string text = "(" + arguments.text("dp-epsilon") + ", " + arguments.text("dp-delta") +
-                     ")-private by the rule of the mechanism, on paper; not certified, see below\n";
+  std::string text;
+  if (result.is_worse_than_nothing())
+    text = "WORSE THAN PUBLISHING NOTHING: uniform attention, 1 / n everywhere, is at least as near to the true one\n";
+  text += "(" + arguments.text("dp-epsilon") + ", " + arguments.text("dp-delta") +
+          ")-private by the rule of the mechanism, on paper; not certified, see below\n";
   text += "  matrix               " + std::to_string(n) + " x " + std::to_string(n) + "\n";
   text += "  samples              " + std::to_string(result.samples) + "\n";
-  text += "  sensitivity          " + arguments.text("sensitivity") + " <= " + plain(result.sensitivity_limit, 4) +
-          ", what these samples allow\n";
+  text += "  sensitivity          " + plain(sensitivity, 4) + " <= " + plain(result.sensitivity_limit, 4) +
+          ", what these samples allow" +
+          (arguments.text("neighbours") == "row" ? "; of replacing one row, from --row-norm and the ridge" : "") + "\n";
   text += "\nCompared with the true matrices; not to be published\n";
   text += "  smallest eigenvalue  " + plain(result.smallest_eigenvalue, 4) + "\n";
   text += "  spectral error       " + error(result.spectral_error, result.expected_spectral_error) + "\n";
   text += "  Frobenius error      " + error(result.frobenius_error, result.expected_frobenius_error) + "\n";
-  text += "  attention error      " + plain(result.attention_error, 3) + ", the largest |P^ / P - 1|\n";
-  text +=
-      "\nNot certified: sampling in floating point; the generator, which is not a cryptographic one; the\n"
-      "sensitivity, which is the caller's promise; the conditions, which were checked on X itself.\n";
+  text += errors_table(result);
+  const std::string promise = arguments.text("neighbours") == "row"
+                                  ? "norm of the rows of all neighbours, which is the caller's promise"
+                                  : "sensitivity, which is the caller's promise";
+  text += "\nNot certified: sampling in floating point; the generator, which is not a cryptographic one; the\n" +
+          promise + "; the conditions, which were checked on X itself.\n";
   if (arguments.given("seed")) text += "Not private at all towards anyone who knows --seed: for tests only.\n";
   return text;
 }
 
 ExitCode run_private(const Communicator& communicator, const Arguments& arguments) {
-  arguments.require("sensitivity");
+  check_sensitivity(arguments);
   set_threads(communicator, arguments);
   const ReportDirectory directory(communicator, arguments);
-  const PrivateAttentionOptions options = private_options(communicator, arguments);
   const Eigen::MatrixXd covariance = load_covariance(communicator, arguments);
+  const PrivateAttentionOptions options = private_options(communicator, arguments, covariance);
   const PrivateAttention result = private_attention(communicator, covariance, options);
 
   const std::int64_t n = covariance.rows();
@@ -141,7 +201,8 @@ ExitCode run_private(const Communicator& communicator, const Arguments& argument
     write_npy(communicator, directory.file("covariance.npy"), {n, n}, 0, span_of(result.covariance));
     write_npy(communicator, directory.file("attention.npy"), {n, n}, 0, span_of(result.attention));
   }
-  directory.finish(report_json(arguments, result, n), report_text(arguments, result, n));
+  directory.finish(report_json(arguments, result, options.sensitivity, n),
+                   report_text(arguments, result, options.sensitivity, n));
   return ExitCode::converged;
 }
 

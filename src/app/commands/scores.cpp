@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "app/options/commands.hpp"
@@ -9,6 +11,7 @@
 #include "errors/printable.hpp"
 #include "files/output_file.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/row_passes.hpp"
 
 namespace attnreg::app {
 
@@ -37,12 +40,25 @@ const Syntax kScoresSyntax{
        help_option()}}},
     kScoresEpilogue};
 
-LeverageScores find_scores(const RowMatrix& A, const Eigen::VectorXd& squared_weights, const Arguments& arguments) {
-  if (arguments.on("exact")) return exact_leverage_scores(A, squared_weights, ExactRoute::qr);
+/// Collective. w times a power of two that brings the rows of diag(w) A to ordinary sizes, which leaves the scores as
+/// they are; 0 for rows that are 0.
+Eigen::VectorXd scaled_weights(const RowMatrix& A, Eigen::VectorXd w) {
+  const Eigen::VectorXd& norms = A.passes().row_norms();
+  w = (norms.array() > 0).select(w.cwiseAbs(), 0);
+  std::int64_t largest = -2200;  // below those of all numbers but 0
+  for (Eigen::Index i = 0; i < w.size(); ++i)
+    if (w[i] > 0) largest = std::max<std::int64_t>(largest, std::ilogb(w[i]) + std::ilogb(norms[i]));
+  largest = A.communicator().max(largest);
+  return w.unaryExpr([&](double value) { return std::ldexp(value, static_cast<int>(-largest)); });
+}
+
+LeverageScores find_scores(const RowMatrix& A, const Eigen::VectorXd& weights, const Arguments& arguments) {
+  if (arguments.on("exact")) return exact_leverage_scores(A, weights, ExactRoute::qr, RowWeights::roots);
   LeverageOptions options;
   take_sketch_options(arguments, options);
   options.linear_solver = linear_solver_options(arguments, A.communicator().size());
-  return leverage_scores(A, squared_weights, options);
+  options.row_weights = RowWeights::roots;
+  return leverage_scores(A, weights, options);
 }
 
 std::string result_text(const LeverageScores& scores, const RowMatrix& A, const Arguments& arguments) {
@@ -73,10 +89,10 @@ ExitCode scores(const Communicator& communicator, const Arguments& arguments) {
     if (communicator.is_root()) OutputFile check(path);
   });
   const RowMatrix A = load_matrix(communicator, arguments.text("A"), storage_choice(arguments));
-  Eigen::VectorXd squared_weights;
+  Eigen::VectorXd weights;
   if (arguments.has("weights"))
-    squared_weights = load_rows_vector(communicator, arguments.text("weights"), "w", A.partition()).cwiseAbs2();
-  const LeverageScores found = find_scores(A, squared_weights, arguments);
+    weights = scaled_weights(A, load_rows_vector(communicator, arguments.text("weights"), "w", A.partition()));
+  const LeverageScores found = find_scores(A, weights, arguments);
 
   write_npy(communicator, path, {A.rows_global()}, A.first_row(), span_of(found.scores));
   print_result(communicator, result_text(found, A, arguments));

@@ -82,20 +82,29 @@ class Solve : public Session {
   ExitCode solve_one(const Problem& problem, const std::vector<InputFile>& files) {
     const RowMatrix& A = problem.A;
     const std::vector<double> weights = weights_path(arguments_);
+    const RegressionOptions chosen = options(A);
     std::vector<RegressionResult> path;
+    timing_.loading = clock_.seconds();
     if (weights.empty())
-      path.push_back(solve_regression(A, problem.b, problem.w, options(A)));
+      path.push_back(solve_regression(A, problem.b, problem.w, chosen));
     else
-      path = solve_path(A, problem.b, weights, options(A));
-    const RegressionResult& result = path.back();
-    const ExitCode code = exit_code(worst_result(path).summary.termination);
+      path = solve_path(A, problem.b, weights, chosen);
+    take_time(path);
+    RegressionResult& result = path.back();
+    result.summary.seconds = timing_.solve;
+    if (problem.b_sum) result.notes.push_back(normalised_text(*problem.b_sum));
+    const bool cut_off = !weights.empty() && path.size() < weights.size();
+    const ExitCode code = cut_off ? ExitCode::limit : exit_code(worst_result(path).summary.termination);
     std::vector<std::string> shown, exactly;
-    for (const double weight : weights) {
-      shown.push_back(scientific(weight, 3));
-      exactly.push_back(exact(weight));
+    for (std::size_t k = 0; k < path.size() && !weights.empty(); ++k) {
+      shown.push_back(scientific(weights[k], 3));
+      exactly.push_back(exact(weights[k]));
     }
-    const SolveReport report{arguments_, result, A, threads_.threads,
-                             weights.empty() ? "" : results_table("w          ", shown, path, true)};
+    std::string table = weights.empty() ? "" : results_table("w          ", shown, path, true);
+    if (cut_off)
+      table += "  NOT solved, time limit: " + counted(std::ssize(weights) - std::ssize(path), "weight") + " from " +
+               scientific(weights[path.size()], 3) + " on\n";
+    const SolveReport report{arguments_, result, A, threads_.threads, timing_, table};
     end(
         [&] {
           directory_.write_array("x.npy", span_of(result.x), {result.x.size()});  // first: it must not be lost
@@ -109,6 +118,7 @@ class Solve : public Session {
           nlohmann::ordered_json run = run_json(files, tile_rows(A.columns()));
           run["seed"] = arguments_.integer("seed");
           run.update(regression_json(result));
+          run["summary"].update(timing_json(timing_));
           std::vector<std::string_view> stale;
           if (!with_fitted()) stale.push_back("f.npy");
           directory_.finish(result.summary, stale, run, code);
@@ -119,9 +129,20 @@ class Solve : public Session {
 
   ExitCode solve_several(const Problem& problem, const std::vector<InputFile>& files) {
     const RowMatrix& A = problem.A;
-    const RowMajorMatrix B = load_matrix_rows(communicator_, arguments_.text("targets"), "targets", A.partition(),
-                                              files[1].header.columns());
-    const auto results = solve_targets(A, B, problem.w, options(A), on_target_iteration());
+    RowMajorMatrix B = load_matrix_rows(communicator_, arguments_.text("targets"), "targets", A.partition(),
+                                        files[1].header.columns());
+    std::vector<double> sums;
+    if (arguments_.on("normalise-b"))
+      for (Index k = 0; k < B.cols(); ++k) {
+        Eigen::VectorXd b = B.col(k);
+        sums.push_back(normalise(communicator_, b, A.rows_global(), "target " + std::to_string(k)));
+        B.col(k) = b;
+      }
+    const RegressionOptions chosen = options(A);
+    timing_.loading = clock_.seconds();
+    auto results = solve_targets(A, B, problem.w, chosen, on_target_iteration());
+    take_time(results);
+    for (std::size_t k = 0; k < sums.size(); ++k) results[k].notes.push_back(normalised_text(sums[k]));
     const ExitCode code = exit_code(worst_result(results).summary.termination);
     end([&] { write_several(results, A, files, code); },
         [&](const std::vector<std::string>& written) { return targets_text(results, A, written); });
@@ -144,7 +165,7 @@ class Solve : public Session {
       summaries.push_back(std::move(summary));
     }
     nlohmann::ordered_json run = run_json(files, tile_rows(A.columns()));
-    run.update({{"seed", arguments_.integer("seed")}, {"targets", summaries}});
+    run.update({{"seed", arguments_.integer("seed")}, {"timing", timing_json(timing_)}, {"targets", summaries}});
     std::vector<std::string_view> stale{"x.npy", "f.npy"};
     directory_.write_array("X.npy", span_of(X), {X.rows(), X.cols()});
     if (with_fitted())
@@ -158,12 +179,11 @@ class Solve : public Session {
   /// The page of several targets: a line for each, what all of them cost, notes and warnings.
   std::string targets_text(const std::vector<RegressionResult>& results, const RowMatrix& A,
                            const std::vector<std::string>& written) const {
-    double reads = 0, seconds = 0;
+    double reads = 0;
     std::size_t converged = 0;
     for (const auto& result : results) {
       converged += exit_code(result.summary.termination) == ExitCode::converged ? 1 : 0;
       reads += result.summary.reads_of_a;
-      seconds = std::max(seconds, result.summary.seconds);
     }
     const bool parts = make_loss(arguments_.text("loss"))->fits_distribution();
     return std::to_string(converged) + " of " + counted(std::ssize(results), "target") + " converged\n\n" +
@@ -171,7 +191,7 @@ class Solve : public Session {
            summary_line("problem", std::to_string(A.rows_global()) + " x " + std::to_string(A.columns()) + ", " +
                                        arguments_.text("loss") + " loss, w = " + weight_text(arguments_)) +
            summary_line("reads of A", fixed(reads, 1) + " in all; a read that several targets share is counted once") +
-           summary_line("seconds", seconds_text(seconds, communicator_.size(), threads_.threads)) +
+           summary_line("seconds", seconds_text(timing_, communicator_.size(), threads_.threads)) +
            list_text("Notes", of_all_targets(results, &SolveResult::notes)) +
            list_text("Warnings", of_all_targets(results, &SolveResult::warnings)) + list_text("Files", written);
   }
@@ -203,7 +223,15 @@ class Solve : public Session {
     return options;
   }
 
+  void take_time(const std::vector<RegressionResult>& results) {
+    timing_.solve = clock_.seconds() - timing_.loading;
+    for (const auto& result : results) timing_.certificate += result.certificate.seconds;
+    timing_.solve -= timing_.certificate;
+  }
+
   bool with_fitted() const { return arguments_.on("write-fitted"); }
+
+  Timing timing_;
 };
 
 ExitCode solve(const Communicator& communicator, const Arguments& arguments) {

@@ -1,6 +1,7 @@
 #include "attnreg/sparsifier.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "app/options/commands.hpp"
@@ -103,6 +104,7 @@ ExitCode run_sparsify(const Communicator& communicator, const Arguments& argumen
   SparsifyReport report{.arguments = arguments,
                         .result = result,
                         .X = X,
+                        .columns_asked = columns_for(options, X.columns()),
                         .errors = {},
                         .scale = scale,
                         .read_seconds = read_seconds,
@@ -114,6 +116,9 @@ ExitCode run_sparsify(const Communicator& communicator, const Arguments& argumen
                         .files = {}};
   const RootClock measuring(communicator);
   if (arguments.text("metrics") == "full") report.errors = measure(X, result, options, values, scale);
+  if (!std::isfinite(report.errors.largest_logit))
+    refuse(printable(arguments.text("X")) +
+           ": X X^T overflows, so that there is no attention matrix; scale X down, or use --metrics none");
   report.measure_seconds = measuring.seconds();
 
   if (directory.is_used()) {

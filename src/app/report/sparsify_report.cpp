@@ -16,6 +16,9 @@ namespace attnreg::app {
 
 namespace {
 
+constexpr double kOfUse = 2;        // times nearer than Y = 0: less is not worth the columns
+constexpr double kUniform = 1e-14;  // error of the output that is rounding
+
 constexpr const char* kWhose[] = {"Y", "Y = 0", "uniform"};
 constexpr const char* kKeys[] = {"Y", "zero", "uniform"};
 
@@ -61,23 +64,46 @@ std::string headline(const SparsifyReport& report) {
   return "within epsilon: " + sandwich + " with " + e + " <= " + wanted;
 }
 
+/// Whether the bound behind the promise of leverage asks for all columns.
+bool promise_needs_all(const SparsifyReport& report) {
+  return report.columns_asked >= report.X.rows_global() && report.arguments.text("method") == "leverage" &&
+         promises_epsilon(report);
+}
+
+std::string promise_text(const SparsifyReport& report) {
+  return "the bound behind epsilon = " + report.arguments.text("epsilon") + " asks leverage for " +
+         std::to_string(report.columns_asked) + " columns, as many as X has or more: take --method bss, which needs " +
+         "fewer, a larger --epsilon, or --columns";
+}
+
 /// What it means for the user, in one sentence.
 std::string verdict(const SparsifyReport& report) {
+  const std::int64_t d = report.X.rows_global();
+  if (report.result.columns_global >= d)
+    return "nothing gained: Y has " + counted(report.result.columns_global, "column") + ", X has " + std::to_string(d);
   if (!is_measured(report)) return "what Y does to the attention matrix was not measured";
   const auto& errors = report.errors.errors;
   const AttentionError &Y = errors[0], &zero = errors[1];
-  if (!(Y.output < zero.output) && !(Y.output == 0))
+  if (zero.output <= kUniform)
+    return "worthless: the attention of X is uniform to rounding, which that of Y = 0 is, too; see --scale";
+  const std::string nearer = Y.output > 0 ? plain(zero.output / Y.output, 3) + " times" : "infinitely";
+  if (!(Y.output < zero.output))
     return "worthless: the attention output is no nearer to that of X than that of Y = 0 is";
   if (misses_epsilon(report))
     return report.arguments.text("method") == "leverage"
                ? "an unlucky draw, or scores that are too rough: try another --seed, --jl-columns 64 or bss"
                : "rounding was in the way: X X^T is too ill-conditioned";
+  if (!(Y.output <= zero.output / kOfUse))
+    return "of little use: the attention output is " + nearer + " nearer to that of X than with Y = 0";
+  if (!(Y.entry < 1))
+    return "of little use: the output is " + nearer +
+           " nearer to that of X than with Y = 0, but an attention weight is off by a factor of " +
+           plain(1 + Y.entry, 3);
   if (errors.size() > 2 && errors[2].output <= Y.output && !(errors[2].spectral > Y.spectral))
     return "Y is of use, but as many columns drawn uniformly are as good: no column of X stands out";
   if (errors.size() > 2 && errors[2].output >= zero.output)
     return "Y is of use; as many columns drawn uniformly are not";
-  return "Y is of use: the output is " + plain(zero.output / Y.output, 3) +
-         " times nearer to that of X than with Y = 0";
+  return "Y is of use: the output is " + nearer + " nearer to that of X than with Y = 0";
 }
 
 std::string columns_text(const SparsifyReport& report) {
@@ -119,6 +145,7 @@ std::string sparsify_text(const SparsifyReport& report) {
                      summary_line("matrix", matrix_text(report.X)) +
                      summary_line("method", report.arguments.text("method")) +
                      summary_line("columns", columns_text(report));
+  if (promise_needs_all(report)) text += summary_line("promise", promise_text(report));
   if (!std::isnan(report.result.certified_epsilon))
     text +=
         summary_line("certified e", plain(report.result.certified_epsilon, 4) + ", from the eigenvalues of the choice");
@@ -144,6 +171,7 @@ nlohmann::ordered_json sparsify_json(const SparsifyReport& report) {
       {"verdict", headline(report) + "; " + verdict(report)},
       {"columns", result.columns_global},
       {"draws", result.draws},
+      {"columns_asked", report.columns_asked},
       {"end", end_name(result.end)},
       {"epsilon", epsilon_of(report)},
       {"certified_epsilon", result.certified_epsilon},

@@ -15,7 +15,8 @@ struct SparsifyReport {
   const Arguments& arguments;
   const Sparsifier& result;
   const RowMatrix& X;
-  AttentionErrors errors;  ///< of Y, of Y = 0 and, unless Y itself is such, of uniformly drawn columns; or none
+  std::int64_t columns_asked;  ///< that epsilon and delta, or --columns, ask for
+  AttentionErrors errors;      ///< of Y, of Y = 0 and, unless Y itself is such, of uniformly drawn columns; or none
   double scale;
   double read_seconds, choose_seconds, measure_seconds;
   double reads;  ///< of X, for the choice

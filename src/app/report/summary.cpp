@@ -21,7 +21,7 @@ ATTNREG_JSON(NewtonSummary, termination, value, gradient_norm, scaled_gradient, 
 ATTNREG_JSON(DistanceFigures, eta, hessian_rounding, row_distance, ball, third_derivative, condition, radius)
 ATTNREG_JSON(Assumption, name, statement, value, required, holds)
 ATTNREG_JSON(FitQuality, relative_residual, total_variation, kullback_leibler, r_squared, support_fitted,
-             support_target)
+             support_target, target_sum)
 ATTNREG_JSON(SketchedStep, iteration, draws, rows, sampling_error, distance_bound)
 ATTNREG_JSON(Minimum, value, termination, starts, from)
 
@@ -69,6 +69,8 @@ std::string verdict(const SolveReport& report) {
   }
 }
 
+constexpr double kSumSlack = 0.01;  // of sums for which shares of a mass make sense
+
 std::string degree_of_fit(double mismatch) {
   if (mismatch <= 0.01) return "f reproduces b almost exactly: ";
   if (mismatch <= 0.1) return "f reproduces b well: ";
@@ -79,6 +81,9 @@ std::string fit_reading(const SolveReport& report) {
   const FitQuality& fit = report.result.fit;
   const double mismatch = fit.total_variation;
   if (!std::isfinite(mismatch)) return "f is not finite";
+  if (std::abs(fit.target_sum - 1) > kSumSlack)
+    return "b sums to " + plain(fit.target_sum, 6) + " and f to 1: f cannot reproduce b" +
+           (fit.target_sum > 0 ? "; --normalise-b divides b by its sum" : "");
   const bool flat = fit.support_fitted > 0.9 * static_cast<double>(report.A.rows_global()) &&
                     fit.support_target < 0.7 * fit.support_fitted;
   if (mismatch > 0.1 && flat)
@@ -107,7 +112,8 @@ std::string fit_text(const SolveReport& report) {
            summary_line("reading", residual_reading(fit.relative_residual));
   return title +
          summary_line("total variation", plain(fit.total_variation, 4) + "  (1/2 sum |f - b|; 0: equal, 1: disjoint)") +
-         summary_line("KL(b | f)", plain(fit.kullback_leibler, 4) + " nats  (0: equal)") + r_squared +
+         summary_line("KL(b | f)", plain(fit.kullback_leibler, 4) + " nats  (sum b ln(b / f) - b + f; 0: equal)") +
+         r_squared +
          summary_line("effective support", "f " + plain(fit.support_fitted, 6) + ", b " + plain(fit.support_target, 6) +
                                                " of " + std::to_string(report.A.rows_global()) +
                                                " rows  (1 / sum of squares)") +
@@ -211,8 +217,14 @@ std::string minima_text(const std::vector<Minimum>& minima) {
 
 }  // namespace
 
-std::string seconds_text(double seconds, int ranks, int threads) {
-  return fixed(seconds, 3) + " on " + counted(ranks, "rank") + " with " + counted(threads, "thread") + " each";
+std::string seconds_text(const Timing& timing, int ranks, int threads) {
+  return fixed(timing.solve, 3) + " on " + counted(ranks, "rank") + " with " + counted(threads, "thread") + " each" +
+         (timing.certificate > 0 ? "; certificate " + fixed(timing.certificate, 3) : "") + "; loading " +
+         fixed(timing.loading, 3);
+}
+
+nlohmann::ordered_json timing_json(const Timing& timing) {
+  return {{"seconds", timing.solve}, {"certificate_seconds", timing.certificate}, {"loading_seconds", timing.loading}};
 }
 
 nlohmann::ordered_json certificate_json(const Certificate& certificate) {
@@ -266,7 +278,7 @@ std::string page_text(const SummaryPage& page, const std::vector<std::string>& f
          summary_line("iterations", std::to_string(summary.iterations) +
                                         (start > 0 ? " + " + std::to_string(start) + " for the start" : "")) +
          page.cost + summary_line("collectives", std::to_string(summary.collectives)) +
-         summary_line("seconds", seconds_text(summary.seconds, page.ranks, page.threads)) + page.sections +
+         summary_line("seconds", seconds_text(page.timing, page.ranks, page.threads)) + page.sections +
          minima_text(page.result.minima) + list_text("Notes", page.result.notes) +
          list_text("Warnings", page.result.warnings) + list_text("Files", files);
 }
@@ -280,7 +292,7 @@ std::string summary_text(const SolveReport& report, const std::vector<std::strin
            storage_name(report.A.storage()) + ", " + arguments.text("loss") + " loss, w = " + weight_text(arguments),
        std::string(method_name(result.method)) + " from " + start_text(report),
        summary_line("reads of A", fixed(result.summary.reads_of_a, 1)),
-       fit_text(report) + certificate_text(result.certificate) + sketched_text(result.sketched_steps)},
+       fit_text(report) + certificate_text(result.certificate) + sketched_text(result.sketched_steps), report.timing},
       files);
   if (report.path.empty()) return page;
   return "Path of weights; x, fit and certificate below are those of the last\n" + report.path + "\n" + page;

@@ -9,12 +9,20 @@
 
 namespace attnreg::app {
 
+/// What a command took, as the clock of rank 0 has it.
+struct Timing {
+  double loading = 0;      ///< up to the solve: files and checks
+  double solve = 0;        ///< of all solves, without their certificates
+  double certificate = 0;  ///< of all solves
+};
+
 /// What the summary of a regression is made of, beside its result.
 struct SolveReport {
   const Arguments& arguments;
   const RegressionResult& result;
   const RowMatrix& A;
   int threads;
+  Timing timing;
   std::string path;  ///< the table of a path; empty for a single solve
 };
 
@@ -28,12 +36,15 @@ struct SummaryPage {
   std::string problem, method;
   std::string cost;      ///< a line: the reads of the data
   std::string sections;  ///< fit, certificate and the like
+  Timing timing{};
 };
 
 ExitCode exit_code(Termination termination);
 
-/// "1.234 on 2 ranks with 1 thread each"
-std::string seconds_text(double seconds, int ranks, int threads);
+/// "1.234 on 2 ranks with 1 thread each; certificate 0.100, loading 0.020"
+std::string seconds_text(const Timing& timing, int ranks, int threads);
+/// The same as members of the summary in run.json.
+nlohmann::ordered_json timing_json(const Timing& timing);
 /// "\nNotes\n  ..." with one line each; nothing without any.
 std::string list_text(std::string_view title, const std::vector<std::string>& lines);
 

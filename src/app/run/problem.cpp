@@ -12,8 +12,10 @@
 
 #include "app/report/text.hpp"
 #include "errors/printable.hpp"
+#include "errors/refuse.hpp"
 #include "files/csr_file.hpp"
 #include "losses/losses.hpp"
+#include "numbers/exact_sum.hpp"
 
 namespace attnreg::app {
 
@@ -127,7 +129,8 @@ OptionGroup model_options(std::vector<Option> more) {
        {"weight", 0, "W", Number{0}, "1e-4",
         "w, the same for all rows (not its square). The larger, the smaller is A x: with w times the number of rows "
         "far above 10 nothing is fitted"},
-       {"weights", 0, "FILE", Text{}, "", "w, one value per row of A, in place of --weight"}});
+       {"weights", 0, "FILE", Text{}, "", "w, one value per row of A, in place of --weight"},
+       {"normalise-b", 0, "", Switch{}, "", "divide b, counts perhaps, by its sum"}});
   return {"Model, L(x) = phi(A x) + 1/2 |diag(w) A x|^2", std::move(more)};
 }
 
@@ -144,14 +147,28 @@ bool has_targets(const Arguments& arguments) {
   return !arguments.syntax().instead_of_last.empty() && arguments.given(arguments.syntax().instead_of_last);
 }
 
+double normalise(const Communicator& communicator, Eigen::VectorXd& b, std::int64_t rows, const std::string& role) {
+  const double largest = communicator.max(b.size() > 0 ? b.cwiseAbs().maxCoeff() : 0.0);
+  if (largest > 0) b /= largest;  // the sum might overflow
+  const double sum = exact_sum(communicator, b, rows);
+  if (!(sum > 0))
+    refuse(role + " has the sum " + plain(sum * largest, 6) + ", expected a sum > 0 to divide by (--normalise-b)");
+  b /= sum;
+  return sum * largest;
+}
+
+std::string normalised_text(double sum) { return "b was divided by its sum, " + plain(sum, 6) + " (--normalise-b)"; }
+
 Problem load_problem(const Communicator& communicator, const Arguments& arguments) {
   RowMatrix A = load_matrix(communicator, arguments.text("A"), storage_choice(arguments));
   Eigen::VectorXd b;
   if (!has_targets(arguments)) b = load_rows_vector(communicator, arguments.text("b"), "b", A.partition());
+  std::optional<double> b_sum;
+  if (!has_targets(arguments) && arguments.on("normalise-b")) b_sum = normalise(communicator, b, A.rows_global(), "b");
   Eigen::VectorXd w = arguments.given("weights")
                           ? load_rows_vector(communicator, arguments.text("weights"), "w", A.partition())
                           : Eigen::VectorXd::Constant(A.rows_local(), arguments.number("weight"));
-  return {std::move(A), std::move(b), std::move(w)};
+  return {std::move(A), std::move(b), std::move(w), b_sum};
 }
 
 StorageChoice storage_choice(const Arguments& arguments) {

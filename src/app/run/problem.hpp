@@ -31,9 +31,10 @@ nlohmann::ordered_json to_json(const InputFile& file);
 struct Problem {
   RowMatrix A;
   Eigen::VectorXd b, w;
+  std::optional<double> b_sum{};  ///< with --normalise-b: what b was divided by
 };
 
-/// The options --loss, --weight and --weights, and what a command adds to them.
+/// The options --loss, --weight, --weights and --normalise-b, and what a command adds to them.
 OptionGroup model_options(std::vector<Option> more = {});
 
 /// Whether the command line has several targets (--targets) in place of b.
@@ -43,6 +44,12 @@ bool has_targets(const Arguments& arguments);
 /// value per row of A, the targets one row. Cheap, so that a wrong b is found before A is read. Throws
 /// `InvalidArgument` (this rank).
 std::vector<InputFile> examine_problem(const Arguments& arguments);
+
+/// Collective. Divides a vector of `rows` values, one per row of A, by its sum, which does not depend on the ranks, and
+/// returns that. role: "b". `InvalidArgument` on all ranks unless it is above 0.
+double normalise(const Communicator& communicator, Eigen::VectorXd& b, std::int64_t rows, const std::string& role);
+/// Local. A note on that.
+std::string normalised_text(double sum);
 
 /// Collective. Loads the files. Throws on all ranks.
 Problem load_problem(const Communicator& communicator, const Arguments& arguments);

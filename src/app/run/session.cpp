@@ -41,7 +41,8 @@ Session::Session(const Communicator& communicator, const Arguments& arguments)
     : communicator_(communicator),
       arguments_(arguments),
       threads_(set_threads(communicator, arguments)),
-      directory_(communicator, arguments.text("output"), arguments.on("force")) {}
+      directory_(communicator, arguments.text("output"), arguments.on("force")),
+      clock_(communicator) {}
 
 ExitCode Session::run() {
   try {

@@ -10,6 +10,7 @@
 #include "app/run/problem.hpp"
 #include "app/run/run_directory.hpp"
 #include "attnreg/solver.hpp"
+#include "ranks/root_clock.hpp"
 
 namespace attnreg::app {
 
@@ -52,6 +53,7 @@ class Session {
   const Arguments& arguments_;
   ThreadLayout threads_;
   RunDirectory directory_;
+  RootClock clock_;  ///< since the session began: on rank 0, which alone tells the time
 
  private:
   void describe(const std::vector<InputFile>& files, double bytes_needed) const;
