@@ -1,10 +1,12 @@
 #include "attnreg/attention_regression.hpp"
 
+#include <array>
 #include <limits>
 #include <nlohmann/json.hpp>
 
 #include "app/options/commands.hpp"
 #include "app/options/solver_options.hpp"
+#include "app/report/certificate_report.hpp"
 #include "app/report/summary.hpp"
 #include "app/report/text.hpp"
 #include "app/run/attention_problem.hpp"
@@ -52,6 +54,11 @@ const Syntax kAttentionSyntax{
         "stop when |g| <= R times |g| at X = 0, Y = 0 (at the start with --rank)"},
        {"max-iterations", 0, "N", Integer{0, 1000000000}, "200", "stop after N iterations"},
        {"time-limit", 0, "SECONDS", Number{0, true}, "", "stop after the iteration in which this time is over"}}},
+     {"Certificate",
+      {{"certificate", 0, "LEVEL", Choice{{"none", "gradient", "full"}}, "gradient",
+        "what is looked at afterwards. full: the smallest eigenvalue of the Hessian, by products, and so whether X is "
+        "a "
+        "minimum, up to 300 passes (varpro: 600)"}}},
      {"Computing",
       {{"threads", 0, "N", Integer{1, 4096}, "",
         "threads per rank; default: OMP_NUM_THREADS if set, else the cores that this rank may use, divided by the "
@@ -123,6 +130,8 @@ class Attention {
     }
     options.random_starts = arguments_.count("starts");
     options.seed = arguments_.seed();
+    options.certificate = std::array{CertificateLevel::none, CertificateLevel::gradient, CertificateLevel::full}.at(
+        arguments_.choice("certificate"));
     options.newton = newton_options(arguments_);
     options.newton.on_iteration = session_.on_iteration();
     options.on_start_iteration = session_.on_start_iteration();
@@ -135,7 +144,7 @@ class Attention {
     summary.update(
         {{"method", method_name(result)}, {"model", model_name(result.model)}, {"relative_error", result.error}});
     nlohmann::ordered_json run = session_.run_json(files, tile_rows(first.keys.rows()));
-    run["summary"] = summary;
+    run.update({{"summary", summary}, {"certificate", certificate_json(result.certificate)}});
     run.update(remarks_json(result));
     std::vector<std::string_view> stale;
     const auto write_matrix = [&](std::string_view name, const RowMajorMatrix& matrix) {
@@ -183,7 +192,8 @@ class Attention {
              arguments_.text("form"),
          method_name(result) + " from " + start_text(result) + ", " + std::string(model_name(result.model)) + " model",
          summary_line("passes", fixed(result.summary.reads_of_a, 0)),
-         "\nFit\n" + summary_line("relative error", scientific(result.error, 4) + error + result.fitted + ")")},
+         "\nFit\n" + summary_line("relative error", scientific(result.error, 4) + error + result.fitted + ")") +
+             certificate_text(result.certificate)},
         written);
   }
 

@@ -3,13 +3,15 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
-#include "attnreg/regression.hpp"
+#include "attnreg/attention_regression.hpp"
 
 namespace attnreg::app {
 
 /// The certificate on stdout; empty for the level none.
 std::string certificate_text(const Certificate& certificate);
+std::string certificate_text(const AttentionCertificate& certificate);
 nlohmann::ordered_json certificate_json(const Certificate& certificate);
+nlohmann::ordered_json certificate_json(const AttentionCertificate& certificate);
 
 /// What the steps of sketched-newton rested on; empty without any.
 std::string sketched_text(const std::vector<SketchedStep>& steps);
