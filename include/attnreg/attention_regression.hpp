@@ -1,12 +1,15 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <cstdint>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "attnreg/certificate.hpp"
 #include "attnreg/communicator.hpp"
 #include "attnreg/regression.hpp"
 #include "attnreg/row_partition.hpp"
@@ -61,6 +64,30 @@ struct AttentionOptions {
   /// start; at the start with a rank
   NewtonOptions newton;
   std::function<void(const IterationRecord&)> on_start_iteration;
+  CertificateLevel certificate = CertificateLevel::gradient;
+};
+
+/// What can be said about the unknowns after a solve: docs/attention.md, "Certificate". Replicated.
+struct AttentionCertificate {
+  static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+  CertificateLevel level = CertificateLevel::none;
+  double gradient_norm = kNone;
+  double relative_gradient = kNone;  ///< gradient_norm / gradient_reference of the solve
+
+  // From here on: full only, else NaN and empty.
+  double passes = 0;                   ///< that the certificate cost
+  int products = 0;                    ///< with the Hessian
+  double gradient_floor = kNone;       ///< the estimated rounding error of the gradient
+  std::int64_t unknowns = 0;           ///< D, of the iteration
+  std::int64_t free_directions = 0;    ///< of them L does not depend on so many directions; they are left out
+  double smallest_eigenvalue = kNone;  ///< of H on the others: an eigenvector's Rayleigh quotient
+  double residual = kNone;             ///< an eigenvalue is that near
+  bool is_complete = false;            ///< no eigenvalue can have been missed; else a matter of the seeded random start
+  double largest_eigenvalue = kNone;   ///< in absolute value, from below
+  double eigenvalue_rounding = kNone;  ///< estimated error of the smallest one
+  StationaryKind kind = StationaryKind::unknown;
+  std::vector<std::string> null_directions;  ///< "64: the factors, X = P Q^T = (P S)(Q S^-T)^T"
+  std::string reason;                        ///< why the kind is unknown
 };
 
 struct AttentionResult : SolveResult {
@@ -71,6 +98,7 @@ struct AttentionResult : SolveResult {
   /// together
   double error = 0;
   std::string fitted;  ///< F: "softmax(A1 X A2^T)"
+  AttentionCertificate certificate;
 };
 
 /// Local. Of the sequences all have the same d1, d2, d3 and dv: d1, d2, d3, dv; d3 = dv = 0 without values.

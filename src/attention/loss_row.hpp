@@ -27,6 +27,9 @@ class LossRow {
   /// Makes what follows: the derivatives at z.
   void differentiate();
   const Eigen::ArrayXd& gradient() const { return q_; }
+  const Eigen::ArrayXd& weights() const { return c_; }        ///< f of `HessianForm`
+  const Eigen::ArrayXd& curvature() const { return delta_; }  ///< delta
+  const LossPoint& point() const { return point_; }
   /// t becomes Hess phi t.
   void multiply_hessian(ArrayRow t) const;
 

@@ -10,6 +10,7 @@
 #include "attention/attention_objective.hpp"
 #include "attention/attention_parameters.hpp"
 #include "attention/attention_passes.hpp"
+#include "attention/certify_attention.hpp"
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
 #include "newton/minimise.hpp"
@@ -185,6 +186,9 @@ class AttentionSolve {
                       random, result_);
     describe_end(loss(), "X", result_.summary.value <= 1e-20 * value_at_zero, value_at_zero, result_);
     take_result(objective, point);
+    AttentionCertificateOptions certificate{options_.certificate, result_.summary.gradient_reference};
+    certificate.seed = options_.seed;
+    result_.certificate = certify_attention(objective, passes_, sequences_, parameters_, point, certificate);
     return std::move(result_);
   }
 

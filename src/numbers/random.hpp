@@ -28,6 +28,7 @@ enum class Purpose : std::uint32_t {
   spectral_probes = 13,
   random_starts = 14,
   problem_columns = 15,
+  eigenvalue_start = 16,
   grover_search = 24,
   private_samples = 25,
   experiment_data = 26,

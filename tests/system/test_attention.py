@@ -74,6 +74,17 @@ class AttentionTest(CommandLineTest):
                 self.assert_found("X", self.X)
                 self.assert_found("Y", self.Y)
 
+    def test_certificate(self):
+        for options, free in (((), 0), (("--rank", 2), 4)):
+            result = run("attention", *self.data(), *options, "--certificate", "full", "-o", self.out, "--force", ranks=2)
+            self.assertIn("Certificate", result.stdout)
+            certificate = read_json(self.out / "run.json")["certificate"]
+            self.assertEqual(free, certificate["free_directions"])
+            self.assertTrue(certificate["complete"])
+            if not options:
+                self.assertEqual("local minimum", certificate["kind"])
+                self.assertGreater(certificate["smallest_eigenvalue"], certificate["eigenvalue_rounding"])
+
     def test_goes_on_from_a_run(self):
         self.assert_code(4, run("attention", *self.data(), "--start", "zero", "--max-iterations", 1, "-o", self.out))
         second = self.directory / "second"

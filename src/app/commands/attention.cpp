@@ -1,5 +1,6 @@
 #include "attnreg/attention_regression.hpp"
 
+#include <array>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -51,6 +52,11 @@ const Syntax kAttentionSyntax{
         "stop when |g| <= R times |g| at X = 0, Y = 0 (at the start with --rank)"},
        {"max-iterations", 0, "N", Integer{0, 1000000000}, "200", "stop after N iterations"},
        {"time-limit", 0, "SECONDS", Number{0, true}, "", "stop after the iteration in which this time is over"}}},
+     {"Certificate",
+      {{"certificate", 0, "LEVEL", Choice{{"none", "gradient", "full"}}, "gradient",
+        "what is looked at afterwards. full: the smallest eigenvalue of the Hessian, by products, and so whether X is "
+        "a "
+        "minimum, up to 300 passes (varpro: 600)"}}},
      {"Computing", {threads_option()}},
      session_options(
          "run directory for X.npy (Y.npy, P.npy, Q.npy), run.json, history.csv, status.json; default: none")},
@@ -112,6 +118,8 @@ class Attention : public Session {
     }
     options.random_starts = arguments_.count("starts");
     options.seed = arguments_.seed();
+    options.certificate = std::array{CertificateLevel::none, CertificateLevel::gradient, CertificateLevel::full}.at(
+        arguments_.choice("certificate"));
     options.newton = newton_options(arguments_);
     options.newton.on_iteration = on_iteration();
     options.on_start_iteration = on_start_iteration();
@@ -125,7 +133,7 @@ class Attention : public Session {
         {{"method", method_name(result)}, {"model", model_name(result.model)}, {"relative_error", result.error}});
     nlohmann::ordered_json run = run_json(files, tile_rows(first.keys.rows()));
     summary.update(timing_json(timing_));
-    run["summary"] = summary;
+    run.update({{"summary", summary}, {"certificate", certificate_json(result.certificate)}});
     run.update(remarks_json(result));
     std::vector<std::string_view> stale;
     const auto write_matrix = [&](std::string_view name, const RowMajorMatrix& matrix) {
@@ -173,7 +181,8 @@ class Attention : public Session {
              arguments_.text("form"),
          method_name(result) + " from " + start_text(result) + ", " + std::string(model_name(result.model)) + " model",
          summary_line("passes", fixed(result.summary.reads_of_a, 0)),
-         "\nFit\n" + summary_line("relative error", scientific(result.error, 4) + error + result.fitted + ")"),
+         "\nFit\n" + summary_line("relative error", scientific(result.error, 4) + error + result.fitted + ")") +
+             certificate_text(result.certificate),
          timing_},
         written);
   }

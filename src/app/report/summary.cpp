@@ -152,16 +152,6 @@ std::string termination_text(const Arguments& arguments, const NewtonSummary& su
   return missed;
 }
 
-std::string kind_text(StationaryKind kind) {
-  switch (kind) {
-    case StationaryKind::local_minimum: return "local minimum: the smallest eigenvalue of the Hessian is positive";
-    case StationaryKind::saddle: return "NOT a minimum: the Hessian has a negative eigenvalue";
-    case StationaryKind::degenerate: return "degenerate: the smallest eigenvalue of the Hessian is 0 to rounding";
-    case StationaryKind::unknown: return "unknown: the eigenvalues were not found";
-  }
-  return "";
-}
-
 std::string assumption_text(const Assumption& assumption) {
   const auto number = [](double value) { return std::isnan(value) ? std::string("-") : plain(value, 4); };
   std::string text = "  " + std::string(assumption.holds ? "yes" : "no ") + "  " + assumption.name + ": " +
@@ -247,6 +237,16 @@ nlohmann::ordered_json certificate_json(const Certificate& certificate) {
                {"figures", certificate.figures},
                {"assumptions", certificate.assumptions}});
   return json;
+}
+
+std::string kind_text(StationaryKind kind) {
+  switch (kind) {
+    case StationaryKind::local_minimum: return "local minimum: the smallest eigenvalue of the Hessian is positive";
+    case StationaryKind::saddle: return "NOT a minimum: the Hessian has a negative eigenvalue";
+    case StationaryKind::degenerate: return "degenerate: the smallest eigenvalue of the Hessian is 0 to rounding";
+    case StationaryKind::unknown: return "unknown: the eigenvalues were not found";
+  }
+  return "";
 }
 
 std::string list_text(std::string_view title, const std::vector<std::string>& lines) {

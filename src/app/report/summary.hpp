@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "app/options/options.hpp"
+#include "attnreg/attention_regression.hpp"
 #include "attnreg/regression.hpp"
 
 namespace attnreg::app {
@@ -70,6 +71,12 @@ std::vector<std::string> of_all_targets(const std::vector<RegressionResult>& res
                                         std::vector<std::string> SolveResult::*list);
 
 nlohmann::ordered_json certificate_json(const Certificate& certificate);
+
+/// What kind of stationary point it is, in words.
+std::string kind_text(StationaryKind kind);
+/// The certificate of an attention regression; the text is empty for the level none.
+std::string certificate_text(const AttentionCertificate& certificate);
+nlohmann::ordered_json certificate_json(const AttentionCertificate& certificate);
 
 /// The same for run.json: what every solve has, and what a regression has.
 nlohmann::ordered_json result_json(const SolveResult& result);

@@ -1,0 +1,90 @@
+#include "attention/hessian_rounding.hpp"
+
+#include <cmath>
+#include <limits>
+
+#include "losses/losses.hpp"
+
+namespace attnreg {
+
+namespace {
+
+using Eigen::ArrayXd;
+using Eigen::VectorXd;
+
+constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
+constexpr double kTiny = std::numeric_limits<double>::min();
+
+/// One row of logits, with the norms of the keys.
+struct RowOfLogits {
+  VectorXd z, b;
+  VectorXd z_error;  // as in `gradient_rounding`
+  const ArrayXd& norms;
+};
+
+/// Of C = A2^T B A2 for the row: what rounding does to delta, to the centres, and to a sum of terms.
+double form_rounding(const Loss& loss, const LossBounds& bounds, LossRow& row, const RowOfLogits& at) {
+  row.differentiate();
+  const bool centred = loss.is_shift_invariant();
+  const ArrayXd &norms = at.norms, &f = row.weights(), &delta = row.curvature();
+  PointRows rows{f, at.b, delta, at.z_error, at.z, row.point()};
+  if (centred) rows.z_error.array() -= kEpsilon * f.max(kTiny).log().min(0.0);
+  const LossBounds::Rounding rounding = bounds.rounding(rows, SumOfRanks());
+  const double c = (f.abs() * norms).sum(), of_c = (rounding.centre.array() * norms).sum();
+  const ArrayXd reach = norms + (centred ? c : 0);
+  const double of_delta = (rounding.delta.array() * reach.square()).sum();
+  if (centred) return of_delta + 2 * of_c * (delta.abs() * reach).sum();
+  const LossRow::Model model = row.model();
+  const ArrayXd terms = 2 * model.delta - delta;
+  const double h = (model.m.abs() * norms).sum(), k = model.self,
+               of_h = rounding.coupling.size() > 0 ? (rounding.coupling.array() * norms).sum() : 0;
+  const double of_sum = 8 * kEpsilon * ((terms * norms.square()).sum() + 2 * c * h + c * c * k);
+  return of_delta + of_sum + 2 * (of_c * (h + k * c) + of_h * c);
+}
+
+/// The same of a row with values, both blocks: terms that are not negative in place of differences.
+AttentionHessianRounding value_rounding(const RowOfLogits& at, const RowMajorMatrix& values, const RowMajorMatrix& V) {
+  ArrayXd f = at.z;
+  softmax_row(at.z.array(), f);
+  const ArrayXd error = f * (at.z_error.array() - kEpsilon * f.max(kTiny).log());
+  const VectorXd size = (V.transpose() * f.matrix()).cwiseAbs() + at.b.cwiseAbs();
+  const ArrayXd value_norms = V.rowwise().norm();
+  const ArrayXd reach = at.norms + (f * at.norms).sum(), value_reach = value_norms + (f * value_norms).sum();
+  const ArrayXd terms = (V.cwiseAbs() * size).array() + value_reach.square();
+  const double of_row = (error * values.rowwise().norm().array()).sum();
+  return {8 * (error * terms * reach.square()).sum(), 4 * of_row * (values.transpose() * f.matrix()).norm()};
+}
+
+}  // namespace
+
+AttentionHessianRounding hessian_rounding(AttentionPasses& passes, const AttentionUnknowns& at) {
+  const LossBounds& bounds = loss_bounds(passes.loss().name());
+  const auto V = passes.value_rows(at.Y);
+  auto sums = passes.sum({{1, 2}}, [&](const QueryBlock& block, MatrixSums& part) {
+    const RowMajorMatrix Z = block.logits(at.X), T = product(block.queries(), at.X);
+    const ArrayXd norms = block.sequence->keys.rowwise().norm(),
+                  query_squares = block.queries().rowwise().squaredNorm();
+    const auto row_at = [&](Index j) {
+      const VectorXd z = Z.row(j);
+      const VectorXd z_error = kEpsilon * (4 + z.array().abs() + 2 * T.row(j).norm() * norms);
+      return RowOfLogits{z, block.target().row(j), z_error, norms};
+    };
+    if (passes.with_values()) {
+      for (Index j = 0; j < Z.rows(); ++j) {
+        const auto errors = value_rounding(row_at(j), *block.sequence->values, V[block.index]);
+        part[0](0, 0) += query_squares[j] * errors.X;
+        part[0](0, 1) += errors.Y;
+      }
+      return;
+    }
+    for_each_row(block, passes.loss(), Z, [&](Index j, LossRow& row) {
+      double error = form_rounding(passes.loss(), bounds, row, row_at(j));
+      if (block.is_weighted())
+        error += 4 * kEpsilon * (block.weights_squared().row(j).transpose().array() * norms.square()).sum();
+      part[0](0, 0) += query_squares[j] * error;
+    });
+  });
+  return {sums[0](0, 0), sums[0](0, 1)};
+}
+
+}  // namespace attnreg
