@@ -46,7 +46,7 @@ AttentionCertificate certify_attention(AttentionObjective& objective, AttentionP
   if (options.level == CertificateLevel::none) return certificate;
   certificate.gradient_norm = point.gradient.norm();  // a point of the objective is made from X anew
   if (options.gradient_reference > 0)
-    certificate.relative_gradient = certificate.gradient_norm / options.gradient_reference;
+    certificate.relative_gradient = objective.norm(point.gradient) / options.gradient_reference;
   if (options.level != CertificateLevel::full) return certificate;
   if (!point.gradient.allFinite()) {
     certificate.reason = "the gradient is not finite";

@@ -14,6 +14,7 @@
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
 #include "newton/minimise.hpp"
+#include "newton/progress.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
 #include "regression/start_point.hpp"
@@ -189,6 +190,8 @@ class AttentionSolve {
     AttentionCertificateOptions certificate{options_.certificate, result_.summary.gradient_reference};
     certificate.seed = options_.seed;
     result_.certificate = certify_attention(objective, passes_, sequences_, parameters_, point, certificate);
+    if (is_converged(result_.summary) && result_.certificate.kind == StationaryKind::saddle)
+      result_.summary.termination = Termination::saddle;
     return std::move(result_);
   }
 

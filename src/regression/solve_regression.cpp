@@ -254,7 +254,7 @@ void Regression::certify_result() {
   certificate.x0 = x0_.cwiseProduct(objective_.columns().factor());
   const auto examine = [&] {
     const double seconds = result_.certificate.seconds;
-    examine();
+    result_.certificate = certify(objective_, point_, certificate);
     result_.certificate.seconds += seconds;
   };
   examine();
@@ -285,7 +285,7 @@ void Regression::certify_result() {
          result_.method != Method::sketched_newton) {
     again.relative_tolerance = 0.01 * std::min(again.relative_tolerance, result_.summary.relative_gradient);
     if (!(again.relative_tolerance > 0)) break;
-    again.max_iterations = options_.newton.max_iterations - result_.summary.iterations;
+    again.max_iterations = std::max(0, options_.newton.max_iterations - result_.summary.iterations);
     const int iterations = result_.summary.iterations;
     result_.summary = minimise(start_method(), objective_, point_, again);
     result_.summary.iterations += iterations;

@@ -22,23 +22,6 @@
 
 namespace attnreg {
 
-namespace {
-
-/// Throws on this rank.
-void check_weights(const RowMatrix& A, const VectorXd& weights) {
-  if (weights.size() == 0) return;
-  const std::string rank = "rank " + std::to_string(A.communicator().rank());
-  if (weights.size() != A.rows_local())
-    throw InvalidArgument(rank + " owns " + std::to_string(A.rows_local()) + " rows but was given " +
-                          std::to_string(weights.size()) + " weights");
-  for (Index i = 0; i < weights.size(); ++i)
-    if (!(weights[i] >= 0) || !std::isfinite(weights[i]))
-      throw InvalidArgument("the weight of row " + std::to_string(A.first_row() + i) + " is " +
-                            std::to_string(weights[i]) + ": it must be a number >= 0");
-}
-
-}  // namespace
-
 VectorXd row_scale(const RowMatrix& A, const VectorXd& weights, RowWeights kind) {
   if (weights.size() != 0 && weights.size() != A.rows_local())
     return VectorXd::Constant(A.rows_local(), std::numeric_limits<double>::quiet_NaN());
