@@ -271,7 +271,9 @@ std::optional<double> ExactProblem::distance_to_minimum(const Eigen::VectorXd& x
     if (values.minCoeff() < kZero) return std::nullopt;
     const ExactVector inner = V.transpose() * scale.cwiseProduct(at.gradient);
     const ExactVector step = -scale.cwiseProduct(V * inner.cwiseQuotient(values));
-    if (distance(point + step, point) <= kStepped * sqrt(point.squaredNorm()) || step.isZero(0))
+    // x* may be 0
+    if (distance(point + step, point) <= kStepped * sqrt(std::max(point.squaredNorm(), from.squaredNorm())) ||
+        step.isZero(0))
       return rounded(distance(from, point + step));
     Exact t = 1;
     const auto gained = [&](const Evaluation& next) {

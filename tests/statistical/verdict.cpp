@@ -69,11 +69,13 @@ class Judge {
   /// In the norm of the stopping test: an estimate of the certificate's Euclidean floor in it.
   double stated_rounding() const {
     const double floor = result_.certificate.gradient_floor;
-    const auto& A = hunted_.problem.A;
-    const double size = A.colwise().norm().maxCoeff();
+    const auto& [A, b, w, loss] = hunted_.problem;
+    const bool sees_level = loss != "softmax" && loss != "cross-entropy";
+    const double spread = (A.rowwise() - A.colwise().mean()).colwise().norm().maxCoeff();
+    const double size = sees_level || spread == 0 ? A.colwise().norm().maxCoeff() : spread;
     const double scaled =
         std::isfinite(floor) && size > 0 ? floor / size * std::sqrt(static_cast<double>(A.cols())) : 0;
-    return std::max(scaled, result_.summary.gradient_floor);
+    return std::max({scaled, result_.summary.gradient_floor, here_.gradient_rounding});
   }
 
   /// The largest L that a success may have: L(0), or that of the start that was given. Rescaled sinh has L(0) = 0, and
