@@ -7,10 +7,10 @@
 #include <new>
 
 #include "attnreg/files.hpp"
+#include "files/csr_file.hpp"
+#include "files/npy_header.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
-#include "files/npy_header.hpp"
-#include "files/csr_file.hpp"
 
 namespace attnreg::bench {
 

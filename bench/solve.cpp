@@ -8,11 +8,11 @@
 #include <filesystem>
 #include <optional>
 
-#include "problems/problem_generator.hpp"
 #include "attnreg/files.hpp"
 #include "attnreg/regression.hpp"
-#include "files/npy_header.hpp"
 #include "files/csr_file.hpp"
+#include "files/npy_header.hpp"
+#include "problems/problem_generator.hpp"
 
 namespace attnreg::bench {
 

@@ -20,8 +20,8 @@ struct SolvePlan {
 /// Collective. What `rows`, `columns` and `type` of A are in `plan.problem`: A.npz is csr.
 void read_shape(const Communicator& communicator, SolvePlan& plan);
 
-/// Collective. Generates or loads a problem, solves it with the options' defaults, and reports seconds, seconds / R, reads,
-/// iterations, and how much memory it took at most beyond what was there before (G13, G20).
+/// Collective. Generates or loads a problem, solves it with the options' defaults, and reports seconds, seconds / R,
+/// reads, iterations, and how much memory it took at most beyond what was there before (G13, G20).
 void bench_solve(const Communicator& communicator, const SolvePlan& plan, const Facts& facts, const std::string& csv);
 
 }  // namespace attnreg::bench

@@ -30,8 +30,8 @@ double automatic_oversampling(std::int64_t rows, Eigen::Index columns);
 /// A. When c d >= n or the sketch has as many rows as A, all rows are used, without sketch and scores.
 class SampledModel {
  public:
-  /// Local. w2: squared weights of this rank's rows. A, w2 and offset_ridge, if there is one, must outlive the model. With a grid, M is
-  /// made and factored over its processes.
+  /// Local. w2: squared weights of this rank's rows. A, w2 and offset_ridge, if there is one, must outlive the model.
+  /// With a grid, M is made and factored over its processes.
   SampledModel(const RowMatrix& A, const Eigen::VectorXd& w2, const SamplingOptions& options,
                std::shared_ptr<const ProcessGrid> grid = nullptr, const OffsetRidge* offset_ridge = nullptr);
 

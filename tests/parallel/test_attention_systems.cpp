@@ -184,12 +184,14 @@ TEST(PrivateAttention, NoReplacedRowIsMoreSensitiveThanTheBound) {
         for (Index i = 0; i <= n; ++i) X.row(i) *= C / X.row(i).norm() * (trial % 3 == 0 && i % 2 == 0 ? 0.4 : 1);
         if (trial % 5 == 0) X = VectorXd::Constant(n + 1, C) * X.row(0).normalized();  // all rows alike
         MatrixXd other = X.topRows(n);
-        other.row(n - 1) = trial % 2 == 0 ? -X.row(n - 1) : X.row(n);
+        other.row(n - 1) = trial % 2 == 0 ? Eigen::RowVectorXd(-X.row(n - 1)) : Eigen::RowVectorXd(X.row(n));
         if (n == 1) other *= 0.1 * (trial % 11);
         largest = std::max(largest, sensitivity(X.topRows(n), other, ridge));
       }
       EXPECT_LE(largest, bound * (1 + 1e-9)) << n << " rows, ridge " << ridge;
-      if (ridge > 1e4) EXPECT_GE(largest, 0.98 * bound) << n << " rows, ridge " << ridge;  // it is met
+      if (ridge > 1e4) {
+        EXPECT_GE(largest, 0.98 * bound) << n << " rows, ridge " << ridge;  // it is met
+      }
     }
   EXPECT_THROW(row_sensitivity(3, C, 0), InvalidArgument);
 }

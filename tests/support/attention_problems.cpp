@@ -7,8 +7,6 @@
 
 namespace attnreg::attention_problems {
 
-namespace {
-
 RowMajorMatrix softmax_rows(RowMajorMatrix Z) {
   for (Index j = 0; j < Z.rows(); ++j) {
     Z.row(j) = (Z.row(j).array() - Z.row(j).maxCoeff()).exp();
@@ -16,8 +14,6 @@ RowMajorMatrix softmax_rows(RowMajorMatrix Z) {
   }
   return Z;
 }
-
-}  // namespace
 
 VectorXd joined(const AttentionUnknowns& unknowns) {
   VectorXd all(unknowns.X.size() + unknowns.Y.size());

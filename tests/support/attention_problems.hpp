@@ -36,6 +36,8 @@ struct Shape {
   Index n1 = 40, n2 = 24, d1 = 4, d2 = 3, d3 = 0, dv = 0;
 };
 
+RowMajorMatrix softmax_rows(RowMajorMatrix Z);
+
 Planted plant(const Shape& shape, Index rank, double spread, int sequences, std::uint64_t seed);
 
 /// M of the objective's preconditioner, from its norm.
