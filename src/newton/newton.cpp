@@ -39,8 +39,9 @@ NewtonSummary newton(Objective& objective, Point& point, const NewtonOptions& op
     if (stationary && convex) return progress.summary();
 
     Direction direction = full_step ? objective.likely_direction(point, step.s) : objective.direction(step.s);
-    const Trial trial = search_line(objective, point, direction, step.on_boundary);
-    if (trial.t == 0) return stationary ? progress.summary(Termination::saddle) : progress.no_decrease();
+    const Trial trial = search_line(objective, point, direction, step.on_boundary && !stationary);
+    if (trial.t == 0 || (stationary && !(trial.change < 0)))
+      return stationary ? progress.summary(Termination::saddle) : progress.no_decrease();
 
     point = objective.step(std::move(point), std::move(direction), trial);
     full_step = trial.t == 1 && !step.on_boundary;

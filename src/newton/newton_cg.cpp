@@ -125,8 +125,8 @@ NewtonSummary newton_cg(Objective& objective, Point& point, const NewtonOptions&
     if (progress.finished()) {
       auto down = progress.has_converged() ? negative_curvature(objective, point) : std::nullopt;
       if (!down) return progress.summary();
-      const Trial trial = search_line(objective, point, *down, true);
-      if (trial.t == 0) return progress.summary(Termination::saddle);
+      const Trial trial = search_line(objective, point, *down, false);
+      if (!(trial.t > 0 && trial.change < 0)) return progress.summary(Termination::saddle);
       point = objective.step(std::move(point), std::move(*down), trial);
       near = false;
       progress.stepped(trial, radius);

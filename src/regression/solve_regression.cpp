@@ -43,6 +43,7 @@ std::string_view start_name(Start start) {
 namespace {
 
 constexpr double kUsualRidge = 1e-14;  // relative, on the diagonal of every preconditioner
+constexpr double kUnchanged = 1e-12;   // relative, of L
 constexpr double kSameMinimum = 1e-6;  // of L(0): values closer than that are one minimum
 
 void check_arguments(const RowMatrix& A, const VectorXd& b, const VectorXd& w, const RegressionOptions& options) {
@@ -224,8 +225,17 @@ NewtonSummary Regression::solve_from(const StartPoint& start, Method method) {
 void Regression::remove_null_directions() {
   const NullSpace null = null_space(objective_);
   if (null.directions.cols() == 0) return;
-  const VectorXd x = null.projected(point_.x);
-  if (x != point_.x) point_ = objective_.evaluate(x);
+  const VectorXd before = point_.x, x = null.projected(before);
+  const double g = objective_.norm(point_.gradient), value = point_.value;
+  if (x == before) return;
+  point_ = objective_.evaluate(x);
+  // A direction that is null to the precision of a Gram matrix only may matter to L.
+  const double tolerance = options_.newton.relative_tolerance * result_.summary.gradient_reference;
+  const double allowed = std::max({g, tolerance, objective_.gradient_floor(point_)});
+  if (!(objective_.norm(point_.gradient) <= allowed) || !(point_.value <= value + kUnchanged * std::abs(value))) {
+    point_ = objective_.evaluate(before);
+    return;
+  }
   result_.summary.value = point_.value;
   result_.summary.gradient_norm = objective_.callers_norm(point_.gradient);
   result_.summary.scaled_gradient = objective_.norm(point_.gradient);

@@ -242,7 +242,7 @@ LeverageScores exact_leverage_scores(const RowMatrix& A, const VectorXd& weights
     }
     if (communicator.is_root()) factor = pivoted_qr(local.R(), tolerance);
   }
-  return scores_from_basis(A, weights, share_basis(A, weights, factor));
+  return scores_from_basis(A, weights, share_basis(A, weights, factor), kind);
 }
 
 }  // namespace attnreg

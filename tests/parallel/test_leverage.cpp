@@ -230,7 +230,7 @@ TEST(Leverage, ScoresDoNotDependOnTheScale) {
     for (const auto route : routes) {
       const auto A = reference::distribute(world, RowMajorMatrix(scale * dense), Layout::random);
       expect_scores(A, exact_leverage_scores(A, {}, route), expected, d);
-      const LeverageOptions exact_norms{.jl_columns = 0};
+      const LeverageOptions exact_norms{.sketch_rows = n, .jl_columns = 0};  // of all rows
       EXPECT_LE((leverage_scores(A, {}, exact_norms).scores - reference::local_part(A, expected)).lpNorm<1>(), 1e-10);
       const auto B = reference::distribute(world, dense, Layout::random);
       const VectorXd roots = reference::local_part(B, VectorXd(scale * ones));

@@ -77,9 +77,9 @@ TEST(Newton, EndsInAMinimumFromIndefiniteStarts) {
   EXPECT_GE(indefinite, 3);  // the seeds were chosen for it
 }
 
-// L(-x) = L(x), and the curvature at 0 is -1/8: a saddle, which a solve leaves even if it starts there.
+// L(-x) = L(x), and the curvature at 0 is about -1/8: a saddle, which a solve leaves even if it starts there.
 TEST(Newton, LeavesASaddle) {
-  reference::Problem problem{RowMajorMatrix(4, 1), VectorXd(4), VectorXd::Zero(4)};
+  reference::Problem problem{RowMajorMatrix(4, 1), VectorXd(4), VectorXd::Constant(4, 0.05)};
   problem.A << 1, -1, 0.5, -0.5;
   problem.b << 1, 1, -0.5, -0.5;
   const auto at_zero = solve(problem), beside = solve(problem, VectorXd::Constant(1, 1e-3));

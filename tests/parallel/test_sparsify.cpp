@@ -277,14 +277,10 @@ TEST(Methods, Refusals) {
   EXPECT_THROW(sparsify(A, {.delta = 0}), InvalidArgument);
   EXPECT_THROW(sparsify(A, {.columns = -1}), InvalidArgument);
   RowMajorMatrix X = reference::random_matrix(20, 3, 1);
-  for (const double value : {std::numeric_limits<double>::quiet_NaN(), 1e200}) {
-    X(13, 1) = value;  // on one rank
-    for (const ColumnMethod method : all_methods) {
-      if (method == ColumnMethod::leverage && value == 1e200) continue;  // scores are of scaled numbers
-      EXPECT_THROW(sparsify(reference::distribute(world, X, Layout::even), {.method = method}), InvalidArgument)
-          << static_cast<int>(method) << " " << value;
-    }
-  }
+  X(13, 1) = std::numeric_limits<double>::quiet_NaN();  // on one rank
+  for (const ColumnMethod method : all_methods)
+    EXPECT_THROW(sparsify(reference::distribute(world, X, Layout::even), {.method = method}), InvalidArgument)
+        << static_cast<int>(method);
 }
 
 /// The definitions, in long double.

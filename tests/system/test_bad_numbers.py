@@ -438,7 +438,7 @@ class CountsTest(BadNumbersTest):
         arguments = (self.path("A.npy"), self.path("b1.npy"), "--time-limit", 1e-9)
         for ranks in RANKS:
             text, found, out = self.solved(*arguments, "--weights-path", "1e-2:1e-6:5", ranks=ranks, code=4)
-            self.assertIn("NOT solved, time limit: 4 weights from 1.000e-03 on", text)
+            self.assertIn("NOT solved, time limit: 4 weights from 1.00e-03 on", text)
             self.assertEqual((1, 3), np.load(out / "x_path.npy").shape)
             text, found, _ = self.solved(*arguments, "--starts", 4, ranks=ranks, code=4)
             self.assertIn("time limit: the random starts 1 to 4 were left out", found["notes"])
