@@ -17,6 +17,7 @@ constexpr double kRidge = 1e-13;      // relative; above the rounding of a null 
 constexpr double kDependent = 20;     // pivots of so many ridges belong to columns that depend on earlier ones
 constexpr double kRadiusSlack = 0.1;  // |s|_M within 10 % of the radius will do (More and Sorensen 1983)
 constexpr int kMaxFactorizations = 60;
+constexpr int kUsualFailures = 8;
 
 /// Relative to `scale`, so that directions without any curvature stay put.
 Eigen::VectorXd ridge_of(const Eigen::VectorXd& scale) {
@@ -50,9 +51,11 @@ class ShiftSearch {
     if (try_shift(0) && length_ <= (1 + kRadiusSlack) * radius_) return result(length_ > (1 - kRadiusSlack) * radius_);
     double shift = definite_ ? next_shift() : 1e-3;
     if (!std::isfinite(radius_)) return first_definite_step();
-    while (factorizations_ < kMaxFactorizations) {
+    double growth = 4;
+    for (int failures = 0; factorizations_ < kMaxFactorizations;) {
       if (!try_shift(safeguarded(shift))) {
-        shift = 4 * shift_;
+        if (++failures > kUsualFailures) growth *= 4;  // M may be next to nothing beside -H
+        shift = growth * shift_;
         continue;
       }
       if (std::abs(length_ - radius_) <= kRadiusSlack * radius_) return result(true);
