@@ -183,7 +183,7 @@ TEST(GradientReferences, GivenLargestAndNone) {
   for (const auto& record : largest.records) largest_norm = std::max(largest_norm, record.gradient_norm);
   EXPECT_DOUBLE_EQ(start.summary.gradient_reference, start.records[0].gradient_norm);
   EXPECT_EQ(given.summary.gradient_reference, 123);
-  EXPECT_EQ(largest.summary.gradient_reference, largest_norm);
+  EXPECT_DOUBLE_EQ(largest.summary.gradient_reference, largest_norm);
   for (const auto* out : {&start, &given, &largest})
     EXPECT_LE(out->summary.gradient_norm, 1e-10 * out->summary.gradient_reference);
 }
