@@ -37,6 +37,7 @@ NewtonSummary newton(Objective& objective, Point& point, const NewtonOptions& op
     convex = step.shift <= kSaddle;
     progress.saw_singular(step.singular);
     if (stationary && convex) return progress.summary();
+    if (stationary && !progress.may_go_on()) return progress.summary(Termination::saddle);
 
     Direction direction = full_step ? objective.likely_direction(point, step.s) : objective.direction(step.s);
     const Trial trial = search_line(objective, point, direction, step.on_boundary && !stationary);

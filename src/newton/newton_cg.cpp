@@ -125,6 +125,7 @@ NewtonSummary newton_cg(Objective& objective, Point& point, const NewtonOptions&
     if (progress.finished()) {
       auto down = progress.has_converged() ? negative_curvature(objective, point) : std::nullopt;
       if (!down) return progress.summary();
+      if (!progress.may_go_on()) return progress.summary(Termination::saddle);
       const Trial trial = search_line(objective, point, *down, false);
       if (!(trial.t > 0 && trial.change < 0)) return progress.summary(Termination::saddle);
       point = objective.step(std::move(point), std::move(*down), trial);

@@ -116,6 +116,7 @@ bool Progress::finished() {
   }
   if (!reason_ && stalled_ >= kMaxStalled) no_decrease();
   if (reason_) return true;
+  if (may_go_on()) return false;
   if (iterations_ >= options_.max_iterations) reason_ = Termination::iteration_limit;
   if (point_.seconds >= options_.time_limit_seconds) reason_ = Termination::time_limit;
   return reason_.has_value();
@@ -133,18 +134,23 @@ NewtonSummary Progress::no_decrease() {
 }
 
 NewtonSummary Progress::summary(Termination reason) const {
-  return {.termination = reason,
-          .value = point_.value,
-          .gradient_norm = objective_.callers_norm(point_.gradient),
-          .scaled_gradient = gradient_norm_,
-          .gradient_reference = reference_,
-          .relative_gradient = relative_gradient(),
-          .gradient_floor = reason == Termination::converged ? 0 : floor_,
-          .singular = singular_,
-          .iterations = iterations_,
-          .reads_of_a = objective_.reads_of_a(),
-          .collectives = objective_.collectives(),
-          .seconds = point_.seconds};
+  NewtonSummary summary{.termination = reason,
+                        .gradient_reference = reference_,
+                        .gradient_floor = reason == Termination::converged ? 0 : floor_,
+                        .singular = singular_,
+                        .iterations = iterations_};
+  measure(objective_, point_, summary);
+  return summary;
+}
+
+void measure(const Objective& objective, const Point& point, NewtonSummary& summary) {
+  summary.value = point.value;
+  summary.gradient_norm = objective.callers_norm(point.gradient);
+  summary.scaled_gradient = objective.norm(point.gradient);
+  summary.relative_gradient = summary.gradient_reference > 0 ? summary.scaled_gradient / summary.gradient_reference : 0;
+  summary.reads_of_a = objective.reads_of_a();
+  summary.collectives = objective.collectives();
+  summary.seconds = point.seconds;
 }
 
 }  // namespace attnreg

@@ -10,6 +10,9 @@ namespace attnreg {
 /// Local. Whether the solve ended at a small gradient: the answer is right.
 bool is_converged(const NewtonSummary& summary);
 
+/// Local. What a summary says of its point, and of the cost so far, taken again where the point was moved or made anew.
+void measure(const Objective& objective, const Point& point, NewtonSummary& summary);
+
 /// The book-keeping of a Newton iteration: records, stopping tests, summary. What it decides rests on replicated values
 /// only. Members are collective: a test near the rounding floor or a confirmation may read A.
 class Progress {
@@ -26,6 +29,9 @@ class Progress {
   double relative_gradient() const { return reference_ > 0 ? gradient_norm_ / reference_ : 0; }  ///< Local.
   void saw_singular(bool singular) { singular_ = singular; }  ///< Local. Whether H, or its model, was; for the summary.
   bool has_converged() const { return is_converged(summary()); }  ///< Local. Of a finished iteration.
+  bool may_go_on() const {                                        ///< Local. By the limits.
+    return iterations_ < options_.max_iterations && point_.seconds < options_.time_limit_seconds;
+  }
   NewtonSummary summary() const { return summary(*reason_); }
   NewtonSummary summary(Termination reason) const;
   /// The summary when no step lowers L: at the floor of rounding, or stagnated.

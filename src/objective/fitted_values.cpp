@@ -3,7 +3,6 @@
 #include <cmath>
 #include <span>
 
-#include "errors/printable.hpp"
 #include "losses/losses.hpp"
 #include "numbers/row_sums.hpp"
 #include "ranks/span_of.hpp"
@@ -51,8 +50,8 @@ void require_finite_rows(const RowMatrix& A, const VectorXd& values, const std::
   A.communicator().agree([&] {
     for (Index i = 0; i < values.size(); ++i)
       if (!std::isfinite(values[i]))
-        throw NotFinite("row " + std::to_string(A.first_row() + i) + " (counted from 0) of " + what + " is " +
-                        text_of(values[i]) + ": it overflows");
+        throw NotFinite("row " + std::to_string(A.first_row() + i) + " (counted from 0) of " + what +
+                        " overflows: it is not finite");
   });
 }
 

@@ -29,12 +29,10 @@ NullSpace null_space(RegressionObjective& objective) {
   const RowMatrix& A = objective.A();
   const auto& communicator = A.communicator();
   const Eigen::Index d = A.columns();
-  VectorXd mean = VectorXd::Zero(d);
-  if (objective.loss().is_shift_invariant()) {
-    mean = A.passes().transpose_multiply(VectorXd::Ones(A.rows_local())) / static_cast<double>(A.rows_global());
-    communicator.sum(span_of(mean));
-  }
-  MatrixXd gram = signed_gram(A, {VectorXd::Ones(A.rows_local())}, mean).positive;
+  const VectorXd& mean = objective.columns().mean();
+  MatrixXd gram =
+      signed_gram(A, {VectorXd::Ones(A.rows_local())}, objective.loss().is_shift_invariant() ? mean : VectorXd())
+          .positive;
   communicator.sum_to_root(span_of(gram));
   const MatrixXd& ridge = objective.ridge_gram_on_root();
   NullSpace result{MatrixXd(d, 0), objective.columns().scale()};

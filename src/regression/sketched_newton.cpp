@@ -251,13 +251,7 @@ bool Iteration::take_step(std::uint32_t step, Progress& progress) {
 
 SketchedNewtonSummary Iteration::finish(NewtonSummary summary) {
   result_.distance_bound = distance_bound();
-  summary.value = point_.value;  // of the point made anew
-  summary.gradient_norm = objective_.callers_norm(point_.gradient);
-  summary.scaled_gradient = objective_.norm(point_.gradient);
-  if (summary.gradient_reference > 0) summary.relative_gradient = summary.scaled_gradient / summary.gradient_reference;
-  summary.reads_of_a = objective_.reads_of_a();
-  summary.collectives = objective_.collectives();
-  summary.seconds = point_.seconds;
+  measure(objective_, point_, summary);  // of the point made anew
   if (decides_by_distance() && !(result_.distance_bound <= epsilon_))
     note("|x - x*| <= " + text_of(result_.distance_bound) + " is certified, not epsilon = " + text_of(epsilon_));
   result_.newton = summary;

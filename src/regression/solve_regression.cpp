@@ -227,8 +227,7 @@ void Regression::remove_null_directions() {
   if (null.directions.cols() == 0) return;
   const VectorXd before = point_.x, x = null.projected(before);
   const double g = objective_.norm(point_.gradient), value = point_.value;
-  if (x == before) return;
-  point_ = objective_.evaluate(x);
+  if (x != before) point_ = objective_.evaluate(x);
   // A direction that is null to the precision of a Gram matrix only may matter to L.
   const double tolerance = options_.newton.relative_tolerance * result_.summary.gradient_reference;
   const double allowed = std::max({g, tolerance, objective_.gradient_floor(point_)});
@@ -236,11 +235,7 @@ void Regression::remove_null_directions() {
     point_ = objective_.evaluate(before);
     return;
   }
-  result_.summary.value = point_.value;
-  result_.summary.gradient_norm = objective_.callers_norm(point_.gradient);
-  result_.summary.scaled_gradient = objective_.norm(point_.gradient);
-  if (result_.summary.gradient_reference > 0)
-    result_.summary.relative_gradient = result_.summary.scaled_gradient / result_.summary.gradient_reference;
+  measure(objective_, point_, result_.summary);
   result_.notes.push_back(null.text());
 }
 

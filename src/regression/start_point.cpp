@@ -123,9 +123,7 @@ StartPoint solve_from_starts(Objective& objective, Point& point, const StartPoin
   result.start_iterations = first.iterations;
   if (random_starts == 0) return best;
   point = best_x == point.x ? objective.refreshed(std::move(point)) : objective.evaluate(best_x);
-  summary.reads_of_a = objective.reads_of_a();
-  summary.collectives = objective.collectives();
-  summary.seconds = point.seconds;
+  measure(objective, point, summary);
   return best;
 }
 

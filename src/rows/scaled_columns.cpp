@@ -156,6 +156,7 @@ ScaledColumns::ScaledColumns(RowMatrix A)
     : A_(std::move(A)),
       factor_(VectorXd::Ones(A_.columns())),
       offset_(VectorXd::Zero(A_.columns())),
+      mean_(offset_),
       scale_(VectorXd::Ones(A_.columns())),
       inverse_scale_(scale_) {}
 
@@ -190,6 +191,7 @@ ScaledColumns::ScaledColumns(const RowMatrix& A, bool may_centre) : ScaledColumn
     const auto k = static_cast<std::size_t>(j);
     if (unequal) factor_[j] = std::scalbn(1.0, std::clamp(-order[k], -1021, 1021));
     offset_[j] = centre[j] * factor_[j];
+    mean_[j] = (std::scalbn(columns.mean[j], columns.exponent[k]) - centre[j]) * factor_[j];
     scale_[j] = std::scalbn(scale_[j], columns.exponent[k]) * factor_[j];
     if (!(scale_[j] > 0)) scale_[j] = 1;
   }

@@ -44,6 +44,7 @@ class ScaledColumns {
   const Eigen::VectorXd& factor() const { return factor_; }  ///< d; powers of two
   const Eigen::VectorXd& offset() const { return offset_; }  ///< d; centre_j factor_j
   const Eigen::VectorXd& scale() const { return scale_; }    ///< d, > 0; norms of the columns of ahat, or spreads
+  const Eigen::VectorXd& mean() const { return mean_; }      ///< d; of the columns of ahat; 0: never looked at
   bool is_centred() const { return !offset_.isZero(0); }
   bool is_scaled() const { return (factor_.array() != 1).any(); }
   /// Local. |ahat_i / scale|, this rank's rows; made by the first call with a read that is not counted, unless a pass
@@ -55,7 +56,7 @@ class ScaledColumns {
 
  private:
   RowMatrix A_;
-  Eigen::VectorXd factor_, offset_, scale_, inverse_scale_;
+  Eigen::VectorXd factor_, offset_, mean_, scale_, inverse_scale_;
   std::shared_ptr<Eigen::VectorXd> row_norms_ = std::make_shared<Eigen::VectorXd>();  // shared by copies
   std::vector<std::string> notes_, warnings_;
 };

@@ -21,7 +21,7 @@ constexpr double kClearSaddle = -1e-6;  // of the size of the terms: a curvature
 constexpr double kLogitsOfOne = 100;    // sinh(z)^2 of logits of that size, at most
 constexpr double kWithinDoubles = 1e140;
 constexpr double kSlack = 1 + 1e-9;
-constexpr double kOfFiftyDigits = 1e-30;  // their rounding, divided by a small curvature
+constexpr double kOfFiftyDigits = 1e-30;  // their rounding beside that of double, with some digits to spare
 
 /// WHAT IS A SUCCESS: the endings with the exit code 0.
 bool is_success(const RegressionResult& result) {
@@ -77,6 +77,12 @@ class Judge {
     const double scaled =
         std::isfinite(floor) && size > 0 ? floor / size * std::sqrt(static_cast<double>(A.cols())) : 0;
     return std::max({scaled, result_.summary.gradient_floor, here_.gradient_rounding});
+  }
+
+  /// Of |x - x*|, what the rounding of a gradient in double may do to it: its unit is that of x.
+  double distance_rounding() const {
+    const double size = hunted_.problem.A.colwise().norm().maxCoeff();
+    return here_.least_eigenvalue > 0 ? size * here_.gradient_rounding / here_.least_eigenvalue : 0;
   }
 
   /// The largest L that a success may have: L(0), or that of the start that was given. Rescaled sinh has L(0) = 0, and
@@ -144,7 +150,7 @@ class Judge {
     const std::optional<double> distance = exact_.distance_to_minimum(result_.x);
     if (!distance)
       report("distance", "|x - x*| <= ", bound, " is stated, but Newton's method from x meets no minimum");
-    else if (!(*distance <= kSlack * bound + kOfFiftyDigits * (1 + result_.x.norm())))
+    else if (!(*distance <= kSlack * bound + kOfFiftyDigits * distance_rounding()))
       report("distance", "|x - x*| <= ", bound, " is stated, true is ", *distance);
   }
 
