@@ -81,8 +81,10 @@ class Judge {
 
   /// Of |x - x*|, what the rounding of a gradient in double may do to it: its unit is that of x.
   double distance_rounding() const {
+    constexpr double kEps = std::numeric_limits<double>::epsilon();
     const double size = hunted_.problem.A.colwise().norm().maxCoeff();
-    return here_.least_eigenvalue > 0 ? size * here_.gradient_rounding / here_.least_eigenvalue : 0;
+    const double sum = kEps * (1 + hunted_.problem.b.lpNorm<1>());  // of a constant column's terms, whose sum is 0
+    return here_.least_eigenvalue > 0 ? size * (here_.gradient_rounding + sum) / here_.least_eigenvalue : 0;
   }
 
   /// The largest L that a success may have: L(0), or that of the start that was given. Rescaled sinh has L(0) = 0, and
