@@ -81,9 +81,9 @@ class Judge {
 
   /// Of |x - x*|, what the rounding of a gradient in double may do to it: its unit is that of x.
   double distance_rounding() const {
-    constexpr double kEps = std::numeric_limits<double>::epsilon();
     const double size = hunted_.problem.A.colwise().norm().maxCoeff();
-    const double sum = kEps * (1 + hunted_.problem.b.lpNorm<1>());  // of a constant column's terms, whose sum is 0
+    // Of a constant column's terms, whose sum is 0.
+    const double sum = std::numeric_limits<double>::epsilon() * (1 + hunted_.problem.b.lpNorm<1>());
     return here_.least_eigenvalue > 0 ? size * (here_.gradient_rounding + sum) / here_.least_eigenvalue : 0;
   }
 
