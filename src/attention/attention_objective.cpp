@@ -94,7 +94,7 @@ Point AttentionObjective::evaluate(const VectorXd& x) {
           passes_.seconds(), std::move(state)};
 }
 
-double AttentionObjective::gradient_floor(const Point& point) {
+double AttentionObjective::gradient_floor(const Point& point, double /*enough*/) {
   const AttentionUnknowns rounding = passes_.gradient_rounding(state_of(point).at);
   return kEps * norm(unknowns(parameters_.pull_back(X_part(point.x).cwiseAbs(), rounding.X), rounding.Y));
 }

@@ -155,7 +155,8 @@ class AttentionSolve {
     const double value_at_zero = point.value;
     if (refers_to_zero) {
       newton.gradient_reference = objective.norm(point.gradient);
-      if (newton.gradient_reference <= objective.gradient_floor(point)) {  // X = 0 is stationary
+      if (newton.gradient_reference <=
+          objective.gradient_floor(point, newton.gradient_reference)) {  // X = 0 is stationary
         newton.gradient_reference = 0;
         newton.reference = GradientReference::largest;
       }
