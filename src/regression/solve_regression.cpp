@@ -170,6 +170,7 @@ class Regression {
   Method start_method() const { return result_.method == Method::newton ? Method::newton : Method::newton_cg; }
   NewtonSummary solve_from(const StartPoint& start, Method method);
   void remove_null_directions();
+  bool is_centred() const { return objective_.loss().is_shift_invariant(); }
   bool is_far() const;
   void look_for_minimiser();
   void certify_result();
@@ -240,31 +241,33 @@ void Regression::remove_null_directions() {
   result_.notes.push_back(null.text());
 }
 
-/// Collective. Whether the logits have run away: their spread tells, without a read.
+/// Collective. Whether the logits have run away: it takes no read.
 bool Regression::is_far() const {
   constexpr double kFar = 15;  // exp(-15) is what is left of a row's f
   const VectorXd& z = RegressionObjective::state_of(point_).z;
-  std::array<double, 2> ends{-std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()};
-  if (z.size() > 0) ends = {z.maxCoeff(), -z.minCoeff()};
+  const double none = is_centred() ? -std::numeric_limits<double>::infinity() : 0;
+  std::array<double, 2> ends{none, none};
+  if (z.size() > 0) ends = {std::max(none, z.maxCoeff()), std::max(none, -z.minCoeff())};
   A_.communicator().max(ends);
   return ends[0] + ends[1] > kFar;
 }
 
-/// Collective. What a small gradient means where there is no minimum near.
+/// Collective. What a small gradient means where no minimum is near.
 void Regression::look_for_minimiser() {
   std::string& no_minimiser = result_.certificate.no_minimiser;
   const bool far = no_minimiser.empty() && is_far();
-  if (far && options_.certificate != CertificateLevel::full)
+  if (far && is_centred() && options_.certificate != CertificateLevel::full)
     no_minimiser = find_separation(objective_, point_.x).reason;
   if (!no_minimiser.empty()) {
     result_.summary.termination = Termination::no_minimiser;
     result_.warnings.push_back(no_minimiser);
-  } else if (far && point_.value > kUnchanged * value_at_zero_ && objective_.is_flat(point_)) {
-    result_.summary.termination = Termination::diverged;
-    result_.warnings.push_back("all of " + std::string(objective_.loss().fitted_expression()) +
-                               " is in one row to rounding: L has no slope and no curvature there that would lead to "
-                               "a minimum; try another start");
+    return;
   }
+  const bool fits = is_centred() && point_.value <= kUnchanged * value_at_zero_;
+  if (!far || fits || !objective_.is_flat(point_)) return;
+  result_.summary.termination = Termination::diverged;
+  result_.warnings.push_back(
+      "L is flat at x: no row has a slope or a curvature left that would lead to a minimum; try another start");
 }
 
 /// The certificate; it may know of a saddle that the solve did not notice. With an epsilon, more iterations until |x -
