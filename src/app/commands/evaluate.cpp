@@ -4,7 +4,7 @@
 #include "app/options/commands.hpp"
 #include "app/options/solver_options.hpp"
 #include "app/report/text.hpp"
-#include "app/run/problem.hpp"
+#include "app/run/sequence_list.hpp"
 #include "attnreg/attention_regression.hpp"
 #include "attnreg/files.hpp"
 #include "files/output_file.hpp"
@@ -21,6 +21,7 @@ constexpr std::string_view kEvaluateEpilogue = R"(Examples:
   attnreg evaluate A.npy b.npy x.npy --loss cross-entropy --json --gradient g.npy --hessian H.npy
   attnreg evaluate --queries A1.npy --keys A2.npy --target B.npy --X run/X.npy
   attnreg evaluate --queries A1.npy --keys A2.npy --values A3.npy --target B.npy --X run/X.npy --Y run/Y.npy
+  attnreg evaluate --sequences list.txt --mask causal --X run/X.npy
 
 Of attention, gradient and Hessian are those of [vec X; vec Y], vec row by row, and --weights is W (n1 x n2).
 )";
@@ -85,7 +86,7 @@ ExitCode write_outputs(const Communicator& communicator, const Arguments& argume
 
 ExitCode evaluate_regression(const Communicator& communicator, const Arguments& arguments) {
   arguments.exclude("weight", "weights");
-  arguments.refuse({"keys", "values", "target", "X", "Y"}, "needs --queries or --sequences");
+  arguments.refuse({"keys", "values", "target", "mask", "X", "Y"}, "needs --queries or --sequences");
   communicator.agree([&] {
     examine_problem(arguments);
     examine("x", arguments.text("x"));
@@ -122,15 +123,18 @@ ExitCode evaluate_sequences(const Communicator& communicator, const Arguments& a
   Eigen::VectorXd gradient(at.X.size() + at.Y.size());
   gradient << found.gradient.X.reshaped<Eigen::RowMajor>(), found.gradient.Y.reshaped<Eigen::RowMajor>();
   const double norm = gradient.norm();
+  const std::string warning = missing_mask(communicator, sequences);
+  const auto warnings = warning.empty() ? nlohmann::json::array() : nlohmann::json::array({warning});
   const std::string text = arguments.on("json")
                                ? json_text({{"value", found.value},
                                             {"gradient_norm", norm},
                                             {"form", arguments.text("form")},
                                             {"sequences", sequences.size()},
                                             {"X", {at.X.rows(), at.X.cols()}},
-                                            {"Y", {at.Y.rows(), at.Y.cols()}}})
-                               : "L    " + exact(found.value) + "\n|g|  " + exact(norm) + "\nwith form " +
-                                     arguments.text("form") + ", " +
+                                            {"Y", {at.Y.rows(), at.Y.cols()}},
+                                            {"warnings", warnings}})
+                               : (warning.empty() ? "" : "WARNING: " + warning + "\n") + "L    " + exact(found.value) +
+                                     "\n|g|  " + exact(norm) + "\nwith form " + arguments.text("form") + ", " +
                                      counted(static_cast<std::int64_t>(sequences.size()), "sequence") + "\n";
   return write_outputs(communicator, arguments, text, found.value, gradient, found.hessian);
 }
