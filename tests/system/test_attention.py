@@ -222,13 +222,16 @@ class AttentionTest(CommandLineTest):
         (self.directory / "named.txt").write_text("\n".join(f"{line} mask=causal" for line in lines))
         for ranks in (0, 3):
             for data in (["list.txt", "--mask", "causal"], ["named.txt"], ["named.txt", "--rank", "4"]):
-                result = run("attention", "--sequences", self.directory / data[0], *data[1:], "--rtol", "1e-13", "-o",
-                             self.out, "--force", ranks=ranks)
+                result = run("attention", "--sequences", self.directory / data[0], *data[1:], "--rtol", "1e-13",
+                             "--certificate", "full", "-o", self.out, "--force", ranks=ranks)
                 with self.subTest(data=data, ranks=ranks):
                     self.assert_code(0, result)
                     self.assertIn("40 sequences, masked", result.stdout)
                     self.assertNotIn("WARNING", result.stdout)
                     self.assertLess(np.linalg.norm(np.load(self.out / "X.npy") - X), 1e-10 * np.linalg.norm(X))
+                    certificate = read_json(self.out / "run.json")["certificate"]
+                    self.assertEqual("local minimum", certificate["kind"])
+                    self.assertEqual(16 if "--rank" in data else 0, certificate["free_directions"])
             without = run("attention", "--sequences", self.directory / "list.txt", "-o", self.out, "--force",
                           ranks=ranks)
             for text in (without.stdout, read_json(self.out / "run.json")["warnings"][0],
