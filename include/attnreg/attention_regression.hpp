@@ -16,6 +16,16 @@
 
 namespace attnreg {
 
+/// Which keys each query sees. The others have no part in its softmax: their attention is exactly 0, and neither their
+/// logits, targets and weights nor their values count. Every query must see a key.
+struct AttentionMask {
+  using Rows = Eigen::Matrix<std::uint8_t, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+  /// This rank's queries x all keys; 0: the query does not see the key. Without, the mask is causal: of n1 queries and
+  /// n2 >= n1 keys, query i sees the keys j <= i + n2 - n1, so that the last query sees all.
+  std::optional<Rows> rows;
+};
+
 /// One sequence: queries A1 (n1 x d1), keys A2 (n2 x d2), target B (n1 x n2), and L = sum_j phi(z_j) + 1/2 |W o Z|^2
 /// with the rows z_j of the logits Z = A1 X A2^T and a loss phi of docs/losses.md that compares them with the rows of
 /// B; or with values A3 (n2 x d3), target B (n1 x dv) and L = |F A3 Y - B|^2, F = softmax(Z) row by row. Rows of A1, B
@@ -27,6 +37,8 @@ struct AttentionSequence {
   std::optional<RowMajorMatrix> values;   ///< A3, replicated
   RowMajorMatrix target;                  ///< B, this rank's rows
   std::optional<RowMajorMatrix> weights;  ///< W, this rank's rows; without: 0. Not with values.
+  /// Which keys a query sees; without: all. What B and W have at the other keys does not count.
+  std::optional<AttentionMask> mask = std::nullopt;
 };
 
 /// X (d1 x d2) and, with values, Y (d3 x dv; else 0 x 0). vec is row-major everywhere.
@@ -109,10 +121,15 @@ struct AttentionShape {
 };
 
 /// Collective, one all-reduce. Checks that the sequences have one shape and are finite. `InvalidArgument`
-/// on all ranks: no sequence, shapes that do not match, values with weights or another loss than softmax, numbers
-/// that are not finite.
+/// on all ranks: no sequence, shapes that do not match, values with weights or another loss than softmax, a query that
+/// sees no key, numbers that are not finite.
 AttentionShape check_sequences(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
                                std::string_view loss);
+
+/// Collective, one all-reduce of the numbers of keys. Whether B looks as if a mask were missing: what is exactly 0 in
+/// the pattern of a causal mask, or in whole columns, of sequences that have no mask. A sentence that says which and
+/// what to do; empty: no. The first warning of `solve_attention`.
+std::string missing_mask(const Communicator& communicator, const std::vector<AttentionSequence>& sequences);
 
 /// Collective. Value, gradient and, if asked for, Hessian at (X, Y).
 struct AttentionEvaluation {
