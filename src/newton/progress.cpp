@@ -84,9 +84,9 @@ bool Progress::small_gradient() {
   } else if (at_tolerance || !halved_) {
     const double largest_floor = kLargestFloor * reference_;
     floor_ = objective_.gradient_floor(point_, at_tolerance ? largest_floor : gradient_norm_);
-    // Where g(0), or what the caller took for the reference, is nothing but rounding.
+    // Where g(0), or the start's if that is the reference, is nothing but rounding.
     const bool is_start = iterations_ == 0 && options_.gradient_reference == 0;
-    const bool is_rounding = reference_ <= floor_ && (point_.x.isZero(0) || (is_start && !follows_largest_));
+    const bool is_rounding = reference_ <= floor_ && (point_.x.isZero(0) || is_start);
     const bool is_small = is_rounding || floor_ <= largest_floor;
     if (is_small && (at_tolerance || gradient_norm_ <= floor_))
       reason_ = at_tolerance ? Termination::converged : Termination::converged_rounding;
