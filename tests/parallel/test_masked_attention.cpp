@@ -89,7 +89,7 @@ Found look(const Communicator& comm, const std::vector<AttentionSequence>& all, 
     found.gradient = point.gradient;
     found.product = objective.hessian_product(point, direction);
     found.change = objective.try_steps(point, direction, std::array{0.3})[0].change;
-    found.floor = objective.gradient_floor(point);
+    found.floor = objective.gradient_floor(point, 0);
     found.norm = objective.norm(direction.s);
     found.misfit = objective.state_of(point).evaluation.misfit;
     found.target = objective.state_of(point).evaluation.target;
