@@ -28,7 +28,7 @@ Hessian RegressionObjective::distributed_hessian(const RegressionState& state) c
   WeightedRows rows = positive_rows(state);
   rows.ridge = w2_;
   DistributedMatrix M = distributed_gram(A_, grid_, rows, state.centre);
-  const double uncentred = A_.communicator().sum(uncentred_sum(A_, rows));
+  const double uncentred = A_.communicator().sum(uncentred_sum(rows));
   if (!offset_ridge_.is_zero())
     M.for_each([&](Index i, Index j, double& entry) { entry += offset_ridge_.hessian(i, j); });
   const bool centred = loss_->form() == HessianForm::centred;
@@ -63,7 +63,7 @@ Hessian RegressionObjective::hessian_on_root(const Point& point) {
   const MatrixXd& ridge_gram = ridge_gram_on_root();
   const auto gram = local_grams(state);
   VectorXd message(2 * entries + 1);
-  message << gram.positive.reshaped(), gram.negative.reshaped(), uncentred_sum(A_, positive_rows(state));
+  message << gram.positive.reshaped(), gram.negative.reshaped(), uncentred_sum(positive_rows(state));
   communicator.sum_to_root(span_of(message));
   Hessian hessian{communicator, {}, {}, {}, nullptr};
   if (!communicator.is_root()) return hessian;

@@ -18,7 +18,8 @@ constexpr double kEps = std::numeric_limits<double>::epsilon();
 constexpr double kLargestOffset = 0.05;  // above, the sums of a value are made again at the new reference
 constexpr double kLargestGuess = 1;      // above, value and gradient from one read are made again from z
 constexpr int kStepsBetweenRefreshes = 10;
-constexpr Index kBlock = 1024;  // rows of a tile or of a sum, at most
+constexpr double kWhole = 1 - 8 * kEps;  // an f_i from here on is 1 to rounding
+constexpr Index kBlock = 1024;           // rows of a tile or of a sum, at most
 
 std::span<const double> part(const VectorXd& v, Index first, Index rows) {
   return {v.data() + first, static_cast<std::size_t>(rows)};
@@ -155,6 +156,13 @@ void RegressionObjective::fill_outputs(const LossRows& rows, Index first, double
   for (std::size_t i = 0; i < out.q.size(); ++i) out.q[i] += w2_[first + static_cast<Index>(i)] * (rows.z[i] + shift);
 }
 
+/// Of centred losses: a row that has all of f has no curvature, since a_i - A^T f is nothing but the rounding of A^T f.
+void RegressionObjective::drop_whole_row(const LossDerivatives& out, RegressionState& state, Index first) const {
+  if (!loss_->is_shift_invariant() || !(*std::ranges::max_element(out.f) >= kWhole)) return;
+  for (std::size_t i = 0; i < out.f.size(); ++i)
+    if (out.f[i] >= kWhole) state.delta[first + static_cast<Index>(i)] = 0;
+}
+
 double RegressionObjective::log_value(const Point& point) const {
   if (std::isfinite(point.value)) return std::log(point.value);
   const RegressionState& state = state_of(point);
@@ -286,7 +294,9 @@ Point RegressionObjective::accept(Point point, ObjectiveState& found) const {
   state.floor_bound = evaluation.floor_bound;
   sum_over_rows<1>(state.z.size(), [&](Index first, Index rows, auto&) {
     Outputs outputs(*loss_);
-    fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, outputs.kept_in(state, first, rows));
+    const LossDerivatives out = outputs.kept_in(state, first, rows);
+    fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, out);
+    drop_whole_row(out, state, first);
   });
   return point;
 }
