@@ -1,11 +1,11 @@
 #include "heads/leading_subspaces.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "algebra/dense_factors.hpp"
 #include "algebra/lapack.hpp"
-#include "attnreg/row_storage.hpp"
 #include "numbers/random.hpp"
 
 namespace attnreg {
@@ -20,13 +20,23 @@ constexpr Index kMoreVectors = 8;     // than wanted, in a subspace iteration
 constexpr int kMostIterations = 8;    // of inverse iteration, which then costs as much as LAPACK
 constexpr double kFirstShift = 1e-8;  // beyond 1: far below the gap, far above the rounding of M
 constexpr double kLastShift = 1e-4;
-constexpr double kAngle = 1e-2;  // of the vectors, relative to that of the eigenvalue from 1
+constexpr int kMostRounds = 2;      // of subspace iteration
+constexpr double kSharpGap = 1e-3;  // behind value r: one round gives its cube
+constexpr double kAngle = 1e-2;     // of the vectors, relative to that of the eigenvalue from 1
 constexpr double kLeastDefect = 1e-16;
 constexpr double kRoundingOfGram = 1e-7;  // sqrt(100 eps), of singular values, relative to the first one
 
+/// Random signs: as good as normal numbers for a start, and cheaper.
 MatrixXd random_vectors(Index rows, Index columns) {
-  RowMajorMatrix vectors(rows, columns);
-  RandomStream(0, Purpose::subspace_start).normal_rows(0, vectors);
+  constexpr Index kBits = 128;
+  const RandomStream stream(0, Purpose::subspace_start);
+  MatrixXd vectors(rows, columns);
+  std::array<std::uint32_t, 4> bits{};
+  for (Index k = 0; k < vectors.size(); ++k) {
+    const Index place = k % kBits;
+    if (place == 0) bits = stream.bits(k / kBits);
+    vectors.data()[k] = (bits[static_cast<std::size_t>(place / 32)] >> (place % 32)) & 1 ? 1 : -1;
+  }
   return vectors;
 }
 
@@ -46,11 +56,15 @@ TopEigenvectors leading_part(const SymmetricEigen& eigen, Index count) {
 LeadingSubspace leading_subspace(MatrixPart L, Index r) {
   const Index k = std::min({r + kMoreVectors, L.rows(), L.cols()});
   MatrixXd right = random_vectors(L.cols(), k);
-  for (int round = 0; round < 2; ++round)
+  for (int round = 1;; ++round) {
     right = orthonormal_columns(transposed_times(L, orthonormal_columns(times(L, right))));
-  const MatrixXd image = times(L, right);
-  const auto [vectors, values] = leading_part(symmetric_eigen(transposed_times(image, image), true), k);
-  return {times(right, vectors.leftCols(r)), singular_values(values)};
+    const MatrixXd image = times(L, right);
+    const auto [vectors, eigenvalues] = leading_part(symmetric_eigen(transposed_times(image, image), true), k);
+    const VectorXd values = singular_values(eigenvalues);
+    if (round == kMostRounds || k == r || values[r] < kSharpGap * values[r - 1])
+      return {times(right, vectors.leftCols(r)), values};
+    right = times(right, vectors);
+  }
 }
 
 VectorXd spectrum_of(MatrixPart L) {

@@ -12,12 +12,12 @@ struct LeadingSubspace {
   Eigen::VectorXd values;   ///< of r + 8 vectors, fewer if L is smaller, descending; the last ones from below
 };
 
-/// Subspace iteration from random vectors, two rounds (Halko, Martinsson, Tropp 2011, algorithm 4.4): 10 m n (r + 8)
-/// flops. The error of the space falls by the fourth power of the gap behind value r. L: m x n; r <= min(m, n).
+/// Subspace iteration from random vectors (Halko, Martinsson, Tropp 2011, algorithm 4.4), one round if the values fall
+/// by 1000 behind value r, else two: 6 or 12 m n (r + 8) flops. L: m x n; r <= min(m, n).
 LeadingSubspace leading_subspace(MatrixPart L, Eigen::Index r);
 
-/// The singular values of L, descending, at least 1e-7 of the first one, what is less being rounding. From the Gram matrix
-/// of the shorter side. Local.
+/// The singular values of L, descending, at least 1e-7 of the first one, what is less being rounding. From the Gram
+/// matrix of the shorter side. Local.
 Eigen::VectorXd spectrum_of(MatrixPart L);
 
 /// The eigenvectors of the r largest eigenvalues of M, symmetric with eigenvalues in [0, 1], and r + 1 eigenvalues,

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "algebra/blas_products.hpp"
 #include "attnreg/attention_regression.hpp"
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
@@ -19,6 +20,7 @@ constexpr double kHopeless = 1;     // an error from which no other fit should s
 constexpr double kOfLogOdds = 1e-3, kOfLastLogOdds = 1e-6, kOfLoss = 1e-4;  // tolerances of the gradient
 constexpr int kPolishSteps = 8, kPolishProducts = 40;
 constexpr double kPolishDamping = 1e-4;
+constexpr double kRoundingOfFloat = 0x1p-23;
 constexpr double kLeastRounding = 16 * 0x1p-52;  // what logarithms and products of double add
 constexpr double kAmbiguous = 0.01;  // 1 - next_common below that, and 100 times 1 - common: another X does as well
 constexpr double kInKeys = 1e-6;
@@ -93,7 +95,9 @@ class HeadRecovery {
 /// Whether what is left of the loss is the rounding of B.
 bool HeadRecovery::is_exact(const HeadValues& values, HeadLoss loss) const {
   if (ridge() > 0) return false;
-  const double rounding = std::max(options_.rounding, kLeastRounding);
+  // Log-odds from B of few digits have more to tell than each number on its own.
+  const double finest = loss == HeadLoss::log_odds ? std::min(options_.rounding, kRoundingOfFloat) : options_.rounding;
+  const double rounding = std::max(finest, kLeastRounding);
   return values.of(loss) <= rounding * rounding * loss_at_zero(target_, loss);
 }
 
@@ -123,7 +127,7 @@ std::optional<HeadFactors> HeadRecovery::subspace_start() {
   const bool shared = layer_.inputs.is_whole() && target_.is_dense();
   std::optional<SubspaceFrame>& frame = shared ? layer_.frame : own;
   if (!frame) frame.emplace(layer_.inputs, target_);
-  if (frame->is_empty()) return std::nullopt;
+  if (frame->largest_side() == 0) return std::nullopt;
   SubspaceStart start(*frame, target_);
   Index rank = options_.rank;
   if (rank == HeadOptions::rank_from_data) {
@@ -171,7 +175,7 @@ HeadFactors HeadRecovery::fit_log_odds(HeadFactors u, HeadLoss loss) {
   }
   GaussNewtonOptions options;
   options.tolerance = loss_ == HeadLoss::log_odds ? kOfLastLogOdds : kOfLogOdds;
-  options.rounding = options_.rounding;
+  options.rounding = std::min(options_.rounding, kRoundingOfFloat);
   GaussNewtonEnd end = gauss_newton(passes_, std::move(u), loss, options);
   result_.steps += end.steps;
   return std::move(end.u);
@@ -219,16 +223,15 @@ void HeadRecovery::take(const HeadFactors& u, const HeadValues& values) {
   result_.divergence = target_.total() > 0 ? values.cross_entropy / target_.total() : 0;
   const BalancedFactors end = balanced(layer_.communicator, u);
   HeadMatrices X = passes_.matrices(end.u);
-  layer_.communicator.broadcast(span_of(X.P));
-  layer_.communicator.broadcast(span_of(X.Q));
   if (u.is_full()) {
     result_.X = X.P;
   } else {
     result_.P = X.P;
     result_.Q = X.Q;
-    result_.X = X.P * X.Q.transpose();
+    result_.X = times_transposed(X.P, X.Q);
     result_.singular_values = end.values;
   }
+  for (auto* matrix : {&result_.X, &result_.P, &result_.Q}) layer_.communicator.broadcast(span_of(*matrix));
   result_.products += passes_.products();
   result_.reads += passes_.reads() + 1;  // and the logarithms
 }
