@@ -13,6 +13,9 @@ Eigen::MatrixXd times(MatrixPart A, MatrixPart B);             ///< A B
 Eigen::MatrixXd transposed_times(MatrixPart A, MatrixPart B);  ///< A^T B
 Eigen::MatrixXd times_transposed(MatrixPart A, MatrixPart B);  ///< A B^T
 
+Eigen::MatrixXf float_transposed_times(const Eigen::MatrixXf& A, const Eigen::MatrixXf& B);
+Eigen::MatrixXf float_times_transposed(const Eigen::MatrixXf& A, const Eigen::MatrixXf& B);
+
 /// sum += A B
 void add_times(MatrixPart A, MatrixPart B, Eigen::Ref<Eigen::MatrixXd> sum);
 /// sum += A^T B

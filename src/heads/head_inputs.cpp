@@ -47,6 +47,18 @@ HeadInputs::HeadInputs(const Communicator& communicator, const std::vector<Atten
   keys_ = whitening(communicator_, summed_gram(communicator_, std::move(H)));
 }
 
+const HeadInputs::Floats& HeadInputs::floats() const {
+  if (!floats_) {
+    const auto fits = [](const Whitening& metric) {
+      const double square = metric.gram.diagonal().maxCoeff();
+      return square > 1e-20 && square < 1e20;
+    };
+    floats_.emplace();
+    if (fits(queries_) && fits(keys_)) *floats_ = {A_.cast<float>(), K_.cast<float>()};
+  }
+  return *floats_;
+}
+
 void HeadInputs::select(const std::vector<AttentionSequence>& sequences, const Selection& selection) {
   const int rank = communicator_.rank();
   for (std::size_t k = 0; k < sequences.size(); ++k) {

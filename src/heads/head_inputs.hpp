@@ -50,6 +50,11 @@ class HeadInputs {
   const std::vector<HeadRows>& rows() const { return rows_; }
   const MatrixXd& A() const { return A_; }  ///< d1 x queries
   const MatrixXd& K() const { return K_; }  ///< d2 x keys, centred over each sequence
+  /// The same in float, made when first asked for; empty where their size is not within 10^+-10. Not from two threads.
+  struct Floats {
+    Eigen::MatrixXf A, K;
+  };
+  const Floats& floats() const;
   const Whitening& query_metric() const { return queries_; }
   const Whitening& key_metric() const { return keys_; }
   std::int64_t sequences() const { return sequences_; }     ///< with a query, on all ranks
@@ -71,6 +76,7 @@ class HeadInputs {
   Communicator communicator_;
   std::vector<HeadRows> rows_;
   MatrixXd A_, K_;
+  mutable std::optional<Floats> floats_;
   Whitening queries_, keys_;
   std::int64_t sequences_ = 0, queries_global_ = 0;
   bool is_whole_ = true;

@@ -213,7 +213,7 @@ HeadLinearisation HeadPasses::linearise(const HeadFactors& u, HeadLoss loss) {
       result.query_grams.push_back(gram_of_rows(a));
     }
   }
-  sums.head(u.size()) = pulled_back(u, to_a, to_c);
+  sums.head(u.size()) = pulled_back(u, to_a, to_c, false);
   inputs_.communicator().sum(span_of(sums));
   ++reads_;
   result.value = value;
@@ -225,7 +225,7 @@ HeadLinearisation HeadPasses::linearise(const HeadFactors& u, HeadLoss loss) {
 
 VectorXd HeadPasses::product(const HeadFactors& u, const HeadLinearisation& around, const VectorXd& p) {
   const HeadRowsAt& at = around.at;
-  const HeadRowsAt move = rows_at(u.with(p));
+  const HeadRowsAt move = has_floats() ? rows_in_float(u.with(p)) : rows_at(u.with(p));
   MatrixXd to_a(at.a.rows(), at.a.cols()), to_c = MatrixXd::Zero(at.c.rows(), at.c.cols());
   for (std::size_t k = 0; k < inputs_.rows().size(); ++k) {
     const HeadRows& rows = inputs_.rows()[k];
@@ -262,22 +262,36 @@ VectorXd HeadPasses::product(const HeadFactors& u, const HeadLinearisation& arou
         add_times_transposed(a.middleCols(first, count), Z, to_c.middleCols(rows.first_key, rows.key_count()));
     });
   }
-  VectorXd result = pulled_back(u, to_a, to_c);
+  VectorXd result = pulled_back(u, to_a, to_c, has_floats());
   inputs_.communicator().sum(span_of(result));
   ++products_;
   return result;
 }
 
-VectorXd HeadPasses::pulled_back(const HeadFactors& u, const MatrixXd& to_a, const MatrixXd& to_c) const {
+VectorXd HeadPasses::pulled_back(const HeadFactors& u, const MatrixXd& to_a, const MatrixXd& to_c,
+                                 bool in_float) const {
+  const auto product = [&](const MatrixXd& inputs, auto floats, const MatrixXd& rows) -> MatrixXd {
+    if (!in_float) return times_transposed(inputs, rows);
+    const Eigen::MatrixXf result = float_times_transposed(inputs_.floats().*floats, rows.cast<float>());
+    return result.cast<double>();
+  };
   HeadFactors result = u;
-  const MatrixXd left = transposed_times(queries_.W, times_transposed(inputs_.A(), to_a));
+  const MatrixXd left = transposed_times(queries_.W, product(inputs_.A(), &HeadInputs::Floats::A, to_a));
   if (u.is_full()) {
     result.U() = times(left, keys_.W);
   } else {
     result.U() = left;
-    result.V() = transposed_times(keys_.W, times_transposed(inputs_.K(), to_c));
+    result.V() = transposed_times(keys_.W, product(inputs_.K(), &HeadInputs::Floats::K, to_c));
   }
   return std::move(result.numbers());
+}
+
+HeadRowsAt HeadPasses::rows_in_float(const HeadFactors& u) const {
+  const HeadMatrices X = matrices(u);
+  const auto& [A, K] = inputs_.floats();
+  HeadRowsAt at{float_transposed_times(X.P.cast<float>(), A).cast<double>(), {}};
+  if (!u.is_full()) at.c = float_transposed_times(X.Q.cast<float>(), K).cast<double>();
+  return at;
 }
 
 CurvatureGrams curvature_grams(const HeadInputs& inputs, const HeadTarget& target, HeadLoss loss) {

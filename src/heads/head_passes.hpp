@@ -97,7 +97,7 @@ class HeadPasses {
   HeadRowsAt rows_at(const HeadFactors& u) const;        ///< local
   HeadValues values(const HeadFactors& u);
   HeadLinearisation linearise(const HeadFactors& u, HeadLoss loss);
-  /// The Gauss-Newton matrix times p.
+  /// The Gauss-Newton matrix times p, to a relative error of some 1e-6: products with queries and keys are in float.
   VectorXd product(const HeadFactors& u, const HeadLinearisation& around, const VectorXd& p);
 
   int reads() const { return reads_; }  ///< of B
@@ -107,7 +107,9 @@ class HeadPasses {
   bool is_unweighted(HeadLoss loss) const { return loss == HeadLoss::log_odds && target_.is_dense() && ridge_ == 0; }
   MatrixXd logits(const HeadRows& rows, const HeadRowsAt& at, Index first, Index count) const;
   /// This rank's part of the gradient, from its pull-backs to a and c.
-  VectorXd pulled_back(const HeadFactors& u, const MatrixXd& to_a, const MatrixXd& to_c) const;
+  VectorXd pulled_back(const HeadFactors& u, const MatrixXd& to_a, const MatrixXd& to_c, bool in_float) const;
+  HeadRowsAt rows_in_float(const HeadFactors& u) const;
+  bool has_floats() const { return inputs_.floats().A.rows() > 0; }
 
   const HeadInputs& inputs_;
   const HeadTarget& target_;

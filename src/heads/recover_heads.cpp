@@ -81,7 +81,7 @@ class HeadRecovery {
   void use_weighted(HeadFactors& u, HeadValues& values);
   void polish(HeadFactors& u, HeadValues& values);
   void take(const HeadFactors& u, const HeadValues& values);
-  void describe_subspaces(const SubspaceStart::Result& found);
+  void describe(const SubspaceStart::Result& found, const SubspaceStart::Equations& equations);
 
   Layer& layer_;
   const HeadOptions& options_;
@@ -105,13 +105,11 @@ HeadFactors HeadRecovery::start() {
   if (options_.rank == 0) return passes_.factors(0);
   if (auto found = subspace_start()) return *std::move(found);
   if (options_.rank > 0) {
-    result_.rank = options_.rank;
     result_.notes.push_back("random start: no rectangle of queries and keys is observed that has more than rank " +
                             std::to_string(options_.rank) + " on both sides");
     return random_factors(passes_, options_.rank, options_.seed);
   }
   const HeldOutChoice choice = rank_by_holdout(layer_.communicator, layer_.sequences, head_, loss_, options_);
-  result_.rank = choice.rank;
   result_.rank_source = RankSource::hold_out;
   result_.steps += choice.steps;
   result_.products += choice.products;
@@ -130,33 +128,39 @@ std::optional<HeadFactors> HeadRecovery::subspace_start() {
   if (frame->largest_side() == 0) return std::nullopt;
   SubspaceStart start(*frame, target_);
   Index rank = options_.rank;
+  std::string note;
   if (rank == HeadOptions::rank_from_data) {
     const RankGap gap = start.rank_of_gap(layer_.last_rank);
     rank = gap.rank;
-    if (rank > 0) {
-      result_.rank_source = RankSource::gap;
-      result_.notes.push_back("rank " + std::to_string(rank) + ": the singular values of the log-odds fall by " +
-                              text_of(gap.ratio) + " behind it");
-    }
+    note = "rank " + std::to_string(rank) + ": the singular values of the log-odds fall by " + text_of(gap.ratio) +
+           " behind it";
   }
   rank = std::min({rank, layer_.inputs.query_metric().dimension(), layer_.inputs.key_metric().dimension()});
   if (!start.serves(rank)) return std::nullopt;
-  layer_.last_rank = result_.rank = rank;
-  const SubspaceStart::Result found = start.find(rank);
-  describe_subspaces(found);
+  const SubspaceStart::Equations equations = start.equations(rank);
+  // What few rectangles say may be their own; of sequences with targets everywhere nobody knows more.
+  if (!target_.is_dense() && !equations.suffice()) return std::nullopt;
+  layer_.last_rank = rank;
+  if (!note.empty()) {
+    result_.rank_source = RankSource::gap;
+    result_.notes.push_back(std::move(note));
+  }
+  const SubspaceStart::Result found = start.find(rank, equations);
+  describe(found, equations);
   return passes_.coordinates(found.X);
 }
 
-void HeadRecovery::describe_subspaces(const SubspaceStart::Result& found) {
-  result_.equations = found.equations;
-  result_.unknowns = found.unknowns;
+void HeadRecovery::describe(const SubspaceStart::Result& found, const SubspaceStart::Equations& equations) {
+  result_.equations = equations.count;
+  result_.unknowns = equations.unknowns;
   result_.common = found.last;
   result_.next_common = found.next;
-  const bool few = found.equations < found.unknowns;
+  const bool few = !equations.suffice();
   if (few || 1 - found.next < std::min(kAmbiguous, 100 * std::max(1 - found.last, 1e-12)))
     result_.warnings.push_back(
         "the sequences hardly determine X: " +
-        (few ? text_of(found.equations) + " equations for " + text_of(found.unknowns) + " numbers of each column of P"
+        (few ? text_of(equations.count) + " equations for " + text_of(equations.unknowns) +
+                   " numbers of each column of P"
              : "eigenvalue r + 1 of their common subspace is " + text_of(found.next) + ", near 1") +
         "; a small error here says nothing of other sequences: give more of them, or a lower rank");
 }

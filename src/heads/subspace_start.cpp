@@ -153,24 +153,28 @@ MatrixXd SubspaceStart::least_squares_with(const MatrixXd& known, bool of_querie
   return other;
 }
 
-SubspaceStart::Result SubspaceStart::find(Index rank) {
+SubspaceStart::Equations SubspaceStart::equations(Index rank) {
   frame_.use(rank);
-  std::array<double, 2> equations{};
+  std::array<double, 2> counts{};
   for (const auto& piece : frame_.pieces()) {
     if (!frame_.has(piece)) continue;
-    equations[0] += static_cast<double>(std::ssize(piece.queries) - rank);
-    equations[1] += static_cast<double>(std::ssize(piece.keys) - 1 - rank);
+    counts[0] += static_cast<double>(std::ssize(piece.queries) - rank);
+    counts[1] += static_cast<double>(std::ssize(piece.keys) - 1 - rank);
   }
-  frame_.inputs().communicator().sum(equations);
+  frame_.inputs().communicator().sum(counts);
   const double k1 = static_cast<double>(frame_.query_metric().dimension()),
                k2 = static_cast<double>(frame_.key_metric().dimension());
-  const bool of_queries = equations[0] / k1 >= equations[1] / k2;
+  if (counts[0] / k1 >= counts[1] / k2) return {true, counts[0], k1};
+  return {false, counts[1], k2};
+}
+
+SubspaceStart::Result SubspaceStart::find(Index rank, const Equations& equations) {
+  frame_.use(rank);
   Result result;
-  result.equations = of_queries ? equations[0] : equations[1];
-  result.unknowns = of_queries ? k1 : k2;
-  MatrixXd known = intersection(rank, of_queries, result), other = least_squares_with(known, of_queries);
-  result.X =
-      of_queries ? HeadMatrices{std::move(known), std::move(other)} : HeadMatrices{std::move(other), std::move(known)};
+  MatrixXd known = intersection(rank, equations.of_queries, result),
+           other = least_squares_with(known, equations.of_queries);
+  result.X = equations.of_queries ? HeadMatrices{std::move(known), std::move(other)}
+                                  : HeadMatrices{std::move(other), std::move(known)};
   return result;
 }
 

@@ -82,16 +82,24 @@ class SubspaceStart {
   /// Local. Whether pieces have more than `rank` queries and keys.
   bool serves(Index rank) const { return rank > 0 && rank < frame_.largest_side(); }
 
+  /// Collective, one all-reduce. What the pieces tell of one column of P, or of Q where that is more.
+  struct Equations {
+    bool of_queries = true;
+    double count = 0, unknowns = 0;  ///< sum over pieces of (n - r), and d
+
+    bool suffice() const { return count >= unknowns; }
+  };
+  Equations equations(Index rank);
+
   struct Result {
     HeadMatrices X;
     /// The r-th and the next eigenvalue of the sum of the pieces' subspaces, 1 being common to all: if both are near 1,
     /// more than one X reproduces the data.
     double last = 0, next = 0;
-    double equations = 0, unknowns = 0;  ///< for one column of P (or Q): sum over pieces of (n - r), and d
   };
-  /// Collective, 3 all-reduces of d^2, 2 and d r numbers; rank 0 finds eigenvectors. P is the intersection of the
+  /// Collective, 2 reductions of d^2 and d r numbers; rank 0 finds eigenvectors. P is the intersection of the
   /// subspaces, Q the least squares solution with it; the other way round where that has more equations.
-  Result find(Index rank);
+  Result find(Index rank, const Equations& equations);
 
  private:
   RankGap gap_of(const std::vector<VectorXd>& spectra) const;
