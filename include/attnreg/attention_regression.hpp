@@ -149,6 +149,13 @@ AttentionEvaluation evaluate_attention(const Communicator& communicator,
 AttentionResult solve_attention(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
                                 const AttentionOptions& options);
 
+/// Which factors P R, Q R^-T of X = P Q^T are returned: no data tell them apart. In the metric of the logits, where
+/// |v|^2 = |A1 v|^2 and |A2 v|^2 with centred keys, X = U S V^T.
+enum class HeadSplit {
+  sqrt,        ///< P = U S^1/2, Q = V S^1/2
+  orthogonal,  ///< P = U S, Q = V
+};
+
 /// How X = P Q^T behind attention matrices is recovered: docs/attention.md, "Real heads".
 struct HeadOptions {
   static constexpr Index rank_from_data = -1;
@@ -157,9 +164,11 @@ struct HeadOptions {
   /// r; 0: any X; `rank_from_data`: the largest gap in the spectrum of the log-odds, or where there is none the rank
   /// that predicts held-out sequences best
   Index rank = rank_from_data;
-  double weight = 0;          ///< W >= 0 of 1/2 W^2 |Z|^2, Z centred over the keys of each query
+  /// W >= 0 of 1/2 W^2 |Z|^2, Z centred over the keys of each query. 0: none; of any X it is chosen by hold-out.
+  double weight = 0;
   double rounding = 0x1p-23;  ///< relative, of B as it was stored: 2^-52 double, 2^-23 float, 2^-10 half, 2^-7 bfloat16
-  std::uint64_t seed = 1;     ///< of random starts
+  HeadSplit split = HeadSplit::sqrt;
+  std::uint64_t seed = 1;  ///< of random starts
 };
 
 /// What determined the rank.
@@ -189,6 +198,7 @@ struct HeadResult {
   /// The r-th and the next eigenvalue of the pieces' common subspace: 1 is common to all. NaN: no such start.
   double common = kNone, next_common = kNone;
   std::vector<std::string> null_directions;  ///< what the data do not determine: "queries: 2 directions"
+  bool has_query_constant = false;  ///< A1 u = 1 for some u, as behind LayerNorm: a bias of the queries is part of P
   std::vector<std::string> notes, warnings;
   int steps = 0;         ///< Gauss-Newton steps on log-odds,
   int polish_steps = 0;  ///< and on the loss

@@ -10,6 +10,8 @@ namespace attnreg {
 
 namespace {
 
+constexpr double kConstant = 1e-9;  // squared, of A1 u = 1
+
 /// Whether some head has a target for the key that the query sees.
 bool has_target(const HeadRows& rows, const std::vector<HeadTargets>& heads, Index row, Index key) {
   if (rows.visible && !rows.visible->sees(row, key)) return false;
@@ -45,6 +47,11 @@ HeadInputs::HeadInputs(const Communicator& communicator, const std::vector<Atten
   for (const auto& rows : rows_) add_gram_of_rows(shared_keys_of(rows), H);
   queries_ = whitening(communicator_, summed_gram(communicator_, std::move(G)));
   keys_ = whitening(communicator_, summed_gram(communicator_, std::move(H)));
+  // The best u has A1 u = 1 up to |1|^2 - |W^T A1^T 1|^2.
+  VectorXd sums = A_.rowwise().sum();
+  communicator_.sum(span_of(sums));
+  const double n = static_cast<double>(queries_global_), left = n - (queries_.W.transpose() * sums).squaredNorm();
+  has_query_constant_ = std::abs(left) <= kConstant * n;
 }
 
 const HeadInputs::Floats& HeadInputs::floats() const {

@@ -57,9 +57,10 @@ class HeadInputs {
   const Floats& floats() const;
   const Whitening& query_metric() const { return queries_; }
   const Whitening& key_metric() const { return keys_; }
-  std::int64_t sequences() const { return sequences_; }     ///< with a query, on all ranks
-  std::int64_t queries() const { return queries_global_; }  ///< on all ranks
-  bool is_whole() const { return is_whole_; }               ///< every query has a target for every key, in all heads
+  std::int64_t sequences() const { return sequences_; }            ///< with a query, on all ranks
+  std::int64_t queries() const { return queries_global_; }         ///< on all ranks
+  bool has_query_constant() const { return has_query_constant_; }  ///< A1 u = 1 for some u
+  bool is_whole() const { return is_whole_; }  ///< every query has a target for every key, in all heads
 
   auto queries_of(const HeadRows& rows) const { return A_.middleCols(rows.first_query, rows.queries()); }
   auto keys_of(const HeadRows& rows) const { return K_.middleCols(rows.first_key, rows.key_count()); }
@@ -79,7 +80,7 @@ class HeadInputs {
   mutable std::optional<Floats> floats_;
   Whitening queries_, keys_;
   std::int64_t sequences_ = 0, queries_global_ = 0;
-  bool is_whole_ = true;
+  bool is_whole_ = true, has_query_constant_ = false;
 };
 
 /// The sum of a d x d matrix over the ranks, of which the lower triangle counts; both triangles. Collective.

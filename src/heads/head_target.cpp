@@ -77,6 +77,8 @@ HeadTarget::HeadTarget(const HeadInputs& inputs, const HeadTargets& B) {
     sizes_[1] -= target.B.cwiseProduct(B_log).sum();
     sizes_[2] += 0.5 * target.B.squaredNorm();
     sizes_[3] += target.totals.sum();
+    sizes_[4] +=
+        static_cast<double>(target.visible.size() > 0 ? (target.visible.array() != 0).count() : target.B.size());
   }
   inputs.communicator().sum(sizes_);
 }

@@ -35,7 +35,8 @@ class HeadTarget {
   double log_odds_size() const { return sizes_[0]; }
   double entropy() const { return sizes_[1]; }
   double half_square() const { return sizes_[2]; }
-  double total() const { return sizes_[3]; }  ///< <B, 1>
+  double total() const { return sizes_[3]; }            ///< <B, 1>
+  double visible_numbers() const { return sizes_[4]; }  ///< pairs of a query and a key that it sees
 
  private:
   void find_resolution(const HeadInputs& inputs);
@@ -44,7 +45,7 @@ class HeadTarget {
   std::deque<TargetRows> rows_;
   bool is_dense_ = true;
   double zeros_ = 0, resolution_ = 0;
-  std::array<double, 4> sizes_{};
+  std::array<double, 5> sizes_{};
 };
 
 }  // namespace attnreg

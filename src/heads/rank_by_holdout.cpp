@@ -11,11 +11,15 @@ namespace attnreg {
 namespace {
 
 constexpr std::array<Index, 7> kRanks{64, 48, 40, 32, 24, 16, 8};
-constexpr std::array<double, 4> kRidges{1e-1, 1e-2, 1e-3, 0};  // relative to the curvature of log-odds, which is 1
-constexpr std::int64_t kShareHeldOut = 8;                      // one of so many
+constexpr std::array<double, 5> kRidges{0, 1e-4, 1e-3, 1e-2, 1e-1};  // relative to the curvature of log-odds, 1
+constexpr std::int64_t kShareHeldOut = 8;                            // one of so many
 constexpr int kFirstSteps = 14, kNextSteps = 5, kStepsToCompare = 3;
 constexpr int kProductsOfFull = 60;
 constexpr double kFullTolerance = 1e-4;
+
+bool can_hold_out(const std::vector<AttentionSequence>& sequences) {
+  return sequences.size() > 1 || sequences[0].partition.rows_global() >= kShareHeldOut;
+}
 
 /// Two parts of the queries of all sequences: what is fitted, and what is held out.
 class Halves {
@@ -59,13 +63,13 @@ HeadFactors truncated(const HeadPasses& passes, const HeadFactors& u, Index r) {
 
 }  // namespace
 
-HeadFactors best_full(HeadPasses& passes) {
+HeadFactors best_full(HeadPasses& passes, HeadFactors from, HeadLoss loss) {
   GaussNewtonOptions options;
   options.steps = 1;
   options.products = kProductsOfFull;
   options.damping = 0;
   options.forcing = kFullTolerance;
-  return gauss_newton(passes, passes.factors(0), HeadLoss::log_odds, options).u;
+  return gauss_newton(passes, std::move(from), loss, options).u;
 }
 
 HeadFactors random_factors(const HeadPasses& passes, Index rank, std::uint64_t seed) {
@@ -110,7 +114,7 @@ HeldOutChoice rank_by_holdout(const Communicator& communicator, const std::vecto
     is_first = false;
   }
   if (choice.rank == most) {  // else lower ranks do better, and so will not any X
-    const HeadFactors full = best_full(fitted);
+    const HeadFactors full = best_full(fitted, fitted.factors(0));
     const double error = held_out.values(full).error;
     if (error < choice.error) {
       choice.X = fitted.matrices(full);
@@ -125,16 +129,18 @@ HeldOutChoice rank_by_holdout(const Communicator& communicator, const std::vecto
 
 double ridge_by_holdout(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
                         const HeadTargets& head) {
+  if (!can_hold_out(sequences)) return 0;
   const Halves halves(communicator, sequences, head);
   HeadPasses held_out = halves.held_out();
+  HeadFactors u = halves.fitted().factors(0);
   double best = 0, least = std::numeric_limits<double>::infinity();
   for (const double ridge : kRidges) {
     HeadPasses fitted = halves.fitted(ridge);
-    const double error = held_out.values(best_full(fitted)).error;
-    if (error < least) {
-      least = error;
-      best = ridge;
-    }
+    u = best_full(fitted, std::move(u));
+    const double error = held_out.values(u).error;
+    if (!(error < least)) break;
+    least = error;
+    best = ridge;
   }
   return best;
 }

@@ -4,8 +4,8 @@
 
 namespace attnreg {
 
-/// Collective. The X of any rank that fits log-odds best, by conjugate gradients on the linear problem from X = 0.
-HeadFactors best_full(HeadPasses& passes);
+/// Collective. The X of any rank that fits log-odds best, by at most 60 conjugate gradients on the linear problem.
+HeadFactors best_full(HeadPasses& passes, HeadFactors from, HeadLoss loss = HeadLoss::log_odds);
 
 /// Standard normal factors in whitened coordinates. Replicated, a function of the seed.
 HeadFactors random_factors(const HeadPasses& passes, Index rank, std::uint64_t seed);
@@ -24,7 +24,8 @@ struct HeldOutChoice {
 HeldOutChoice rank_by_holdout(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
                               const HeadTargets& head, HeadLoss loss, const HeadOptions& options);
 
-/// Collective. Of any X: the weight W^2 of 1/2 W^2 |Z|^2 with which the log-odds predict what is held out best.
+/// Collective. Of any X: the weight W^2 of 1/2 W^2 |Z|^2 with which the log-odds predict what is held out best, 0 or
+/// 1e-4, 1e-3, ...; larger ones are tried as long as they do better. 0 where nothing can be held out.
 double ridge_by_holdout(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
                         const HeadTargets& head);
 

@@ -23,7 +23,6 @@ constexpr double kPolishDamping = 1e-4;
 constexpr double kRoundingOfFloat = 0x1p-23;
 constexpr double kLeastRounding = 16 * 0x1p-52;  // what logarithms and products of double add
 constexpr double kAmbiguous = 0.01;  // 1 - next_common below that, and 100 times 1 - common: another X does as well
-constexpr double kInKeys = 1e-6;
 
 HeadLoss loss_of(const std::string& name) {
   if (name == "log-odds") return HeadLoss::log_odds;
@@ -51,7 +50,8 @@ class HeadRecovery {
         head_(head),
         loss_(loss_of(options_.loss)),
         target_(layer.inputs, head),
-        passes_(layer.inputs, target_, layer.inputs.query_metric(), layer.inputs.key_metric(), ridge()) {
+        ridge_(choose_ridge()),
+        passes_(layer.inputs, target_, layer.inputs.query_metric(), layer.inputs.key_metric(), ridge_) {
     result_.zeros = target_.zeros();
     result_.resolution = target_.resolution();
   }
@@ -73,7 +73,8 @@ class HeadRecovery {
   }
 
  private:
-  double ridge() const { return options_.weight * options_.weight; }
+  double choose_ridge();
+  double polish_ridge() const;
   bool is_exact(const HeadValues& values, HeadLoss loss) const;
   HeadFactors start();
   std::optional<HeadFactors> subspace_start();
@@ -88,13 +89,27 @@ class HeadRecovery {
   const HeadTargets& head_;
   HeadLoss loss_;
   HeadTarget target_;
-  HeadPasses passes_;
   HeadResult result_;
+  double ridge_;  ///< W^2, of the log-odds
+  HeadPasses passes_;
 };
+
+double HeadRecovery::choose_ridge() {
+  if (options_.rank != 0 || options_.weight > 0) return options_.weight * options_.weight;
+  const double ridge = ridge_by_holdout(layer_.communicator, layer_.sequences, head_);
+  result_.notes.push_back("ridge " + text_of(ridge) + " on the centred logits of any X, by hold-out");
+  return ridge;
+}
+
+/// A ridge that was chosen for log-odds, whose curvature is 1, has the same part in the curvature of the loss.
+double HeadRecovery::polish_ridge() const {
+  if (options_.weight > 0) return ridge_;
+  return ridge_ * target_.total() / target_.visible_numbers();
+}
 
 /// Whether what is left of the loss is the rounding of B.
 bool HeadRecovery::is_exact(const HeadValues& values, HeadLoss loss) const {
-  if (ridge() > 0) return false;
+  if (ridge_ > 0) return false;
   // Log-odds from B of few digits have more to tell than each number on its own.
   const double finest = loss == HeadLoss::log_odds ? std::min(options_.rounding, kRoundingOfFloat) : options_.rounding;
   const double rounding = std::max(finest, kLeastRounding);
@@ -166,17 +181,7 @@ void HeadRecovery::describe(const SubspaceStart::Result& found, const SubspaceSt
 }
 
 HeadFactors HeadRecovery::fit_log_odds(HeadFactors u, HeadLoss loss) {
-  if (u.is_full()) {
-    if (loss != HeadLoss::log_odds || ridge() > 0) {
-      GaussNewtonOptions options;
-      options.steps = 1;
-      options.products = 60;
-      options.damping = 0;
-      options.forcing = 1e-4;
-      return gauss_newton(passes_, std::move(u), loss, options).u;
-    }
-    return best_full(passes_);
-  }
+  if (u.is_full()) return best_full(passes_, std::move(u), loss);
   GaussNewtonOptions options;
   options.tolerance = loss_ == HeadLoss::log_odds ? kOfLastLogOdds : kOfLogOdds;
   options.rounding = std::min(options_.rounding, kRoundingOfFloat);
@@ -202,7 +207,7 @@ void HeadRecovery::polish(HeadFactors& u, HeadValues& values) {
   auto [G, H] = curvature_grams(layer_.inputs, target_, loss_);
   const Whitening queries = whitening(layer_.communicator, std::move(G)),
                   keys = whitening(layer_.communicator, std::move(H));
-  HeadPasses passes(layer_.inputs, target_, queries, keys, ridge());
+  HeadPasses passes(layer_.inputs, target_, queries, keys, polish_ridge());
   GaussNewtonOptions options;
   options.steps = kPolishSteps;
   options.products = kPolishProducts;
@@ -216,7 +221,7 @@ void HeadRecovery::polish(HeadFactors& u, HeadValues& values) {
   if (end.steps == 0) return;
   HeadFactors polished = passes_.coordinates(passes.matrices(end.u));
   const HeadValues there = passes_.values(polished);
-  if (ridge() == 0 && !(there.of(loss_) < values.of(loss_))) return;
+  if (ridge_ == 0 && !(there.of(loss_) < values.of(loss_))) return;
   u = std::move(polished);
   values = there;
 }
@@ -230,8 +235,10 @@ void HeadRecovery::take(const HeadFactors& u, const HeadValues& values) {
   if (u.is_full()) {
     result_.X = X.P;
   } else {
-    result_.P = X.P;
-    result_.Q = X.Q;
+    const VectorXd roots = end.values.cwiseMax(0).cwiseSqrt();
+    const bool moves = options_.split == HeadSplit::orthogonal && (roots.array() > 0).all();
+    result_.P = moves ? MatrixXd(X.P * roots.asDiagonal()) : X.P;
+    result_.Q = moves ? MatrixXd(X.Q * roots.cwiseInverse().asDiagonal()) : X.Q;
     result_.X = times_transposed(X.P, X.Q);
     result_.singular_values = end.values;
   }
@@ -305,6 +312,7 @@ std::vector<HeadResult> recover_heads(const Communicator& communicator, const st
   for (const auto& target : targets) {
     results.push_back(HeadRecovery(layer, target).run());
     results.back().null_directions = null_directions(layer.inputs);
+    results.back().has_query_constant = layer.inputs.has_query_constant();
     const double now = communicator.sum(clock.seconds());
     results.back().seconds = now - before;
     before = now;
