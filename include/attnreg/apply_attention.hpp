@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "attnreg/attention_regression.hpp"
 #include "attnreg/communicator.hpp"
 #include "attnreg/row_matrix.hpp"
 
@@ -40,11 +41,12 @@ struct AttentionOutput {
 /// the output differs by rounding only.
 ///
 /// queries: n_q x d, keys: n_k x d, values: n_k x d_v, on one communicator, each with a partition of its own; dense or
-/// sparse. `InvalidArgument` on all ranks, with the first query of the lowest failing rank: shapes that do not fit, a
-/// degree or scale out of range, negative logits for an odd degree, for polynomials queries whose logits are all 0.
+/// sparse. mask: which keys a query sees, its rows those of this rank's queries; null: all. `InvalidArgument` on all
+/// ranks, with the first query of the lowest failing rank: shapes that do not fit, a degree or scale out of range,
+/// negative logits for an odd degree, for polynomials queries whose logits are all 0, queries that see no key.
 /// `NotFinite` on all ranks, with the query: logits, or sums of values, that overflow.
 AttentionOutput apply_attention(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix& values,
-                                const AttentionKernel& kernel);
+                                const AttentionKernel& kernel, const AttentionMask* mask = nullptr);
 
 /// The attention matrix P by blocks of rows, none of which is kept: so two such matrices can be compared row by row
 /// although no rank has room for n_q x n_k numbers.
@@ -69,7 +71,8 @@ class AttentionRows {
 ///
 ///     A_ij = e^{z_ij} for j in S_i,   c_i for the others;   output_i = sum_j A_ij v_j / sum_j A_ij,
 ///
-/// a sparse matrix plus one of rank one (after arXiv 2307.08045).
+/// a sparse matrix plus one of rank one (after arXiv 2307.08045). Under a mask all sums and means are over the keys
+/// that the query sees.
 struct ThresholdOptions {
   /// c_i, from the logits of the keys that are not marked.
   enum class Background {
@@ -83,8 +86,9 @@ struct ThresholdOptions {
 };
 
 struct ThresholdAttention {
-  RowMajorMatrix output;             ///< local queries x d_v
-  std::vector<std::int64_t> marked;  ///< |S_i|, one per local query
+  RowMajorMatrix output;              ///< local queries x d_v
+  std::vector<std::int64_t> marked;   ///< |S_i|, one per local query
+  std::vector<std::int64_t> visible;  ///< keys that the query sees
 };
 
 /// Collective. One exact scan of all pairs, in the blocks, with the messages and at the cost of `apply_attention` and
@@ -94,7 +98,7 @@ struct ThresholdAttention {
 /// Shapes and failures as for `apply_attention`; `InvalidArgument` also for a tau that is NaN, and with
 /// `Background::zero` for a query without a marked key.
 ThresholdAttention threshold_attention(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix& values,
-                                       const ThresholdOptions& options);
+                                       const ThresholdOptions& options, const AttentionMask* mask = nullptr);
 
 /// Local. How many queries to an oracle for S_i Grover's search would take to find all `marked` of N = `items` keys if
 /// their number is not known. This is a simulation, not a quantum computation. Source: Boyer, Brassard, Hoyer, Tapp

@@ -31,7 +31,7 @@ struct Hessian {
   Communicator communicator;  ///< of the ranks that share it
   Eigen::MatrixXd exact;
   Eigen::MatrixXd positive_part;
-  Eigen::VectorXd scale;  ///< d: what M's diagonal is a difference of (uncentred rows); its rounding is eps times that
+  Eigen::VectorXd scale;                          ///< d: the rounding of the diagonals is eps times that
   std::shared_ptr<Pencil> distributed = nullptr;  ///< in place of the matrices; then `scale` is replicated
 };
 

@@ -122,19 +122,23 @@ void require_finite_output(std::int64_t first_query, const RowMajorMatrix& outpu
 }
 
 AttentionOutput apply_attention(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix& values,
-                                const AttentionKernel& kernel) {
+                                const AttentionKernel& kernel, const AttentionMask* mask) {
   check(kernel);
   check_attention_shapes(queries, keys, &values);
+  const auto visible = visible_keys(queries, keys, mask);
   RunningRows running(queries.rows_local(), values.columns());
   std::vector<std::optional<BadLogit>> bad(static_cast<std::size_t>(queries.rows_local() / kQueryBlockRows + 1));
   visit_attention_blocks(queries, keys, values, [&](const AttentionBlock& block) {
     auto& found = bad[static_cast<std::size_t>(block.first_query / kQueryBlockRows)];
     if (found) return;
+    block.fill_hidden(visible, 0);  // whatever they are, these are no bad logits
     found = take_log_weights(kernel, block.first_key, block.products);
-    if (found)
+    if (found) {
       found->row += block.first_query;
-    else
-      running.add(block.first_query, block.products, block.values);
+      return;
+    }
+    block.fill_hidden(visible, kMinusInfinity);
+    running.add(block.first_query, block.products, block.values);
   });
   queries.communicator().agree([&] { require_weights(kernel, queries.first_row(), bad, running.normaliser); });
 
@@ -177,6 +181,14 @@ void check_attention_shapes(const RowMatrix& queries, const RowMatrix& keys, con
   if (values != nullptr && values->rows_global() != keys.rows_global())
     refuse("there are " + std::to_string(keys.rows_global()) + " keys and " + std::to_string(values->rows_global()) +
            " values; each key needs one");
+}
+
+std::optional<VisibleKeys> visible_keys(const RowMatrix& queries, const RowMatrix& keys, const AttentionMask* mask) {
+  std::optional<VisibleKeys> visible;
+  const Communicator& communicator = queries.communicator();
+  if (mask != nullptr)
+    communicator.agree([&] { visible.emplace(*mask, queries.partition(), communicator.rank(), keys.rows_global()); });
+  return visible;
 }
 
 void add_weighted_values(const RowMajorMatrix& W, const RowMajorMatrix& V, Index first_row, RowMajorMatrix& out) {

@@ -2,7 +2,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 
+#include "attention/visible_keys.hpp"
 #include "attnreg/apply_attention.hpp"
 #include "attnreg/row_matrix.hpp"
 
@@ -14,6 +16,9 @@ inline constexpr Index kQueryBlockRows = 128;  ///< queries that a thread treats
 /// Throws `InvalidArgument` on all ranks unless the columns of queries and keys, and the rows of keys and values, agree
 /// in number. Local; shapes are replicated.
 void check_attention_shapes(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix* values);
+
+/// Collective. The mask as the queries of this rank see it; none without one. Throws as `VisibleKeys`, on all ranks.
+std::optional<VisibleKeys> visible_keys(const RowMatrix& queries, const RowMatrix& keys, const AttentionMask* mask);
 
 /// Local. Replaces the rows of inner products q_i . k_j by rows of P. `first_row` is the number of the first row in
 /// messages. `InvalidArgument` (this rank), as `apply_attention`.
@@ -32,6 +37,11 @@ struct AttentionBlock {
   RowMajorMatrix& products;      ///< q_i . k_j; the callee's to overwrite
   const RowMajorMatrix& values;  ///< v_j, one row per column of `products`
   std::int64_t first_key = 0;    ///< global
+
+  /// Sets the products with hidden keys to `value`. Local.
+  void fill_hidden(const std::optional<VisibleKeys>& visible, double value) const {
+    if (visible) visible->fill_hidden(products, first_query, first_key, value);
+  }
 };
 
 /// Collective. Calls `add(block)` for every pair of a block of this rank's queries and a block of keys: several threads

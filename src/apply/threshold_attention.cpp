@@ -15,6 +15,7 @@ namespace attnreg {
 namespace {
 
 using Background = ThresholdOptions::Background;
+constexpr double kHidden = -std::numeric_limits<double>::infinity();  // in place of a logit
 
 void check(const ThresholdOptions& options) {
   if (!(options.scale > 0) || !std::isfinite(options.scale)) refuse("the scale of the logits must be a number > 0");
@@ -37,17 +38,22 @@ class RunningSums {
         rest_values_(marked_values_) {}
 
   /// Adds a block of products q . k, which is overwritten.
-  void add(Index first, RowMajorMatrix& products, const RowMajorMatrix& values) {
+  void add(const AttentionBlock& block, const std::optional<VisibleKeys>& visible) {
+    const Index first = block.first_query;
+    RowMajorMatrix& products = block.products;
     products *= options_.scale;
-    RowMajorMatrix rest(products.rows(), products.cols());  // 1 for the keys that are not marked
+    block.fill_hidden(visible, 0);
+    for (Index i = 0; i < products.rows(); ++i) check_row(first + i, products.row(i));
+    block.fill_hidden(visible, kHidden);
+    RowMajorMatrix rest(products.rows(), products.cols());  // 1 for the keys that are seen and not marked
     for (Index i = 0; i < products.rows(); ++i) shift_row(first + i, products.row(i), rest.row(i));
     const auto all = span_of(products);
     kernels::exp(all, all);
     rest_sum_.segment(first, products.rows()) += products.cwiseProduct(rest).rowwise().sum();
     products.array() *= 1 - rest.array();
     marked_sum_.segment(first, products.rows()) += products.rowwise().sum();
-    add_weighted_values(products, values, first, marked_values_);
-    add_weighted_values(rest, values, first, rest_values_);
+    add_weighted_values(products, block.values, first, marked_values_);
+    add_weighted_values(rest, block.values, first, rest_values_);
   }
 
   /// Throws on this rank.
@@ -71,23 +77,31 @@ class RunningSums {
       output.row(i) += background * rest_values_.row(i);
       output.row(i) /= marked_sum_[i] + background * others;
     }
-    return {std::move(output), marked_};
+    std::vector<std::int64_t> visible = rest_;
+    for (std::size_t i = 0; i < visible.size(); ++i) visible[i] += marked_[i];
+    return {std::move(output), marked_, std::move(visible)};
   }
 
  private:
-  /// Moves the reference of one query to its largest logit so far, counts, and leaves z - reference in `row`.
+  template <class Row>
+  void check_row(Index query, Row&& row) {
+    if (row.array().isFinite().all()) return;
+    finite_[static_cast<std::size_t>(query)] = 0;
+    row.setZero();
+  }
+
+  /// Moves the reference of one query to its largest logit so far, counts, and leaves z - reference in `row`; of hidden
+  /// keys `kHidden`, whose exponential is 0.
   template <class Row, class Rest>
   void shift_row(Index query, Row&& row, Rest&& rest) {
-    if (!row.array().isFinite().all()) {
-      finite_[static_cast<std::size_t>(query)] = 0;
-      row.setZero();
-    }
-    rest = (row.array() < options_.tau).template cast<double>();
+    rest = (row.array() < options_.tau && row.array() != kHidden).template cast<double>();
     const auto others = static_cast<std::int64_t>(rest.sum());
     rest_[static_cast<std::size_t>(query)] += others;
-    marked_[static_cast<std::size_t>(query)] += row.size() - others;
-    rest_logits_[query] += row.dot(rest);
-    const double larger = std::max(reference_[query], row.maxCoeff()), factor = std::exp(reference_[query] - larger);
+    marked_[static_cast<std::size_t>(query)] += (row.array() != kHidden).count() - others;
+    rest_logits_[query] += (rest.array() > 0).select(row, 0).sum();
+    const double larger = std::max(reference_[query], row.maxCoeff());
+    if (larger == kHidden) return;
+    const double factor = std::exp(reference_[query] - larger);
     reference_[query] = larger;
     marked_sum_[query] *= factor;
     rest_sum_[query] *= factor;
@@ -113,13 +127,12 @@ class RunningSums {
 }  // namespace
 
 ThresholdAttention threshold_attention(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix& values,
-                                       const ThresholdOptions& options) {
+                                       const ThresholdOptions& options, const AttentionMask* mask) {
   check(options);
   check_attention_shapes(queries, keys, &values);
+  const auto visible = visible_keys(queries, keys, mask);
   RunningSums sums(queries.rows_local(), values.columns(), options);
-  visit_attention_blocks(queries, keys, values, [&](const AttentionBlock& block) {
-    sums.add(block.first_query, block.products, block.values);
-  });
+  visit_attention_blocks(queries, keys, values, [&](const AttentionBlock& block) { sums.add(block, visible); });
   queries.communicator().agree([&] { sums.require_weights(queries.first_row()); });
   ThresholdAttention result = sums.result();
   queries.communicator().agree([&] { require_finite_output(queries.first_row(), result.output); });

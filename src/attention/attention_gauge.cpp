@@ -21,44 +21,162 @@ Matrix outside(const MatrixXd& basis, const Matrix& matrix) {
   return matrix - basis * (basis.transpose() * matrix);
 }
 
-void add_square(const RowMajorMatrix& rows, MatrixXd& gram) { gram += rows.transpose() * rows; }
+/// Calls use(j, count, G) for the queries j, ..., j + count - 1 of a block, which see the same keys: G = E^T E, E the
+/// rows of `keys` that they see, minus the first of them where only differences matter.
+template <class Use>
+void for_each_view(const QueryBlock& block, const RowMajorMatrix& keys, bool only_differences, Use&& use) {
+  std::vector<Index> visible;
+  const Index count = block.is_masked() ? 1 : block.rows;
+  for (Index j = 0; j < block.rows; j += count) {
+    block.list_visible(j, visible);
+    RowMajorMatrix E = visible.empty() ? keys : RowMajorMatrix(keys(visible, Eigen::all));
+    if (only_differences) E.rowwise() -= E.row(0).eval();
+    RowMajorMatrix G = RowMajorMatrix::Zero(E.cols(), E.cols());
+    add_transposed_product(E, E, G);
+    use(j, count, G);
+  }
+}
+
+bool only_differences(const AttentionPasses& passes, const QueryBlock& block) {
+  return passes.loss().is_shift_invariant() && !block.is_weighted();
+}
+
+/// Sums over all rows of Z, replicated.
+struct SeenSquares {
+  MatrixXd queries;      ///< of the queries that see more than one thing
+  MatrixXd keys, views;  ///< of the keys that are seen, and of what is seen of them
+  MatrixXd values;
+  double rows;  ///< of `queries`
+};
+
+SeenSquares seen_squares(AttentionPasses& passes) {
+  const auto [d1, d2, d3, dv] = passes.shape();
+  auto sums =
+      passes.sum({{d1, d1}, {d2, d2}, {d2, d2}, {d3, d3}, {1, 1}}, [&](const QueryBlock& block, MatrixSums& part) {
+        const VectorXd counts = block.counts();
+        add_transposed_product(counts.asDiagonal() * block.keys(), block.keys(), part[1]);
+        if (passes.with_values()) add_transposed_product(counts.asDiagonal() * block.values(), block.values(), part[3]);
+        for_each_view(block, block.keys(), only_differences(passes, block), [&](Index j, Index count, const auto& G) {
+          if ((G.array() == 0).all()) return;
+          const RowMajorMatrix A = block.queries().middleRows(j, count);
+          add_transposed_product(A, A, part[0]);
+          part[2] += static_cast<double>(count) * G;
+          part[4](0, 0) += static_cast<double>(count);
+        });
+      });
+  return {sums[0], sums[1], sums[2], sums[3], sums[4](0, 0)};
+}
+
+/// Of a Gram matrix, an orthonormal basis of its null space, and W orthogonal to that with W^T gram W = 1; W is empty
+/// where the matrix is not finite.
+struct Spaces {
+  MatrixXd null, W;
+};
+
+/// In columns of equal size; an eigenvalue is 0 where it drowns in rounding. Collective.
+Spaces spaces_of(const Communicator& communicator, const MatrixXd& gram) {
+  const Index d = gram.rows();
+  if (d == 0) return {};
+  VectorXd message = VectorXd::Constant(1 + d * d, -1);
+  if (communicator.is_root()) {
+    const VectorXd scale =
+        gram.diagonal().unaryExpr([](double square) { return square > 0 ? 1 / std::sqrt(square) : 1.0; });
+    const SymmetricEigen eigen = symmetric_eigen(scale.asDiagonal() * gram * scale.asDiagonal(), true);
+    if (eigen.finite) {
+      const Index null = (eigen.values.array() <= 4 * eigenvalue_rounding(d, eigen.values.norm())).count();
+      MatrixXd vectors = scale.asDiagonal() * eigen.vectors;
+      if (null > 0) vectors.leftCols(null) = orthonormal_columns(vectors.leftCols(null));
+      vectors.rightCols(d - null) *= eigen.values.tail(d - null).cwiseSqrt().cwiseInverse().asDiagonal();
+      vectors.rightCols(d - null) = outside(vectors.leftCols(null).eval(), vectors.rightCols(d - null).eval());
+      message[0] = static_cast<double>(null);
+      message.tail(d * d) = vectors.reshaped();
+    }
+  }
+  communicator.broadcast(span_of(message));
+  if (message[0] < 0) return {MatrixXd(d, 0), MatrixXd(d, 0)};
+  const auto null = static_cast<Index>(message[0]);
+  const MatrixXd vectors = message.tail(d * d).reshaped(d, d);
+  return {vectors.leftCols(null), vectors.rightCols(d - null)};
+}
+
+/// An orthonormal basis of the D = W1 C W2^T that no row of Z sees. With W1 and W2 from the sums over all rows,
+/// whatever else is hidden stands out: the condition of A1 and A2 does not matter. Collective, one pass.
+MatrixXd hidden_together(AttentionPasses& passes, const MatrixXd& W1, const MatrixXd& W2) {
+  const Communicator& communicator = passes.communicator();
+  const Index d1 = W1.cols(), d2 = W2.cols(), size = d1 * d2;
+  auto sums = passes.sum(
+      {{d1 * d1, d2 * d2}},
+      [&](const QueryBlock& block, MatrixSums& part) {
+        const bool differences = only_differences(passes, block);
+        RowMajorMatrix keys = block.keys();
+        if (differences) keys.rowwise() -= block.keys().row(0);  // an offset would cost digits below
+        const RowMajorMatrix A = product(block.queries(), W1);
+        const Index views = block.is_masked() ? block.rows : 1;
+        RowMajorMatrix AA(views, d1 * d1), GG(views, d2 * d2);
+        for_each_view(block, product(keys, W2), differences, [&](Index j, Index count, const RowMajorMatrix& G) {
+          const RowMajorMatrix of_A = A.middleRows(j, count).transpose() * A.middleRows(j, count);
+          AA.row(j / count) = flat(of_A);
+          GG.row(j / count) = flat(G);
+        });
+        add_transposed_product(AA, GG, part[0]);
+      },
+      AttentionPasses::Receiver::root);
+  VectorXd message = VectorXd::Zero(1);
+  MatrixXd directions;
+  if (communicator.is_root()) {
+    MatrixXd N(size, size);
+    for (Index a = 0; a < d1; ++a)
+      for (Index b = 0; b < d1; ++b)
+        N.block(a * d2, b * d2, d2, d2) = sums[0].row(a * d1 + b).reshaped<Eigen::RowMajor>(d2, d2);
+    const SymmetricEigen eigen = symmetric_eigen(N, true);
+    const Index null =
+        eigen.finite ? (eigen.values.array() <= 4 * eigenvalue_rounding(size, eigen.values.norm())).count() : 0;
+    directions.resize(W1.rows() * W2.rows(), null);
+    for (Index k = 0; k < null; ++k)
+      directions.col(k) = flat(W1 * eigen.vectors.col(k).reshaped<Eigen::RowMajor>(d1, d2) * W2.transpose());
+    if (null > 0) directions = orthonormal_columns(directions);
+    message[0] = static_cast<double>(null);
+  }
+  communicator.broadcast(span_of(message));
+  directions.conservativeResize(W1.rows() * W2.rows(), static_cast<Index>(message[0]));
+  communicator.broadcast(span_of(directions));
+  return directions;
+}
 
 }  // namespace
 
-AttentionGauge::AttentionGauge(const AttentionPasses& passes, const std::vector<AttentionSequence>& sequences,
+AttentionGauge::AttentionGauge(AttentionPasses& passes, const std::vector<AttentionSequence>& sequences,
                                const AttentionParameters& parameters, const VectorXd& u, bool with_Y)
     : parameters_(parameters) {
   const AttentionShape& shape = passes.shape();
   const Communicator& communicator = passes.communicator();
-  const bool shift = passes.loss().is_shift_invariant();
-  MatrixXd queries = MatrixXd::Zero(shape.d1, shape.d1), keys = MatrixXd::Zero(shape.d2, shape.d2), seen = keys,
-           values = MatrixXd::Zero(shape.d3, shape.d3);
-  for (const auto& sequence : sequences) {
-    add_square(sequence.queries, queries);
-    add_square(sequence.keys, keys);
-    const bool sees_shift = !shift || sequence.weights;
-    const Eigen::RowVectorXd mean = sequence.keys.colwise().mean();
-    add_square(sees_shift ? sequence.keys : RowMajorMatrix(sequence.keys.rowwise() - mean), seen);
-    if (sequence.values) add_square(*sequence.values, values);
-  }
-  communicator.sum(span_of(queries));
-  queries_ = null_space(communicator, queries);
-  const Index unseen = null_space(communicator, keys).cols();
-  keys_ = null_space(communicator, seen);
-  values_ = null_space(communicator, values);
+  const bool masked = std::ranges::any_of(sequences, [](const auto& sequence) { return sequence.mask.has_value(); });
+  const SeenSquares seen = seen_squares(passes);
+  const Spaces queries = spaces_of(communicator, seen.queries), keys = spaces_of(communicator, seen.views);
+  queries_ = queries.null;
+  keys_ = keys.null;
+  values_ = spaces_of(communicator, seen.values).null;
+  const Index unseen = spaces_of(communicator, seen.keys).null.cols();
 
   const Index r = parameters.rank(), d1 = parameters.is_low_rank() ? r : shape.d2,
               d2 = parameters.is_low_rank() ? r : shape.d1;  // columns that a null space of A1, A2 is free in
-  name(queries_.cols() * d1,
-       "queries have " + std::to_string(queries_.cols()) + " null directions n, A1 n = 0: X + n y^T");
+  name(queries_.cols() * d1, "queries have " + std::to_string(queries_.cols()) + " null directions n, A1 n = 0" +
+                                 (seen.rows < passes.rows_global() ? " but for queries that see one key only" : "") +
+                                 ": X + n y^T");
   name(unseen * d2, "keys have " + std::to_string(unseen) + " null directions v, A2 v = 0: X + y v^T");
-  name((keys_.cols() - unseen) * d2, "a shift of the logits, which the loss does not see: X + y v^T, A2 v constant");
+  name((keys_.cols() - unseen) * d2, "a shift of the logits, which the loss does not see: X + y v^T, A2 v constant" +
+                                         std::string(masked ? " over the keys of each query" : ""));
   const Index left1 = shape.d1 - queries_.cols(), left2 = shape.d2 - keys_.cols();
   if (parameters.is_low_rank()) {
     dimension_ = (left1 + left2) * r;
     find_factor_gauge(communicator, u);
   } else {
     dimension_ = left1 * left2;
+    const Index together = queries.W.cols() * keys.W.cols();
+    if ((masked || sequences.size() > 1) && together > 0 && together <= kMostTogether)
+      together_ = hidden_together(passes, queries.W, keys.W);
+    name(together_.cols(), "X + D, D changes no logit that a query sees, or those of a query alike");
+    dimension_ -= together_.cols();
   }
   name(values_.cols() * shape.dv,
        "values have " + std::to_string(values_.cols()) + " null directions n, A3 n = 0: Y + n z^T");
@@ -71,28 +189,6 @@ AttentionGauge::AttentionGauge(const AttentionPasses& passes, const std::vector<
 
 void AttentionGauge::name(Index dimension, const std::string& text) {
   if (dimension > 0) names_.push_back(std::to_string(dimension) + ": " + text);
-}
-
-/// In columns of equal size; an eigenvalue is 0 where it drowns in rounding.
-MatrixXd AttentionGauge::null_space(const Communicator& communicator, const MatrixXd& gram) const {
-  const Index d = gram.rows();
-  if (d == 0) return {};
-  VectorXd message = VectorXd::Zero(1 + d * d);
-  if (communicator.is_root()) {
-    const VectorXd scale =
-        gram.diagonal().unaryExpr([](double square) { return square > 0 ? 1 / std::sqrt(square) : 1.0; });
-    const SymmetricEigen eigen = symmetric_eigen(scale.asDiagonal() * gram * scale.asDiagonal(), true);
-    if (eigen.finite) {
-      const Index null = (eigen.values.array() <= 4 * eigenvalue_rounding(d, eigen.values.norm())).count();
-      message[0] = static_cast<double>(null);
-      if (null > 0)
-        message.segment(1, d * null) =
-            orthonormal_columns(scale.asDiagonal() * eigen.vectors.leftCols(null)).reshaped();
-    }
-  }
-  communicator.broadcast(span_of(message));
-  const auto null = static_cast<Index>(message[0]);
-  return message.segment(1, d * null).reshaped(d, null);
 }
 
 void AttentionGauge::find_factor_gauge(const Communicator& communicator, const VectorXd& u) {
@@ -138,7 +234,8 @@ VectorXd AttentionGauge::project(const VectorXd& v) const {
     result.head(of_X.size()) << flat(dP), flat(dQ);
   } else {
     const RowMajorMatrix X = outside(queries_, parameters_.X(of_X));
-    result.head(of_X.size()) = flat(RowMajorMatrix(outside(keys_, RowMajorMatrix(X.transpose())).transpose()));
+    const VectorXd left = flat(RowMajorMatrix(outside(keys_, RowMajorMatrix(X.transpose())).transpose()));
+    result.head(of_X.size()) = outside(together_, left);
   }
   if (dv_ > 0) {
     const Eigen::Map<const RowMajorMatrix> Y(v.data() + of_X.size(), d3_, dv_);

@@ -12,14 +12,18 @@ namespace attnreg {
 /// Directions of the unknowns [u; vec Y] along which L does not change whatever B is, from the data and the
 /// parametrisation alone, and the orthogonal projection onto what is left (docs/attention.md, "Certificate"):
 ///
-///     X + n y^T,  A1 n = 0;       X + y v^T,  A2 v = 0, or the same number for all keys of a sequence where no loss
-///     and Y + n z^T,  A3 n = 0;                   weight sees it;       P S, Q S^-T
+///     X + n y^T,  A1 n = 0;       X + y v^T,  A2 v = 0, or the same number for all keys that a query sees, where no
+///     and Y + n z^T,  A3 n = 0;                   loss weight sees it;       P S, Q S^-T
 ///
-/// A null space is one if it holds for all sequences.
+/// for the queries and keys of all sequences; and X + D where D is no such product and changes no logit that a query
+/// sees, or those of a query alike: of X without a rank, up to `kMostTogether` directions beside the products. Such D
+/// come from masks, or from sequences of few queries.
 class AttentionGauge {
  public:
-  /// Collective, one all-reduce of d1^2 numbers. u: the unknowns of X. with_Y: Y is among the unknowns.
-  AttentionGauge(const AttentionPasses& passes, const std::vector<AttentionSequence>& sequences,
+  static constexpr Index kMostTogether = 1024;  ///< whose square matrix rank 0 makes and factors
+
+  /// Collective, one pass, and another for D. u: the unknowns of X. with_Y: Y is among the unknowns.
+  AttentionGauge(AttentionPasses& passes, const std::vector<AttentionSequence>& sequences,
                  const AttentionParameters& parameters, const Eigen::VectorXd& u, bool with_Y);
 
   // Local.
@@ -29,13 +33,13 @@ class AttentionGauge {
 
  private:
   void name(Index dimension, const std::string& text);
-  Eigen::MatrixXd null_space(const Communicator& communicator, const Eigen::MatrixXd& gram) const;
   void find_factor_gauge(const Communicator& communicator, const Eigen::VectorXd& u);
   void leave_out_factor_gauge(RowMajorMatrix& dP, RowMajorMatrix& dQ) const;
 
   const AttentionParameters& parameters_;
   Index d3_ = 0, dv_ = 0, dimension_ = 0;
   Eigen::MatrixXd queries_, keys_, values_;  // orthonormal bases of the null spaces
+  Eigen::MatrixXd together_;                 // the same of the D, outside of these
   // P and Q without their parts there; P^T P = U diag(a) U^T, Q^T Q = V diag(b) V^T of these
   RowMajorMatrix P_, Q_;
   Eigen::MatrixXd U_, V_;

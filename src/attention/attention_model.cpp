@@ -43,14 +43,14 @@ LogitCurvature logit_curvature(const QueryBlock& block, const Loss& loss, const 
   for_each_row(block, loss, Z, [&](Index j, LossRow& row) {
     row.differentiate();
     const LossRow::Model model = row.model();
-    result.D.row(j) = model.delta.transpose();
-    c.row(j) = model.c.transpose();
-    g.row(j) = model.m.transpose();
+    row.spread(model.delta, row_of(result.D, j));
+    row.spread(model.c, row_of(c, j));
+    row.spread(model.m, row_of(g, j));
     result.s[j] = model.self;
   });
   if (block.is_weighted()) result.D += block.weights_squared();
-  result.c = product(c, block.sequence->keys);
-  result.g = product(g, block.sequence->keys);
+  result.c = product(c, block.keys());
+  result.g = product(g, block.keys());
   return result;
 }
 
@@ -61,13 +61,13 @@ void for_each_value_jacobian(const QueryBlock& block, const RowMajorMatrix& F, c
   const RowMajorMatrix O = product(F, V);
   for (Index j = 0; j < F.rows(); ++j) {
     const RowMajorMatrix weighted = F.row(j).transpose().asDiagonal() * (V.rowwise() - O.row(j));
-    use(j, product(*block.keys_transposed, weighted));
+    use(j, product(block.keys_transposed(), weighted));
   }
 }
 
 /// The packed C_j of a block, rows x p2, without values.
 RowMajorMatrix packed_curvature(const QueryBlock& block, const LogitCurvature& curvature) {
-  const RowMajorMatrix& keys = block.sequence->keys;
+  const RowMajorMatrix& keys = block.keys();
   RowMajorMatrix C = packed_products(curvature.c, curvature.s.asDiagonal() * curvature.c - 2 * curvature.g);
   for (Index first = 0; first < keys.rows(); first += kKeysAtOnce) {
     const Index count = std::min(kKeysAtOnce, keys.rows() - first);
@@ -86,9 +86,9 @@ struct DenseSums {
 
 void add_values_curvature(const QueryBlock& block, const AttentionUnknowns& at, const RowMajorMatrix& V,
                           MatrixSums& sums) {
-  const RowMajorMatrix F = block.attention(at.X), K = product(F, *block.sequence->values);
+  const RowMajorMatrix F = block.attention(at.X), K = product(F, block.values());
   const RowMajorMatrix A = block.queries();
-  const Index d1 = A.cols(), d2 = block.sequence->keys.cols(), d3 = K.cols(), dv = V.cols();
+  const Index d1 = A.cols(), d2 = block.keys().cols(), d3 = K.cols(), dv = V.cols();
   RowMajorMatrix C(F.rows(), packed_size(d2)), W(F.rows(), d2 * dv), AK(F.rows(), d1 * d3);
   for_each_value_jacobian(block, F, V, [&](Index j, const RowMajorMatrix& Wj) {
     const RowMajorMatrix Cj = 2 * Wj * Wj.transpose();
@@ -236,7 +236,7 @@ MatrixXd key_factor(AttentionPasses& passes, const AttentionUnknowns& at, const 
     }
     const auto curvature = logit_curvature(block, passes.loss(), at.X);
     const VectorXd D = curvature.D.transpose() * s;
-    add_transposed_product(block.sequence->keys, D.asDiagonal() * block.sequence->keys, part[0]);
+    add_transposed_product(block.keys(), D.asDiagonal() * block.keys(), part[0]);
     const RowMajorMatrix sc = s.asDiagonal() * curvature.c, sg = s.asDiagonal() * curvature.g;
     add_transposed_product(sc, curvature.s.asDiagonal() * curvature.c - curvature.g, part[0]);
     add_transposed_product(sg, -curvature.c, part[0]);
@@ -256,7 +256,7 @@ MatrixXd query_factor(AttentionPasses& passes, const AttentionUnknowns& at, cons
       });
     } else {
       const auto curvature = logit_curvature(block, passes.loss(), at.X);
-      const VectorXd h = whitened(L2, block.sequence->keys).colwise().squaredNorm();
+      const VectorXd h = whitened(L2, block.keys()).colwise().squaredNorm();
       const MatrixXd c = whitened(L2, curvature.c), g = whitened(L2, curvature.g);
       trace = curvature.D * h - 2 * c.cwiseProduct(g).colwise().sum().transpose() +
               curvature.s.cwiseProduct(c.colwise().squaredNorm().transpose());

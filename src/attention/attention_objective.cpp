@@ -18,14 +18,18 @@ RowMajorMatrix solved(const MatrixXd& L, const RowMajorMatrix& R) {
   return result;
 }
 
-/// The sizes of the columns of A1, A2 and A3, of sequences by their numbers of rows; 1 where they are 0. Collective.
+/// The sizes of the columns of A1, A2 and A3, of keys and values by the queries that see them; 1 where they are 0.
+/// Collective.
 std::array<VectorXd, 3> column_sizes(AttentionPasses& passes) {
   const auto& shape = passes.shape();
   auto sums = passes.sum({{1, shape.d1}, {1, shape.d2}, {1, shape.d3}}, [&](const QueryBlock& block, MatrixSums& part) {
-    const auto rows = static_cast<double>(block.rows);
+    const VectorXd counts = block.counts();
+    const auto size = [&](const RowMajorMatrix& rows) {
+      return Eigen::RowVectorXd(counts.transpose() * rows.cwiseAbs2());
+    };
     part[0] += block.queries().colwise().squaredNorm();
-    part[1] += rows * block.sequence->keys.colwise().squaredNorm();
-    if (passes.with_values()) part[2] += rows * block.sequence->values->colwise().squaredNorm();
+    part[1] += size(block.keys());
+    if (passes.with_values()) part[2] += size(block.values());
   });
   std::array<VectorXd, 3> sizes;
   for (std::size_t k = 0; k < sizes.size(); ++k) {
@@ -94,7 +98,7 @@ Point AttentionObjective::evaluate(const VectorXd& x) {
           passes_.seconds(), std::move(state)};
 }
 
-double AttentionObjective::gradient_floor(const Point& point) {
+double AttentionObjective::gradient_floor(const Point& point, double /*enough*/) {
   const AttentionUnknowns rounding = passes_.gradient_rounding(state_of(point).at);
   return kEps * norm(unknowns(parameters_.pull_back(X_part(point.x).cwiseAbs(), rounding.X), rounding.Y));
 }

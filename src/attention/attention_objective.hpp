@@ -30,7 +30,7 @@ class AttentionObjective final : public Objective {
   Point evaluate(const Eigen::VectorXd& x) override;
   /// In columns of A1, A2 and A3 of equal size.
   double norm(const Eigen::VectorXd& g) const override { return g.cwiseQuotient(scale_).norm(); }
-  double gradient_floor(const Point& point) override;
+  double gradient_floor(const Point& point, double enough) override;
   /// Not there for `newton`, only by products, for `newton_cg`: `InternalError`.
   Hessian hessian(const Point& point) override;
   /// One pass; two with eliminated Y.

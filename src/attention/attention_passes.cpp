@@ -17,9 +17,6 @@ using Eigen::ArrayXd;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-Eigen::Map<ArrayXd> row_of(RowMajorMatrix& matrix, Index j) {
-  return {matrix.data() + j * matrix.cols(), matrix.cols()};
-}
 /// Each row minus its multiple of f that makes the row sum 0: F o (M - mu 1^T), mu = rowsum(F o M).
 RowMajorMatrix centred(const RowMajorMatrix& F, const RowMajorMatrix& M) {
   const VectorXd mu = F.cwiseProduct(M).rowwise().sum();
@@ -31,17 +28,17 @@ void add_without_values(const QueryBlock& block, const Loss& loss, const RowMajo
   RowMajorMatrix Q(Z.rows(), Z.cols());
   for_each_row(block, loss, Z, [&](Index j, LossRow& row) {
     row.differentiate();
-    row_of(Q, j) = row.gradient();
+    row.spread(row.gradient(), row_of(Q, j));
     sums[2](0, 0) += row.value();
     sums[2](0, 1) += row.misfit();
   });
-  sums[2](0, 2) += block.target().squaredNorm();
+  sums[2](0, 2) += block.target_square();
   if (block.is_weighted()) {
     const RowMajorMatrix W2Z = block.weights_squared().cwiseProduct(Z);
     sums[2](0, 0) += 0.5 * W2Z.cwiseProduct(Z).sum();
     Q += W2Z;
   }
-  add_transposed_product(block.queries(), product(Q, block.sequence->keys), sums[0]);
+  add_transposed_product(block.queries(), product(Q, block.keys()), sums[0]);
 }
 
 void add_with_values(const QueryBlock& block, const RowMajorMatrix& X, const RowMajorMatrix& V, MatrixSums& sums) {
@@ -50,10 +47,10 @@ void add_with_values(const QueryBlock& block, const RowMajorMatrix& X, const Row
   const double misfit = E.squaredNorm();
   sums[2](0, 0) += misfit;
   sums[2](0, 1) += misfit;
-  sums[2](0, 2) += block.target().squaredNorm();
+  sums[2](0, 2) += block.target_square();
   const RowMajorMatrix Q = 2 * centred(F, product(E, V.transpose()));
-  add_transposed_product(block.queries(), product(Q, block.sequence->keys), sums[0]);
-  add_transposed_product(product(F, *block.sequence->values), 2 * E, sums[1]);
+  add_transposed_product(block.queries(), product(Q, block.keys()), sums[0]);
+  add_transposed_product(product(F, block.values()), 2 * E, sums[1]);
 }
 
 void add_product_without_values(const QueryBlock& block, const Loss& loss, const RowMajorMatrix& X,
@@ -66,7 +63,7 @@ void add_product_without_values(const QueryBlock& block, const Loss& loss, const
     row.multiply_hessian(row_of(T, j));
   });
   if (block.is_weighted()) T += W2T;
-  add_transposed_product(block.queries(), product(T, block.sequence->keys), sums[0]);
+  add_transposed_product(block.queries(), product(T, block.keys()), sums[0]);
 }
 
 /// The formulas of docs/attention.md, "One layer".
@@ -81,9 +78,9 @@ void add_product_with_values(const QueryBlock& block, const AttentionUnknowns& a
   const VectorXd mu = F.cwiseProduct(M).rowwise().sum();
   const VectorXd dmu = (dF.cwiseProduct(M) + F.cwiseProduct(dM)).rowwise().sum();
   const RowMajorMatrix Q = 2 * (dF.cwiseProduct(M.colwise() - mu) + F.cwiseProduct(dM.colwise() - dmu));
-  add_transposed_product(block.queries(), product(Q, block.sequence->keys), sums[0]);
-  add_transposed_product(product(F, *block.sequence->values), 2 * dE, sums[1]);
-  add_transposed_product(product(dF, *block.sequence->values), 2 * E, sums[1]);
+  add_transposed_product(block.queries(), product(Q, block.keys()), sums[0]);
+  add_transposed_product(product(F, block.values()), 2 * dE, sums[1]);
+  add_transposed_product(product(dF, block.values()), 2 * E, sums[1]);
 }
 
 /// What each displacement adds to `changes`.
@@ -104,7 +101,17 @@ void add_changes_without_values(const QueryBlock& block, const Loss& loss, const
 
 double change_with_values(const QueryBlock& block, const RowMajorMatrix& F, RowMajorMatrix Y, const RowMajorMatrix& V,
                           const RowMajorMatrix& dV) {
-  for (Index j = 0; j < Y.rows(); ++j) softmax_change(F.row(j).transpose().array(), row_of(Y, j));
+  std::vector<Index> visible;
+  for (Index j = 0; j < Y.rows(); ++j) {
+    block.list_visible(j, visible);
+    if (visible.empty()) {
+      softmax_change(F.row(j).transpose().array(), row_of(Y, j));
+    } else {  // a hidden key's exponential could overflow
+      ArrayXd y = gathered(row_of(Y, j), visible);
+      softmax_change(gathered(F.row(j).transpose().array(), visible), y);
+      scatter(y, visible, row_of(Y, j));
+    }
+  }
   const RowMajorMatrix E = product(F, V) - block.target();
   const RowMajorMatrix dE = product(Y, V + dV) + product(F, dV);
   return dE.cwiseProduct(2 * E + dE).sum();
@@ -127,9 +134,56 @@ void add_transposed_product(const Eigen::Ref<const RowMajorMatrix>& S, const Row
   kernels::add_matrix_product(transposed.data(), S.cols(), S.rows(), P.data(), P.cols(), false, sum.data());
 }
 
+SequenceView::SequenceView(const AttentionSequence& of, int rank) : sequence(&of) {
+  if (of.mask) {
+    visible.emplace(*of.mask, of.partition, rank, of.keys.rows());
+    const VectorXd counts = visible->counts(0, visible->rows());
+    if ((counts.array() == 0).any()) {
+      const auto seen = [&](const RowMajorMatrix& matrix) {
+        RowMajorMatrix result = matrix;
+        for (Index key = 0; key < counts.size(); ++key)
+          if (counts[key] == 0) result.row(key).setZero();
+        return result;
+      };
+      seen_keys = seen(of.keys);
+      if (of.values) seen_values = seen(*of.values);
+    }
+  }
+  keys_transposed = keys().transpose();
+}
+
+double QueryBlock::target_square() const {
+  if (!is_masked() || view->sequence->values) return target().squaredNorm();
+  RowMajorMatrix B = target();
+  hide(B);
+  return B.squaredNorm();
+}
+
+RowMajorMatrix QueryBlock::weights_squared() const {
+  RowMajorMatrix result = part(*view->sequence->weights).cwiseAbs2();
+  hide(result);
+  return result;
+}
+
+RowMajorMatrix QueryBlock::logits(const RowMajorMatrix& X) const {
+  RowMajorMatrix Z = product(product(queries(), X), keys_transposed());
+  hide(Z);
+  return Z;
+}
+
 RowMajorMatrix QueryBlock::attention(const RowMajorMatrix& X) const {
   RowMajorMatrix F = logits(X);
-  for (Index j = 0; j < F.rows(); ++j) softmax_row(row_of(F, j), row_of(F, j));
+  std::vector<Index> visible;
+  for (Index j = 0; j < F.rows(); ++j) {
+    list_visible(j, visible);
+    if (visible.empty()) {
+      softmax_row(row_of(F, j), row_of(F, j));
+    } else {
+      ArrayXd z = gathered(row_of(F, j), visible);
+      softmax_row(z, z);
+      scatter(z, visible, row_of(F, j));
+    }
+  }
   return F;
 }
 
@@ -144,15 +198,16 @@ MatrixSums::MatrixSums(const std::vector<std::pair<Index, Index>>& shapes) : sha
 
 AttentionPasses::AttentionPasses(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
                                  const AttentionShape& shape, std::string_view loss)
-    : communicator_(communicator), sequences_(sequences), shape_(shape), loss_(make_loss(loss)), clock_(communicator) {
-  for (const auto& sequence : sequences) keys_transposed_.push_back(sequence.keys.transpose());
+    : communicator_(communicator), shape_(shape), loss_(make_loss(loss)), clock_(communicator) {
+  views_.reserve(sequences.size());
+  for (const auto& sequence : sequences) views_.emplace_back(sequence, communicator.rank());
   for (std::size_t k = 0; k < sequences.size(); ++k) {
     const auto& sequence = sequences[k];
     const Index n2 = sequence.keys.rows(), block = tile_rows(n2);
     rows_ += static_cast<double>(sequence.partition.rows_global());
     logits_ += static_cast<double>(sequence.partition.rows_global()) * static_cast<double>(n2);
     for (Index first = 0; first < sequence.queries.rows(); first += block)
-      blocks_.push_back({&sequence, &keys_transposed_[k], k, first, std::min(block, sequence.queries.rows() - first)});
+      blocks_.push_back({&views_[k], k, first, std::min(block, sequence.queries.rows() - first)});
   }
 }
 
@@ -173,9 +228,33 @@ MatrixSums AttentionPasses::sum(const std::vector<std::pair<Index, Index>>& shap
 
 std::vector<RowMajorMatrix> AttentionPasses::value_rows(const RowMajorMatrix& Y) const {
   std::vector<RowMajorMatrix> rows;
-  for (const auto& sequence : sequences_)
-    if (sequence.values) rows.push_back(product(*sequence.values, Y));
+  for (const auto& view : views_)
+    if (view.sequence->values) rows.push_back(product(view.values(), Y));
   return rows;
+}
+
+std::vector<VectorXd> AttentionPasses::seen() const {
+  std::vector<VectorXd> counts;
+  Index all = 0;
+  for (const auto& view : views_) {
+    const Index rows = view.sequence->queries.rows(), keys = view.sequence->keys.rows();
+    counts.push_back(view.visible ? view.visible->counts(0, rows)
+                                  : VectorXd::Constant(keys, static_cast<double>(rows)));
+    all += keys;
+  }
+  VectorXd numbers(all);
+  Index first = 0;
+  for (const auto& of_keys : counts) {
+    numbers.segment(first, of_keys.size()) = of_keys;
+    first += of_keys.size();
+  }
+  communicator_.sum(span_of(numbers));
+  first = 0;
+  for (auto& of_keys : counts) {
+    of_keys = numbers.segment(first, of_keys.size());
+    first += of_keys.size();
+  }
+  return counts;
 }
 
 AttentionPasses::Evaluation AttentionPasses::evaluate(const AttentionUnknowns& at) {
@@ -220,7 +299,7 @@ std::vector<double> AttentionPasses::changes(const AttentionUnknowns& at,
 
 std::pair<RowMajorMatrix, RowMajorMatrix> AttentionPasses::normal_equations(const RowMajorMatrix& X) {
   auto sums = sum({{shape_.d3, shape_.d3}, {shape_.d3, shape_.dv}}, [&](const QueryBlock& block, MatrixSums& part) {
-    const RowMajorMatrix K = product(block.attention(X), *block.sequence->values);
+    const RowMajorMatrix K = product(block.attention(X), block.values());
     add_transposed_product(K, K, part[0]);
     add_transposed_product(K, block.target(), part[1]);
   });
@@ -231,22 +310,23 @@ AttentionUnknowns AttentionPasses::gradient_rounding(const AttentionUnknowns& at
   const auto V = value_rows(at.Y);
   auto sums = sum({{shape_.d1, shape_.d2}, {shape_.d3, shape_.dv}}, [&](const QueryBlock& block, MatrixSums& part) {
     const RowMajorMatrix Z = block.logits(at.X), T = product(block.queries(), at.X);
-    const RowMajorMatrix keys = block.sequence->keys.cwiseAbs(), queries = block.queries().cwiseAbs();
+    const RowMajorMatrix keys = block.keys().cwiseAbs(), queries = block.queries().cwiseAbs();
     const RowMajorMatrix terms = product(T.cwiseAbs(), keys.transpose());
-    const RowMajorMatrix argument = (1 + (Z.cwiseAbs() + terms).array()).matrix();
+    RowMajorMatrix argument = (1 + (Z.cwiseAbs() + terms).array()).matrix();
+    block.hide(argument);
     RowMajorMatrix R(Z.rows(), Z.cols());
     if (with_values()) {
       const RowMajorMatrix F = block.attention(at.X), O = product(F, V[block.index]);
       const RowMajorMatrix size = O.cwiseAbs() + block.target().cwiseAbs();
       const RowMajorMatrix M = product(size, V[block.index].cwiseAbs().transpose());
       R = 2 * F.cwiseProduct(M).cwiseProduct(argument);
-      add_transposed_product(product(F, block.sequence->values->cwiseAbs()), 2 * size, part[1]);
+      add_transposed_product(product(F, block.values().cwiseAbs()), 2 * size, part[1]);
     } else {
       RowMajorMatrix D(Z.rows(), Z.cols());
       for_each_row(block, *loss_, Z, [&](Index j, LossRow& row) {
         row.differentiate();
-        row_of(R, j) = row.gradient().abs();
-        row_of(D, j) = row.model().delta;
+        row.spread(row.gradient().abs(), row_of(R, j));
+        row.spread(row.model().delta, row_of(D, j));
       });
       if (block.is_weighted()) D += block.weights_squared();
       R += D.cwiseProduct(argument);

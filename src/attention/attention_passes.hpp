@@ -2,10 +2,12 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "attention/loss_row.hpp"
+#include "attention/visible_keys.hpp"
 #include "attnreg/attention_regression.hpp"
 #include "ranks/root_clock.hpp"
 
@@ -16,23 +18,60 @@ RowMajorMatrix product(const Eigen::Ref<const RowMajorMatrix>& S, const RowMajor
 void add_transposed_product(const Eigen::Ref<const RowMajorMatrix>& S, const RowMajorMatrix& P,
                             Eigen::Ref<RowMajorMatrix> sum);
 
+/// Row j as an array.
+inline Eigen::Map<Eigen::ArrayXd> row_of(RowMajorMatrix& matrix, Index j) {
+  return {matrix.data() + j * matrix.cols(), matrix.cols()};
+}
+
+/// A sequence as this rank works on it. Local.
+struct SequenceView {
+  SequenceView(const AttentionSequence& sequence, int rank);
+
+  const AttentionSequence* sequence;
+  std::optional<VisibleKeys> visible;  ///< without: all
+  /// A2 and A3 where none of this rank's queries sees some key: these are 0, so that padding of any size is harmless.
+  std::optional<RowMajorMatrix> seen_keys, seen_values;
+  RowMajorMatrix keys_transposed;
+
+  const RowMajorMatrix& keys() const { return seen_keys ? *seen_keys : sequence->keys; }
+  const RowMajorMatrix& values() const { return seen_values ? *seen_values : *sequence->values; }
+};
+
 /// Rows of one sequence that are worked on together: some tens, so that their rows of Z fit into a core's cache.
 struct QueryBlock {
-  const AttentionSequence* sequence;
-  const RowMajorMatrix* keys_transposed;  ///< A2^T
-  std::size_t index;                      ///< of the sequence
-  Index first, rows;                      ///< of this rank's rows
+  const SequenceView* view;
+  std::size_t index;  ///< of the sequence
+  Index first, rows;  ///< of this rank's rows
 
-  bool is_weighted() const { return sequence->weights.has_value(); }
+  const RowMajorMatrix& keys() const { return view->keys(); }
+  const RowMajorMatrix& keys_transposed() const { return view->keys_transposed; }
+  const RowMajorMatrix& values() const { return view->values(); }
+  bool is_weighted() const { return view->sequence->weights.has_value(); }
+  bool is_masked() const { return view->visible.has_value(); }
+  /// Sets what belongs to hidden keys to 0; matrix: rows x keys.
+  void hide(RowMajorMatrix& matrix) const {
+    if (is_masked()) view->visible->fill_hidden(matrix, first, 0, 0);
+  }
+  /// The keys that row j sees; none: all.
+  void list_visible(Index j, std::vector<Index>& keys) const {
+    if (is_masked()) view->visible->list(first + j, keys);
+  }
+  /// How many of the rows see each key.
+  VectorXd counts() const {
+    return is_masked() ? view->visible->counts(first, rows)
+                       : VectorXd::Constant(keys().rows(), static_cast<double>(rows));
+  }
   Eigen::Map<const RowMajorMatrix> part(const RowMajorMatrix& matrix) const {
     return {matrix.data() + first * matrix.cols(), rows, matrix.cols()};
   }
-  Eigen::Map<const RowMajorMatrix> queries() const { return part(sequence->queries); }
-  Eigen::Map<const RowMajorMatrix> target() const { return part(sequence->target); }
-  /// These rows of W o W.
-  RowMajorMatrix weights_squared() const { return part(*sequence->weights).cwiseAbs2(); }
+  Eigen::Map<const RowMajorMatrix> queries() const { return part(view->sequence->queries); }
+  Eigen::Map<const RowMajorMatrix> target() const { return part(view->sequence->target); }
+  /// |B|^2 of these rows; of visible keys where columns of B are keys.
+  double target_square() const;
+  /// These rows of W o W; 0 for hidden keys, as all that follows.
+  RowMajorMatrix weights_squared() const;
   /// These rows of Z = A1 X A2^T.
-  RowMajorMatrix logits(const RowMajorMatrix& X) const { return product(product(queries(), X), *keys_transposed); }
+  RowMajorMatrix logits(const RowMajorMatrix& X) const;
   /// These rows of rowwise softmax(A1 X A2^T).
   RowMajorMatrix attention(const RowMajorMatrix& X) const;
 };
@@ -43,8 +82,10 @@ void for_each_row(const QueryBlock& block, const Loss& loss, const RowMajorMatri
   LossRow row(loss, Z.cols());
   const auto B = block.target();
   const auto keys = static_cast<std::size_t>(Z.cols());
+  std::vector<Index> visible;
   for (Index j = 0; j < Z.rows(); ++j) {
-    row.move_to({Z.data() + j * Z.cols(), keys}, {B.data() + j * Z.cols(), keys});
+    block.list_visible(j, visible);
+    row.move_to({Z.data() + j * Z.cols(), keys}, {B.data() + j * Z.cols(), keys}, visible);
     use(j, row);
   }
 }
@@ -105,13 +146,14 @@ class AttentionPasses {
   MatrixSums sum(const std::vector<std::pair<Index, Index>>& shapes, const Add& add, Receiver receiver = Receiver::all);
   /// Local. A3 Y of each sequence.
   std::vector<RowMajorMatrix> value_rows(const RowMajorMatrix& Y) const;
+  /// How many queries see each key, for each sequence. Collective; no pass.
+  std::vector<VectorXd> seen() const;
 
  private:
   const Communicator& communicator_;
-  const std::vector<AttentionSequence>& sequences_;
   AttentionShape shape_;
   std::unique_ptr<Loss> loss_;
-  std::vector<RowMajorMatrix> keys_transposed_;
+  std::vector<SequenceView> views_;
   std::vector<QueryBlock> blocks_;
   double rows_ = 0, logits_ = 0, count_ = 0, seconds_ = 0;
   RootClock clock_;

@@ -55,7 +55,7 @@ AttentionCertificate certify_attention(AttentionObjective& objective, AttentionP
   const double passes_before = objective.reads_of_a();
   const AttentionState& state = AttentionObjective::state_of(point);
   const bool joint = objective.dimension() > parameters.size();
-  certificate.gradient_floor = objective.gradient_floor(point);
+  certificate.gradient_floor = objective.gradient_floor(point, 0);
   const AttentionGauge gauge(passes, sequences, parameters, point.x.head(parameters.size()), joint);
   certificate.unknowns = objective.dimension();
   certificate.free_directions = objective.dimension() - gauge.dimension();

@@ -15,11 +15,11 @@ using Eigen::VectorXd;
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
 constexpr double kTiny = std::numeric_limits<double>::min();
 
-/// One row of logits, with the norms of the keys.
+/// One row of logits, of the visible keys, with the norms of these.
 struct RowOfLogits {
   VectorXd z, b;
   VectorXd z_error;  // as in `gradient_rounding`
-  const ArrayXd& norms;
+  ArrayXd norms;
 };
 
 /// Of C = A2^T B A2 for the row: what rounding does to delta, to the centres, and to a sum of terms.
@@ -42,10 +42,10 @@ double form_rounding(const Loss& loss, const LossBounds& bounds, LossRow& row, c
   return of_delta + of_sum + 2 * (of_c * (h + k * c) + of_h * c);
 }
 
-/// The same of a row with values, both blocks: terms that are not negative in place of differences.
-AttentionHessianRounding value_rounding(const RowOfLogits& at, const RowMajorMatrix& values, const RowMajorMatrix& V) {
-  ArrayXd f = at.z;
-  softmax_row(at.z.array(), f);
+/// The same of a row with values, both blocks: terms that are not negative in place of differences. f: the row of F,
+/// which leaves hidden keys out of all sums.
+AttentionHessianRounding value_rounding(const RowOfLogits& at, const ArrayXd& f, const RowMajorMatrix& values,
+                                        const RowMajorMatrix& V) {
   const ArrayXd error = f * (at.z_error.array() - kEpsilon * f.max(kTiny).log());
   const VectorXd size = (V.transpose() * f.matrix()).cwiseAbs() + at.b.cwiseAbs();
   const ArrayXd value_norms = V.rowwise().norm();
@@ -62,23 +62,25 @@ AttentionHessianRounding hessian_rounding(AttentionPasses& passes, const Attenti
   const auto V = passes.value_rows(at.Y);
   auto sums = passes.sum({{1, 2}}, [&](const QueryBlock& block, MatrixSums& part) {
     const RowMajorMatrix Z = block.logits(at.X), T = product(block.queries(), at.X);
-    const ArrayXd norms = block.sequence->keys.rowwise().norm(),
-                  query_squares = block.queries().rowwise().squaredNorm();
-    const auto row_at = [&](Index j) {
-      const VectorXd z = Z.row(j);
-      const VectorXd z_error = kEpsilon * (4 + z.array().abs() + 2 * T.row(j).norm() * norms);
-      return RowOfLogits{z, block.target().row(j), z_error, norms};
+    const ArrayXd norms = block.keys().rowwise().norm(), query_squares = block.queries().rowwise().squaredNorm();
+    const auto errors_at = [&](Index j) -> ArrayXd {
+      return kEpsilon * (4 + Z.row(j).transpose().array().abs() + 2 * T.row(j).norm() * norms);
     };
     if (passes.with_values()) {
+      const RowMajorMatrix F = block.attention(at.X);
       for (Index j = 0; j < Z.rows(); ++j) {
-        const auto errors = value_rounding(row_at(j), *block.sequence->values, V[block.index]);
+        const RowOfLogits row{Z.row(j), block.target().row(j), errors_at(j), norms};
+        const auto errors = value_rounding(row, F.row(j).transpose(), block.values(), V[block.index]);
         part[0](0, 0) += query_squares[j] * errors.X;
         part[0](0, 1) += errors.Y;
       }
       return;
     }
     for_each_row(block, passes.loss(), Z, [&](Index j, LossRow& row) {
-      double error = form_rounding(passes.loss(), bounds, row, row_at(j));
+      double error = form_rounding(
+          passes.loss(), bounds, row,
+          {row.visible(Z.row(j).transpose().array()), row.visible(block.target().row(j).transpose().array()),
+           row.visible(errors_at(j)), row.visible(norms)});
       if (block.is_weighted())
         error += 4 * kEpsilon * (block.weights_squared().row(j).transpose().array() * norms.square()).sum();
       part[0](0, 0) += query_squares[j] * error;

@@ -12,12 +12,44 @@ namespace attnreg {
 using Eigen::ArrayXd;
 using Eigen::Index;
 
-LossRow::LossRow(const Loss& loss, Index keys) : loss_(loss) {
+LossRow::LossRow(const Loss& loss, Index keys) : loss_(loss) { resize(keys); }
+
+void LossRow::resize(Index keys) {
   for (ArrayXd* row : {&exponentials_, &slopes_, &fit_, &q_, &c_, &delta_, &positive_, &coupling_, &self_})
     row->setZero(keys);
 }
 
-void LossRow::move_to(std::span<const double> z, std::span<const double> b) {
+ArrayXd gathered(ConstArrayRow row, std::span<const Index> places) {
+  ArrayXd values(std::ssize(places));
+  for (Index k = 0; k < values.size(); ++k) values[k] = row[places[static_cast<std::size_t>(k)]];
+  return values;
+}
+
+void scatter(const ArrayXd& values, std::span<const Index> places, ArrayRow row) {
+  row.setZero();
+  for (Index k = 0; k < values.size(); ++k) row[places[static_cast<std::size_t>(k)]] = values[k];
+}
+
+void LossRow::move_to(std::span<const double> z, std::span<const double> b, std::span<const Index> visible) {
+  visible_ = visible;
+  if (visible.empty()) return look_at(z, b);
+  const auto row = [](std::span<const double> of) { return Eigen::Map<const ArrayXd>(of.data(), std::ssize(of)); };
+  z_ = gathered(row(z), visible);
+  b_ = gathered(row(b), visible);
+  if (q_.size() != z_.size()) resize(z_.size());
+  look_at(span_of(z_), span_of(b_));
+}
+
+ArrayXd LossRow::visible(ConstArrayRow row) const { return visible_.empty() ? ArrayXd(row) : gathered(row, visible_); }
+
+void LossRow::spread(const ArrayXd& of_visible, ArrayRow row) const {
+  if (visible_.empty())
+    row = of_visible;
+  else
+    scatter(of_visible, visible_, row);
+}
+
+void LossRow::look_at(std::span<const double> z, std::span<const double> b) {
   rows_ = {z, b};
   const auto value_at = [&](double reference) {
     LossSums sums{};
@@ -43,6 +75,12 @@ double LossRow::misfit() {
 }
 
 double LossRow::change(ArrayRow y) const {
+  if (visible_.empty()) return change_of_visible(y);
+  ArrayXd of_visible = visible(y);
+  return change_of_visible(of_visible);
+}
+
+double LossRow::change_of_visible(ArrayRow y) const {
   if (loss_.is_shift_invariant()) y -= (exponentials_ * y).sum();  // phi does not see it, and it would cancel
   if (!(y.abs().maxCoeff() <= Loss::largest_exponent)) return std::numeric_limits<double>::infinity();
   LossSums sums{};
@@ -57,6 +95,13 @@ void LossRow::differentiate() {
 }
 
 void LossRow::multiply_hessian(ArrayRow t) const {
+  if (visible_.empty()) return multiply_visible(t);
+  ArrayXd of_visible = visible(t);
+  multiply_visible(of_visible);
+  scatter(of_visible, visible_, t);
+}
+
+void LossRow::multiply_visible(ArrayRow t) const {
   if (loss_.form() == HessianForm::diagonal) {
     t *= delta_;
     return;

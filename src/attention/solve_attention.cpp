@@ -34,6 +34,8 @@ std::string_view model_name(AttentionModel model) {
 
 namespace {
 
+using Eigen::ArrayXd;
+
 constexpr double kStartTolerance = 1e-2;  // of the start's own |g(0)|, as for vector regressions
 constexpr double kInColumnSpace = 1e-10;  // relative residual of A2 v = 1
 constexpr double kSameMinimum = 1e-6;     // of L(0): values closer than that are one minimum
@@ -83,6 +85,7 @@ void check_sequence(const AttentionSequence& sequence, const AttentionSequence& 
     require(sequence.target.cols() == n2, "the target has " + std::to_string(sequence.target.cols()) +
                                               " columns, expected one for each of " + std::to_string(n2) + " keys");
   }
+  if (sequence.mask) VisibleKeys check(*sequence.mask, sequence.partition, rank, n2);
   if (sequence.weights) {
     require(sequence.weights->rows() == rows && sequence.weights->cols() == n2,
             "weights are " + shape_of(*sequence.weights) + " on this rank, expected " + shape_of(sequence.target));
@@ -98,34 +101,45 @@ struct TargetRows {
   double negative = 0;      ///< numbers < 0
   double low = 0;           ///< numbers that the loss cannot reach
   double zero_rows = 0;     ///< rows without a positive number
+  double hidden = 0;        ///< numbers other than 0 at keys that a mask hides, which the others do not count
 };
 
 TargetRows describe(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
                     const Loss& loss) {
   TargetRows found;
-  for (const auto& sequence : sequences)
+  for (const auto& sequence : sequences) {
+    std::optional<VisibleKeys> mask;
+    if (sequence.mask && !sequence.values)
+      mask.emplace(*sequence.mask, sequence.partition, communicator.rank(), sequence.keys.rows());
+    std::vector<Index> visible;
     for (Index j = 0; j < sequence.target.rows(); ++j) {
-      const auto b = sequence.target.row(j).array();
+      ArrayXd b = sequence.target.row(j).transpose().array();
+      const auto nonzero = static_cast<double>((b != 0).count());
+      if (mask) {
+        mask->list(j, visible);
+        b = gathered(b, visible);
+        found.hidden += nonzero - static_cast<double>((b != 0).count());
+      }
       found.largest_miss = std::max(found.largest_miss, std::abs(b.sum() - 1));
       found.negative += static_cast<double>((b < 0).count());
       found.low += static_cast<double>((b < loss.infimum()).count());
       found.zero_rows += (b > 0).any() ? 0 : 1;
     }
-  std::array<double, 3> sums{found.negative, found.low, found.zero_rows};
+  }
+  std::array<double, 4> sums{found.negative, found.low, found.zero_rows, found.hidden};
   communicator.sum(sums);
-  return {communicator.max(found.largest_miss), sums[0], sums[1], sums[2]};
+  return {communicator.max(found.largest_miss), sums[0], sums[1], sums[2], sums[3]};
 }
 
-/// Whether A2 v = 1 for one v and the keys of all sequences.
-bool ones_in_columns_of_keys(const std::vector<AttentionSequence>& sequences) {
+/// Whether A2 v = 1 for one v and the keys of all sequences that some query sees. seen: `AttentionPasses::seen`.
+bool ones_in_columns_of_keys(const std::vector<AttentionSequence>& sequences, const std::vector<VectorXd>& seen) {
   Index rows = 0;
-  for (const auto& sequence : sequences) rows += sequence.keys.rows();
+  for (const auto& counts : seen) rows += (counts.array() > 0).count();
   Eigen::MatrixXd keys(rows, sequences[0].keys.cols());
   rows = 0;
-  for (const auto& sequence : sequences) {
-    keys.middleRows(rows, sequence.keys.rows()) = sequence.keys;
-    rows += sequence.keys.rows();
-  }
+  for (std::size_t k = 0; k < seen.size(); ++k)
+    for (Index key = 0; key < seen[k].size(); ++key)
+      if (seen[k][key] > 0) keys.row(rows++) = sequences[k].keys.row(key);
   const VectorXd ones = VectorXd::Ones(rows), v = least_squares(keys, ones);
   return (keys * v - ones).norm() <= kInColumnSpace * ones.norm();
 }
@@ -155,7 +169,8 @@ class AttentionSolve {
     const double value_at_zero = point.value;
     if (refers_to_zero) {
       newton.gradient_reference = objective.norm(point.gradient);
-      if (newton.gradient_reference <= objective.gradient_floor(point)) {  // X = 0 is stationary
+      if (newton.gradient_reference <=
+          objective.gradient_floor(point, newton.gradient_reference)) {  // X = 0 is stationary
         newton.gradient_reference = 0;
         newton.reference = GradientReference::largest;
       }
@@ -230,7 +245,9 @@ void AttentionSolve::choose_model() {
 }
 
 void AttentionSolve::warn() {
+  if (const std::string text = missing_mask(communicator_, sequences_); !text.empty()) result_.warnings.push_back(text);
   if (shape_.dv > 0) return;  // any B will do
+  const auto seen = passes_.seen();
   const bool weighted =
       std::ranges::any_of(sequences_, [](const auto& sequence) { return sequence.weights.has_value(); });
   const bool centred = loss().form() == HessianForm::centred;
@@ -239,6 +256,9 @@ void AttentionSolve::warn() {
   const auto warn_if = [&](bool condition, const std::string& text) {
     if (condition) result_.warnings.push_back(text);
   };
+  warn_if(target_.hidden > 0, text_of(target_.hidden) +
+                                  " numbers of B that are not 0 are at keys that the mask hides: "
+                                  "they do not count");
   warn_if(
       options_.loss == "rescaled-exp" && !weighted,
       "form rescaled without weights: L tends to its infimum 0 where all logits tend to -infinity; it has a minimum "
@@ -253,7 +273,7 @@ void AttentionSolve::warn() {
   warn_if(loss().vanishes_at_zero(),
           "X = 0 is a global minimiser of this loss whatever B is, with L = 0; a minimum elsewhere is a local one, and "
           "the solve starts at a random point");
-  warn_if(centred && !weighted && ones_in_columns_of_keys(sequences_),
+  warn_if(centred && !weighted && ones_in_columns_of_keys(sequences_, seen),
           "the keys have the ones vector in their column space: X is determined up to y v^T with A2 v = 1 only");
 }
 
@@ -288,6 +308,9 @@ AttentionUnknowns AttentionSolve::cross_entropy_start() {
   std::vector<AttentionSequence> sequences = sequences_;
   for (auto& sequence : sequences) {
     sequence.target = sequence.target.cwiseMax(0);
+    if (sequence.mask)
+      VisibleKeys(*sequence.mask, sequence.partition, communicator_.rank(), sequence.keys.rows())
+          .fill_hidden(sequence.target, 0, 0, 0);
     const VectorXd sums = sequence.target.rowwise().sum();
     sequence.target = sums.cwiseInverse().asDiagonal() * sequence.target;
   }
@@ -321,12 +344,13 @@ void AttentionSolve::take_result(const AttentionObjective& objective, const Poin
   result_.error = evaluation.misfit == 0 ? 0 : std::sqrt(evaluation.misfit / evaluation.target);
 }
 
-/// X scaled so that the root mean square of the logits is `spread`; X itself where all are 0.
+/// X scaled so that the root mean square of the logits of visible keys is `spread`; X itself where all are 0.
 RowMajorMatrix AttentionSolve::with_spread(const RowMajorMatrix& X, double spread) {
-  const double squares = passes_.sum({{1, 1}}, [&](const QueryBlock& block, MatrixSums& part) {
+  const RowMajorMatrix sums = passes_.sum({{1, 2}}, [&](const QueryBlock& block, MatrixSums& part) {
     part[0](0, 0) += block.logits(X).squaredNorm();
-  })[0](0, 0);
-  const double size = std::sqrt(squares / passes_.logits_global());
+    part[0](0, 1) += block.counts().sum();
+  })[0];
+  const double size = std::sqrt(sums(0, 0) / sums(0, 1));
   return size > 0 && std::isfinite(size) ? RowMajorMatrix(spread / size * X) : X;
 }
 

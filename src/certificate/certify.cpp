@@ -134,7 +134,7 @@ void Examination::find_spectrum(const Hessian& hessian) {
   if (A_.communicator().is_root()) {
     const SymmetricEigen eigen = symmetric_eigen(hessian.exact, true);
     const double rounding =
-        hessian_rounding_ + eigenvalue_rounding(d, (2 * hessian.positive_part - hessian.exact).norm());
+        hessian_rounding_ + eigenvalue_rounding(d, (2 * hessian.positive_part - hessian.exact).stableNorm());
     if (eigen.finite && std::isfinite(rounding)) {
       message.head<4>() << 1, eigen.values[0], eigen.values[d - 1], rounding;
       message.segment(4, d) = eigen.vectors.col(0);

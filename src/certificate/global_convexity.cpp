@@ -42,12 +42,12 @@ GlobalConvexity global_convexity(RegressionObjective& objective, bool singular_v
     gram = to_caller.asDiagonal() * gram * to_caller.asDiagonal();
     const SymmetricEigen lower = symmetric_eigen(ridge - c * gram, false);
     if (lower.finite)
-      message[0] = std::max(0.0, lower.values[0] - eigenvalue_rounding(d, ridge.norm() + c * gram.norm()));
+      message[0] = std::max(0.0, lower.values[0] - eigenvalue_rounding(d, ridge.stableNorm() + c * gram.stableNorm()));
     const SymmetricEigen squares = symmetric_eigen(std::move(gram), false);
     if (squares.finite) {
       const double smallest = squares.values[0];
       message[1] = std::sqrt(std::max(0.0, squares.values[d - 1]));
-      message[2] = smallest > eigenvalue_rounding(d, squares.values.norm()) ? std::sqrt(smallest) : 0;
+      message[2] = smallest > eigenvalue_rounding(d, squares.values.stableNorm()) ? std::sqrt(smallest) : 0;
     }
   }
   A.communicator().broadcast(message);

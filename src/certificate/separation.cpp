@@ -126,7 +126,7 @@ bool SeparationSearch::project() {
         gram.diagonal().unaryExpr([](double square) { return square > 0 ? 1 / std::sqrt(square) : 1.0; });
     const SymmetricEigen eigen = symmetric_eigen(scale.asDiagonal() * gram * scale.asDiagonal(), true);
     if (eigen.finite) {
-      const double rounding = 16 * eigenvalue_rounding(d, eigen.values.norm());
+      const double rounding = 16 * eigenvalue_rounding(d, eigen.values.stableNorm());
       const Index rank = (eigen.values.array() > rounding).count();
       message << static_cast<double>(rank), rank > 0 ? std::sqrt(eigen.values[d - rank]) : 0, scale,
           eigen.vectors.reshaped(), eigen.values;

@@ -95,16 +95,18 @@ void write_values(File& file, std::int64_t offset, Storage type, std::span<const
 
 }  // namespace
 
-NpyHeader read_npy_header(const std::string& path) {
+NpyArray read_npy_array(const std::string& path, bool only_floats) {
   const InputFile file(path);
   const std::int64_t file_bytes = file.bytes(), modified_ns = file.modified_ns();
   std::string bytes(static_cast<std::size_t>(std::min(file_bytes, npy_prefix_limit + npy_header_limit)), '\0');
   file.read(0, bytes.data(), static_cast<std::int64_t>(bytes.size()));
-  NpyHeader header = parse_npy_header(bytes, file_bytes, path);
+  NpyArray header = parse_npy_array(bytes, file_bytes, path, only_floats);
   header.modified_ns = modified_ns;
   file.check_unchanged(header.file_bytes, header.modified_ns);
   return header;
 }
+
+NpyHeader read_npy_header(const std::string& path) { return read_npy_array(path, true); }
 
 template <class Scalar>
 void read_npy_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, std::span<Scalar> out) {

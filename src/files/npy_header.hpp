@@ -59,6 +59,9 @@ struct NpyArray : NpyHeader {
   std::int64_t item_bytes = 8;  ///< of one element
 };
 
+/// Local. Like `read_npy_header`, for every type whose elements have a size, unless `only_floats`.
+NpyArray read_npy_array(const std::string& path, bool only_floats = false);
+
 /// Like `parse_npy_header`, for every type whose elements have a size, unless `only_floats`.
 NpyArray parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const std::string& path,
                          bool only_floats = false);

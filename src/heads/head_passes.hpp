@@ -1,6 +1,6 @@
 #pragma once
 
-#include <span>
+#include <utility>
 #include <vector>
 
 #include "heads/head_inputs.hpp"
@@ -32,13 +32,11 @@ class HeadFactors {
   Eigen::Map<MatrixXd> V() { return {numbers_.data() + k1_ * rank_, k2_, rank_}; }
   Eigen::Map<const MatrixXd> U() const { return {numbers_.data(), k1_, columns()}; }
   Eigen::Map<const MatrixXd> V() const { return {numbers_.data() + k1_ * rank_, k2_, rank_}; }
-  HeadFactors with(const VectorXd& numbers) const {
-    HeadFactors result = *this;
-    result.numbers_ = numbers;
-    return result;
-  }
+  HeadFactors with(VectorXd numbers) const { return {k1_, k2_, rank_, std::move(numbers)}; }
 
  private:
+  HeadFactors(Index k1, Index k2, Index rank, VectorXd numbers)
+      : k1_(k1), k2_(k2), rank_(rank), numbers_(std::move(numbers)) {}
   Index columns() const { return is_full() ? k2_ : rank_; }
 
   Index k1_ = 0, k2_ = 0, rank_ = 0;

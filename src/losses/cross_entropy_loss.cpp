@@ -43,8 +43,8 @@ void differentiate_cross_entropy(const LossRows& rows, const LossPoint& point, s
   exponentials(rows, point.reference, f);
 #pragma omp simd
   for (std::size_t i = 0; i < rows.z.size(); ++i) {
-    delta[i] = mass * f[i];
-    q[i] = delta[i] - rows.b[i];
+    q[i] = mass * f[i] - rows.b[i];
+    delta[i] = f[i] < kWhole ? mass * f[i] : 0;
   }
 }
 

@@ -56,6 +56,7 @@ class ExponentialLoss final : public GrowingLoss<U> {
         out.f[first + i] = 0;
         out.delta[first + i] = v * v + u * r;
         if (!out.positive.empty()) out.positive[first + i] = v * v + std::max(u * r, 0.0);
+        if (!out.terms.empty()) out.terms[first + i] = std::abs(v) * (std::abs(u) + std::abs(b[i]));
       }
     });
   }

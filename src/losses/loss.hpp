@@ -52,6 +52,7 @@ struct LossDerivatives {
   std::span<double> positive{};  ///< delta' >= max(delta, 0) that makes the form of each row positive semidefinite
   std::span<double> coupling{};  ///< coupled: m
   std::span<double> self{};      ///< coupled: k >= 0
+  std::span<double> terms{};     ///< sum of the absolute terms of q, which may cancel
 };
 
 /// One member of the family, phi, the data term of L(x) = phi(A x) + 1/2 |diag(w) A x|^2, as row-local mathematics.

@@ -103,6 +103,8 @@ class RescaledLoss final : public GrowingLoss<U> {
         if (!out.positive.empty()) out.positive[first + i] = v * v + std::max(u * eta, 0.0);
         if (!out.coupling.empty()) out.coupling[first + i] = v * b[i];
         if (!out.self.empty()) out.self[first + i] = b[i] * b[i];
+        if (!out.terms.empty())
+          out.terms[first + i] = std::abs(v) * (std::abs(u) + std::abs(alpha * b[i]) + std::abs(gamma));
       }
     });
   }

@@ -41,7 +41,7 @@ void differentiate_softmax(const LossRows& rows, const LossPoint& point, std::sp
   for (std::size_t i = 0; i < rows.z.size(); ++i) {
     const double c = f[i] - rows.b[i];
     q[i] = f[i] * (c - gamma);
-    delta[i] = f[i] * (f[i] + c - gamma);
+    delta[i] = f[i] < kWhole ? f[i] * (f[i] + c - gamma) : 0;
   }
 }
 

@@ -66,9 +66,9 @@ class Objective {
   virtual double norm(const Eigen::VectorXd& gradient) const { return gradient.norm(); }
   /// Its Euclidean norm in the caller's units of x. Local.
   virtual double callers_norm(const Eigen::VectorXd& gradient) const { return gradient.norm(); }
-  /// The `norm` below which a gradient may be rounding only (docs/algorithms.md). Cheap unless |gradient| is near it;
-  /// then one read.
-  virtual double gradient_floor(const Point& point) = 0;
+  /// The `norm` below which a gradient may be rounding only (docs/algorithms.md); an upper bound on it where that is
+  /// below `enough`, which is cheap. Else one read.
+  virtual double gradient_floor(const Point& point, double enough) = 0;
 
   /// One read and n d^2 flops.
   virtual Hessian hessian(const Point& point) = 0;

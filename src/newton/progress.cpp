@@ -74,18 +74,22 @@ void Progress::stepped(const Trial& trial, double radius, int cg_iterations) {
 void Progress::move_to(const Eigen::VectorXd& x) {
   point_ = x == point_.x ? objective_.refreshed(std::move(point_)) : objective_.evaluate(x);
   gradient_norm_ = objective_.norm(point_.gradient);
+  from_scratch_ = true;
 }
 
 bool Progress::small_gradient() {
-  if (gradient_norm_ <= tolerance()) {
+  const bool at_tolerance = gradient_norm_ <= tolerance();
+  if (at_tolerance && !from_scratch_) {
     reason_ = Termination::converged;
-  } else if (!halved_) {
-    floor_ = objective_.gradient_floor(point_);
-    // Where g(0), or what the caller took for the reference, is nothing but rounding.
+  } else if (at_tolerance || !halved_) {
+    const double largest_floor = kLargestFloor * reference_;
+    floor_ = objective_.gradient_floor(point_, at_tolerance ? largest_floor : gradient_norm_);
+    // Where g(0), or the start's if that is the reference, is nothing but rounding.
     const bool is_start = iterations_ == 0 && options_.gradient_reference == 0;
-    const bool is_rounding = reference_ <= floor_ && (point_.x.isZero(0) || (is_start && !follows_largest_));
-    const bool is_small = is_rounding || floor_ <= kLargestFloor * reference_;
-    if (gradient_norm_ <= floor_ && is_small) reason_ = Termination::converged_rounding;
+    const bool is_rounding = reference_ <= floor_ && (point_.x.isZero(0) || is_start);
+    const bool is_small = is_rounding || floor_ <= largest_floor;
+    if (is_small && (at_tolerance || gradient_norm_ <= floor_))
+      reason_ = at_tolerance ? Termination::converged : Termination::converged_rounding;
   }
   return reason_.has_value();
 }
@@ -109,7 +113,6 @@ bool Progress::finished() {
   if (small_gradient() && !from_scratch_) {
     reason_.reset();
     move_to(point_.x);
-    from_scratch_ = true;
     halved_ = false;  // it was the rounding of the updated A x
     small_gradient();
     if (reason_ == Termination::converged_rounding && try_to_pass_the_floor()) reason_.reset();

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <utility>
 
@@ -27,13 +28,13 @@ Hessian RegressionObjective::distributed_hessian(const RegressionState& state) c
   WeightedRows rows = positive_rows(state);
   rows.ridge = w2_;
   DistributedMatrix M = distributed_gram(A_, grid_, rows, state.centre);
-  const double curvature = A_.communicator().sum(rows.self_sum());
+  const double uncentred = A_.communicator().sum(uncentred_sum(A_, rows));
   if (!offset_ridge_.is_zero())
     M.for_each([&](Index i, Index j, double& entry) { entry += offset_ridge_.hessian(i, j); });
-  const VectorXd scale = M.diagonal() + curvature * state.centre.cwiseAbs2();
   const bool centred = loss_->form() == HessianForm::centred;
   DistributedMatrix H =
       distributed_gram(A_, grid_, {rows.curvature - state.delta}, centred ? state.centre : VectorXd::Zero(d));
+  const VectorXd scale = M.diagonal() + H.diagonal() + uncentred * state.centre.cwiseAbs2();
   H.local() = M.local() - H.local();
   A_.passes().count_reads(2 * gram_reads(d));
   return {A_.communicator(), {}, {}, scale, std::make_shared<DistributedPencil>(std::move(H), std::move(M))};
@@ -62,13 +63,15 @@ Hessian RegressionObjective::hessian_on_root(const Point& point) {
   const MatrixXd& ridge_gram = ridge_gram_on_root();
   const auto gram = local_grams(state);
   VectorXd message(2 * entries + 1);
-  message << gram.positive.reshaped(), gram.negative.reshaped(), positive_rows(state).self_sum();
+  message << gram.positive.reshaped(), gram.negative.reshaped(), uncentred_sum(A_, positive_rows(state));
   communicator.sum_to_root(span_of(message));
   Hessian hessian{communicator, {}, {}, {}, nullptr};
   if (!communicator.is_root()) return hessian;
   hessian.positive_part = message.head(entries).reshaped(d, d) + ridge_gram;
-  hessian.exact = hessian.positive_part - message.segment(entries, entries).reshaped(d, d);
-  hessian.scale = hessian.positive_part.diagonal() + message[2 * entries] * state.centre.cwiseAbs2();
+  const MatrixXd negative_part = message.segment(entries, entries).reshaped(d, d);
+  hessian.exact = hessian.positive_part - negative_part;
+  hessian.scale =
+      hessian.positive_part.diagonal() + negative_part.diagonal() + message[2 * entries] * state.centre.cwiseAbs2();
   return hessian;
 }
 
@@ -86,18 +89,39 @@ VectorXd RegressionObjective::hessian_product(const Point& point, Direction& p) 
   return product;
 }
 
+/// This rank's part of the curvature of M's rows, in columns of equal size.
+double RegressionObjective::model_curvature(const RegressionState& state) const {
+  return (positive_rows(state).curvature + w2_).dot(columns_->row_norms().cwiseAbs2());
+}
+
+bool RegressionObjective::is_flat(const Point& point) const {
+  const VectorXd curvature = state_of(point).delta.cwiseAbs() + w2_;
+  return A_.communicator().sum(curvature.dot(columns_->row_norms())) == 0;
+}
+
 std::optional<VectorXd> RegressionObjective::suspected_descent(const Point& point) {
-  if (preconditioner_.empty() && !refresh_preconditioner(point, false)) return std::nullopt;
+  constexpr double kStale = 0.1;  // of a model's curvature: where no more is left of it, the model says nothing
   const RegressionState& state = state_of(point);
+  std::array<double, 2> curvature{model_curvature(state), curvature_of_model_};
+  A_.communicator().sum(curvature);
+  const bool is_stale = curvature[0] < kStale * curvature[1];
+  if ((preconditioner_.empty() || is_stale) && !refresh_preconditioner(point, is_stale)) return std::nullopt;
   const bool centred = loss_->form() == HessianForm::centred;
   return model_.direction_above(positive_rows(state).curvature - state.delta,
                                 centred ? state.centre : VectorXd::Zero(dimension()), preconditioner_);
 }
 
+// With a little of the negative curvature: where nothing is positive it gives M a scale.
 bool RegressionObjective::refresh_preconditioner(const Point& point, bool tired) {
+  constexpr double kAbsolute = 1e-8;
   const RegressionState& state = state_of(point);
-  const auto made = model_.preconditioner(positive_rows(state), state.centre, tired);
-  if (made) preconditioner_ = *made;
+  WeightedRows rows = positive_rows(state);
+  rows.curvature += kAbsolute * state.delta.cwiseMin(0).cwiseAbs();
+  const auto made = model_.preconditioner(rows, state.centre, tired);
+  if (made) {
+    preconditioner_ = *made;
+    curvature_of_model_ = model_curvature(state);
+  }
   largest_ridge_ = std::max(largest_ridge_, model_.ridge());
   return made.has_value();
 }

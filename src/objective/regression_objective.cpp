@@ -47,21 +47,31 @@ std::pair<RowPasses::MapSums, double> total(const Communicator& communicator, co
 
 /// Outputs of the rows of a block, for the moment.
 struct Outputs {
-  std::array<double, kBlock> q, f, delta;
+  std::array<double, kBlock> q, f, delta, terms;
+  const bool cancels;  // q may cancel
+
+  explicit Outputs(const Loss& loss) : cancels(loss.form() != HessianForm::centred) {}
 
   LossDerivatives of(Index rows) {
     const auto size = static_cast<std::size_t>(rows);
-    return {std::span(q).first(size), std::span(f).first(size), std::span(delta).first(size)};
+    return {.q = std::span(q).first(size),
+            .f = std::span(f).first(size),
+            .delta = std::span(delta).first(size),
+            .terms = terms_of(size)};
   }
-  /// Only q and f are for the moment.
+  /// Only q, f and the terms are for the moment.
   LossDerivatives kept_in(RegressionState& state, Index first, Index rows) {
     const auto size = static_cast<std::size_t>(rows);
     const auto in = [&](VectorXd& v) {
       return v.size() == 0 ? std::span<double>() : std::span(v.data() + first, size);
     };
-    return {std::span(q).first(size), std::span(f).first(size), in(state.delta),
-            in(state.positive),       in(state.coupling),       in(state.self)};
+    return {std::span(q).first(size), std::span(f).first(size), in(state.delta), in(state.positive),
+            in(state.coupling),       in(state.self),           terms_of(size)};
   }
+  double q_terms(std::size_t i) const { return cancels ? terms[i] : std::abs(q[i]); }
+
+ private:
+  std::span<double> terms_of(std::size_t size) { return std::span(terms).first(cancels ? size : 0); }
 };
 
 }  // namespace
@@ -161,12 +171,12 @@ double RegressionObjective::log_value(const Point& point) const {
   return log_phi + std::log1p(sums[8] * std::exp(-log_phi));
 }
 
-// In units of eps: q_i + w_i^2 z_i itself, and what the roundings of z_i, of the exponent z_i - reference, and of x and
-// of the steps' A s (at most eps |a_i|_s max |scale_j x_j|, as random sums) do to it.
-double RegressionObjective::rounding_of_row(const RegressionState& state, Index row, double z, double q,
+// In units of eps: the terms of q_i, and what the roundings of z_i, of the exponent z_i - reference, and of x and of
+// the steps' A s (at most eps |a_i|_s max |scale_j x_j|, as random sums) do to q_i + w_i^2 z_i.
+double RegressionObjective::rounding_of_row(const RegressionState& state, Index row, double z, double q_terms,
                                             double delta) const {
   const double curvature = std::abs(delta);
-  return std::abs(q) + curvature * loss_->exponent_rounding(z, state.loss.reference) +
+  return q_terms + curvature * loss_->exponent_rounding(z, state.loss.reference) +
          (curvature + w2_[row]) * columns_->row_norms()[row] * state.largest_x;
 }
 
@@ -178,15 +188,17 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
   const double clock = clock_.seconds();
   const Index columns = loss_->form() == HessianForm::coupled ? 3 : 2;
   const auto map = [&](Index first, Index rows, double* U, double* bound) {
-    Outputs outputs;
+    Outputs outputs(*loss_);
     const LossDerivatives out = outputs.kept_in(state, first, rows);
     fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, out);
     for (Index i = 0; i < rows; ++i) {
       const Index row = first + i;
-      const double q = U[columns * i] = out.q[static_cast<std::size_t>(i)];
-      U[columns * i + 1] = out.f[static_cast<std::size_t>(i)];
+      const auto k = static_cast<std::size_t>(i);
+      U[columns * i] = out.q[k];
+      U[columns * i + 1] = out.f[k];
       if (columns == 3) U[columns * i + 2] = state.coupling[row];
-      *bound += rounding_of_row(state, row, state.z[row], q, state.delta[row]) * columns_->row_norms()[row];
+      *bound +=
+          rounding_of_row(state, row, state.z[row], outputs.q_terms(k), state.delta[row]) * columns_->row_norms()[row];
     }
   };
   const auto local =
@@ -219,12 +231,12 @@ std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const 
     add_value(rows, first, state.shift, reference, std::span<double, 9>(scalars, 9));
     loss_->fill_columns(rows, reference, {U, static_cast<std::size_t>(count * columns)},
                         static_cast<std::size_t>(columns));
-    Outputs outputs;
+    Outputs outputs(*loss_);
     fill_outputs(rows, first, state.shift, guess, outputs.of(count));
     for (Index i = 0; i < count; ++i) {
       const auto k = static_cast<std::size_t>(i);
       U[i * columns + of_loss] = w2_[first + i] * (rows.z[k] + state.shift);
-      scalars[9] += rounding_of_row(state, first + i, rows.z[k], outputs.q[k], outputs.delta[k]) *
+      scalars[9] += rounding_of_row(state, first + i, rows.z[k], outputs.q_terms(k), outputs.delta[k]) *
                     columns_->row_norms()[first + i];
     }
   };
@@ -273,7 +285,7 @@ Point RegressionObjective::accept(Point point, ObjectiveState& found) const {
   state.coupled_centre = std::move(evaluation.coupled_centre);
   state.floor_bound = evaluation.floor_bound;
   sum_over_rows<1>(state.z.size(), [&](Index first, Index rows, auto&) {
-    Outputs outputs;
+    Outputs outputs(*loss_);
     fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, outputs.kept_in(state, first, rows));
   });
   return point;
@@ -294,11 +306,11 @@ VectorXd RegressionObjective::gradient_rounding(const Point& point) const {
   const RegressionState& state = state_of(point);
   VectorXd rounding(state.z.size());
   sum_over_rows<1>(state.z.size(), [&](Index first, Index rows, auto&) {
-    Outputs outputs;
+    Outputs outputs(*loss_);
     fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, outputs.of(rows));
     for (Index i = 0; i < rows; ++i) {
       const auto k = static_cast<std::size_t>(i);
-      rounding[first + i] = rounding_of_row(state, first + i, state.z[first + i], outputs.q[k], outputs.delta[k]);
+      rounding[first + i] = rounding_of_row(state, first + i, state.z[first + i], outputs.q_terms(k), outputs.delta[k]);
     }
   });
   VectorXd absolute = A_.passes().absolute_transpose_multiply(rounding);
@@ -306,9 +318,9 @@ VectorXd RegressionObjective::gradient_rounding(const Point& point) const {
   return kEps * (absolute + offset_ridge_.rounding(point.x));
 }
 
-double RegressionObjective::gradient_floor(const Point& point) {
+double RegressionObjective::gradient_floor(const Point& point, double enough) {
   const double bound = kEps * (state_of(point).floor_bound + norm(offset_ridge_.rounding(point.x)));
-  return norm(point.gradient) > bound ? bound : norm(gradient_rounding(point));
+  return bound < enough ? bound : norm(gradient_rounding(point));
 }
 
 Direction RegressionObjective::direction(const VectorXd& s) {

@@ -65,7 +65,7 @@ class RegressionObjective final : public Objective {
   double callers_norm(const Eigen::VectorXd& g) const override {
     return g.cwiseQuotient(columns_->factor()).stableNorm();
   }
-  double gradient_floor(const Point& point) override;
+  double gradient_floor(const Point& point, double enough) override;
   /// On rank 0, or over the grid: then in panels, which read (d / 256 + 1) / 2 times A, or twice that.
   Hessian hessian(const Point& point) override;
   Eigen::VectorXd hessian_product(const Point& point, Direction& p) override;
@@ -93,6 +93,8 @@ class RegressionObjective final : public Objective {
   Eigen::VectorXd gradient_rounding(const Point& point) const;
   /// Collective; ln L, also where L overflows: then two all-reduces.
   double log_value(const Point& point) const;
+  /// Collective; whether no row has any curvature left, one all-reduce of 8 bytes.
+  bool is_flat(const Point& point) const;
   Hessian hessian_on_root(const Point& point);  ///< Collective. On rank 0 always: for d that allows it.
   /// Collective. A^T W^2 A on rank 0, empty elsewhere. One read and n d^2 flops at the first call.
   const Eigen::MatrixXd& ridge_gram_on_root();
@@ -141,9 +143,10 @@ class RegressionObjective final : public Objective {
   void differentiate(Point& point, const Value& value) const;
   void fill_outputs(const LossRows& rows, Eigen::Index first, double shift, const LossPoint& point,
                     const LossDerivatives& out) const;
-  double rounding_of_row(const RegressionState& state, Eigen::Index row, double z, double q, double delta) const;
+  double rounding_of_row(const RegressionState& state, Eigen::Index row, double z, double q_terms, double delta) const;
 
   WeightedRows positive_rows(const RegressionState& state) const;
+  double model_curvature(const RegressionState& state) const;
   SignedGram local_grams(const RegressionState& state) const;
   Hessian distributed_hessian(const RegressionState& state) const;
 
@@ -160,6 +163,7 @@ class RegressionObjective final : public Objective {
 
   std::shared_ptr<const ProcessGrid> grid_;  // of ScaLAPACK; none: rank 0 has the d x d matrices
   SampledModel model_;
+  double curvature_of_model_ = 0;  // this rank's part
   double largest_ridge_ = 0;
 };
 

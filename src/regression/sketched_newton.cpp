@@ -146,7 +146,9 @@ double Iteration::distance_bound() {
   if (!(result_.convexity > 0)) return kInfinity;
   const auto& columns = objective_.columns();
   const double units = columns.scale().cwiseQuotient(columns.factor()).maxCoeff();  // |g| <= units |g|_s
-  const double bound = kSlack * (objective_.callers_norm(point_.gradient) + units * objective_.gradient_floor(point_)) /
+  const double bound = kSlack *
+                       (objective_.callers_norm(point_.gradient) +
+                        units * objective_.gradient_floor(point_, objective_.norm(point_.gradient))) /
                        result_.convexity;
   return std::isfinite(bound) ? bound : kInfinity;
 }

@@ -119,7 +119,7 @@ class Regression {
     point_ = objective_.evaluate(VectorXd::Zero(A_.columns()));
     value_at_zero_ = point_.value;
     double& reference = options_.newton.gradient_reference = objective_.norm(point_.gradient);
-    if (reference <= objective_.gradient_floor(point_)) {  // x = 0 is stationary
+    if (reference <= objective_.gradient_floor(point_, reference)) {  // x = 0 is stationary
       reference = 0;
       options_.newton.reference = GradientReference::largest;
     }
@@ -170,7 +170,9 @@ class Regression {
   Method start_method() const { return result_.method == Method::newton ? Method::newton : Method::newton_cg; }
   NewtonSummary solve_from(const StartPoint& start, Method method);
   void remove_null_directions();
-  std::string why_no_minimiser() const;
+  bool is_centred() const { return objective_.loss().is_shift_invariant(); }
+  bool is_far() const;
+  void look_for_minimiser();
   void certify_result();
 
   const RowMatrix& A_;
@@ -230,7 +232,7 @@ void Regression::remove_null_directions() {
   if (x != before) point_ = objective_.evaluate(x);
   // A direction that is null to the precision of a Gram matrix only may matter to L.
   const double tolerance = options_.newton.relative_tolerance * result_.summary.gradient_reference;
-  const double allowed = std::max({g, tolerance, objective_.gradient_floor(point_)});
+  const double allowed = std::max({g, tolerance, objective_.gradient_floor(point_, g)});
   if (!(objective_.norm(point_.gradient) <= allowed) || !(point_.value <= value + kUnchanged * std::abs(value))) {
     point_ = objective_.evaluate(before);
     return;
@@ -239,14 +241,33 @@ void Regression::remove_null_directions() {
   result_.notes.push_back(null.text());
 }
 
-/// Collective. Empty, unless the logits have run away: their spread tells, without a read.
-std::string Regression::why_no_minimiser() const {
+/// Collective. Whether the logits have run away: it takes no read.
+bool Regression::is_far() const {
   constexpr double kFar = 15;  // exp(-15) is what is left of a row's f
   const VectorXd& z = RegressionObjective::state_of(point_).z;
-  std::array<double, 2> ends{-std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()};
-  if (z.size() > 0) ends = {z.maxCoeff(), -z.minCoeff()};
+  const double none = is_centred() ? -std::numeric_limits<double>::infinity() : 0;
+  std::array<double, 2> ends{none, none};
+  if (z.size() > 0) ends = {std::max(none, z.maxCoeff()), std::max(none, -z.minCoeff())};
   A_.communicator().max(ends);
-  return ends[0] + ends[1] > kFar ? find_separation(objective_, point_.x).reason : std::string();
+  return ends[0] + ends[1] > kFar;
+}
+
+/// Collective. What a small gradient means where no minimum is near.
+void Regression::look_for_minimiser() {
+  std::string& no_minimiser = result_.certificate.no_minimiser;
+  const bool far = no_minimiser.empty() && is_far();
+  if (far && is_centred() && options_.certificate != CertificateLevel::full)
+    no_minimiser = find_separation(objective_, point_.x).reason;
+  if (!no_minimiser.empty()) {
+    result_.summary.termination = Termination::no_minimiser;
+    result_.warnings.push_back(no_minimiser);
+    return;
+  }
+  const bool fits = is_centred() && point_.value <= kUnchanged * value_at_zero_;
+  if (!far || fits || !objective_.is_flat(point_)) return;
+  result_.summary.termination = Termination::diverged;
+  result_.warnings.push_back(
+      "L is flat at x: no row has a slope or a curvature left that would lead to a minimum; try another start");
 }
 
 /// The certificate; it may know of a saddle that the solve did not notice. With an epsilon, more iterations until |x -
@@ -274,13 +295,7 @@ void Regression::certify_result() {
     if (result_.summary.iterations == iterations) break;
   }
   if (at_saddle()) result_.summary.termination = Termination::saddle;
-  std::string& no_minimiser = result_.certificate.no_minimiser;
-  if (is_converged(result_.summary) && no_minimiser.empty() && options_.certificate != CertificateLevel::full)
-    no_minimiser = why_no_minimiser();
-  if (is_converged(result_.summary) && !no_minimiser.empty()) {
-    result_.summary.termination = Termination::no_minimiser;
-    result_.warnings.push_back(no_minimiser);
-  }
+  if (is_converged(result_.summary)) look_for_minimiser();
   if (!(options_.epsilon > 0)) return;
   const auto certified = [&] {
     return result_.certificate.distance_bound && *result_.certificate.distance_bound <= options_.epsilon;

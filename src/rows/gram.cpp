@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <span>
 #include <utility>
 
@@ -40,49 +41,63 @@ void with_sparse(const RowMatrix& A, Use&& use) {
   kernels::with_block(rows, 0, rows.rows(), use);
 }
 
+/// The |delta| up to which a row is not centred before it is squared: none of a dense A; all but 64 of a sparse one.
+double light_weight(const RowMatrix& A, const WeightedRows& rows) {
+  constexpr double kShare = 1.0 / 64;
+  return A.is_sparse() ? kShare * rows.curvature.cwiseAbs().sum() : -1;
+}
+
 /// The terms of the rows of one sign, times this sign. Each is completed to a square: with s = delta + ridge and
 /// t = m / s it is
 ///
 ///     s (a - t c)(a - t c)^T + (k - m t) c c^T.
 ///
-/// Sparse rows, which centring would fill, are not: their squares are s a a^T, and the rest follows from sum m a.
+/// Sparse rows, which centring would fill, are not: their squares are s a a^T, and the rest follows from sum m a. Few
+/// of large weight are, since c is next to them and the rest would cancel.
 struct Squares {
-  std::vector<Index> rows;              // with s != 0
-  std::vector<double> weights, shares;  // s and t
-  VectorXd centre, crossed;             // c; sum m a of sparse rows, else 0
-  double factor = 0;                    // of c c^T in the rest
+  struct Rows {
+    std::vector<Index> numbers;           // with s != 0
+    std::vector<double> weights, shares;  // s and t
+
+    Index count() const { return static_cast<Index>(numbers.size()); }
+  };
+  Rows centred, sparse;
+  VectorXd centre, crossed;  // c; sum m a of sparse rows, else 0
+  double factor = 0;         // of c c^T in the rest
 
   Squares(const RowMatrix& A, const WeightedRows& given, const VectorXd& c, double sign)
       : centre(c), crossed(VectorXd::Zero(c.size())) {
     const bool is_coupled = given.coupling.size() != 0;
+    const double light = light_weight(A, given);
     std::vector<double> couplings;
     for (Index i = 0; i < given.curvature.size(); ++i) {
       const double delta = given.curvature[i], ridge = given.ridge.size() == 0 ? 0 : given.ridge[i];
       const double m = is_coupled ? given.coupling[i] : delta, k = is_coupled ? given.self[i] : delta;
       const double s = delta + ridge, t = s == 0 ? 0 : m / s;
       if ((s < 0) != (sign < 0)) continue;  // what is not a number is positive
-      if (A.is_sparse())
+      const bool stays_sparse = A.is_sparse() && !(std::abs(delta) > light);
+      if (stays_sparse)
         factor += sign * k;
       else if (is_coupled)
         factor += k - m * t;
       else if (s != 0)
         factor += delta * ridge / s;  // k - m t without cancellation
       if (s == 0) continue;
-      rows.push_back(given.chosen ? (*given.chosen)[static_cast<std::size_t>(i)] : i);
-      weights.push_back(sign * s);
-      shares.push_back(t);
-      couplings.push_back(sign * m);
+      Rows& rows = stays_sparse ? sparse : centred;
+      rows.numbers.push_back(given.chosen ? (*given.chosen)[static_cast<std::size_t>(i)] : i);
+      rows.weights.push_back(sign * s);
+      rows.shares.push_back(t);
+      if (stays_sparse) couplings.push_back(sign * m);
     }
-    if (!A.is_sparse() || centre.isZero(0)) return;
-    add_by_threads(count(), crossed, [&](Index first, Index last, VectorXd& sum) {
+    if (sparse.count() == 0 || centre.isZero(0)) return;
+    add_by_threads(sparse.count(), crossed, [&](Index first, Index last, VectorXd& sum) {
       with_sparse(A, [&](const auto& block) {
         for (auto k = static_cast<std::size_t>(first); k < static_cast<std::size_t>(last); ++k)
-          kernels::add_scaled_row(block, rows[k], couplings[k], sum.data());
+          kernels::add_scaled_row(block, sparse.numbers[k], couplings[k], sum.data());
       });
     });
   }
 
-  Index count() const { return static_cast<Index>(rows.size()); }
   /// Adds to entry (i, j) what is not in the squares.
   void add_rest(Index i, Index j, double& entry) const {
     entry += (factor * centre[i] - crossed[i]) * centre[j];
@@ -90,20 +105,21 @@ struct Squares {
   }
 };
 
-/// Calls `use` with |s|^{1/2} (a - t c) of some rows of a dense A at a time, from a column on.
+/// Calls `use` with |s|^{1/2} (a - t c) of some centred rows at a time, from a column on.
 template <class Use>
 void gather(const RowMatrix& A, const Squares& squares, Index first_column, Index at_once, Use&& use) {
   const Index width = A.columns() - first_column;
+  const Squares::Rows& rows = squares.centred;
   RowMajorMatrix gathered;
-  for (Index first = 0; first < squares.count(); first += at_once) {
-    const Index last = std::min(first + at_once, squares.count());
+  for (Index first = 0; first < rows.count(); first += at_once) {
+    const Index last = std::min(first + at_once, rows.count());
     gathered.resize(last - first, width);
-    A.passes().visit_rows(between(squares.rows, first, last), [&](std::size_t position, std::span<const double> row) {
+    A.passes().visit_rows(between(rows.numbers, first, last), [&](std::size_t position, std::span<const double> row) {
       const std::size_t k = static_cast<std::size_t>(first) + position;
-      const double scale = std::sqrt(squares.weights[k]);
+      const double scale = std::sqrt(rows.weights[k]);
       auto out = gathered.row(static_cast<Index>(position));
       out = scale * Eigen::Map<const Eigen::RowVectorXd>(row.data(), A.columns()).tail(width);
-      out -= scale * squares.shares[k] * squares.centre.tail(width).transpose();
+      out -= scale * rows.shares[k] * squares.centre.tail(width).transpose();
     });
     use(gathered);
   }
@@ -119,15 +135,15 @@ MatrixXd gram_of(const RowMatrix& A, const Squares& squares) {
   constexpr Index kGathered = 4096;
   RowMajorMatrix lower = RowMajorMatrix::Zero(A.columns(), A.columns());
   if (A.is_sparse()) {
-    add_by_threads(squares.count(), lower, [&](Index first, Index last, RowMajorMatrix& sum) {
+    const Squares::Rows& rows = squares.sparse;
+    add_by_threads(rows.count(), lower, [&](Index first, Index last, RowMajorMatrix& sum) {
       with_sparse(A, [&](const auto& block) {
-        kernels::add_gram(block, between(squares.rows, first, last), between(squares.weights, first, last), 0,
-                          sum.cols(), sum.cols(), sum.data());
+        kernels::add_gram(block, between(rows.numbers, first, last), between(rows.weights, first, last), 0, sum.cols(),
+                          sum.cols(), sum.data());
       });
     });
-  } else {
-    gather(A, squares, 0, kGathered, [&](const RowMajorMatrix& rows) { add_gram(rows, lower); });
   }
+  gather(A, squares, 0, kGathered, [&](const RowMajorMatrix& rows) { add_gram(rows, lower); });
   for (Index i = 0; i < lower.rows(); ++i)
     for (Index j = 0; j <= i; ++j) squares.add_rest(i, j, lower(i, j));
   return full_symmetric(lower);
@@ -137,17 +153,17 @@ MatrixXd gram_of(const RowMatrix& A, const Squares& squares) {
 MatrixXd gram_panel(const RowMatrix& A, const Squares& squares, Index first, Index width) {
   constexpr Index kGathered = 256;
   const Index height = A.columns() - first;
+  MatrixXd panel = MatrixXd::Zero(height, width);
   if (A.is_sparse()) {
-    RowMajorMatrix panel = RowMajorMatrix::Zero(height, width);
+    RowMajorMatrix by_rows = RowMajorMatrix::Zero(height, width);
     RowPasses::share(width, [&](int, Index begin, Index end) {
       with_sparse(A, [&](const auto& block) {
-        kernels::add_gram(block, squares.rows, squares.weights, first + begin, first + end, width,
-                          panel.data() + begin * width + begin);
+        kernels::add_gram(block, squares.sparse.numbers, squares.sparse.weights, first + begin, first + end, width,
+                          by_rows.data() + begin * width + begin);
       });
     });
-    return panel;
+    panel = by_rows;
   }
-  MatrixXd panel = MatrixXd::Zero(height, width);
   gather(A, squares, first, kGathered, [&](const RowMajorMatrix& rows) {
     const RowMajorMatrix transposed = rows.leftCols(width).transpose();
     RowPasses::share(width, [&](int, Index begin, Index end) {
@@ -216,6 +232,13 @@ DistributedMatrix distributed_gram(const RowMatrix& A, std::shared_ptr<const Pro
   squares.factor = message[d];
   gram.for_each([&](Index i, Index j, double& entry) { squares.add_rest(i, j, entry); });
   return gram;
+}
+
+double uncentred_sum(const RowMatrix& A, const WeightedRows& rows) {
+  if (rows.coupling.size() != 0) return rows.self.sum();
+  const auto light = rows.curvature.array() <= light_weight(A, rows);
+  // c itself has a rounding.
+  return light.select(rows.curvature.array(), std::numeric_limits<double>::epsilon() * rows.curvature.array()).sum();
 }
 
 double gram_reads(Index d) {

@@ -22,8 +22,6 @@ struct WeightedRows {
   Eigen::VectorXd coupling{}, self{};          ///< m and k, or empty
   std::optional<std::vector<Index>> chosen{};  ///< local numbers of the rows, ascending; none: all of this rank
 
-  double self_sum() const { return (self.size() == 0 ? curvature : self).sum(); }
-
   /// Local. Some of all rows, by local number, their weights multiplied by `factors`.
   WeightedRows choose(std::vector<Index> rows, const Eigen::VectorXd& factors) const;
 };
@@ -45,6 +43,10 @@ SignedGram signed_gram(const RowMatrix& A, const WeightedRows& rows, const Eigen
 /// all, and one all-reduce of 8 (d + 1). Counts no reads, see `gram_reads`. centre: d.
 DistributedMatrix distributed_gram(const RowMatrix& A, std::shared_ptr<const ProcessGrid> grid,
                                    const WeightedRows& rows, const Eigen::VectorXd& centre);
+
+/// Local. A sum s over the rows: the rounding of the Gram matrix's diagonal is about eps (diagonal + s c^2). Only rows
+/// that are not centred before they are squared lose digits by c: sparse ones, and those with m.
+double uncentred_sum(const RowMatrix& A, const WeightedRows& rows);
 
 /// Local. What `distributed_gram` reads of each row that takes part, in units of the row.
 double gram_reads(Index d);

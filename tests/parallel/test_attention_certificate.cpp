@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <Eigen/Eigenvalues>
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -84,7 +85,7 @@ TEST_F(AttentionCertificates, NullSpacesAreKnown) {
       for (Whole& whole : planted.sequences) {
         if (dependent) {
           whole.queries.col(1) = whole.queries.col(0);
-          whole.keys.col(2) = RowMajorMatrix::Ones(whole.keys.rows(), 1);  // a shift
+          whole.keys.col(2).setConstant(0.1);  // a shift, whose mean is rounded
         }
         whole.target = softmax_rows(whole.queries * planted.unknowns.X * whole.keys.transpose());
       }
@@ -123,6 +124,125 @@ TEST_F(AttentionCertificates, SaddlesAreSeen) {
   EXPECT_LE(examined.certificate.gradient_norm, examined.certificate.gradient_floor);
   const Examined there = examine(spread(planted), planted.unknowns, {.loss = "cosh"});
   expect_gauge_is_null_space(there);
+}
+
+/// Sequences with masks, and the same as one sequence for each query.
+struct Masked {
+  std::vector<AttentionSequence> masked, split;
+};
+
+Masked with_masks(const Communicator& comm, const Planted& planted, const std::vector<Table>& tables) {
+  Masked all;
+  for (std::size_t k = 0; k < tables.size(); ++k) {
+    const Whole& whole = planted.sequences[k];
+    all.masked.push_back(distributed(comm, whole, reference::Layout::random));
+    all.masked[k].mask = mask_of(tables[k], all.masked[k].partition, comm.rank());
+    for (Index i = 0; i < tables[k].rows(); ++i)
+      all.split.push_back(distributed(comm, part_of(whole, tables[k], i), reference::Layout::random));
+  }
+  return all;
+}
+
+/// Two parts whose queries see keys of their own part only.
+Table two_parts(Index n) {
+  Table table = causal_table(n, n);
+  table.bottomLeftCorner(n - n / 2, n / 2).setZero();
+  return table;
+}
+
+struct MaskedCase {
+  std::string name;
+  Index free = 0;     ///< directions that L does not depend on, with rank 0
+  std::string named;  ///< in one of the names
+  Table table{};      ///< of all sequences
+  Index n = 24;       ///< queries, and keys
+  std::string loss = "softmax";
+  bool dependent = false;  ///< only query 0 has column 1; key column 2 tells the two parts apart
+  bool values = false;
+};
+
+class MaskedCertificates : public AttentionCertificates, public testing::WithParamInterface<MaskedCase> {};
+
+// X is 4 x 3. No softmax depends on the logit of query 0 of a causal mask, but exp does. Of three causal queries that
+// makes 1 + 2 conditions in 12 unknowns: 6 directions have A1 n = 0, 4 - 2 constant A2 v, and one more is hidden. For
+// exp it makes 1 + 2 + 3. With `dependent` exp sees X + e_1 y^T in query 0 of two sequences alone: 2 conditions on y.
+INSTANTIATE_TEST_SUITE_P(All, MaskedCertificates,
+                         testing::Values(MaskedCase{"causal", 0, "", causal_table(24, 24)},
+                                         MaskedCase{"padded", 0, "", random_table(24, 24, 3)},
+                                         MaskedCase{"parts", 0, "", two_parts(24)},
+                                         MaskedCase{"query_of_one_key", 3,
+                                                    "1 null directions n, A1 n = 0 but for queries that see one key",
+                                                    causal_table(24, 24), 24, "softmax", true},
+                                         MaskedCase{"shift_of_parts", 3 + 4 - 1, "constant over the keys of each query",
+                                                    two_parts(24), 24, "softmax", true},
+                                         MaskedCase{"every_key_counts", 1, "X + D", two_parts(24), 24, "exp", true},
+                                         MaskedCase{"few_queries", 9, "X + D", causal_table(3, 3), 3},
+                                         MaskedCase{"few_queries_of_exp", 6, "X + D", causal_table(3, 3), 3, "exp"},
+                                         MaskedCase{"values", 0, "", causal_table(24, 24), 24, "softmax", false, true}),
+                         [](const auto& test) { return test.param.name; });
+
+TEST_P(MaskedCertificates, KnowWhatIsHidden) {
+  const MaskedCase& of = GetParam();
+  Shape shape{of.n, of.n, 4, 3};
+  if (of.values) shape = {of.n, of.n, 4, 3, 2, 2};
+  Planted planted = plant(shape, 2, 1.5, of.n > 3 ? 2 : 1, 5);
+  const std::vector<Table> tables(planted.sequences.size(), of.table);
+  for (Whole& whole : planted.sequences) {
+    if (of.dependent) {
+      whole.queries.col(1).tail(of.n - 1).setZero();
+      whole.keys.col(2) = RowMajorMatrix::Constant(of.n, 1, 0.1);
+      whole.keys.col(2).tail(of.n - of.n / 2).setConstant(0.3);
+    }
+    for (Index key = 0; key < of.n; ++key)
+      if ((of.table.col(key).array() == 0).all()) whole.keys.row(key).setConstant(1e200);
+    whole.target = masked_softmax(whole, planted.unknowns.X, of.table);
+    if (of.loss == "exp") whole.target = (whole.queries * planted.unknowns.X * whole.keys.transpose()).array().exp();
+    if (of.values) whole.target = whole.target * *whole.values * planted.unknowns.Y;
+  }
+  const Masked all = with_masks(comm_, planted, tables);
+  for (const Index rank : {0, 2}) {
+    const Setting setting{of.loss, rank};
+    const Examined masked = examine(all.masked, planted.unknowns, setting);
+    const AttentionCertificate& c = masked.certificate;
+    if (rank == 0) {
+      expect_gauge_is_null_space(masked);
+      EXPECT_EQ(c.free_directions, of.free);
+      const auto& names = c.null_directions;
+      EXPECT_TRUE(of.named.empty() ? names.empty() : std::ranges::any_of(names, [&](const std::string& name) {
+        return name.find(of.named) != name.npos;
+      })) << testing::PrintToString(names);
+    } else if (of.n > 3) {
+      expect_gauge_is_null_space(masked);
+    } else {
+      EXPECT_EQ(c.kind, StationaryKind::degenerate);  // hidden D are known of X without a rank only
+    }
+    const AttentionCertificate split = examine(all.split, planted.unknowns, setting).certificate;
+    EXPECT_EQ(c.free_directions, split.free_directions);
+    EXPECT_EQ(c.kind, split.kind);
+    EXPECT_NEAR(c.smallest_eigenvalue, split.smallest_eigenvalue, c.eigenvalue_rounding + split.eigenvalue_rounding);
+    EXPECT_NEAR(c.eigenvalue_rounding, split.eigenvalue_rounding, 1e-3 * split.eigenvalue_rounding);
+  }
+}
+
+// The Kronecker product has condition 1e10, its Gram matrix 1e20.
+TEST_F(AttentionCertificates, BadlyConditionedDataHideNothing) {
+  Planted planted = plant({24, 24, 4, 3}, 2, 1, 2, 5);
+  for (Whole& whole : planted.sequences) {
+    whole.queries.col(1) = whole.queries.col(0) + 1e-5 * whole.queries.col(1);
+    whole.keys.col(2) = whole.keys.col(0) + 1e-5 * whole.keys.col(2);
+  }
+  const std::vector<Table> tables(2, causal_table(24, 24));
+  EXPECT_EQ(examine(with_masks(comm_, planted, tables).masked, planted.unknowns, {}).certificate.free_directions, 0);
+}
+
+TEST_F(AttentionCertificates, NothingIsLeftWhereEachQuerySeesOneKey) {
+  Planted planted = plant({5, 5, 2, 2}, 2, 1, 1, 5);
+  planted.sequences[0].target.setIdentity();
+  const Masked all = with_masks(comm_, planted, {Table::Identity(5, 5)});
+  const AttentionCertificate c = examine(all.masked, planted.unknowns, {}).certificate;
+  EXPECT_EQ(c.free_directions, 4);
+  EXPECT_EQ(c.kind, StationaryKind::unknown);
+  EXPECT_EQ(c.reason, "no direction is left");
 }
 
 TEST_F(AttentionCertificates, FewProductsGiveABoundOrNothing) {

@@ -46,7 +46,7 @@ Run solve_cg(const reference::Problem& problem, Setting setting = {}) {
   };
   run.summary = newton_cg(objective, point, setting.newton);
   run.x = point.x;
-  run.floor = objective.gradient_floor(point);
+  run.floor = objective.gradient_floor(point, objective.norm(point.gradient));
   run.all_rows = objective.uses_all_rows();
   return run;
 }
@@ -228,7 +228,7 @@ class Wells final : public Objective {
     const double value = (x.array().pow(4) / 4 - a_.array() * x.array().square() / 2).sum();
     return {x, value, x.array().cube() - a_.array() * x.array()};
   }
-  double gradient_floor(const Point&) override { return 0; }
+  double gradient_floor(const Point&, double) override { return 0; }
   Hessian hessian(const Point&) override { return {Communicator(MPI_COMM_SELF), {}, {}, {}}; }
   VectorXd hessian_product(const Point& point, Direction& p) override {
     if (steps >= good_steps) return kNaN * p.s;

@@ -231,8 +231,9 @@ WeightedRows coupled_rows(Index n) {
 
 MatrixXd dense_gram(const RowMajorMatrix& A, const WeightedRows& rows, const VectorXd& c) {
   const VectorXd &m = rows.coupling.size() == 0 ? rows.curvature : rows.coupling, crossed = A.transpose() * m;
+  const VectorXd& k = rows.self.size() == 0 ? rows.curvature : rows.self;
   return A.transpose() * VectorXd(rows.curvature + rows.ridge).asDiagonal() * A - crossed * c.transpose() -
-         c * crossed.transpose() + rows.self_sum() * c * c.transpose();
+         c * crossed.transpose() + k.sum() * c * c.transpose();
 }
 
 TEST(Gram, CompletesTheSquaresOfAllRowsAndOfSome) {

@@ -116,7 +116,7 @@ TEST_P(Vectors, Minimiser) {
       options.relative_tolerance = 1e-12;
       Point point = objective.evaluate(x0);
       const auto summary = minimise(objective, point, options);
-      const double floor = objective.gradient_floor(point);
+      const double floor = objective.gradient_floor(point, objective.norm(point.gradient));
       EXPECT_TRUE(summary.termination == Termination::converged ||
                   summary.termination == Termination::converged_rounding)
           << termination_name(summary.termination);

@@ -262,8 +262,14 @@ Truth ExactProblem::at(const Eigen::VectorXd& x) const {
 }
 
 std::optional<double> ExactProblem::distance_to_minimum(const Eigen::VectorXd& x) const {
+  const auto near = distance_by_newton(x, x);  // a far x may be too far for Newton's method
+  return near ? near : distance_by_newton(x, Eigen::VectorXd::Zero(x.size()));
+}
+
+/// From x to the minimum that Newton's method meets from a start.
+std::optional<double> ExactProblem::distance_by_newton(const Eigen::VectorXd& x, const Eigen::VectorXd& start) const {
   const ExactVector from = x.cast<Exact>();
-  ExactVector point = from;
+  ExactVector point = start.cast<Exact>();
   Evaluation at = parts_->evaluate(point);
   for (int iteration = 0; iteration < kMostSteps; ++iteration) {
     const ExactVector scale = parts_->scales(at).cwiseInverse();

@@ -111,7 +111,7 @@ class Hunt {
 
   static std::vector<std::string> ending_names() {
     std::vector<std::string> names{"refused"};
-    for (int k = 0; k <= static_cast<int>(Termination::breakdown); ++k)
+    for (int k = 0; k <= static_cast<int>(Termination::diverged); ++k)
       names.emplace_back(termination_name(static_cast<Termination>(k)));
     return names;
   }
@@ -152,6 +152,7 @@ class Hunt {
       found.push_back({"exception", error.what()});
     }
     if (!mine) return;
+    if (options_.verbose) std::cerr << hunted.number << ' ' << ending << std::endl;
     ++problems_;
     if (!ending.empty()) ++endings_[ending];
     if (!found.empty()) print(hunted, found);

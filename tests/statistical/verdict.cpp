@@ -114,7 +114,8 @@ class Judge {
     const double most = largest_value();
     if (!(here_.value <= kSlack * most))
       report("descent", ending(), ", but L = ", here_.value, ", at the start ", most);
-    if (here_.least_curvature < kClearSaddle)
+    const bool fits = here_.value <= here_.value_rounding;  // no L is lower to rounding
+    if (here_.least_curvature < kClearSaddle && !fits)
       report("saddle", ending(), " (", stationary_kind_name(result_.certificate.kind), "), but the least curvature is ",
              here_.least_curvature, " of the size of its terms");
     else if (result_.certificate.kind == StationaryKind::saddle)
@@ -132,7 +133,8 @@ class Judge {
 
   void look_at_value() {
     const double stated = result_.summary.value;
-    if (!(std::abs(stated - here_.value) <= here_.value_rounding) && std::isfinite(here_.value_rounding))
+    if (stated == here_.value || !std::isfinite(here_.value_rounding)) return;  // or L overflows
+    if (!(std::abs(stated - here_.value) <= here_.value_rounding))
       report("value", ending(), ": L = ", stated, " is stated, true is ", here_.value, ", rounding ",
              here_.value_rounding);
   }

@@ -54,6 +54,48 @@ Planted plant(const Shape& shape, Index rank, double spread, int sequences, std:
   return planted;
 }
 
+Table causal_table(Index n1, Index n2) {
+  Table table(n1, n2);
+  for (Index i = 0; i < n1; ++i)
+    for (Index j = 0; j < n2; ++j) table(i, j) = j <= i + n2 - n1 ? 1 : 0;
+  return table;
+}
+
+Table random_table(Index n1, Index n2, std::uint64_t seed) {
+  const RowMajorMatrix numbers = reference::random_matrix(n1, n2, seed);
+  Table table(n1, n2);
+  for (Index i = 0; i < n1; ++i)
+    for (Index j = 0; j < n2; ++j) table(i, j) = j < n2 - 2 && (numbers(i, j) > -0.3 || j == i % (n2 - 2)) ? 1 : 0;
+  return table;
+}
+
+AttentionMask mask_of(const Table& table, const RowPartition& partition, int rank) {
+  return {table.middleRows(static_cast<Index>(partition.begin(rank)), partition.rows_local(rank))};
+}
+
+Whole part_of(const Whole& whole, const Table& table, Index i) {
+  std::vector<Index> seen;
+  for (Index j = 0; j < table.cols(); ++j)
+    if (table(i, j) != 0) seen.push_back(j);
+  Whole part{whole.queries.row(i), whole.keys(seen, Eigen::all), whole.target.row(i), {}, {}};
+  if (whole.values)
+    part.values = (*whole.values)(seen, Eigen::all);
+  else
+    part.target = RowMajorMatrix(whole.target.row(i))(Eigen::all, seen);
+  if (whole.weights) part.weights = RowMajorMatrix(whole.weights->row(i))(Eigen::all, seen);
+  return part;
+}
+
+RowMajorMatrix masked_softmax(const Whole& whole, const RowMajorMatrix& X, const Table& table) {
+  RowMajorMatrix F = whole.queries * X * whole.keys.transpose();
+  for (Index i = 0; i < F.rows(); ++i) {
+    double sum = 0;
+    for (Index j = 0; j < F.cols(); ++j) sum += F(i, j) = table(i, j) != 0 ? std::exp(F(i, j)) : 0;
+    F.row(i) /= sum;
+  }
+  return F;
+}
+
 MatrixXd model_of(const AttentionObjective& objective) {
   const Index D = objective.dimension();
   MatrixXd M(D, D);

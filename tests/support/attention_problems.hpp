@@ -40,6 +40,17 @@ RowMajorMatrix softmax_rows(RowMajorMatrix Z);
 
 Planted plant(const Shape& shape, Index rank, double spread, int sequences, std::uint64_t seed);
 
+/// Masks, all queries x all keys.
+using Table = AttentionMask::Rows;
+Table causal_table(Index n1, Index n2);
+/// About six in ten keys, the diagonal among them; the last two are seen by none.
+Table random_table(Index n1, Index n2, std::uint64_t seed);
+AttentionMask mask_of(const Table& table, const RowPartition& partition, int rank);
+/// The keys that query i sees, and nothing else of the sequence.
+Whole part_of(const Whole& whole, const Table& table, Index i);
+/// softmax(A1 X A2^T) over the keys that are seen, else 0.
+RowMajorMatrix masked_softmax(const Whole& whole, const RowMajorMatrix& X, const Table& table);
+
 /// M of the objective's preconditioner, from its norm.
 MatrixXd model_of(const AttentionObjective& objective);
 

@@ -38,7 +38,7 @@ inline Solution solve(const reference::Problem& problem, const Eigen::VectorXd& 
   };
   out.summary = newton(objective, point, options);
   out.x = point.x;
-  out.floor = objective.gradient_floor(point);
+  out.floor = objective.gradient_floor(point, objective.norm(point.gradient));
   return out;
 }
 

@@ -13,7 +13,7 @@ class StubObjective : public Objective {
   Point evaluate(const Eigen::VectorXd& x) override {
     return {x, value_at(x[0]), Eigen::VectorXd::Constant(1, slope_at(x[0])), static_cast<double>(steps)};
   }
-  double gradient_floor(const Point&) override { return floor; }
+  double gradient_floor(const Point&, double) override { return floor; }
   Hessian hessian(const Point& point) override { return hessian_of(curvature(point)); }
   Eigen::VectorXd hessian_product(const Point& point, Direction& p) override { return curvature(point) * p.s; }
   std::vector<Trial> try_steps(const Point& point, const Direction& direction, std::span<const double> ts) override {

@@ -1,5 +1,6 @@
 """attention, and evaluate for it: from files to files; the example and the tutorial."""
 
+import json
 import os
 import pathlib
 import re
@@ -100,6 +101,144 @@ class AttentionTest(CommandLineTest):
         (self.directory / "list.txt").write_text("queries.npy keys.npy values.npy out.npy\n" * 2)
         self.assert_code(0, run("attention", "--sequences", self.directory / "list.txt", "-o", self.out, "--force"))
         self.assert_found("Y", self.Y)
+
+    def test_names_in_lists(self):
+        """The same layer by names, by a header, with blanks and '#' in names, behind a byte order mark."""
+        for name, of in (("my values", "values"), ("the#out", "out"), ("a=b", "queries")):
+            np.save(self.file(name), np.load(self.file(of)))
+        plain = 'queries.npy keys.npy values="my values.npy" target=\'the#out.npy\'  # the layer\r\n'
+        lists = (plain, "\n# by columns\nvalues target queries keys\nvalues.npy out.npy queries.npy keys.npy\n",
+                 "\ufeff" + plain, "\ufeffqueries keys target\nqueries.npy keys.npy out.npy values=values.npy\n",
+                 "target=out.npy queries=queries.npy values=values.npy keys=keys.npy\n",
+                 '"a=b.npy" keys.npy out.npy values=values.npy\n',
+                 f"./a=b.npy {self.file('keys')} out.npy values=values.npy")
+        np.save(self.file("X"), self.X)
+        np.save(self.file("Y"), self.Y)
+        for text in lists:
+            (self.directory / "list.txt").write_text(text, encoding="utf-8", newline="")
+            with self.subTest(text=text):
+                result = run("evaluate", "--sequences", self.directory / "list.txt", "--X", self.file("X"), "--Y",
+                             self.file("Y"), "--json", ranks=3 if text == plain else 0)
+                self.assert_code(0, result)
+                self.assertLess(json.loads(result.stdout)["value"], 1e-20)
+
+    def test_lists_are_not_guessed(self):
+        """Four names mean what they can mean; where the shapes allow both, or neither, they are refused."""
+        generator = np.random.default_rng(3)
+        for name, shape in (("t", (6, 6)), ("o", (6, 6)), ("wide", (6, 7))):
+            np.save(self.file(name), generator.random(shape))
+        good = "queries.npy keys.npy F.npy\n"
+        for line, texts in (
+                ("t.npy t.npy t.npy o.npy", ["values=t.npy target=o.npy", "target=t.npy weights=o.npy"]),
+                ("t.npy t.npy wide.npy wide.npy values=t.npy", ["4 files without a name"]),
+                ("queries.npy keys.npy out.npy weights.npy", ["(31, 5) and (31, 17)", "values=out.npy"]),
+                ("queries.npy keys.npy values.npy out.npy F.npy", ["5 files", "values=FILE"]),
+                ("queries.npy keys.npy", ["target", "target=FILE"]),
+                ("queries.npy keys.npy out.npy target=F.npy", ["'out.npy' could be values or weights"]),
+                ("queries.npy keys.npy values=values.npy", ["no file is named for the target"]),
+                ("queries.npy queries=queries.npy keys=keys.npy target=F.npy", ["'queries.npy' has no name"]),
+                ("queries.npy keys.npy F.npy weights=weights.npy weights=weights.npy", ["two files", "weights"]),
+                ("queries.npy keys.npy out.npy values=values.npy weights=weights.npy", ["exclude each other"]),
+                ("queries.npy keys.npy out.npy valeus=values.npy", ["valeus", "did you mean 'values'"]),
+                ("queries.npy keys.npy out.npy values= values.npy", ["no blanks"]),
+                ("queries.npy keys.npy \"F.npy", ["not closed"]),
+                ("queries.npy keys.npy f.npy", ["f.npy: cannot open"]),
+                ("queries.npy keys.npy F.npy mask=casual", ["casual: cannot open"])):
+            (self.directory / "list.txt").write_text(f"{good}# and\n{line}\n")
+            with self.subTest(line=line):
+                self.assert_error(run("attention", "--sequences", self.directory / "list.txt",
+                                      ranks=3 if line.startswith("t.npy") else 0), 3, "list.txt, line 3", *texts)
+        for text, texts in (("queries keys valeus target\nq.npy keys.npy values.npy o.npy\n", ["line 1", "valeus"]),
+                            ("queries keys keys\n", ["line 1", "twice"]),
+                            ("queries keys target\nqueries.npy keys.npy values.npy out.npy\n", ["line 2", "4 files"]),
+                            ("# nothing\n", ["names no sequence"])):
+            (self.directory / "list.txt").write_text(text)
+            with self.subTest(text=text):
+                self.assert_error(run("attention", "--sequences", self.directory / "list.txt"), 3, *texts)
+
+    def test_masks(self):
+        """Of evaluate: L of the formula with logits of -infinity, by option and by list, of every type of file."""
+        generator = np.random.default_rng(6)
+        table = generator.random((31, 17)) < 0.5
+        table[:, 3] = True
+        table[:, 16] = False
+        Z = np.where(table, self.queries @ self.X @ self.keys.T, -np.inf)
+        F = softmax_rows(Z)
+        B = softmax_rows(np.where(table, generator.standard_normal((31, 17)), -np.inf))
+        value = 0.5 * np.sum((F - B)**2)
+        np.save(self.file("B"), np.where(table, B, 7))  # what is hidden does not count
+        np.save(self.file("X"), self.X)
+        np.save(self.file("Y"), self.Y)
+        np.save(self.file("huge"), np.where(np.arange(17)[:, None] == 16, 1e200, self.keys))
+        for dtype, order in ((bool, "C"), ("<f8", "F"), (">f4", "C"), ("i1", "F"), (">i8", "C"), ("u2", "C")):
+            np.save(self.file("mask"), np.asarray(table, dtype=dtype, order=order))
+            (self.directory / "list.txt").write_text("queries.npy keys.npy B.npy mask=mask.npy\n")
+            by_option = ["--queries", self.file("queries"), "--keys", self.file("huge"), "--target", self.file("B"),
+                         "--mask", self.file("mask")]
+            for data, ranks in ((by_option, 0), (["--sequences", self.directory / "list.txt"], 3)):
+                with self.subTest(dtype=dtype, ranks=ranks):
+                    result = run("evaluate", *data, "--X", self.file("X"), "--json", ranks=ranks)
+                    self.assert_code(0, result)
+                    self.assertAlmostEqual(json.loads(result.stdout)["value"] / value, 1, delta=1e-12)
+        np.save(self.file("out"), F @ self.values @ self.Y)
+        result = run("evaluate", *self.data(values=True), "--mask", self.file("mask"), "--X", self.file("X"), "--Y",
+                     self.file("Y"), "--json", ranks=3)
+        self.assertLess(json.loads(result.stdout)["value"], 1e-20)
+
+        np.save(self.file("V"), generator.standard_normal((17, 3)))
+        np.save(self.file("Q"), self.queries @ self.X)
+        for ranks in (0, 3):
+            for kernel in (["softmax"], ["threshold", "--tau=-1e300"]):
+                self.assert_code(0, run("apply", self.file("Q"), self.file("keys"), self.file("V"), "--mask",
+                                        self.file("mask"), "--kernel", *kernel, "-o", self.file("O"), ranks=ranks))
+                np.testing.assert_allclose(np.load(self.file("O")), F @ np.load(self.file("V")), atol=1e-13)
+        np.save(self.file("mask"), np.where(table, 0, -np.inf))
+        blind = np.ones((31, 17))
+        blind[22] = 0
+        np.save(self.file("blind"), blind)
+        apply = ["apply", self.file("Q"), self.file("keys"), self.file("V"), "-o", self.file("O")]
+        for ranks in (0, 3):
+            for code, texts, mask in ((3, ["mask.npy", "row 0, column", "-inf"], self.file("mask")),
+                                      (3, ["blind.npy", "query 22 (counted from 0) sees no key"], self.file("blind")),
+                                      (3, ["mask has shape", "(31, 17), queries x keys"], self.file("keys")),
+                                      (3, ["31 queries and 17 keys"], "causal"),
+                                      (3, ["cannot open"], "./none.npy"),
+                                      (2, ["did you mean 'causal'"], "casual")):
+                with self.subTest(mask=mask, ranks=ranks):
+                    self.assert_error(run("attention", *self.data(), "--mask", mask, ranks=ranks), code, *texts)
+                    self.assert_error(run(*apply, "--mask", mask, ranks=ranks), code, *texts)
+
+    def test_causal_head(self):
+        """B of a causal head: recovered with the mask, and a warning first of all without."""
+        generator = np.random.default_rng(3)
+        X = 0.8 * generator.standard_normal((4, 4))
+        for k in range(40):
+            Q, K = generator.standard_normal((2, 16, 4))
+            B = softmax_rows(np.where(np.tri(16) > 0, Q @ X @ K.T, -np.inf))
+            for name, array in (("Q", Q), ("K", K), ("B", B)):
+                np.save(self.file(f"{name}{k}"), array)
+        lines = [f"Q{k}.npy K{k}.npy B{k}.npy" for k in range(40)]
+        (self.directory / "list.txt").write_text("\n".join(lines))
+        (self.directory / "named.txt").write_text("\n".join(f"{line} mask=causal" for line in lines))
+        for ranks in (0, 3):
+            for data in (["list.txt", "--mask", "causal"], ["named.txt"], ["named.txt", "--rank", "4"]):
+                result = run("attention", "--sequences", self.directory / data[0], *data[1:], "--rtol", "1e-13",
+                             "--certificate", "full", "-o", self.out, "--force", ranks=ranks)
+                with self.subTest(data=data, ranks=ranks):
+                    self.assert_code(0, result)
+                    self.assertIn("40 sequences, masked", result.stdout)
+                    self.assertNotIn("WARNING", result.stdout)
+                    self.assertLess(np.linalg.norm(np.load(self.out / "X.npy") - X), 1e-10 * np.linalg.norm(X))
+                    certificate = read_json(self.out / "run.json")["certificate"]
+                    self.assertEqual("local minimum", certificate["kind"])
+                    self.assertEqual(16 if "--rank" in data else 0, certificate["free_directions"])
+            without = run("attention", "--sequences", self.directory / "list.txt", "-o", self.out, "--force",
+                          ranks=ranks)
+            for text in (without.stdout, read_json(self.out / "run.json")["warnings"][0],
+                         run("evaluate", "--sequences", self.directory / "list.txt", "--X", self.out / "X.npy",
+                             ranks=ranks).stdout):
+                self.assertIn("exactly 0 above the diagonal in 40 of 40 sequences", text.splitlines()[0])
+                self.assertIn("--mask causal", text.splitlines()[0])
 
     def test_evaluate_agrees_with_differences(self):
         for values in (False, True):

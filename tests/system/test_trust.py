@@ -1,5 +1,6 @@
 """Exit code 0 means that the answer is right: inputs on which solvers go wrong, on 1 and 3 ranks, dense and sparse."""
 
+import itertools
 import os
 import pathlib
 import unittest
@@ -167,6 +168,25 @@ class Saddles(TrustTest):
             for _, summary, _ in self.everywhere(np.r_[half, -half], path, "--weight", "1e-4", "--method", method,
                                                  "--certificate", "full"):
                 self.assertIn(summary["termination"], SUCCESS)
+
+    def test_plateau(self):
+        """All of softmax(A x0) is in a row that b does not have: L is flat, and 0 at its minimum."""
+        generator = np.random.default_rng(5)
+        A = generator.standard_normal((8, 2))
+        b = self.write("b", softmax(A @ generator.standard_normal(2)))
+        largest = A[np.argmax((A**2).sum(1))]
+        for size, form, method in itertools.product((20, 60, 300, 1e6), ("dense", "sparse"), ("newton", "newton-cg")):
+            start = self.write("x0", size * largest / np.linalg.norm(largest))
+            for ranks in (1, 3):
+                with self.subTest(size=size, form=form, method=method, ranks=ranks):
+                    out = self.directory / f"plateau-{size}-{form}-{method}-{ranks}"
+                    run("solve", self.forms("A", A)[form], b, "--weight", "0", "--start", start, "--method", method,
+                        "-o", out, ranks=ranks)
+                    summary = read_json(out / "run.json")["summary"]
+                    if summary["termination"] in SUCCESS:
+                        self.assertLess(summary["value"], 1e-15)
+                    else:
+                        self.assertIn(summary["termination"], ("saddle", "diverged", "stagnated"))
 
     def test_ends_of_all_starts_are_listed(self):
         A, b = CASES / "symmetric/A.npy", CASES / "symmetric/b.npy"

@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::string_view kApplyEpilogue = R"(Examples:
   mpirun -n 4 attnreg apply Q.npy K.npy V.npy --scale 1/sqrt-d -o O.npy
+  attnreg apply Q.npy K.npy V.npy --mask causal -o O.npy
   attnreg apply Q.npy K.npy V.npy --kernel polynomial --degree 4 -o O.npy
   attnreg apply Q.npy K.npy V.npy --kernel threshold --tau 2.5 -o O.npy
 
@@ -37,6 +38,7 @@ const Syntax kApplySyntax{
        {"background", 0, "NAME", Choice{{"row-mean", "exp-of-mean", "zero"}}, "row-mean",
         "threshold: weight of the others: mean of their e^z; e^(mean of their z); 0"},
        scale_option("of the logits, d being the columns of Q"),
+       mask_option(),
        {"seed", 0, "S", Integer{0}, "1", "threshold: of the simulated searches"}}},
      computing_options(),
      {"Output",
@@ -47,30 +49,35 @@ const Syntax kApplySyntax{
 
 struct Inputs {
   RowMatrix queries, keys, values;
+  std::optional<AttentionMask> loaded_mask{};
+
+  const AttentionMask* mask() const { return loaded_mask ? &*loaded_mask : nullptr; }
 };
 
 /// What an approximate attention is compared with, and what its search would cost.
 nlohmann::ordered_json threshold_figures(const Inputs& in, const ThresholdAttention& result, double scale,
                                          std::uint64_t seed) {
   const Communicator& communicator = in.queries.communicator();
-  const RowMajorMatrix exact_output = apply_attention(in.queries, in.keys, in.values, {.scale = scale}).output;
+  const RowMajorMatrix exact_output =
+      apply_attention(in.queries, in.keys, in.values, {.scale = scale}, in.mask()).output;
   double size = exact_output.size() > 0 ? exact_output.cwiseAbs().maxCoeff() : 0;  // the squares might overflow
   size = communicator.max(std::max(size, result.output.size() > 0 ? result.output.cwiseAbs().maxCoeff() : 0));
   if (size == 0) size = 1;
   double sums[] = {(result.output / size - exact_output / size).squaredNorm(), (exact_output / size).squaredNorm()};
   communicator.sum(sums);
-  std::int64_t marked = 0, grover = 0;
+  std::int64_t marked = 0, grover = 0, scanned = 0;
   double law = 0;
-  const std::int64_t keys = in.keys.rows_global();
   for (std::size_t i = 0; i < result.marked.size(); ++i) {
+    const std::int64_t keys = result.visible[i];
     marked += result.marked[i];
+    scanned += keys;
     grover +=
         simulated_grover_queries(keys, result.marked[i], seed, in.queries.first_row() + static_cast<std::int64_t>(i));
     law += std::sqrt(static_cast<double>(keys) * static_cast<double>(result.marked[i]));
   }
   return {{"marked", communicator.sum(marked)},
           {"error_against_softmax", sums[1] > 0 ? std::sqrt(sums[0] / sums[1]) : std::sqrt(sums[0])},
-          {"classical_queries", in.queries.rows_global() * keys},
+          {"classical_queries", communicator.sum(scanned)},
           {"simulated_grover_queries", communicator.sum(grover)},
           {"sum_sqrt_keys_marked", communicator.sum(law)}};
 }
@@ -83,6 +90,7 @@ ThresholdOptions threshold_options(const Arguments& arguments, double scale) {
 /// Throws `UsageError` for options of another kernel.
 void check_options(const Arguments& arguments) {
   arguments.require("output");
+  check_mask_option(arguments);
   const std::string kernel = arguments.text("kernel");
   if (kernel == "threshold") arguments.require("tau");
   if (kernel != "polynomial") arguments.refuse({"degree"}, "is for --kernel polynomial");
@@ -112,7 +120,10 @@ ExitCode run_apply(const Communicator& communicator, const Arguments& arguments)
   const auto load = [&](const char* role) {
     return load_matrix(communicator, arguments.text(role), storage_choice(arguments));
   };
-  const Inputs in{load("Q"), load("K"), load("V")};
+  MaskSource mask;
+  communicator.agree([&] { mask = examine_mask(arguments.text("mask"), "mask"); });
+  Inputs in{load("Q"), load("K"), load("V")};
+  in.loaded_mask = load_mask(communicator, mask, in.queries.partition(), in.keys.rows_global());
   const double scale = scale_factor(arguments, in.queries.columns());
   nlohmann::ordered_json json{{"schema", "attnreg-apply-1"},
                               {"configuration", arguments.configuration()},
@@ -123,13 +134,13 @@ ExitCode run_apply(const Communicator& communicator, const Arguments& arguments)
   RowMajorMatrix output;
   if (arguments.text("kernel") == "threshold") {
     ThresholdAttention result =
-        threshold_attention(in.queries, in.keys, in.values, threshold_options(arguments, scale));
+        threshold_attention(in.queries, in.keys, in.values, threshold_options(arguments, scale), in.mask());
     json.update(threshold_figures(in, result, scale, arguments.seed()));
     output = std::move(result.output);
   } else {
     AttentionKernel kernel{.degree = arguments.integer("degree"), .scale = scale};
     if (arguments.text("kernel") == "polynomial") kernel.kind = AttentionKernel::Kind::polynomial;
-    output = apply_attention(in.queries, in.keys, in.values, kernel).output;
+    output = apply_attention(in.queries, in.keys, in.values, kernel, in.mask()).output;
   }
   write_npy(communicator, path, {in.queries.rows_global(), in.values.columns()}, in.queries.first_row(),
             span_of(output));

@@ -1,5 +1,6 @@
 #include "attnreg/attention_regression.hpp"
 
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -8,7 +9,7 @@
 #include "app/options/solver_options.hpp"
 #include "app/report/summary.hpp"
 #include "app/report/text.hpp"
-#include "app/run/problem.hpp"
+#include "app/run/sequence_list.hpp"
 #include "app/run/session.hpp"
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
@@ -23,6 +24,7 @@ constexpr std::string_view kAttentionEpilogue = R"(Examples:
   attnreg attention --queries A1.npy --keys A2.npy --target B.npy -o run
   attnreg attention --queries A1.npy --keys A2.npy --target B.npy --rank 8 -o run
   attnreg attention --queries A1.npy --keys A2.npy --values A3.npy --target B.npy --method joint
+  attnreg attention --queries A1.npy --keys A2.npy --target B.npy --mask causal -o run
   mpirun -n 2 attnreg attention --sequences list.txt --rtol 1e-12 -o run
 
 Matrices are .npy, float32 or float64, held in double. The summary goes to stdout, the steps to stderr.
@@ -87,6 +89,9 @@ class Attention : public Session {
           "an attention regression over " + counted(std::ssize(files), "sequence"));
     const auto sequences = load_sequences(communicator_, files);
     inject_fault(communicator_.rank(), "after-load");
+    missing_mask_ = missing_mask(communicator_, sequences);
+    if (!missing_mask_.empty() && communicator_.is_root() && !arguments_.on("quiet"))
+      print_line("attnreg: warning: " + missing_mask_);
     const AttentionOptions chosen = options(sequences[0]);
     timing_.loading = clock_.seconds();
     AttentionResult result = solve_attention(communicator_, sequences, chosen);
@@ -173,21 +178,33 @@ class Attention : public Session {
     const std::string low_rank = result.P.size() > 0 ? " = P Q^T of rank " + std::to_string(result.P.cols()) : "";
     const std::string Y = found.Y.size() > 0 ? ", Y " + shape_text(found.Y) : "";
     const std::string error = found.Y.size() > 0 ? "  (|F A3 Y - B| / |B|, F = " : "  (|F - B| / |B|, F = ";
-    return page_text(
-        {arguments_, result, communicator_.size(), threads_.threads, reference_name(result), "",
-         counted(std::ssize(sequences), "sequence") + ", the first " +
-             std::to_string(sequences[0].partition.rows_global()) + " queries x " +
-             std::to_string(sequences[0].keys.rows()) + " keys, X " + shape_text(found.X) + low_rank + Y + ", form " +
-             arguments_.text("form"),
-         method_name(result) + " from " + start_text(result) + ", " + std::string(model_name(result.model)) + " model",
-         summary_line("passes", fixed(result.summary.reads_of_a, 0)),
-         "\nFit\n" + summary_line("relative error", scientific(result.error, 4) + error + result.fitted + ")") +
-             certificate_text(result.certificate),
-         timing_},
-        written);
+    const auto masked =
+        std::ranges::count_if(sequences, [](const auto& sequence) { return sequence.mask.has_value(); });
+    const std::string masks = masked == 0                       ? ""
+                              : masked == std::ssize(sequences) ? ", masked"
+                                                                : ", " + std::to_string(masked) + " of them masked";
+    const std::string warning = missing_mask_.empty() ? "" : "WARNING: " + missing_mask_ + "\n";
+    const SummaryPage page{
+        arguments_,
+        result,
+        communicator_.size(),
+        threads_.threads,
+        reference_name(result),
+        "",
+        counted(std::ssize(sequences), "sequence") + masks + ", the first " +
+            std::to_string(sequences[0].partition.rows_global()) + " queries x " +
+            std::to_string(sequences[0].keys.rows()) + " keys, X " + shape_text(found.X) + low_rank + Y + ", form " +
+            arguments_.text("form"),
+        method_name(result) + " from " + start_text(result) + ", " + std::string(model_name(result.model)) + " model",
+        summary_line("passes", fixed(result.summary.reads_of_a, 0)),
+        "\nFit\n" + summary_line("relative error", scientific(result.error, 4) + error + result.fitted + ")") +
+            certificate_text(result.certificate),
+        timing_};
+    return warning + page_text(page, written);
   }
 
   Timing timing_;
+  std::string missing_mask_;
 };
 
 ExitCode attention(const Communicator& communicator, const Arguments& arguments) {

@@ -6,7 +6,8 @@
 #include "app/options/commands.hpp"
 #include "app/options/solver_options.hpp"
 #include "app/report/text.hpp"
-#include "app/run/problem.hpp"
+#include "app/run/sequence_list.hpp"
+#include "attention/attention_passes.hpp"
 #include "attnreg/attention_regression.hpp"
 #include "attnreg/files.hpp"
 #include "files/output_file.hpp"
@@ -24,6 +25,7 @@ constexpr std::string_view kEvaluateEpilogue = R"(Examples:
   attnreg evaluate A.npy b.npy x.npy --loss cross-entropy --json --gradient g.npy --hessian H.npy
   attnreg evaluate --queries A1.npy --keys A2.npy --target B.npy --X run/X.npy
   attnreg evaluate --queries A1.npy --keys A2.npy --values A3.npy --target B.npy --X run/X.npy --Y run/Y.npy
+  attnreg evaluate --sequences list.txt --mask causal --X run/X.npy
 
 Of attention, gradient and Hessian are those of [vec X; vec Y], vec row by row, and --weights is W (n1 x n2).
 )";
@@ -125,24 +127,28 @@ void explain_overflow(const RowMatrix& A, const Eigen::VectorXd& x) {
   largest.print(A.communicator());
 }
 
-/// Collective. The same for attention.
+/// Collective. The same for attention, of the keys that the queries see.
 void explain_overflow(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
                       const RowMajorMatrix& X) {
   LargestLogit largest;
   for (std::size_t s = 0; s < sequences.size(); ++s) {
+    const SequenceView view(sequences[s], communicator.rank());
     const RowMajorMatrix products = sequences[s].queries * X;
-    for (Eigen::Index i = 0; i < products.rows(); ++i)
-      largest.add(sequences[s].keys * products.row(i).transpose(), [&] {
+    for (Eigen::Index i = 0; i < products.rows(); ++i) {
+      RowMajorMatrix logits = products.row(i) * view.keys_transposed;
+      if (view.visible) view.visible->fill_hidden(logits, i, 0, 0);
+      largest.add(logits.transpose(), [&] {
         return "sequence " + std::to_string(s) + ", row " +
                std::to_string(sequences[s].partition.begin(communicator.rank()) + i);
       });
+    }
   }
   largest.print(communicator);
 }
 
 ExitCode evaluate_regression(const Communicator& communicator, const Arguments& arguments) {
   arguments.exclude("weight", "weights");
-  arguments.refuse({"keys", "values", "target", "X", "Y"}, "needs --queries or --sequences");
+  arguments.refuse({"keys", "values", "target", "mask", "X", "Y"}, "needs --queries or --sequences");
   communicator.agree([&] {
     examine_problem(arguments);
     examine("x", arguments.text("x"));
@@ -181,14 +187,18 @@ ExitCode evaluate_sequences(const Communicator& communicator, const Arguments& a
   gradient << found.gradient.X.reshaped<Eigen::RowMajor>(), found.gradient.Y.reshaped<Eigen::RowMajor>();
   if (!std::isfinite(found.value) || !gradient.allFinite()) explain_overflow(communicator, sequences, at.X);
   const double norm = gradient.norm();
+  const std::string warning = missing_mask(communicator, sequences);
+  const auto warnings = warning.empty() ? nlohmann::json::array() : nlohmann::json::array({warning});
   const std::string text = arguments.on("json")
                                ? json_text({{"value", found.value},
                                             {"gradient_norm", norm},
                                             {"form", arguments.text("form")},
                                             {"sequences", sequences.size()},
                                             {"X", {at.X.rows(), at.X.cols()}},
-                                            {"Y", {at.Y.rows(), at.Y.cols()}}})
-                               : "L    " + (std::isfinite(found.value) ? exact(found.value) : "overflows") + "\n|g|  " +
+                                            {"Y", {at.Y.rows(), at.Y.cols()}},
+                                            {"warnings", warnings}})
+                               : (warning.empty() ? "" : "WARNING: " + warning + "\n") + "L    " +
+                                     (std::isfinite(found.value) ? exact(found.value) : "overflows") + "\n|g|  " +
                                      (std::isfinite(norm) ? exact(norm) : "overflows") + "\nwith form " +
                                      arguments.text("form") + ", " +
                                      counted(static_cast<std::int64_t>(sequences.size()), "sequence") + "\n";

@@ -6,14 +6,14 @@
 #include <array>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "app/report/text.hpp"
+#include "attention/visible_keys.hpp"
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
 #include "files/csr_file.hpp"
+#include "files/mask_file.hpp"
 #include "losses/losses.hpp"
 #include "numbers/exact_sum.hpp"
 
@@ -43,45 +43,12 @@ std::vector<std::string_view> form_names() {
   return names;
 }
 
-bool same_shape(const InputFile& one, const InputFile& other) { return one.header.shape == other.header.shape; }
-
-/// queries keys [values] target [weights]: of four names the last two are target and weights where they have one shape.
-SequenceFiles from_names(const std::vector<std::string>& names, const std::string& number, const std::string& place) {
-  if (names.size() != 3 && names.size() != 4)
-    throw InvalidArgument(place + ": found " + std::to_string(names.size()) +
-                          " names, expected queries keys [values] target [weights]; values and weights exclude each "
-                          "other");
-  const auto look = [&](const char* role, std::size_t k) { return examine(role + number, names[k]); };
-  SequenceFiles files{look("queries", 0), look("keys", 1), look("target", 2), {}, {}};
-  if (names.size() == 3) return files;
-  InputFile last = look("weights", 3);
-  if (same_shape(last, files.target)) {
-    files.weights = std::move(last);
-  } else {
-    files.values = std::move(files.target);
-    files.values->role = "values" + number;
-    files.target = std::move(last);
-    files.target.role = "target" + number;
-  }
-  return files;
-}
-
-std::vector<SequenceFiles> from_list(const std::string& path) {
-  std::ifstream list(path);
-  if (!list) throw InvalidArgument(printable(path) + ": cannot open the list of sequences");
-  const std::filesystem::path directory = std::filesystem::path(path).parent_path();
-  std::vector<SequenceFiles> sequences;
-  std::string line;
-  for (int number = 1; std::getline(list, line); ++number) {
-    std::istringstream words(line.substr(0, line.find('#')));
-    std::vector<std::string> names;
-    for (std::string word; words >> word;) names.push_back((directory / word).string());
-    if (names.empty()) continue;
-    sequences.push_back(from_names(names, " " + std::to_string(sequences.size()),
-                                   printable(path) + ", line " + std::to_string(number)));
-  }
-  if (sequences.empty()) throw InvalidArgument(printable(path) + ": the list names no sequence");
-  return sequences;
+/// Size and time of modification.
+void take_facts(InputFile& file) {
+  struct stat facts {};
+  if (::stat(file.header.path.c_str(), &facts) != 0) return;
+  file.bytes = facts.st_size;
+  file.modified = utc_time(facts.st_mtime);
 }
 
 std::int64_t rows_of(const InputFile& file) { return file.header.shape.empty() ? 0 : file.header.shape[0]; }
@@ -100,17 +67,12 @@ InputFile examine(const std::string& role, const std::string& path) {
   } else {
     file.header = read_npy_header(path);
   }
-  struct stat facts {};
-  if (::stat(path.c_str(), &facts) == 0) {
-    file.bytes = facts.st_size;
-    file.modified = utc_time(facts.st_mtime);
-  }
+  take_facts(file);
   return file;
 }
 
 nlohmann::ordered_json to_json(const InputFile& file) {
-  nlohmann::ordered_json json{
-      {"path", file.header.path}, {"shape", file.header.shape}, {"dtype", file.header.dtype_text()}};
+  nlohmann::ordered_json json{{"path", file.header.path}, {"shape", file.header.shape}, {"dtype", file.dtype_text()}};
   if (file.nonzeros) {
     json["format"] = "csr";
     json["nonzeros"] = *file.nonzeros;
@@ -186,6 +148,51 @@ double scale_factor(const Arguments& arguments, std::int64_t d) {
   return name == "1/d" ? 1 / static_cast<double>(d) : 1 / std::sqrt(static_cast<double>(d));
 }
 
+Option mask_option() {
+  return {"mask",
+          0,
+          "MASK",
+          Text{},
+          "none",
+          "which keys a query sees, the others have no part in its softmax. none: all; causal: query i sees the keys j "
+          "<= i + n2 - n1; else the name of a .npy file, n1 x n2 of 1 (sees) and 0"};
+}
+
+void check_mask_option(const Arguments& arguments) {
+  const std::string mask = arguments.text("mask");
+  constexpr std::array<std::string_view, 2> names{"none", "causal"};
+  if (std::ranges::count(names, mask) == 0 && mask.find_first_of("./") == std::string::npos)
+    throw UsageError("--mask is '" + printable(mask) + "'; expected none, causal or a file, such as ./mask.npy" +
+                     suggestion(mask, names));
+}
+
+MaskSource examine_mask(const std::string& text, const std::string& role, const std::string& directory) {
+  if (text == "none" || text == "causal") return {text == "causal", std::nullopt};
+  InputFile file;
+  file.role = role;
+  const NpyArray header = read_mask_header((std::filesystem::path(directory) / text).string());
+  file.header = header;
+  file.dtype = header.dtype;
+  take_facts(file);
+  return {false, std::move(file)};
+}
+
+std::optional<AttentionMask> load_mask(const Communicator& communicator, const MaskSource& source,
+                                       const RowPartition& partition, std::int64_t keys) {
+  if (!source.causal && !source.file) return std::nullopt;
+  AttentionMask mask;
+  if (source.file)
+    mask.rows = load_mask_rows(communicator, source.file->header.path, source.file->role, partition, keys);
+  communicator.agree([&] {
+    try {
+      VisibleKeys check(mask, partition, communicator.rank(), keys);
+    } catch (const InvalidArgument& error) {
+      throw InvalidArgument((source.file ? printable(source.file->header.path) + ": " : "") + error.what());
+    }
+  });
+  return mask;
+}
+
 OptionGroup attention_options(bool weights_too) {
   OptionGroup group{
       "Attention, L(X) = 1/2 |softmax(A1 X A2^T) - B|^2 + 1/2 |W o A1 X A2^T|^2 or L(X, Y) = |softmax(A1 X A2^T) A3 Y "
@@ -194,9 +201,12 @@ OptionGroup attention_options(bool weights_too) {
        {"keys", 0, "FILE", Text{}, "", "A2, n2 x d2"},
        {"values", 0, "FILE", Text{}, "", "A3, n2 x d3: one layer, with unknown Y (d3 x dv)"},
        {"target", 0, "FILE", Text{}, "", "B, n1 x n2; with --values n1 x dv"},
+       mask_option(),
        {"sequences", 0, "LIST", Text{}, "",
-        "a text file in place of these, one line for each sequence: queries keys [values] target [weights], names "
-        "relative to LIST; the sum over sequences, with the same X and Y, is minimised"},
+        "a text file in place of these, one line for each sequence: queries keys target, others by name (values=FILE "
+        "target=FILE weights=FILE mask=MASK), or a header line of names; relative to LIST. The sum over sequences, "
+        "with "
+        "the same X and Y, is minimised. --mask is for lines without mask="},
        {"form", 0, "NAME", Choice{form_names()}, "normalised",
         "the loss of a row of Z = A1 X A2^T; normalised is softmax, the one that goes with --values; rescaled is "
         "rescaled-exp, 1/2 |exp(Z) - diag(exp(Z) 1) B|^2; cross-entropy: convex"}}};
@@ -210,6 +220,7 @@ void check_attention_options(const Arguments& arguments) {
   if (!arguments.given("sequences"))
     for (const auto name : {"queries", "keys", "target"}) arguments.require(name);
   arguments.exclude("values", "weights");
+  check_mask_option(arguments);
   if (arguments.given("values") && form_loss(arguments) != "softmax")
     throw UsageError("--values goes with --form normalised only");
 }
@@ -219,21 +230,12 @@ std::string form_loss(const Arguments& arguments) {
   return form == "normalised" ? "softmax" : form == "rescaled" ? "rescaled-exp" : form;
 }
 
-std::vector<SequenceFiles> examine_sequences(const Arguments& arguments) {
-  if (arguments.given("sequences")) return from_list(arguments.text("sequences"));
-  const auto look = [&](const char* role) { return examine(role, arguments.text(role)); };
-  SequenceFiles files{look("queries"), look("keys"), look("target"), {}, {}};
-  if (arguments.given("values")) files.values = look("values");
-  if (arguments.given("weights")) files.weights = look("weights");
-  return {std::move(files)};
-}
-
 std::vector<InputFile> list_of(const std::vector<SequenceFiles>& sequences) {
   std::vector<InputFile> files;
   const auto in = [](const std::optional<InputFile>& file) { return file ? &*file : nullptr; };
   for (const auto& sequence : sequences)
-    for (const InputFile* file :
-         {&sequence.queries, &sequence.keys, in(sequence.values), &sequence.target, in(sequence.weights)})
+    for (const InputFile* file : {&sequence.queries, &sequence.keys, in(sequence.values), &sequence.target,
+                                  in(sequence.weights), in(sequence.mask.file)})
       if (file != nullptr) files.push_back(*file);
   return files;
 }
@@ -243,8 +245,9 @@ double attention_bytes(const std::vector<SequenceFiles>& sequences, int ranks, i
   double numbers = 0, largest_block = 0;
   const auto size = [](const InputFile& file) { return static_cast<double>(file.header.elements()); };
   for (const auto& sequence : sequences) {
-    const double rows =
-        size(sequence.queries) + size(sequence.target) + (sequence.weights ? size(*sequence.weights) : 0);
+    const double rows = size(sequence.queries) + size(sequence.target) +
+                        (sequence.weights ? size(*sequence.weights) : 0) +
+                        (sequence.mask.file ? size(*sequence.mask.file) / 8 : 0);
     numbers += rows / ranks + 2 * size(sequence.keys) + (sequence.values ? size(*sequence.values) : 0);
     const std::int64_t n2 = rows_of(sequence.keys);
     largest_block = std::max(largest_block, static_cast<double>(n2 * tile_rows(std::max<std::int64_t>(n2, 1))));
@@ -274,6 +277,7 @@ std::vector<AttentionSequence> load_sequences(const Communicator& communicator,
     if (file.values) sequence.values = load_replicated_matrix(communicator, file.values->header.path);
     sequence.target = rows(file.target, file.values ? file.target.header.columns() : n2);
     if (file.weights) sequence.weights = rows(*file.weights, n2);
+    sequence.mask = load_mask(communicator, file.mask, partition, n2);
     sequences.push_back(std::move(sequence));
   }
   return sequences;

@@ -20,7 +20,10 @@ struct InputFile {
   NpyHeader header;
   std::optional<std::int64_t> nonzeros;  ///< entries of a sparse matrix; the header then has its shape and type
   std::int64_t bytes = 0;
-  std::string modified;  ///< ISO 8601, UTC
+  std::string modified;                ///< ISO 8601, UTC
+  std::optional<std::string> dtype{};  ///< of a mask, which may have types that `header` does not know
+
+  std::string dtype_text() const { return dtype ? *dtype : header.dtype_text(); }
 };
 
 /// Local. Opens the file and reads its header; throws `InvalidArgument` (this rank). Role A may be a sparse matrix.
@@ -61,8 +64,25 @@ StorageChoice storage_choice(const Arguments& arguments);
 Option scale_option(std::string_view help);
 double scale_factor(const Arguments& arguments, std::int64_t d);
 
-/// --queries, --keys, --values, --target, --weights or --sequences, --form: the data of an attention regression.
-/// `weights_too`: with --weights, which other commands have for themselves.
+/// Which keys a query sees, as the command line or a list has it: `causal`, the rows of a file, or (neither) all.
+struct MaskSource {
+  bool causal = false;
+  std::optional<InputFile> file;
+};
+
+/// The option --mask.
+Option mask_option();
+/// Throws `UsageError` if --mask is neither none, causal nor the name of a file, with '.' or '/' in it.
+void check_mask_option(const Arguments& arguments);
+/// Local. none, causal, or a file, which is looked at; `directory`: what its name is relative to. Throws
+/// `InvalidArgument` (this rank).
+MaskSource examine_mask(const std::string& text, const std::string& role, const std::string& directory = "");
+/// Collective. Of queries with this partition and so many keys. Throws on all ranks, also if a query sees no key.
+std::optional<AttentionMask> load_mask(const Communicator& communicator, const MaskSource& source,
+                                       const RowPartition& partition, std::int64_t keys);
+
+/// --queries, --keys, --values, --target, --weights, --mask or --sequences, --form: the data of an attention
+/// regression. `weights_too`: with --weights, which other commands have for themselves.
 OptionGroup attention_options(bool weights_too);
 
 /// Throws `UsageError` for options that do not go together.
@@ -71,13 +91,12 @@ void check_attention_options(const Arguments& arguments);
 /// The loss that --form names.
 std::string form_loss(const Arguments& arguments);
 
-/// Local. The files of all sequences, looked at: role "queries 0" and so on for the first. Throws `InvalidArgument`
-/// (this rank).
+/// The files of one sequence, looked at.
 struct SequenceFiles {
   InputFile queries, keys, target;
   std::optional<InputFile> values, weights;
+  MaskSource mask;
 };
-std::vector<SequenceFiles> examine_sequences(const Arguments& arguments);
 
 /// The same files in one list. Local.
 std::vector<InputFile> list_of(const std::vector<SequenceFiles>& sequences);

@@ -82,8 +82,8 @@ void Session::describe(const std::vector<InputFile>& files, double bytes_needed)
   if (!arguments_.on("verbose")) return;
   for (const auto& file : files)
     print_line("attnreg: " + file.role + ": " + printable(file.header.path) + ", " + file.header.shape_text() + " " +
-               file.header.dtype_text() + (file.nonzeros ? ", " + std::to_string(*file.nonzeros) + " entries" : "") +
-               ", " + std::to_string(file.bytes) + " bytes");
+               file.dtype_text() + (file.nonzeros ? ", " + std::to_string(*file.nonzeros) + " entries" : "") + ", " +
+               std::to_string(file.bytes) + " bytes");
   print_line("attnreg: " + counted(communicator_.size(), "rank") + ", " +
              std::to_string(communicator_.ranks_on_node()) + " on this node, " + counted(threads_.threads, "thread") +
              " each");
