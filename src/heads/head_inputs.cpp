@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "algebra/blas_products.hpp"
+#include "errors/refuse.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -47,6 +48,9 @@ HeadInputs::HeadInputs(const Communicator& communicator, const std::vector<Atten
   for (const auto& rows : rows_) add_gram_of_rows(shared_keys_of(rows), H);
   queries_ = whitening(communicator_, summed_gram(communicator_, std::move(G)));
   keys_ = whitening(communicator_, summed_gram(communicator_, std::move(H)));
+  require(queries_.dimension() > 0 && keys_.dimension() > 0,
+          "the queries, or the keys less their mean over each sequence, are all 0 or overflow: nothing can be learnt "
+          "from them");
   // The best u has A1 u = 1 up to |1|^2 - |W^T A1^T 1|^2.
   VectorXd sums = A_.rowwise().sum();
   communicator_.sum(span_of(sums));

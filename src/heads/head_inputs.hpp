@@ -43,6 +43,7 @@ class HeadInputs {
 
   /// Collective: up to four all-reduces, the largest of d^2 numbers; N d^2 flops for each of the two Gram matrices.
   /// sequences: checked, as by `check_sequences`; they must outlive this. heads: padding is what none of them sees.
+  /// `InvalidArgument` on all ranks if nothing is left.
   HeadInputs(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
              const std::vector<HeadTargets>& heads, const Selection& selection = {});
 

@@ -155,6 +155,7 @@ std::optional<HeadFactors> HeadRecovery::subspace_start() {
   const SubspaceStart::Equations equations = start.equations(rank);
   // What few rectangles say may be their own; of sequences with targets everywhere nobody knows more.
   if (!target_.is_dense() && !equations.suffice()) return std::nullopt;
+  if (rank > std::min(frame->query_metric().dimension(), frame->key_metric().dimension())) return std::nullopt;
   layer_.last_rank = rank;
   if (!note.empty()) {
     result_.rank_source = RankSource::gap;
@@ -207,6 +208,7 @@ void HeadRecovery::polish(HeadFactors& u, HeadValues& values) {
   auto [G, H] = curvature_grams(layer_.inputs, target_, loss_);
   const Whitening queries = whitening(layer_.communicator, std::move(G)),
                   keys = whitening(layer_.communicator, std::move(H));
+  if (queries.dimension() == 0 || keys.dimension() == 0) return;  // the loss is flat
   HeadPasses passes(layer_.inputs, target_, queries, keys, polish_ridge());
   GaussNewtonOptions options;
   options.steps = kPolishSteps;

@@ -19,7 +19,7 @@ struct Whitening {
 
 /// Collective; rank 0 factors, one broadcast of d^2 numbers. Columns, scaled to equal norms, whose squared residual
 /// from the others is below 1e-10 are dependent: what they add is a null direction. About 2 d^3 flops. gram: d x d,
-/// replicated; `InvalidArgument` on all ranks if it is 0 or not finite.
+/// replicated; of one that is 0 or not finite W has no columns.
 Whitening whitening(const Communicator& communicator, Eigen::MatrixXd gram);
 
 }  // namespace attnreg
