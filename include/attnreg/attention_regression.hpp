@@ -200,8 +200,9 @@ struct HeadResult {
   std::vector<std::string> null_directions;  ///< what the data do not determine: "queries: 2 directions"
   bool has_query_constant = false;  ///< A1 u = 1 for some u, as behind LayerNorm: a bias of the queries is part of P
   std::vector<std::string> notes, warnings;
-  int steps = 0;         ///< Gauss-Newton steps on log-odds,
-  int polish_steps = 0;  ///< and on the loss
+  bool converged = true;  ///< the last fit ended before its limit of steps
+  int steps = 0;          ///< Gauss-Newton steps on log-odds,
+  int polish_steps = 0;   ///< and on the loss
   int products = 0;
   int reads = 0;  ///< of B
   double seconds = 0;

@@ -85,7 +85,9 @@ GaussNewtonEnd gauss_newton(HeadPasses& passes, HeadFactors start, HeadLoss loss
   HeadLinearisation point = passes.linearise(u, loss);
   double first_gain = 0, damping = options.damping;
   int steps = 0;
-  while (steps < options.steps) {
+  bool converged = false;
+  while (!converged && steps < options.steps) {
+    converged = true;
     const double ridge = point.mean_curvature * damping * values.maxCoeff();
     const VectorXd diagonal = preconditioner(u, values, point.mean_curvature, ridge);
     const double gain = point.gradient.cwiseAbs2().cwiseQuotient(diagonal).sum();  // twice the expected one
@@ -104,15 +106,14 @@ GaussNewtonEnd gauss_newton(HeadPasses& passes, HeadFactors start, HeadLoss loss
     }
     if (!(there.value <= highest)) break;
     ++steps;
-    const bool done = gain < options.tolerance * options.tolerance * first_gain ||
-                      point.value - there.value < kNoChange * std::abs(point.value);
+    converged = gain < options.tolerance * options.tolerance * first_gain ||
+                point.value - there.value < kNoChange * std::abs(point.value);
     damping = std::max(damping * (t == 1 ? 0.1 : 4), kLeastDamping);
     u = std::move(next.u);
     values = std::move(next.values);
     point = std::move(there);
-    if (done) break;
   }
-  return {std::move(u), point.value, steps};
+  return {std::move(u), point.value, steps, converged};
 }
 
 }  // namespace attnreg

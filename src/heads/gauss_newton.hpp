@@ -20,6 +20,7 @@ struct GaussNewtonEnd {
   HeadFactors u;
   double value = 0;
   int steps = 0;
+  bool converged = false;  ///< before the limit of steps
 };
 
 /// Minimises the loss from u by Gauss-Newton with conjugate gradients, damped as by Levenberg and Marquardt:

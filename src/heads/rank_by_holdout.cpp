@@ -98,10 +98,9 @@ HeldOutChoice rank_by_holdout(const Communicator& communicator, const std::vecto
   for (const Index rank : kRanks) {
     if (rank > most && !(is_first && rank == kRanks.back())) continue;
     const Index tried = std::min(rank, most);
-    auto [end, value, steps] =
-        gauss_newton(fitted, truncated(fitted, u, is_first ? most : tried), HeadLoss::log_odds, fit);
-    u = std::move(end);
-    choice.steps += steps;
+    GaussNewtonEnd end = gauss_newton(fitted, truncated(fitted, u, is_first ? most : tried), HeadLoss::log_odds, fit);
+    u = std::move(end.u);
+    choice.steps += end.steps;
     fit.steps = kNextSteps;
     HeadFactors polished = u;
     if (loss != HeadLoss::log_odds) polished = gauss_newton(fitted, u, loss, compare).u;

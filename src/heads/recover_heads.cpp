@@ -188,6 +188,7 @@ HeadFactors HeadRecovery::fit_log_odds(HeadFactors u, HeadLoss loss) {
   options.rounding = std::min(options_.rounding, kRoundingOfFloat);
   GaussNewtonEnd end = gauss_newton(passes_, std::move(u), loss, options);
   result_.steps += end.steps;
+  result_.converged = end.converged;
   return std::move(end.u);
 }
 
@@ -218,6 +219,7 @@ void HeadRecovery::polish(HeadFactors& u, HeadValues& values) {
   options.rounding = options_.rounding;
   const GaussNewtonEnd end = gauss_newton(passes, passes.coordinates(passes_.matrices(u)), loss_, options);
   result_.polish_steps = end.steps;
+  result_.converged = end.converged;
   result_.products += passes.products();
   result_.reads += passes.reads();
   if (end.steps == 0) return;
