@@ -1,5 +1,6 @@
 #include "heads/head_passes.hpp"
 
+#include <array>
 #include <cmath>
 
 #include "algebra/blas_products.hpp"
@@ -141,10 +142,13 @@ HeadRowsAt HeadPasses::rows_at(const HeadFactors& u) const {
   return at;
 }
 
+Eigen::Ref<const MatrixXd> HeadPasses::keys_at(const HeadRows& rows, const HeadRowsAt& at) const {
+  if (at.c.size() == 0) return inputs_.keys_of(rows);
+  return at.c.middleCols(rows.first_key, rows.key_count());
+}
+
 MatrixXd HeadPasses::logits(const HeadRows& rows, const HeadRowsAt& at, Index first, Index count) const {
-  const auto a = at.a.middleCols(rows.first_query + first, count);
-  if (at.c.size() == 0) return transposed_times(inputs_.keys_of(rows), a);
-  return transposed_times(at.c.middleCols(rows.first_key, rows.key_count()), a);
+  return transposed_times(keys_at(rows, at), at.a.middleCols(rows.first_query + first, count));
 }
 
 HeadValues HeadPasses::values(const HeadFactors& u) {
@@ -173,115 +177,121 @@ HeadLinearisation HeadPasses::linearise(const HeadFactors& u, HeadLoss loss) {
   HeadLinearisation result;
   result.loss = loss;
   result.at = rows_at(u);
-  const HeadRowsAt& at = result.at;
-  const bool unweighted = is_unweighted(loss);
-  MatrixXd to_a(at.a.rows(), at.a.cols()), to_c = MatrixXd::Zero(at.c.rows(), at.c.cols());
+  PullBack pull_back{MatrixXd(result.at.a.rows(), result.at.a.cols()),
+                     MatrixXd::Zero(result.at.c.rows(), result.at.c.cols())};
   VectorXd sums = VectorXd::Zero(u.size() + 3);
-  double &value = sums[u.size()], &curvature = sums[u.size() + 1], &numbers = sums[u.size() + 2];
-  for (std::size_t k = 0; k < inputs_.rows().size(); ++k) {
-    const HeadRows& rows = inputs_.rows()[k];
-    const LocalLoss local{target_.rows()[k], loss, target_.is_dense()};
-    const auto a = at.a.middleCols(rows.first_query, rows.queries());
-    const MatrixPart c =
-        u.is_full() ? MatrixPart(inputs_.keys_of(rows)) : MatrixPart(at.c.middleCols(rows.first_key, rows.key_count()));
-    MatrixXd all_weights;
-    VectorXd totals(rows.queries());
-    const bool weighted = loss != HeadLoss::log_odds || !target_.is_dense();
-    if (weighted) all_weights.resize(rows.key_count(), rows.queries());
-    for_each_block(rows.queries(), [&](Index first, Index count) {
-      MatrixXd Z = logits(rows, at, first, count), ridge, weights;
-      if (ridge_ > 0) {
-        ridge = Z;
-        hide(local.target, first, ridge);
-        value += 0.5 * ridge_ * ridge.squaredNorm();
-      }
-      value += local.use(Z, first, weights, totals);
-      if (weighted) all_weights.middleCols(first, count) = weights;
-      if (ridge_ > 0) Z += ridge_ * ridge;
-      to_a.middleCols(rows.first_query + first, count) = times(c, Z);
-      if (!u.is_full())
-        add_times_transposed(a.middleCols(first, count), Z, to_c.middleCols(rows.first_key, rows.key_count()));
-    });
-    const double size = static_cast<double>(rows.key_count() * rows.queries());
-    numbers += size;
-    curvature += !weighted ? size : loss == HeadLoss::softmax ? all_weights.squaredNorm() : all_weights.sum();
-    if (weighted) {
-      result.weights.push_back(std::move(all_weights));
-      result.totals.push_back(std::move(totals));
-    } else if (unweighted && !u.is_full()) {
-      result.key_grams.push_back(gram_of_rows(c));
-      result.query_grams.push_back(gram_of_rows(a));
-    }
-  }
-  sums.head(u.size()) = pulled_back(u, to_a, to_c, false);
+  for (std::size_t k = 0; k < inputs_.rows().size(); ++k) sums.tail(3) += linearise_rows(k, result, pull_back);
+  sums.head(u.size()) = pulled_back(u, pull_back, false);
   inputs_.communicator().sum(span_of(sums));
   ++reads_;
-  result.value = value;
   result.gradient = sums.head(u.size());
-  result.mean_curvature = curvature / numbers / static_cast<double>(inputs_.sequences()) +
-                          ridge_ / static_cast<double>(inputs_.sequences());
+  const auto [value, curvature, numbers] = std::array{sums[u.size()], sums[u.size() + 1], sums[u.size() + 2]};
+  result.value = value;
+  result.mean_curvature = (curvature / numbers + ridge_) / static_cast<double>(inputs_.sequences());
   return result;
 }
 
+/// Adds a sequence to the pull-back of the gradient, and its weights; what it adds to the value, to the sum of the
+/// curvature and to the number of logits.
+Eigen::Vector3d HeadPasses::linearise_rows(std::size_t k, HeadLinearisation& result, PullBack& pull_back) const {
+  const HeadRows& rows = inputs_.rows()[k];
+  const LocalLoss local{target_.rows()[k], result.loss, target_.is_dense()};
+  const auto a = result.at.a.middleCols(rows.first_query, rows.queries());
+  const auto c = keys_at(rows, result.at);
+  const bool full = result.at.c.size() == 0, weighted = result.loss != HeadLoss::log_odds || !target_.is_dense();
+  MatrixXd all_weights;
+  VectorXd totals(rows.queries());
+  if (weighted) all_weights.resize(rows.key_count(), rows.queries());
+  double value = 0;
+  for_each_block(rows.queries(), [&](Index first, Index count) {
+    MatrixXd Z = logits(rows, result.at, first, count), ridge, weights;
+    if (ridge_ > 0) {
+      ridge = Z;
+      hide(local.target, first, ridge);
+      value += 0.5 * ridge_ * ridge.squaredNorm();
+    }
+    value += local.use(Z, first, weights, totals);
+    if (weighted) all_weights.middleCols(first, count) = weights;
+    if (ridge_ > 0) Z += ridge_ * ridge;
+    pull_back.to_a.middleCols(rows.first_query + first, count) = times(c, Z);
+    if (!full)
+      add_times_transposed(a.middleCols(first, count), Z, pull_back.to_c.middleCols(rows.first_key, rows.key_count()));
+  });
+  const double size = static_cast<double>(rows.key_count() * rows.queries());
+  if (!weighted) {
+    if (ridge_ == 0 && !full) {
+      result.key_grams.push_back(gram_of_rows(c));
+      result.query_grams.push_back(gram_of_rows(a));
+    }
+    return {value, size, size};
+  }
+  const double curvature = result.loss == HeadLoss::softmax ? all_weights.squaredNorm() : all_weights.sum();
+  result.weights.push_back(std::move(all_weights));
+  result.totals.push_back(std::move(totals));
+  return {value, curvature, size};
+}
+
 VectorXd HeadPasses::product(const HeadFactors& u, const HeadLinearisation& around, const VectorXd& p) {
-  const HeadRowsAt& at = around.at;
   const HeadRowsAt move = has_floats() ? rows_in_float(u.with(p)) : rows_at(u.with(p));
-  MatrixXd to_a(at.a.rows(), at.a.cols()), to_c = MatrixXd::Zero(at.c.rows(), at.c.cols());
+  PullBack pull_back{MatrixXd(around.at.a.rows(), around.at.a.cols()),
+                     MatrixXd::Zero(around.at.c.rows(), around.at.c.cols())};
   for (std::size_t k = 0; k < inputs_.rows().size(); ++k) {
     const HeadRows& rows = inputs_.rows()[k];
-    const auto a = at.a.middleCols(rows.first_query, rows.queries()),
+    const auto a = around.at.a.middleCols(rows.first_query, rows.queries()),
                da = move.a.middleCols(rows.first_query, rows.queries());
+    const auto c = keys_at(rows, around.at), dc = keys_at(rows, move);
+    auto to_a = pull_back.to_a.middleCols(rows.first_query, rows.queries());
     if (!around.key_grams.empty()) {
-      const auto c = at.c.middleCols(rows.first_key, rows.key_count()),
-                 dc = move.c.middleCols(rows.first_key, rows.key_count());
       // J = I on what is centred: (da^T c + a^T dc) c^T and its like need r x r matrices only.
-      to_a.middleCols(rows.first_query, rows.queries()) =
-          times(around.key_grams[k], da) + times(times_transposed(c, dc), a);
-      to_c.middleCols(rows.first_key, rows.key_count()) =
+      to_a = times(around.key_grams[k], da) + times(times_transposed(c, dc), a);
+      pull_back.to_c.middleCols(rows.first_key, rows.key_count()) =
           times(around.query_grams[k], dc) + times(times_transposed(a, da), c);
       continue;
     }
-    const MatrixPart c =
-        u.is_full() ? MatrixPart(inputs_.keys_of(rows)) : MatrixPart(at.c.middleCols(rows.first_key, rows.key_count()));
     for_each_block(rows.queries(), [&](Index first, Index count) {
-      MatrixXd Z = transposed_times(c, da.middleCols(first, count)), ridge;
+      MatrixXd Z = transposed_times(c, da.middleCols(first, count));
+      if (!u.is_full()) add_transposed_times(dc, a.middleCols(first, count), Z);
+      multiply_block(k, around, first, Z);
+      to_a.middleCols(first, count) = times(c, Z);
       if (!u.is_full())
-        add_transposed_times(move.c.middleCols(rows.first_key, rows.key_count()), a.middleCols(first, count), Z);
-      if (ridge_ > 0) {
-        ridge = ridge_ * Z;
-        hide(target_.rows()[k], first, ridge);
-      }
-      if (!around.weights.empty()) {
-        const auto w = around.weights[k].middleCols(first, count);
-        multiply_curvature(w, around.totals[k], first, Z);
-        if (around.loss == HeadLoss::softmax) multiply_curvature(w, around.totals[k], first, Z);
-      }
-      if (ridge_ > 0) Z += ridge;
-      to_a.middleCols(rows.first_query + first, count) = times(c, Z);
-      if (!u.is_full())
-        add_times_transposed(a.middleCols(first, count), Z, to_c.middleCols(rows.first_key, rows.key_count()));
+        add_times_transposed(a.middleCols(first, count), Z,
+                             pull_back.to_c.middleCols(rows.first_key, rows.key_count()));
     });
   }
-  VectorXd result = pulled_back(u, to_a, to_c, has_floats());
+  VectorXd result = pulled_back(u, pull_back, has_floats());
   inputs_.communicator().sum(span_of(result));
   ++products_;
   return result;
 }
 
-VectorXd HeadPasses::pulled_back(const HeadFactors& u, const MatrixXd& to_a, const MatrixXd& to_c,
-                                 bool in_float) const {
+/// A block of changes of logits becomes that of the gradient in the logits.
+void HeadPasses::multiply_block(std::size_t k, const HeadLinearisation& around, Index first, MatrixXd& Z) const {
+  MatrixXd ridge;
+  if (ridge_ > 0) {
+    ridge = ridge_ * Z;
+    hide(target_.rows()[k], first, ridge);
+  }
+  if (!around.weights.empty()) {
+    const auto w = around.weights[k].middleCols(first, Z.cols());
+    multiply_curvature(w, around.totals[k], first, Z);
+    if (around.loss == HeadLoss::softmax) multiply_curvature(w, around.totals[k], first, Z);
+  }
+  if (ridge_ > 0) Z += ridge;
+}
+
+VectorXd HeadPasses::pulled_back(const HeadFactors& u, const PullBack& pull_back, bool in_float) const {
   const auto product = [&](const MatrixXd& inputs, auto floats, const MatrixXd& rows) -> MatrixXd {
     if (!in_float) return times_transposed(inputs, rows);
     const Eigen::MatrixXf result = float_times_transposed(inputs_.floats().*floats, rows.cast<float>());
     return result.cast<double>();
   };
   HeadFactors result = u;
-  const MatrixXd left = transposed_times(queries_.W, product(inputs_.A(), &HeadInputs::Floats::A, to_a));
+  const MatrixXd left = transposed_times(queries_.W, product(inputs_.A(), &HeadInputs::Floats::A, pull_back.to_a));
   if (u.is_full()) {
     result.U() = times(left, keys_.W);
   } else {
     result.U() = left;
-    result.V() = transposed_times(keys_.W, product(inputs_.K(), &HeadInputs::Floats::K, to_c));
+    result.V() = transposed_times(keys_.W, product(inputs_.K(), &HeadInputs::Floats::K, pull_back.to_c));
   }
   return std::move(result.numbers());
 }

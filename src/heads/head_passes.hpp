@@ -102,10 +102,16 @@ class HeadPasses {
   int products() const { return products_; }
 
  private:
-  bool is_unweighted(HeadLoss loss) const { return loss == HeadLoss::log_odds && target_.is_dense() && ridge_ == 0; }
+  /// A derivative in a and c of `HeadRowsAt`.
+  struct PullBack {
+    MatrixXd to_a, to_c;
+  };
+  Eigen::Ref<const MatrixXd> keys_at(const HeadRows& rows, const HeadRowsAt& at) const;
   MatrixXd logits(const HeadRows& rows, const HeadRowsAt& at, Index first, Index count) const;
-  /// This rank's part of the gradient, from its pull-backs to a and c.
-  VectorXd pulled_back(const HeadFactors& u, const MatrixXd& to_a, const MatrixXd& to_c, bool in_float) const;
+  Eigen::Vector3d linearise_rows(std::size_t k, HeadLinearisation& result, PullBack& pull_back) const;
+  void multiply_block(std::size_t k, const HeadLinearisation& around, Index first, MatrixXd& Z) const;
+  /// This rank's part of the derivative in the factors.
+  VectorXd pulled_back(const HeadFactors& u, const PullBack& pull_back, bool in_float) const;
   HeadRowsAt rows_in_float(const HeadFactors& u) const;
   bool has_floats() const { return inputs_.floats().A.rows() > 0; }
 

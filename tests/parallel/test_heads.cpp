@@ -4,7 +4,9 @@
 
 #include <cmath>
 #include <numeric>
+#include <string>
 
+#include "files/npy_header.hpp"
 #include "support/attention_problems.hpp"
 #include "support/refusal.hpp"
 
@@ -294,6 +296,59 @@ TEST_F(Heads, WorkIsDealtInWholeSequences) {
   EXPECT_EQ(partitions[0].rows_global(), 100);
   EXPECT_EQ(partitions[2].rows_global(), 2000);
   EXPECT_EQ(partitions[2].rows_local(2), 2000 - 1024);
+}
+
+/// The example, examples/data/head-l2h5.
+class RealHead : public Heads {
+ protected:
+  static RowMajorMatrix load(const std::string& name) {
+    const NpyHeader header = read_npy_header(ATTNREG_TEST_DATA "/../../examples/data/head-l2h5/" + name + ".npy");
+    RowMajorMatrix matrix(header.shape[0], header.columns());
+    read_npy_rows(header, 0, header.shape[0], std::span(matrix.data(), static_cast<std::size_t>(matrix.size())));
+    return matrix;
+  }
+  static std::vector<Whole> sequences(const std::string& part, int count) {
+    std::vector<Whole> wholes;
+    for (int k = 0; k < count; ++k) {
+      const RowMajorMatrix x = load(part + "/x" + std::to_string(k));
+      wholes.push_back({x, x, load(part + "/F" + std::to_string(k)), {}, {}});
+    }
+    return wholes;
+  }
+  /// What the weights make of the inputs as they are, in float. With these LayerNorm's x u = 1 holds to half precision
+  /// only, so that the bias of the queries needs a column of its own.
+  static void recompute(std::vector<Whole>& wholes) {
+    const VectorXd bQ = load("bQ").col(0), bK = load("bK").col(0);
+    for (auto& whole : wholes) {
+      const RowMajorMatrix Q = (whole.keys * load("WQ")).rowwise() + bQ.transpose();
+      const RowMajorMatrix K = (whole.keys * load("WK")).rowwise() + bK.transpose();
+      whole.target = softmax_rows(Q * K.transpose() / std::sqrt(32)).cast<float>().cast<double>();
+      whole.queries.conservativeResize(Eigen::NoChange, whole.queries.cols() + 1);
+      whole.queries.rightCols(1).setOnes();
+    }
+  }
+};
+
+TEST_F(RealHead, IsFoundAndPredicts) {
+  auto fitted = sequences("train", 6), held_out = sequences("test", 2);
+  HeadOptions options;
+  options.rounding = 0x1p-10;
+  const HeadResult stored = recover(dealt(fitted), options);  // inputs and B in half precision
+  EXPECT_EQ(stored.rank, 32);
+  EXPECT_LE(head_quality(comm_, dealt(held_out), stored.X).all.error, 2e-3);
+
+  recompute(fitted);
+  recompute(held_out);
+  const auto known = dealt(fitted), unknown = dealt(held_out);
+  const HeadResult head = recover(known);
+  EXPECT_EQ(head.rank, 32);
+  EXPECT_EQ(head.steps + head.polish_steps, 0);
+  EXPECT_EQ(head.reads, 2);
+  EXPECT_TRUE(head.has_query_constant);
+  const HeadQuality fit = head_quality(comm_, known, head.X), predicted = head_quality(comm_, unknown, head.X);
+  EXPECT_LE(predicted.all.error, 2e-7);
+  EXPECT_GT(predicted.uniform.error, 0.9);
+  EXPECT_EQ(head_verdict(fit, predicted), HeadVerdict::predicts);
 }
 
 TEST_F(Heads, BadInputIsRefused) {
