@@ -197,7 +197,8 @@ class Attention : public Session {
     options.loss = form == "auto" ? "cross-entropy" : form == "normalised" ? "softmax" : form;
     options.rank = rank_option(arguments_);
     options.weight = arguments_.number("weight");
-    options.rounding = files[0].target.header.type == Storage::float32 ? 0x1p-23 : 0x1p-52;
+    const NpyHeader& target = files[0].target.header;
+    options.rounding = target.is_half ? 0x1p-10 : target.type == Storage::float32 ? 0x1p-23 : 0x1p-52;
     options.split = static_cast<HeadSplit>(arguments_.choice("split"));
     options.seed = arguments_.seed();
     timing_.loading = clock_.seconds();
