@@ -18,7 +18,8 @@ namespace {
 constexpr double kGoodError = 0.1;  // of log-odds; above, noise of small b may rule them
 constexpr double kHopeless = 1;     // an error from which no other fit should start
 constexpr double kOfLogOdds = 1e-3, kOfLastLogOdds = 1e-6, kOfLoss = 1e-4;  // tolerances of the gradient
-constexpr int kPolishSteps = 8, kPolishProducts = 40;
+constexpr int kPolishSteps = 40, kPolishProducts = 40;
+constexpr int kLastSteps = 100;  // on log-odds, where nothing is polished
 constexpr double kPolishDamping = 1e-4;
 constexpr double kRoundingOfFloat = 0x1p-23;
 constexpr double kLeastRounding = 16 * 0x1p-52;  // what logarithms and products of double add
@@ -184,6 +185,7 @@ void HeadRecovery::describe(const SubspaceStart::Result& found, const SubspaceSt
 HeadFactors HeadRecovery::fit_log_odds(HeadFactors u, HeadLoss loss) {
   if (u.is_full()) return best_full(passes_, std::move(u), loss);
   GaussNewtonOptions options;
+  if (loss_ == HeadLoss::log_odds) options.steps = kLastSteps;
   options.tolerance = loss_ == HeadLoss::log_odds ? kOfLastLogOdds : kOfLogOdds;
   options.rounding = std::min(options_.rounding, kRoundingOfFloat);
   GaussNewtonEnd end = gauss_newton(passes_, std::move(u), loss, options);
