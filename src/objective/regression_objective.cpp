@@ -158,7 +158,8 @@ void RegressionObjective::fill_outputs(const LossRows& rows, Index first, double
 
 /// Of centred losses: a row that has all of f has no curvature, since a_i - A^T f is nothing but the rounding of A^T f.
 void RegressionObjective::drop_whole_row(const LossDerivatives& out, RegressionState& state, Index first) const {
-  if (!loss_->is_shift_invariant() || !(*std::ranges::max_element(out.f) >= kWhole)) return;
+  if (!loss_->is_shift_invariant() || out.f.empty()) return;
+  if (!(Eigen::Map<const Eigen::ArrayXd>(out.f.data(), std::ssize(out.f)).maxCoeff() >= kWhole)) return;
   for (std::size_t i = 0; i < out.f.size(); ++i)
     if (out.f[i] >= kWhole) state.delta[first + static_cast<Index>(i)] = 0;
 }
@@ -182,10 +183,10 @@ double RegressionObjective::log_value(const Point& point) const {
 // In units of eps: the terms of q_i, and what the roundings of z_i, of the exponent z_i - reference, and of x and of
 // the steps' A s (at most eps |a_i|_s max |scale_j x_j|, as random sums) do to q_i + w_i^2 z_i.
 double RegressionObjective::rounding_of_row(const RegressionState& state, Index row, double z, double q_terms,
-                                            double delta) const {
+                                            double delta, double row_norm) const {
   const double curvature = std::abs(delta);
   return q_terms + curvature * loss_->exponent_rounding(z, state.loss.reference) +
-         (curvature + w2_[row]) * columns_->row_norms()[row] * state.largest_x;
+         (curvature + w2_[row]) * row_norm * state.largest_x;
 }
 
 /// All that z and its value leave to be found out; one read.
@@ -196,6 +197,7 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
   const double clock = clock_.seconds();
   const Index columns = loss_->form() == HessianForm::coupled ? 3 : 2;
   const auto map = [&](Index first, Index rows, double* U, double* bound) {
+    const VectorXd& norms = columns_->row_norms();
     Outputs outputs(*loss_);
     const LossDerivatives out = outputs.kept_in(state, first, rows);
     fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, out);
@@ -206,7 +208,7 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
       U[columns * i + 1] = out.f[k];
       if (columns == 3) U[columns * i + 2] = state.coupling[row];
       *bound +=
-          rounding_of_row(state, row, state.z[row], outputs.q_terms(k), state.delta[row]) * columns_->row_norms()[row];
+          rounding_of_row(state, row, state.z[row], outputs.q_terms(k), state.delta[row], norms[row]) * norms[row];
     }
   };
   const auto local =
@@ -230,6 +232,7 @@ std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const 
   LossPoint guess = state.loss;
   guess.reference = reference;
   const auto map = [&](Index first, Index count, double* U, double* scalars) {
+    const VectorXd& norms = columns_->row_norms();
     std::array<double, kBlock> moved;
     LossRows rows = rows_of(product, first, count);
     if (meaning == Logits::step) {
@@ -244,8 +247,8 @@ std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const 
     for (Index i = 0; i < count; ++i) {
       const auto k = static_cast<std::size_t>(i);
       U[i * columns + of_loss] = w2_[first + i] * (rows.z[k] + state.shift);
-      scalars[9] += rounding_of_row(state, first + i, rows.z[k], outputs.q_terms(k), outputs.delta[k]) *
-                    columns_->row_norms()[first + i];
+      const double norm = norms[first + i];
+      scalars[9] += rounding_of_row(state, first + i, rows.z[k], outputs.q_terms(k), outputs.delta[k], norm) * norm;
     }
   };
   RowPasses::MapRequest request{.x = &v, .z = &product, .columns = columns, .scalars = kScalars, .map = map};
@@ -314,13 +317,15 @@ VectorXd RegressionObjective::fitted(const Point& point) const {
 
 VectorXd RegressionObjective::gradient_rounding(const Point& point) const {
   const RegressionState& state = state_of(point);
+  const VectorXd& norms = columns_->row_norms();
   VectorXd rounding(state.z.size());
   sum_over_rows<1>(state.z.size(), [&](Index first, Index rows, auto&) {
     Outputs outputs(*loss_);
     fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, outputs.of(rows));
     for (Index i = 0; i < rows; ++i) {
       const auto k = static_cast<std::size_t>(i);
-      rounding[first + i] = rounding_of_row(state, first + i, state.z[first + i], outputs.q_terms(k), outputs.delta[k]);
+      rounding[first + i] =
+          rounding_of_row(state, first + i, state.z[first + i], outputs.q_terms(k), outputs.delta[k], norms[first + i]);
     }
   });
   VectorXd absolute = A_.passes().absolute_transpose_multiply(rounding);

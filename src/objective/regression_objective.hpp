@@ -144,7 +144,8 @@ class RegressionObjective final : public Objective {
   void fill_outputs(const LossRows& rows, Eigen::Index first, double shift, const LossPoint& point,
                     const LossDerivatives& out) const;
   void drop_whole_row(const LossDerivatives& out, RegressionState& state, Eigen::Index first) const;
-  double rounding_of_row(const RegressionState& state, Eigen::Index row, double z, double q_terms, double delta) const;
+  double rounding_of_row(const RegressionState& state, Eigen::Index row, double z, double q_terms, double delta,
+                         double row_norm) const;
 
   WeightedRows positive_rows(const RegressionState& state) const;
   double model_curvature(const RegressionState& state) const;
