@@ -174,7 +174,7 @@ struct HeadOptions {
 /// What determined the rank.
 enum class RankSource {
   given,
-  gap,       ///< `HeadResult::gap` is the ratio of two singular values
+  gap,       ///< the largest fall of the log-odds' singular values; a note has the ratio
   hold_out,  ///< the error on held-out sequences
 };
 
@@ -197,7 +197,7 @@ struct HeadResult {
   double equations = 0, unknowns = 0;
   /// The r-th and the next eigenvalue of the pieces' common subspace: 1 is common to all. NaN: no such start.
   double common = kNone, next_common = kNone;
-  std::vector<std::string> null_directions;  ///< what the data do not determine: "queries: 2 directions"
+  std::vector<std::string> null_directions;  ///< what the data do not determine, in words
   bool has_query_constant = false;  ///< A1 u = 1 for some u, as behind LayerNorm: a bias of the queries is part of P
   std::vector<std::string> notes, warnings;
   bool converged = true;  ///< the last fit ended before its limit of steps

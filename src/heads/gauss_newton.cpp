@@ -87,7 +87,7 @@ GaussNewtonEnd gauss_newton(HeadPasses& passes, HeadFactors start, HeadLoss loss
   int steps = 0;
   bool converged = false;
   while (!converged && steps < options.steps) {
-    converged = true;
+    converged = true;  // where no step follows
     const double ridge = point.mean_curvature * damping * values.maxCoeff();
     const VectorXd diagonal = preconditioner(u, values, point.mean_curvature, ridge);
     const double gain = point.gradient.cwiseAbs2().cwiseQuotient(diagonal).sum();  // twice the expected one

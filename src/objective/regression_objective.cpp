@@ -157,6 +157,7 @@ void RegressionObjective::fill_outputs(const LossRows& rows, Index first, double
 }
 
 /// Of centred losses: a row that has all of f has no curvature, since a_i - A^T f is nothing but the rounding of A^T f.
+/// Local.
 void RegressionObjective::drop_whole_row(const LossDerivatives& out, RegressionState& state, Index first) const {
   if (!loss_->is_shift_invariant() || out.f.empty()) return;
   if (!(Eigen::Map<const Eigen::ArrayXd>(out.f.data(), std::ssize(out.f)).maxCoeff() >= kWhole)) return;

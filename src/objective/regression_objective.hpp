@@ -148,7 +148,7 @@ class RegressionObjective final : public Objective {
                          double row_norm) const;
 
   WeightedRows positive_rows(const RegressionState& state) const;
-  double model_curvature(const RegressionState& state) const;
+  double total_curvature(const Eigen::VectorXd& weights) const;
   SignedGram local_grams(const RegressionState& state) const;
   Hessian distributed_hessian(const RegressionState& state) const;
 

@@ -163,7 +163,6 @@ std::optional<VectorXd> SampledModel::direction_above(const VectorXd& nu, const 
   constexpr int kPowerSteps = 30;
   const auto& communicator = A_.communicator();
   const Index d = A_.columns();
-  if (!(communicator.max(nu.size() > 0 ? nu.maxCoeff() : 0.0) > 0)) return std::nullopt;
   WeightedRows rows{nu};
   if (has_scores_) {
     const VectorXd scores = nu.cwiseProduct(row_scale_);

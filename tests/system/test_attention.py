@@ -53,6 +53,18 @@ class HeadTest(CommandLineTest):
         self.assertEqual(("given", 24), (head["rank_source"], head["rank"]))
         self.assertGreater(head["held_out"]["all"]["error"], 1e-2)
 
+    def test_wrong_held_out_sequences(self):
+        """Refused before the fit, with the name of the list."""
+        x, F = (np.load(self.DATA / f"test/{name}0.npy") for name in "xF")
+        for name, array in (("x", x), ("F", F), ("narrow", x[:, :10]), ("weights", np.ones_like(F))):
+            np.save(self.directory / f"{name}.npy", array)
+        for line, text in (("narrow.npy x.npy F.npy", "narrow.npy has 10 columns, those of the fit have 384"),
+                           ("x.npy x.npy values=x.npy target=x.npy", "no values or weights"),
+                           ("x.npy x.npy target=F.npy weights=weights.npy", "no values or weights")):
+            (self.directory / "held_out.txt").write_text(line + "\n")
+            self.assert_error(run("attention", "--sequences", self.DATA / "train/list.txt", "--holdout",
+                                  self.directory / "held_out.txt", ranks=2), 3, "held_out.txt", text)
+
     def test_options_that_do_not_go_together(self):
         for options, text in ((("--holdout", "0.3", "--starts", 2), "--starts"),
                               (("--form", "log-odds", "--rtol", "1e-8"), "--rtol"),

@@ -131,8 +131,10 @@ class Attention : public Session {
       log_odds_ = starts_from_log_odds(files);
       if (log_odds_) held_out = hold_out(files);
     });
-    begin(list_of(files),
-          attention_bytes(files, communicator_.size(), threads_.threads, log_odds_ ? -1 : dense_limit()),
+    std::vector<SequenceFiles> all = files;
+    all.insert(all.end(), held_out.begin(), held_out.end());
+    inputs_ = list_of(all);
+    begin(inputs_, attention_bytes(all, communicator_.size(), threads_.threads, log_odds_ ? -1 : dense_limit()),
           "an attention regression over " + counted(std::ssize(files), "sequence"));
     const auto sequences = load_sequences(communicator_, files, log_odds_);
     inject_fault(communicator_.rank(), "after-load");
@@ -145,7 +147,7 @@ class Attention : public Session {
     AttentionResult result = solve_attention(communicator_, sequences, chosen);
     result.summary.seconds = timing_.solve = clock_.seconds() - timing_.loading;
     const ExitCode code = exit_code(result.summary.termination);
-    end([&] { write(result, list_of(files), sequences[0], code); },
+    end([&] { write(result, sequences[0], code); },
         [&](const std::vector<std::string>& written) { return summary(result, sequences, written); });
     return code;
   }
@@ -176,11 +178,27 @@ class Attention : public Session {
     return serves && (is_large || asked);
   }
 
+  /// Throws `InvalidArgument` for what X of the first sequence cannot predict.
+  void check_held_out(const SequenceFiles& other, const SequenceFiles& first) const {
+    const std::string list = "--holdout " + printable(arguments_.text("holdout")) + ": ";
+    if (other.values || other.weights)
+      throw InvalidArgument(list + "held-out sequences have queries, keys and target, and no values or weights");
+    for (const auto file : {&SequenceFiles::queries, &SequenceFiles::keys})
+      if ((other.*file).header.columns() != (first.*file).header.columns())
+        throw InvalidArgument(list + printable((other.*file).header.path) + " has " +
+                              counted((other.*file).header.columns(), "column") + ", those of the fit have " +
+                              std::to_string((first.*file).header.columns()));
+  }
+
   /// Takes what --holdout says from the files, or from another list.
   std::vector<SequenceFiles> hold_out(std::vector<SequenceFiles>& files) const {
     if (!arguments_.given("holdout")) return {};
     const auto share = held_out_share(arguments_);
-    if (!share) return examine_list(arguments_.text("holdout"), arguments_.text("mask"));
+    if (!share) {
+      auto others = examine_list(arguments_.text("holdout"), arguments_.text("mask"));
+      for (const auto& other : others) check_held_out(other, files[0]);
+      return others;
+    }
     const auto count = static_cast<std::ptrdiff_t>(std::ceil(*share * static_cast<double>(files.size())));
     if (count >= std::ssize(files))
       throw InvalidArgument("--holdout leaves none of the " + counted(std::ssize(files), "sequence"));
@@ -206,20 +224,14 @@ class Attention : public Session {
     timing_.solve = clock_.seconds() - timing_.loading;
     HeadReport report{head, head_quality(communicator_, sequences, head.X), std::nullopt};
     if (!held_out.empty()) report.held_out = head_quality(communicator_, held_out, head.X);
-    NewtonSummary outcome;
-    outcome.termination = head.converged ? Termination::converged : Termination::iteration_limit;
-    outcome.value = head.error;
-    outcome.iterations = head.steps + head.polish_steps;
-    outcome.reads_of_a = head.reads;
-    outcome.seconds = timing_.solve;
+    const NewtonSummary outcome{.termination = head.converged ? Termination::converged : Termination::iteration_limit,
+                                .relative_gradient = std::numeric_limits<double>::quiet_NaN(),
+                                .iterations = head.steps + head.polish_steps};
     const ExitCode code = exit_code(outcome.termination);
     if (!missing_mask_.empty()) head.warnings.insert(head.warnings.begin(), missing_mask_);
-    std::vector<InputFile> inputs = list_of(files);
-    const auto others = list_of(held_out_files);
-    inputs.insert(inputs.end(), others.begin(), others.end());
     end(
         [&] {
-          nlohmann::ordered_json run = run_json(inputs, tile_rows(sequences[0].keys.rows()));
+          nlohmann::ordered_json run = run_json(inputs_, tile_rows(sequences[0].keys.rows()));
           nlohmann::ordered_json summary{{"termination", termination_name(outcome.termination)},
                                          {"method", "log-odds"},
                                          {"form", options.loss},
@@ -287,12 +299,11 @@ class Attention : public Session {
     return options;
   }
 
-  void write(const AttentionResult& result, const std::vector<InputFile>& files, const AttentionSequence& first,
-             ExitCode code) {
+  void write(const AttentionResult& result, const AttentionSequence& first, ExitCode code) {
     nlohmann::ordered_json summary = result_json(result);
     summary.update(
         {{"method", method_name(result)}, {"model", model_name(result.model)}, {"relative_error", result.error}});
-    nlohmann::ordered_json run = run_json(files, tile_rows(first.keys.rows()));
+    nlohmann::ordered_json run = run_json(inputs_, tile_rows(first.keys.rows()));
     summary.update(timing_json(timing_));
     run.update({{"summary", summary}, {"certificate", certificate_json(result.certificate)}});
     run.update(remarks_json(result));
@@ -348,7 +359,8 @@ class Attention : public Session {
         threads_.threads,
         reference_name(result),
         "",
-        problem_text(sequences, found.X) + low_rank + Y + ", form " + arguments_.text("form"),
+        problem_text(sequences, found.X) + low_rank + Y + ", form " +
+            (arguments_.text("form") == "auto" ? "normalised" : arguments_.text("form")),
         method_name(result) + " from " + start_text(result) + ", " + std::string(model_name(result.model)) + " model",
         summary_line("passes", fixed(result.summary.reads_of_a, 0)),
         "\nFit\n" + summary_line("relative error", scientific(result.error, 4) + error + result.fitted + ")") +
@@ -359,6 +371,7 @@ class Attention : public Session {
 
   Timing timing_;
   std::string missing_mask_;
+  std::vector<InputFile> inputs_;  ///< also of what is held out
   bool log_odds_ = false;
 };
 
