@@ -18,8 +18,8 @@ constexpr double kEps = std::numeric_limits<double>::epsilon();
 constexpr double kLargestOffset = 0.05;  // above, the sums of a value are made again at the new reference
 constexpr double kLargestGuess = 1;      // above, value and gradient from one read are made again from z
 constexpr int kStepsBetweenRefreshes = 10;
-constexpr double kWhole = 1 - 8 * kEps;  // an f_i from here on is 1 to rounding
-constexpr Index kBlock = 1024;           // rows of a tile or of a sum, at most
+constexpr double kWhole = 8 * kEps;  // 1 - f_i up to that times 1 and the rounding of its exponent is rounding
+constexpr Index kBlock = 1024;       // rows of a tile or of a sum, at most
 
 std::span<const double> part(const VectorXd& v, Index first, Index rows) {
   return {v.data() + first, static_cast<std::size_t>(rows)};
@@ -159,10 +159,14 @@ void RegressionObjective::fill_outputs(const LossRows& rows, Index first, double
 /// Of centred losses: a row that has all of f has no curvature, since a_i - A^T f is nothing but the rounding of A^T f.
 /// Local.
 void RegressionObjective::drop_whole_row(const LossDerivatives& out, RegressionState& state, Index first) const {
+  constexpr double kMost = 0.5;  // no two rows have more
   if (!loss_->is_shift_invariant() || out.f.empty()) return;
-  if (!(Eigen::Map<const Eigen::ArrayXd>(out.f.data(), std::ssize(out.f)).maxCoeff() >= kWhole)) return;
-  for (std::size_t i = 0; i < out.f.size(); ++i)
-    if (out.f[i] >= kWhole) state.delta[first + static_cast<Index>(i)] = 0;
+  const Eigen::Map<const Eigen::ArrayXd> f(out.f.data(), std::ssize(out.f));
+  Index i = 0;
+  if (!(f.maxCoeff() > kMost)) return;
+  f.maxCoeff(&i);
+  const double rounding = kWhole * (1 + loss_->exponent_rounding(state.z[first + i], state.loss.reference));
+  if (1 - f[i] <= rounding) state.delta[first + i] = 0;
 }
 
 double RegressionObjective::log_value(const Point& point) const {
@@ -211,6 +215,7 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
       *bound +=
           rounding_of_row(state, row, state.z[row], outputs.q_terms(k), state.delta[row], norms[row]) * norms[row];
     }
+    drop_whole_row(out, state, first);
   };
   const auto local =
       A_.passes().map({.columns = columns, .scalars = 1, .map = map, .row_norms = columns_->missing_row_norms()});
