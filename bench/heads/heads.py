@@ -62,10 +62,12 @@ def truth(directory):
 
 def recover(program, train, *options, held_out=None, ranks=1):
     """Runs `attnreg attention` on a list; its `head` of run.json, with the warnings."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1",
-                   "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     launch = ["mpirun", "-n", str(ranks)] if ranks > 1 else []
     with tempfile.TemporaryDirectory() as name:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1",
+                       "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        if not launch:  # Open MPI's programs without mpirun would share a session directory
+            environment |= {"OMPI_MCA_ess_singleton_isolated": "1", "OMPI_MCA_orte_tmpdir_base": name}
         out = pathlib.Path(name) / "run"
         command = [*launch, program, "attention", "--sequences", train, "--threads", "1", "-q", "-o", out, *options]
         if held_out:
