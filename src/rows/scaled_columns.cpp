@@ -80,14 +80,13 @@ Moments moments_about(const RowMatrix& A, const ArrayXd& centre, const ArrayXd& 
     total = passes.pass(std::move(total), [&](const Tile& tile, Moments& part) {
       constexpr Index kRows = 32;  // that the nearest cache holds
       constexpr int kStrip = 8;
-      const auto rows = tile.dense();
-      for (Index i = 0; i < rows.rows(); i += kRows) {
-        const auto block = rows.middleRows(i, std::min(kRows, rows.rows() - i));
+      for (Index i = 0; i < tile.rows(); i += kRows) {
+        const auto block = tile.dense(i, std::min(kRows, tile.rows() - i));
         Index j = 0;
         for (; j + kStrip <= d; j += kStrip) add_strip<kStrip>(block, j, centre, unit, part);
         for (; j < d; ++j) add_strip<1>(block, j, centre, unit, part);
       }
-      part.count += static_cast<double>(rows.rows());
+      part.count += static_cast<double>(tile.rows());
     });
     passes.count_reads(-1);
   }
