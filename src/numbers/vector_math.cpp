@@ -100,17 +100,25 @@ void expm1_all(std::span<const double> x, std::span<double> y) {
   for_each(x, y, [](Vector v) HWY_ATTR { return expm1_of(v); });
 }
 
+/// The product of the low half of each lane and a factor.
+HWY_INLINE Bits low_times(Bits c, std::uint32_t factor) {
+  const hn::RebindToUnsigned<D> du;
+#if HWY_TARGET == HWY_SCALAR
+  return hn::Set(du, std::uint64_t{factor} * (hn::GetLane(c) & 0xffffffff));
+#else
+  const hn::Repartition<std::uint32_t, decltype(du)> halves;
+  return hn::MulEven(hn::BitCast(halves, c), hn::Set(halves, factor));
+#endif
+}
+
 /// Word 0 and word 1 of Philox4x32-10, as one number of 64 bits. Words are the low halves of the lanes; what is above
 /// them does no harm until the end.
 HWY_INLINE Bits philox(Bits index, const PhiloxStream& stream) {
   const hn::RebindToUnsigned<D> du;
-  const hn::Repartition<std::uint32_t, D> words;
-  const auto times = [words](Bits c, std::uint32_t factor)
-                         HWY_ATTR { return hn::MulEven(hn::BitCast(words, c), hn::Set(words, factor)); };
   Bits c0 = index, c1 = hn::ShiftRight<32>(index), c2 = hn::Zero(du), c3 = hn::Set(du, stream.iteration);
   auto [key0, key1] = stream.key;
   for (int round = 0; round < 10; ++round) {
-    const Bits left = times(c0, 0xD2511F53), right = times(c2, 0xCD9E8D57);
+    const Bits left = low_times(c0, 0xD2511F53), right = low_times(c2, 0xCD9E8D57);
     c0 = hn::Xor(hn::Xor(hn::ShiftRight<32>(right), c1), hn::Set(du, key0));
     c2 = hn::Xor(hn::Xor(hn::ShiftRight<32>(left), c3), hn::Set(du, key1));
     c1 = right;
