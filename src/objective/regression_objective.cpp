@@ -93,7 +93,9 @@ RegressionObjective::RegressionObjective(std::shared_ptr<const ScaledColumns> co
       model_(A_, w2_, sampling, grid_, &offset_ridge_) {}
 
 LossRows RegressionObjective::rows_of(const VectorXd& z, Index first, Index rows) const {
-  return {part(z, first, rows), part(b_, first, rows)};
+  LossRows result{part(z, first, rows), part(b_, first, rows)};
+  if (is_sample_) result.terms = part(terms_, first, rows), result.shares = part(shares_, first, rows);
+  return result;
 }
 
 double RegressionObjective::ridge_value(const LossRows& rows, Index first, double shift) const {
@@ -127,18 +129,56 @@ RegressionObjective::Value RegressionObjective::value_from_scratch(const VectorX
   return rough.loss.offset > 0 ? value_at(z, shift, rough.loss.reference) : rough;
 }
 
-Point RegressionObjective::evaluate(const VectorXd& x) {
+/// With room for what is to be found out.
+Point RegressionObjective::unevaluated(const VectorXd& x) const {
   const Index rows = A_.rows_local(), coupled = loss_->form() == HessianForm::coupled ? rows : 0;
   Point point{.x = x, .state = std::make_unique<RegressionState>()};
   RegressionState& state = own(point);
   state.largest_x = columns_->scale().cwiseProduct(x).lpNorm<Eigen::Infinity>();
-  state.z = x.isZero(0) ? VectorXd::Zero(rows) : A_.passes().multiply(x, Compensated());
   state.delta.resize(rows);
   state.positive.resize(loss_->form() == HessianForm::centred ? 0 : rows);
   state.coupling.resize(coupled);
   state.self.resize(coupled);
+  return point;
+}
+
+Point RegressionObjective::evaluate(const VectorXd& x) {
+  Point point = unevaluated(x);
+  RegressionState& state = own(point);
+  state.z = x.isZero(0) ? VectorXd::Zero(A_.rows_local()) : A_.passes().multiply(x, Compensated());
   differentiate(point, value_from_scratch(state.z, 0));
   return point;
+}
+
+std::vector<Point> RegressionObjective::evaluate(std::span<const Expected> expected,
+                                                 const RowPasses::Projection& projection) {
+  const double clock = clock_.seconds();
+  std::vector<Point> points;
+  std::vector<RowPasses::MapRequest> requests;
+  for (const Expected& there : expected) {
+    points.push_back(unevaluated(there.x));
+    RegressionState& state = own(points.back());
+    state.shift = there.shift;
+    state.loss = there.loss;
+    state.loss.reference -= there.shift;
+  }
+  for (Point& point : points) {
+    RegressionState& state = own(point);
+    requests.push_back(one_read(state, state.loss, point.x, Logits::at, state.z));
+  }
+  requests.front().projection = projection;
+  const auto& passes = A_.passes();
+  const auto sums = requests.size() == 1 ? std::vector{passes.map(requests[0])} : passes.maps(requests);
+  for (std::size_t k = 0; k < points.size(); ++k) {
+    const auto found = found_in_one_read(sums[k], own(points[k]).loss.reference, clock);
+    points[k] = found ? accept(std::move(points[k]), *found) : evaluate(expected[k].x);
+  }
+  return points;
+}
+
+Direction RegressionObjective::between(const Point& from, const Point& to) {
+  const RegressionState &first = state_of(from), &last = state_of(to);
+  return {to.x - from.x, (last.z - first.z).array() + (last.shift - first.shift)};
 }
 
 Point RegressionObjective::refreshed(Point point) {
@@ -183,7 +223,7 @@ double RegressionObjective::rounding_of_row(const RegressionState& state, Index 
 /// All that z and its value leave to be found out; one read.
 void RegressionObjective::differentiate(Point& point, const Value& value) const {
   RegressionState& state = own(point);
-  point.value = value.total + offset_ridge_.value(point.x);
+  point.value = value.total + added_value(point.x);
   state.loss = value.loss;
   const double clock = clock_.seconds();
   const Index columns = loss_->form() == HessianForm::coupled ? 3 : 2;
@@ -204,7 +244,7 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
   const auto local =
       A_.passes().map({.columns = columns, .scalars = 1, .map = map, .row_norms = columns_->missing_row_norms()});
   const auto [sums, seconds] = total(A_.communicator(), local, clock);
-  point.gradient = sums.columns.col(0) + offset_ridge_.gradient(point.x);
+  point.gradient = sums.columns.col(0) + added_gradient(point.x);
   point.seconds = seconds;
   state.centre = sums.columns.col(1);
   state.coupled_centre = sums.columns.rightCols(columns - 2).reshaped();
@@ -212,24 +252,20 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
 }
 
 // Sums at a guess of the reference: docs/algorithms.md, "One read". The floor's bound takes the curvature at the guess.
-// Nothing, if the guess was not near enough.
-std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const RegressionState& state,
-                                                                          const VectorXd& v, Logits meaning,
-                                                                          VectorXd& product, double reference) const {
+RowPasses::MapRequest RegressionObjective::one_read(const RegressionState& state, const LossPoint& guess,
+                                                    const VectorXd& v, Logits meaning, VectorXd& product) const {
   constexpr Index kScalars = 10;
   const Index of_loss = loss_->columns(), columns = of_loss + 1;
-  const double clock = clock_.seconds();
-  LossPoint guess = state.loss;
-  guess.reference = reference;
-  const auto map = [&](Index first, Index count, double* U, double* scalars) {
+  const auto map = [this, &state, &product, guess, meaning, of_loss, columns](Index first, Index count, double* U,
+                                                                              double* scalars) {
     std::array<double, kBlock> moved;
     LossRows rows = rows_of(product, first, count);
     if (meaning == Logits::step) {
       Eigen::Map<VectorXd>(moved.data(), count) = state.z.segment(first, count) + product.segment(first, count);
       rows.z = std::span(moved).first(rows.z.size());
     }
-    add_value(rows, first, state.shift, reference, std::span<double, 9>(scalars, 9));
-    loss_->fill_columns(rows, reference, {U, static_cast<std::size_t>(count * columns)},
+    add_value(rows, first, state.shift, guess.reference, std::span<double, 9>(scalars, 9));
+    loss_->fill_columns(rows, guess.reference, {U, static_cast<std::size_t>(count * columns)},
                         static_cast<std::size_t>(columns));
     Outputs outputs(*loss_);
     fill_outputs(rows, first, state.shift, guess, outputs.of(count));
@@ -242,8 +278,15 @@ std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const 
   };
   RowPasses::MapRequest request{.x = &v, .z = &product, .columns = columns, .scalars = kScalars, .map = map};
   if (meaning == Logits::at) request.compensated = Compensated{state.shift};
-  const auto local = A_.passes().map(request);
+  return request;
+}
+
+/// Nothing, if the guess was not near enough.
+std::unique_ptr<RegressionObjective::Evaluation> RegressionObjective::found_in_one_read(const RowPasses::MapSums& local,
+                                                                                        double reference,
+                                                                                        double clock) const {
   const auto [sums, seconds] = total(A_.communicator(), local, clock);
+  const Index of_loss = loss_->columns();
   const Loss::Combination combination = loss_->combine(loss_sums(sums.scalars.data()), reference);
   const auto combined = [&, &columns = sums.columns](const auto& factors) {
     VectorXd sum = VectorXd::Zero(columns.rows());
@@ -259,6 +302,15 @@ std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const 
   found->seconds = seconds;
   if (!(found->value.loss.offset <= kLargestGuess && found->gradient.allFinite())) return nullptr;
   return found;
+}
+
+std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const RegressionState& state,
+                                                                          const VectorXd& v, Logits meaning,
+                                                                          VectorXd& product, double reference) const {
+  const double clock = clock_.seconds();
+  LossPoint guess = state.loss;
+  guess.reference = reference;
+  return found_in_one_read(A_.passes().map(one_read(state, guess, v, meaning, product)), reference, clock);
 }
 
 /// Makes A x anew, and evaluates in the same read where the reference, which follows the shift, is near enough.
@@ -277,8 +329,8 @@ Point RegressionObjective::accept(Point point, ObjectiveState& found) const {
   auto& evaluation = static_cast<Evaluation&>(found);
   Value value = evaluation.value;
   if (!(value.loss.offset <= kLargestOffset)) value = value_at(state.z, state.shift, value.loss.reference);
-  point.value = value.total + offset_ridge_.value(point.x);
-  point.gradient = evaluation.gradient + offset_ridge_.gradient(point.x);
+  point.value = value.total + added_value(point.x);
+  point.gradient = evaluation.gradient + added_gradient(point.x);
   point.seconds = evaluation.seconds;
   state.loss = value.loss;
   state.centre = std::move(evaluation.centre);
@@ -379,11 +431,11 @@ std::vector<Trial> RegressionObjective::try_steps(const Point& point, const Dire
     if (sums[kWidth * k + 8] == 0) {
       const LossChange change = loss_->change(loss_sums(&sums[kWidth * k]), state.loss);
       trial.change = change.value + t * ridge_slope + 0.5 * t * t * ridge_curvature +
-                     offset_ridge_.change(point.x, direction.s, t);
+                     offset_ridge_.change(point.x, direction.s, t) + correction_.change(point.x, direction.s, t);
       trial.reference = state.loss.reference + t * mean_y + change.reference_shift;
     } else {
       const Value there = value_from_scratch(state.z + t * direction.As, state.shift);
-      trial.change = there.total + offset_ridge_.value(point.x + t * direction.s) - point.value;
+      trial.change = there.total + added_value(point.x + t * direction.s) - point.value;
       trial.reference = there.loss.reference;
     }
     if (!std::isfinite(trial.change)) trial.change = std::numeric_limits<double>::infinity();
