@@ -140,6 +140,9 @@ class RegressionObjective final : public Objective {
   void adopt_scores(const RegressionObjective& other, bool rescale) { model_.adopt_scores(other.model_, rescale); }
 
  private:
+  static constexpr double kLargestOffset = 0.05;  // above, the sums of a value are made again at the new reference
+  static constexpr int kStepsBetweenRefreshes = 10;
+
   LossRows rows_of(const Eigen::VectorXd& z, Eigen::Index first, Eigen::Index rows) const;
   double ridge_value(const LossRows& rows, Eigen::Index first, double shift) const;
 

@@ -29,7 +29,7 @@ constexpr int kCoarseSteps = 40, kSteps = 12;
 constexpr double kSmallMove = 0.1;           // logits that move less leave softmax(A x) nearly uniform: x = 0 is near
 constexpr double kStartWeight = 1e-4;        // of the cross-entropy start, every row
 constexpr int kProbes = 16;                  // columns of a projected factor
-constexpr double kProbeReads = 0.5;          // their price
+constexpr double kProbeReads = 1;            // their price, that of a pass of their own
 constexpr std::size_t kMemory = 10;          // points met
 constexpr double kNearby = 1;                // of points met: logits move by at most that
 constexpr double kClose = 0.05;              // their secants are believed whatever they say
@@ -72,7 +72,7 @@ class SurrogateSolve {
   SurrogateSummary run() {
     reference_ = options_.gradient_reference > 0 ? options_.gradient_reference : all_.norm(point_.gradient);
     record(0);
-    if (norm() > tolerance() && std::isfinite(point_.value)) {
+    if (options_.gradient_reference > 0 && norm() > tolerance() && std::isfinite(point_.value)) {
       solve_coarsely();
       while (goes_on()) {
         renew_sample();

@@ -382,7 +382,8 @@ nlohmann::ordered_json remarks_json(const SolveResult& result) {
 nlohmann::ordered_json regression_json(const RegressionResult& result) {
   nlohmann::ordered_json json{{"summary", summary_json(result)},
                               {"certificate", certificate_json(result.certificate)},
-                              {"sketched_steps", result.sketched_steps}};
+                              {"sketched_steps", result.sketched_steps},
+                              {"sample_reads", result.sample_reads}};
   json.update(remarks_json(result));
   return json;
 }
