@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "attnreg/certificate.hpp"
@@ -147,5 +148,114 @@ AttentionEvaluation evaluate_attention(const Communicator& communicator,
 /// `check_sequences`; also for an unknown loss, x0 of a wrong shape, a rank above min(d1, d2) and options out of range.
 AttentionResult solve_attention(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
                                 const AttentionOptions& options);
+
+/// Which factors P R, Q R^-T of X = P Q^T are returned: no data tell them apart. In the metric of the logits, where
+/// |v|^2 = |A1 v|^2 and |A2 v|^2 with centred keys, X = U S V^T.
+enum class HeadSplit {
+  sqrt,        ///< P = U S^1/2, Q = V S^1/2
+  orthogonal,  ///< P = U S, Q = V
+};
+
+/// How X = P Q^T behind attention matrices is recovered: docs/attention.md, "Real heads".
+struct HeadOptions {
+  static constexpr Index rank_from_data = -1;
+
+  std::string loss = "cross-entropy";  ///< what is polished: "cross-entropy", "softmax", or "log-odds": nothing
+  /// r; 0: any X; `rank_from_data`: the largest gap in the spectrum of the log-odds, or where there is none the rank
+  /// that predicts held-out sequences best
+  Index rank = rank_from_data;
+  /// W >= 0 of 1/2 W^2 |Z|^2, Z centred over the keys of each query. 0: none; of any X it is chosen by hold-out.
+  double weight = 0;
+  double rounding = 0x1p-23;  ///< relative, of B as it was stored: 2^-52 double, 2^-23 float, 2^-10 half, 2^-7 bfloat16
+  HeadSplit split = HeadSplit::sqrt;
+  std::uint64_t seed = 1;  ///< of random starts
+};
+
+/// What determined the rank.
+enum class RankSource {
+  given,
+  gap,       ///< the largest fall of the log-odds' singular values; a note has the ratio
+  hold_out,  ///< the error on held-out sequences
+};
+
+struct HeadResult {
+  static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+
+  // Replicated. X and its factors have no part in directions that the data do not determine: least norm.
+  RowMajorMatrix X;     ///< d1 x d2
+  RowMajorMatrix P, Q;  ///< X = P Q^T; empty where the rank is 0. Other factors are P R, Q R^-T for any R, r x r.
+  Index rank = 0;
+  RankSource rank_source = RankSource::given;
+  VectorXd
+      singular_values;   ///< of X in the metric of the logits, (A1^T A1)^1/2 X (A2^T A2)^1/2, A2 centred; with a rank
+  double error = kNone;  ///< |softmax(A1 X A2^T) - B| / |B|
+  double divergence = kNone;      ///< KL(B | softmax(A1 X A2^T)), mean over the queries, rows of B scaled to sum 1
+  double log_odds_error = kNone;  ///< `error` before the polish
+  double zeros = 0;               ///< share of B where a key is seen, but the attention is 0
+  double resolution = 0;          ///< of B, from these zeros; 0: there are none
+  /// Of one column of P or Q, in the start from subspaces; 0 where there was no such start.
+  double equations = 0, unknowns = 0;
+  /// The r-th and the next eigenvalue of the pieces' common subspace: 1 is common to all. NaN: no such start.
+  double common = kNone, next_common = kNone;
+  std::vector<std::string> null_directions;  ///< what the data do not determine, in words
+  bool has_query_constant = false;  ///< A1 u = 1 for some u, as behind LayerNorm: a bias of the queries is part of P
+  std::vector<std::string> notes, warnings;
+  bool converged = true;  ///< the last fit ended before its limit of steps
+  int steps = 0;          ///< Gauss-Newton steps on log-odds,
+  int polish_steps = 0;   ///< and on the loss
+  int products = 0;
+  int reads = 0;  ///< of B
+  double seconds = 0;
+};
+
+/// Collective. Recovers one X for each head from the targets that it has on the same queries and keys, softmax(A1 X
+/// A2^T) ~ B over all sequences. Queries, keys, their Gram matrices and metrics are made once.
+///
+/// Log-odds are linear in X: log b_j = A2 X^T a_j + const. Their singular vectors span A1 P and A2 Q, so that P and Q
+/// are intersections of known subspaces; Gauss-Newton on P and Q goes on from there until what is left is the rounding
+/// of B, and ends on the loss. Exact data need no step. Per head, N queries of n keys: 10 N n r flops and a logarithm
+/// and two exponentials for each number of B, 4 N d r, d^3; for all heads N d^2. Messages: some all-reduces of d^2
+/// numbers.
+///
+/// sequences: without values and W; targets in them are those of the only head if `heads` is empty. heads: for each
+/// head B of each sequence, this rank's rows. Errors as for `check_sequences`; also for options out of range, negative
+/// numbers in B and a B of a wrong shape.
+std::vector<HeadResult> recover_heads(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
+                                      const std::vector<std::vector<RowMajorMatrix>>& heads,
+                                      const HeadOptions& options);
+
+/// How well attention F reproduces B. Means are over queries.
+struct HeadFit {
+  double queries = 0;
+  double total_variation = 0;  ///< mean of 1/2 |f - b|_1, rows of B scaled to sum 1
+  double divergence = 0;       ///< mean KL(b | f); +inf where f is 0 and b is not
+  double error = 0;            ///< |F - B| / |B|
+  double same_largest = 0;     ///< the share of queries whose largest attention is on the same key
+};
+
+struct HeadQuality {
+  std::vector<HeadFit> sequences;
+  HeadFit all;
+  HeadFit uniform;  ///< of attention that is the same for all keys that a query sees
+};
+
+/// Collective, one all-reduce. F = softmax(A1 X A2^T) beside B. X: d1 x d2, replicated; sequences as for
+/// `recover_heads`.
+HeadQuality head_quality(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
+                         const RowMajorMatrix& X);
+
+/// Local. What an error on held-out sequences means beside that on the sequences of the fit.
+enum class HeadVerdict {
+  predicts,   ///< |F - B| on held-out sequences is at most 3 times that of the fit, or 1e-4 of |B|
+  roughly,    ///< it explains more than half of what uniform attention leaves
+  fits_only,  ///< it does not, though the fit does: more sequences or a lower rank
+  neither,
+};
+HeadVerdict head_verdict(const HeadQuality& fit, const HeadQuality& held_out);
+
+/// Local. Which rank owns which rows of each sequence, (queries, keys) of which are given: whole sequences, long ones
+/// by blocks of 512 queries, in equal shares of the work. `recover_heads` gives the same result on any number of ranks
+/// with it, but for rounding.
+std::vector<RowPartition> deal_sequences(const std::vector<std::pair<std::int64_t, std::int64_t>>& shapes, int ranks);
 
 }  // namespace attnreg

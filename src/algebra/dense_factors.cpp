@@ -41,12 +41,13 @@ bool Cholesky::factor(const MatrixXd& M) {
   return info == 0 && factor_.diagonal().allFinite();
 }
 
-VectorXd Cholesky::solve(const VectorXd& r) const {
-  VectorXd solution = r;
-  const int order = static_cast<int>(factor_.rows()), one = 1;
+VectorXd Cholesky::solve(const VectorXd& r) const { return solve_columns(r); }
+
+MatrixXd Cholesky::solve_columns(MatrixXd columns) const {
+  const int order = static_cast<int>(factor_.rows()), count = static_cast<int>(columns.cols());
   int info = 0;
-  dpotrs_("L", &order, &one, factor_.data(), &order, solution.data(), &order, &info);
-  return solution;
+  dpotrs_("L", &order, &count, factor_.data(), &order, columns.data(), &order, &info);
+  return columns;
 }
 
 SymmetricEigen symmetric_eigen(MatrixXd matrix, bool with_vectors) {

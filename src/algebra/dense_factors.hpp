@@ -17,6 +17,7 @@ class Cholesky {
   bool factor(const Eigen::MatrixXd& M);
   /// M^-1 r after a successful `factor`. 2 d^2 flops.
   Eigen::VectorXd solve(const Eigen::VectorXd& r) const;
+  Eigen::MatrixXd solve_columns(Eigen::MatrixXd columns) const;  ///< M^-1 times these
   Eigen::VectorXd pivots() const { return factor_.diagonal(); }  ///< of the lower factor
   Eigen::MatrixXd lower() const { return factor_.triangularView<Eigen::Lower>(); }
 

@@ -64,6 +64,16 @@ void reduce_to_triangle(MatrixXd& M) {
   M = MatrixXd(M.topRows(d).triangularView<Eigen::Upper>());
 }
 
+/// C Pi [rows; 0].
+MatrixXd spread_rows(const MatrixXd& rows, const PivotedFactor& factor) {
+  MatrixXd N = MatrixXd::Zero(factor.column_scale.size(), rows.cols());
+  for (Index j = 0; j < factor.rank(); ++j) {
+    const Index column = factor.pivots[static_cast<std::size_t>(j)];
+    N.row(column) = factor.column_scale[column] * rows.row(j);
+  }
+  return N;
+}
+
 }  // namespace
 
 PivotedFactor pivoted_qr(MatrixXd M, double tolerance) {
@@ -111,13 +121,15 @@ PivotedFactor regular_cholesky(MatrixXd gram, double tolerance) {
 }
 
 MatrixXd PivotedFactor::solve(const MatrixXd& G) const {
-  MatrixXd N = MatrixXd::Zero(column_scale.size(), G.cols());
-  const MatrixXd solution = R11.triangularView<Eigen::Upper>().solve(G);
-  for (Index j = 0; j < rank(); ++j) {
-    const Index column = pivots[static_cast<std::size_t>(j)];
-    N.row(column) = column_scale[column] * solution.row(j);
-  }
-  return N;
+  return spread_rows(R11.triangularView<Eigen::Upper>().solve(G), *this);
+}
+
+MatrixXd PivotedFactor::inverse() const {
+  MatrixXd inverse_of_R = R11;
+  const int order = static_cast<int>(rank());
+  int info = 0;
+  if (order > 0) dtrtri_("U", "N", &order, inverse_of_R.data(), &order, &info);
+  return spread_rows(inverse_of_R, *this);
 }
 
 }  // namespace attnreg

@@ -23,6 +23,8 @@ struct PivotedFactor {
 
   /// Local. N = C Pi [R11^{-1} G; 0], so that |M N|_F^2 = |G|_F^2. G: rank x k; result: d x k.
   Eigen::MatrixXd solve(const Eigen::MatrixXd& G) const;
+  /// Local. N for G = I: d x rank. rank^3 / 3 flops.
+  Eigen::MatrixXd inverse() const;
 };
 
 /// Local. From M, m x d, by QR; column j counts as dependent on its predecessors if |R_jj| <= tolerance |R_11|. If R is

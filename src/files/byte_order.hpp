@@ -14,12 +14,30 @@
 
 namespace attnreg {
 
-/// Local. Turns round the bytes of each number, of 4 or 8 bytes.
+/// A number of IEEE 754 binary16, NumPy's float16: 11 bits, 6e-8 to 65504.
+struct Half {
+  std::uint16_t bits = 0;
+
+  /// Exact, as float has all of them.
+  template <class Scalar>
+  explicit operator Scalar() const {
+    const int exponent = (bits >> 10) & 0x1f, fraction = bits & 0x3ff;
+    constexpr Scalar kInfinity = std::numeric_limits<Scalar>::infinity();
+    Scalar size =
+        static_cast<Scalar>(std::ldexp(exponent == 0 ? fraction : 1024 + fraction, std::max(exponent, 1) - 25));
+    if (exponent == 0x1f) size = fraction == 0 ? kInfinity : std::numeric_limits<Scalar>::quiet_NaN();
+    return (bits & 0x8000) != 0 ? -size : size;
+  }
+};
+
+/// Local. Turns round the bytes of each number, of 2, 4 or 8 bytes.
 template <class Scalar>
 void swap_bytes(std::span<Scalar> values) {
-  using Bits = std::conditional_t<sizeof(Scalar) == 4, std::uint32_t, std::uint64_t>;
+  using Bits = std::conditional_t<sizeof(Scalar) == 2, std::uint16_t,
+                                  std::conditional_t<sizeof(Scalar) == 4, std::uint32_t, std::uint64_t>>;
   for (Scalar& value : values) {
     const Bits bits = std::bit_cast<Bits>(value);
+    if constexpr (sizeof(Scalar) == 2) value = std::bit_cast<Scalar>(__builtin_bswap16(bits));
     if constexpr (sizeof(Scalar) == 4) value = std::bit_cast<Scalar>(__builtin_bswap32(bits));
     if constexpr (sizeof(Scalar) == 8) value = std::bit_cast<Scalar>(__builtin_bswap64(bits));
   }

@@ -120,7 +120,9 @@ void read_npy_rows(const NpyHeader& header, std::int64_t first, std::int64_t row
   if (out.empty()) return;
   const InputFile file(header.path);
   file.check_unchanged(header.file_bytes, header.modified_ns);
-  if (header.type == Storage::float32)
+  if (header.is_half)
+    read_rows_as<Half>(file, header, first, rows, out);
+  else if (header.type == Storage::float32)
     read_rows_as<float>(file, header, first, rows, out);
   else
     read_rows_as<double>(file, header, first, rows, out);

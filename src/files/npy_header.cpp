@@ -66,9 +66,9 @@ class DictionaryParser {
       type.remove_prefix(1);
     }
     const bool is_type = parse_type(type) && (order != '|' || header_.item_bytes == 1 || header_.kind == 'S');
-    if (!is_type || (only_floats_ && type != "f4" && type != "f8"))
+    if (!is_type || (only_floats_ && type != "f2" && type != "f4" && type != "f8"))
       refuse("found dtype " + printable(descr, 40) +
-             ", expected <f4 or <f8 (or >f4, >f8); convert with numpy.asarray(a, dtype='<f8')");
+             ", expected <f2, <f4 or <f8 (or >f2, >f4, >f8); convert with numpy.asarray(a, dtype='<f8')");
     header_.dtype = descr;
     header_.big_endian = order == '>' || (order == '=' && std::endian::native == std::endian::big);
   }
@@ -243,7 +243,7 @@ std::int64_t NpyHeader::elements() const {
 std::string NpyHeader::shape_text() const { return text_of(shape); }
 
 std::string NpyHeader::dtype_text() const {
-  return std::string(big_endian ? ">" : "<") + (type == Storage::float32 ? "f4" : "f8");
+  return std::string(big_endian ? ">" : "<") + (is_half ? "f2" : type == Storage::float32 ? "f4" : "f8");
 }
 
 NpyArray parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const std::string& path, bool only_floats) {
@@ -252,7 +252,8 @@ NpyArray parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const 
   header.file_bytes = file_bytes;
   check_magic(bytes, path);
   DictionaryParser(header_text(bytes, header), only_floats, header).parse();
-  if (header.item_bytes == 4) header.type = Storage::float32;
+  header.is_half = header.kind == 'f' && header.item_bytes == 2;
+  if (header.is_half || header.item_bytes == 4) header.type = Storage::float32;
   check_size(header);
   return header;
 }

@@ -26,7 +26,8 @@ Storage held_as(StorageChoice choice, Storage type);
 /// The header of a NumPy .npy file (format versions 1 to 3), checked against the size of the file.
 struct NpyHeader {
   std::string path;
-  Storage type = Storage::float64;  ///< f4 or f8; every other dtype is refused
+  Storage type = Storage::float64;  ///< f4 or f8, of f2 f4; every other dtype is refused
+  bool is_half = false;             ///< f2
   bool big_endian = false;
   bool fortran_order = false;
   std::vector<std::int64_t> shape;  ///< 1 or 2 extents for all that attnreg reads

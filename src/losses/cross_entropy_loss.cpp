@@ -43,8 +43,8 @@ void differentiate_cross_entropy(const LossRows& rows, const LossPoint& point, s
   exponentials(rows, point.reference, f);
 #pragma omp simd
   for (std::size_t i = 0; i < rows.z.size(); ++i) {
-    q[i] = mass * f[i] - rows.b[i];
-    delta[i] = f[i] < kWhole ? mass * f[i] : 0;
+    delta[i] = mass * f[i];
+    q[i] = delta[i] - rows.b[i];
   }
 }
 
@@ -143,7 +143,7 @@ class SampledCrossEntropyLoss final : public CrossEntropyLoss {
       const double v_f = rows.shares[i] * f;
       out.q[i] = mass * v_f - rows.b[i];
       out.f[i] = v_f;
-      out.delta[i] = f < kWhole ? mass * v_f : 0;
+      out.delta[i] = mass * v_f;
     });
   }
 

@@ -22,9 +22,6 @@ inline double largest(std::span<const double> values) {
 constexpr std::size_t kPieceRows = 256;
 using Piece = std::array<double, kPieceRows>;
 
-/// An f_i from here on is 1 to rounding. It has no curvature, since a_i - A^T f is nothing but the rounding of A^T f.
-constexpr double kWhole = 1 - 8 * std::numeric_limits<double>::epsilon();
-
 /// The rows of `block` from `first` on, at most a piece.
 template <class T>
 std::span<T> piece_of(std::span<T> block, std::size_t first) {

@@ -41,7 +41,7 @@ void differentiate_softmax(const LossRows& rows, const LossPoint& point, std::sp
   for (std::size_t i = 0; i < rows.z.size(); ++i) {
     const double c = f[i] - rows.b[i];
     q[i] = f[i] * (c - gamma);
-    delta[i] = f[i] < kWhole ? f[i] * (f[i] + c - gamma) : 0;
+    delta[i] = f[i] * (f[i] + c - gamma);
   }
 }
 
@@ -149,7 +149,7 @@ class SampledSoftmaxLoss final : public SoftmaxLoss {
       const double c = f - rows.b[i], h = rows.terms[i], v_gamma = rows.shares[i] * gamma;
       out.q[i] = f * (h * c - v_gamma);
       out.f[i] = rows.shares[i] * f;
-      out.delta[i] = f < kWhole ? f * (h * (f + c) - v_gamma) : 0;
+      out.delta[i] = f * (h * (f + c) - v_gamma);
     });
   }
 

@@ -87,7 +87,8 @@ bool Progress::small_gradient() {
     // Where g(0), or the start's if that is the reference, is nothing but rounding.
     const bool is_start = iterations_ == 0 && options_.gradient_reference == 0;
     const bool is_rounding = reference_ <= floor_ && (point_.x.isZero(0) || is_start);
-    const bool is_small = is_rounding || floor_ <= largest_floor;
+    // A reference that was met on the way is no measure of a floor.
+    const bool is_small = is_rounding || floor_ <= largest_floor || (at_tolerance && follows_largest_);
     if (is_small && (at_tolerance || gradient_norm_ <= floor_))
       reason_ = at_tolerance ? Termination::converged : Termination::converged_rounding;
   }

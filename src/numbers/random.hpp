@@ -34,6 +34,8 @@ enum class Purpose : std::uint32_t {
   experiment_data = 26,
   experiment_start = 27,
   experiment_signs = 28,
+  subspace_start = 30,
+  head_start = 31,
 };
 
 /// Random numbers as a function: (seed, purpose, iteration, global index, draw) -> number. No state, so that the same

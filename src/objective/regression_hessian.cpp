@@ -28,7 +28,7 @@ Hessian RegressionObjective::distributed_hessian(const RegressionState& state) c
   WeightedRows rows = positive_rows(state);
   rows.ridge = w2_;
   DistributedMatrix M = distributed_gram(A_, grid_, rows, state.centre);
-  const double uncentred = A_.communicator().sum(uncentred_sum(A_, rows));
+  const double uncentred = A_.communicator().sum(uncentred_sum(rows));
   if (!offset_ridge_.is_zero())
     M.for_each([&](Index i, Index j, double& entry) { entry += offset_ridge_.hessian(i, j); });
   const bool centred = loss_->form() == HessianForm::centred;
@@ -63,7 +63,7 @@ Hessian RegressionObjective::hessian_on_root(const Point& point) {
   const MatrixXd& ridge_gram = ridge_gram_on_root();
   const auto gram = local_grams(state);
   VectorXd message(2 * entries + 1);
-  message << gram.positive.reshaped(), gram.negative.reshaped(), uncentred_sum(A_, positive_rows(state));
+  message << gram.positive.reshaped(), gram.negative.reshaped(), uncentred_sum(positive_rows(state));
   communicator.sum_to_root(span_of(message));
   Hessian hessian{communicator, {}, {}, {}, nullptr};
   if (!communicator.is_root()) return hessian;
@@ -89,9 +89,9 @@ VectorXd RegressionObjective::hessian_product(const Point& point, Direction& p) 
   return product;
 }
 
-/// This rank's part of the curvature of M's rows, in columns of equal size.
-double RegressionObjective::model_curvature(const RegressionState& state) const {
-  return (positive_rows(state).curvature + w2_).dot(columns_->row_norms().cwiseAbs2());
+/// This rank's part of the curvature of rows with these weights, in columns of equal size. Local.
+double RegressionObjective::total_curvature(const VectorXd& weights) const {
+  return (weights + w2_).dot(columns_->row_norms().cwiseAbs2());
 }
 
 bool RegressionObjective::is_flat(const Point& point) const {
@@ -103,13 +103,14 @@ std::optional<VectorXd> RegressionObjective::suspected_descent(const Point& poin
   constexpr double kStale = 0.1;        // of a model's curvature: where no more is left of it, the model says nothing
   if (is_sample_) return std::nullopt;  // its saddles do not matter
   const RegressionState& state = state_of(point);
-  std::array<double, 2> curvature{model_curvature(state), curvature_of_model_};
-  A_.communicator().sum(curvature);
-  const bool is_stale = curvature[0] < kStale * curvature[1];
+  const VectorXd positive = positive_rows(state).curvature, negative = positive - state.delta;
+  std::array<double, 3> sums{total_curvature(positive), curvature_of_model_, negative.sum()};
+  A_.communicator().sum(sums);
+  if (!(sums[2] > 0)) return std::nullopt;
+  const bool is_stale = sums[0] < kStale * sums[1];
   if ((preconditioner_.empty() || is_stale) && !refresh_preconditioner(point, is_stale)) return std::nullopt;
   const bool centred = loss_->form() == HessianForm::centred;
-  return model_.direction_above(positive_rows(state).curvature - state.delta,
-                                centred ? state.centre : VectorXd::Zero(dimension()), preconditioner_);
+  return model_.direction_above(negative, centred ? state.centre : VectorXd::Zero(dimension()), preconditioner_);
 }
 
 // With a little of the negative curvature: where nothing is positive it gives M a scale.
@@ -117,11 +118,12 @@ bool RegressionObjective::refresh_preconditioner(const Point& point, bool tired)
   constexpr double kAbsolute = 1e-8;
   const RegressionState& state = state_of(point);
   WeightedRows rows = positive_rows(state);
-  rows.curvature += kAbsolute * state.delta.cwiseMin(0).cwiseAbs();
+  const double curvature = total_curvature(rows.curvature);
+  rows.curvature -= kAbsolute * state.delta.cwiseMin(0);
   const auto made = model_.preconditioner(rows, state.centre, tired);
   if (made) {
     preconditioner_ = *made;
-    curvature_of_model_ = model_curvature(state);
+    curvature_of_model_ = curvature;
   }
   largest_ridge_ = std::max(largest_ridge_, model_.ridge());
   return made.has_value();

@@ -17,6 +17,7 @@ namespace {
 
 constexpr double kEps = std::numeric_limits<double>::epsilon();
 constexpr double kLargestGuess = 1;  // above, value and gradient from one read are made again from z
+constexpr double kWhole = 8 * kEps;  // 1 - f_i up to that times 1 and the rounding of its exponent is rounding
 constexpr Index kBlock = 1024;       // rows of a tile or of a sum, at most
 
 RegressionState& own(Point& point) { return static_cast<RegressionState&>(*point.state); }
@@ -178,6 +179,19 @@ void RegressionObjective::fill_outputs(const LossRows& rows, Index first, double
   for (std::size_t i = 0; i < out.q.size(); ++i) out.q[i] += w2_[first + static_cast<Index>(i)] * (rows.z[i] + shift);
 }
 
+/// Of centred losses: a row that has all of f has no curvature, since a_i - A^T f is nothing but the rounding of A^T f.
+/// Of samples: whatever its share. Local.
+void RegressionObjective::drop_whole_rows(RegressionState& state, Index first, Index rows) const {
+  constexpr double kHalf = -0.7;  // the exponent of f_i = 1/2, about
+  const double reference = state.loss.reference;
+  if (!loss_->is_shift_invariant() || rows == 0) return;
+  if (!(state.z.segment(first, rows).maxCoeff() - reference > kHalf)) return;
+  for (Index i = first; i < first + rows; ++i) {
+    const double rounding = kWhole * (1 + loss_->exponent_rounding(state.z[i], reference));
+    if (-std::expm1(state.z[i] - reference) <= rounding) state.delta[i] = 0;
+  }
+}
+
 double RegressionObjective::log_value(const Point& point) const {
   if (std::isfinite(point.value)) return std::log(point.value);
   const RegressionState& state = state_of(point);
@@ -197,10 +211,10 @@ double RegressionObjective::log_value(const Point& point) const {
 // In units of eps: the terms of q_i, and what the roundings of z_i, of the exponent z_i - reference, and of x and of
 // the steps' A s (at most eps |a_i|_s max |scale_j x_j|, as random sums) do to q_i + w_i^2 z_i.
 double RegressionObjective::rounding_of_row(const RegressionState& state, Index row, double z, double q_terms,
-                                            double delta) const {
+                                            double delta, double row_norm) const {
   const double curvature = std::abs(delta);
   return q_terms + curvature * loss_->exponent_rounding(z, state.loss.reference) +
-         (curvature + w2_[row]) * columns_->row_norms()[row] * state.largest_x;
+         (curvature + w2_[row]) * row_norm * state.largest_x;
 }
 
 /// All that z and its value leave to be found out; one read.
@@ -211,6 +225,7 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
   const double clock = clock_.seconds();
   const Index columns = loss_->form() == HessianForm::coupled ? 3 : 2;
   const auto map = [&](Index first, Index rows, double* U, double* bound) {
+    const VectorXd& norms = columns_->row_norms();
     Outputs outputs(*loss_);
     const LossDerivatives out = outputs.kept_in(state, first, rows);
     fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, out);
@@ -221,8 +236,9 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
       U[columns * i + 1] = out.f[k];
       if (columns == 3) U[columns * i + 2] = state.coupling[row];
       *bound +=
-          rounding_of_row(state, row, state.z[row], outputs.q_terms(k), state.delta[row]) * columns_->row_norms()[row];
+          rounding_of_row(state, row, state.z[row], outputs.q_terms(k), state.delta[row], norms[row]) * norms[row];
     }
+    drop_whole_rows(state, first, rows);
   };
   const auto local =
       A_.passes().map({.columns = columns, .scalars = 1, .map = map, .row_norms = columns_->missing_row_norms()});
@@ -241,6 +257,7 @@ RowPasses::MapRequest RegressionObjective::one_read(const RegressionState& state
   const Index of_loss = loss_->columns(), columns = of_loss + 1;
   const auto map = [this, &state, &product, guess, meaning, of_loss, columns](Index first, Index count, double* U,
                                                                               double* scalars) {
+    const VectorXd& norms = columns_->row_norms();
     std::array<double, kBlock> moved;
     LossRows rows = rows_of(product, first, count);
     if (meaning == Logits::step) {
@@ -255,8 +272,8 @@ RowPasses::MapRequest RegressionObjective::one_read(const RegressionState& state
     for (Index i = 0; i < count; ++i) {
       const auto k = static_cast<std::size_t>(i);
       U[i * columns + of_loss] = w2_[first + i] * (rows.z[k] + state.shift);
-      scalars[9] += rounding_of_row(state, first + i, rows.z[k], outputs.q_terms(k), outputs.delta[k]) *
-                    columns_->row_norms()[first + i];
+      const double norm = norms[first + i];
+      scalars[9] += rounding_of_row(state, first + i, rows.z[k], outputs.q_terms(k), outputs.delta[k], norm) * norm;
     }
   };
   RowPasses::MapRequest request{.x = &v, .z = &product, .columns = columns, .scalars = kScalars, .map = map};
@@ -322,6 +339,7 @@ Point RegressionObjective::accept(Point point, ObjectiveState& found) const {
   sum_over_rows<1>(state.z.size(), [&](Index first, Index rows, auto&) {
     Outputs outputs(*loss_);
     fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, outputs.kept_in(state, first, rows));
+    drop_whole_rows(state, first, rows);
   });
   return point;
 }
@@ -339,13 +357,15 @@ VectorXd RegressionObjective::fitted(const Point& point) const {
 
 VectorXd RegressionObjective::gradient_rounding(const Point& point) const {
   const RegressionState& state = state_of(point);
+  const VectorXd& norms = columns_->row_norms();
   VectorXd rounding(state.z.size());
   sum_over_rows<1>(state.z.size(), [&](Index first, Index rows, auto&) {
     Outputs outputs(*loss_);
     fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, outputs.of(rows));
     for (Index i = 0; i < rows; ++i) {
       const auto k = static_cast<std::size_t>(i);
-      rounding[first + i] = rounding_of_row(state, first + i, state.z[first + i], outputs.q_terms(k), outputs.delta[k]);
+      rounding[first + i] =
+          rounding_of_row(state, first + i, state.z[first + i], outputs.q_terms(k), outputs.delta[k], norms[first + i]);
     }
   });
   VectorXd absolute = A_.passes().absolute_transpose_multiply(rounding);

@@ -180,10 +180,12 @@ class RegressionObjective final : public Objective {
   void differentiate(Point& point, const Value& value) const;
   void fill_outputs(const LossRows& rows, Eigen::Index first, double shift, const LossPoint& point,
                     const LossDerivatives& out) const;
-  double rounding_of_row(const RegressionState& state, Eigen::Index row, double z, double q_terms, double delta) const;
+  void drop_whole_rows(RegressionState& state, Eigen::Index first, Eigen::Index rows) const;
+  double rounding_of_row(const RegressionState& state, Eigen::Index row, double z, double q_terms, double delta,
+                         double row_norm) const;
 
   WeightedRows positive_rows(const RegressionState& state) const;
-  double model_curvature(const RegressionState& state) const;
+  double total_curvature(const Eigen::VectorXd& weights) const;
   SignedGram local_grams(const RegressionState& state) const;
   Hessian distributed_hessian(const RegressionState& state) const;
 

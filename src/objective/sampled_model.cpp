@@ -143,7 +143,7 @@ std::optional<MatrixXd> SampledModel::factor(const WeightedRows& rows, const Vec
   const Eigen::Index d = A_.columns(), entries = d * d;
   const Part part = choose_rows(rows, tired);
   VectorXd message(entries + 5);
-  message << gram(part.rows, centre).reshaped(), uncentred_sum(A_, part.rows), part.count(), part.scores,
+  message << gram(part.rows, centre).reshaped(), uncentred_sum(part.rows), part.count(), part.scores,
       static_cast<double>(A_.entries_local()), 0.0;
   communicator.sum_to_root(span_of(message));
   if (communicator.is_root()) {
@@ -170,7 +170,6 @@ std::optional<VectorXd> SampledModel::direction_above(const VectorXd& nu, const 
   constexpr int kPowerSteps = 30;
   const auto& communicator = A_.communicator();
   const Index d = A_.columns();
-  if (!(communicator.max(nu.size() > 0 ? nu.maxCoeff() : 0.0) > 0)) return std::nullopt;
   WeightedRows rows{nu};
   if (has_scores_) {
     const VectorXd scores = nu.cwiseProduct(row_scale_);
@@ -205,7 +204,7 @@ std::optional<Preconditioner> SampledModel::distributed(const WeightedRows& rows
   DistributedMatrix M = distributed_gram(A_, grid_, part.rows, centre);
   if (offset_ridge_ != nullptr && !offset_ridge_->is_zero())
     M.for_each([&](Index i, Index j, double& entry) { entry += offset_ridge_->model(i, j); });
-  std::array sums{uncentred_sum(A_, part.rows), part.count(), part.scores, static_cast<double>(A_.entries_local())};
+  std::array sums{uncentred_sum(part.rows), part.count(), part.scores, static_cast<double>(A_.entries_local())};
   A_.communicator().sum(sums);
   learn(sums[1], sums[2], sums[3]);
   A_.passes().count_reads(gram_reads(A_.columns()) * sums[1] / static_cast<double>(A_.rows_global()));

@@ -48,8 +48,8 @@ class SampledModel {
   std::optional<Eigen::MatrixXd> factor(const WeightedRows& rows, const Eigen::VectorXd& centre, bool tired);
 
   /// Collective. A v for which v^T N v is more than half of v^T M v or nearly so, N = sum nu_i (a_i - centre)(a_i -
-  /// centre)^T over all rows, nu >= 0; none if the trace of M^-1 N, or its largest eigenvalue, is smaller as far as
-  /// the scores and a small sample tell. Without scores all rows are used, and counted as a read.
+  /// centre)^T over all rows, nu >= 0 and not all 0; none if the trace of M^-1 N, or its largest eigenvalue, is smaller
+  /// as far as the scores and a small sample tell. Without scores all rows are used, and counted as a read.
   std::optional<Eigen::VectorXd> direction_above(const Eigen::VectorXd& nu, const Eigen::VectorXd& centre,
                                                  const Preconditioner& M) const;
 

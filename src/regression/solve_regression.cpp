@@ -285,7 +285,7 @@ void Regression::look_for_minimiser() {
     result_.warnings.push_back(no_minimiser);
     return;
   }
-  const bool fits = is_centred() && point_.value <= kUnchanged * value_at_zero_;
+  const bool fits = is_centred() && point_.value == 0;
   if (!far || fits || !objective_.is_flat(point_)) return;
   result_.summary.termination = Termination::diverged;
   result_.warnings.push_back(

@@ -41,11 +41,8 @@ void with_sparse(const RowMatrix& A, Use&& use) {
   kernels::with_block(rows, 0, rows.rows(), use);
 }
 
-/// The |delta| up to which a row is not centred before it is squared: none of a dense A; all but 64 of a sparse one.
-double light_weight(const RowMatrix& A, const WeightedRows& rows) {
-  constexpr double kShare = 1.0 / 64;
-  return A.is_sparse() ? kShare * rows.curvature.cwiseAbs().sum() : -1;
-}
+/// The |delta| of all but 64 rows at most is not larger.
+double light_weight(const WeightedRows& rows) { return rows.curvature.cwiseAbs().sum() / 64; }
 
 /// The terms of the rows of one sign, times this sign. Each is completed to a square: with s = delta + ridge and
 /// t = m / s it is
@@ -68,7 +65,7 @@ struct Squares {
   Squares(const RowMatrix& A, const WeightedRows& given, const VectorXd& c, double sign)
       : centre(c), crossed(VectorXd::Zero(c.size())) {
     const bool is_coupled = given.coupling.size() != 0;
-    const double light = light_weight(A, given);
+    const double light = light_weight(given);
     std::vector<double> couplings;
     for (Index i = 0; i < given.curvature.size(); ++i) {
       const double delta = given.curvature[i], ridge = given.ridge.size() == 0 ? 0 : given.ridge[i];
@@ -234,9 +231,9 @@ DistributedMatrix distributed_gram(const RowMatrix& A, std::shared_ptr<const Pro
   return gram;
 }
 
-double uncentred_sum(const RowMatrix& A, const WeightedRows& rows) {
+double uncentred_sum(const WeightedRows& rows) {
   if (rows.coupling.size() != 0) return rows.self.sum();
-  const auto light = rows.curvature.array() <= light_weight(A, rows);
+  const auto light = rows.curvature.array() <= light_weight(rows);
   // c itself has a rounding.
   return light.select(rows.curvature.array(), std::numeric_limits<double>::epsilon() * rows.curvature.array()).sum();
 }

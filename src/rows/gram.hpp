@@ -44,9 +44,10 @@ SignedGram signed_gram(const RowMatrix& A, const WeightedRows& rows, const Eigen
 DistributedMatrix distributed_gram(const RowMatrix& A, std::shared_ptr<const ProcessGrid> grid,
                                    const WeightedRows& rows, const Eigen::VectorXd& centre);
 
-/// Local. A sum s over the rows: the rounding of the Gram matrix's diagonal is about eps (diagonal + s c^2). Only rows
-/// that are not centred before they are squared lose digits by c: sparse ones, and those with m.
-double uncentred_sum(const RowMatrix& A, const WeightedRows& rows);
+/// Local. A sum s over the rows: with a ridge of some eps (diagonal + s c^2) neither the rounding of the diagonal nor
+/// that of a gradient is taken for curvature. Few rows of large weight, which c is next to, count with the rounding of
+/// c.
+double uncentred_sum(const WeightedRows& rows);
 
 /// Local. What `distributed_gram` reads of each row that takes part, in units of the row.
 double gram_reads(Index d);

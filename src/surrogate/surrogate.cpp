@@ -36,6 +36,7 @@ constexpr double kClose = 0.05;              // their secants are believed whate
 constexpr double kBelieved = 0.5;            // |B|, relative to M, of others
 constexpr double kDear = 1.5;                // variance of a sample's error in units of a fresh one's
 constexpr double kFresh = 0.7;               // sum of the scores over d: below, they are too small
+constexpr double kServing = 0.5;             // below, they hide negative curvature
 constexpr double kGood = 0.5;                // of the predicted change of L
 constexpr double kFast = 0.25, kSlow = 0.5;  // |g| by a step
 constexpr int kMostFailures = 5;
@@ -131,6 +132,7 @@ class SurrogateSolve {
   std::deque<Met> met_;         // the last first
 
   VectorXd t_;                               // norms of rows for the scores
+  bool has_norms_ = false;                   // there are some: replicated, unlike their number
   std::optional<PackedColumns> projection_;  // that the next read will make them with
   double score_total_ = 1;
 
@@ -154,6 +156,7 @@ RegressionObjective::Expected SurrogateSolve::expected_at(const Point& there) co
 }
 
 void SurrogateSolve::record(double t) {
+  if (options_.reference == GradientReference::largest) reference_ = std::max(reference_, norm());
   if (!options_.on_iteration) return;
   options_.on_iteration({.iteration = iterations_,
                          .value = point_.value,
@@ -176,7 +179,7 @@ void SurrogateSolve::project(const Preconditioner& M) {
 /// One read of A for all of them.
 std::vector<Point> SurrogateSolve::read(std::span<const RegressionObjective::Expected> expected) {
   auto points = projection_ ? all_.evaluate(expected, {&*projection_, &t_}) : all_.evaluate(expected);
-  if (projection_) all_.A().passes().count_reads(kProbeReads);
+  if (projection_) all_.A().passes().count_reads(kProbeReads), has_norms_ = true;
   projection_.reset();
   return points;
 }
@@ -397,8 +400,8 @@ void SurrogateSolve::judge(Point found, const Next& next) {
 /// newton_cg confirms the end, or goes on from it.
 SurrogateSummary SurrogateSolve::hand_over() {
   pay();
-  const bool has_scores = all_.A().communicator().max(static_cast<double>(t_.size())) > 0;
-  if (has_scores) all_.adopt_scores(std::move(t_));
+  if (!RegressionObjective::state_of(point_).is_fresh()) point_ = all_.refreshed(std::move(point_));
+  if (has_norms_ && RowScores(all_, point_, t_).total() >= kServing) all_.adopt_scores(std::move(t_));
   NewtonOptions last = options_;
   last.gradient_reference = options_.gradient_reference > 0 ? reference_ : 0;
   last.max_iterations = std::max(0, options_.max_iterations - iterations_);

@@ -114,8 +114,7 @@ class Judge {
     const double most = largest_value();
     if (!(here_.value <= kSlack * most))
       report("descent", ending(), ", but L = ", here_.value, ", at the start ", most);
-    const bool fits = here_.value <= here_.value_rounding;  // no L is lower to rounding
-    if (here_.least_curvature < kClearSaddle && !fits)
+    if (here_.least_curvature < kClearSaddle)
       report("saddle", ending(), " (", stationary_kind_name(result_.certificate.kind), "), but the least curvature is ",
              here_.least_curvature, " of the size of its terms");
     else if (result_.certificate.kind == StationaryKind::saddle)

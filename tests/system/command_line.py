@@ -3,6 +3,7 @@
 The environment names the program (ATTNREG_PROGRAM), mpirun (ATTNREG_MPIRUN) and the sources (ATTNREG_SOURCE_DIR).
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -37,18 +38,23 @@ class Result:
 def run(*arguments, ranks=0, environment=None, preexec=None):
     """Runs attnreg on `ranks` ranks; 0: without mpirun. Kills it, and all it started, when the time is over."""
     # Open MPI waits for 2 s with a job that failed, between its signals, unless it is told not to. Without mpirun it
-    # starts a daemon that only a program which spawns others needs, at the price of another run.
+    # starts a daemon that only a program which spawns others needs, at the price of another run. Programs without one
+    # share a directory, which the first of them to end removes while another starts: each gets one of its own.
     command = [MPIRUN, "--mca", "odls_base_sigkill_timeout", "0", "-n", str(ranks)] if ranks else []
     command += [PROGRAM, *map(str, arguments)]
-    variables = {**os.environ, **({} if ranks else {"OMPI_MCA_ess_singleton_isolated": "1"}), **(environment or {})}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-                               env=variables, start_new_session=True, preexec_fn=preexec)
-    try:
-        stdout, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        raise AssertionError(f"no end after {TIMEOUT_SECONDS} s: {' '.join(command)}") from None
+    with contextlib.ExitStack() as resources:
+        variables = dict(os.environ)
+        if not ranks:
+            sessions = resources.enter_context(tempfile.TemporaryDirectory(prefix="attnreg-mpi-"))
+            variables |= {"OMPI_MCA_ess_singleton_isolated": "1", "OMPI_MCA_orte_tmpdir_base": sessions}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                                   env=variables | (environment or {}), start_new_session=True, preexec_fn=preexec)
+        try:
+            stdout, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            raise AssertionError(f"no end after {TIMEOUT_SECONDS} s: {' '.join(command)}") from None
     return Result(process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
 
 

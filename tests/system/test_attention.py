@@ -18,6 +18,61 @@ def softmax_rows(Z):
     return E / E.sum(axis=1, keepdims=True)
 
 
+class HeadTest(CommandLineTest):
+    """A real head, stored as float16: recovered without options, and what it predicts."""
+
+    DATA = pathlib.Path(SOURCE_DIR) / "examples/data/head-l2h5"
+
+    def recover(self, *options, ranks, code=0):
+        out = self.directory / f"run{len(os.listdir(self.directory))}"
+        result = run("attention", "--sequences", self.DATA / "train/list.txt", *options, "-o", out, ranks=ranks)
+        self.assert_code(code, result)
+        return out, read_json(out / "run.json")["head"], result.stdout
+
+    def test_rank_and_prediction(self):
+        found = []
+        for ranks in (1, 3):
+            out, head, page = self.recover("--holdout", self.DATA / "test/list.txt", ranks=ranks)
+            self.assertEqual(("gap", 32, "predicts"), (head["rank_source"], head["rank"], head["verdict"]))
+            self.assertLess(head["held_out"]["all"]["error"], 2e-3)  # float16 inputs: 2^-11 of each number
+            self.assertEqual(2, len(head["held_out"]["sequences"]))
+            self.assertIn("uniform attention", page)
+            X, P, Q = (np.load(out / f"{name}.npy") for name in "XPQ")
+            np.testing.assert_allclose(P @ Q.T, X, atol=1e-12 * np.abs(X).max())
+            found.append(X)
+        # Gauss-Newton ends at 1e-4 of its gradient: what it leaves is of the order of what rounding does on the way.
+        np.testing.assert_allclose(found[0], found[1], atol=1e-5 * np.abs(found[0]).max())
+
+    def test_share_of_the_sequences_is_held_out(self):
+        _, head, _ = self.recover("--holdout", "0.3", "--form", "log-odds", ranks=2)
+        self.assertEqual((4, 2), (len(head["fit"]["sequences"]), len(head["held_out"]["sequences"])))
+
+    def test_given_rank(self):
+        """A lower one fits and predicts worse."""
+        _, head, _ = self.recover("--holdout", self.DATA / "test/list.txt", "--rank", 24, ranks=2)
+        self.assertEqual(("given", 24), (head["rank_source"], head["rank"]))
+        self.assertGreater(head["held_out"]["all"]["error"], 1e-2)
+
+    def test_wrong_held_out_sequences(self):
+        """Refused before the fit, with the name of the list."""
+        x, F = (np.load(self.DATA / f"test/{name}0.npy") for name in "xF")
+        for name, array in (("x", x), ("F", F), ("narrow", x[:, :10]), ("weights", np.ones_like(F))):
+            np.save(self.directory / f"{name}.npy", array)
+        for line, text in (("narrow.npy x.npy F.npy", "narrow.npy has 10 columns, those of the fit have 384"),
+                           ("x.npy x.npy values=x.npy target=x.npy", "no values or weights"),
+                           ("x.npy x.npy target=F.npy weights=weights.npy", "no values or weights")):
+            (self.directory / "held_out.txt").write_text(line + "\n")
+            self.assert_error(run("attention", "--sequences", self.DATA / "train/list.txt", "--holdout",
+                                  self.directory / "held_out.txt", ranks=2), 3, "held_out.txt", text)
+
+    def test_options_that_do_not_go_together(self):
+        for options, text in ((("--holdout", "0.3", "--starts", 2), "--starts"),
+                              (("--form", "log-odds", "--rtol", "1e-8"), "--rtol"),
+                              (("--rank", "many"), "auto, full or a number"),
+                              (("--holdout", "1.5"), "between 0 and 1")):
+            self.assert_error(run("attention", "--sequences", self.DATA / "train/list.txt", *options, ranks=2), 2, text)
+
+
 class AttentionTest(CommandLineTest):
     """Queries 31 x 3, keys 17 x 4, values 17 x 2; target F, and output F values Y."""
 

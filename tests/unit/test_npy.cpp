@@ -2,8 +2,10 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <bit>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <limits>
 
@@ -138,6 +140,27 @@ TEST(Npy, RoundsDoublesToFloatOnce) {
   EXPECT_THAT(rows_of<float>(read_npy_header(path), 0, 1), ElementsAre(0.1f, 16777216.0f, -1.0f));
 }
 
+TEST(Npy, ReadsHalves) {
+  // 1, -2, the largest number, the smallest and the smallest normal one, 1/3 rounded, both zeros, infinity
+  const std::vector<std::uint16_t> halves{0x3c00, 0xc000, 0x7bff, 0x0001, 0x0400, 0x3555, 0x0000, 0x8000, 0x7c00};
+  const std::vector<double> values{1, -2, 65504, 0x1p-24, 0x1p-14, 0x1.554p-2, 0.0, -0.0, HUGE_VAL};
+  const TemporaryDirectory directory;
+  for (const bool big_endian : {false, true})
+    for (const bool fortran_order : {false, true}) {
+      std::string data;
+      for (const std::uint16_t half : fortran_order ? column_major(halves, 3) : halves)
+        for (const int byte : big_endian ? std::array{1, 0} : std::array{0, 1})
+          data += static_cast<char>(half >> (8 * byte) & 0xff);
+      const auto path = directory.write(
+          "A.npy", npy_bytes(npy_dictionary(big_endian ? ">f2" : "<f2", fortran_order, "(3, 3)"), data));
+      const NpyHeader header = read_npy_header(path);
+      EXPECT_EQ(header.dtype_text(), big_endian ? ">f2" : "<f2");
+      EXPECT_EQ(header.type, Storage::float32);
+      EXPECT_EQ(bits(rows_of<double>(header, 0, 3)), bits(values));
+      EXPECT_EQ(bits(rows_of<float>(header, 0, 3)), bits(values));
+    }
+}
+
 TEST(Npy, ReadsMatricesLargerThanItsBuffers) {
   const TemporaryDirectory directory;
   constexpr std::int64_t rows = 40'000, columns = 19;
@@ -182,7 +205,7 @@ TEST(Npy, AcceptsEverySpellingOfTheDictionary) {
 
 TEST(Npy, RefusesOtherDtypesWithAdvice) {
   for (const char* const descr :
-       {"<i8", "|u1", "|b1", "<f2", "<f16", "<c16", "|O", "<U3", "<M8[ns]", "|f8", "<<f8", "", "f"}) {
+       {"<i8", "|u1", "|b1", "<f3", "<f16", "<c16", "|O", "<U3", "<M8[ns]", "|f8", "<<f8", "", "f"}) {
     EXPECT_THAT(
         dictionary_refusal(npy_dictionary(descr, false, "(1, 1)")),
         AllOf(HasSubstr(std::string("A.npy: found dtype ") + descr), HasSubstr("numpy.asarray(a, dtype='<f8')")))

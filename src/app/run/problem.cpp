@@ -37,8 +37,9 @@ void check_rows_of(const InputFile& file, const InputFile& matrix) {
 
 constexpr std::array kFiles{"queries", "keys", "values", "target", "weights"};
 
-std::vector<std::string_view> form_names() {
+std::vector<std::string_view> form_names(bool to_solve) {
   std::vector<std::string_view> names{"normalised", "rescaled"};
+  if (to_solve) names.insert(names.begin(), {"auto", "log-odds"});
   names.insert(names.end(), loss_names().begin(), loss_names().end());
   return names;
 }
@@ -193,7 +194,7 @@ std::optional<AttentionMask> load_mask(const Communicator& communicator, const M
   return mask;
 }
 
-OptionGroup attention_options(bool weights_too) {
+OptionGroup attention_options(bool to_solve) {
   OptionGroup group{
       "Attention, L(X) = 1/2 |softmax(A1 X A2^T) - B|^2 + 1/2 |W o A1 X A2^T|^2 or L(X, Y) = |softmax(A1 X A2^T) A3 Y "
       "- B|^2",
@@ -207,10 +208,13 @@ OptionGroup attention_options(bool weights_too) {
         "target=FILE weights=FILE mask=MASK), or a header line of names; relative to LIST. The sum over sequences, "
         "with "
         "the same X and Y, is minimised. --mask is for lines without mask="},
-       {"form", 0, "NAME", Choice{form_names()}, "normalised",
-        "the loss of a row of Z = A1 X A2^T; normalised is softmax, the one that goes with --values; rescaled is "
-        "rescaled-exp, 1/2 |exp(Z) - diag(exp(Z) 1) B|^2; cross-entropy: convex"}}};
-  if (weights_too)
+       {"form", 0, "NAME", Choice{form_names(to_solve)}, to_solve ? "auto" : "normalised",
+        to_solve ? "the loss of a row of Z = A1 X A2^T; normalised is softmax, the one that goes with --values; "
+                   "rescaled is rescaled-exp, 1/2 |exp(Z) - diag(exp(Z) 1) B|^2; cross-entropy: convex; log-odds: "
+                   "least squares of log B; auto: cross-entropy where log-odds are the start, else normalised"
+                 : "the loss of a row of Z = A1 X A2^T; normalised is softmax, the one that goes with --values; "
+                   "rescaled is rescaled-exp, 1/2 |exp(Z) - diag(exp(Z) 1) B|^2; cross-entropy: convex"}}};
+  if (to_solve)
     group.options.insert(group.options.begin() + 4, {"weights", 0, "FILE", Text{}, "", "W, n1 x n2; default: 0"});
   return group;
 }
@@ -227,7 +231,7 @@ void check_attention_options(const Arguments& arguments) {
 
 std::string form_loss(const Arguments& arguments) {
   const std::string form = arguments.text("form");
-  return form == "normalised" ? "softmax" : form == "rescaled" ? "rescaled-exp" : form;
+  return form == "normalised" || form == "auto" ? "softmax" : form == "rescaled" ? "rescaled-exp" : form;
 }
 
 std::vector<InputFile> list_of(const std::vector<SequenceFiles>& sequences) {
@@ -262,11 +266,15 @@ double attention_bytes(const std::vector<SequenceFiles>& sequences, int ranks, i
   return 8 * (numbers + kBlocks * threads * largest_block + model);
 }
 
-std::vector<AttentionSequence> load_sequences(const Communicator& communicator,
-                                              const std::vector<SequenceFiles>& files) {
+std::vector<AttentionSequence> load_sequences(const Communicator& communicator, const std::vector<SequenceFiles>& files,
+                                              bool whole) {
+  std::vector<std::pair<std::int64_t, std::int64_t>> shapes;
+  for (const auto& file : files) shapes.emplace_back(rows_of(file.queries), rows_of(file.keys));
+  const auto dealt = whole ? deal_sequences(shapes, communicator.size()) : std::vector<RowPartition>();
   std::vector<AttentionSequence> sequences;
   for (const auto& file : files) {
-    const auto partition = RowPartition::in_blocks(rows_of(file.queries), 1, communicator.size());
+    const auto partition =
+        whole ? dealt[sequences.size()] : RowPartition::in_blocks(rows_of(file.queries), 1, communicator.size());
     const auto rows = [&](const InputFile& matrix, std::int64_t columns) {
       return load_matrix_rows(communicator, matrix.header.path, matrix.role, partition, columns);
     };

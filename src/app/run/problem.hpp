@@ -83,7 +83,7 @@ std::optional<AttentionMask> load_mask(const Communicator& communicator, const M
 
 /// --queries, --keys, --values, --target, --weights, --mask or --sequences, --form: the data of an attention
 /// regression. `weights_too`: with --weights, which other commands have for themselves.
-OptionGroup attention_options(bool weights_too);
+OptionGroup attention_options(bool to_solve);
 
 /// Throws `UsageError` for options that do not go together.
 void check_attention_options(const Arguments& arguments);
@@ -104,8 +104,9 @@ std::vector<InputFile> list_of(const std::vector<SequenceFiles>& sequences);
 /// Local. Bytes that a rank takes at least: the data, blocks of rows of Z and, up to `dense_limit` unknowns, the model.
 double attention_bytes(const std::vector<SequenceFiles>& sequences, int ranks, int threads, std::int64_t dense_limit);
 
-/// Collective. Loads them; rows spread evenly over the ranks. Throws on all ranks.
-std::vector<AttentionSequence> load_sequences(const Communicator& communicator,
-                                              const std::vector<SequenceFiles>& files);
+/// Collective. Loads them; rows spread evenly over the ranks, or whole sequences (`deal_sequences`). Throws on all
+/// ranks.
+std::vector<AttentionSequence> load_sequences(const Communicator& communicator, const std::vector<SequenceFiles>& files,
+                                              bool whole = false);
 
 }  // namespace attnreg::app

@@ -231,7 +231,9 @@ void skip_byte_order_mark(std::string& line, const std::string& path) {
     throw InvalidArgument(printable(path) + ": the list is in UTF-16; save it in UTF-8");
 }
 
-std::vector<SequenceFiles> read_list(const std::string& path, const std::string& mask) {
+}  // namespace
+
+std::vector<SequenceFiles> examine_list(const std::string& path, const std::string& mask) {
   std::ifstream list(path);
   if (!list) throw InvalidArgument(printable(path) + ": cannot open the list of sequences");
   std::vector<SequenceFiles> sequences;
@@ -253,10 +255,8 @@ std::vector<SequenceFiles> read_list(const std::string& path, const std::string&
   return sequences;
 }
 
-}  // namespace
-
 std::vector<SequenceFiles> examine_sequences(const Arguments& arguments) {
-  if (arguments.given("sequences")) return read_list(arguments.text("sequences"), arguments.text("mask"));
+  if (arguments.given("sequences")) return examine_list(arguments.text("sequences"), arguments.text("mask"));
   const auto look = [&](const char* role) { return examine(role, arguments.text(role)); };
   SequenceFiles files{look("queries"), look("keys"), look("target"), {}, {}, {}};
   files.mask = examine_mask(arguments.text("mask"), "mask");

@@ -11,5 +11,7 @@ namespace attnreg::app {
 /// (values=FILE), or the columns of a header line of names (docs/program.md, "Lists of sequences"); what could mean two
 /// things is refused. Throws `InvalidArgument` (this rank) with file, line and how to write it.
 std::vector<SequenceFiles> examine_sequences(const Arguments& arguments);
+/// The same of another list.
+std::vector<SequenceFiles> examine_list(const std::string& path, const std::string& mask);
 
 }  // namespace attnreg::app

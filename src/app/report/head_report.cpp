@@ -1,0 +1,105 @@
+#include "app/report/head_report.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string_view>
+
+#include "app/report/json.hpp"
+#include "app/report/text.hpp"
+#include "ranks/span_of.hpp"
+
+namespace attnreg {
+
+ATTNREG_JSON(HeadFit, queries, total_variation, divergence, error, same_largest)
+ATTNREG_JSON(HeadQuality, all, uniform, sequences)
+
+}  // namespace attnreg
+
+namespace attnreg::app {
+
+namespace {
+
+std::string_view verdict_text(HeadVerdict verdict) {
+  switch (verdict) {
+    case HeadVerdict::predicts: return "predicts: held-out attention is reproduced as well as that of the fit";
+    case HeadVerdict::roughly: return "predicts roughly: held-out attention is much better than uniform attention";
+    case HeadVerdict::fits_only: return "fits, but does not predict: give more sequences, or a lower rank";
+    default: return "neither fits nor predicts: this is no attention of the form softmax(A1 X A2^T)";
+  }
+}
+
+std::string_view verdict_name(HeadVerdict verdict) {
+  constexpr std::array<std::string_view, 4> names{"predicts", "roughly", "fits_only", "neither"};
+  return names.at(static_cast<std::size_t>(verdict));
+}
+
+std::string_view source_name(RankSource source) {
+  constexpr std::array<std::string_view, 3> names{"given", "gap", "hold_out"};
+  return names.at(static_cast<std::size_t>(source));
+}
+
+std::string quality_line(const std::string& label, const HeadFit& fit) {
+  return summary_line(label, padded(scientific(fit.error, 3), 12) + padded(scientific(fit.total_variation, 3), 18) +
+                                 padded(scientific(fit.divergence, 3), 12) + fixed(100 * fit.same_largest, 2) + " %");
+}
+
+std::string spectrum_text(const Eigen::VectorXd& values) {
+  constexpr Eigen::Index kShown = 4;
+  std::string text;
+  for (Eigen::Index k = 0; k < std::min(kShown, values.size()); ++k) text += plain(values[k], 4) + " ";
+  return values.size() > kShown ? text + "... " + plain(values[values.size() - 1], 4) : text;
+}
+
+}  // namespace
+
+std::string head_text(const HeadReport& report) {
+  const HeadResult& result = report.result;
+  std::string text =
+      "\nFit and prediction\n" +
+      summary_line("", padded("|F-B|/|B|", 12) + padded("total variation", 18) + padded("KL", 12) + "same largest") +
+      quality_line("sequences of the fit", report.fit.all);
+  if (report.held_out)
+    text += quality_line("held out", report.held_out->all) +
+            quality_line("uniform attention", report.held_out->uniform) +
+            summary_line("verdict", std::string(verdict_text(head_verdict(report.fit, *report.held_out))));
+  else
+    text += quality_line("uniform attention", report.fit.uniform);
+  if (result.singular_values.size() > 0)
+    text +=
+        summary_line("singular values", spectrum_text(result.singular_values) + "  (of X in the metric of the logits)");
+  if (result.zeros > 0)
+    text +=
+        summary_line("zeros in B", fixed(100 * result.zeros, 2) + " %, resolution " + scientific(result.resolution, 2));
+  for (const auto& direction : result.null_directions) text += summary_line("not determined", direction);
+  return text;
+}
+
+nlohmann::ordered_json head_json(const HeadReport& report) {
+  const HeadResult& result = report.result;
+  const auto& values = result.singular_values;
+  nlohmann::ordered_json json{{"rank", result.rank},
+                              {"rank_source", source_name(result.rank_source)},
+                              {"singular_values", std::vector<double>(values.begin(), values.end())},
+                              {"log_odds_error", result.log_odds_error},
+                              {"zeros", result.zeros},
+                              {"resolution", result.resolution},
+                              {"equations", result.equations},
+                              {"unknowns", result.unknowns},
+                              {"common", result.common},
+                              {"next_common", result.next_common},
+                              {"null_directions", result.null_directions},
+                              {"steps", result.steps},
+                              {"polish_steps", result.polish_steps},
+                              {"products", result.products},
+                              {"fit", report.fit}};
+  json["held_out"] = nullptr;
+  json["verdict"] = nullptr;
+  if (report.held_out) {
+    json["held_out"] = *report.held_out;
+    json["verdict"] = verdict_name(head_verdict(report.fit, *report.held_out));
+  }
+  return json;
+}
+
+}  // namespace attnreg::app

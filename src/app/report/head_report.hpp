@@ -1,0 +1,23 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+
+#include "attnreg/attention_regression.hpp"
+
+namespace attnreg::app {
+
+/// What `attention` found out about a head: the recovery, how well it reproduces what it was made of, and what not.
+struct HeadReport {
+  const HeadResult& result;
+  HeadQuality fit;
+  std::optional<HeadQuality> held_out;
+};
+
+/// The lines of the summary between the method and the notes.
+std::string head_text(const HeadReport& report);
+/// Members for run.json.
+nlohmann::ordered_json head_json(const HeadReport& report);
+
+}  // namespace attnreg::app

@@ -1,0 +1,335 @@
+#include "heads/head_passes.hpp"
+
+#include <array>
+#include <cmath>
+
+#include "algebra/blas_products.hpp"
+#include "numbers/vector_math.hpp"
+#include "ranks/span_of.hpp"
+
+namespace attnreg {
+
+namespace {
+
+constexpr Index kQueriesAtOnce = 256;  // of which the logits are made together
+constexpr double kNoLogit = -1e30;     // of keys that a query does not see
+
+using Part = Eigen::Ref<MatrixXd>;
+
+template <class Use>
+void for_each_block(Index queries, Use&& use) {
+  for (Index first = 0; first < queries; first += kQueriesAtOnce) use(first, std::min(kQueriesAtOnce, queries - first));
+}
+
+/// Y becomes J Y, column by column: w o (y - <w, y> / total).
+void multiply_curvature(MatrixPart w, const VectorXd& totals, Index first, Part Y) {
+  for (Index j = 0; j < Y.cols(); ++j) {
+    const double total = totals[first + j];
+    const double mean = total > 0 ? w.col(j).dot(Y.col(j)) / total : 0;
+    Y.col(j).array() = w.col(j).array() * (Y.col(j).array() - mean);
+  }
+}
+
+/// z becomes softmax(z) with `visible` keys only; returns ln <exp z, 1>.
+double softmax_of(Eigen::Ref<VectorXd> z, const KeyFlags& visible, Index query) {
+  if (visible.size() > 0) z = (visible.col(query).array() != 0).select(z, kNoLogit);
+  const double largest = z.maxCoeff();
+  z.array() -= largest;
+  kernels::exp(span_of(z), span_of(z));
+  const double sum = z.sum();
+  z /= sum;
+  return largest + std::log(sum);
+}
+
+/// KL(b | f) for each query, times s. Without cancellation: sum_k b_k (exp(-delta_k) - 1 + delta_k) over b_k > 0 with
+/// delta = log b_k - log f_k, b / s and f being distributions, and f_k over the others.
+double divergence(const TargetRows& target, MatrixPart Z, const VectorXd& normalisers, MatrixPart F, Index first) {
+  double sum = 0;
+  VectorXd delta(Z.rows()), growth(Z.rows());
+  for (Index j = 0; j < Z.cols(); ++j) {
+    const Index query = first + j;
+    const double total = target.totals[query];
+    if (!(total > 0)) continue;
+    const auto b = target.B.col(query).array();
+    delta =
+        (b > kMissing)
+            .select(target.log_odds.col(query).array() + (target.log_shift[query] + normalisers[j]) - Z.col(j).array(),
+                    0.0);
+    growth = -delta;
+    kernels::expm1(span_of(growth), span_of(growth));
+    sum += (b > kMissing).select(b * (growth + delta).array(), total * F.col(j).array()).sum();
+  }
+  return sum;
+}
+
+/// What a block of logits adds to the value; Z becomes the gradient in Z, `weights` the curvature.
+struct LocalLoss {
+  const TargetRows& target;
+  HeadLoss loss;
+  bool is_dense;
+
+  double use(Part Z, Index first, MatrixXd& weights, VectorXd& totals) const {
+    const Index count = Z.cols();
+    if (loss == HeadLoss::log_odds || loss == HeadLoss::weighted_log_odds) {
+      const auto L = target.log_odds.middleCols(first, count);
+      if (loss == HeadLoss::log_odds && is_dense) {
+        Z -= L;
+        return 0.5 * Z.squaredNorm();
+      }
+      if (is_dense)
+        weights = target.B.middleCols(first, count);
+      else if (loss == HeadLoss::log_odds)
+        weights = target.weights.middleCols(first, count);
+      else
+        weights = target.weights.middleCols(first, count).cwiseProduct(target.B.middleCols(first, count));
+      totals.segment(first, count) = weights.colwise().sum().transpose();
+      const MatrixXd difference = Z - L;
+      Z = difference;
+      multiply_curvature(weights, totals, first, Z);
+      return 0.5 * difference.cwiseProduct(Z).sum();
+    }
+    const auto B = target.B.middleCols(first, count);
+    VectorXd normalisers(count);
+    weights = Z;
+    for (Index j = 0; j < count; ++j) normalisers[j] = softmax_of(weights.col(j), target.visible, first + j);
+    if (loss == HeadLoss::softmax) {
+      totals.segment(first, count).setOnes();
+      Z = weights - B;
+      const double value = 0.5 * Z.squaredNorm();
+      multiply_curvature(weights, totals, first, Z);
+      return value;
+    }
+    const double value = divergence(target, Z, normalisers, weights, first);
+    totals.segment(first, count) = target.totals.segment(first, count);
+    weights = weights * totals.segment(first, count).asDiagonal();
+    Z = weights - B;
+    return value;
+  }
+};
+
+/// Numbers of keys that the query does not see become 0.
+void hide(const TargetRows& target, Index first, Part Z) {
+  if (target.visible.size() > 0) Z = (target.visible.middleCols(first, Z.cols()).array() != 0).select(Z, 0.0);
+}
+
+}  // namespace
+
+HeadMatrices HeadPasses::matrices(const HeadFactors& u) const {
+  if (u.is_full()) return {times_transposed(times(queries_.W, u.U()), keys_.W), {}};
+  return {times(queries_.W, u.U()), times(keys_.W, u.V())};
+}
+
+HeadFactors HeadPasses::coordinates(const HeadMatrices& X) const {
+  const bool full = X.Q.size() == 0;
+  HeadFactors u = factors(full ? 0 : X.P.cols());
+  if (inputs_.communicator().is_root()) {
+    const MatrixXd left = queries_.coordinates(X.P);
+    if (full) {
+      u.U() = keys_.coordinates(left.transpose()).transpose();
+    } else {
+      u.U() = left;
+      u.V() = keys_.coordinates(X.Q);
+    }
+  }
+  inputs_.communicator().broadcast(span_of(u.numbers()));
+  return u;
+}
+
+HeadRowsAt HeadPasses::rows_at(const HeadFactors& u) const {
+  const HeadMatrices X = matrices(u);
+  HeadRowsAt at{transposed_times(X.P, inputs_.A()), {}};
+  if (!u.is_full()) at.c = transposed_times(X.Q, inputs_.K());
+  return at;
+}
+
+Eigen::Ref<const MatrixXd> HeadPasses::keys_at(const HeadRows& rows, const HeadRowsAt& at) const {
+  if (at.c.size() == 0) return inputs_.keys_of(rows);
+  return at.c.middleCols(rows.first_key, rows.key_count());
+}
+
+MatrixXd HeadPasses::logits(const HeadRows& rows, const HeadRowsAt& at, Index first, Index count) const {
+  return transposed_times(keys_at(rows, at), at.a.middleCols(rows.first_query + first, count));
+}
+
+HeadValues HeadPasses::values(const HeadFactors& u) {
+  const HeadRowsAt at = rows_at(u);
+  std::array<double, 3> sums{};
+  for (std::size_t k = 0; k < inputs_.rows().size(); ++k) {
+    const HeadRows& rows = inputs_.rows()[k];
+    const TargetRows& target = target_.rows()[k];
+    VectorXd totals(rows.queries());
+    for_each_block(rows.queries(), [&](Index first, Index count) {
+      MatrixXd Z = logits(rows, at, first, count), F = Z, weights;
+      VectorXd normalisers(count);
+      for (Index j = 0; j < count; ++j) normalisers[j] = softmax_of(F.col(j), target.visible, first + j);
+      sums[1] += divergence(target, Z, normalisers, F, first);
+      sums[2] += 0.5 * (F - target.B.middleCols(first, count)).squaredNorm();
+      sums[0] += LocalLoss{target, HeadLoss::log_odds, target_.is_dense()}.use(Z, first, weights, totals);
+    });
+  }
+  inputs_.communicator().sum(sums);
+  ++reads_;
+  const double size = target_.half_square();
+  return {sums[0], sums[1], sums[2], size > 0 ? std::sqrt(sums[2] / size) : 0};
+}
+
+HeadLinearisation HeadPasses::linearise(const HeadFactors& u, HeadLoss loss) {
+  HeadLinearisation result;
+  result.loss = loss;
+  result.at = rows_at(u);
+  PullBack pull_back{MatrixXd(result.at.a.rows(), result.at.a.cols()),
+                     MatrixXd::Zero(result.at.c.rows(), result.at.c.cols())};
+  VectorXd sums = VectorXd::Zero(u.size() + 3);
+  for (std::size_t k = 0; k < inputs_.rows().size(); ++k) sums.tail(3) += linearise_rows(k, result, pull_back);
+  sums.head(u.size()) = pulled_back(u, pull_back, false);
+  inputs_.communicator().sum(span_of(sums));
+  ++reads_;
+  result.gradient = sums.head(u.size());
+  const auto [value, curvature, numbers] = std::array{sums[u.size()], sums[u.size() + 1], sums[u.size() + 2]};
+  result.value = value;
+  result.mean_curvature = (curvature / numbers + ridge_) / static_cast<double>(inputs_.sequences());
+  return result;
+}
+
+/// Adds a sequence to the pull-back of the gradient, and its weights; what it adds to the value, to the sum of the
+/// curvature and to the number of logits.
+Eigen::Vector3d HeadPasses::linearise_rows(std::size_t k, HeadLinearisation& result, PullBack& pull_back) const {
+  const HeadRows& rows = inputs_.rows()[k];
+  const LocalLoss local{target_.rows()[k], result.loss, target_.is_dense()};
+  const auto a = result.at.a.middleCols(rows.first_query, rows.queries());
+  const auto c = keys_at(rows, result.at);
+  const bool full = result.at.c.size() == 0, weighted = result.loss != HeadLoss::log_odds || !target_.is_dense();
+  MatrixXd all_weights;
+  VectorXd totals(rows.queries());
+  if (weighted) all_weights.resize(rows.key_count(), rows.queries());
+  double value = 0;
+  for_each_block(rows.queries(), [&](Index first, Index count) {
+    MatrixXd Z = logits(rows, result.at, first, count), ridge, weights;
+    if (ridge_ > 0) {
+      ridge = Z;
+      hide(local.target, first, ridge);
+      value += 0.5 * ridge_ * ridge.squaredNorm();
+    }
+    value += local.use(Z, first, weights, totals);
+    if (weighted) all_weights.middleCols(first, count) = weights;
+    if (ridge_ > 0) Z += ridge_ * ridge;
+    pull_back.to_a.middleCols(rows.first_query + first, count) = times(c, Z);
+    if (!full)
+      add_times_transposed(a.middleCols(first, count), Z, pull_back.to_c.middleCols(rows.first_key, rows.key_count()));
+  });
+  const double size = static_cast<double>(rows.key_count() * rows.queries());
+  if (!weighted) {
+    if (ridge_ == 0 && !full) {
+      result.key_grams.push_back(gram_of_rows(c));
+      result.query_grams.push_back(gram_of_rows(a));
+    }
+    return {value, size, size};
+  }
+  const double curvature = result.loss == HeadLoss::softmax ? all_weights.squaredNorm() : all_weights.sum();
+  result.weights.push_back(std::move(all_weights));
+  result.totals.push_back(std::move(totals));
+  return {value, curvature, size};
+}
+
+VectorXd HeadPasses::product(const HeadFactors& u, const HeadLinearisation& around, const VectorXd& p) {
+  const HeadRowsAt move = has_floats() ? rows_in_float(u.with(p)) : rows_at(u.with(p));
+  PullBack pull_back{MatrixXd(around.at.a.rows(), around.at.a.cols()),
+                     MatrixXd::Zero(around.at.c.rows(), around.at.c.cols())};
+  for (std::size_t k = 0; k < inputs_.rows().size(); ++k) {
+    const HeadRows& rows = inputs_.rows()[k];
+    const auto a = around.at.a.middleCols(rows.first_query, rows.queries()),
+               da = move.a.middleCols(rows.first_query, rows.queries());
+    const auto c = keys_at(rows, around.at), dc = keys_at(rows, move);
+    auto to_a = pull_back.to_a.middleCols(rows.first_query, rows.queries());
+    if (!around.key_grams.empty()) {
+      // J = I on what is centred: (da^T c + a^T dc) c^T and its like need r x r matrices only.
+      to_a = times(around.key_grams[k], da) + times(times_transposed(c, dc), a);
+      pull_back.to_c.middleCols(rows.first_key, rows.key_count()) =
+          times(around.query_grams[k], dc) + times(times_transposed(a, da), c);
+      continue;
+    }
+    for_each_block(rows.queries(), [&](Index first, Index count) {
+      MatrixXd Z = transposed_times(c, da.middleCols(first, count));
+      if (!u.is_full()) add_transposed_times(dc, a.middleCols(first, count), Z);
+      multiply_block(k, around, first, Z);
+      to_a.middleCols(first, count) = times(c, Z);
+      if (!u.is_full())
+        add_times_transposed(a.middleCols(first, count), Z,
+                             pull_back.to_c.middleCols(rows.first_key, rows.key_count()));
+    });
+  }
+  VectorXd result = pulled_back(u, pull_back, has_floats());
+  inputs_.communicator().sum(span_of(result));
+  ++products_;
+  return result;
+}
+
+/// A block of changes of logits becomes that of the gradient in the logits.
+void HeadPasses::multiply_block(std::size_t k, const HeadLinearisation& around, Index first, MatrixXd& Z) const {
+  MatrixXd ridge;
+  if (ridge_ > 0) {
+    ridge = ridge_ * Z;
+    hide(target_.rows()[k], first, ridge);
+  }
+  if (!around.weights.empty()) {
+    const auto w = around.weights[k].middleCols(first, Z.cols());
+    multiply_curvature(w, around.totals[k], first, Z);
+    if (around.loss == HeadLoss::softmax) multiply_curvature(w, around.totals[k], first, Z);
+  }
+  if (ridge_ > 0) Z += ridge;
+}
+
+VectorXd HeadPasses::pulled_back(const HeadFactors& u, const PullBack& pull_back, bool in_float) const {
+  const auto product = [&](const MatrixXd& inputs, auto floats, const MatrixXd& rows) -> MatrixXd {
+    if (!in_float) return times_transposed(inputs, rows);
+    const Eigen::MatrixXf result = float_times_transposed(inputs_.floats().*floats, rows.cast<float>());
+    return result.cast<double>();
+  };
+  HeadFactors result = u;
+  const MatrixXd left = transposed_times(queries_.W, product(inputs_.A(), &HeadInputs::Floats::A, pull_back.to_a));
+  if (u.is_full()) {
+    result.U() = times(left, keys_.W);
+  } else {
+    result.U() = left;
+    result.V() = transposed_times(keys_.W, product(inputs_.K(), &HeadInputs::Floats::K, pull_back.to_c));
+  }
+  return std::move(result.numbers());
+}
+
+HeadRowsAt HeadPasses::rows_in_float(const HeadFactors& u) const {
+  const HeadMatrices X = matrices(u);
+  const auto& [A, K] = inputs_.floats();
+  HeadRowsAt at{float_transposed_times(X.P.cast<float>(), A).cast<double>(), {}};
+  if (!u.is_full()) at.c = float_transposed_times(X.Q.cast<float>(), K).cast<double>();
+  return at;
+}
+
+CurvatureGrams curvature_grams(const HeadInputs& inputs, const HeadTarget& target, HeadLoss loss) {
+  const Index d1 = inputs.A().rows(), d2 = inputs.K().rows();
+  MatrixXd queries = MatrixXd::Zero(d1, d1), keys = MatrixXd::Zero(d2, d2);
+  for (std::size_t k = 0; k < inputs.rows().size(); ++k) {
+    const HeadRows& rows = inputs.rows()[k];
+    const auto& B = target.rows()[k].B;
+    const auto K = inputs.keys_of(rows);
+    const VectorXd squares = B.colwise().squaredNorm().transpose();
+    const MatrixXd means = times(K, B);  // of the keys, as each query sees them
+    VectorXd traces, of_keys;
+    if (loss == HeadLoss::softmax) {
+      traces = squares.array() - 2 * B.array().cube().colwise().sum().transpose() + squares.array().square();
+      of_keys = B.cwiseAbs2().rowwise().sum();
+      const MatrixXd others = times(K, B.cwiseAbs2());
+      MatrixXd cross = times_transposed(others, means);
+      cross = (cross + cross.transpose()).eval() - times_transposed(means * squares.asDiagonal(), means);
+      keys -= cross;
+    } else {
+      traces = target.rows()[k].totals.array() - squares.array();
+      of_keys = B.rowwise().sum();
+      keys -= gram_of_rows(means);
+    }
+    add_gram_of_rows(inputs.queries_of(rows) * traces.cwiseMax(0).cwiseSqrt().asDiagonal(), queries);
+    add_gram_of_rows(K * of_keys.cwiseMax(0).cwiseSqrt().asDiagonal(), keys);
+  }
+  return {summed_gram(inputs.communicator(), std::move(queries)), summed_gram(inputs.communicator(), std::move(keys))};
+}
+
+}  // namespace attnreg

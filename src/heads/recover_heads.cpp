@@ -1,0 +1,329 @@
+#include <algorithm>
+#include <cmath>
+
+#include "algebra/blas_products.hpp"
+#include "attnreg/attention_regression.hpp"
+#include "errors/printable.hpp"
+#include "errors/refuse.hpp"
+#include "heads/gauss_newton.hpp"
+#include "heads/rank_by_holdout.hpp"
+#include "heads/subspace_start.hpp"
+#include "ranks/root_clock.hpp"
+#include "ranks/span_of.hpp"
+
+namespace attnreg {
+
+namespace {
+
+constexpr double kGoodError = 0.1;  // of log-odds; above, noise of small b may rule them
+constexpr double kHopeless = 1;     // an error from which no other fit should start
+constexpr double kOfLogOdds = 1e-3, kOfLastLogOdds = 1e-6, kOfLoss = 1e-4;  // tolerances of the gradient
+constexpr int kPolishSteps = 40, kPolishProducts = 40;
+constexpr int kLastSteps = 100;  // on log-odds, where nothing is polished
+constexpr double kPolishDamping = 1e-4;
+constexpr double kRoundingOfFloat = 0x1p-23;
+constexpr double kLeastRounding = 16 * 0x1p-52;  // what logarithms and products of double add
+constexpr double kAmbiguous = 0.01;  // 1 - next_common below that, and 100 times 1 - common: another X does as well
+
+HeadLoss loss_of(const std::string& name) {
+  if (name == "log-odds") return HeadLoss::log_odds;
+  if (name == "softmax") return HeadLoss::softmax;
+  require(name == "cross-entropy", "the loss is " + printable(name) + ", expected log-odds, cross-entropy or softmax");
+  return HeadLoss::cross_entropy;
+}
+
+/// What heads with the same inputs share, and what one head tells the next.
+struct Layer {
+  const Communicator& communicator;
+  const std::vector<AttentionSequence>& sequences;
+  const HeadOptions& options;
+  HeadInputs inputs;
+  std::optional<SubspaceFrame> frame;  ///< of heads with a target everywhere
+  Index last_rank = 0;
+};
+
+/// The recovery of one head, step by step.
+class HeadRecovery {
+ public:
+  HeadRecovery(Layer& layer, const HeadTargets& head)
+      : layer_(layer),
+        options_(layer.options),
+        head_(head),
+        loss_(loss_of(options_.loss)),
+        target_(layer.inputs, head),
+        ridge_(choose_ridge()),
+        passes_(layer.inputs, target_, layer.inputs.query_metric(), layer.inputs.key_metric(), ridge_) {
+    result_.zeros = target_.zeros();
+    result_.resolution = target_.resolution();
+  }
+
+  HeadResult run() {
+    HeadFactors u = start();
+    HeadValues values = passes_.values(u);
+    if (!is_exact(values, HeadLoss::log_odds)) {
+      u = fit_log_odds(std::move(u), HeadLoss::log_odds);
+      values = passes_.values(u);
+    }
+    result_.log_odds_error = values.error;
+    if (loss_ != HeadLoss::log_odds) {
+      if (!(values.error <= kGoodError)) use_weighted(u, values);
+      if (!is_exact(values, loss_)) polish(u, values);
+    }
+    take(u, values);
+    return std::move(result_);
+  }
+
+ private:
+  double choose_ridge();
+  double polish_ridge() const;
+  bool is_exact(const HeadValues& values, HeadLoss loss) const;
+  HeadFactors start();
+  std::optional<HeadFactors> subspace_start();
+  HeadFactors fit_log_odds(HeadFactors u, HeadLoss loss);
+  void use_weighted(HeadFactors& u, HeadValues& values);
+  void polish(HeadFactors& u, HeadValues& values);
+  void take(const HeadFactors& u, const HeadValues& values);
+  void describe(const SubspaceStart::Result& found, const SubspaceStart::Equations& equations);
+
+  Layer& layer_;
+  const HeadOptions& options_;
+  const HeadTargets& head_;
+  HeadLoss loss_;
+  HeadTarget target_;
+  HeadResult result_;
+  double ridge_;  ///< W^2, of the log-odds
+  HeadPasses passes_;
+};
+
+double HeadRecovery::choose_ridge() {
+  if (options_.rank != 0 || options_.weight > 0) return options_.weight * options_.weight;
+  const double ridge = ridge_by_holdout(layer_.communicator, layer_.sequences, head_);
+  result_.notes.push_back("ridge " + text_of(ridge) + " on the centred logits of any X, by hold-out");
+  return ridge;
+}
+
+/// A ridge that was chosen for log-odds, whose curvature is 1, has the same part in the curvature of the loss.
+double HeadRecovery::polish_ridge() const {
+  if (options_.weight > 0) return ridge_;
+  return ridge_ * target_.total() / target_.visible_numbers();
+}
+
+/// Whether what is left of the loss is the rounding of B.
+bool HeadRecovery::is_exact(const HeadValues& values, HeadLoss loss) const {
+  if (ridge_ > 0) return false;
+  // Log-odds from B of few digits have more to tell than each number on its own.
+  const double finest = loss == HeadLoss::log_odds ? std::min(options_.rounding, kRoundingOfFloat) : options_.rounding;
+  const double rounding = std::max(finest, kLeastRounding);
+  return values.of(loss) <= rounding * rounding * loss_at_zero(target_, loss);
+}
+
+HeadFactors HeadRecovery::start() {
+  if (options_.rank == 0) return passes_.factors(0);
+  if (auto found = subspace_start()) return *std::move(found);
+  if (options_.rank > 0) {
+    result_.notes.push_back("random start: no rectangle of queries and keys is observed that has more than rank " +
+                            std::to_string(options_.rank) + " on both sides");
+    return random_factors(passes_, options_.rank, options_.seed);
+  }
+  const HeldOutChoice choice = rank_by_holdout(layer_.communicator, layer_.sequences, head_, loss_, options_);
+  result_.rank_source = RankSource::hold_out;
+  result_.steps += choice.steps;
+  result_.products += choice.products;
+  result_.reads += choice.reads;
+  result_.notes.push_back("rank " + std::to_string(choice.rank) + (choice.rank == 0 ? " (any X)" : "") +
+                          " by hold-out: error " + text_of(choice.error) +
+                          " on sequences left out; the spectrum of the log-odds has no gap");
+  return passes_.coordinates(choice.X);
+}
+
+std::optional<HeadFactors> HeadRecovery::subspace_start() {
+  std::optional<SubspaceFrame> own;
+  const bool shared = layer_.inputs.is_whole() && target_.is_dense();
+  std::optional<SubspaceFrame>& frame = shared ? layer_.frame : own;
+  if (!frame) frame.emplace(layer_.inputs, target_);
+  if (frame->largest_side() == 0) return std::nullopt;
+  SubspaceStart start(*frame, target_);
+  Index rank = options_.rank;
+  std::string note;
+  if (rank == HeadOptions::rank_from_data) {
+    const RankGap gap = start.rank_of_gap(layer_.last_rank);
+    rank = gap.rank;
+    note = "rank " + std::to_string(rank) + ": the singular values of the log-odds fall by " + text_of(gap.ratio) +
+           " behind it";
+  }
+  rank = std::min({rank, layer_.inputs.query_metric().dimension(), layer_.inputs.key_metric().dimension()});
+  if (!start.serves(rank)) return std::nullopt;
+  const SubspaceStart::Equations equations = start.equations(rank);
+  // What few rectangles say may be their own; of sequences with targets everywhere nobody knows more.
+  if (!target_.is_dense() && !equations.suffice()) return std::nullopt;
+  if (rank > std::min(frame->query_metric().dimension(), frame->key_metric().dimension())) return std::nullopt;
+  layer_.last_rank = rank;
+  if (!note.empty()) {
+    result_.rank_source = RankSource::gap;
+    result_.notes.push_back(std::move(note));
+  }
+  const SubspaceStart::Result found = start.find(rank, equations);
+  describe(found, equations);
+  return passes_.coordinates(found.X);
+}
+
+void HeadRecovery::describe(const SubspaceStart::Result& found, const SubspaceStart::Equations& equations) {
+  result_.equations = equations.count;
+  result_.unknowns = equations.unknowns;
+  result_.common = found.last;
+  result_.next_common = found.next;
+  const bool few = !equations.suffice();
+  if (few || 1 - found.next < std::min(kAmbiguous, 100 * std::max(1 - found.last, 1e-12)))
+    result_.warnings.push_back(
+        "the sequences hardly determine X: " +
+        (few ? text_of(equations.count) + " equations for " + text_of(equations.unknowns) +
+                   " numbers of each column of P"
+             : "eigenvalue r + 1 of their common subspace is " + text_of(found.next) + ", near 1") +
+        "; a small error here says nothing of other sequences: give more of them, or a lower rank");
+}
+
+HeadFactors HeadRecovery::fit_log_odds(HeadFactors u, HeadLoss loss) {
+  if (u.is_full()) return best_full(passes_, std::move(u), loss);
+  GaussNewtonOptions options;
+  if (loss_ == HeadLoss::log_odds) options.steps = kLastSteps;
+  options.tolerance = loss_ == HeadLoss::log_odds ? kOfLastLogOdds : kOfLogOdds;
+  options.rounding = std::min(options_.rounding, kRoundingOfFloat);
+  GaussNewtonEnd end = gauss_newton(passes_, std::move(u), loss, options);
+  result_.steps += end.steps;
+  result_.converged = end.converged;
+  return std::move(end.u);
+}
+
+/// Small b may be noise, and log-odds count all alike: with weights b, too; the lower loss is kept.
+void HeadRecovery::use_weighted(HeadFactors& u, HeadValues& values) {
+  const bool hopeless = !(values.error < kHopeless);
+  const HeadFactors from = !hopeless     ? u
+                           : u.is_full() ? passes_.factors(0)
+                                         : random_factors(passes_, u.rank(), options_.seed);
+  const HeadFactors other = fit_log_odds(from, HeadLoss::weighted_log_odds);
+  const HeadValues there = passes_.values(other);
+  if (!(there.of(loss_) < values.of(loss_))) return;
+  u = other;
+  values = there;
+}
+
+void HeadRecovery::polish(HeadFactors& u, HeadValues& values) {
+  auto [G, H] = curvature_grams(layer_.inputs, target_, loss_);
+  const Whitening queries = whitening(layer_.communicator, std::move(G)),
+                  keys = whitening(layer_.communicator, std::move(H));
+  if (queries.dimension() == 0 || keys.dimension() == 0) return;  // the loss is flat
+  HeadPasses passes(layer_.inputs, target_, queries, keys, polish_ridge());
+  GaussNewtonOptions options;
+  options.steps = kPolishSteps;
+  options.products = kPolishProducts;
+  options.tolerance = kOfLoss;
+  options.damping = kPolishDamping;
+  options.rounding = options_.rounding;
+  const GaussNewtonEnd end = gauss_newton(passes, passes.coordinates(passes_.matrices(u)), loss_, options);
+  result_.polish_steps = end.steps;
+  result_.converged = end.converged;
+  result_.products += passes.products();
+  result_.reads += passes.reads();
+  if (end.steps == 0) return;
+  HeadFactors polished = passes_.coordinates(passes.matrices(end.u));
+  const HeadValues there = passes_.values(polished);
+  if (ridge_ == 0 && !(there.of(loss_) < values.of(loss_))) return;
+  u = std::move(polished);
+  values = there;
+}
+
+void HeadRecovery::take(const HeadFactors& u, const HeadValues& values) {
+  result_.rank = u.rank();
+  result_.error = values.error;
+  result_.divergence = target_.total() > 0 ? values.cross_entropy / target_.total() : 0;
+  const BalancedFactors end = balanced(layer_.communicator, u);
+  HeadMatrices X = passes_.matrices(end.u);
+  if (u.is_full()) {
+    result_.X = X.P;
+  } else {
+    const VectorXd roots = end.values.cwiseMax(0).cwiseSqrt();
+    const bool moves = options_.split == HeadSplit::orthogonal && (roots.array() > 0).all();
+    result_.P = moves ? MatrixXd(X.P * roots.asDiagonal()) : X.P;
+    result_.Q = moves ? MatrixXd(X.Q * roots.cwiseInverse().asDiagonal()) : X.Q;
+    result_.X = times_transposed(X.P, X.Q);
+    result_.singular_values = end.values;
+  }
+  for (auto* matrix : {&result_.X, &result_.P, &result_.Q}) layer_.communicator.broadcast(span_of(*matrix));
+  result_.products += passes_.products();
+  result_.reads += passes_.reads() + 1;  // and the logarithms
+}
+
+/// Names what no data of these sequences can tell.
+std::vector<std::string> null_directions(const HeadInputs& inputs) {
+  std::vector<std::string> names;
+  const Index of_queries = inputs.query_metric().null_directions.cols(),
+              of_keys = inputs.key_metric().null_directions.cols();
+  if (of_queries > 0)
+    names.push_back(std::to_string(of_queries) + ": n y^T with A1 n = 0, which no query has a part in");
+  if (of_keys > 0)
+    names.push_back(std::to_string(of_keys) +
+                    ": y v^T with A2 v the same number for all keys of a sequence, which softmax does not see; of "
+                    "inputs behind LayerNorm there is one");
+  return names;
+}
+
+void check_heads(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
+                 const std::vector<HeadTargets>& heads) {
+  communicator.agree([&] {
+    for (std::size_t h = 0; h < heads.size(); ++h)
+      for (std::size_t k = 0; k < sequences.size(); ++k) {
+        const RowMajorMatrix &B = *heads[h][k], &first = sequences[k].target;
+        const std::string place = "sequence " + std::to_string(k) + ", head " + std::to_string(h) + ": B ";
+        if (B.rows() != sequences[k].queries.rows() || B.cols() != sequences[k].keys.rows())
+          throw InvalidArgument(place + "is " + std::to_string(B.rows()) + " x " + std::to_string(B.cols()) +
+                                " on this rank, expected " + std::to_string(first.rows()) + " x " +
+                                std::to_string(first.cols()));
+        if (!B.allFinite()) throw InvalidArgument(place + "has numbers that are not finite");
+        if (B.size() > 0 && B.minCoeff() < 0)
+          throw InvalidArgument(place + "has a negative number, " + text_of(B.minCoeff()) + "; attention is not");
+        if (sequences[k].weights || sequences[k].values)
+          throw InvalidArgument("sequence " + std::to_string(k) + ": heads are recovered without values and weights");
+      }
+  });
+}
+
+}  // namespace
+
+std::vector<HeadResult> recover_heads(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
+                                      const std::vector<std::vector<RowMajorMatrix>>& heads,
+                                      const HeadOptions& options) {
+  const AttentionShape shape = check_sequences(communicator, sequences, "cross-entropy");
+  loss_of(options.loss);
+  require(options.rank >= HeadOptions::rank_from_data && options.rank <= std::min(shape.d1, shape.d2),
+          "the rank is " + std::to_string(options.rank) +
+              ", expected 0 to min(d1, d2) = " + std::to_string(std::min(shape.d1, shape.d2)));
+  require(options.weight >= 0 && std::isfinite(options.weight), "the weight must be a number >= 0");
+  require(options.rounding > 0 && options.rounding < 1, "the rounding of B must be between 0 and 1");
+  require(std::ranges::all_of(heads, [&](const auto& head) { return head.size() == sequences.size(); }),
+          "every head needs a target for each of the " + std::to_string(sequences.size()) + " sequences");
+  std::vector<HeadTargets> targets;
+  for (const auto& head : heads) {
+    targets.emplace_back();
+    for (const auto& B : head) targets.back().push_back(&B);
+  }
+  if (heads.empty()) {
+    targets.emplace_back();
+    for (const auto& sequence : sequences) targets.back().push_back(&sequence.target);
+  }
+  check_heads(communicator, sequences, targets);
+  RootClock clock(communicator);
+  Layer layer{communicator, sequences, options, HeadInputs(communicator, sequences, targets), {}, 0};
+  std::vector<HeadResult> results;
+  double before = 0;
+  for (const auto& target : targets) {
+    results.push_back(HeadRecovery(layer, target).run());
+    results.back().null_directions = null_directions(layer.inputs);
+    results.back().has_query_constant = layer.inputs.has_query_constant();
+    const double now = communicator.sum(clock.seconds());
+    results.back().seconds = now - before;
+    before = now;
+  }
+  return results;
+}
+
+}  // namespace attnreg
