@@ -49,6 +49,12 @@ struct Met {
   bool is_known = false;
 };
 
+/// ln sum exp(A x)
+double log_normaliser(const Point& point) {
+  const RegressionState& state = RegressionObjective::state_of(point);
+  return state.loss.reference + state.shift;
+}
+
 double dot_inverse(const Preconditioner& M, const VectorXd& g) { return g.dot(M.solve(g)); }
 
 /// A minimiser of a sampled problem, from there on.
@@ -127,9 +133,10 @@ class SurrogateSolve {
 
   std::unique_ptr<RowSample> sample_;
   std::unique_ptr<SampledProblem> problem_;
-  VectorXd probabilities_;      // of the sample; this rank's rows
-  std::optional<Point> there_;  // of the sampled problem, at point_.x or where `next` went
-  std::deque<Met> met_;         // the last first
+  VectorXd probabilities_;       // of the sample; this rank's rows
+  std::optional<Point> there_;   // of the sampled problem, at point_.x or where `next` went
+  double normaliser_error_ = 0;  // of the logarithm at x
+  std::deque<Met> met_;          // the last first
 
   VectorXd t_;                               // norms of rows for the scores
   bool has_norms_ = false;                   // there are some: replicated, unlike their number
@@ -148,10 +155,11 @@ class SurrogateSolve {
   bool by_cross_entropy_ = false;
 };
 
+/// What the sample says of the point, less the error of its normaliser at x: where L is small, much of it would cancel.
 RegressionObjective::Expected SurrogateSolve::expected_at(const Point& there) const {
   const RegressionState& state = RegressionObjective::state_of(there);
   RegressionObjective::Expected expected{there.x, state.centre.dot(there.x), state.loss};
-  expected.loss.reference += state.shift;
+  expected.loss.reference += state.shift - normaliser_error_;
   return expected;
 }
 
@@ -307,6 +315,7 @@ void SurrogateSolve::correct() {
   }
   sampled().correct(std::move(correction));
   there_->gradient = point_.gradient;
+  normaliser_error_ = log_normaliser(*there_) - log_normaliser(point_);
 }
 
 /// What the sample says at the points met.
