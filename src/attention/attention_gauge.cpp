@@ -54,7 +54,8 @@ SeenSquares seen_squares(AttentionPasses& passes) {
   auto sums =
       passes.sum({{d1, d1}, {d2, d2}, {d2, d2}, {d3, d3}, {1, 1}}, [&](const QueryBlock& block, MatrixSums& part) {
         const VectorXd counts = block.counts();
-        add_transposed_product(counts.asDiagonal() * block.keys(), block.keys(), part[1]);
+        const RowMajorMatrix keys = block.keys().rowwise() + block.view->centre.transpose();
+        add_transposed_product(counts.asDiagonal() * keys, keys, part[1]);
         if (passes.with_values()) add_transposed_product(counts.asDiagonal() * block.values(), block.values(), part[3]);
         for_each_view(block, block.keys(), only_differences(passes, block), [&](Index j, Index count, const auto& G) {
           if ((G.array() == 0).all()) return;

@@ -134,22 +134,42 @@ void add_transposed_product(const Eigen::Ref<const RowMajorMatrix>& S, const Row
   kernels::add_matrix_product(transposed.data(), S.cols(), S.rows(), P.data(), P.cols(), false, sum.data());
 }
 
-SequenceView::SequenceView(const AttentionSequence& of, int rank) : sequence(&of) {
+SequenceView::SequenceView(const AttentionSequence& of, int rank, bool may_centre)
+    : sequence(&of), centre(VectorXd::Zero(of.keys.cols())) {
+  const Index n2 = of.keys.rows();
+  VectorXd counts = VectorXd::Ones(n2);
   if (of.mask) {
-    visible.emplace(*of.mask, of.partition, rank, of.keys.rows());
-    const VectorXd counts = visible->counts(0, visible->rows());
-    if ((counts.array() == 0).any()) {
-      const auto seen = [&](const RowMajorMatrix& matrix) {
-        RowMajorMatrix result = matrix;
-        for (Index key = 0; key < counts.size(); ++key)
-          if (counts[key] == 0) result.row(key).setZero();
-        return result;
-      };
-      seen_keys = seen(of.keys);
-      if (of.values) seen_values = seen(*of.values);
-    }
+    visible.emplace(*of.mask, of.partition, rank, n2);
+    counts = visible->counts(0, visible->rows());
   }
+  const bool all = (counts.array() > 0).all();
+  const auto seen = [&](const RowMajorMatrix& matrix) {
+    RowMajorMatrix result = matrix;
+    for (Index key = 0; key < n2; ++key)
+      if (counts[key] == 0) result.row(key).setZero();
+    return result;
+  };
+  if (!all) seen_keys = seen(of.keys);
+  if (!all && of.values) seen_values = seen(*of.values);
+  if (may_centre) centre_keys(counts);
   keys_transposed = keys().transpose();
+}
+
+void SequenceView::centre_keys(const VectorXd& counts) {
+  constexpr double kFarFromZero = 16;  // |mean| / deviation: nearer ones lose about a digit
+  Index first = 0;
+  while (first < counts.size() && counts[first] == 0) ++first;
+  if (first == counts.size()) return;
+  const VectorXd seen = (counts.array() > 0).cast<double>();
+  const double number = seen.sum();
+  const RowMajorMatrix moved = seen.asDiagonal() * (keys().rowwise() - keys().row(first));
+  const VectorXd moved_mean = moved.colwise().sum().transpose() / number;
+  for (Index j = 0; j < centre.size(); ++j) {
+    const double mean = keys()(first, j) + moved_mean[j];
+    const double spread = (moved.col(j) - moved_mean[j] * seen).norm() / std::sqrt(number);
+    if (std::isfinite(mean) && std::abs(mean) > kFarFromZero * spread) centre[j] = mean;
+  }
+  if (!centre.isZero(0)) seen_keys = keys() - seen * centre.transpose();
 }
 
 double QueryBlock::target_square() const {
@@ -200,7 +220,8 @@ AttentionPasses::AttentionPasses(const Communicator& communicator, const std::ve
                                  const AttentionShape& shape, std::string_view loss)
     : communicator_(communicator), shape_(shape), loss_(make_loss(loss)), clock_(communicator) {
   views_.reserve(sequences.size());
-  for (const auto& sequence : sequences) views_.emplace_back(sequence, communicator.rank());
+  for (const auto& sequence : sequences)
+    views_.emplace_back(sequence, communicator.rank(), loss_->is_shift_invariant() && !sequence.weights);
   for (std::size_t k = 0; k < sequences.size(); ++k) {
     const auto& sequence = sequences[k];
     const Index n2 = sequence.keys.rows(), block = tile_rows(n2);

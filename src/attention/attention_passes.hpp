@@ -25,16 +25,24 @@ inline Eigen::Map<Eigen::ArrayXd> row_of(RowMajorMatrix& matrix, Index j) {
 
 /// A sequence as this rank works on it. Local.
 struct SequenceView {
-  SequenceView(const AttentionSequence& sequence, int rank);
+  /// `may_centre`: the loss does not see shifts of a row of logits, so keys far from 0 may be moved.
+  SequenceView(const AttentionSequence& sequence, int rank, bool may_centre = false);
 
   const AttentionSequence* sequence;
   std::optional<VisibleKeys> visible;  ///< without: all
-  /// A2 and A3 where none of this rank's queries sees some key: these are 0, so that padding of any size is harmless.
+  /// d2; what was taken from each key that is seen: the mean of columns far from 0, which bring nothing but rounding
+  /// errors to the differences of logits.
+  VectorXd centre;
+  /// A2 and A3 where they differ from the sequence's: keys minus the centre, and 0 for those that none of this rank's
+  /// queries sees, so that padding of any size is harmless.
   std::optional<RowMajorMatrix> seen_keys, seen_values;
   RowMajorMatrix keys_transposed;
 
   const RowMajorMatrix& keys() const { return seen_keys ? *seen_keys : sequence->keys; }
   const RowMajorMatrix& values() const { return seen_values ? *seen_values : *sequence->values; }
+
+ private:
+  void centre_keys(const VectorXd& counts);
 };
 
 /// Rows of one sequence that are worked on together: some tens, so that their rows of Z fit into a core's cache.

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <numbers>
 
+#include "numbers/vector_math.hpp"
+
 namespace attnreg {
 
 namespace {
@@ -46,6 +48,10 @@ std::array<std::uint32_t, 4> RandomStream::bits(std::int64_t index, std::uint32_
 double RandomStream::uniform(std::int64_t index, std::uint32_t draw) const {
   const auto word = bits(index, draw);
   return open_unit(word[0], word[1]);
+}
+
+void RandomStream::uniforms(std::int64_t first, std::span<double> values) const {
+  kernels::open_uniforms({key_, iteration_, static_cast<std::uint64_t>(first)}, values);
 }
 
 void RandomStream::normals(std::int64_t index, std::span<double> values) const {

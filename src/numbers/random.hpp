@@ -52,6 +52,9 @@ class RandomStream {
   /// Local. Uniform on the open interval (0, 1), 53 bits.
   double uniform(std::int64_t index, std::uint32_t draw = 0) const;
 
+  /// Local. uniform(first), uniform(first + 1), ...: many at once take a quarter of the time.
+  void uniforms(std::int64_t first, std::span<double> values) const;
+
   /// Local. Independent N(0, 1) numbers (Box-Muller); value k depends on (index, k) only, not on the span's length.
   void normals(std::int64_t index, std::span<double> values) const;
 

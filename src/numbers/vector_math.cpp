@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 
 #undef HWY_TARGET_INCLUDE
@@ -99,6 +100,59 @@ void expm1_all(std::span<const double> x, std::span<double> y) {
   for_each(x, y, [](Vector v) HWY_ATTR { return expm1_of(v); });
 }
 
+/// The product of the low half of each lane and a factor.
+HWY_INLINE Bits low_times(Bits c, std::uint32_t factor) {
+  const hn::RebindToUnsigned<D> du;
+#if HWY_TARGET == HWY_SCALAR
+  return hn::Set(du, std::uint64_t{factor} * (hn::GetLane(c) & 0xffffffff));
+#else
+  const hn::Repartition<std::uint32_t, decltype(du)> halves;
+  return hn::MulEven(hn::BitCast(halves, c), hn::Set(halves, factor));
+#endif
+}
+
+/// Word 0 and word 1 of Philox4x32-10, as one number of 64 bits. Words are the low halves of the lanes; what is above
+/// them does no harm until the end.
+HWY_INLINE Bits philox(Bits index, const PhiloxStream& stream) {
+  const hn::RebindToUnsigned<D> du;
+  Bits c0 = index, c1 = hn::ShiftRight<32>(index), c2 = hn::Zero(du), c3 = hn::Set(du, stream.iteration);
+  auto [key0, key1] = stream.key;
+  for (int round = 0; round < 10; ++round) {
+    const Bits left = low_times(c0, 0xD2511F53), right = low_times(c2, 0xCD9E8D57);
+    c0 = hn::Xor(hn::Xor(hn::ShiftRight<32>(right), c1), hn::Set(du, key0));
+    c2 = hn::Xor(hn::Xor(hn::ShiftRight<32>(left), c3), hn::Set(du, key1));
+    c1 = right;
+    c3 = left;
+    key0 += 0x9E3779B9;
+    key1 += 0xBB67AE85;
+  }
+  return hn::Or(hn::ShiftLeft<32>(c0), hn::And(c1, hn::Set(du, 0xffffffff)));
+}
+
+void open_uniforms_all(const PhiloxStream& stream, std::span<double> y) {
+  const D d;
+  const hn::RebindToUnsigned<D> du;
+  const std::size_t lanes = hn::Lanes(d);
+  // Bits as the fraction of a number in [2^52, 2^53).
+  const auto uniform = [=](std::size_t i) HWY_ATTR {
+    const Bits bits = philox(hn::Add(hn::Iota(du, 0), hn::Set(du, stream.first + i)), stream);
+    const Bits number = hn::Or(hn::ShiftRight<12>(bits), hn::Set(du, 0x4330000000000000));
+    const Vector k = hn::Sub(hn::BitCast(d, number), hn::Set(d, 0x1p52));
+    return hn::Mul(hn::Add(k, hn::Set(d, 0.5)), hn::Set(d, 0x1p-52));
+  };
+  std::size_t i = 0;
+  for (; i + 2 * lanes <= y.size(); i += 2 * lanes) {  // side by side: each waits for its products
+    const Vector left = uniform(i), right = uniform(i + lanes);
+    hn::StoreU(left, d, y.data() + i);
+    hn::StoreU(right, d, y.data() + i + lanes);
+  }
+  HWY_ALIGN double rest[HWY_MAX_BYTES / sizeof(double)];
+  for (; i < y.size(); i += lanes) {
+    hn::Store(uniform(i), d, rest);
+    std::copy_n(rest, std::min(lanes, y.size() - i), y.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+}
+
 }  // namespace attnreg::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -107,9 +161,13 @@ namespace attnreg::kernels {
 
 HWY_EXPORT(exp_all);
 HWY_EXPORT(expm1_all);
+HWY_EXPORT(open_uniforms_all);
 
 void exp(std::span<const double> x, std::span<double> y) { HWY_DYNAMIC_DISPATCH(exp_all)(x, y); }
 void expm1(std::span<const double> x, std::span<double> y) { HWY_DYNAMIC_DISPATCH(expm1_all)(x, y); }
+void open_uniforms(const PhiloxStream& stream, std::span<double> y) {
+  HWY_DYNAMIC_DISPATCH(open_uniforms_all)(stream, y);
+}
 
 }  // namespace attnreg::kernels
 #endif

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <span>
 
 namespace attnreg::kernels {
@@ -14,5 +16,15 @@ void exp(std::span<const double> x, std::span<double> y);
 
 /// y_i = exp(x_i) - 1, within 2 ulp also next to 0. -1 far below 0, infinite for x_i > 709, NaN for NaN.
 void expm1(std::span<const double> x, std::span<double> y);
+
+/// Counters (first + k, 0, iteration) of Philox4x32-10 with a key, as `RandomStream` has them.
+struct PhiloxStream {
+  std::array<std::uint32_t, 2> key;
+  std::uint32_t iteration;
+  std::uint64_t first;
+};
+
+/// y_k uniform on (0, 1), 52 bits of counter k; the bits of `RandomStream::uniform`, in a quarter of the time.
+void open_uniforms(const PhiloxStream& stream, std::span<double> y);
 
 }  // namespace attnreg::kernels

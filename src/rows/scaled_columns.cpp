@@ -40,6 +40,26 @@ struct Moments {
   }
 };
 
+/// Adds the columns from `first` on of some rows: few enough for their sums to stay in registers.
+template <int columns>
+void add_strip(const Eigen::Ref<const RowMajorMatrix>& rows, Index first, const ArrayXd& centre, const ArrayXd& unit,
+               Moments& moments) {
+  using Strip = Eigen::Array<double, columns, 1>;
+  const Strip strip_centre = centre.segment<columns>(first), strip_unit = unit.segment<columns>(first);
+  Strip sum = Strip::Zero(), squares = sum, largest = sum;
+  for (Index i = 0; i < rows.rows(); ++i) {
+    const Strip row = rows.row(i).template segment<columns>(first).transpose().array();
+    const Strip moved = (row - strip_centre) * strip_unit;
+    sum += moved;
+    squares += moved.square();
+    largest = largest.max(row.abs());
+  }
+  moments.sum.segment<columns>(first) += sum;
+  moments.squares.segment<columns>(first) += squares;
+  auto total_largest = moments.largest.segment<columns>(first);
+  total_largest = total_largest.max(largest);
+}
+
 /// Of (a - centre) unit, this rank's rows; entries that are not stored are left out.
 Moments moments_about(const RowMatrix& A, const ArrayXd& centre, const ArrayXd& unit) {
   const Index d = A.columns();
@@ -58,16 +78,15 @@ Moments moments_about(const RowMatrix& A, const ArrayXd& centre, const ArrayXd& 
     for (const Moments& part : parts) total += part;
   } else {
     total = passes.pass(std::move(total), [&](const Tile& tile, Moments& part) {
-      const auto rows = tile.dense();
-      ArrayXd moved(d);
-      for (Index i = 0; i < rows.rows(); ++i) {
-        const auto row = rows.row(i).transpose().array();
-        moved = (row - centre) * unit;
-        part.sum += moved;
-        part.squares += moved.square();
-        part.largest = part.largest.max(row.abs());
+      constexpr Index kRows = 32;  // that the nearest cache holds
+      constexpr int kStrip = 8;
+      for (Index i = 0; i < tile.rows(); i += kRows) {
+        const auto block = tile.dense(i, std::min(kRows, tile.rows() - i));
+        Index j = 0;
+        for (; j + kStrip <= d; j += kStrip) add_strip<kStrip>(block, j, centre, unit, part);
+        for (; j < d; ++j) add_strip<1>(block, j, centre, unit, part);
       }
-      part.count += static_cast<double>(rows.rows());
+      part.count += static_cast<double>(tile.rows());
     });
     passes.count_reads(-1);
   }

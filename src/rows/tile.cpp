@@ -40,17 +40,17 @@ Tile::Tile(const RowPointers& storage, Index first_local, Index rows, std::vecto
   storage_.dense = scratch_.data() - first_local * d;  // the kernels count from the first local row
 }
 
-Eigen::Map<const RowMajorMatrix> Tile::dense() const {
-  const Index d = columns(), size = rows_ * d;
+Eigen::Map<const RowMajorMatrix> Tile::dense(Index first, Index rows) const {
+  const Index d = columns(), size = rows * d, first_local = first_local_ + first;
   const auto* doubles = std::get_if<const double*>(&storage_.dense);
-  if (storage_.sparse == nullptr && doubles != nullptr) return {*doubles + first_local_ * d, rows_, d};
+  if (storage_.sparse == nullptr && doubles != nullptr) return {*doubles + first_local * d, rows, d};
   scratch_.resize(static_cast<std::size_t>(size));
   if (storage_.sparse != nullptr)
-    kernels::with_block(*storage_.sparse, first_local_, rows_,
+    kernels::with_block(*storage_.sparse, first_local, rows,
                         [&](const auto& block) { kernels::expand(block, scratch_.data()); });
   else
-    std::copy_n(std::get<const float*>(storage_.dense) + first_local_ * d, size, scratch_.begin());
-  return {scratch_.data(), rows_, d};
+    std::copy_n(std::get<const float*>(storage_.dense) + first_local * d, size, scratch_.begin());
+  return {scratch_.data(), rows, d};
 }
 
 void Tile::multiply(const double* x, double* z) const {

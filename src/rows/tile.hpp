@@ -47,7 +47,8 @@ class Tile {
 
   /// The rows in double, rows x columns; a copy unless they are held and seen so, good until the next call for this
   /// thread.
-  Eigen::Map<const RowMajorMatrix> dense() const;
+  Eigen::Map<const RowMajorMatrix> dense() const { return dense(0, rows_); }
+  Eigen::Map<const RowMajorMatrix> dense(Index first, Index rows) const;  ///< some of them
 
   void multiply(const double* x, double* z) const;                             ///< z_i = a_i . x
   void multiply(const double* x, Compensated compensated, double* z) const;    ///< z_i = a_i . x - shift

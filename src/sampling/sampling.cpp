@@ -94,9 +94,15 @@ SampledRows keep_rows(const RowMatrix& A, const VectorXd& scores, const PoissonO
   const double uniform_part = u * static_cast<double>(A.columns()) / static_cast<double>(A.rows_global());
   SampledRows sample;
   std::vector<double> weights;
+  std::array<double, 512> uniform;
+  const std::span<double> block(uniform);
   for (Index i = 0; i < scores.size(); ++i) {
+    const auto k = static_cast<std::size_t>(i) % uniform.size();
+    if (k == 0)
+      stream.uniforms(A.first_row() + i,
+                      block.first(std::min(block.size(), static_cast<std::size_t>(scores.size() - i))));
     const double p = std::min(1.0, c * ((1 - u) * (rounded(scores[i]) * kUnit) + uniform_part));
-    if (!(stream.uniform(A.first_row() + i) < p)) continue;
+    if (!(uniform[k] < p)) continue;
     sample.rows.push_back(i);
     weights.push_back(1 / p);
   }

@@ -152,6 +152,32 @@ TEST_F(Attention, MaskedHeadsAreRecovered) {
   EXPECT_THAT(solve_attention(comm_, masked, {}).warnings.at(0), HasSubstr("276 numbers of B that are not 0"));
 }
 
+// The offsets change no difference of logits, and the keys have few enough binary digits for sums with them to be
+// exact.
+TEST_F(Attention, OffsetsOfTheKeysCostNoDigit) {
+  Planted planted = plant({24, 24, 4, 3}, 3, 1.0, 2, 12);
+  const Eigen::RowVector3d offset(std::ldexp(1.0, 24), -std::ldexp(1.0, 20), 0);
+  for (const bool is_causal : {false, true}) {
+    std::vector<AttentionSequence> moved;
+    for (Whole whole : planted.sequences) {
+      whole.keys = (whole.keys * 0x1p20).array().round() * 0x1p-20;
+      const Table table = is_causal ? causal_table(24, 24) : Table::Ones(24, 24);
+      whole.target = masked_softmax(whole, planted.unknowns.X, table);
+      whole.keys.rowwise() += offset;
+      moved.push_back(distributed(comm_, whole, reference::Layout::random));
+      if (is_causal) moved.back().mask = AttentionMask{};
+    }
+    for (const auto loss : {"softmax", "cross-entropy"}) {
+      AttentionOptions options;
+      options.loss = loss;
+      options.newton.relative_tolerance = 1e-12;
+      const auto result = solve_attention(comm_, moved, options);
+      EXPECT_EQ(Termination::converged, result.summary.termination) << loss << is_causal;
+      EXPECT_LE((result.unknowns.X - planted.unknowns.X).norm(), 1e-10 * planted.unknowns.X.norm());
+    }
+  }
+}
+
 TEST_F(Attention, ZerosThatAreNoPattern) {
   const Whole good = plant({12, 9, 4, 3}, 2, 1.0, 1, 3).sequences[0];
   const auto warning = [&](const Whole& whole) {

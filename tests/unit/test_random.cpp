@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <set>
+#include <span>
 #include <vector>
 
 namespace attnreg::test_random {
@@ -48,6 +49,20 @@ TEST(RandomStream, EveryArgumentMatters) {
             ++streams;
           }
   EXPECT_EQ(static_cast<int>(seen.size()), streams);
+}
+
+// Whatever the kind of vectors, the length and the place in the counters, also where their upper half changes.
+TEST(RandomStream, ManyUniformsAreThoseOfEach) {
+  const RandomStream stream(7, Purpose::sample_poisson, 5);
+  for (const std::int64_t first :
+       {std::int64_t{0}, std::int64_t{3}, (std::int64_t{1} << 32) - 11, std::int64_t{1} << 45})
+    for (std::size_t count = 0; count < 40; ++count) {
+      std::vector<double> values(count + 1, -1);
+      stream.uniforms(first, std::span(values).first(count));
+      for (std::size_t k = 0; k < count; ++k)
+        ASSERT_EQ(stream.uniform(first + static_cast<std::int64_t>(k)), values[k]) << first << ' ' << k;
+      ASSERT_EQ(-1, values[count]);
+    }
 }
 
 TEST(RandomStream, UniformHasEqualBins) {

@@ -133,8 +133,10 @@ std::string termination_text(const Arguments& arguments, const NewtonSummary& su
       return "converged to rounding: " + g + " <= " + floor + ", the rounding error of g; the tolerance " + bound +
              " is out of reach";
     case Termination::stagnated:
-      return "NOT converged, stagnated: no step lowers L any more, but " + missed + " and > " + floor +
-             ", the rounding error of g";
+      return "NOT converged, stagnated: no step lowers L any more, but " + missed +
+             (summary.scaled_gradient > summary.gradient_floor
+                  ? " and > " + floor + ", the rounding error of g"
+                  : ", and " + floor + ", the rounding error of g, is too large to speak of a minimum");
     case Termination::iteration_limit:
       return "NOT converged, iteration limit: " + counted(summary.iterations, "iteration") + ", " + missed;
     case Termination::time_limit:
