@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What does not fit into the CI: the container image and the Debian packages, each a build of its own, a quarter of an
-# hour on two idle cores, and 50,000 problems of the test that hunts. tests/full.sh; installs what is missing. Ends with
-# `N passed, N failed, N skipped`.
+# hour on two idle cores, 50,000 problems of the test that hunts, and damaged and other attention heads. tests/full.sh;
+# installs what is missing. Ends with `N passed, N failed, N skipped`.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 . launch/packages.sh
@@ -48,10 +48,22 @@ hunt() {
       mpirun -n "$(nproc)" build/dev/tests/statistical/hunt --count 50000 --alone
 }
 
+# Of 16 + 8 sequences, of which examples/data has a part: a directory like that one in ATTNREG_HEAD_DATA. PyTorch is not
+# needed.
+real_heads() {
+  if [ -z "${ATTNREG_HEAD_DATA:-}" ]; then
+    echo 'SKIPPED: no ATTNREG_HEAD_DATA'
+    return 77
+  fi
+  bench/heads/robustness.py "$ATTNREG_PROGRAM" "$ATTNREG_HEAD_DATA" &&
+    bench/heads/other_heads.py "$ATTNREG_PROGRAM" "$ATTNREG_HEAD_DATA"
+}
+
 export ATTNREG_SOURCE_DIR=$PWD ATTNREG_PROGRAM=${ATTNREG_PROGRAM:-$PWD/build/release/bin/attnreg}
 step 'Debian packages' debian_packages_work
 step '50,000 problems' hunt
 step containers /usr/bin/python3 -B tests/cluster/test_containers.py
 step 'certified distances' distances_hold
+step 'real heads' real_heads
 echo "$passed passed, $failed failed, $skipped skipped"
 test "$failed" -eq 0

@@ -204,8 +204,9 @@ struct HeadResult {
   int steps = 0;          ///< Gauss-Newton steps on log-odds,
   int polish_steps = 0;   ///< and on the loss
   int products = 0;
-  int reads = 0;  ///< of B
-  double seconds = 0;
+  int reads = 0;           ///< of B
+  double seconds = 0;      ///< of the first head, with what all heads share
+  double cpu_seconds = 0;  ///< the same, of all threads and ranks
 };
 
 /// Collective. Recovers one X for each head from the targets that it has on the same queries and keys, softmax(A1 X

@@ -11,12 +11,15 @@ namespace {
 
 constexpr double kResolutions = 4;  // b below so many resolutions counts little
 constexpr double kLargestQuantile = 0.95;
+constexpr double kTiny = 1e-20;     // noise and quantisation leave nothing between 0 and that; large logits do,
+constexpr double kContinued = 0.1;  // at least as much as that share of the zeros, which then are underflow
 
 /// Numbers of [2^-100, 4) by their exponent and the first eight bits of their fraction: a quantile to 0.4 %.
 class LogarithmicHistogram {
  public:
   void add(double value) { counts_[bin(value)] += 1; }
   VectorXd& counts() { return counts_; }
+  double count_below(double value) const { return counts_.head(bin(value)).sum(); }
   double quantile(double share) const {
     const double rank = share * counts_.sum();
     double below = 0;
@@ -101,6 +104,7 @@ void HeadTarget::find_resolution(const HeadInputs& inputs) {
   zeros_ = counts[0] > 0 ? counts[1] / counts[0] : 0;
   if (counts[1] == 0) return;
   inputs.communicator().sum(span_of(histogram.counts()));
+  if (histogram.count_below(kTiny) - counts[1] >= kContinued * counts[1]) return;
   resolution_ = kResolutions * histogram.quantile(std::min(2 * zeros_, kLargestQuantile));
 }
 

@@ -20,8 +20,8 @@ struct TargetRows {
   VectorXd totals;     ///< <b, 1> of each query
 };
 
-/// The target of one head. Log-odds are known where b > 0; zeros that no mask explains show the resolution of B:
-/// numbers near it count little, with weights b^2 / (b^2 + sigma^2). Replicated but for `rows`.
+/// The target of one head. Log-odds are known where b > 0; zeros that neither a mask nor underflow explains show the
+/// resolution of B: numbers near it count little, with weights b^2 / (b^2 + sigma^2). Replicated but for `rows`.
 class HeadTarget {
  public:
   /// Collective: 2 to 4 all-reduces of up to 10^5 numbers. One read of B, 1 logarithm for each number. B must stay.

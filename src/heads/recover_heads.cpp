@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <ctime>
 
 #include "algebra/blas_products.hpp"
 #include "attnreg/attention_regression.hpp"
@@ -19,7 +21,7 @@ constexpr double kGoodError = 0.1;  // of log-odds; above, noise of small b may 
 constexpr double kHopeless = 1;     // an error from which no other fit should start
 constexpr double kOfLogOdds = 1e-3, kOfLastLogOdds = 1e-6, kOfLoss = 1e-4;  // tolerances of the gradient
 constexpr int kPolishSteps = 40, kPolishProducts = 40;
-constexpr int kLastSteps = 100;  // on log-odds, where nothing is polished
+constexpr int kLastSteps = 100;  // on log-odds, where nothing is polished, or from random factors
 constexpr double kPolishDamping = 1e-4;
 constexpr double kRoundingOfFloat = 0x1p-23;
 constexpr double kLeastRounding = 16 * 0x1p-52;  // what logarithms and products of double add
@@ -91,7 +93,9 @@ class HeadRecovery {
   HeadLoss loss_;
   HeadTarget target_;
   HeadResult result_;
-  double ridge_;  ///< W^2, of the log-odds
+  double ridge_;          ///< W^2, of the log-odds
+  Index plain_rank_ = 0;  ///< known from a gap, without a start
+  bool is_random_ = false;
   HeadPasses passes_;
 };
 
@@ -120,10 +124,11 @@ bool HeadRecovery::is_exact(const HeadValues& values, HeadLoss loss) const {
 HeadFactors HeadRecovery::start() {
   if (options_.rank == 0) return passes_.factors(0);
   if (auto found = subspace_start()) return *std::move(found);
-  if (options_.rank > 0) {
-    result_.notes.push_back("random start: no rectangle of queries and keys is observed that has more than rank " +
-                            std::to_string(options_.rank) + " on both sides");
-    return random_factors(passes_, options_.rank, options_.seed);
+  if (const Index rank = std::max(options_.rank, plain_rank_); rank > 0) {
+    result_.notes.push_back("random start: what is observed of queries and keys in rectangles with more than rank " +
+                            std::to_string(rank) + " on both sides is not enough");
+    is_random_ = true;
+    return random_factors(passes_, rank, options_.seed);
   }
   const HeldOutChoice choice = rank_by_holdout(layer_.communicator, layer_.sequences, head_, loss_, options_);
   result_.rank_source = RankSource::hold_out;
@@ -145,8 +150,9 @@ std::optional<HeadFactors> HeadRecovery::subspace_start() {
   SubspaceStart start(*frame, target_);
   Index rank = options_.rank;
   std::string note;
+  RankGap gap;
   if (rank == HeadOptions::rank_from_data) {
-    const RankGap gap = start.rank_of_gap(layer_.last_rank);
+    gap = start.rank_of_gap(layer_.last_rank);
     rank = gap.rank;
     note = "rank " + std::to_string(rank) + ": the singular values of the log-odds fall by " + text_of(gap.ratio) +
            " behind it";
@@ -155,12 +161,17 @@ std::optional<HeadFactors> HeadRecovery::subspace_start() {
   if (!start.serves(rank)) return std::nullopt;
   const SubspaceStart::Equations equations = start.equations(rank);
   // What few rectangles say may be their own; of sequences with targets everywhere nobody knows more.
-  if (!target_.is_dense() && !equations.suffice()) return std::nullopt;
-  if (rank > std::min(frame->query_metric().dimension(), frame->key_metric().dimension())) return std::nullopt;
+  const bool serves = (target_.is_dense() || equations.suffice()) &&
+                      rank <= std::min(frame->query_metric().dimension(), frame->key_metric().dimension());
+  if (!serves && !gap.is_plain()) return std::nullopt;
   layer_.last_rank = rank;
   if (!note.empty()) {
     result_.rank_source = RankSource::gap;
     result_.notes.push_back(std::move(note));
+  }
+  if (!serves) {
+    plain_rank_ = rank;
+    return std::nullopt;
   }
   const SubspaceStart::Result found = start.find(rank, equations);
   describe(found, equations);
@@ -185,8 +196,9 @@ void HeadRecovery::describe(const SubspaceStart::Result& found, const SubspaceSt
 HeadFactors HeadRecovery::fit_log_odds(HeadFactors u, HeadLoss loss) {
   if (u.is_full()) return best_full(passes_, std::move(u), loss);
   GaussNewtonOptions options;
-  if (loss_ == HeadLoss::log_odds) options.steps = kLastSteps;
-  options.tolerance = loss_ == HeadLoss::log_odds ? kOfLastLogOdds : kOfLogOdds;
+  const bool to_the_end = loss_ == HeadLoss::log_odds || is_random_;  // gradients of random starts are large
+  if (to_the_end) options.steps = kLastSteps;
+  options.tolerance = to_the_end ? kOfLastLogOdds : kOfLogOdds;
   options.rounding = std::min(options_.rounding, kRoundingOfFloat);
   GaussNewtonEnd end = gauss_newton(passes_, std::move(u), loss, options);
   result_.steps += end.steps;
@@ -253,6 +265,9 @@ void HeadRecovery::take(const HeadFactors& u, const HeadValues& values) {
   result_.reads += passes_.reads() + 1;  // and the logarithms
 }
 
+/// CPU time of all threads of this process.
+double process_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
+
 /// Names what no data of these sequences can tell.
 std::vector<std::string> null_directions(const HeadInputs& inputs) {
   std::vector<std::string> names;
@@ -312,15 +327,17 @@ std::vector<HeadResult> recover_heads(const Communicator& communicator, const st
   }
   check_heads(communicator, sequences, targets);
   RootClock clock(communicator);
+  const double before_all = communicator.sum(process_seconds());
   Layer layer{communicator, sequences, options, HeadInputs(communicator, sequences, targets), {}, 0};
   std::vector<HeadResult> results;
-  double before = 0;
+  std::array before{0.0, before_all};
   for (const auto& target : targets) {
     results.push_back(HeadRecovery(layer, target).run());
     results.back().null_directions = null_directions(layer.inputs);
     results.back().has_query_constant = layer.inputs.has_query_constant();
-    const double now = communicator.sum(clock.seconds());
-    results.back().seconds = now - before;
+    const std::array now{communicator.sum(clock.seconds()), communicator.sum(process_seconds())};
+    results.back().seconds = now[0] - before[0];
+    results.back().cpu_seconds = now[1] - before[1];
     before = now;
   }
   return results;

@@ -11,10 +11,24 @@ namespace attnreg {
 
 namespace {
 
-constexpr double kClearGap = 3;
-constexpr double kPlainGap = 30;  // in the first sequences: the others are not looked at
+constexpr double kClearGap = 3;  // if what follows looks like noise
+constexpr double kNoise = 2;     // the excess of noise that is alike everywhere is 1, and less where it is rounding
+constexpr double kNothing = 1e-300;
+constexpr Index kLastValues = 4;  // of a spectrum: any gap may be there
 constexpr std::size_t kFirstSequences = 2;
 constexpr double kSingular = 1e-12;  // of a Gram matrix of rank r that is solved with, relative to its trace
+
+/// How far the largest singular value behind rank k sticks out of noise of the same size, for which it is
+/// sigma (sqrt(m) + sqrt(n)) in an m x n matrix of norm sigma sqrt(m n). Infinite in the last quarter of a spectrum,
+/// where noise has gaps; 0 if only leading values are known.
+double excess_over_noise(const PieceSpectrum& spectrum, Index k) {
+  const double m = static_cast<double>(std::ssize(spectrum.piece.queries) - k),
+               n = static_cast<double>(std::ssize(spectrum.piece.keys) - 1 - k);
+  if (m <= 0 || n <= 0) return 0;
+  if (4 * k > 3 * spectrum.piece.shorter_side()) return std::numeric_limits<double>::infinity();
+  const double all = spectrum.values.tail(spectrum.values.size() - k).squaredNorm(), first = spectrum.values[k];
+  return all > 0 ? first * first * m * n / (all * std::pow(std::sqrt(m) + std::sqrt(n), 2)) : 0;
+}
 
 /// (C C^T)^-1 CB, C r x m.
 MatrixXd solved_rows(MatrixPart C, const MatrixXd& CB) {
@@ -35,44 +49,43 @@ SubspaceStart::SubspaceStart(SubspaceFrame& frame, const HeadTarget& target) : f
   }
 }
 
-RankGap SubspaceStart::gap_of(const std::vector<VectorXd>& spectra) const {
-  const Communicator& communicator = frame_.inputs().communicator();
-  std::int64_t shortest = std::numeric_limits<std::int64_t>::max();
-  for (const auto& spectrum : spectra) shortest = std::min(shortest, std::int64_t{spectrum.size()});
-  shortest = communicator.min(shortest);
-  if (shortest == std::numeric_limits<std::int64_t>::max() || shortest < 2) return {};
-  VectorXd logarithms = VectorXd::Zero(shortest + 1);
-  for (const auto& spectrum : spectra) {
-    logarithms.head(shortest) += spectrum.head(shortest).cwiseMax(1e-300).array().log().matrix();
-    logarithms[shortest] += 1;
+RankGap SubspaceStart::gap_of(const std::vector<PieceSpectrum>& spectra) const {
+  MatrixXd sums = MatrixXd::Zero(3, frame_.largest_side());
+  for (const auto& spectrum : spectra)
+    for (Index k = 1; k <= spectrum.falls; ++k)
+      sums.col(k - 1) += Eigen::Vector3d(
+          1, std::log(std::max(spectrum.values[k - 1], kNothing) / std::max(spectrum.values[k], kNothing)),
+          excess_over_noise(spectrum, k));
+  frame_.inputs().communicator().sum(span_of(sums));
+  RankGap largest, best;
+  for (Index k = 0; k < sums.cols() && sums(0, k) > 0; ++k) {
+    const RankGap gap{k + 1, std::exp(sums(1, k) / sums(0, k))};
+    if (gap.ratio > largest.ratio) largest = gap;
+    if (gap.ratio > best.ratio && sums(2, k) <= kNoise * sums(0, k)) best = gap;
   }
-  communicator.sum(span_of(logarithms));
-  RankGap gap;
-  for (Index k = 0; k + 1 < shortest; ++k) {
-    const double ratio = std::exp((logarithms[k] - logarithms[k + 1]) / logarithms[shortest]);
-    if (ratio > gap.ratio) gap = {k + 1, ratio};
-  }
-  return gap;
+  return best.ratio > kClearGap || !largest.is_plain() ? best : largest;
 }
 
 RankGap SubspaceStart::gap_of_leading(Index rank) {
   subspaces_.clear();
-  std::vector<VectorXd> spectra;
+  std::vector<PieceSpectrum> spectra;
   for (const auto& L : log_odds_) {
     subspaces_.push_back(leading_subspace(L, std::min({rank, L.rows(), L.cols()})));
-    if (subspaces_.back().values.size() > rank + 1) spectra.push_back(subspaces_.back().values);
+    const VectorXd& values = subspaces_.back().values;
+    if (values.size() > rank + 1) spectra.push_back({values, {}, values.size() - 1});
   }
   return gap_of(spectra);
 }
 
 /// Of the first sequences.
 RankGap SubspaceStart::gap_of_spectra(std::size_t sequences) const {
-  std::vector<VectorXd> spectra;
+  std::vector<PieceSpectrum> spectra;
   for (std::size_t k = 0; k < log_odds_.size(); ++k) {
     const Piece& piece = frame_.pieces()[k];
     if (2 * piece.shorter_side() <= frame_.largest_side()) continue;
     if (frame_.inputs().rows()[piece.rows].index >= sequences) continue;
-    spectra.push_back(spectrum_of(log_odds_[k]).head(3 * piece.shorter_side() / 4 + 1));
+    const Index side = piece.shorter_side();
+    spectra.push_back({spectrum_of(log_odds_[k]), piece, std::max(3 * side / 4, side - kLastValues)});
   }
   return gap_of(spectra);
 }
@@ -80,12 +93,12 @@ RankGap SubspaceStart::gap_of_spectra(std::size_t sequences) const {
 RankGap SubspaceStart::rank_of_gap(Index expected) {
   if (expected > 0 && serves(expected + 1)) {
     const RankGap gap = gap_of_leading(expected);
-    if (gap.rank == expected && gap.ratio > kPlainGap) return gap;
+    if (gap.rank == expected && gap.is_plain()) return gap;
   }
   const RankGap first = gap_of_spectra(kFirstSequences);
-  if (first.ratio > kPlainGap && first.rank != expected) {
+  if (first.is_plain() && first.rank != expected) {
     const RankGap gap = gap_of_leading(first.rank);
-    if (gap.rank == first.rank && gap.ratio > kPlainGap) return gap;
+    if (gap.rank == first.rank && gap.is_plain()) return gap;
   }
   const RankGap all = gap_of_spectra(std::numeric_limits<std::size_t>::max());
   return all.ratio > kClearGap ? all : RankGap{};

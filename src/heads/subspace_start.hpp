@@ -63,10 +63,19 @@ class SubspaceFrame {
   Index largest_side_ = 0, rank_ = -1;
 };
 
-/// Where a spectrum falls most.
+/// The singular values of the log-odds in a piece, descending.
+struct PieceSpectrum {
+  VectorXd values;
+  Piece piece;      ///< empty: the values are leading ones
+  Index falls = 0;  ///< from how many values to the next one it is looked at
+};
+
+/// Where spectra fall most.
 struct RankGap {
   Index rank = 0;    ///< in front of the gap
   double ratio = 0;  ///< of the two singular values
+
+  bool is_plain() const { return ratio > 30; }  ///< whatever follows, and in some of the sequences
 };
 
 /// What the log-odds of one head in the pieces of a frame say about X. Source: log b_j = A2 X^T a_j + const, so that
@@ -76,8 +85,9 @@ class SubspaceStart {
   /// Local. Both must outlive this.
   SubspaceStart(SubspaceFrame& frame, const HeadTarget& target);
 
-  /// Collective. The rank of the largest gap in the geometric mean of the pieces' spectra, among their first three
-  /// quarters; 0 if it is no factor of 3. expected: a rank to look at first, as of other heads of the layer, or 0.
+  /// Collective. The rank of the largest gap in the geometric mean of the pieces' spectra: a factor of 3 in their first
+  /// three quarters with noise behind it, for real heads have such gaps between their first singular values too, or
+  /// else a factor of 30. 0: there is none. expected: a rank to look at first, as of other heads of the layer, or 0.
   RankGap rank_of_gap(Index expected);
   /// Local. Whether pieces have more than `rank` queries and keys.
   bool serves(Index rank) const { return rank > 0 && rank < frame_.largest_side(); }
@@ -102,7 +112,7 @@ class SubspaceStart {
   Result find(Index rank, const Equations& equations);
 
  private:
-  RankGap gap_of(const std::vector<VectorXd>& spectra) const;
+  RankGap gap_of(const std::vector<PieceSpectrum>& spectra) const;
   RankGap gap_of_leading(Index rank);
   RankGap gap_of_spectra(std::size_t sequences) const;
   MatrixXd intersection(Index rank, bool of_queries, Result& result);

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <Eigen/SVD>
 #include <cmath>
 #include <numeric>
 #include <string>
@@ -164,6 +165,41 @@ TEST_F(Heads, NoiseIsAveraged) {
     EXPECT_LE(error_of(head.X, planted), 2e-3) << loss;  // 18432 numbers for 57 unknowns, noise 1e-2
     EXPECT_EQ(head.polish_steps > 0, loss != "log-odds");
   }
+}
+
+TEST_F(Heads, TheRankLiesInFrontOfTheNoise) {
+  // Of X = 6 u v^T + 0.3 (three more) the first value stands out most, by 20; noise of 0.2 is a factor of 5 below the
+  // others. Rank 1 would leave them out.
+  Planted planted = plant({64, 64, 12, 10}, 4, 1, 6, 41);
+  const Eigen::JacobiSVD<MatrixXd> svd(planted.unknowns.X, Eigen::ComputeThinU | Eigen::ComputeThinV);
+  planted.unknowns.X = svd.matrixU().leftCols(4) * Eigen::Vector4d(6, 0.3, 0.3, 0.3).asDiagonal() *
+                       svd.matrixV().leftCols(4).transpose();
+  std::uint64_t seed = 400;
+  for (auto& whole : planted.sequences)
+    whole.target = softmax_rows(whole.queries * planted.unknowns.X * whole.keys.transpose() +
+                                0.2 * reference::random_matrix(64, 64, seed++));
+  const HeadResult head = recover(dealt(planted.sequences));
+  EXPECT_EQ(head.rank, 4);
+  EXPECT_EQ(head.rank_source, RankSource::gap);
+}
+
+TEST_F(Heads, ClearRanksMayBeHigh) {
+  // Of 24 keys 23 are known; 40 x 5 equations for the 20 numbers of a column.
+  const Planted planted = plant({24, 24, 20, 20}, 19, 1.5, 40, 43);
+  const HeadResult head = recover(dealt(planted.sequences), exact());
+  EXPECT_EQ(head.rank, 19);
+  EXPECT_EQ(head.rank_source, RankSource::gap);
+  EXPECT_LE(error_of(head.X, planted), 1e-9);
+}
+
+TEST_F(Heads, UnderflowIsNoResolution) {
+  // Logits of spread 14: some attention is below 1e-30, but what is above it is exact.
+  const Planted planted = plant(kShape, kRank, 14, 8, 45);
+  const HeadResult head = recover(dealt(planted.sequences), exact());
+  EXPECT_GT(head.zeros, 0);
+  EXPECT_EQ(head.resolution, 0);
+  EXPECT_EQ(head.rank, kRank);
+  EXPECT_LE(error_of(head.X, planted), 1e-9);
 }
 
 TEST_F(Heads, RankByHoldOut) {

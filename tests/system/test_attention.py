@@ -130,6 +130,9 @@ class AttentionTest(CommandLineTest):
                 self.assert_found("X", self.X)
                 self.assert_found("Y", self.Y)
 
+    def test_without_a_directory_no_file_is_named(self):
+        self.assertNotIn("Files", run("attention", *self.data(), ranks=2).stdout)
+
     def test_certificate(self):
         for options, free in (((), 0), (("--rank", 2), 4)):
             result = run("attention", *self.data(), *options, "--certificate", "full", "-o", self.out, "--force", ranks=2)
@@ -379,7 +382,8 @@ class AttentionTest(CommandLineTest):
 
 class ExampleTest(CommandLineTest):
     def script(self, command, **options):
-        environment = {**os.environ, "PATH": f"{pathlib.Path(PROGRAM).parent}:{os.environ['PATH']}"}
+        environment = {**os.environ, "PATH": f"{pathlib.Path(PROGRAM).parent}:{os.environ['PATH']}",
+                       "PYTHON": sys.executable}
         result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=200,
                                 **options)
         self.assertEqual(0, result.returncode, f"{command}\n{result.stdout}\n{result.stderr}")
@@ -397,13 +401,34 @@ class ExampleTest(CommandLineTest):
     def test_tutorial(self):
         page = (SOURCE_DIR / "docs" / "tutorial-attention.md").read_text()
         blocks = re.findall(r"```(python|sh)\n(.*?)```", page, re.DOTALL)
-        self.assertEqual(6, len(blocks))
+        self.assertEqual(9, len(blocks))
+        (self.directory / "data").symlink_to(SOURCE_DIR / "examples" / "data")
         for language, block in blocks:
             self.script([sys.executable, "-c", block] if language == "python" else ["sh", "-e", "-c", block],
                         cwd=self.directory)
         for name in ("one", "head", "layer", "joint"):
             with self.subTest(run=name):
                 self.assertLess(read_json(self.directory / name / "run.json")["summary"]["relative_error"], 1e-8)
+        verdicts = [read_json(self.directory / name / "run.json")["head"]["verdict"] for name in ("real", "three")]
+        self.assertEqual(["predicts", "fits_only"], verdicts)
+
+    def test_real_head(self):
+        pages = self.script([SOURCE_DIR / "examples" / "real_head.sh", self.directory]).split("\n== ")
+        self.assertEqual(3, len(pages), pages)
+        self.assertIn("predicts: ", pages[0])
+        differences = [float(number) for number in re.findall(r"(?:by|W_.) ([0-9.e-]+)", pages[1])]
+        self.assertEqual(3, len(differences), pages[1])
+        self.assertLess(differences[0], 1e-3)  # float16 tokens and attention
+        self.assertLess(max(differences[1:]), 0.5)
+        self.assertIn("hardly determine X: 288 equations for 384", pages[2])
+
+    def test_bench_of_heads(self):
+        """Few rows of the tables, on six sequences; the scripts fail where a head is missed."""
+        for script, options, rows in (
+                ("other_heads.py", ["--only", "to the first token", "likes of the query, spread 2", "first 4"], 3),
+                ("robustness.py", ["--only", "B as bfloat16", "3 sequences", "--form", "log-odds", "--most", "100"], 2)):
+            table = self.script([sys.executable, SOURCE_DIR / "bench/heads" / script, PROGRAM, HeadTest.DATA, *options])
+            self.assertEqual(rows + 3, len(table.splitlines()), table)
 
 
 if __name__ == "__main__":

@@ -92,6 +92,8 @@ nlohmann::ordered_json head_json(const HeadReport& report) {
                               {"steps", result.steps},
                               {"polish_steps", result.polish_steps},
                               {"products", result.products},
+                              {"reads", result.reads},
+                              {"cpu_seconds", result.cpu_seconds},
                               {"fit", report.fit}};
   json["held_out"] = nullptr;
   json["verdict"] = nullptr;

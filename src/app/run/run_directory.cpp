@@ -148,6 +148,7 @@ void RunDirectory::finish(const NewtonSummary& summary, const std::vector<std::s
     if (!error_.empty()) throw OutputError(error_);
     write_status("done", &code);
   });
+  if (!is_used()) return;
   for (const std::string_view name : {"history.csv", "status.json"}) files_.push_back(file(name));
 }
 
