@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "attnreg/certificate.hpp"
@@ -41,6 +42,10 @@ struct AttentionSequence {
   /// Which keys a query sees; without: all. What B and W have at the other keys does not count.
   std::optional<AttentionMask> mask = std::nullopt;
 };
+
+/// B of one head and one sequence, this rank's rows, as it is held: in double, or in float, which has all of what was
+/// stored in float or half precision.
+using AttentionMatrix = std::variant<RowMajorMatrix, RowMajorMatrixFloat>;
 
 /// X (d1 x d2) and, with values, Y (d3 x dv; else 0 x 0). vec is row-major everywhere.
 struct AttentionUnknowns {
@@ -123,14 +128,16 @@ struct AttentionShape {
 
 /// Collective, one all-reduce. Checks that the sequences have one shape and are finite. `InvalidArgument`
 /// on all ranks: no sequence, shapes that do not match, values with weights or another loss than softmax, a query that
-/// sees no key, numbers that are not finite.
+/// sees no key, numbers that are not finite. Without `with_targets` the targets, which are elsewhere, may be 0 x 0.
 AttentionShape check_sequences(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
-                               std::string_view loss);
+                               std::string_view loss, bool with_targets = true);
 
 /// Collective, one all-reduce of the numbers of keys. Whether B looks as if a mask were missing: what is exactly 0 in
 /// the pattern of a causal mask, or in whole columns, of sequences that have no mask. A sentence that says which and
-/// what to do; empty: no. The first warning of `solve_attention`.
-std::string missing_mask(const Communicator& communicator, const std::vector<AttentionSequence>& sequences);
+/// what to do; empty: no. The first warning of `solve_attention`. targets: of a head, in place of those of the
+/// sequences.
+std::string missing_mask(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
+                         const std::vector<AttentionMatrix>& targets = {});
 
 /// Collective. Value, gradient and, if asked for, Hessian at (X, Y).
 struct AttentionEvaluation {
@@ -174,7 +181,7 @@ struct HeadOptions {
 /// What determined the rank.
 enum class RankSource {
   given,
-  gap,       ///< the largest fall of the log-odds' singular values; a note has the ratio
+  gap,       ///< the largest fall of the log-odds' singular values
   hold_out,  ///< the error on held-out sequences
 };
 
@@ -186,6 +193,7 @@ struct HeadResult {
   RowMajorMatrix P, Q;  ///< X = P Q^T; empty where the rank is 0. Other factors are P R, Q R^-T for any R, r x r.
   Index rank = 0;
   RankSource rank_source = RankSource::given;
+  double gap = 0;  ///< the ratio of the log-odds' singular values in front of and behind it; 0: no such source
   VectorXd
       singular_values;   ///< of X in the metric of the logits, (A1^T A1)^1/2 X (A2^T A2)^1/2, A2 centred; with a rank
   double error = kNone;  ///< |softmax(A1 X A2^T) - B| / |B|
@@ -218,18 +226,18 @@ struct HeadResult {
 /// and two exponentials for each number of B, 4 N d r, d^3; for all heads N d^2. Messages: some all-reduces of d^2
 /// numbers.
 ///
-/// sequences: without values and W; targets in them are those of the only head if `heads` is empty. heads: for each
-/// head B of each sequence, this rank's rows. Errors as for `check_sequences`; also for options out of range, negative
-/// numbers in B and a B of a wrong shape.
+/// sequences: without values and W; targets in them are those of the only head if `heads` is empty, else they may be
+/// left out (0 x 0). heads: for each head B of each sequence, this rank's rows. Errors as for `check_sequences`; also
+/// for options out of range, negative numbers in B and a B of a wrong shape.
 std::vector<HeadResult> recover_heads(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
-                                      const std::vector<std::vector<RowMajorMatrix>>& heads,
+                                      const std::vector<std::vector<AttentionMatrix>>& heads,
                                       const HeadOptions& options);
 
 /// How well attention F reproduces B. Means are over queries.
 struct HeadFit {
   double queries = 0;
   double total_variation = 0;  ///< mean of 1/2 |f - b|_1, rows of B scaled to sum 1
-  double divergence = 0;       ///< mean KL(b | f); +inf where f is 0 and b is not
+  double divergence = 0;       ///< mean KL(b | f)
   double error = 0;            ///< |F - B| / |B|
   double same_largest = 0;     ///< the share of queries whose largest attention is on the same key
 };
@@ -241,9 +249,12 @@ struct HeadQuality {
 };
 
 /// Collective, one all-reduce. F = softmax(A1 X A2^T) beside B. X: d1 x d2, replicated; sequences as for
-/// `recover_heads`.
+/// `recover_heads`; head: its B of each sequence, in place of the targets of these. N queries of n keys cost 2 N n r +
+/// 4 N d r flops where X = P Q^T, else 2 N n d + 2 N d^2.
 HeadQuality head_quality(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
-                         const RowMajorMatrix& X);
+                         const RowMajorMatrix& X, const std::vector<AttentionMatrix>& head = {});
+HeadQuality head_quality(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
+                         const HeadResult& found, const std::vector<AttentionMatrix>& head = {});
 
 /// Local. What an error on held-out sequences means beside that on the sequences of the fit.
 enum class HeadVerdict {

@@ -44,11 +44,13 @@ RowMatrix load_matrix(const Communicator& communicator, const std::string& path,
 /// as for `load_matrix`.
 RowMatrix load_transpose(const Communicator& communicator, const std::string& path, StorageChoice storage);
 
-/// Collective. Loads this rank's rows of a dense matrix in double; each rank reads its own. The shape must be that of
-/// the partition and `columns`; a vector of n values counts as n x 1. `role`, such as "target", names the matrix in
-/// messages. Failures as for `load_matrix`.
-RowMajorMatrix load_matrix_rows(const Communicator& communicator, const std::string& path, const std::string& role,
-                                const RowPartition& partition, std::int64_t columns);
+/// Collective. Loads this rank's rows of a dense matrix in double, or in float; each rank reads its own. The shape must
+/// be that of the partition and `columns`; a vector of n values counts as n x 1. `role`, such as "target", names the
+/// matrix in messages. path: "F.npy", or "F.npy[3]", a part of an array of more axes. Failures as for `load_matrix`.
+template <class Scalar = double>
+Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> load_matrix_rows(
+    const Communicator& communicator, const std::string& path, const std::string& role, const RowPartition& partition,
+    std::int64_t columns);
 
 /// Collective. Loads a dense matrix of any shape on every rank: rank 0 reads, one broadcast. Failures as for
 /// `load_matrix`.
@@ -65,7 +67,7 @@ Eigen::VectorXd load_vector(const Communicator& communicator, const std::string&
                             std::int64_t size);
 
 /// Local. Writes a C-order little-endian file, first to a temporary file beside `path`, then fsync and rename: an older
-/// file is replaced whole or not at all. `shape` has 1 or 2 extents. `OutputError` (this rank) if it cannot.
+/// file is replaced whole or not at all. `shape` has 1 to 3 extents. `OutputError` (this rank) if it cannot.
 void write_npy(const std::string& path, std::span<const double> values, const std::vector<std::int64_t>& shape);
 
 /// A .npy file that all ranks write at once, C order, little endian: the same bytes for any number of ranks. It gets

@@ -19,6 +19,7 @@ enum class Method {
   newton,           ///< exact Hessian
   newton_cg,        ///< Hessian products, preconditioned by sampled rows
   sketched_newton,  ///< the papers' iteration: full steps with a sampled Hessian
+  surrogate,        ///< of softmax and cross-entropy, tall A: minimisers on sampled rows, corrected by exact gradients
 };
 
 enum class Start {
@@ -42,7 +43,7 @@ struct RegressionOptions {
   Eigen::VectorXd x0;     ///< size d; only for `Start::given`
   int random_starts = 0;  ///< solve from so many random points as well, and return the lowest end
   SamplingOptions sampling;
-  LinearSolverOptions linear_solver{};    ///< of newton and newton_cg; sketched_newton knows rank0 only
+  LinearSolverOptions linear_solver{};    ///< of newton and newton_cg; the others know rank0 only
   SketchedNewtonOptions sketched_newton;  ///< only for that method
   CertificateLevel certificate = CertificateLevel::gradient;
   /// > 0: go on until |x - x*| <= epsilon is certified; implies the full certificate. For `sketched_newton` see there.
@@ -76,6 +77,7 @@ struct RegressionResult : SolveResult {
   Eigen::VectorXd fitted;                    ///< f, this rank's rows
   Method method = Method::newton;            ///< the one that was used
   std::vector<SketchedStep> sketched_steps;  ///< of `Method::sketched_newton`
+  double sample_reads = 0;  ///< of `Method::surrogate`: work on samples, in reads of A, not in the summary's
   Certificate certificate;
   FitQuality fit;
 };

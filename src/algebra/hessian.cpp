@@ -15,6 +15,7 @@ class ReplicatedFactor final : public CholeskyFactor {
     L_.triangularView<Eigen::Lower>().adjoint().solveInPlace(v);
     return v;
   }
+  Eigen::VectorXd multiply(const Eigen::VectorXd& v) const override { return L_.triangularView<Eigen::Lower>() * v; }
   Eigen::VectorXd multiply_transpose(const Eigen::VectorXd& v) const override {
     return L_.triangularView<Eigen::Lower>().adjoint() * v;
   }

@@ -41,6 +41,7 @@ class CholeskyFactor {
  public:
   virtual ~CholeskyFactor() = default;
   virtual Eigen::VectorXd solve(const Eigen::VectorXd& r) const = 0;               ///< L^-T L^-1 r
+  virtual Eigen::VectorXd multiply(const Eigen::VectorXd& v) const = 0;            ///< L v
   virtual Eigen::VectorXd multiply_transpose(const Eigen::VectorXd& v) const = 0;  ///< L^T v
   virtual Eigen::VectorXd solve_transpose(const Eigen::VectorXd& v) const = 0;     ///< L^-T v
 };
@@ -62,7 +63,9 @@ class Preconditioner {
   double norm(const Eigen::VectorXd& v) const { return factor_->multiply_transpose(v).norm(); }
   /// L^-T v: has |.|_M = |v|, d^2 flops
   Eigen::VectorXd whiten(const Eigen::VectorXd& v) const { return factor_->solve_transpose(v); }
-  /// L^T v, the inverse, d^2 flops
+  /// L v, d^2 flops
+  Eigen::VectorXd multiply(const Eigen::VectorXd& v) const { return factor_->multiply(v); }
+  /// L^T v, the inverse of L^-T, d^2 flops
   Eigen::VectorXd unwhiten(const Eigen::VectorXd& v) const { return factor_->multiply_transpose(v); }
 
  private:

@@ -69,11 +69,12 @@ MatrixXd changed(const std::shared_ptr<const ProcessGrid>& grid, const MatrixXd&
   return B.replicated();
 }
 
-/// Collective. What `routine` makes of v with L^T.
-VectorXd with_transpose(decltype(&pdtrmv_) routine, const DistributedMatrix& L, const VectorXd& v) {
+/// Collective. What `routine` makes of v with L ("N") or L^T ("T").
+VectorXd with_factor(decltype(&pdtrmv_) routine, const char* transpose, const DistributedMatrix& L, const VectorXd& v) {
   return changed(L.shared_grid(), v, [&](double* x, const int* desc_x) {
     const int d = static_cast<int>(L.rows());
-    routine("L", "T", "N", &d, L.local().data(), &kOne, &kOne, descriptor(L).data(), x, &kOne, &kOne, desc_x, &kOne);
+    routine("L", transpose, "N", &d, L.local().data(), &kOne, &kOne, descriptor(L).data(), x, &kOne, &kOne, desc_x,
+            &kOne);
   });
 }
 
@@ -100,8 +101,9 @@ MatrixXd solve_cholesky(const DistributedMatrix& L, const MatrixXd& B) {
   });
 }
 
-VectorXd multiply_transpose(const DistributedMatrix& L, const VectorXd& v) { return with_transpose(pdtrmv_, L, v); }
-VectorXd solve_transpose(const DistributedMatrix& L, const VectorXd& v) { return with_transpose(pdtrsv_, L, v); }
+VectorXd multiply(const DistributedMatrix& L, const VectorXd& v) { return with_factor(pdtrmv_, "N", L, v); }
+VectorXd multiply_transpose(const DistributedMatrix& L, const VectorXd& v) { return with_factor(pdtrmv_, "T", L, v); }
+VectorXd solve_transpose(const DistributedMatrix& L, const VectorXd& v) { return with_factor(pdtrsv_, "T", L, v); }
 
 VectorXd multiply_symmetric(const DistributedMatrix& A, const VectorXd& v) {
   const DistributedMatrix x = DistributedMatrix::of(A.shared_grid(), v);

@@ -20,6 +20,7 @@ namespace scalapack {
 bool factor_cholesky(DistributedMatrix& A);
 
 Eigen::MatrixXd solve_cholesky(const DistributedMatrix& L, const Eigen::MatrixXd& B);      ///< L^-T L^-1 B
+Eigen::VectorXd multiply(const DistributedMatrix& L, const Eigen::VectorXd& v);            ///< L v
 Eigen::VectorXd multiply_transpose(const DistributedMatrix& L, const Eigen::VectorXd& v);  ///< L^T v
 Eigen::VectorXd solve_transpose(const DistributedMatrix& L, const Eigen::VectorXd& v);     ///< L^-T v
 Eigen::VectorXd multiply_symmetric(const DistributedMatrix& A, const Eigen::VectorXd& v);  ///< A v
@@ -41,6 +42,7 @@ class DistributedFactor final : public CholeskyFactor {
  public:
   explicit DistributedFactor(DistributedMatrix L) : L_(std::move(L)) {}
   Eigen::VectorXd solve(const Eigen::VectorXd& r) const override { return scalapack::solve_cholesky(L_, r); }
+  Eigen::VectorXd multiply(const Eigen::VectorXd& v) const override { return scalapack::multiply(L_, v); }
   Eigen::VectorXd multiply_transpose(const Eigen::VectorXd& v) const override {
     return scalapack::multiply_transpose(L_, v);
   }

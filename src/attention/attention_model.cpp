@@ -182,6 +182,11 @@ class KroneckerFactor final : public CholeskyFactor {
       return solved_transpose(L2, solved_transpose(L1, V, true), true);
     });
   }
+  VectorXd multiply(const VectorXd& v) const override {
+    return map(v, [](const MatrixXd& L1, const MatrixXd& L2, const RowMajorMatrix& V) -> RowMajorMatrix {
+      return L1 * V * L2.transpose();
+    });
+  }
   VectorXd multiply_transpose(const VectorXd& v) const override {
     return map(v, [](const MatrixXd& L1, const MatrixXd& L2, const RowMajorMatrix& V) -> RowMajorMatrix {
       return L1.transpose() * V * L2;

@@ -16,8 +16,8 @@ struct Nonzeros {
   bool square = true;  ///< or wide: a causal mask is possible, and hides something
 };
 
-Nonzeros count_nonzeros(const AttentionSequence& sequence, int rank) {
-  const RowMajorMatrix& B = sequence.target;
+template <class Matrix>
+Nonzeros count_nonzeros(const AttentionSequence& sequence, const Matrix& B, int rank) {
   const std::int64_t n1 = sequence.partition.rows_global(), n2 = sequence.keys.rows();
   Nonzeros found{VectorXd::Zero(B.cols()), 0, n1 <= n2 && n1 > 1};
   for (Index j = 0; j < B.rows(); ++j)
@@ -57,13 +57,15 @@ std::string of_sequences(std::int64_t count, std::size_t all) {
 
 }  // namespace
 
-std::string missing_mask(const Communicator& communicator, const std::vector<AttentionSequence>& sequences) {
+std::string missing_mask(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
+                         const std::vector<AttentionMatrix>& targets) {
   std::vector<Nonzeros> found;
   std::vector<std::size_t> numbers;
   std::vector<double> sums;
   for (std::size_t k = 0; k < sequences.size(); ++k) {
     if (sequences[k].mask || sequences[k].values) continue;
-    found.push_back(count_nonzeros(sequences[k], communicator.rank()));
+    const auto count = [&](const auto& B) { return count_nonzeros(sequences[k], B, communicator.rank()); };
+    found.push_back(targets.empty() ? count(sequences[k].target) : std::visit(count, targets[k]));
     numbers.push_back(k);
     sums.insert(sums.end(), found.back().of_keys.begin(), found.back().of_keys.end());
     sums.push_back(found.back().later);

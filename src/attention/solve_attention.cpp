@@ -13,6 +13,7 @@
 #include "attention/certify_attention.hpp"
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
+#include "files/input_file.hpp"
 #include "newton/minimise.hpp"
 #include "newton/progress.hpp"
 #include "numbers/random.hpp"
@@ -56,8 +57,8 @@ std::string attention_text(const Loss& loss) {
 /// Of a rescaled loss, what its rows are made of: "exp(Z)".
 std::string growth_text(const std::string& loss) { return loss.substr(loss.find('-') + 1) + "(Z)"; }
 
-void check_sequence(const AttentionSequence& sequence, const AttentionSequence& first, std::string_view loss,
-                    int rank) {
+void check_sequence(const AttentionSequence& sequence, const AttentionSequence& first, std::string_view loss, int rank,
+                    bool with_target) {
   const auto require = [](bool condition, const std::string& message) {
     if (!condition) throw InvalidArgument(message);
   };
@@ -66,8 +67,8 @@ void check_sequence(const AttentionSequence& sequence, const AttentionSequence& 
   require(sequence.partition.rows_global() > 0 && n2 > 0, "a sequence without queries or keys");
   require(sequence.queries.rows() == rows, "queries have " + std::to_string(sequence.queries.rows()) +
                                                " local rows, the partition says " + std::to_string(rows));
-  require(sequence.target.rows() == rows, "the target has " + std::to_string(sequence.target.rows()) +
-                                              " local rows, the queries have " + std::to_string(rows));
+  require(!with_target || sequence.target.rows() == rows, "the target has " + std::to_string(sequence.target.rows()) +
+                                                              " local rows, the queries have " + std::to_string(rows));
   require(with_values == first.values.has_value(), "some sequences have values, others not");
   require(sequence.queries.cols() == first.queries.cols() && sequence.keys.cols() == first.keys.cols(),
           "sequences with queries and keys of different width share no X");
@@ -82,8 +83,9 @@ void check_sequence(const AttentionSequence& sequence, const AttentionSequence& 
             "sequences with values and targets of different width share no Y");
     require(sequence.values->allFinite(), "values have numbers that are not finite");
   } else {
-    require(sequence.target.cols() == n2, "the target has " + std::to_string(sequence.target.cols()) +
-                                              " columns, expected one for each of " + std::to_string(n2) + " keys");
+    require(!with_target || sequence.target.cols() == n2, "the target has " + std::to_string(sequence.target.cols()) +
+                                                              " columns, expected one for each of " +
+                                                              std::to_string(n2) + " keys");
   }
   if (sequence.mask) VisibleKeys check(*sequence.mask, sequence.partition, rank, n2);
   if (sequence.weights) {
@@ -91,7 +93,8 @@ void check_sequence(const AttentionSequence& sequence, const AttentionSequence& 
             "weights are " + shape_of(*sequence.weights) + " on this rank, expected " + shape_of(sequence.target));
     require(sequence.weights->allFinite(), "weights have numbers that are not finite");
   }
-  require(sequence.queries.allFinite() && sequence.keys.allFinite() && sequence.target.allFinite(),
+  const auto finite = [](const RowMajorMatrix& matrix) { return find_non_finite(span_of(matrix)).count == 0; };
+  require(finite(sequence.queries) && finite(sequence.keys) && finite(sequence.target),
           "queries, keys or target have numbers that are not finite");
 }
 
@@ -377,11 +380,11 @@ AttentionUnknowns AttentionSolve::random_start(int number, double spread) {
 }  // namespace
 
 AttentionShape check_sequences(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
-                               std::string_view loss) {
+                               std::string_view loss, bool with_targets) {
   communicator.agree([&] {
     if (sequences.empty()) throw InvalidArgument("there is no sequence");
     for (std::size_t k = 0; k < sequences.size(); ++k) try {
-        check_sequence(sequences[k], sequences[0], loss, communicator.rank());
+        check_sequence(sequences[k], sequences[0], loss, communicator.rank(), with_targets);
       } catch (const InvalidArgument& error) {
         throw InvalidArgument("sequence " + std::to_string(k) + ": " + error.what());
       }

@@ -21,12 +21,11 @@ struct Half {
   /// Exact, as float has all of them.
   template <class Scalar>
   explicit operator Scalar() const {
-    const int exponent = (bits >> 10) & 0x1f, fraction = bits & 0x3ff;
-    constexpr Scalar kInfinity = std::numeric_limits<Scalar>::infinity();
-    Scalar size =
-        static_cast<Scalar>(std::ldexp(exponent == 0 ? fraction : 1024 + fraction, std::max(exponent, 1) - 25));
-    if (exponent == 0x1f) size = fraction == 0 ? kInfinity : std::numeric_limits<Scalar>::quiet_NaN();
-    return (bits & 0x8000) != 0 ? -size : size;
+    // The bits in their places of a float, whose exponents are 112 larger; a vector loop, without branches.
+    const std::uint32_t size = std::uint32_t{bits & 0x7fffu} << 13, sign = std::uint32_t{bits & 0x8000u} << 16;
+    const float scaled = std::bit_cast<float>(size) * 0x1p112f;
+    const std::uint32_t special = size >= 0x0f800000u ? 0x7f800000u : 0u;  // infinite, or NaN
+    return static_cast<Scalar>(std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) | special | sign));
   }
 };
 

@@ -220,7 +220,7 @@ std::unique_ptr<CsrFile> open_csr_file(const Communicator& communicator, const s
 
 bool is_npz(const std::string& path) {
   if (path.ends_with(".npz")) return true;
-  const InputFile file(path);
+  const InputFile file(npy_name(path).file);
   if (file.bytes() < 4) return false;
   char start[4];
   file.read(0, start, 4);

@@ -123,16 +123,21 @@ RowMatrix load_transpose(const Communicator& communicator, const std::string& pa
   return load_dense(communicator, header, storage, Orientation::transposed);
 }
 
-RowMajorMatrix load_matrix_rows(const Communicator& communicator, const std::string& path, const std::string& role,
-                                const RowPartition& partition, std::int64_t columns) {
+template <class Scalar>
+Rows<Scalar> load_matrix_rows(const Communicator& communicator, const std::string& path, const std::string& role,
+                              const RowPartition& partition, std::int64_t columns) {
   const NpyHeader header = load_header(communicator, path, [&](const NpyHeader& found) {
     require_matrix(found);
     if (found.shape[0] != partition.rows_global() || found.columns() != columns)
       refuse_file(found.path, printable(role) + " has shape " + found.shape_text() + ", expected (" +
                                   std::to_string(partition.rows_global()) + ", " + std::to_string(columns) + ")");
   });
-  return load_rows<double>(communicator, header, partition);
+  return load_rows<Scalar>(communicator, header, partition);
 }
+template Rows<double> load_matrix_rows(const Communicator&, const std::string&, const std::string&, const RowPartition&,
+                                       std::int64_t);
+template Rows<float> load_matrix_rows(const Communicator&, const std::string&, const std::string&, const RowPartition&,
+                                      std::int64_t);
 
 RowMajorMatrix load_replicated_matrix(const Communicator& communicator, const std::string& path) {
   const NpyHeader header = load_header(communicator, path, require_matrix);

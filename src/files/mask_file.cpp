@@ -67,7 +67,7 @@ MaskRows load_mask_rows(const Communicator& communicator, const std::string& pat
   MaskRows rows;
   communicator.agree([&] {
     rows.resize(partition.rows_local(communicator.rank()), columns);
-    const InputFile file(path);
+    const InputFile file(header.file);
     file.check_unchanged(header.file_bytes, header.modified_ns);
     const bool by_columns = header.fortran_order && columns > 1;
     const std::int64_t lines = by_columns ? columns : rows.rows(), length = by_columns ? rows.rows() : columns;

@@ -58,24 +58,45 @@ void read_rows_as(const InputFile& file, const NpyHeader& header, std::int64_t f
     read_consecutive<Stored>(file, header, first * header.columns(), out);
 }
 
+/// The header of the part of the array that has these places along the first axes.
+void take_part(NpyArray& header, const std::vector<std::int64_t>& places) {
+  if (places.empty()) return;
+  const std::string shape = "the array has shape " + header.shape_text();
+  if (places.size() >= header.shape.size())
+    refuse_file(header.path, shape + ", and a part of it at least one axis; give fewer places in brackets");
+  if (header.fortran_order)
+    refuse_file(header.path, shape + " in Fortran order; of parts of it numpy.save(..., numpy.ascontiguousarray(a))");
+  for (const std::int64_t place : places) {
+    const std::int64_t extent = header.shape.front();
+    if (place >= extent)
+      refuse_file(header.path, shape + ", and no part " + std::to_string(place) + " of " + std::to_string(extent) +
+                                   "; they are counted from 0");
+    header.shape.erase(header.shape.begin());
+    header.data_offset += place * header.elements() * header.item_bytes;
+  }
+}
+
 [[noreturn]] void refuse_writing(const std::string& path, const std::string& problem) {
   throw OutputError("cannot write " + printable(path) + ": " + problem);
 }
 
 struct Extents {
-  std::int64_t rows, columns;
+  std::int64_t rows, columns;  ///< the first extent, and the product of the others
 };
 
 Extents extents_of(const std::string& path, Storage type, const std::vector<std::int64_t>& shape) {
-  if (shape.empty() || shape.size() > 2)
-    refuse_writing(path, "the shape has " + std::to_string(shape.size()) + " extents, expected 1 or 2");
-  const Extents extents{shape[0], shape.size() == 2 ? shape[1] : 1};
-  std::int64_t bytes = 0;
-  if (extents.rows < 0 || extents.columns < 0 || __builtin_mul_overflow(extents.rows, extents.columns, &bytes) ||
-      __builtin_mul_overflow(bytes, npy_item_bytes(type), &bytes))
-    refuse_writing(path, "no file can have the shape (" + std::to_string(extents.rows) + ", " +
-                             std::to_string(extents.columns) + ")");
-  return extents;
+  if (shape.empty() || shape.size() > 3)
+    refuse_writing(path, "the shape has " + std::to_string(shape.size()) + " extents, expected 1 to 3");
+  std::int64_t bytes = npy_item_bytes(type), columns = 1;
+  bool fits = true;
+  for (const std::int64_t extent : shape) fits = fits && extent >= 0 && !__builtin_mul_overflow(bytes, extent, &bytes);
+  for (std::size_t k = 1; fits && k < shape.size(); ++k) fits = !__builtin_mul_overflow(columns, shape[k], &columns);
+  if (!fits) {
+    std::string text;
+    for (const std::int64_t extent : shape) text += (text.empty() ? "" : ", ") + std::to_string(extent);
+    refuse_writing(path, "no file can have the shape (" + text + ")");
+  }
+  return {shape[0], columns};
 }
 
 template <class File>
@@ -96,13 +117,16 @@ void write_values(File& file, std::int64_t offset, Storage type, std::span<const
 }  // namespace
 
 NpyArray read_npy_array(const std::string& path, bool only_floats) {
-  const InputFile file(path);
+  const NpyName name = npy_name(path);
+  const InputFile file(name.file);
   const std::int64_t file_bytes = file.bytes(), modified_ns = file.modified_ns();
   std::string bytes(static_cast<std::size_t>(std::min(file_bytes, npy_prefix_limit + npy_header_limit)), '\0');
   file.read(0, bytes.data(), static_cast<std::int64_t>(bytes.size()));
   NpyArray header = parse_npy_array(bytes, file_bytes, path, only_floats);
+  header.file = name.file;
   header.modified_ns = modified_ns;
   file.check_unchanged(header.file_bytes, header.modified_ns);
+  take_part(header, name.places);
   return header;
 }
 
@@ -118,7 +142,7 @@ void read_npy_rows(const NpyHeader& header, std::int64_t first, std::int64_t row
                                  std::to_string(rows) + ") into " + std::to_string(out.size()) +
                                  " values asked of shape " + header.shape_text());
   if (out.empty()) return;
-  const InputFile file(header.path);
+  const InputFile file(header.file);
   file.check_unchanged(header.file_bytes, header.modified_ns);
   if (header.is_half)
     read_rows_as<Half>(file, header, first, rows, out);

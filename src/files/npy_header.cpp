@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <charconv>
+#include <filesystem>
 #include <functional>
 #include <limits>
 #include <numeric>
@@ -246,9 +247,30 @@ std::string NpyHeader::dtype_text() const {
   return std::string(big_endian ? ">" : "<") + (is_half ? "f2" : type == Storage::float32 ? "f4" : "f8");
 }
 
+NpyName npy_name(const std::string& path) {
+  const std::size_t open = path.rfind('[');
+  std::error_code error;
+  if (open == std::string::npos || !path.ends_with(']') || std::filesystem::exists(path, error)) return {path, {}};
+  NpyName name{path.substr(0, open), {}};
+  const char *next = path.data() + open + 1, *const end = path.data() + path.size() - 1;
+  while (true) {
+    std::int64_t place = 0;
+    const auto [last, failure] = std::from_chars(next, end, place);
+    if (failure != std::errc{} || place < 0 || (last != end && *last != ',')) return {path, {}};
+    name.places.push_back(place);
+    if (last == end) return name;
+    next = last + 1;
+  }
+}
+
+std::string npy_part(const std::string& path, std::int64_t place) {
+  if (npy_name(path).places.empty()) return path + "[" + std::to_string(place) + "]";
+  return path.substr(0, path.size() - 1) + "," + std::to_string(place) + "]";
+}
+
 NpyArray parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const std::string& path, bool only_floats) {
   NpyArray header;
-  header.path = path;
+  header.path = header.file = path;
   header.file_bytes = file_bytes;
   check_magic(bytes, path);
   DictionaryParser(header_text(bytes, header), only_floats, header).parse();

@@ -25,7 +25,8 @@ Storage held_as(StorageChoice choice, Storage type);
 
 /// The header of a NumPy .npy file (format versions 1 to 3), checked against the size of the file.
 struct NpyHeader {
-  std::string path;
+  std::string path;                 ///< as it was given, and so in messages: "F.npy[3]"
+  std::string file;                 ///< what is opened, "F.npy"
   Storage type = Storage::float64;  ///< f4 or f8, of f2 f4; every other dtype is refused
   bool is_half = false;             ///< f2
   bool big_endian = false;
@@ -42,8 +43,19 @@ struct NpyHeader {
   std::string dtype_text() const;  ///< "<f8"
 };
 
+/// "F.npy[3,7]" in its parts: the name of a file, and places along the first axes of its array, which name a part of it
+/// as in NumPy. A file that is really called so comes first; then there are no places.
+struct NpyName {
+  std::string file;
+  std::vector<std::int64_t> places;
+};
+NpyName npy_name(const std::string& path);
+/// The name of a part of what `path` names: "F.npy[3]", "F.npy[3,7]" of "F.npy[3]".
+std::string npy_part(const std::string& path, std::int64_t place);
+
 /// Local. Reads and checks the header; throws `InvalidArgument` (this rank) with file, place, found, expected: not a
 /// .npy file, truncated header, header over 64 KiB, unknown dtype, shape that overflows, file size that does not fit.
+/// path: of a file, or with places behind it, of a part of an array in C order: shape and offset are those of the part.
 NpyHeader read_npy_header(const std::string& path);
 
 /// Local. Reads rows [first, first + rows) of a 1-d or 2-d file into `out` (row-major, rows x columns), converting

@@ -4,7 +4,9 @@
 #include <numeric>
 
 #include "algebra/blas_products.hpp"
+#include "errors/printable.hpp"
 #include "errors/refuse.hpp"
+#include "files/input_file.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -16,18 +18,51 @@ constexpr double kConstant = 1e-9;  // squared, of A1 u = 1
 /// Whether some head has a target for the key that the query sees.
 bool has_target(const HeadRows& rows, const std::vector<HeadTargets>& heads, Index row, Index key) {
   if (rows.visible && !rows.visible->sees(row, key)) return false;
-  return std::ranges::any_of(heads, [&](const HeadTargets& head) { return (*head[rows.index])(row, key) > kMissing; });
+  return std::ranges::any_of(heads, [&](const HeadTargets& head) { return head[rows.index](row, key) > kMissing; });
 }
 
 bool is_complete(const HeadRows& rows, const std::vector<HeadTargets>& heads) {
   if (rows.visible) return false;
   return std::ranges::all_of(heads, [&](const HeadTargets& head) {
-    const RowMajorMatrix& B = *head[rows.index];
-    return std::ranges::all_of(rows.rows, [&](Index row) { return B.row(row).minCoeff() > kMissing; });
+    return head[rows.index].with([&](const auto& B) {
+      return std::ranges::all_of(rows.rows, [&](Index row) { return B.row(row).minCoeff() > kMissing; });
+    });
   });
 }
 
 }  // namespace
+
+HeadTargets targets_of(const std::vector<AttentionSequence>& sequences, const std::vector<AttentionMatrix>& head) {
+  HeadTargets targets(head.begin(), head.end());
+  if (head.empty())
+    for (const auto& sequence : sequences) targets.emplace_back(sequence.target);
+  return targets;
+}
+
+void check_targets(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
+                   const std::vector<HeadTargets>& heads) {
+  require(std::ranges::all_of(heads, [&](const auto& head) { return head.size() == sequences.size(); }),
+          "every head needs a target for each of the " + std::to_string(sequences.size()) + " sequences");
+  communicator.agree([&] {
+    for (std::size_t h = 0; h < heads.size(); ++h)
+      for (std::size_t k = 0; k < sequences.size(); ++k) {
+        const TargetMatrix B = heads[h][k];
+        const Index rows = sequences[k].queries.rows(), keys = sequences[k].keys.rows();
+        const std::string place = "sequence " + std::to_string(k) + ", head " + std::to_string(h) + ": B ";
+        if (B.rows() != rows || B.cols() != keys)
+          throw InvalidArgument(place + "is " + std::to_string(B.rows()) + " x " + std::to_string(B.cols()) +
+                                " on this rank, expected " + std::to_string(rows) + " x " + std::to_string(keys));
+        const auto [finite, least] = B.with([](const auto& matrix) {
+          return std::pair(find_non_finite(span_of(matrix)).count == 0,
+                           matrix.size() > 0 ? double{matrix.minCoeff()} : 0);
+        });
+        if (!finite) throw InvalidArgument(place + "has numbers that are not finite");
+        if (least < 0) throw InvalidArgument(place + "has a negative number, " + text_of(least) + "; attention is not");
+        if (sequences[k].weights || sequences[k].values)
+          throw InvalidArgument("sequence " + std::to_string(k) + ": heads are recovered without values and weights");
+      }
+  });
+}
 
 MatrixXd summed_gram(const Communicator& communicator, MatrixXd lower) {
   mirror(lower);

@@ -13,8 +13,31 @@ namespace attnreg {
 
 inline constexpr double kMissing = 1e-30;  ///< an attention below that is a 0: it has no logarithm that means something
 
-/// B of a head, one matrix for each sequence: this rank's queries x keys.
-using HeadTargets = std::vector<const RowMajorMatrix*>;
+/// B of one head and sequence as it is held, this rank's queries x keys. A view.
+class TargetMatrix {
+ public:
+  TargetMatrix(const RowMajorMatrix& B) : double_(&B) {}
+  TargetMatrix(const RowMajorMatrixFloat& B) : float_(&B) {}
+  TargetMatrix(const AttentionMatrix& B) : double_(std::get_if<0>(&B)), float_(std::get_if<1>(&B)) {}
+
+  /// use(matrix), whatever it is.
+  template <class Use>
+  decltype(auto) with(Use&& use) const {
+    return double_ != nullptr ? use(*double_) : use(*float_);
+  }
+  Index rows() const { return double_ != nullptr ? double_->rows() : float_->rows(); }
+  Index cols() const { return double_ != nullptr ? double_->cols() : float_->cols(); }
+  double operator()(Index row, Index key) const {
+    return double_ != nullptr ? (*double_)(row, key) : double{(*float_)(row, key)};
+  }
+
+ private:
+  const RowMajorMatrix* double_ = nullptr;
+  const RowMajorMatrixFloat* float_ = nullptr;
+};
+
+/// B of a head, one matrix for each sequence.
+using HeadTargets = std::vector<TargetMatrix>;
 
 /// This rank's rows of one sequence, without padding: keys that no query sees and queries without a target are left
 /// out. Sequences of which the rank has no row are not listed.
@@ -83,6 +106,14 @@ class HeadInputs {
   std::int64_t sequences_ = 0, queries_global_ = 0;
   bool is_whole_ = true, has_query_constant_ = false;
 };
+
+/// B of a head, or if there is none that of the sequences.
+HeadTargets targets_of(const std::vector<AttentionSequence>& sequences, const std::vector<AttentionMatrix>& head);
+
+/// Collective. `InvalidArgument` on all ranks unless every head has attention, numbers >= 0 of the right shape, for
+/// each of the sequences, which have neither values nor weights.
+void check_targets(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
+                   const std::vector<HeadTargets>& heads);
 
 /// The sum of a d x d matrix over the ranks, of which the lower triangle counts; both triangles. Collective.
 MatrixXd summed_gram(const Communicator& communicator, MatrixXd lower);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -61,8 +62,9 @@ struct HeadLinearisation {
   VectorXd gradient;
   double mean_curvature = 0;  ///< of a logit, per sequence
   HeadRowsAt at;
-  std::vector<MatrixXd> weights;  ///< w of J_j = diag w_j - w_j w_j^T / <w_j, 1>; empty: all are 1, and c is centred
-  std::vector<VectorXd> totals;   ///< <w_j, 1>
+  /// w of J_j = diag w_j - w_j w_j^T / <w_j, 1>; empty: all are 1, and c is centred. In float, as products are.
+  std::vector<Eigen::MatrixXf> weights;
+  std::vector<VectorXd> totals;                  ///< <w_j, 1>
   std::vector<MatrixXd> key_grams, query_grams;  ///< c c^T and a a^T of a sequence, where all weights are 1
 };
 
@@ -109,6 +111,7 @@ class HeadPasses {
   Eigen::Ref<const MatrixXd> keys_at(const HeadRows& rows, const HeadRowsAt& at) const;
   MatrixXd logits(const HeadRows& rows, const HeadRowsAt& at, Index first, Index count) const;
   Eigen::Vector3d linearise_rows(std::size_t k, HeadLinearisation& result, PullBack& pull_back) const;
+  VectorXd product_of_full(const HeadFactors& p, const HeadLinearisation& around);
   void multiply_block(std::size_t k, const HeadLinearisation& around, Index first, MatrixXd& Z) const;
   /// This rank's part of the derivative in the factors.
   VectorXd pulled_back(const HeadFactors& u, const PullBack& pull_back, bool in_float) const;
@@ -119,6 +122,7 @@ class HeadPasses {
   const HeadTarget& target_;
   const Whitening &queries_, &keys_;
   double ridge_;
+  std::optional<HeadInputs::Floats> whitened_;  ///< W^T A and W^T K, of products of a full X
   int reads_ = 0, products_ = 0;
 };
 

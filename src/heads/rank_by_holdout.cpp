@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <ranges>
+#include <utility>
 
+#include "algebra/dense_factors.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
 
@@ -11,10 +14,12 @@ namespace attnreg {
 namespace {
 
 constexpr std::array<Index, 7> kRanks{64, 48, 40, 32, 24, 16, 8};
-constexpr std::array<double, 5> kRidges{0, 1e-4, 1e-3, 1e-2, 1e-1};  // relative to the curvature of log-odds, 1
-constexpr std::int64_t kShareHeldOut = 8;                            // one of so many
+constexpr std::array<Index, 10> kTruncations{192, 128, 96, 64, 48, 40, 32, 24, 16, 8};
+const std::vector<double> kRidges{0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1};  // relative to the curvature of log-odds, 1
+constexpr double kConvergedShift = 1e-10;  // of a residual, relative to that of the smallest ridge
+constexpr std::int64_t kShareHeldOut = 8;  // one of so many
 constexpr int kFirstSteps = 14, kNextSteps = 5, kStepsToCompare = 3;
-constexpr int kProductsOfFull = 60;
+constexpr int kProductsOfFull = 120;
 constexpr double kFullTolerance = 1e-4;
 
 bool can_hold_out(const std::vector<AttentionSequence>& sequences) {
@@ -30,8 +35,8 @@ class Halves {
         fitted_target_(fitted_inputs_, head),
         held_target_(held_inputs_, head) {}
 
-  HeadPasses fitted(double ridge = 0) const { return with_metric(fitted_inputs_, fitted_target_, ridge); }
-  HeadPasses held_out() const { return with_metric(held_inputs_, held_target_, 0); }
+  HeadPasses fitted() const { return with_metric(fitted_inputs_, fitted_target_); }
+  HeadPasses held_out() const { return with_metric(held_inputs_, held_target_); }
   const HeadInputs& inputs() const { return fitted_inputs_; }
 
  private:
@@ -45,8 +50,8 @@ class Halves {
     const auto first = static_cast<std::size_t>(count - std::max<std::int64_t>(1, count / kShareHeldOut));
     return [=](std::size_t index, std::int64_t) { return (index >= first) == held; };
   }
-  HeadPasses with_metric(const HeadInputs& inputs, const HeadTarget& target, double ridge) const {
-    return {inputs, target, fitted_inputs_.query_metric(), fitted_inputs_.key_metric(), ridge};
+  HeadPasses with_metric(const HeadInputs& inputs, const HeadTarget& target) const {
+    return {inputs, target, fitted_inputs_.query_metric(), fitted_inputs_.key_metric()};
   }
 
   HeadInputs fitted_inputs_, held_inputs_;
@@ -61,15 +66,82 @@ HeadFactors truncated(const HeadPasses& passes, const HeadFactors& u, Index r) {
   return result;
 }
 
+/// A full U as a product, singular vectors in descending order.
+HeadFactors as_factors(const HeadPasses& passes, const HeadFactors& full) {
+  HeadFactors whole = passes.factors(std::min(full.U().rows(), full.U().cols()));
+  if (passes.inputs().communicator().is_root()) {
+    const ThinSvd svd = thin_svd(full.U());
+    whole.U() = svd.U * svd.values.asDiagonal();
+    whole.V() = svd.V;
+  }
+  passes.inputs().communicator().broadcast(span_of(whole.numbers()));
+  return whole;
+}
+
 }  // namespace
 
-HeadFactors best_full(HeadPasses& passes, HeadFactors from, HeadLoss loss) {
-  GaussNewtonOptions options;
-  options.steps = 1;
-  options.products = kProductsOfFull;
-  options.damping = 0;
-  options.forcing = kFullTolerance;
-  return gauss_newton(passes, std::move(from), loss, options).u;
+namespace {
+
+/// The solution with another ridge, which follows that with the smallest: its residual is zeta r.
+struct ShiftedSolution {
+  double shift;
+  VectorXd x, p;
+  double before = 1, zeta = 1;
+};
+
+/// Conjugate gradients on (J^T C J + ridge) x = -gradient of `from`, whose x is added to; `others` begin at 0.
+HeadFactors solve_full(HeadPasses& passes, HeadLoss loss, double ridge, HeadFactors from,
+                       std::vector<ShiftedSolution>& others) {
+  const HeadLinearisation around = passes.linearise(from, loss);
+  VectorXd r = -around.gradient - ridge * from.numbers(), p = r;
+  for (auto& other : others) other.p = r;
+  double rr = r.squaredNorm(), step = 1, growth = 0;
+  // What is left is compared with the gradient at 0, not with that of a good start.
+  const double size = from.numbers().isZero(0) ? rr : passes.linearise(passes.factors(0), loss).gradient.squaredNorm();
+  for (int k = 0; k < kProductsOfFull && rr > kFullTolerance * kFullTolerance * size; ++k) {
+    const VectorXd h = passes.product(from, around, p) + ridge * p;
+    const double curvature = p.dot(h), last_step = std::exchange(step, rr / curvature);
+    if (!(curvature > 0)) break;
+    from.numbers() += step * p;
+    r -= step * h;
+    const double before = std::exchange(rr, r.squaredNorm());
+    for (auto& other : others) {
+      if (other.zeta < kConvergedShift) continue;
+      const double next =
+          other.zeta * other.before * last_step /
+          (last_step * other.before * (1 + other.shift * step) + step * growth * (other.before - other.zeta));
+      const double ratio = next / other.zeta;
+      other.x += step * ratio * other.p;
+      other.p = next * r + rr / before * ratio * ratio * other.p;
+      other.before = std::exchange(other.zeta, next);
+    }
+    growth = rr / before;
+    p = r + growth * p;
+  }
+  return from;
+}
+
+}  // namespace
+
+std::vector<HeadFactors> fit_full(HeadPasses& passes, HeadLoss loss, const std::vector<double>& ridges) {
+  const HeadFactors zero = passes.factors(0);
+  std::vector<ShiftedSolution> others;
+  for (const double ridge : ridges | std::views::drop(1)) others.push_back({ridge - ridges[0], zero.numbers(), {}});
+  std::vector<HeadFactors> solutions{solve_full(passes, loss, ridges[0], zero, others)};
+  for (auto& other : others) solutions.push_back(zero.with(std::move(other.x)));
+  return solutions;
+}
+
+HeadFactors fit_full_from(HeadPasses& passes, HeadLoss loss, double ridge, HeadFactors from) {
+  std::vector<ShiftedSolution> none;
+  return solve_full(passes, loss, ridge, std::move(from), none);
+}
+
+HeadFactors truncated_full(const HeadPasses& passes, const HeadFactors& u, Index rank) {
+  const HeadFactors whole = as_factors(passes, u);
+  HeadFactors result = u;
+  result.U() = times_transposed(whole.U().leftCols(rank), whole.V().leftCols(rank));
+  return result;
 }
 
 HeadFactors random_factors(const HeadPasses& passes, Index rank, std::uint64_t seed) {
@@ -113,7 +185,7 @@ HeldOutChoice rank_by_holdout(const Communicator& communicator, const std::vecto
     is_first = false;
   }
   if (choice.rank == most) {  // else lower ranks do better, and so will not any X
-    const HeadFactors full = best_full(fitted, fitted.factors(0));
+    const HeadFactors full = fit_full(fitted, HeadLoss::log_odds, {0})[0];
     const double error = held_out.values(full).error;
     if (error < choice.error) {
       choice.X = fitted.matrices(full);
@@ -126,22 +198,33 @@ HeldOutChoice rank_by_holdout(const Communicator& communicator, const std::vecto
   return choice;
 }
 
-double ridge_by_holdout(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
-                        const HeadTargets& head) {
-  if (!can_hold_out(sequences)) return 0;
+FullChoice full_by_holdout(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
+                           const HeadTargets& head) {
+  FullChoice choice;
+  if (!can_hold_out(sequences)) return choice;
   const Halves halves(communicator, sequences, head);
-  HeadPasses held_out = halves.held_out();
-  HeadFactors u = halves.fitted().factors(0);
-  double best = 0, least = std::numeric_limits<double>::infinity();
-  for (const double ridge : kRidges) {
-    HeadPasses fitted = halves.fitted(ridge);
-    u = best_full(fitted, std::move(u));
-    const double error = held_out.values(u).error;
-    if (!(error < least)) break;
-    least = error;
-    best = ridge;
+  HeadPasses fitted = halves.fitted(), held_out = halves.held_out();
+  const std::vector<HeadFactors> found = fit_full(fitted, HeadLoss::log_odds, kRidges);
+  std::size_t best = 0;
+  for (std::size_t k = 0; k < found.size(); ++k) {
+    const double error = held_out.values(found[k]).error;
+    if (k > 0 && !(error < choice.error)) break;
+    best = k;
+    choice.error = error;
   }
-  return best;
+  choice.ridge = kRidges[best];
+  choice.X = fitted.matrices(found[best]);
+  const HeadFactors whole = as_factors(fitted, found[best]);
+  for (const Index rank : kTruncations) {
+    if (rank >= whole.rank()) continue;
+    const double error = held_out.values(truncated(fitted, whole, rank)).error;
+    if (!(error < choice.error)) continue;
+    choice.error = error;
+    choice.rank = rank;
+  }
+  choice.products = fitted.products();
+  choice.reads = fitted.reads() + held_out.reads();
+  return choice;
 }
 
 }  // namespace attnreg

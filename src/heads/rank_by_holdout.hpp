@@ -4,8 +4,16 @@
 
 namespace attnreg {
 
-/// Collective. The X of any rank that fits log-odds best, by at most 60 conjugate gradients on the linear problem.
-HeadFactors best_full(HeadPasses& passes, HeadFactors from, HeadLoss loss = HeadLoss::log_odds);
+/// Collective. The X of any rank that fits log-odds best, with or without weights b: the U that minimises
+/// 1/2 |log-odds - Z|^2 + ridge / 2 |U|^2, for each of the ridges, of which the first is the smallest. |U|^2 is |Z|^2
+/// of all queries with the keys of all sequences. At most 120 conjugate gradients; all ridges take the same products,
+/// as their Krylov spaces are the same. Source: Jegerlehner, hep-lat/9612014.
+std::vector<HeadFactors> fit_full(HeadPasses& passes, HeadLoss loss, const std::vector<double>& ridges);
+/// The same for one ridge, from another U.
+HeadFactors fit_full_from(HeadPasses& passes, HeadLoss loss, double ridge, HeadFactors from);
+
+/// Collective: rank 0 factors, one broadcast. The nearest U of rank r, as a full one.
+HeadFactors truncated_full(const HeadPasses& passes, const HeadFactors& u, Index rank);
 
 /// Standard normal factors in whitened coordinates. Replicated, a function of the seed.
 HeadFactors random_factors(const HeadPasses& passes, Index rank, std::uint64_t seed);
@@ -24,9 +32,17 @@ struct HeldOutChoice {
 HeldOutChoice rank_by_holdout(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
                               const HeadTargets& head, HeadLoss loss, const HeadOptions& options);
 
-/// Collective. Of any X: the weight W^2 of 1/2 W^2 |Z|^2 with which the log-odds predict what is held out best, 0 or
-/// 1e-4, 1e-3, ...; larger ones are tried as long as they do better. 0 where nothing can be held out.
-double ridge_by_holdout(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
-                        const HeadTargets& head);
+/// How any X predicts what is held out best.
+struct FullChoice {
+  HeadMatrices X;    ///< a start for all sequences, not truncated; empty: X = 0
+  double ridge = 0;  ///< of `fit_full`: 0, or 1e-5, 1e-4, ...
+  Index rank = 0;    ///< to which that X is truncated; 0: it is not
+  double error = 0;  ///< |F - B| / |B| on what was held out
+  int products = 0, reads = 0;
+};
+
+/// Collective. Nothing is chosen where nothing can be held out.
+FullChoice full_by_holdout(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
+                           const HeadTargets& head);
 
 }  // namespace attnreg

@@ -23,6 +23,7 @@ constexpr double kOfLogOdds = 1e-3, kOfLastLogOdds = 1e-6, kOfLoss = 1e-4;  // t
 constexpr int kPolishSteps = 40, kPolishProducts = 40;
 constexpr int kLastSteps = 100;  // on log-odds, where nothing is polished, or from random factors
 constexpr double kPolishDamping = 1e-4;
+constexpr double kNumbersToPolish = 10;  // of B, for each number of an X of any rank
 constexpr double kRoundingOfFloat = 0x1p-23;
 constexpr double kLeastRounding = 16 * 0x1p-52;  // what logarithms and products of double add
 constexpr double kAmbiguous = 0.01;  // 1 - next_common below that, and 100 times 1 - common: another X does as well
@@ -53,8 +54,8 @@ class HeadRecovery {
         head_(head),
         loss_(loss_of(options_.loss)),
         target_(layer.inputs, head),
-        ridge_(choose_ridge()),
-        passes_(layer.inputs, target_, layer.inputs.query_metric(), layer.inputs.key_metric(), ridge_) {
+        passes_(layer.inputs, target_, layer.inputs.query_metric(), layer.inputs.key_metric(),
+                options_.weight * options_.weight) {
     result_.zeros = target_.zeros();
     result_.resolution = target_.resolution();
   }
@@ -69,17 +70,20 @@ class HeadRecovery {
     result_.log_odds_error = values.error;
     if (loss_ != HeadLoss::log_odds) {
       if (!(values.error <= kGoodError)) use_weighted(u, values);
-      if (!is_exact(values, loss_)) polish(u, values);
+      if (!is_exact(values, loss_) && is_to_be_polished(u)) polish(u, values);
+      if (!is_to_be_polished(u))
+        result_.notes.push_back("log-odds only: any X has too many numbers beside those of B for a fit of " +
+                                options_.loss + " that predicts; a rank predicts better");
     }
     take(u, values);
     return std::move(result_);
   }
 
  private:
-  double choose_ridge();
-  double polish_ridge() const;
   bool is_exact(const HeadValues& values, HeadLoss loss) const;
+  bool is_to_be_polished(const HeadFactors& u) const;
   HeadFactors start();
+  HeadFactors start_of_full();
   std::optional<HeadFactors> subspace_start();
   HeadFactors fit_log_odds(HeadFactors u, HeadLoss loss);
   void use_weighted(HeadFactors& u, HeadValues& values);
@@ -93,36 +97,30 @@ class HeadRecovery {
   HeadLoss loss_;
   HeadTarget target_;
   HeadResult result_;
-  double ridge_;          ///< W^2, of the log-odds
+  FullChoice full_;       ///< of an X of any rank
   Index plain_rank_ = 0;  ///< known from a gap, without a start
   bool is_random_ = false;
   HeadPasses passes_;
 };
 
-double HeadRecovery::choose_ridge() {
-  if (options_.rank != 0 || options_.weight > 0) return options_.weight * options_.weight;
-  const double ridge = ridge_by_holdout(layer_.communicator, layer_.sequences, head_);
-  result_.notes.push_back("ridge " + text_of(ridge) + " on the centred logits of any X, by hold-out");
-  return ridge;
-}
-
-/// A ridge that was chosen for log-odds, whose curvature is 1, has the same part in the curvature of the loss.
-double HeadRecovery::polish_ridge() const {
-  if (options_.weight > 0) return ridge_;
-  return ridge_ * target_.total() / target_.visible_numbers();
-}
-
 /// Whether what is left of the loss is the rounding of B.
 bool HeadRecovery::is_exact(const HeadValues& values, HeadLoss loss) const {
-  if (ridge_ > 0) return false;
+  if (options_.weight > 0) return false;
   // Log-odds from B of few digits have more to tell than each number on its own.
   const double finest = loss == HeadLoss::log_odds ? std::min(options_.rounding, kRoundingOfFloat) : options_.rounding;
   const double rounding = std::max(finest, kLeastRounding);
   return values.of(loss) <= rounding * rounding * loss_at_zero(target_, loss);
 }
 
+/// Of any X the loss is not for fitting where it has nearly as many numbers as B: its minimum predicts worse than
+/// log-odds whose ridge and truncation are known to predict.
+bool HeadRecovery::is_to_be_polished(const HeadFactors& u) const {
+  return !u.is_full() || options_.weight > 0 ||
+         target_.visible_numbers() >= kNumbersToPolish * static_cast<double>(u.size());
+}
+
 HeadFactors HeadRecovery::start() {
-  if (options_.rank == 0) return passes_.factors(0);
+  if (options_.rank == 0) return start_of_full();
   if (auto found = subspace_start()) return *std::move(found);
   if (const Index rank = std::max(options_.rank, plain_rank_); rank > 0) {
     result_.notes.push_back("random start: what is observed of queries and keys in rectangles with more than rank " +
@@ -141,6 +139,20 @@ HeadFactors HeadRecovery::start() {
   return passes_.coordinates(choice.X);
 }
 
+/// How the linear problem of any X is to be solved, and from where.
+HeadFactors HeadRecovery::start_of_full() {
+  if (options_.weight == 0) full_ = full_by_holdout(layer_.communicator, layer_.sequences, head_);
+  result_.products += full_.products;
+  result_.reads += full_.reads;
+  if (full_.reads > 0)
+    result_.notes.push_back("any X, by hold-out: ridge " + text_of(full_.ridge) +
+                            (full_.rank > 0
+                                 ? ", truncated to its first " + std::to_string(full_.rank) + " singular values"
+                                 : ", not truncated") +
+                            "; error " + text_of(full_.error) + " on sequences left out");
+  return full_.reads > 0 ? passes_.coordinates(full_.X) : passes_.factors(0);
+}
+
 std::optional<HeadFactors> HeadRecovery::subspace_start() {
   std::optional<SubspaceFrame> own;
   const bool shared = layer_.inputs.is_whole() && target_.is_dense();
@@ -149,13 +161,10 @@ std::optional<HeadFactors> HeadRecovery::subspace_start() {
   if (frame->largest_side() == 0) return std::nullopt;
   SubspaceStart start(*frame, target_);
   Index rank = options_.rank;
-  std::string note;
   RankGap gap;
   if (rank == HeadOptions::rank_from_data) {
     gap = start.rank_of_gap(layer_.last_rank);
     rank = gap.rank;
-    note = "rank " + std::to_string(rank) + ": the singular values of the log-odds fall by " + text_of(gap.ratio) +
-           " behind it";
   }
   rank = std::min({rank, layer_.inputs.query_metric().dimension(), layer_.inputs.key_metric().dimension()});
   if (!start.serves(rank)) return std::nullopt;
@@ -165,9 +174,9 @@ std::optional<HeadFactors> HeadRecovery::subspace_start() {
                       rank <= std::min(frame->query_metric().dimension(), frame->key_metric().dimension());
   if (!serves && !gap.is_plain()) return std::nullopt;
   layer_.last_rank = rank;
-  if (!note.empty()) {
+  if (gap.rank > 0) {
     result_.rank_source = RankSource::gap;
-    result_.notes.push_back(std::move(note));
+    result_.gap = gap.ratio;
   }
   if (!serves) {
     plain_rank_ = rank;
@@ -194,7 +203,10 @@ void HeadRecovery::describe(const SubspaceStart::Result& found, const SubspaceSt
 }
 
 HeadFactors HeadRecovery::fit_log_odds(HeadFactors u, HeadLoss loss) {
-  if (u.is_full()) return best_full(passes_, std::move(u), loss);
+  if (u.is_full()) {
+    u = fit_full_from(passes_, loss, full_.ridge, std::move(u));
+    return full_.rank > 0 ? truncated_full(passes_, u, full_.rank) : u;
+  }
   GaussNewtonOptions options;
   const bool to_the_end = loss_ == HeadLoss::log_odds || is_random_;  // gradients of random starts are large
   if (to_the_end) options.steps = kLastSteps;
@@ -224,7 +236,7 @@ void HeadRecovery::polish(HeadFactors& u, HeadValues& values) {
   const Whitening queries = whitening(layer_.communicator, std::move(G)),
                   keys = whitening(layer_.communicator, std::move(H));
   if (queries.dimension() == 0 || keys.dimension() == 0) return;  // the loss is flat
-  HeadPasses passes(layer_.inputs, target_, queries, keys, polish_ridge());
+  HeadPasses passes(layer_.inputs, target_, queries, keys, options_.weight * options_.weight);
   GaussNewtonOptions options;
   options.steps = kPolishSteps;
   options.products = kPolishProducts;
@@ -239,7 +251,7 @@ void HeadRecovery::polish(HeadFactors& u, HeadValues& values) {
   if (end.steps == 0) return;
   HeadFactors polished = passes_.coordinates(passes.matrices(end.u));
   const HeadValues there = passes_.values(polished);
-  if (ridge_ == 0 && !(there.of(loss_) < values.of(loss_))) return;
+  if (options_.weight == 0 && !(there.of(loss_) < values.of(loss_))) return;
   u = std::move(polished);
   values = there;
 }
@@ -282,50 +294,22 @@ std::vector<std::string> null_directions(const HeadInputs& inputs) {
   return names;
 }
 
-void check_heads(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
-                 const std::vector<HeadTargets>& heads) {
-  communicator.agree([&] {
-    for (std::size_t h = 0; h < heads.size(); ++h)
-      for (std::size_t k = 0; k < sequences.size(); ++k) {
-        const RowMajorMatrix &B = *heads[h][k], &first = sequences[k].target;
-        const std::string place = "sequence " + std::to_string(k) + ", head " + std::to_string(h) + ": B ";
-        if (B.rows() != sequences[k].queries.rows() || B.cols() != sequences[k].keys.rows())
-          throw InvalidArgument(place + "is " + std::to_string(B.rows()) + " x " + std::to_string(B.cols()) +
-                                " on this rank, expected " + std::to_string(first.rows()) + " x " +
-                                std::to_string(first.cols()));
-        if (!B.allFinite()) throw InvalidArgument(place + "has numbers that are not finite");
-        if (B.size() > 0 && B.minCoeff() < 0)
-          throw InvalidArgument(place + "has a negative number, " + text_of(B.minCoeff()) + "; attention is not");
-        if (sequences[k].weights || sequences[k].values)
-          throw InvalidArgument("sequence " + std::to_string(k) + ": heads are recovered without values and weights");
-      }
-  });
-}
-
 }  // namespace
 
 std::vector<HeadResult> recover_heads(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
-                                      const std::vector<std::vector<RowMajorMatrix>>& heads,
+                                      const std::vector<std::vector<AttentionMatrix>>& heads,
                                       const HeadOptions& options) {
-  const AttentionShape shape = check_sequences(communicator, sequences, "cross-entropy");
+  const AttentionShape shape = check_sequences(communicator, sequences, "cross-entropy", heads.empty());
   loss_of(options.loss);
   require(options.rank >= HeadOptions::rank_from_data && options.rank <= std::min(shape.d1, shape.d2),
           "the rank is " + std::to_string(options.rank) +
               ", expected 0 to min(d1, d2) = " + std::to_string(std::min(shape.d1, shape.d2)));
   require(options.weight >= 0 && std::isfinite(options.weight), "the weight must be a number >= 0");
   require(options.rounding > 0 && options.rounding < 1, "the rounding of B must be between 0 and 1");
-  require(std::ranges::all_of(heads, [&](const auto& head) { return head.size() == sequences.size(); }),
-          "every head needs a target for each of the " + std::to_string(sequences.size()) + " sequences");
   std::vector<HeadTargets> targets;
-  for (const auto& head : heads) {
-    targets.emplace_back();
-    for (const auto& B : head) targets.back().push_back(&B);
-  }
-  if (heads.empty()) {
-    targets.emplace_back();
-    for (const auto& sequence : sequences) targets.back().push_back(&sequence.target);
-  }
-  check_heads(communicator, sequences, targets);
+  for (const auto& head : heads) targets.push_back(targets_of(sequences, head));
+  if (heads.empty()) targets.push_back(targets_of(sequences, {}));
+  check_targets(communicator, sequences, targets);
   RootClock clock(communicator);
   const double before_all = communicator.sum(process_seconds());
   Layer layer{communicator, sequences, options, HeadInputs(communicator, sequences, targets), {}, 0};

@@ -76,15 +76,17 @@ SubspaceFrame::SubspaceFrame(const HeadInputs& inputs, const HeadTarget& target)
     for (const auto& [first, last] : blocks_of(rows)) {
       std::vector<Index> queries(static_cast<std::size_t>(last - first)),
           keys(static_cast<std::size_t>(rows.key_count()));
-      std::iota(queries.begin(), queries.end(), first);
+      std::iota(queries.begin(), queries.end(), target.is_dense() ? first : 0);
       std::iota(keys.begin(), keys.end(), 0);
       if (target.is_dense()) {
         add({0, std::move(queries), std::move(keys), false}, first);
         continue;
       }
+      const MatrixXd weights = target.block(k, first, last - first, false).weights;
       for (int rectangle = 0; rectangle < kMostRectangles; ++rectangle) {
-        auto piece = largest_rectangle(target.rows()[k].weights, queries);
+        auto piece = largest_rectangle(weights, queries);
         if (!piece) break;
+        for (Index& query : piece->queries) query += first;
         add(*std::move(piece), first);
       }
     }

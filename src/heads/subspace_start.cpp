@@ -42,11 +42,7 @@ MatrixXd solved_rows(MatrixPart C, const MatrixXd& CB) {
 }  // namespace
 
 SubspaceStart::SubspaceStart(SubspaceFrame& frame, const HeadTarget& target) : frame_(frame) {
-  for (const auto& piece : frame.pieces()) {
-    const MatrixXd& all = target.rows()[piece.rows].log_odds;
-    MatrixXd& L = log_odds_.emplace_back(piece.is_whole ? all : MatrixXd(all(piece.keys, piece.queries)));
-    if (!piece.is_whole) L.rowwise() -= Eigen::RowVectorXd(L.colwise().mean());
-  }
+  for (const auto& piece : frame.pieces()) log_odds_.push_back(target.log_odds(piece.rows, piece.queries, piece.keys));
 }
 
 RankGap SubspaceStart::gap_of(const std::vector<PieceSpectrum>& spectra) const {

@@ -70,7 +70,7 @@ void add_change_cross_entropy(const LossRows& rows, std::span<const double> y, d
   sums[0] += f_u, sums[1] += q_ty, sums[2] += f_beyond, sums[3] += f_ty;
 }
 
-class CrossEntropyLoss final : public SoftmaxFamily {
+class CrossEntropyLoss : public SoftmaxFamily {
  public:
   std::string_view name() const override { return "cross-entropy"; }
 
@@ -115,12 +115,54 @@ class CrossEntropyLoss final : public SoftmaxFamily {
     return {sums[1] + point.scalars[kMass] * beyond, log_sum};
   }
 
- private:
+ protected:
   enum Scalar { kMass };  // <b, 1>
+};
+
+// f_i counts v_i times, b_i once: a row's target has been multiplied by what it stands for.
+class SampledCrossEntropyLoss final : public CrossEntropyLoss {
+ public:
+  void add_value(const LossRows& rows, double reference, LossSums& sums) const override {
+    for_rows(rows, reference, [&](std::size_t i, double g) {
+      sums[0] += rows.shares[i] * g;
+      sums[1] += rows.b[i];
+      sums[2] += rows.b[i] * (reference - rows.z[i]);
+    });
+  }
+
+  void fill_columns(const LossRows& rows, double reference, std::span<double> U, std::size_t leading) const override {
+    for_rows(rows, reference, [&](std::size_t i, double g) {
+      U[i * leading] = rows.shares[i] * g;
+      U[i * leading + 1] = rows.b[i];
+    });
+  }
+
+  void differentiate(const LossRows& rows, const LossPoint& point, const LossDerivatives& out) const override {
+    const double mass = point.scalars[kMass];
+    for_rows(rows, point.reference, [&](std::size_t i, double f) {
+      const double v_f = rows.shares[i] * f;
+      out.q[i] = mass * v_f - rows.b[i];
+      out.f[i] = v_f;
+      out.delta[i] = mass * v_f;
+    });
+  }
+
+  void add_change(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
+                  LossSums& sums) const override {
+    const double mass = point.scalars[kMass];
+    for_rows(rows, point.reference, [&](std::size_t i, double f) {
+      const double ty = t * y[i], u = std::expm1(ty), v_f = rows.shares[i] * f;
+      sums[0] += v_f * u;
+      sums[1] += (mass * v_f - rows.b[i]) * ty;
+      sums[2] += v_f * (u - ty);
+      sums[3] += v_f * ty;
+    });
+  }
 };
 
 }  // namespace
 
 std::unique_ptr<Loss> make_cross_entropy_loss() { return std::make_unique<CrossEntropyLoss>(); }
+std::unique_ptr<Loss> make_sampled_cross_entropy_loss() { return std::make_unique<SampledCrossEntropyLoss>(); }
 
 }  // namespace attnreg

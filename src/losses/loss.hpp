@@ -14,6 +14,9 @@ struct LossRows {
   /// What a caller that comes back to the same rows may keep, so that no exponential is made twice: exp(z - reference)
   /// of centred losses; u(z) and u'(z) of the others, see `Loss::keep`. Else empty.
   std::span<const double> exponentials{}, slopes{};
+  /// Of sampled losses, which stand for more rows than they see; else empty: how often the row's own term counts in
+  /// phi, and its exponential in the normaliser <exp(z), 1>, which may be negative.
+  std::span<const double> terms{}, shares{};
 };
 
 /// Sums over all rows; a loss uses as many as it needs. They add up over blocks and ranks.

@@ -71,6 +71,16 @@ class SoftmaxFamily : public Loss {
     return {.reference = reference + std::log(sums[0]), .offset = std::abs(std::log(sums[0]))};
   }
 
+  /// visit(i, exp(z_i - reference)) for all rows of a block.
+  template <class Visit>
+  static void for_rows(const LossRows& rows, double reference, Visit&& visit) {
+    for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
+      Piece made;
+      const double* const g = exponentials(rows, first, reference, made);
+      for (std::size_t i = 0; i < piece_of(rows.z, first).size(); ++i) visit(first + i, g[i]);
+    }
+  }
+
   /// fill(g_i, b_i, the numbers of row i)
   template <class Fill>
   static void fill_rows(const LossRows& rows, double reference, std::span<double> U, std::size_t leading, Fill&& fill) {

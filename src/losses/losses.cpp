@@ -37,6 +37,12 @@ std::unique_ptr<Loss> make_loss(std::string_view name) {
   refuse("unknown loss '" + std::string(name) + "'; known are: " + known);
 }
 
+std::unique_ptr<Loss> make_sampled_loss(std::string_view name) {
+  if (name == "softmax") return make_sampled_softmax_loss();
+  if (name == "cross-entropy") return make_sampled_cross_entropy_loss();
+  return nullptr;
+}
+
 const std::vector<std::string_view>& loss_names() {
   static const auto names = [] {
     std::vector<std::string_view> list;

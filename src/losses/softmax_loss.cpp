@@ -67,7 +67,7 @@ void add_change_softmax(const LossRows& rows, std::span<const double> y, double 
   sums[0] += s, sums[1] += f2_u, sums[2] += f2_u2, sums[3] += q_u;
 }
 
-class SoftmaxLoss final : public SoftmaxFamily {
+class SoftmaxLoss : public SoftmaxFamily {
  public:
   std::string_view name() const override { return "softmax"; }
 
@@ -116,12 +116,59 @@ class SoftmaxLoss final : public SoftmaxFamily {
     return {0.5 * moved / ((1 + s) * (1 + s)) + q_u / (1 + s), std::log1p(s)};
   }
 
- private:
-  enum Scalar { kGamma, kNormSquared };  // <f, f - b>, |f|^2
+ protected:
+  enum Scalar { kGamma, kNormSquared };  // <f, f - b>, |f|^2; of a sample sums with h
+};
+
+// The same sums with h_i, and with v_i where the row takes part in the normaliser: q = f (h c - v gamma), delta = f (h
+// (f + c) - v gamma). Samples are small: no clones.
+class SampledSoftmaxLoss final : public SoftmaxLoss {
+ public:
+  void add_value(const LossRows& rows, double reference, LossSums& sums) const override {
+    for_rows(rows, reference, [&](std::size_t i, double g) {
+      const double c = g - rows.b[i], h = rows.terms[i];
+      sums[0] += rows.shares[i] * g;
+      sums[1] += h * c * c;
+      sums[2] += h * c * g;
+      sums[3] += h * g * g;
+    });
+  }
+
+  void fill_columns(const LossRows& rows, double reference, std::span<double> U, std::size_t leading) const override {
+    for_rows(rows, reference, [&](std::size_t i, double g) {
+      const auto u = U.subspan(i * leading);
+      u[0] = rows.shares[i] * g;
+      u[1] = rows.terms[i] * g * g;
+      u[2] = rows.terms[i] * g * (g - rows.b[i]);
+    });
+  }
+
+  void differentiate(const LossRows& rows, const LossPoint& point, const LossDerivatives& out) const override {
+    const double gamma = point.scalars[kGamma];
+    for_rows(rows, point.reference, [&](std::size_t i, double f) {
+      const double c = f - rows.b[i], h = rows.terms[i], v_gamma = rows.shares[i] * gamma;
+      out.q[i] = f * (h * c - v_gamma);
+      out.f[i] = rows.shares[i] * f;
+      out.delta[i] = f * (h * (f + c) - v_gamma);
+    });
+  }
+
+  void add_change(const LossRows& rows, std::span<const double> y, double t, const LossPoint& point,
+                  LossSums& sums) const override {
+    const double gamma = point.scalars[kGamma];
+    for_rows(rows, point.reference, [&](std::size_t i, double f) {
+      const double f_u = f * std::expm1(t * y[i]), h = rows.terms[i], v = rows.shares[i];
+      sums[0] += v * f_u;
+      sums[1] += h * f * f_u;
+      sums[2] += h * f_u * f_u;
+      sums[3] += f_u * (h * (f - rows.b[i]) - v * gamma);
+    });
+  }
 };
 
 }  // namespace
 
 std::unique_ptr<Loss> make_softmax_loss() { return std::make_unique<SoftmaxLoss>(); }
+std::unique_ptr<Loss> make_sampled_softmax_loss() { return std::make_unique<SampledSoftmaxLoss>(); }
 
 }  // namespace attnreg

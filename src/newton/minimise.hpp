@@ -14,7 +14,7 @@ NewtonSummary newton(Objective& objective, Point& point, const NewtonOptions& op
 /// Collective. The same by trust-region conjugate gradients (Steihaug, Toint) on exact Hessian products, in the norm of
 /// the objective's preconditioner. The default: it needs no more of the Hessian than products, converges superlinearly,
 /// and makes no use of convexity. Reads of A per iteration: one per conjugate-gradient step, one for the gradient, and
-/// what a refresh of the preconditioner costs.
-NewtonSummary newton_cg(Objective& objective, Point& point, const NewtonOptions& options);
+/// what a refresh of the preconditioner costs. `has_model`: the objective's preconditioner serves at the point.
+NewtonSummary newton_cg(Objective& objective, Point& point, const NewtonOptions& options, bool has_model = false);
 
 }  // namespace attnreg

@@ -112,14 +112,14 @@ double forcing_term(double relative_gradient, double mismatch, const NewtonOptio
 
 }  // namespace
 
-NewtonSummary newton_cg(Objective& objective, Point& point, const NewtonOptions& options) {
+NewtonSummary newton_cg(Objective& objective, Point& point, const NewtonOptions& options, bool has_model) {
   check(options);
   Progress progress(objective, point, options);
   double radius = std::numeric_limits<double>::infinity();
   ConjugateGradients cg;
   ModelAge age;
-  bool near = false;    // the last step was taken whole, inside the region
-  double mismatch = 1;  // of the last step's model: |g - its residual| / |g before|
+  bool near = has_model;  // the last step was taken whole, inside the region
+  double mismatch = 1;    // of the last step's model: |g - its residual| / |g before|
 
   for (;;) {
     if (progress.finished()) {

@@ -8,6 +8,7 @@ namespace attnreg {
 
 std::optional<Direction> negative_curvature(Objective& objective, const Point& point) {
   constexpr double kNegative = -1e-8;  // relative to M; above, it may be rounding
+  constexpr double kClear = 2;         // distances from an eigenvalue: with more, none near is negative
   constexpr Eigen::Index kMaxSteps = 8;
   const auto suspected = objective.suspected_descent(point);
   const Preconditioner& M = objective.preconditioner();
@@ -32,7 +33,10 @@ std::optional<Direction> negative_curvature(Objective& objective, const Point& p
       if (point.gradient.dot(s) > 0) s = -s;
       return objective.direction(s);
     }
-    next = image;
+    next = image - V * projected.col(k).head(k + 1);
+    // The least Ritz value is that far from an eigenvalue, at most.
+    const double distance = next.norm() * std::abs(ritz.eigenvectors()(k, 0));
+    if (ritz.eigenvalues()[0] > kClear * distance) return std::nullopt;
   }
   return std::nullopt;
 }

@@ -10,6 +10,8 @@
 #include "hwy/foreach_target.h"  // compiles this file once for each kind of vectors
 #include "hwy/highway.h"
 
+#include "hwy/contrib/math/math-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace attnreg::kernels::HWY_NAMESPACE {
 
@@ -153,6 +155,10 @@ void open_uniforms_all(const PhiloxStream& stream, std::span<double> y) {
   }
 }
 
+void log_all(std::span<const double> x, std::span<double> y) {
+  for_each(x, y, [](Vector v) HWY_ATTR { return hn::Log(D(), v); });
+}
+
 }  // namespace attnreg::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -161,10 +167,12 @@ namespace attnreg::kernels {
 
 HWY_EXPORT(exp_all);
 HWY_EXPORT(expm1_all);
+HWY_EXPORT(log_all);
 HWY_EXPORT(open_uniforms_all);
 
 void exp(std::span<const double> x, std::span<double> y) { HWY_DYNAMIC_DISPATCH(exp_all)(x, y); }
 void expm1(std::span<const double> x, std::span<double> y) { HWY_DYNAMIC_DISPATCH(expm1_all)(x, y); }
+void log(std::span<const double> x, std::span<double> y) { HWY_DYNAMIC_DISPATCH(log_all)(x, y); }
 void open_uniforms(const PhiloxStream& stream, std::span<double> y) {
   HWY_DYNAMIC_DISPATCH(open_uniforms_all)(stream, y);
 }

@@ -17,6 +17,9 @@ void exp(std::span<const double> x, std::span<double> y);
 /// y_i = exp(x_i) - 1, within 2 ulp also next to 0. -1 far below 0, infinite for x_i > 709, NaN for NaN.
 void expm1(std::span<const double> x, std::span<double> y);
 
+/// y_i = ln x_i, within 4 ulp, of x_i > 0 that are not subnormal.
+void log(std::span<const double> x, std::span<double> y);
+
 /// Counters (first + k, 0, iteration) of Philox4x32-10 with a key, as `RandomStream` has them.
 struct PhiloxStream {
   std::array<std::uint32_t, 2> key;

@@ -82,7 +82,7 @@ VectorXd RegressionObjective::hessian_product(const Point& point, Direction& p) 
   const double centre_p = form == HessianForm::centred ? along : 0;
   VectorXd message = A_.passes().normal_product(p.s, {state.delta.data(), w2_.data(), centre_p}, p.As);
   A_.communicator().sum(span_of(message));
-  VectorXd product = message.head(dimension()) + offset_ridge_.gradient(p.s);
+  VectorXd product = message.head(dimension()) + offset_ridge_.gradient(p.s) + correction_.product(p.s);
   if (form == HessianForm::centred) product -= message[dimension()] * state.centre;
   if (form == HessianForm::coupled)  // (-h c^T - c h^T + k c c^T) p, h = A^T m
     product += (state.loss.self * along - state.coupled_centre.dot(p.s)) * state.centre - along * state.coupled_centre;
@@ -100,7 +100,8 @@ bool RegressionObjective::is_flat(const Point& point) const {
 }
 
 std::optional<VectorXd> RegressionObjective::suspected_descent(const Point& point) {
-  constexpr double kStale = 0.1;  // of a model's curvature: where no more is left of it, the model says nothing
+  constexpr double kStale = 0.1;        // of a model's curvature: where no more is left of it, the model says nothing
+  if (is_sample_) return std::nullopt;  // its saddles do not matter
   const RegressionState& state = state_of(point);
   const VectorXd positive = positive_rows(state).curvature, negative = positive - state.delta;
   std::array<double, 3> sums{total_curvature(positive), curvature_of_model_, negative.sum()};

@@ -8,6 +8,7 @@
 
 #include "numbers/row_sums.hpp"
 #include "objective/fitted_values.hpp"
+#include "objective/row_parts.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -15,24 +16,11 @@ namespace attnreg {
 namespace {
 
 constexpr double kEps = std::numeric_limits<double>::epsilon();
-constexpr double kLargestOffset = 0.05;  // above, the sums of a value are made again at the new reference
-constexpr double kLargestGuess = 1;      // above, value and gradient from one read are made again from z
-constexpr int kStepsBetweenRefreshes = 10;
+constexpr double kLargestGuess = 1;  // above, value and gradient from one read are made again from z
 constexpr double kWhole = 8 * kEps;  // 1 - f_i up to that times 1 and the rounding of its exponent is rounding
 constexpr Index kBlock = 1024;       // rows of a tile or of a sum, at most
 
-std::span<const double> part(const VectorXd& v, Index first, Index rows) {
-  return {v.data() + first, static_cast<std::size_t>(rows)};
-}
-
 RegressionState& own(Point& point) { return static_cast<RegressionState&>(*point.state); }
-
-/// The loss's part of some sums, which come first.
-LossSums loss_sums(const double* sums) {
-  LossSums result;
-  std::copy_n(sums, result.size(), result.begin());
-  return result;
-}
 
 /// A pass's sums over the rows of all ranks, and the clock of rank 0 that rides along: time is replicated too.
 std::pair<RowPasses::MapSums, double> total(const Communicator& communicator, const RowPasses::MapSums& local,
@@ -94,7 +82,9 @@ RegressionObjective::RegressionObjective(std::shared_ptr<const ScaledColumns> co
       model_(A_, w2_, sampling, grid_, &offset_ridge_) {}
 
 LossRows RegressionObjective::rows_of(const VectorXd& z, Index first, Index rows) const {
-  return {part(z, first, rows), part(b_, first, rows)};
+  LossRows result{part(z, first, rows), part(b_, first, rows)};
+  if (is_sample_) result.terms = part(terms_, first, rows), result.shares = part(shares_, first, rows);
+  return result;
 }
 
 double RegressionObjective::ridge_value(const LossRows& rows, Index first, double shift) const {
@@ -128,18 +118,51 @@ RegressionObjective::Value RegressionObjective::value_from_scratch(const VectorX
   return rough.loss.offset > 0 ? value_at(z, shift, rough.loss.reference) : rough;
 }
 
-Point RegressionObjective::evaluate(const VectorXd& x) {
+/// With room for what is to be found out.
+Point RegressionObjective::unevaluated(const VectorXd& x) const {
   const Index rows = A_.rows_local(), coupled = loss_->form() == HessianForm::coupled ? rows : 0;
   Point point{.x = x, .state = std::make_unique<RegressionState>()};
   RegressionState& state = own(point);
   state.largest_x = columns_->scale().cwiseProduct(x).lpNorm<Eigen::Infinity>();
-  state.z = x.isZero(0) ? VectorXd::Zero(rows) : A_.passes().multiply(x, Compensated());
   state.delta.resize(rows);
   state.positive.resize(loss_->form() == HessianForm::centred ? 0 : rows);
   state.coupling.resize(coupled);
   state.self.resize(coupled);
+  return point;
+}
+
+Point RegressionObjective::evaluate(const VectorXd& x) {
+  Point point = unevaluated(x);
+  RegressionState& state = own(point);
+  state.z = x.isZero(0) ? VectorXd::Zero(A_.rows_local()) : A_.passes().multiply(x, Compensated());
   differentiate(point, value_from_scratch(state.z, 0));
   return point;
+}
+
+std::vector<Point> RegressionObjective::evaluate(std::span<const Expected> expected,
+                                                 const RowPasses::Projection& projection) {
+  const double clock = clock_.seconds();
+  std::vector<Point> points;
+  std::vector<RowPasses::MapRequest> requests;
+  for (const Expected& there : expected) {
+    points.push_back(unevaluated(there.x));
+    RegressionState& state = own(points.back());
+    state.shift = there.shift;
+    state.loss = there.loss;
+    state.loss.reference -= there.shift;
+  }
+  for (Point& point : points) {
+    RegressionState& state = own(point);
+    requests.push_back(one_read(state, state.loss, point.x, Logits::at, state.z));
+  }
+  requests.front().projection = projection;
+  const auto& passes = A_.passes();
+  const auto sums = requests.size() == 1 ? std::vector{passes.map(requests[0])} : passes.maps(requests);
+  for (std::size_t k = 0; k < points.size(); ++k) {
+    const auto found = found_in_one_read(sums[k], own(points[k]).loss.reference, clock);
+    points[k] = found ? accept(std::move(points[k]), *found) : evaluate(expected[k].x);
+  }
+  return points;
 }
 
 Point RegressionObjective::refreshed(Point point) {
@@ -157,16 +180,16 @@ void RegressionObjective::fill_outputs(const LossRows& rows, Index first, double
 }
 
 /// Of centred losses: a row that has all of f has no curvature, since a_i - A^T f is nothing but the rounding of A^T f.
-/// Local.
-void RegressionObjective::drop_whole_row(const LossDerivatives& out, RegressionState& state, Index first) const {
-  constexpr double kMost = 0.5;  // no two rows have more
-  if (!loss_->is_shift_invariant() || out.f.empty()) return;
-  const Eigen::Map<const Eigen::ArrayXd> f(out.f.data(), std::ssize(out.f));
-  Index i = 0;
-  if (!(f.maxCoeff() > kMost)) return;
-  f.maxCoeff(&i);
-  const double rounding = kWhole * (1 + loss_->exponent_rounding(state.z[first + i], state.loss.reference));
-  if (1 - f[i] <= rounding) state.delta[first + i] = 0;
+/// Of samples: whatever its share. Local.
+void RegressionObjective::drop_whole_rows(RegressionState& state, Index first, Index rows) const {
+  constexpr double kHalf = -0.7;  // the exponent of f_i = 1/2, about
+  const double reference = state.loss.reference;
+  if (!loss_->is_shift_invariant() || rows == 0) return;
+  if (!(state.z.segment(first, rows).maxCoeff() - reference > kHalf)) return;
+  for (Index i = first; i < first + rows; ++i) {
+    const double rounding = kWhole * (1 + loss_->exponent_rounding(state.z[i], reference));
+    if (-std::expm1(state.z[i] - reference) <= rounding) state.delta[i] = 0;
+  }
 }
 
 double RegressionObjective::log_value(const Point& point) const {
@@ -197,7 +220,7 @@ double RegressionObjective::rounding_of_row(const RegressionState& state, Index 
 /// All that z and its value leave to be found out; one read.
 void RegressionObjective::differentiate(Point& point, const Value& value) const {
   RegressionState& state = own(point);
-  point.value = value.total + offset_ridge_.value(point.x);
+  point.value = value.total + added_value(point.x);
   state.loss = value.loss;
   const double clock = clock_.seconds();
   const Index columns = loss_->form() == HessianForm::coupled ? 3 : 2;
@@ -215,12 +238,12 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
       *bound +=
           rounding_of_row(state, row, state.z[row], outputs.q_terms(k), state.delta[row], norms[row]) * norms[row];
     }
-    drop_whole_row(out, state, first);
+    drop_whole_rows(state, first, rows);
   };
   const auto local =
       A_.passes().map({.columns = columns, .scalars = 1, .map = map, .row_norms = columns_->missing_row_norms()});
   const auto [sums, seconds] = total(A_.communicator(), local, clock);
-  point.gradient = sums.columns.col(0) + offset_ridge_.gradient(point.x);
+  point.gradient = sums.columns.col(0) + added_gradient(point.x);
   point.seconds = seconds;
   state.centre = sums.columns.col(1);
   state.coupled_centre = sums.columns.rightCols(columns - 2).reshaped();
@@ -228,16 +251,12 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
 }
 
 // Sums at a guess of the reference: docs/algorithms.md, "One read". The floor's bound takes the curvature at the guess.
-// Nothing, if the guess was not near enough.
-std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const RegressionState& state,
-                                                                          const VectorXd& v, Logits meaning,
-                                                                          VectorXd& product, double reference) const {
+RowPasses::MapRequest RegressionObjective::one_read(const RegressionState& state, const LossPoint& guess,
+                                                    const VectorXd& v, Logits meaning, VectorXd& product) const {
   constexpr Index kScalars = 10;
   const Index of_loss = loss_->columns(), columns = of_loss + 1;
-  const double clock = clock_.seconds();
-  LossPoint guess = state.loss;
-  guess.reference = reference;
-  const auto map = [&](Index first, Index count, double* U, double* scalars) {
+  const auto map = [this, &state, &product, guess, meaning, of_loss, columns](Index first, Index count, double* U,
+                                                                              double* scalars) {
     const VectorXd& norms = columns_->row_norms();
     std::array<double, kBlock> moved;
     LossRows rows = rows_of(product, first, count);
@@ -245,8 +264,8 @@ std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const 
       Eigen::Map<VectorXd>(moved.data(), count) = state.z.segment(first, count) + product.segment(first, count);
       rows.z = std::span(moved).first(rows.z.size());
     }
-    add_value(rows, first, state.shift, reference, std::span<double, 9>(scalars, 9));
-    loss_->fill_columns(rows, reference, {U, static_cast<std::size_t>(count * columns)},
+    add_value(rows, first, state.shift, guess.reference, std::span<double, 9>(scalars, 9));
+    loss_->fill_columns(rows, guess.reference, {U, static_cast<std::size_t>(count * columns)},
                         static_cast<std::size_t>(columns));
     Outputs outputs(*loss_);
     fill_outputs(rows, first, state.shift, guess, outputs.of(count));
@@ -259,8 +278,15 @@ std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const 
   };
   RowPasses::MapRequest request{.x = &v, .z = &product, .columns = columns, .scalars = kScalars, .map = map};
   if (meaning == Logits::at) request.compensated = Compensated{state.shift};
-  const auto local = A_.passes().map(request);
+  return request;
+}
+
+/// Nothing, if the guess was not near enough.
+std::unique_ptr<RegressionObjective::Evaluation> RegressionObjective::found_in_one_read(const RowPasses::MapSums& local,
+                                                                                        double reference,
+                                                                                        double clock) const {
   const auto [sums, seconds] = total(A_.communicator(), local, clock);
+  const Index of_loss = loss_->columns();
   const Loss::Combination combination = loss_->combine(loss_sums(sums.scalars.data()), reference);
   const auto combined = [&, &columns = sums.columns](const auto& factors) {
     VectorXd sum = VectorXd::Zero(columns.rows());
@@ -276,6 +302,15 @@ std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const 
   found->seconds = seconds;
   if (!(found->value.loss.offset <= kLargestGuess && found->gradient.allFinite())) return nullptr;
   return found;
+}
+
+std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const RegressionState& state,
+                                                                          const VectorXd& v, Logits meaning,
+                                                                          VectorXd& product, double reference) const {
+  const double clock = clock_.seconds();
+  LossPoint guess = state.loss;
+  guess.reference = reference;
+  return found_in_one_read(A_.passes().map(one_read(state, guess, v, meaning, product)), reference, clock);
 }
 
 /// Makes A x anew, and evaluates in the same read where the reference, which follows the shift, is near enough.
@@ -294,8 +329,8 @@ Point RegressionObjective::accept(Point point, ObjectiveState& found) const {
   auto& evaluation = static_cast<Evaluation&>(found);
   Value value = evaluation.value;
   if (!(value.loss.offset <= kLargestOffset)) value = value_at(state.z, state.shift, value.loss.reference);
-  point.value = value.total + offset_ridge_.value(point.x);
-  point.gradient = evaluation.gradient + offset_ridge_.gradient(point.x);
+  point.value = value.total + added_value(point.x);
+  point.gradient = evaluation.gradient + added_gradient(point.x);
   point.seconds = evaluation.seconds;
   state.loss = value.loss;
   state.centre = std::move(evaluation.centre);
@@ -303,9 +338,8 @@ Point RegressionObjective::accept(Point point, ObjectiveState& found) const {
   state.floor_bound = evaluation.floor_bound;
   sum_over_rows<1>(state.z.size(), [&](Index first, Index rows, auto&) {
     Outputs outputs(*loss_);
-    const LossDerivatives out = outputs.kept_in(state, first, rows);
-    fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, out);
-    drop_whole_row(out, state, first);
+    fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, outputs.kept_in(state, first, rows));
+    drop_whole_rows(state, first, rows);
   });
   return point;
 }
@@ -342,94 +376,6 @@ VectorXd RegressionObjective::gradient_rounding(const Point& point) const {
 double RegressionObjective::gradient_floor(const Point& point, double enough) {
   const double bound = kEps * (state_of(point).floor_bound + norm(offset_ridge_.rounding(point.x)));
   return bound < enough ? bound : norm(gradient_rounding(point));
-}
-
-Direction RegressionObjective::direction(const VectorXd& s) {
-  return {s, s.isZero(0) ? VectorXd::Zero(A_.rows_local()) : A_.multiply(s)};
-}
-
-Direction RegressionObjective::likely_direction(const Point& point, const VectorXd& s) {
-  const RegressionState& state = state_of(point);
-  Direction direction{s};
-  direction.ahead =
-      evaluate_in_one_read(state, s, Logits::step, direction.As, state.loss.reference + state.centre.dot(s));
-  return direction;
-}
-
-double RegressionObjective::longest_step(const Direction& direction) const {
-  const double most = loss_->largest_move();
-  return std::isfinite(most) ? most / largest_move(direction) : most;
-}
-
-double RegressionObjective::largest_move(const Direction& direction) const {
-  return A_.communicator().max(direction.As.size() == 0 ? 0.0 : direction.As.cwiseAbs().maxCoeff());
-}
-
-std::vector<Trial> RegressionObjective::try_steps(const Point& point, const Direction& direction,
-                                                  std::span<const double> steps) {
-  constexpr std::size_t kWidth = 9;  // the loss's sums, and how many rows overflow
-  constexpr std::size_t kMaxSteps = 4;
-  if (steps.size() > kMaxSteps) throw InternalError("try_steps takes up to 4 steps");
-  const RegressionState& state = state_of(point);
-  // <f, A s>; a centred phi does not see it, but it would cancel in 1 + <f, exp(t y) - 1>
-  const double mean_y = loss_->is_shift_invariant() ? state.centre.dot(direction.s) : 0;
-  auto sums = sum_over_rows<kWidth * kMaxSteps + 2>(state.z.size(), [&](Index first, Index rows, auto& block) {
-    const auto As = direction.As.segment(first, rows);
-    const VectorXd y = As.array() - mean_y;
-    const double largest_y = y.cwiseAbs().maxCoeff();
-    for (std::size_t k = 0; k < steps.size(); ++k) {
-      if (!(std::abs(steps[k]) * largest_y <= Loss::largest_exponent)) {
-        block[kWidth * k + 8] = 1;
-        continue;
-      }
-      LossSums of_loss{};
-      loss_->add_change(rows_of(state.z, first, rows), part(y, 0, rows), steps[k], state.loss, of_loss);
-      std::copy(of_loss.begin(), of_loss.end(), block.begin() + static_cast<std::ptrdiff_t>(kWidth * k));
-    }
-    const auto wy = w2_.segment(first, rows).cwiseProduct(As);
-    block[kWidth * kMaxSteps] = wy.dot((state.z.segment(first, rows).array() + state.shift).matrix());
-    block[kWidth * kMaxSteps + 1] = wy.dot(As);
-  });
-  A_.communicator().sum(sums);
-
-  const double ridge_slope = sums[kWidth * kMaxSteps], ridge_curvature = sums[kWidth * kMaxSteps + 1];
-  std::vector<Trial> trials;
-  for (std::size_t k = 0; k < steps.size(); ++k) {
-    const double t = steps[k];
-    Trial trial{.t = t};
-    if (sums[kWidth * k + 8] == 0) {
-      const LossChange change = loss_->change(loss_sums(&sums[kWidth * k]), state.loss);
-      trial.change = change.value + t * ridge_slope + 0.5 * t * t * ridge_curvature +
-                     offset_ridge_.change(point.x, direction.s, t);
-      trial.reference = state.loss.reference + t * mean_y + change.reference_shift;
-    } else {
-      const Value there = value_from_scratch(state.z + t * direction.As, state.shift);
-      trial.change = there.total + offset_ridge_.value(point.x + t * direction.s) - point.value;
-      trial.reference = there.loss.reference;
-    }
-    if (!std::isfinite(trial.change)) trial.change = std::numeric_limits<double>::infinity();
-    trials.push_back(trial);
-  }
-  return trials;
-}
-
-Point RegressionObjective::step(Point point, Direction direction, const Trial& trial) {
-  RegressionState& state = own(point);
-  point.x += trial.t * direction.s;
-  state.largest_x = columns_->scale().cwiseProduct(point.x).lpNorm<Eigen::Infinity>();
-  double reference = trial.reference.value_or(state.loss.reference);
-  std::unique_ptr<ObjectiveState> found;
-  if (++state.updates > kStepsBetweenRefreshes) {
-    found = renew_logits(point, reference);
-  } else {
-    state.z += trial.t * direction.As;
-    if (trial.t == 1) found = std::move(direction.ahead);
-  }
-  if (found) return accept(std::move(point), *found);
-  Value value = trial.reference ? value_at(state.z, state.shift, reference) : value_from_scratch(state.z, state.shift);
-  if (value.loss.offset > kLargestOffset) value = value_at(state.z, state.shift, value.loss.reference);
-  differentiate(point, value);
-  return point;
 }
 
 }  // namespace attnreg

@@ -8,6 +8,7 @@
 #include "attnreg/row_matrix.hpp"
 #include "losses/loss.hpp"
 #include "newton/objective.hpp"
+#include "objective/correction.hpp"
 #include "objective/offset_ridge.hpp"
 #include "objective/sampled_model.hpp"
 #include "ranks/root_clock.hpp"
@@ -82,6 +83,31 @@ class RegressionObjective final : public Objective {
   double reads_of_a() const override { return A_.reads() - reads_before_; }
   std::int64_t collectives() const override { return A_.communicator().collectives() - collectives_before_; }
 
+  // Of an objective on sampled rows, which stands for one on all rows.
+  /// Local. Before the first point: the weights of `LossRows`, this rank's rows, for a loss of `make_sampled_loss`.
+  void weigh_rows(Eigen::VectorXd terms, Eigen::VectorXd shares) {
+    terms_ = std::move(terms), shares_ = std::move(shares), is_sample_ = true;
+  }
+  /// Local. Adds this to L from now on, in place of what was added before; points made before are the caller's
+  /// business.
+  void correct(Correction correction) { correction_ = std::move(correction); }
+  const Correction& correction() const { return correction_; }  ///< Local.
+  int models_made() const { return model_.models_made(); }      ///< Local, replicated. Preconditioners so far.
+  /// Local. Takes these t_i instead of a sketch: row i has the leverage score s_i t_i for weights s.
+  void adopt_scores(Eigen::VectorXd row_scale) { model_.adopt_scores(std::move(row_scale)); }
+
+  /// What is expected of a point that has not been evaluated.
+  struct Expected {
+    Eigen::VectorXd x;
+    double shift = 0;  ///< about <f, A x>
+    LossPoint loss;    ///< reference for A x, not yet less the shift
+  };
+  /// Collective. Up to four points from fresh A x, in one read where the expectations are near enough, else two more
+  /// for a point. `projection`: row norms to be made in the same read. One all-reduce a point.
+  std::vector<Point> evaluate(std::span<const Expected> expected, const RowPasses::Projection& projection = {});
+  /// Local. The direction from one point to another.
+  static Direction between(const Point& from, const Point& to);
+
   // Beyond what the optimiser needs.
   static const RegressionState& state_of(const Point& point) {  ///< Local.
     return static_cast<const RegressionState&>(*point.state);
@@ -114,6 +140,9 @@ class RegressionObjective final : public Objective {
   void adopt_scores(const RegressionObjective& other, bool rescale) { model_.adopt_scores(other.model_, rescale); }
 
  private:
+  static constexpr double kLargestOffset = 0.05;  // above, the sums of a value are made again at the new reference
+  static constexpr int kStepsBetweenRefreshes = 10;
+
   LossRows rows_of(const Eigen::VectorXd& z, Eigen::Index first, Eigen::Index rows) const;
   double ridge_value(const LossRows& rows, Eigen::Index first, double shift) const;
 
@@ -134,16 +163,24 @@ class RegressionObjective final : public Objective {
     double floor_bound = 0, seconds = 0;
   };
   enum class Logits { at, step };  ///< A v are the logits, or have to be added to z
+  RowPasses::MapRequest one_read(const RegressionState& state, const LossPoint& guess, const Eigen::VectorXd& v,
+                                 Logits meaning, Eigen::VectorXd& product) const;
+  std::unique_ptr<Evaluation> found_in_one_read(const RowPasses::MapSums& local, double reference, double clock) const;
   std::unique_ptr<ObjectiveState> evaluate_in_one_read(const RegressionState& state, const Eigen::VectorXd& v,
                                                        Logits meaning, Eigen::VectorXd& product,
                                                        double reference) const;
   std::unique_ptr<ObjectiveState> renew_logits(Point& point, double& reference) const;
   Point accept(Point point, ObjectiveState& found) const;
+  Point unevaluated(const Eigen::VectorXd& x) const;
+  double added_value(const Eigen::VectorXd& x) const { return offset_ridge_.value(x) + correction_.value(x); }
+  Eigen::VectorXd added_gradient(const Eigen::VectorXd& x) const {
+    return offset_ridge_.gradient(x) + correction_.gradient(x);
+  }
 
   void differentiate(Point& point, const Value& value) const;
   void fill_outputs(const LossRows& rows, Eigen::Index first, double shift, const LossPoint& point,
                     const LossDerivatives& out) const;
-  void drop_whole_row(const LossDerivatives& out, RegressionState& state, Eigen::Index first) const;
+  void drop_whole_rows(RegressionState& state, Eigen::Index first, Eigen::Index rows) const;
   double rounding_of_row(const RegressionState& state, Eigen::Index row, double z, double q_terms, double delta,
                          double row_norm) const;
 
@@ -157,6 +194,9 @@ class RegressionObjective final : public Objective {
   const Eigen::VectorXd& b_;
   Eigen::VectorXd w2_;
   OffsetRidge offset_ridge_;
+  Correction correction_;
+  Eigen::VectorXd terms_, shares_;  // of sampled rows, this rank's
+  bool is_sample_ = false;
   std::unique_ptr<Loss> loss_;
   double reads_before_;
   std::int64_t collectives_before_;

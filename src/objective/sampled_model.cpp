@@ -62,6 +62,13 @@ void SampledModel::adopt_scores(const SampledModel& other, bool rescale) {
   rescale_ = rescale;
 }
 
+void SampledModel::adopt_scores(VectorXd row_scale) {
+  row_scale_ = std::move(row_scale);
+  has_scores_ = true;
+  fresh_sum_ = 0;
+  rescale_ = false;
+}
+
 double SampledModel::price() const {
   const auto d = static_cast<double>(A_.columns()), n = static_cast<double>(A_.rows_global());
   const double share = all_rows_ ? 1 : static_cast<double>(rows_kept_) / n;

@@ -57,6 +57,10 @@ class SampledModel {
   /// first use, so that the scores sum to d: for models whose weights are about proportional.
   void adopt_scores(const SampledModel& other, bool rescale);
 
+  /// Local. Takes these t_i, this rank's rows.
+  void adopt_scores(Eigen::VectorXd row_scale);
+  int models_made() const { return static_cast<int>(models_); }  ///< Local, replicated.
+
   /// Local, replicated. What the next model will cost, without a sketch, in Hessian products; needs a first one.
   double price() const;
 

@@ -27,11 +27,12 @@
 #include "regression/sketched_newton.hpp"
 #include "regression/start_point.hpp"
 #include "rows/joint_passes.hpp"
+#include "surrogate/surrogate.hpp"
 
 namespace attnreg {
 
 std::string_view method_name(Method method) {
-  constexpr std::array<std::string_view, 4> names{"auto", "newton", "newton-cg", "sketched-newton"};
+  constexpr std::array<std::string_view, 5> names{"auto", "newton", "newton-cg", "sketched-newton", "surrogate"};
   return names.at(static_cast<std::size_t>(method));
 }
 
@@ -77,12 +78,11 @@ RegressionOptions with_linear_solver(const RowMatrix& A, RegressionOptions optio
   auto& solver = options.linear_solver;
   const bool explicitly = solver.kind == LinearSolver::scalapack;
   const auto refuse_scalapack = [](const std::string& what) { refuse("the linear solver scalapack " + what); };
-  if (explicitly && options.method == Method::sketched_newton)
-    refuse_scalapack("does not serve the method sketched-newton");
+  const bool on_root = options.method == Method::sketched_newton || options.method == Method::surrogate;
+  if (explicitly && on_root) refuse_scalapack("does not serve the method " + std::string(method_name(options.method)));
   if (explicitly && options.sampling.jl_columns == 0)
     refuse_scalapack("needs at least 1 JL column: exact row norms take a d x d matrix on every rank");
-  if (!explicitly && (options.method == Method::sketched_newton || options.sampling.jl_columns == 0))
-    solver.kind = LinearSolver::rank0;
+  if (!explicitly && (on_root || options.sampling.jl_columns == 0)) solver.kind = LinearSolver::rank0;
   const double bytes = linear_solver_bytes({.kind = LinearSolver::rank0}, A.communicator().size(),
                                            omp_get_max_threads(), A.columns(), options.sampling.sketch_rows);
   solver = chosen_linear_solver(A.communicator(), A.columns(), solver, bytes);
@@ -109,6 +109,8 @@ class Regression {
       refuse("the start cross-entropy serves the losses that fit softmax(A x), not " + options.loss);
     if (options.loss == "cross-entropy" && !(target_.sum > 0))
       refuse("cross-entropy needs a target with a positive sum; b sums to " + text_of(target_.sum));
+    if (options.method == Method::surrogate && !has_surrogate(options.loss))
+      refuse("the method surrogate serves the losses softmax and cross-entropy, not " + options.loss);
     result_.warnings = target_warnings(target_, objective_.loss());
     result_.warnings.insert(result_.warnings.end(), columns->warnings().begin(), columns->warnings().end());
     if (options.loss == "rescaled-exp" && spans_ones(A_))
@@ -136,7 +138,10 @@ class Regression {
   }
 
   RegressionResult run() {
-    const StartPoint start = choose_start(objective_, point_, options_, start_method(), result_.notes);
+    const bool starts_on_sample = result_.method == Method::surrogate && options_.start != Start::given;
+    const StartPoint start = starts_on_sample
+                                 ? StartPoint{point_.x, Start::zero, "zero"}
+                                 : choose_start(objective_, point_, options_, start_method(), result_.notes);
     Method method = result_.method;  // random starts need one that starts anywhere
     x0_ = solve_from_starts(
               objective_, point_, start, options_.random_starts, kSameMinimum * std::abs(value_at_zero_),
@@ -147,6 +152,7 @@ class Regression {
               },
               [&](int k) { return next_start(k); }, result_)
               .x;
+    if (by_cross_entropy_ && result_.start == Start::zero) result_.start = Start::cross_entropy;
     if (result_.summary.singular) remove_null_directions();
     certify_result();
     describe_end(objective_.loss(), "x",
@@ -184,6 +190,7 @@ class Regression {
   VectorXd x0_;
   double value_at_zero_ = 0;
   bool all_rows_at_first_ = false;
+  bool by_cross_entropy_ = false;  // the surrogates' coarse solve started there
 };
 
 void Regression::choose_method() {
@@ -198,6 +205,11 @@ void Regression::choose_method() {
     result_.notes.push_back("linear solver scalapack: " + std::to_string(solver.grid_rows) + " x " +
                             std::to_string(solver.grid_columns) + " processes, blocks of " +
                             std::to_string(solver.block_size));
+  }
+  if (result_.method == Method::surrogate && !sample_saves(A_.rows_global(), A_.columns())) {
+    result_.method = Method::newton_cg;
+    result_.notes.push_back("method newton-cg: the samples of surrogates would hold many of the rows of " +
+                            std::to_string(A_.rows_global()) + " x " + std::to_string(A_.columns()));
   }
   all_rows_at_first_ = objective_.uses_all_rows();
   if (result_.method == Method::newton_cg && all_rows_at_first_)
@@ -214,6 +226,16 @@ std::optional<StartPoint> Regression::next_start(int k) {
 
 NewtonSummary Regression::solve_from(const StartPoint& start, Method method) {
   start_at(objective_, point_, start, objective_.loss(), value_at_zero_, result_.notes);
+  if (method == Method::surrogate) {
+    auto by_surrogates = surrogate(objective_, point_, options_.newton,
+                                   {.seed = options_.sampling.seed,
+                                    .try_cross_entropy = start.kind == Start::zero && options_.start != Start::zero,
+                                    .must_try_it = options_.start == Start::cross_entropy});
+    result_.sample_reads += by_surrogates.sample_reads;
+    by_cross_entropy_ = by_surrogates.by_cross_entropy;
+    result_.notes.insert(result_.notes.end(), by_surrogates.notes.begin(), by_surrogates.notes.end());
+    return by_surrogates.newton;
+  }
   if (method != Method::sketched_newton) return minimise(method, objective_, point_, options_.newton);
   auto sketched = sketched_newton(objective_, point_, options_.newton, options_.sketched_newton, options_.sampling,
                                   options_.epsilon);

@@ -54,11 +54,16 @@ void map_tile(const Tile& tile, std::span<const RowPasses::MapRequest> requests,
   RowMajorMatrix U(rows, columns), own;
   Index first_column = 0;
   double* scalars = sums.scalars.data();
-  for (const auto& [x, compensated, z, width, count, map, row_norms] : requests) {
+  for (const auto& [x, compensated, z, width, count, map, row_norms, projection] : requests) {
     if (row_norms.norms != nullptr) {
       auto own_norms = row_norms.norms->segment(tile.first_local(), rows);
       tile.squared_norms(row_norms.factor->data(), own_norms.data());
       own_norms = own_norms.cwiseSqrt();
+    }
+    if (projection.squares != nullptr) {
+      auto squares = projection.squares->segment(tile.first_local(), rows);
+      squares.setZero();
+      projection.N->multiply(tile, [&](Index, const RowMajorMatrix& Y) { squares += Y.rowwise().squaredNorm(); });
     }
     if (x != nullptr && compensated) tile.multiply(x->data(), *compensated, z->data() + tile.first_local());
     if (x != nullptr && !compensated && products.empty()) tile.multiply(x->data(), z->data() + tile.first_local());
@@ -203,6 +208,7 @@ std::vector<RowPasses::MapSums> RowPasses::maps(std::span<const MapRequest> requ
     columns += request.columns, scalars += request.scalars;
     if (request.x != nullptr) request.z->resize(rows_local());
     if (request.row_norms.norms != nullptr) request.row_norms.norms->resize(rows_local());
+    if (request.projection.squares != nullptr) request.projection.squares->resize(rows_local());
   }
   const MapSums zero{MatrixXd::Zero(this->columns(), columns), VectorXd::Zero(scalars)};
   const SharedProducts products(requests);

@@ -74,6 +74,11 @@ class RowPasses {
     const Eigen::VectorXd* factor;
     Eigen::VectorXd* norms;  ///< resized to rows_local; none: not wanted
   };
+  /// Squared norms |a_i^T N|^2 of the rows, to be made in a pass: 2 d flops for each column of N and row.
+  struct Projection {
+    const PackedColumns* N = nullptr;
+    Eigen::VectorXd* squares = nullptr;  ///< resized to rows_local; none: not wanted
+  };
   /// z = A x, or A x - shift 1, where there is an x; then A^T U, U made tile by tile and not kept. `map` sees the z of
   /// the rows of its tile.
   struct MapRequest {
@@ -83,6 +88,7 @@ class RowPasses {
     Index columns = 0, scalars = 0;
     RowMap map{};
     RowNorms row_norms{};
+    Projection projection{};
   };
   /// Local, one read. One of them, and several at once.
   MapSums map(const MapRequest& request) const;

@@ -40,6 +40,13 @@ class ScaledColumns {
   /// Local. The same columns of A() as another task sees its rows.
   ScaledColumns(const ScaledColumns& columns, RowMatrix A) : ScaledColumns(columns) { A_ = std::move(A); }
 
+  /// Local. The same columns of some rows of A().
+  ScaledColumns of_rows(RowMatrix rows) const {
+    ScaledColumns columns(*this, std::move(rows));
+    columns.row_norms_ = std::make_shared<Eigen::VectorXd>();
+    return columns;
+  }
+
   const RowMatrix& A() const { return A_; }                  ///< ahat
   const Eigen::VectorXd& factor() const { return factor_; }  ///< d; powers of two
   const Eigen::VectorXd& offset() const { return offset_; }  ///< d; centre_j factor_j

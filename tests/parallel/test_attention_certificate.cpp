@@ -220,7 +220,9 @@ TEST_P(MaskedCertificates, KnowWhatIsHidden) {
     EXPECT_EQ(c.free_directions, split.free_directions);
     EXPECT_EQ(c.kind, split.kind);
     EXPECT_NEAR(c.smallest_eigenvalue, split.smallest_eigenvalue, c.eigenvalue_rounding + split.eigenvalue_rounding);
-    EXPECT_NEAR(c.eigenvalue_rounding, split.eigenvalue_rounding, 1e-3 * split.eigenvalue_rounding);
+    // A few keys of one query are centred where all keys are not: less rounding.
+    EXPECT_LE(split.eigenvalue_rounding, (1 + 1e-3) * c.eigenvalue_rounding);
+    EXPECT_GE(split.eigenvalue_rounding, 0.5 * c.eigenvalue_rounding);
   }
 }
 

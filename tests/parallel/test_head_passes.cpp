@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <Eigen/SVD>
 #include <cmath>
 
 #include "heads/gauss_newton.hpp"
@@ -49,7 +50,7 @@ class HeadPassesOf {
   }
   HeadTargets targets() const {
     HeadTargets all;
-    for (const auto& sequence : sequences_) all.push_back(&sequence.target);
+    for (const auto& sequence : sequences_) all.emplace_back(sequence.target);
     return all;
   }
 
@@ -116,6 +117,26 @@ TEST_F(HeadPassesTest, GaussNewtonIsTheHessianWhereAllIsLinear) {
                        difference = head.passes.linearise(u.with(u.numbers() + p), loss).gradient - here.gradient;
         EXPECT_LE((product - difference).norm(), 1e-5 * difference.norm());  // products are in float
       }
+}
+
+TEST_F(HeadPassesTest, AllRidgesAreSolvedAtOnce) {
+  for (const auto loss : {HeadLoss::log_odds, HeadLoss::weighted_log_odds}) {
+    HeadPassesOf head(comm_, Layout::random, Sight::causal);
+    const std::vector<double> ridges{1e-3, 1e-2, 0.3, 10};
+    const auto found = fit_full(head.passes, loss, ridges);
+    ASSERT_EQ(found.size(), ridges.size());
+    for (std::size_t k = 0; k < ridges.size(); ++k) {
+      const VectorXd gradient = head.passes.linearise(found[k], loss).gradient;
+      EXPECT_LE((gradient + ridges[k] * found[k].numbers()).norm(),
+                2e-4 * head.passes.linearise(head.passes.factors(0), loss).gradient.norm())  // it stops at 1e-4
+          << ridges[k];
+    }
+    const MatrixXd part = truncated_full(head.passes, found[0], 2).U();
+    const Eigen::JacobiSVD<MatrixXd> all(found[0].U(), Eigen::ComputeThinU | Eigen::ComputeThinV);
+    const VectorXd values = all.singularValues().head(2);
+    EXPECT_LE((part - all.matrixU().leftCols(2) * values.asDiagonal() * all.matrixV().leftCols(2).transpose()).norm(),
+              1e-12 * values[0]);
+  }
 }
 
 TEST_F(HeadPassesTest, ProductsAreSymmetricAndPositive) {
@@ -189,7 +210,7 @@ TEST_F(HeadPassesTest, CurvatureGramsAreTheirSums) {
       const auto& rows = head.inputs.rows()[k];
       const MatrixXd A = head.inputs.queries_of(rows), K = head.inputs.keys_of(rows);
       for (Index j = 0; j < rows.queries(); ++j) {
-        const VectorXd b = head.target.rows()[k].B.col(j);
+        const VectorXd b = head.target.block(k, j, 1, false).B;
         MatrixXd J = MatrixXd(b.asDiagonal()) - b * b.transpose();
         if (loss == HeadLoss::softmax) J = (J * J).eval();
         G += J.trace() * A.col(j) * A.col(j).transpose();
@@ -201,6 +222,36 @@ TEST_F(HeadPassesTest, CurvatureGramsAreTheirSums) {
     EXPECT_LE((found.queries - G).norm(), 1e-12 * G.norm());
     EXPECT_LE((found.keys - H).norm(), 1e-12 * H.norm());
   }
+}
+
+TEST_F(HeadPassesTest, TargetsMayBeInFloat) {
+  const Planted planted = plant({48, 48, 12, 10}, 3, 1.5, 6, 1);
+  auto all = sequences(planted, Layout::even);
+  std::vector<std::vector<AttentionMatrix>> heads(2);
+  for (auto& sequence : all) {
+    const RowMajorMatrixFloat B = sequence.target.cast<float>();
+    heads[0].emplace_back(B);
+    heads[1].emplace_back(RowMajorMatrix(B.cast<double>()));
+    sequence.target.resize(0, 0);  // the heads have theirs
+  }
+  const auto found = recover_heads(comm_, all, heads, {});
+  EXPECT_EQ(found[0].X, found[1].X);
+  EXPECT_LE((found[0].X - planted.unknowns.X).norm(), 1e-5 * found[0].X.norm());
+  const HeadQuality by_factors = head_quality(comm_, all, found[0], heads[0]),
+                    by_x = head_quality(comm_, all, found[0].X, heads[1]);
+  EXPECT_NEAR(by_factors.all.error, by_x.all.error, 1e-13);
+  EXPECT_NEAR(by_factors.all.divergence, by_x.all.divergence, 1e-13);
+}
+
+TEST_F(HeadPassesTest, LongSequencesAreUsedInBlocks) {
+  // Blocks of 256 queries, pieces of 512.
+  const Planted planted = plant({700, 600, 12, 10}, 3, 1.5, 2, 3);
+  HeadOptions options;
+  options.rounding = 0x1p-24;  // of B in float: two reads reach it
+  const HeadResult head = recover_heads(comm_, sequences(planted, Layout::even), {}, options).at(0);
+  EXPECT_EQ(head.rank, 3);
+  EXPECT_LE((head.X - planted.unknowns.X).norm(), 1e-9 * head.X.norm());
+  EXPECT_EQ(head.reads, 2);
 }
 
 }  // namespace attnreg::test_head_passes

@@ -8,9 +8,9 @@
 
 #include "attnreg/solver.hpp"
 #include "losses/losses.hpp"
-#include "newton/minimise.hpp"
 #include "objective/regression_objective.hpp"
 #include "ranks/span_of.hpp"
+#include "regression/start_point.hpp"
 #include "support/reference.hpp"
 #include "support/vector_file.hpp"
 
@@ -109,13 +109,13 @@ TEST_P(Vectors, Minimiser) {
   const bool nearby = minimizer.text("kind") == "local_pair" || problem_.loss.ends_with("sinh");
   const VectorXd x0 = nearby ? VectorXd(expected.array() + 1e-3) : VectorXd(VectorXd::Zero(expected.size()));
   for (const auto layout : reference::layouts)
-    for (const auto minimise : {newton, newton_cg}) {
+    for (const Method method : {Method::newton, Method::newton_cg}) {
       const auto data = reference::distribute(comm_, problem_, layout);
       RegressionObjective objective(data.A, data.b, data.w, make_loss(problem_.loss));
       NewtonOptions options;
       options.relative_tolerance = 1e-12;
       Point point = objective.evaluate(x0);
-      const auto summary = minimise(objective, point, options);
+      const auto summary = minimise(method, objective, point, options);
       const double floor = objective.gradient_floor(point, objective.norm(point.gradient));
       EXPECT_TRUE(summary.termination == Termination::converged ||
                   summary.termination == Termination::converged_rounding)

@@ -1,8 +1,8 @@
 // Random small problems, solved, and all that the solver says about them compared with 50 digits.
 //
 // hunt --first N --count M: problems N to N + M - 1, each a function of its number. With several ranks they solve each
-// problem together; with --alone each rank solves some, by itself. Prints the violations; the exit code is 1 if there
-// are any.
+// problem together; with --alone each rank solves some, by itself. --only KIND and --method NAME leave out all others.
+// Prints the violations; the exit code is 1 if there are any.
 
 #include <mpi.h>
 
@@ -29,6 +29,7 @@ namespace {
 struct HuntOptions {
   std::int64_t first = 0, count = 2000;
   std::string only;       ///< a kind of problem
+  std::string method;     ///< the only one
   std::string directory;  ///< where the problems with a violation are written
   bool alone = false;
   bool verbose = false;
@@ -47,6 +48,8 @@ HuntOptions parse(const std::vector<std::string>& words) {
       options.count = std::stoll(value());
     else if (words[k] == "--only")
       options.only = value();
+    else if (words[k] == "--method")
+      options.method = value();
     else if (words[k] == "--write")
       options.directory = value();
     else if (words[k] == "--alone")
@@ -54,8 +57,9 @@ HuntOptions parse(const std::vector<std::string>& words) {
     else if (words[k] == "--verbose")
       options.verbose = true;
     else
-      throw std::invalid_argument("unknown option " + words[k] +
-                                  "; there are --first N, --count M, --only KIND, --write DIR, --alone, --verbose");
+      throw std::invalid_argument(
+          "unknown option " + words[k] +
+          "; there are --first N, --count M, --only KIND, --method NAME, --write DIR, --alone, --verbose");
   }
   const auto& kinds = problem_kinds();
   if (!options.only.empty() && std::ranges::find(kinds, options.only) == kinds.end()) {
@@ -85,6 +89,7 @@ class Hunt {
   void run() {
     for (std::int64_t number = options_.first; number < options_.first + options_.count; ++number) {
       if (!options_.only.empty() && kind_of(number) != options_.only) continue;
+      if (!options_.method.empty() && method_name(method_of(number)) != options_.method) continue;
       const bool mine = number % ranks_ == rank_;
       if (!options_.alone || mine) solve(hunted_problem(number), mine);
     }

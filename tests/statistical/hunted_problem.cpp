@@ -9,6 +9,7 @@
 
 #include "attnreg/files.hpp"
 #include "ranks/span_of.hpp"
+#include "surrogate/surrogate.hpp"
 
 namespace attnreg::hunt {
 
@@ -17,6 +18,7 @@ using Eigen::VectorXd;
 namespace {
 
 constexpr double kLargestLogit = 300;  // of losses that grow: exp(2 z) stays a number
+constexpr Index kMostRows = 60;        // but of problems for surrogates
 
 /// The random numbers of one problem, in the order in which they are asked for.
 class Draw {
@@ -70,7 +72,7 @@ void make_degenerate(Making& made) {
 
 /// Rows in pairs a and -a, in all columns or all but the last; now and then about a point that is not 0.
 void make_mirrored(Making& made) {
-  const Index half = made.draw.integer(1, 8);
+  const Index half = made.rows() > kMostRows ? made.rows() / 2 : made.draw.integer(1, 8);
   const Index kept = made.columns() > 1 && made.draw.chance(0.3) ? 1 : 0;
   const RowMajorMatrix upper = made.draw.normals(half, made.columns());
   made.base = RowMajorMatrix(2 * half, made.columns());
@@ -157,12 +159,9 @@ VectorXd start_in_units(const Making& made, const VectorXd& x) { return x.cwiseQ
 
 RegressionOptions drawn_options(Making& made, std::int64_t number) {
   Draw& draw = made.draw;
-  const auto kinds = static_cast<std::int64_t>(problem_kinds().size());
-  const auto losses = static_cast<std::int64_t>(loss_names().size());
-  constexpr std::array<Method, 3> methods{Method::automatic, Method::newton, Method::newton_cg};
   RegressionOptions options;
   options.loss = made.loss;
-  options.method = methods.at(static_cast<std::size_t>(number / (kinds * losses) % 3));
+  options.method = method_of(number);
   options.certificate = CertificateLevel::full;
   const Index start = draw.integer(0, 9);
   if (start == 0 || start == 1) options.start = Start::zero;
@@ -178,6 +177,18 @@ RegressionOptions drawn_options(Making& made, std::int64_t number) {
   }
   if (draw.chance(0.1)) options.epsilon = draw.power(-8, -2);
   return options;
+}
+
+std::string_view loss_of(std::int64_t number) {
+  const auto turn = static_cast<std::size_t>(number) / problem_kinds().size();
+  return loss_names()[turn % loss_names().size()];
+}
+
+/// A few; for surrogates, which are for tall A, as many as they need.
+Index drawn_rows(Draw& draw, Method method, Index columns) {
+  constexpr Index kTall = 200;  // rows of a column
+  if (draw.chance(0.05)) return 1;
+  return method == Method::surrogate ? draw.integer(kTall, 2 * kTall) * columns : draw.integer(2, kMostRows);
 }
 
 std::string number_text(double value) {
@@ -200,12 +211,18 @@ std::string_view kind_of(std::int64_t number) {
   return problem_kinds()[static_cast<std::size_t>(number) % problem_kinds().size()];
 }
 
+Method method_of(std::int64_t number) {
+  constexpr std::array methods{Method::automatic, Method::newton, Method::newton_cg, Method::surrogate};
+  const std::size_t losses = loss_names().size(), kinds = problem_kinds().size();
+  const Method method = methods.at(static_cast<std::size_t>(number) / (kinds * losses) % methods.size());
+  return method == Method::surrogate && !has_surrogate(loss_of(number)) ? Method::automatic : method;
+}
+
 HuntedProblem hunted_problem(std::int64_t number) {
   Draw draw(number);
-  const auto& losses = loss_names();
-  const auto turn = static_cast<std::size_t>(number) / problem_kinds().size();
-  Making made{.draw = draw, .kind = kind_of(number), .loss = std::string(losses[turn % losses.size()])};
-  made.base = draw.normals(draw.chance(0.05) ? 1 : draw.integer(2, 60), draw.integer(1, 4));
+  Making made{.draw = draw, .kind = kind_of(number), .loss = std::string(loss_of(number))};
+  const Index columns = draw.integer(1, 4), rows = drawn_rows(draw, method_of(number), columns);
+  made.base = draw.normals(rows, columns);
   shape_rows(made);
   const bool is_sparse = draw.chance(0.2);
   if (is_sparse && made.kind != "mirrored")  // its pairs would not stay pairs

@@ -23,6 +23,7 @@ struct HuntedProblem {
 /// The kinds of problems; numbers take turns.
 const std::vector<std::string_view>& problem_kinds();
 std::string_view kind_of(std::int64_t number);
+Method method_of(std::int64_t number);
 
 HuntedProblem hunted_problem(std::int64_t number);
 

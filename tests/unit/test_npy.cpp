@@ -101,7 +101,7 @@ std::string file_of(const Format& format, const std::vector<Scalar>& rows) {
 
 template <class Scalar>
 std::vector<Scalar> rows_of(const NpyHeader& header, std::int64_t first, std::int64_t rows) {
-  std::vector<Scalar> values(static_cast<std::size_t>(rows * 3), Scalar{42});
+  std::vector<Scalar> values(static_cast<std::size_t>(rows * header.columns()), Scalar{42});
   read_npy_rows(header, first, rows, std::span<Scalar>(values));
   return values;
 }
@@ -384,10 +384,31 @@ TEST(Npy, ReadsWhatItWrites) {
   EXPECT_EQ(read_npy_header(directory.path("empty.npy")).elements(), 0);
 }
 
+TEST(Npy, PartsOfArraysAreMatrices) {
+  const TemporaryDirectory directory;
+  std::vector<double> values(24);
+  std::iota(values.begin(), values.end(), 0);
+  write_npy(directory.path("a.npy"), values, {4, 3, 2});
+  const NpyHeader part = read_npy_header(directory.path("a.npy[2]"));
+  EXPECT_THAT(part.shape, ElementsAre(3, 2));
+  EXPECT_EQ(bits(rows_of<double>(part, 1, 2)), bits(std::vector<double>{14, 15, 16, 17}));
+  EXPECT_EQ(bits(rows_of<double>(read_npy_header(directory.path("a.npy[3,2]")), 0, 2)),
+            bits(std::vector<double>{22, 23}));
+  EXPECT_EQ(npy_part("a.npy", 3), "a.npy[3]");
+  EXPECT_EQ(npy_part("a.npy[3]", 7), "a.npy[3,7]");
+  for (const char* const name :
+       {"a.npy[4]", "a.npy[0,0,0]", "a.npy[-1]", "a.npy[]", "a.npy[1,]", "a.npy[1", "a.npy[9999999999999999999]"})
+    EXPECT_THROW(read_npy_header(directory.path(name)), InvalidArgument) << name;
+  write_npy(directory.path("b[1].npy"), values, {24});  // such names are names first
+  write_npy(directory.path("a.npy[2]"), values, {6, 4});
+  EXPECT_THAT(read_npy_header(directory.path("b[1].npy")).shape, ElementsAre(24));
+  EXPECT_THAT(read_npy_header(directory.path("a.npy[2]")).shape, ElementsAre(6, 4));
+}
+
 TEST(Npy, RefusesToWriteAShapeThatDoesNotFit) {
   const TemporaryDirectory directory;
   const std::vector<double> values(6);
-  for (const auto& shape : std::vector<std::vector<std::int64_t>>{{}, {5}, {2, 2}, {1, 2, 3}, {-2, -3}}) {
+  for (const auto& shape : std::vector<std::vector<std::int64_t>>{{}, {5}, {2, 2}, {1, 2, 4}, {-2, -3}, {1, 1, 2, 3}}) {
     EXPECT_THROW(write_npy(directory.path("a.npy"), values, shape), OutputError);
   }
   EXPECT_THAT(directory.names(), ElementsAre());

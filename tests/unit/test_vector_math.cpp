@@ -30,6 +30,12 @@ std::vector<double> exp(const std::vector<double>& x) {
   return y;
 }
 
+std::vector<double> log(const std::vector<double>& x) {
+  std::vector<double> y(x.size());
+  kernels::log(x, y);
+  return y;
+}
+
 std::vector<double> expm1(const std::vector<double>& x) {
   std::vector<double> y(x.size());
   kernels::expm1(x, y);
@@ -79,6 +85,19 @@ const auto exact_exp = [](long double x) { return std::exp(x); };
 const auto exact_expm1 = [](long double x) { return std::expm1(x); };
 
 // The documented bounds; the exact values have 11 bits more.
+TEST_P(VectorMath, LogIsWithinFourUlp) {
+  std::vector<double> x = magnitudes(-1020, 1023);
+  for (double& value : x) value = std::abs(value);
+  for (const double near : {1 - 1e-12, 1 - 0x1p-53, 1 + 0x1p-52, 1 + 1e-9, 0.9, 1.1}) x.push_back(near);
+  const std::vector<double> y = log(x);
+  for (std::size_t k = 0; k < x.size(); ++k) {
+    const long double exact = std::log(static_cast<long double>(x[k]));
+    const double ulp = std::nextafter(std::abs(y[k]), kInfinity) - std::abs(y[k]);
+    EXPECT_LE(std::abs(static_cast<double>(y[k] - exact)), 4 * ulp) << x[k];
+  }
+  EXPECT_EQ(log({1})[0], 0);
+}
+
 TEST_P(VectorMath, ExponentialsAreWithinOneUlp) {
   for (const auto& x : {arguments(-745, 709), arguments(-1, 1), arguments(-745, -708), magnitudes(-60, 8)})
     EXPECT_LT(largest_error(x, exp(x), exact_exp), 1);

@@ -12,7 +12,8 @@ namespace {
 
 constexpr std::array<std::string_view, 3> kStartNames{"auto", "zero", "cross-entropy"};
 constexpr std::array kStarts{Start::automatic, Start::zero, Start::cross_entropy};
-constexpr std::array kMethods{Method::automatic, Method::newton, Method::newton_cg, Method::sketched_newton};
+constexpr std::array kMethods{Method::automatic, Method::newton, Method::newton_cg, Method::sketched_newton,
+                              Method::surrogate};
 constexpr std::array kLinearSolvers{LinearSolver::automatic, LinearSolver::rank0, LinearSolver::scalapack};
 
 /// A choice of the names of some values.
@@ -69,7 +70,8 @@ std::vector<OptionGroup> solver_options() {
       {"Iteration",
        {{"method", 0, "NAME", choice_of(kMethods, method_name), "auto",
          "newton: the exact Hessian; newton-cg: products with it, preconditioned by sampled rows; sketched-newton: the "
-         "papers' method, full steps with a sampled Hessian; auto: the cheaper one of newton and newton-cg"},
+         "papers' method, full steps with a sampled Hessian; surrogate: minimisers on sampled rows, corrected by exact "
+         "gradients, for softmax and cross-entropy and very tall A; auto: the cheaper one of newton and newton-cg"},
         {"start", 0, "START", Text{}, "auto",
          "where the iteration starts. zero: x = 0; cross-entropy: a rough minimiser of that loss; auto: one of the "
          "two, "
@@ -151,8 +153,8 @@ void check_solver_options(const Arguments& arguments, int ranks) {
   const LinearSolver solver = linear_solver_options(arguments, ranks).kind;
   for (const std::string_view other : {"weight", "weights", "starts"}) arguments.exclude("weights-path", other);
   const bool sketched = arguments.text("method") == method_name(Method::sketched_newton);
-  if (sketched && solver == LinearSolver::scalapack)
-    throw UsageError("--linear-solver scalapack does not serve --method sketched-newton");
+  if ((sketched || arguments.text("method") == method_name(Method::surrogate)) && solver == LinearSolver::scalapack)
+    throw UsageError("--linear-solver scalapack does not serve --method " + arguments.text("method"));
   if (!sketched)
     arguments.refuse({"delta", "radius", "sampling-error", "no-low-rank"}, "is for --method sketched-newton");
 }

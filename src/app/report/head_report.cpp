@@ -46,9 +46,19 @@ std::string quality_line(const std::string& label, const HeadFit& fit) {
 
 std::string spectrum_text(const Eigen::VectorXd& values) {
   constexpr Eigen::Index kShown = 4;
-  std::string text;
+  std::string text = values.size() == 0 ? "-" : "";
   for (Eigen::Index k = 0; k < std::min(kShown, values.size()); ++k) text += plain(values[k], 4) + " ";
   return values.size() > kShown ? text + "... " + plain(values[values.size() - 1], 4) : text;
+}
+
+std::string rank_text(const HeadResult& result) {
+  const std::string rank = result.rank > 0 ? std::to_string(result.rank) : "any";
+  switch (result.rank_source) {
+    case RankSource::gap:
+      return rank + ", by the gap: the singular values of the log-odds fall by " + plain(result.gap, 3) + " behind it";
+    case RankSource::hold_out: return rank + ", by hold-out";
+    default: return rank + ", as given";
+  }
 }
 
 }  // namespace
@@ -65,6 +75,7 @@ std::string head_text(const HeadReport& report) {
             summary_line("verdict", std::string(verdict_text(head_verdict(report.fit, *report.held_out))));
   else
     text += quality_line("uniform attention", report.fit.uniform);
+  text += summary_line("rank", rank_text(result));
   if (result.singular_values.size() > 0)
     text +=
         summary_line("singular values", spectrum_text(result.singular_values) + "  (of X in the metric of the logits)");
@@ -75,11 +86,54 @@ std::string head_text(const HeadReport& report) {
   return text;
 }
 
+std::string heads_text(const std::vector<HeadReport>& reports) {
+  const bool held_out = reports[0].held_out.has_value();
+  std::string text = "\nFit and prediction, |F - B| / |B|\n  " + padded("head", 6) + padded("rank", 6) +
+                     padded("by", 14) + padded("fit", 12) + padded("held out", 12) + padded("uniform", 12) +
+                     padded("singular values", 30) + (held_out ? "verdict" : "") + "\n";
+  for (std::size_t h = 0; h < reports.size(); ++h) {
+    const auto& [result, fit, held] = reports[h];
+    text +=
+        "  " + padded(std::to_string(h), 6) + padded(result.rank > 0 ? std::to_string(result.rank) : "any", 6) +
+        padded(std::string(source_name(result.rank_source)) + (result.gap > 0 ? " " + scientific(result.gap, 2) : ""),
+               14) +
+        padded(scientific(fit.all.error, 3), 12) + padded(held ? scientific(held->all.error, 3) : "-", 12) +
+        padded(scientific((held ? held->uniform : fit.uniform).error, 3), 12) +
+        padded(spectrum_text(result.singular_values), 30) +
+        (held ? std::string(verdict_name(head_verdict(fit, *held))) : "") + "\n";
+  }
+  for (const auto& direction : reports[0].result.null_directions) text += summary_line("not determined", direction);
+  return text;
+}
+
+std::vector<std::string> remarks(const std::vector<HeadResult>& heads, std::vector<std::string> HeadResult::*of) {
+  std::vector<std::string> texts;
+  std::vector<std::vector<std::size_t>> places;
+  for (std::size_t h = 0; h < heads.size(); ++h)
+    for (const auto& text : heads[h].*of) {
+      const auto known = static_cast<std::size_t>(std::ranges::find(texts, text) - texts.begin());
+      if (known == texts.size()) {
+        texts.push_back(text);
+        places.emplace_back();
+      }
+      places[known].push_back(h);
+    }
+  for (std::size_t k = 0; k < texts.size(); ++k) {
+    if (places[k].size() == heads.size()) continue;
+    std::string names = places[k].size() == 1 ? "head" : "heads";
+    for (const std::size_t h : places[k]) names += (h == places[k][0] ? " " : ", ") + std::to_string(h);
+    texts[k] = names + ": " + texts[k];
+  }
+  return texts;
+}
+
 nlohmann::ordered_json head_json(const HeadReport& report) {
   const HeadResult& result = report.result;
   const auto& values = result.singular_values;
-  nlohmann::ordered_json json{{"rank", result.rank},
+  nlohmann::ordered_json json{{"relative_error", result.error},
+                              {"rank", result.rank},
                               {"rank_source", source_name(result.rank_source)},
+                              {"gap", result.gap},
                               {"singular_values", std::vector<double>(values.begin(), values.end())},
                               {"log_odds_error", result.log_odds_error},
                               {"zeros", result.zeros},

@@ -3,6 +3,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "attnreg/attention_regression.hpp"
 
@@ -17,6 +18,10 @@ struct HeadReport {
 
 /// The lines of the summary between the method and the notes.
 std::string head_text(const HeadReport& report);
+/// The same of several heads: a table.
+std::string heads_text(const std::vector<HeadReport>& reports);
+/// The notes, or warnings, of all heads, each once, with the heads that it is of if these are not all.
+std::vector<std::string> remarks(const std::vector<HeadResult>& heads, std::vector<std::string> HeadResult::*of);
 /// Members for run.json.
 nlohmann::ordered_json head_json(const HeadReport& report);
 

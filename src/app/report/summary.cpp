@@ -293,7 +293,10 @@ std::string summary_text(const SolveReport& report, const std::vector<std::strin
        std::to_string(report.A.rows_global()) + " x " + std::to_string(report.A.columns()) + " as " +
            storage_name(report.A.storage()) + ", " + arguments.text("loss") + " loss, w = " + weight_text(arguments),
        std::string(method_name(result.method)) + " from " + start_text(report),
-       summary_line("reads of A", fixed(result.summary.reads_of_a, 1)),
+       summary_line(
+           "reads of A",
+           fixed(result.summary.reads_of_a, 1) +
+               (result.sample_reads > 0 ? ", and work on samples worth " + fixed(result.sample_reads, 1) : "")),
        fit_text(report) + certificate_text(result.certificate) + sketched_text(result.sketched_steps), report.timing},
       files);
   if (report.path.empty()) return page;
@@ -381,7 +384,8 @@ nlohmann::ordered_json remarks_json(const SolveResult& result) {
 nlohmann::ordered_json regression_json(const RegressionResult& result) {
   nlohmann::ordered_json json{{"summary", summary_json(result)},
                               {"certificate", certificate_json(result.certificate)},
-                              {"sketched_steps", result.sketched_steps}};
+                              {"sketched_steps", result.sketched_steps},
+                              {"sample_reads", result.sample_reads}};
   json.update(remarks_json(result));
   return json;
 }

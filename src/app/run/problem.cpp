@@ -47,12 +47,27 @@ std::vector<std::string_view> form_names(bool to_solve) {
 /// Size and time of modification.
 void take_facts(InputFile& file) {
   struct stat facts {};
-  if (::stat(file.header.path.c_str(), &facts) != 0) return;
+  if (::stat(file.header.file.c_str(), &facts) != 0) return;
   file.bytes = facts.st_size;
   file.modified = utc_time(facts.st_mtime);
 }
 
 std::int64_t rows_of(const InputFile& file) { return file.header.shape.empty() ? 0 : file.header.shape[0]; }
+
+RowMajorMatrix load_part(const Communicator& communicator, const InputFile& file, const RowPartition& partition,
+                         std::int64_t columns) {
+  return load_matrix_rows(communicator, file.header.path, file.role, partition, columns);
+}
+
+/// Queries, keys and mask.
+AttentionSequence load_input(const Communicator& communicator, const SequenceFiles& files,
+                             const RowPartition& partition) {
+  RowMajorMatrix queries = load_part(communicator, files.queries, partition, files.queries.header.columns());
+  RowMajorMatrix keys = load_replicated_matrix(communicator, files.keys.header.path);
+  const std::int64_t n2 = keys.rows();
+  return {
+      partition, std::move(queries), std::move(keys), {}, {}, {}, load_mask(communicator, files.mask, partition, n2)};
+}
 
 }  // namespace
 
@@ -62,7 +77,7 @@ InputFile examine(const std::string& role, const std::string& path) {
   if (role == "A" && is_npz(path)) {
     const NpzHeader found = read_npz_header(path);
     file.nonzeros = found.nonzeros;
-    file.header.path = path;
+    file.header.path = file.header.file = path;
     file.header.type = found.type;
     file.header.shape = {found.rows, found.columns};
   } else {
@@ -266,28 +281,28 @@ double attention_bytes(const std::vector<SequenceFiles>& sequences, int ranks, i
   return 8 * (numbers + kBlocks * threads * largest_block + model);
 }
 
-std::vector<AttentionSequence> load_sequences(const Communicator& communicator, const std::vector<SequenceFiles>& files,
-                                              bool whole) {
-  std::vector<std::pair<std::int64_t, std::int64_t>> shapes;
-  for (const auto& file : files) shapes.emplace_back(rows_of(file.queries), rows_of(file.keys));
-  const auto dealt = whole ? deal_sequences(shapes, communicator.size()) : std::vector<RowPartition>();
+std::vector<AttentionSequence> load_sequences(const Communicator& communicator,
+                                              const std::vector<SequenceFiles>& files) {
   std::vector<AttentionSequence> sequences;
   for (const auto& file : files) {
-    const auto partition =
-        whole ? dealt[sequences.size()] : RowPartition::in_blocks(rows_of(file.queries), 1, communicator.size());
-    const auto rows = [&](const InputFile& matrix, std::int64_t columns) {
-      return load_matrix_rows(communicator, matrix.header.path, matrix.role, partition, columns);
-    };
-    RowMajorMatrix queries = rows(file.queries, file.queries.header.columns());
-    RowMajorMatrix keys = load_replicated_matrix(communicator, file.keys.header.path);
-    const std::int64_t n2 = keys.rows();
-    AttentionSequence sequence{partition, std::move(queries), std::move(keys), {}, {}, {}};
+    sequences.push_back(
+        load_input(communicator, file, RowPartition::in_blocks(rows_of(file.queries), 1, communicator.size())));
+    AttentionSequence& sequence = sequences.back();
+    const std::int64_t n2 = sequence.keys.rows();
     if (file.values) sequence.values = load_replicated_matrix(communicator, file.values->header.path);
-    sequence.target = rows(file.target, file.values ? file.target.header.columns() : n2);
-    if (file.weights) sequence.weights = rows(*file.weights, n2);
-    sequence.mask = load_mask(communicator, file.mask, partition, n2);
-    sequences.push_back(std::move(sequence));
+    sequence.target =
+        load_part(communicator, file.target, sequence.partition, file.values ? file.target.header.columns() : n2);
+    if (file.weights) sequence.weights = load_part(communicator, *file.weights, sequence.partition, n2);
   }
+  return sequences;
+}
+
+std::vector<AttentionSequence> load_inputs(const Communicator& communicator, const std::vector<SequenceFiles>& files) {
+  std::vector<std::pair<std::int64_t, std::int64_t>> shapes;
+  for (const auto& file : files) shapes.emplace_back(rows_of(file.queries), rows_of(file.keys));
+  const auto dealt = deal_sequences(shapes, communicator.size());
+  std::vector<AttentionSequence> sequences;
+  for (const auto& file : files) sequences.push_back(load_input(communicator, file, dealt[sequences.size()]));
   return sequences;
 }
 

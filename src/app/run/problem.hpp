@@ -104,9 +104,10 @@ std::vector<InputFile> list_of(const std::vector<SequenceFiles>& sequences);
 /// Local. Bytes that a rank takes at least: the data, blocks of rows of Z and, up to `dense_limit` unknowns, the model.
 double attention_bytes(const std::vector<SequenceFiles>& sequences, int ranks, int threads, std::int64_t dense_limit);
 
-/// Collective. Loads them; rows spread evenly over the ranks, or whole sequences (`deal_sequences`). Throws on all
-/// ranks.
-std::vector<AttentionSequence> load_sequences(const Communicator& communicator, const std::vector<SequenceFiles>& files,
-                                              bool whole = false);
+/// Collective. Loads them, rows spread evenly over the ranks. Throws on all ranks.
+std::vector<AttentionSequence> load_sequences(const Communicator& communicator,
+                                              const std::vector<SequenceFiles>& files);
+/// Collective. Loads queries, keys and masks, whole sequences on the ranks (`deal_sequences`); targets are 0 x 0.
+std::vector<AttentionSequence> load_inputs(const Communicator& communicator, const std::vector<SequenceFiles>& files);
 
 }  // namespace attnreg::app

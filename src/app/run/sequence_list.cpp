@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "app/report/text.hpp"
 #include "errors/printable.hpp"
 
 namespace attnreg::app {
@@ -253,6 +254,16 @@ std::vector<SequenceFiles> examine_list(const std::string& path, const std::stri
   }
   if (sequences.empty()) throw InvalidArgument(printable(path) + ": the list names no sequence");
   return sequences;
+}
+
+std::string sequences_text(const std::vector<AttentionSequence>& sequences, Index d1, Index d2) {
+  const auto masked = std::ranges::count_if(sequences, [](const auto& sequence) { return sequence.mask.has_value(); });
+  const std::string masks = masked == 0                       ? ""
+                            : masked == std::ssize(sequences) ? ", masked"
+                                                              : ", " + std::to_string(masked) + " of them masked";
+  return counted(std::ssize(sequences), "sequence") + masks + ", the first " +
+         std::to_string(sequences[0].partition.rows_global()) + " queries x " +
+         std::to_string(sequences[0].keys.rows()) + " keys, X " + std::to_string(d1) + " x " + std::to_string(d2);
 }
 
 std::vector<SequenceFiles> examine_sequences(const Arguments& arguments) {

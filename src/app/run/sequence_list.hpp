@@ -14,4 +14,7 @@ std::vector<SequenceFiles> examine_sequences(const Arguments& arguments);
 /// The same of another list.
 std::vector<SequenceFiles> examine_list(const std::string& path, const std::string& mask);
 
+/// Local. "3 sequences, masked, the first 31 queries x 17 keys, X 3 x 4".
+std::string sequences_text(const std::vector<AttentionSequence>& sequences, Index d1, Index d2);
+
 }  // namespace attnreg::app

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "objective/regression_objective.hpp"
+
+namespace attnreg {
+
+/// An objective on sampled rows, with the target it refers to. It stays where it was made.
+struct SampledProblem {
+  SampledProblem(std::shared_ptr<const ScaledColumns> columns, Eigen::VectorXd target, const Eigen::VectorXd& w,
+                 std::unique_ptr<Loss> loss, const SamplingOptions& sampling)
+      : b(std::move(target)), objective(std::move(columns), b, w, std::move(loss), sampling) {}
+  SampledProblem(const SampledProblem&) = delete;
+  SampledProblem& operator=(const SampledProblem&) = delete;
+
+  Eigen::VectorXd b;
+  RegressionObjective objective;
+};
+
+/// Rows that stand for all of a softmax or cross-entropy objective near a base point: row i is kept with probability
+/// p_i and counts h_i = 1 / p_i times. It is a small distributed matrix of its own, and an ordinary
+/// `RegressionObjective` on it is the sampled loss. What a sum over all rows with known mean could tell is not left to
+/// chance: with f and abar = A^T f of the base, m = sum h_i f_i a_i, S = sum h_i f_i and u_i = (a_i - abar) . s, s = x
+/// - base, the normaliser is
+///
+///     D(s) / D(0) = sum h_i f_i (exp(u_i) - 1) + exp(-(m - S abar) . s),
+///
+/// exact to first order and never below 1. The last two terms are two more rows, abar with the share -S and abar - m +
+/// S abar with the share 1, which count in the normaliser only. They lie on rank 0.
+class RowSample {
+ public:
+  /// Keys the random numbers: the same numbers u_i, row i being kept if u_i < p_i.
+  struct Draw {
+    std::uint64_t seed = 1;
+    std::uint32_t iteration = 0;
+  };
+  /// Collective. Reads the kept rows' share of A, one all-reduce of d + 2 and one all-gather of 8 bytes. base: a point
+  /// of `all`, with a fresh or updated A x. probabilities: this rank's rows, in [0, 1].
+  RowSample(const RegressionObjective& all, const Point& base, const Eigen::VectorXd& probabilities, const Draw& draw);
+
+  /// Collective where columns are centred. The sampled loss of this name, of a target and squared weights of all rows,
+  /// this rank's. The sample must outlive it.
+  std::unique_ptr<SampledProblem> problem(std::string_view loss, const Eigen::VectorXd& b,
+                                          const Eigen::VectorXd& w2) const;
+
+  std::int64_t rows() const { return count_; }  ///< Local, replicated. On all ranks.
+  double share() const { return share_; }       ///< Local, replicated. Of the rows of A.
+  /// Local, replicated. In reads of A, what the passes over these rows took, and `models` d x d models of them.
+  double reads(int models) const;
+  /// Local. |u_i| of this rank's rows, at most: from the logits of two points of a `problem`.
+  double span_local(const Eigen::VectorXd& logits, const Eigen::VectorXd& others, const Eigen::VectorXd& s) const;
+  const Eigen::VectorXd& base() const { return base_; }  ///< Local.
+
+ private:
+  std::vector<Index> kept_;  // of all rows, this rank's
+  Eigen::VectorXd h_, shares_;
+  Eigen::VectorXd base_, abar_;  // d
+  bool has_own_rows_ = false;    // this rank has the two of the normaliser
+  std::int64_t count_ = 0;
+  double share_ = 0;
+  std::shared_ptr<const ScaledColumns> columns_;
+};
+
+/// Local. The logits A x of a point, this rank's rows.
+Eigen::VectorXd logits_of(const Point& point);
+
+}  // namespace attnreg

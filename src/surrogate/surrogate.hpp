@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "attnreg/solver.hpp"
+#include "objective/regression_objective.hpp"
+
+namespace attnreg {
+
+struct SurrogateOptions {
+  std::uint64_t seed = 1;
+  bool try_cross_entropy = true;  ///< a coarse solve of the cross-entropy comes first, unless x = 0 is near
+  bool must_try_it = false;       ///< also then
+};
+
+/// How a solve by surrogates ended.
+struct SurrogateSummary {
+  NewtonSummary newton;
+  double sample_reads = 0;        ///< work on samples, in reads of A
+  bool by_cross_entropy = false;  ///< the coarse solve came from there
+  std::vector<std::string> notes{};
+};
+
+/// Local, replicated. Whether there is a surrogate for the loss.
+bool has_surrogate(std::string_view loss);
+/// Local, replicated. Whether samples are small beside A.
+bool sample_saves(std::int64_t rows, Eigen::Index columns);
+
+/// Collective. Minimises a softmax or cross-entropy objective, from the point on, with about one read of A a step:
+///
+///     x  <-  a minimiser of the loss on sampled rows, solved coarsely                             (no read of A)
+///     repeat
+///       L(x), g(x)                                                            (one read, candidates together)
+///       a new sample by |delta| + w^2, where this one is dear
+///       surrogate  <-  the loss on the sampled rows + e . s + 1/2 s^T B s, whose gradient is exact at x and at the
+///                      points met lately
+///       x+  <-  a minimiser of the surrogate, by newton_cg
+///       x   <-  x+ if L is lower there, else a part of the way                                    (no read)
+///     until |g|_s is small, or that does not serve
+///     newton_cg, which confirms, or goes on
+///
+/// The surrogate with e is DANE (Shamir, Srebro, Zhang 2014), or SVRG (Johnson, Zhang 2013). All decisions rest on
+/// exact L and g. The sampled rows are the same on any number of ranks. docs/algorithms.md, "Surrogates".
+SurrogateSummary surrogate(RegressionObjective& objective, Point& point, const NewtonOptions& options,
+                           const SurrogateOptions& surrogate_options);
+
+}  // namespace attnreg

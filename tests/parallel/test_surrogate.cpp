@@ -1,0 +1,273 @@
+// The method surrogate: samples that stand for all rows, corrections, and whole solves.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <Eigen/Core>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "attnreg/regression.hpp"
+#include "newton/progress.hpp"
+#include "support/reference.hpp"
+#include "support/refusal.hpp"
+#include "support/solve.hpp"
+#include "surrogate/row_sample.hpp"
+#include "surrogate/secants.hpp"
+#include "surrogate/surrogate.hpp"
+
+namespace attnreg::test_surrogate {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+using reference::Holding;
+using reference::Layout;
+
+constexpr Index kRows = 4000, kColumns = 6;
+
+reference::Problem tall_problem(const std::string& loss = "softmax", double weight = 1e-4) {
+  auto problem = reference::random_problem(kRows, kColumns, 1, weight, 1);
+  problem.loss = loss;
+  return problem;
+}
+
+RegressionOptions by(Method method, const std::string& loss = "softmax") {
+  RegressionOptions options;
+  options.method = method;
+  options.loss = loss;
+  return options;
+}
+
+/// A problem, its objective and a point on some ranks.
+struct Setting {
+  reference::Distributed data;
+  RegressionObjective objective;
+  Point point;
+
+  Setting(const reference::Problem& problem, const VectorXd& x, MPI_Comm world = MPI_COMM_WORLD,
+          Layout layout = Layout::random)
+      : data(reference::distribute(Communicator(world), problem, layout)),
+        objective(data.A, data.b, data.w, make_loss(problem.loss)),
+        point(objective.evaluate(x)) {}
+
+  RowSample sample(double p) const {
+    return {objective, point, VectorXd::Constant(data.A.rows_local(), p), {.seed = 3, .iteration = 5}};
+  }
+  auto problem_of(const RowSample& sample) const {
+    return sample.problem(objective.loss().name(), objective.b(), objective.weights_squared());
+  }
+};
+
+TEST(RowSample, OfAllRowsIsTheObjective) {
+  const VectorXd x0 = reference::random_vector(kColumns, 5), x = x0 + 0.3 * reference::random_vector(kColumns, 6);
+  for (const auto* const loss : {"softmax", "cross-entropy"}) {
+    const Setting setting(tall_problem(loss), x0);
+    const RowSample sample = setting.sample(1);
+    const auto sampled = setting.problem_of(sample);
+    const Point here = sampled->objective.evaluate(x);
+    const Point full = RegressionObjective(setting.data.A, setting.data.b, setting.data.w, make_loss(loss)).evaluate(x);
+    EXPECT_EQ(sample.rows(), kRows);
+    EXPECT_NEAR(here.value, full.value, 1e-12 * full.value);
+    EXPECT_LE((here.gradient - full.gradient).norm(), 1e-12 * full.gradient.norm()) << loss;
+  }
+}
+
+// The normaliser is exact to first order at the base: its value there, and its gradient, the centre.
+TEST(RowSample, KnowsTheNormaliserAtItsBase) {
+  const VectorXd x0 = reference::random_vector(kColumns, 5);
+  const Setting setting(tall_problem(), x0);
+  const RowSample sample = setting.sample(0.1);
+  const auto sampled = setting.problem_of(sample);
+  const auto& full = RegressionObjective::state_of(setting.point);
+  const auto reference_at = [&](const VectorXd& x) {
+    const Point there = sampled->objective.evaluate(x);
+    const auto& state = RegressionObjective::state_of(there);
+    return state.loss.reference + state.shift - full.centre.dot(x - x0);  // ln D + its value at the base
+  };
+  const Point here = sampled->objective.evaluate(x0);
+  EXPECT_NEAR(reference_at(x0), full.loss.reference + full.shift, 1e-12);
+  EXPECT_LE((RegressionObjective::state_of(here).centre - full.centre).norm(), 1e-12);
+  for (std::uint64_t k = 0; k < 10; ++k)  // and it is never below
+    EXPECT_GE(reference_at(x0 + static_cast<double>(k) * reference::random_vector(kColumns, 20 + k)),
+              full.loss.reference + full.shift - 1e-12);
+}
+
+TEST(RowSample, HasItsOwnDerivatives) {
+  constexpr double h = 1e-5;  // central differences: an error of h^2, and of eps / h
+  const VectorXd x0 = reference::random_vector(kColumns, 5), x = x0 + 0.5 * reference::random_vector(kColumns, 6);
+  const VectorXd s = reference::random_vector(kColumns, 7);
+  for (const auto* const loss : {"softmax", "cross-entropy"}) {
+    const Setting setting(tall_problem(loss), x0);
+    const RowSample sample = setting.sample(0.1);
+    const auto sampled = setting.problem_of(sample);
+    Correction correction{.e = 1e-3 * reference::random_vector(kColumns, 8), .at = x0};
+    correction.X = 1e-3 * reference::random_matrix(kColumns, 2, 9);
+    correction.Q = reference::random_matrix(kColumns, 2, 10);
+    auto& objective = sampled->objective;
+    objective.correct(correction);
+    const Point here = objective.evaluate(x), ahead = objective.evaluate(x + h * s),
+                behind = objective.evaluate(x - h * s);
+    const double slope = (ahead.value - behind.value) / (2 * h);
+    EXPECT_NEAR(here.gradient.dot(s), slope, 1e-7 * here.gradient.norm() * s.norm() + 1e-10) << loss;
+    Direction p{s};
+    const VectorXd product = objective.hessian_product(here, p),
+                   difference = (ahead.gradient - behind.gradient) / (2 * h);
+    EXPECT_LE((product - difference).norm(), 1e-6 * product.norm()) << loss;
+    const Direction direction = objective.direction(s);
+    const std::vector<double> steps{0.5, 1};
+    for (const Trial& trial : objective.try_steps(here, direction, steps)) {
+      const Point there = objective.evaluate(x + trial.t * s);
+      EXPECT_NEAR(trial.change, there.value - here.value,
+                  1e-12 * std::abs(here.value) + 1e-10 * std::abs(trial.change));
+      const Point stepped = objective.step(objective.evaluate(x), objective.direction(s), trial);
+      EXPECT_LE((stepped.gradient - there.gradient).norm(), 1e-10 * there.gradient.norm()) << loss;
+    }
+  }
+}
+
+TEST(RowSample, IsTheSameOnAnyNumberOfRanks) {
+  const VectorXd x0 = reference::random_vector(kColumns, 5), x = x0 + 0.5 * reference::random_vector(kColumns, 6);
+  const Setting together(tall_problem(), x0), alone(tall_problem(), x0, MPI_COMM_SELF);
+  const RowSample shared = together.sample(0.05), own = alone.sample(0.05);
+  EXPECT_EQ(shared.rows(), own.rows());
+  const double value = together.problem_of(shared)->objective.evaluate(x).value;
+  EXPECT_NEAR(value, alone.problem_of(own)->objective.evaluate(x).value, 1e-12 * value);
+}
+
+TEST(RowSample, CountsItsShareAsRead) {
+  const Setting setting(tall_problem(), VectorXd::Zero(kColumns));
+  const double before = setting.objective.reads_of_a();
+  const RowSample sample = setting.sample(0.05);
+  const auto sampled = setting.problem_of(sample);
+  sampled->objective.evaluate(VectorXd::Ones(kColumns));
+  EXPECT_NEAR(setting.objective.reads_of_a() - before, static_cast<double>(sample.rows()) / kRows, 1e-12);
+  EXPECT_NEAR(sample.reads(0), 2 * sample.share(), 1e-12);
+}
+
+TEST(Secants, AreMet) {
+  constexpr Index d = 8;
+  MatrixXd L = MatrixXd::Identity(d, d) + 0.1 * reference::random_matrix(d, d, 1);
+  const Preconditioner M(MatrixXd(L.triangularView<Eigen::Lower>()));
+  const MatrixXd half = reference::random_matrix(d, d, 2), B = half + half.transpose();
+  const MatrixXd S = reference::random_matrix(d, 3, 3);
+  std::vector<Secant> secants;
+  for (const auto& s : S.colwise()) secants.push_back({s, B * s});
+  secants.push_back({S.col(0) + 1e-3 * S.col(1), VectorXd::Ones(d)});      // depends on others
+  secants.push_back({reference::random_vector(d, 4), 1e3 * S.col(0), 1});  // is not believed
+  Correction correction{.e = VectorXd::Zero(d), .at = VectorXd::Zero(d)};
+  set_secants(M, secants, correction);
+  EXPECT_EQ(correction.Q.cols(), 3);
+  for (const auto& s : S.colwise()) EXPECT_LE((correction.product(s) - B * s).norm(), 1e-12 * (B * s).norm());
+  const VectorXd u = reference::random_vector(d, 5), v = reference::random_vector(d, 6);
+  EXPECT_NEAR(u.dot(correction.product(v)), v.dot(correction.product(u)), 1e-12);
+}
+
+TEST(Surrogate, EndsAtTheMinimumOfNewtonCgInFewerReads) {
+  for (const auto* const loss : {"softmax", "cross-entropy"}) {
+    const auto problem = tall_problem(loss);
+    for (const Layout layout : {Layout::all_on_last, Layout::random})
+      for (const Holding holding : {Holding::float32, Holding::sparse64}) {
+        const auto data = reference::distribute(Communicator(MPI_COMM_WORLD), problem, layout, holding);
+        const double before = data.A.reads();
+        const auto result = solve_regression(data.A, data.b, data.w, by(Method::surrogate, loss));
+        const double after = data.A.reads();
+        const auto other = solve_regression(data.A, data.b, data.w, by(Method::newton_cg, loss));
+        EXPECT_EQ(result.method, Method::surrogate);
+        EXPECT_EQ(result.summary.termination, Termination::converged) << loss;
+        EXPECT_NEAR(result.summary.value, other.summary.value, 1e-10 * other.summary.value) << loss;
+        EXPECT_LE((result.x - other.x).norm(), 1e-6 * other.x.norm());
+        EXPECT_LT(result.summary.reads_of_a, std::min(20.0, other.summary.reads_of_a)) << loss;
+        EXPECT_NEAR(result.summary.reads_of_a, after - before, 1e-9);
+        EXPECT_GT(result.sample_reads, 0);
+      }
+  }
+}
+
+TEST(Surrogate, GoesTheSameWayOnAnyNumberOfRanks) {
+  const auto problem = tall_problem();
+  const auto run = [&](MPI_Comm world) {
+    const auto data = reference::distribute(Communicator(world), problem, Layout::random);
+    std::vector<IterationRecord> records;
+    auto options = by(Method::surrogate);
+    options.newton.on_iteration = [&](const IterationRecord& record) { records.push_back(record); };
+    const auto result = solve_regression(data.A, data.b, data.w, options);
+    EXPECT_TRUE(is_converged(result.summary));
+    return records;
+  };
+  const auto together = run(MPI_COMM_WORLD), alone = run(MPI_COMM_SELF);
+  ASSERT_EQ(together.size(), alone.size());
+  for (std::size_t k = 0; k < alone.size(); ++k) {
+    EXPECT_EQ(together[k].iteration, static_cast<int>(k));
+    EXPECT_NEAR(together[k].value, alone[k].value, 1e-9 * alone[k].value);
+    EXPECT_NEAR(together[k].reads_of_a, alone[k].reads_of_a, 1e-9);
+  }
+}
+
+TEST(Surrogate, GoesOnFromEveryStart) {
+  const auto data = reference::distribute(Communicator(MPI_COMM_WORLD), tall_problem(), Layout::random);
+  const auto best = solve_regression(data.A, data.b, data.w, by(Method::newton_cg));
+  for (const Start start : {Start::zero, Start::cross_entropy, Start::given}) {
+    auto options = by(Method::surrogate);
+    options.start = start;
+    options.x0 = best.x + 0.1 * reference::random_vector(kColumns, 3);
+    const auto result = solve_regression(data.A, data.b, data.w, options);
+    EXPECT_TRUE(is_converged(result.summary)) << start_name(start);
+    EXPECT_NEAR(result.summary.value, best.summary.value, 1e-9 * best.summary.value) << start_name(start);
+  }
+}
+
+// The samples of a target that is symmetric about x = 0 need not be: there x = 0 is stationary, and a saddle.
+TEST(Surrogate, EndsAtNoSaddle) {
+  reference::Problem problem = tall_problem("softmax", 1e-6);
+  problem.A.bottomRows(kRows / 2) = -problem.A.topRows(kRows / 2);
+  const VectorXd x = reference::random_vector(kColumns, 4);
+  problem.b = 0.5 * (reference::softmax(problem.A, x) + reference::softmax(problem.A, -x));
+  const auto data = reference::distribute(Communicator(MPI_COMM_WORLD), problem, Layout::random);
+  auto options = by(Method::surrogate);
+  options.certificate = CertificateLevel::full;
+  const auto result = solve_regression(data.A, data.b, data.w, options);
+  EXPECT_TRUE(is_converged(result.summary)) << termination_name(result.summary.termination);
+  EXPECT_NE(result.certificate.kind, StationaryKind::saddle);
+}
+
+TEST(Surrogate, LeavesSmallProblemsToNewtonCg) {
+  for (const auto& [rows, columns] : {std::pair<Index, Index>{1, 1}, {3, 5}, {500, 6}}) {
+    const auto problem = reference::random_problem(rows, columns, 1, 1e-2, 1);
+    const auto data = reference::distribute(Communicator(MPI_COMM_WORLD), problem, Layout::random);
+    const auto result = solve_regression(data.A, data.b, data.w, by(Method::surrogate));
+    EXPECT_EQ(result.method, Method::newton_cg);
+    EXPECT_THAT(result.notes, testing::Contains(testing::HasSubstr("method newton-cg")));
+  }
+}
+
+TEST(Surrogate, StopsAtItsLimits) {
+  const auto data = reference::distribute(Communicator(MPI_COMM_WORLD), tall_problem(), Layout::random);
+  auto options = by(Method::surrogate);
+  options.newton.max_iterations = 2;
+  const auto result = solve_regression(data.A, data.b, data.w, options);
+  EXPECT_EQ(result.summary.termination, Termination::iteration_limit);
+  EXPECT_EQ(result.summary.iterations, 2);
+}
+
+TEST(Surrogate, SolvesTargetsTogether) {
+  const auto data = reference::distribute(Communicator(MPI_COMM_WORLD), tall_problem(), Layout::random);
+  MatrixXd B(data.b.size(), 2);
+  B << data.b, data.b;
+  const auto alone = solve_regression(data.A, data.b, data.w, by(Method::surrogate));
+  for (const auto& result : solve_targets(data.A, B, data.w, by(Method::surrogate))) {
+    EXPECT_TRUE(is_converged(result.summary));
+    EXPECT_NEAR(result.summary.value, alone.summary.value, 1e-10 * alone.summary.value);
+  }
+}
+
+TEST(Surrogate, RefusesOtherLosses) {
+  const auto data = reference::distribute(Communicator(MPI_COMM_WORLD), tall_problem(), Layout::random);
+  EXPECT_THAT(refusal([&] { solve_regression(data.A, data.b, data.w, by(Method::surrogate, "exp")); }),
+              testing::HasSubstr("softmax and cross-entropy, not exp"));
+  auto options = by(Method::surrogate);
+  options.linear_solver.kind = LinearSolver::scalapack;
+  EXPECT_THAT(refusal([&] { solve_regression(data.A, data.b, data.w, options); }), testing::HasSubstr("surrogate"));
+}
+
+}  // namespace attnreg::test_surrogate
