@@ -274,7 +274,8 @@ struct LayerOptions {
   Index rank = rank_from_data;
   Index dense_limit = 4096;
   std::optional<RowMajorMatrix> Y;  ///< known, d3 x dv, replicated; without: found
-  /// at most; fewer if one reproduces B, or six end at the lowest L. 0: 24, of X with more than `dense_limit` numbers 4
+  /// at most; fewer if one reproduces B, or six end at the lowest L. 0: 24; of X with more than `dense_limit` numbers
+  /// 4, with a known Y 1
   int starts = 0;
   double rounding = 0x1p-52;  ///< relative, of B as it was stored
   std::uint64_t seed = 1;

@@ -21,7 +21,7 @@ constexpr double kSameEnd = 1e-3;                 // relative, of the errors of 
 constexpr int kOftenEnough = 6;
 constexpr double kRidge = 0.05, kRidgeOfY = 0.01;  // the first ones: nothing but the largest directions survives
 constexpr double kLastRidge = 1e-9;                // relative to these
-constexpr double kEndOfStage = 0.02;               // relative decrease of L
+constexpr double kEndOfStage = 0.005;  // relative decrease of L: with 0.02 some stages ended on their way to the head
 constexpr int kStepsOfStage = 30, kStepsOfFit = 100;
 constexpr double kFirstDamping = 1e-2, kNoChange = 3e-4;
 constexpr double kWorse = 1.2;          // held-out error, relative to the least: the ridge has become too small
@@ -70,7 +70,8 @@ class LayerRecovery {
     rank_ = std::min({rank_, all_.inputs.query_metric().dimension(), all_.inputs.key_metric().dimension()});
     const bool is_large = shape.d1 * shape.d2 > options.dense_limit;
     with_ridge_ = rank_ > 0 || is_large;
-    most_starts_ = options.starts > 0 ? options.starts : is_large ? kStartsOfLarge : kStarts;
+    const int starts_of_large = options.Y ? 1 : kStartsOfLarge;
+    most_starts_ = options.starts > 0 ? options.starts : is_large ? starts_of_large : kStarts;
     const auto kept = sequences.size() - sequences.size() / kSequencesToHoldOut;
     if (kept < sequences.size()) {
       result_.sequences_held_out = std::ssize(sequences) - static_cast<std::int64_t>(kept);

@@ -50,7 +50,7 @@ const Syntax kAttentionSyntax{
         "directory with X.npy and Y.npy"},
        {"starts", 0, "K", Integer{0, 100000}, "0",
         "solve from K random points as well, and keep the lowest L; of layers, up to 23 without this option, 3 of "
-        "large ones"},
+        "large ones, none where these have a known Y"},
        {"seed", 0, "S", Integer{0}, "1", "of the random starts; the same on any number of ranks"},
        {"model", 0, "NAME", Choice{{"auto", "dense", "kronecker"}}, "auto",
         "preconditioner: all of the positive curvature, or a Kronecker product; auto: dense up to --dense-limit "
