@@ -55,7 +55,8 @@ struct Setting {
     return {objective, point, VectorXd::Constant(data.A.rows_local(), p), {.seed = 3, .iteration = 5}};
   }
   auto problem_of(const RowSample& sample) const {
-    return sample.problem(objective.loss().name(), objective.b(), objective.weights_squared());
+    return sample.problem(objective.loss().name(), sample.b(), sample.weights_squared(),
+                          data.A.communicator().sum(objective.b().sum()));
   }
 };
 
