@@ -196,7 +196,9 @@ class Regression {
 void Regression::choose_method() {
   result_.method = options_.method;
   if (options_.method == Method::automatic) {
-    result_.method = cheaper_method(A_.rows_global(), A_.columns(), options_.sampling);
+    const bool may_sample = has_surrogate(options_.loss) && options_.linear_solver.kind == LinearSolver::rank0;
+    result_.method = may_sample && sample_saves(A_) ? Method::surrogate
+                                                    : cheaper_method(A_.rows_global(), A_.columns(), options_.sampling);
     result_.notes.push_back("method " + std::string(method_name(result_.method)) + ": the cheaper one for " +
                             std::to_string(A_.rows_global()) + " x " + std::to_string(A_.columns()));
   }
@@ -206,7 +208,7 @@ void Regression::choose_method() {
                             std::to_string(solver.grid_columns) + " processes, blocks of " +
                             std::to_string(solver.block_size));
   }
-  if (result_.method == Method::surrogate && !sample_saves(A_.rows_global(), A_.columns())) {
+  if (result_.method == Method::surrogate && !sample_saves(A_) && !fits_on_root(A_)) {
     result_.method = Method::newton_cg;
     result_.notes.push_back("method newton-cg: the samples of surrogates would hold many of the rows of " +
                             std::to_string(A_.rows_global()) + " x " + std::to_string(A_.columns()));

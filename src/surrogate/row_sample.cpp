@@ -16,7 +16,6 @@ namespace {
 
 constexpr double kGramFlops = 0.08;  // reads of a Gram matrix, for each column
 constexpr Index kOwnRows = 2;
-constexpr double kFew = 1 << 18;  // numbers, 2 MiB: a product on one core takes as long as a message to some nodes
 
 }  // namespace
 
@@ -25,7 +24,8 @@ VectorXd logits_of(const Point& point) {
   return state.z.array() + state.shift;
 }
 
-RowSample::RowSample(const RegressionObjective& all, const Point& base, const VectorXd& probabilities, const Draw& draw)
+RowSample::RowSample(const RegressionObjective& all, const Point& base, const VectorXd& probabilities, const Draw& draw,
+                     double few)
     : base_(base.x), abar_(RegressionObjective::state_of(base).centre) {
   const RowMatrix& A = all.A();
   const RegressionState& state = RegressionObjective::state_of(base);
@@ -48,7 +48,7 @@ RowSample::RowSample(const RegressionObjective& all, const Point& base, const Ve
   count_ = static_cast<std::int64_t>(message[d + 1]);
   share_ = message[d + 1] / static_cast<double>(A.rows_global());
   A.passes().count_reads(share_);
-  is_on_root_ = message[d + 2] <= kFew;
+  is_on_root_ = message[d + 2] <= few;
   has_own_rows_ = A.communicator().is_root();
   if (is_on_root_) rows.send_to_root(A.communicator(), numbers);
   if (is_on_root_ && !has_own_rows_) return;

@@ -38,6 +38,7 @@ struct SampledProblem {
 /// than the work on them, all are sent to rank 0, and what it finds out is the caller's to broadcast.
 class RowSample {
  public:
+  static constexpr double few_numbers = 1 << 19;  ///< 4 MiB: one core's product takes as long as a message to a node
   /// Keys the random numbers: the same numbers u_i, row i being kept if u_i < p_i.
   struct Draw {
     std::uint64_t seed = 1;
@@ -45,12 +46,14 @@ class RowSample {
   };
   /// Collective. Reads the kept rows' share of A, one all-reduce of d + 3, and one all-gather of 8 bytes or what
   /// `GatheredRows::send_to_root` takes. base: a point of `all`, with a fresh or updated A x. probabilities: this
-  /// rank's rows, in [0, 1].
-  RowSample(const RegressionObjective& all, const Point& base, const Eigen::VectorXd& probabilities, const Draw& draw);
+  /// rank's rows, in [0, 1]. few: so many numbers are sent to rank 0, at most.
+  RowSample(const RegressionObjective& all, const Point& base, const Eigen::VectorXd& probabilities, const Draw& draw,
+            double few = few_numbers);
 
-  bool is_on_root() const { return is_on_root_; }       ///< Local, replicated. Rank 0 has all of them.
-  bool is_here() const { return columns_ != nullptr; }  ///< Local. This rank takes part in what is done with them.
-  const Eigen::VectorXd& b() const { return b_; }       ///< Local. The target of the rows here, with the two.
+  bool is_on_root() const { return is_on_root_; }        ///< Local, replicated. Rank 0 has all of them.
+  bool is_here() const { return columns_ != nullptr; }   ///< Local. This rank takes part in what is done with them.
+  const Eigen::VectorXd& weights() const { return h_; }  ///< Local. h of the rows here, 0 of the two.
+  const Eigen::VectorXd& b() const { return b_; }        ///< Local. The target of the rows here, with the two.
   const Eigen::VectorXd& weights_squared() const { return w2_; }  ///< Local. Likewise.
   /// Collective over the ranks where the rows are, if columns are centred. The sampled loss of this name, of a target
   /// and squared weights of the rows here. target_sum: of all rows. The sample must outlive it.

@@ -13,8 +13,9 @@ namespace attnreg {
 
 namespace {
 
-constexpr double kCoarse = 1e-2;  // of |g|: the coarse solves
+constexpr double kCoarse = 1e-2;  // of |g|: of the coarse solves
 constexpr int kCoarseSteps = 40, kSteps = 12;
+constexpr double kExplained = 1e-3;    // of 1/2 |b|^2: an L with no lower minimum worth a search
 constexpr double kSmallMove = 0.1;     // logits that move less leave softmax(A x) nearly uniform: x = 0 is near
 constexpr double kStartWeight = 1e-4;  // of the cross-entropy start, every row
 constexpr std::size_t kMemory = 10;    // points met
@@ -180,37 +181,71 @@ void SampledSurrogate::look_back(const Point& point) {
   }
 }
 
-SampledSurrogate::Coarse SampledSurrogate::minimise_coarsely(const Point& point, const Starts& starts,
+/// A minimiser of the cross-entropy of b^power, from x on.
+Point SampledSurrogate::cross_entropy_start(const VectorXd& x, double power) {
+  const RegressionObjective& here = sampled();
+  VectorXd target = sample_->b().cwiseMax(0).array().pow(power);
+  const double sum = power == 1 ? sums_.positive : here.A().communicator().sum(target.dot(sample_->weights()));
+  target /= sum;
+  const VectorXd w2 = VectorXd::Constant(target.size(), kStartWeight * kStartWeight);
+  const auto entropy = sample_->problem("cross-entropy", target, w2, 1);
+  Point start = entropy->objective.evaluate(x);
+  minimise_sampled(entropy->objective, start, entropy->objective.norm(start.gradient), kCoarse, kCoarseSteps, false);
+  other_models_ += entropy->objective.models_made();
+  return sampled().evaluate(start.x);
+}
+
+/// there_ is the lowest of the ends. From x itself, where no start is lower.
+std::vector<Expected> SampledSurrogate::ends_of_starts(const Point& point, bool from_entropies,
+                                                       const CoarseOptions& options) {
+  const double value_here = there_->value, gradient = all_.norm(point.gradient);
+  std::vector<Expected> candidates;
+  std::optional<Point> lowest;
+  const auto descend = [&](Point from, bool has_model) {
+    const Expected start = expected_at(from);
+    minimise_sampled(sampled(), from, gradient, kCoarse, options.max_iterations, has_model);
+    const bool is_lower = !lowest || from.value < lowest->value;
+    candidates.insert(is_lower ? candidates.begin() : candidates.end(), expected_at(from));
+    if (is_lower) lowest = std::move(from);
+    return start;
+  };
+  if (from_entropies) {
+    std::optional<Expected> first;
+    for (const double power : {1.0, 1.5, 2.0}) {
+      Point from = cross_entropy_start(point.x, power);
+      if (!(from.value < value_here)) continue;
+      const Expected start = descend(std::move(from), false);
+      if (!first) first = start;
+      if (lowest->value <= kExplained * sums_.half_squares) break;
+    }
+    if (first) candidates.push_back(*first);
+  }
+  if (!lowest) descend(std::move(*there_), true);
+  there_ = std::move(lowest);
+  if (options.accuracy < kCoarse) {
+    minimise_sampled(sampled(), *there_, gradient, options.accuracy, options.max_iterations, false);
+    candidates.front() = expected_at(*there_);
+  }
+  return candidates;
+}
+
+SampledSurrogate::Coarse SampledSurrogate::minimise_coarsely(const Point& point, const CoarseOptions& options,
                                                              std::uint32_t round) {
-  constexpr int kMostCandidates = 2;
+  constexpr int kMostCandidates = 4;
   const Index d = all_.dimension();
   VectorXd message = ask(3 + kMostCandidates * Numbers::size_of_expected(d) + kProbes * d, [&](VectorXd& found) {
     correct(point);
     if (!sampled().refresh_preconditioner(*there_, false)) return;
     const VectorXd s = sampled().preconditioner().solve(there_->gradient);
     const bool is_far = sampled().largest_move(sampled().direction(s)) > kSmallMove;
-    const double value_here = there_->value, gradient = all_.norm(point.gradient);
-    const bool tries = starts.cross_entropy || (starts.cross_entropy_if_far && is_far);
-    bool has_model = true, by_cross_entropy = false;
-    std::vector<Expected> candidates;
-    if (tries && all_.loss().name() == "softmax" && sums_.positive > 0) {
-      const VectorXd w2 = VectorXd::Constant(sample_->b().size(), kStartWeight * kStartWeight);
-      const auto entropy = sample_->problem("cross-entropy", sample_->b().cwiseMax(0) / sums_.positive, w2, 1);
-      Point start = entropy->objective.evaluate(point.x);
-      minimise_sampled(entropy->objective, start, entropy->objective.norm(start.gradient), kCoarse, kCoarseSteps,
-                       false);
-      other_models_ = entropy->objective.models_made();
-      Point from_there = sampled().evaluate(start.x);
-      if (std::isfinite(from_there.value)) candidates.push_back(expected_at(from_there));
-      by_cross_entropy = from_there.value < value_here;
-      if (by_cross_entropy) there_ = std::move(from_there), has_model = false;
-    }
-    minimise_sampled(sampled(), *there_, gradient, kCoarse, kCoarseSteps, has_model);
-    candidates.insert(candidates.begin(), expected_at(*there_));
+    const double value_here = there_->value;
+    const bool tries = options.cross_entropy || (options.cross_entropy_if_far && is_far);
+    const bool can = all_.loss().name() == "softmax" && sums_.positive > 0;
+    const auto candidates = ends_of_starts(point, tries && can, options);
     sampled().refresh_preconditioner(*there_, false);
     Numbers numbers(found);
     numbers.put(static_cast<double>(candidates.size()));
-    numbers.put(by_cross_entropy ? 1 : 0);
+    numbers.put(candidates.size() > 1 ? 1 : 0);
     numbers.put(there_->value - value_here);
     numbers.put(projection(round).reshaped());
     for (const Expected& candidate : candidates) numbers.put(candidate);

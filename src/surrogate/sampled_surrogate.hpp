@@ -24,7 +24,7 @@ class SampledSurrogate {
   using Expected = RegressionObjective::Expected;
 
   struct TargetSums {  ///< of b, over all rows
-    double all = 0, positive = 0;
+    double all = 0, positive = 0, half_squares = 0;
   };
   SampledSurrogate(const RegressionObjective& all, std::uint64_t seed, TargetSums sums)
       : all_(all), seed_(seed), sums_(sums) {}
@@ -35,19 +35,21 @@ class SampledSurrogate {
   /// Local. A point of all rows, which may become a secant.
   void remember(const Point& point);
 
-  /// Which starts a coarse solve tries, besides the point it is given.
-  struct Starts {
-    bool cross_entropy = false;  ///< also where that point is near
-    bool cross_entropy_if_far = false;
+  struct CoarseOptions {
+    bool cross_entropy = false;         ///< starts at minimisers of cross-entropies, which may lead lower
+    bool cross_entropy_if_far = false;  ///< likewise, unless the first model step says that the point is near
+    double accuracy = 1e-2;             ///< |g| at the end, relative to that at the point
+    int max_iterations = 40;
   };
   struct Coarse {
-    std::vector<Expected> candidates;  ///< the end, and other starts; none: the sample makes no model
+    std::vector<Expected> candidates;  ///< the lowest end first, others, a start; none: the sample makes no model
     double predicted = 0;              ///< change of L to the first of them
-    bool by_cross_entropy = false;     ///< the solve came from there
+    bool by_cross_entropy = false;     ///< it came from there
     Eigen::MatrixXd projection;        ///< as of `Next`
   };
-  /// On a sample where nothing but the point is known: a minimiser to 1e-2 of |g|.
-  Coarse minimise_coarsely(const Point& point, const Starts& starts, std::uint32_t round);
+  /// On a sample where nothing but the point is known: minimisers from there, or from cross-entropies of b, b^1.5 and
+  /// b^2, unless the first of these fits so well that no other can be much lower.
+  Coarse minimise_coarsely(const Point& point, const CoarseOptions& options, std::uint32_t round);
 
   struct Next {
     Expected expected;
@@ -80,6 +82,8 @@ class SampledSurrogate {
   Expected expected_at(const Point& there) const;
   void correct(const Point& point);
   void look_back(const Point& point);
+  Point cross_entropy_start(const Eigen::VectorXd& x, double power);
+  std::vector<Expected> ends_of_starts(const Point& point, bool from_entropies, const CoarseOptions& options);
   void move_to_minimiser(const Point& point, double accuracy);
 
   const RegressionObjective& all_;

@@ -26,13 +26,14 @@ constexpr double kFresh = 0.7;               // sum of the scores over d: below,
 constexpr double kServing = 0.5;             // below, they hide negative curvature
 constexpr double kGood = 0.5;                // of the predicted change of L
 constexpr double kFast = 0.25, kSlow = 0.5;  // |g| by a step
+constexpr double kWhole = 0.5;               // of the tolerance, on a sample of all rows
 constexpr int kMostFailures = 5;
 constexpr int kMostSlow = 4;  // steps in a row with the largest sample
 
 SampledSurrogate::TargetSums sums_of(const RegressionObjective& all) {
-  std::array sums{all.b().sum(), all.b().cwiseMax(0).sum()};
+  std::array sums{all.b().sum(), all.b().cwiseMax(0).sum(), 0.5 * all.b().squaredNorm()};
   all.A().communicator().sum(sums);
-  return {sums[0], sums[1]};
+  return {sums[0], sums[1], sums[2]};
 }
 
 class SurrogateSolve {
@@ -47,12 +48,13 @@ class SurrogateSolve {
     const auto n = static_cast<double>(all.A().rows_global()), d = static_cast<double>(all.dimension());
     largest_c_ = n / d;
     c_ = std::clamp(0.03 * largest_c_, 30.0, 300.0);
+    is_whole_ = !sample_saves(all.A());
   }
 
   SurrogateSummary run() {
     reference_ = options_.gradient_reference > 0 ? options_.gradient_reference : all_.norm(point_.gradient);
     record(0);
-    if (options_.gradient_reference > 0 && norm() > tolerance() && std::isfinite(point_.value)) {
+    if (options_.gradient_reference > 0 && goes_on() && std::isfinite(point_.value)) {
       solve_coarsely();
       while (goes_on()) {
         renew_sample();
@@ -88,6 +90,7 @@ class SurrogateSolve {
   const SurrogateOptions& own_;
   RowSample::Draw draw_;
   double reference_ = 0, largest_c_, c_;
+  bool is_whole_;  // the sample has all rows
 
   SampledSurrogate surrogate_;
   VectorXd probabilities_;  // of the sample; this rank's rows
@@ -140,13 +143,18 @@ void SurrogateSolve::use_sample(VectorXd probabilities) {
 /// the lowest counts.
 void SurrogateSolve::solve_coarsely() {
   surrogate_.remember(point_);
-  use_sample(first_probabilities(all_, point_));
-  const auto coarse = surrogate_.minimise_coarsely(
-      point_, {.cross_entropy = own_.must_try_it, .cross_entropy_if_far = own_.try_cross_entropy}, round());
+  use_sample(is_whole_ ? VectorXd(VectorXd::Ones(all_.A().rows_local())) : first_probabilities(all_, point_));
+  SampledSurrogate::CoarseOptions options{.cross_entropy = own_.must_try_it,
+                                          .cross_entropy_if_far = own_.try_cross_entropy};
+  if (is_whole_) {
+    options.accuracy = kWhole * tolerance() / norm();
+    options.max_iterations = options_.max_iterations;
+  }
+  const auto coarse = surrogate_.minimise_coarsely(point_, options, round());
   gives_up_ = coarse.candidates.empty();
   if (gives_up_) return;
   by_cross_entropy_ = coarse.by_cross_entropy;
-  auto points = read(coarse.candidates, coarse.projection);
+  auto points = read(coarse.candidates, is_whole_ ? MatrixXd() : coarse.projection);
   std::size_t lowest = 0;
   for (std::size_t k = 1; k < points.size(); ++k)
     if (points[k].value < points[lowest].value) lowest = k;
@@ -155,6 +163,7 @@ void SurrogateSolve::solve_coarsely() {
   SampledSurrogate::Next first;
   first.predicted = coarse.predicted;
   judge(std::move(points[lowest]), first);
+  gives_up_ = gives_up_ || is_whole_;
 }
 
 /// A new sample where this one is dear; larger ones where they serve badly.
@@ -164,12 +173,10 @@ void SurrogateSolve::renew_sample() {
   if (stalled || (!accepted_ && is_noise_)) ++draw_.iteration;
   const bool can_grow = c_ < largest_c_ && surrogate_.sample().rows() < all_.A().rows_global();
   if (can_grow && ((near_ && rate_ > kFast) || failures_ > 1 || stalled)) c_ *= 2;
-  const RowScores scores(all_, point_, t_);
+  const RowScores scores(all_, point_, t_, c_, probabilities_);
   score_total_ = scores.total();
-  VectorXd fresh = scores.probabilities(c_);
-  const auto [variance, least] = scores.variances(probabilities_, fresh, all_.A().communicator());
-  if (!is_first && accepted_ && !stalled && variance <= kDear * least && moved_ <= kNearBase) return;
-  use_sample(std::move(fresh));
+  if (!is_first && accepted_ && !stalled && scores.variance() <= kDear && moved_ <= kNearBase) return;
+  use_sample(scores.probabilities());
 }
 
 void SurrogateSolve::step() {
@@ -224,7 +231,7 @@ void SurrogateSolve::judge(Point found, const SampledSurrogate::Next& next) {
 /// newton_cg confirms the end, or goes on from it.
 SurrogateSummary SurrogateSolve::hand_over() {
   if (!RegressionObjective::state_of(point_).is_fresh()) point_ = all_.refreshed(std::move(point_));
-  if (has_norms_ && RowScores(all_, point_, t_).total() >= kServing) all_.adopt_scores(std::move(t_));
+  if (has_norms_ && score_total(all_, point_, t_) >= kServing) all_.adopt_scores(std::move(t_));
   NewtonOptions last = options_;
   last.gradient_reference = options_.gradient_reference > 0 ? reference_ : 0;
   last.max_iterations = std::max(0, options_.max_iterations - iterations_);
@@ -248,9 +255,16 @@ SurrogateSummary SurrogateSolve::hand_over() {
 
 bool has_surrogate(std::string_view loss) { return loss == "softmax" || loss == "cross-entropy"; }
 
-bool sample_saves(std::int64_t rows, Eigen::Index columns) {
+bool fits_on_root(const RowMatrix& A) {
+  double numbers = static_cast<double>(A.rows_global()) * static_cast<double>(A.columns());
+  if (A.is_sparse())
+    numbers = 2 * A.communicator().sum(static_cast<double>(A.entries_local())) + static_cast<double>(A.rows_global());
+  return numbers <= RowSample::few_numbers;
+}
+
+bool sample_saves(const RowMatrix& A) {
   constexpr double kRows = 50, kMost = 0.25;  // of a sample, times d; their share of all rows
-  return kRows * static_cast<double>(columns) <= kMost * static_cast<double>(rows);
+  return kRows * static_cast<double>(A.columns()) <= kMost * static_cast<double>(A.rows_global());
 }
 
 SurrogateSummary surrogate(RegressionObjective& objective, Point& point, const NewtonOptions& options,
