@@ -38,7 +38,7 @@ struct SampledProblem {
 /// than the work on them, all are sent to rank 0, and what it finds out is the caller's to broadcast.
 class RowSample {
  public:
-  static constexpr double few_numbers = 1 << 19;  ///< 4 MiB: one core's product takes as long as a message to a node
+  static constexpr double few_numbers = 1 << 17;  ///< 1 MiB: one core's product takes as long as a message to a node
   /// Keys the random numbers: the same numbers u_i, row i being kept if u_i < p_i.
   struct Draw {
     std::uint64_t seed = 1;

@@ -15,7 +15,8 @@ namespace {
 
 constexpr double kCoarse = 1e-2;  // of |g|: of the coarse solves
 constexpr int kCoarseSteps = 40, kSteps = 12;
-constexpr double kExplained = 1e-3;    // of 1/2 |b|^2: an L with no lower minimum worth a search
+constexpr double kMisfit = 0.03;       // of |x|_M: further from the cross-entropy's minimiser, there may be others
+constexpr double kRough = 0.1;         // of |g|: enough to tell which end is the lowest
 constexpr double kSmallMove = 0.1;     // logits that move less leave softmax(A x) nearly uniform: x = 0 is near
 constexpr double kStartWeight = 1e-4;  // of the cross-entropy start, every row
 constexpr std::size_t kMemory = 10;    // points met
@@ -79,12 +80,12 @@ class Numbers {
 
 }  // namespace
 
-void SampledSurrogate::use(const Point& base, const VectorXd& probabilities, const RowSample::Draw& draw) {
+void SampledSurrogate::use(const Point& base, const VectorXd& probabilities, const RowSample::Draw& draw, double few) {
   earlier_reads_ = sample_reads_;
   other_models_ = 0;
   there_.reset();
   problem_.reset();
-  sample_ = std::make_unique<RowSample>(all_, base, probabilities, draw);
+  sample_ = std::make_unique<RowSample>(all_, base, probabilities, draw, few);
   if (sample_->is_here())
     problem_ = sample_->problem(all_.loss().name(), sample_->b(), sample_->weights_squared(), sums_.all);
   for (Met& met : met_) met.is_known = false;
@@ -181,7 +182,7 @@ void SampledSurrogate::look_back(const Point& point) {
   }
 }
 
-/// A minimiser of the cross-entropy of b^power, from x on.
+/// A rough minimiser of the cross-entropy of b^power, from x on.
 Point SampledSurrogate::cross_entropy_start(const VectorXd& x, double power) {
   const RegressionObjective& here = sampled();
   VectorXd target = sample_->b().cwiseMax(0).array().pow(power);
@@ -190,42 +191,45 @@ Point SampledSurrogate::cross_entropy_start(const VectorXd& x, double power) {
   const VectorXd w2 = VectorXd::Constant(target.size(), kStartWeight * kStartWeight);
   const auto entropy = sample_->problem("cross-entropy", target, w2, 1);
   Point start = entropy->objective.evaluate(x);
-  minimise_sampled(entropy->objective, start, entropy->objective.norm(start.gradient), kCoarse, kCoarseSteps, false);
+  minimise_sampled(entropy->objective, start, entropy->objective.norm(start.gradient), power == 1 ? kCoarse : kRough,
+                   kCoarseSteps, false);
   other_models_ += entropy->objective.models_made();
   return sampled().evaluate(start.x);
 }
 
-/// there_ is the lowest of the ends. From x itself, where no start is lower.
+/// Moves there_ to the lowest of the ends, and says what to evaluate: the ends, the lowest first, and the first start.
 std::vector<Expected> SampledSurrogate::ends_of_starts(const Point& point, bool from_entropies,
                                                        const CoarseOptions& options) {
   const double value_here = there_->value, gradient = all_.norm(point.gradient);
-  std::vector<Expected> candidates;
-  std::optional<Point> lowest;
-  const auto descend = [&](Point from, bool has_model) {
-    const Expected start = expected_at(from);
-    minimise_sampled(sampled(), from, gradient, kCoarse, options.max_iterations, has_model);
-    const bool is_lower = !lowest || from.value < lowest->value;
-    candidates.insert(is_lower ? candidates.begin() : candidates.end(), expected_at(from));
-    if (is_lower) lowest = std::move(from);
-    return start;
+  const auto descend = [&](Point& from, double accuracy, bool has_model) {
+    minimise_sampled(sampled(), from, gradient, accuracy, options.max_iterations, has_model);
   };
-  if (from_entropies) {
-    std::optional<Expected> first;
-    for (const double power : {1.0, 1.5, 2.0}) {
-      Point from = cross_entropy_start(point.x, power);
-      if (!(from.value < value_here)) continue;
-      const Expected start = descend(std::move(from), false);
-      if (!first) first = start;
-      if (lowest->value <= kExplained * sums_.half_squares) break;
-    }
-    if (first) candidates.push_back(*first);
+  std::vector<Expected> candidates;
+  Point& lowest = *there_;
+  if (!from_entropies) {
+    descend(lowest, std::min(options.accuracy, kCoarse), true);
+    return {expected_at(lowest)};
   }
-  if (!lowest) descend(std::move(*there_), true);
-  there_ = std::move(lowest);
-  if (options.accuracy < kCoarse) {
-    minimise_sampled(sampled(), *there_, gradient, options.accuracy, options.max_iterations, false);
-    candidates.front() = expected_at(*there_);
+  Point first = cross_entropy_start(point.x, 1);
+  const Expected start = expected_at(first);
+  const bool is_finite = std::isfinite(first.value);
+  if (first.value < value_here) lowest = std::move(first);
+  descend(lowest, kCoarse, false);
+  candidates.push_back(expected_at(lowest));
+  const Preconditioner& M = sampled().preconditioner();
+  const bool is_misfit = !M.empty() && M.norm(lowest.x - start.x) > kMisfit * M.norm(start.x);
+  for (const double power : {1.5, 2.0}) {
+    if (!is_misfit) break;
+    Point other = cross_entropy_start(point.x, power);
+    if (!std::isfinite(other.value)) continue;
+    descend(other, kRough, false);
+    const bool is_lower = other.value < lowest.value;
+    candidates.insert(is_lower ? candidates.begin() : candidates.end(), expected_at(other));
+    if (is_lower) lowest = std::move(other);
   }
+  descend(lowest, std::min(options.accuracy, kCoarse), false);
+  candidates.front() = expected_at(lowest);
+  if (is_finite) candidates.push_back(start);
   return candidates;
 }
 

@@ -24,13 +24,13 @@ class SampledSurrogate {
   using Expected = RegressionObjective::Expected;
 
   struct TargetSums {  ///< of b, over all rows
-    double all = 0, positive = 0, half_squares = 0;
+    double all = 0, positive = 0;
   };
   SampledSurrogate(const RegressionObjective& all, std::uint64_t seed, TargetSums sums)
       : all_(all), seed_(seed), sums_(sums) {}
 
   /// Another sample, as `RowSample` makes it.
-  void use(const Point& base, const Eigen::VectorXd& probabilities, const RowSample::Draw& draw);
+  void use(const Point& base, const Eigen::VectorXd& probabilities, const RowSample::Draw& draw, double few);
   const RowSample& sample() const { return *sample_; }  ///< Local.
   /// Local. A point of all rows, which may become a secant.
   void remember(const Point& point);
@@ -47,8 +47,8 @@ class SampledSurrogate {
     bool by_cross_entropy = false;     ///< it came from there
     Eigen::MatrixXd projection;        ///< as of `Next`
   };
-  /// On a sample where nothing but the point is known: minimisers from there, or from cross-entropies of b, b^1.5 and
-  /// b^2, unless the first of these fits so well that no other can be much lower.
+  /// On a sample where nothing but the point is known: a minimiser from there, or from a cross-entropy's. Where that is
+  /// far from where it started, as where there are several minima, also from those of b^1.5 and b^2.
   Coarse minimise_coarsely(const Point& point, const CoarseOptions& options, std::uint32_t round);
 
   struct Next {

@@ -26,14 +26,15 @@ constexpr double kFresh = 0.7;               // sum of the scores over d: below,
 constexpr double kServing = 0.5;             // below, they hide negative curvature
 constexpr double kGood = 0.5;                // of the predicted change of L
 constexpr double kFast = 0.25, kSlow = 0.5;  // |g| by a step
+constexpr double kSmallProblem = 1 << 19;    // numbers of A, 4 MiB: rank 0 solves it before messages would have arrived
 constexpr double kWhole = 0.5;               // of the tolerance, on a sample of all rows
 constexpr int kMostFailures = 5;
 constexpr int kMostSlow = 4;  // steps in a row with the largest sample
 
 SampledSurrogate::TargetSums sums_of(const RegressionObjective& all) {
-  std::array sums{all.b().sum(), all.b().cwiseMax(0).sum(), 0.5 * all.b().squaredNorm()};
+  std::array sums{all.b().sum(), all.b().cwiseMax(0).sum()};
   all.A().communicator().sum(sums);
-  return {sums[0], sums[1], sums[2]};
+  return {sums[0], sums[1]};
 }
 
 class SurrogateSolve {
@@ -136,7 +137,7 @@ std::vector<Point> SurrogateSolve::read(std::span<const RegressionObjective::Exp
 
 void SurrogateSolve::use_sample(VectorXd probabilities) {
   probabilities_ = std::move(probabilities);
-  surrogate_.use(point_, probabilities_, draw_);
+  surrogate_.use(point_, probabilities_, draw_, is_whole_ ? kSmallProblem : RowSample::few_numbers);
 }
 
 /// On rows that are chosen by what is known before a model: the end and the starts are evaluated in one read of A, and
@@ -259,7 +260,7 @@ bool fits_on_root(const RowMatrix& A) {
   double numbers = static_cast<double>(A.rows_global()) * static_cast<double>(A.columns());
   if (A.is_sparse())
     numbers = 2 * A.communicator().sum(static_cast<double>(A.entries_local())) + static_cast<double>(A.rows_global());
-  return numbers <= RowSample::few_numbers;
+  return numbers <= kSmallProblem;
 }
 
 bool sample_saves(const RowMatrix& A) {
