@@ -247,7 +247,8 @@ TEST(Surrogate, GoesTheSameWayOnAnyNumberOfRanks) {
 }
 
 // A read, the change of L, scores, and the surrogate's minimiser; three more for a new sample, one where the change is
-// rounding, and one where a value is made again. The coarse solve evaluates two points.
+// rounding, and one where a value is made again. The coarse solve evaluates
+// four points.
 TEST(Surrogate, TakesFewMessages) {
   const auto data = reference::distribute(Communicator(MPI_COMM_WORLD), tall_problem(), Layout::random);
   std::vector<std::int64_t> collectives;
@@ -256,7 +257,7 @@ TEST(Surrogate, TakesFewMessages) {
   const auto result = solve_regression(data.A, data.b, data.w, options);
   ASSERT_GT(collectives.size(), 3u);
   for (std::size_t k = 2; k < collectives.size(); ++k) EXPECT_LE(collectives[k] - collectives[k - 1], 9) << k;
-  EXPECT_LE(collectives[1] - collectives[0], 10);
+  EXPECT_LE(collectives[1] - collectives[0], 14);
   EXPECT_LE(result.summary.collectives, 60);
 }
 
@@ -332,7 +333,7 @@ TEST(Surrogate, EndsAtTheLowestMinimumItMeets) {
   double lower = 0;
   for (std::uint64_t seed = 1; seed <= 4; ++seed) {
     auto problem = reference::random_problem(600, 20, 1, 1e-4, seed);
-    problem.b = (3 * problem.A * reference::random_vector(20, seed + 50) + 2 * reference::random_vector(600, seed + 90))
+    problem.b = (3 * problem.A * reference::random_vector(20, seed + 50) + 4 * reference::random_vector(600, seed + 90))
                     .array()
                     .exp();
     problem.b /= problem.b.sum();
