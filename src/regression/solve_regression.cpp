@@ -196,9 +196,7 @@ class Regression {
 void Regression::choose_method() {
   result_.method = options_.method;
   if (options_.method == Method::automatic) {
-    const bool may_sample = has_surrogate(options_.loss) && options_.linear_solver.kind == LinearSolver::rank0;
-    result_.method = may_sample && sample_saves(A_) ? Method::surrogate
-                                                    : cheaper_method(A_.rows_global(), A_.columns(), options_.sampling);
+    result_.method = cheaper_method(A_.rows_global(), A_.columns(), options_.sampling);
     result_.notes.push_back("method " + std::string(method_name(result_.method)) + ": the cheaper one for " +
                             std::to_string(A_.rows_global()) + " x " + std::to_string(A_.columns()));
   }
