@@ -198,22 +198,25 @@ Point SampledSurrogate::cross_entropy_start(const VectorXd& x, double power) {
 }
 
 /// Moves there_ to the lowest of the ends, and says what to evaluate: the ends, the lowest first, and the first start.
-std::vector<Expected> SampledSurrogate::ends_of_starts(const Point& point, bool from_entropies,
-                                                       const CoarseOptions& options) {
+SampledSurrogate::Coarse SampledSurrogate::ends_of_starts(const Point& point, bool from_entropies,
+                                                          const CoarseOptions& options) {
   const double value_here = there_->value, gradient = all_.norm(point.gradient);
   const auto descend = [&](Point& from, double accuracy, bool has_model) {
     minimise_sampled(sampled(), from, gradient, accuracy, options.max_iterations, has_model);
   };
-  std::vector<Expected> candidates;
+  Coarse coarse;
+  auto& candidates = coarse.candidates;
   Point& lowest = *there_;
   if (!from_entropies) {
     descend(lowest, std::min(options.accuracy, kCoarse), true);
-    return {expected_at(lowest)};
+    candidates.push_back(expected_at(lowest));
+    return coarse;
   }
   Point first = cross_entropy_start(point.x, 1);
   const Expected start = expected_at(first);
   const bool is_finite = std::isfinite(first.value);
-  if (first.value < value_here) lowest = std::move(first);
+  coarse.by_cross_entropy = first.value < value_here;
+  if (coarse.by_cross_entropy) lowest = std::move(first);
   descend(lowest, kCoarse, false);
   candidates.push_back(expected_at(lowest));
   const Preconditioner& M = sampled().preconditioner();
@@ -225,12 +228,12 @@ std::vector<Expected> SampledSurrogate::ends_of_starts(const Point& point, bool 
     descend(other, kRough, false);
     const bool is_lower = other.value < lowest.value;
     candidates.insert(is_lower ? candidates.begin() : candidates.end(), expected_at(other));
-    if (is_lower) lowest = std::move(other);
+    if (is_lower) lowest = std::move(other), coarse.by_cross_entropy = true;
   }
   descend(lowest, std::min(options.accuracy, kCoarse), false);
   candidates.front() = expected_at(lowest);
   if (is_finite) candidates.push_back(start);
-  return candidates;
+  return coarse;
 }
 
 SampledSurrogate::Coarse SampledSurrogate::minimise_coarsely(const Point& point, const CoarseOptions& options,
@@ -245,14 +248,14 @@ SampledSurrogate::Coarse SampledSurrogate::minimise_coarsely(const Point& point,
     const double value_here = there_->value;
     const bool tries = options.cross_entropy || (options.cross_entropy_if_far && is_far);
     const bool can = all_.loss().name() == "softmax" && sums_.positive > 0;
-    const auto candidates = ends_of_starts(point, tries && can, options);
+    const Coarse ends = ends_of_starts(point, tries && can, options);
     sampled().refresh_preconditioner(*there_, false);
     Numbers numbers(found);
-    numbers.put(static_cast<double>(candidates.size()));
-    numbers.put(candidates.size() > 1 ? 1 : 0);
+    numbers.put(static_cast<double>(ends.candidates.size()));
+    numbers.put(ends.by_cross_entropy ? 1 : 0);
     numbers.put(there_->value - value_here);
     numbers.put(projection(round).reshaped());
-    for (const Expected& candidate : candidates) numbers.put(candidate);
+    for (const Expected& candidate : ends.candidates) numbers.put(candidate);
   });
   Numbers numbers(message);
   const auto count = static_cast<int>(numbers.take());

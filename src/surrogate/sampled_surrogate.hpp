@@ -83,7 +83,7 @@ class SampledSurrogate {
   void correct(const Point& point);
   void look_back(const Point& point);
   Point cross_entropy_start(const Eigen::VectorXd& x, double power);
-  std::vector<Expected> ends_of_starts(const Point& point, bool from_entropies, const CoarseOptions& options);
+  Coarse ends_of_starts(const Point& point, bool from_entropies, const CoarseOptions& options);
   void move_to_minimiser(const Point& point, double accuracy);
 
   const RegressionObjective& all_;
