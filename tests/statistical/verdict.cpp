@@ -18,6 +18,7 @@ constexpr double kProgress = 1e-3;      // of |g(0)|: the least that a success m
 constexpr double kFloors = 8;           // of the stated rounding of |g|, which is an estimate
 constexpr double kStationary = 16;      // of its rounding: a gradient at 0 that is 0
 constexpr double kClearSaddle = -1e-6;  // of the size of the terms: a curvature that no rounding makes
+constexpr double kNothing = 1e-30;      // of L(0): an L of that size is the rounding of f, and cannot fall
 constexpr double kLogitsOfOne = 100;    // sinh(z)^2 of logits of that size, at most
 constexpr double kWithinDoubles = 1e140;
 constexpr double kSlack = 1 + 1e-9;
@@ -115,8 +116,7 @@ class Judge {
     const double most = largest_value();
     if (!(here_.value <= kSlack * most))
       report("descent", ending(), ", but L = ", here_.value, ", at the start ", most);
-    const bool fits = here_.value <= here_.value_rounding;  // no L is lower to rounding
-    if (here_.least_curvature < kClearSaddle && !fits)
+    if (here_.least_curvature < kClearSaddle && std::abs(here_.value) > kNothing * std::abs(zero_.value))
       report("saddle", ending(), " (", stationary_kind_name(result_.certificate.kind), "), but the least curvature is ",
              here_.least_curvature, " of the size of its terms");
     else if (result_.certificate.kind == StationaryKind::saddle)
