@@ -134,7 +134,7 @@ class Judge {
 
   void look_at_value() {
     const double stated = result_.summary.value;
-    if (stated == here_.value || !std::isfinite(here_.value_rounding)) return;  // or L overflows
+    if (stated == here_.value || !std::isfinite(here_.value_rounding)) return;    // or L overflows
     if (std::isinf(stated) && here_.value_rounding > kRoundingOfLargest) return;  // or its terms do
     if (!(std::abs(stated - here_.value) <= here_.value_rounding))
       report("value", ending(), ": L = ", stated, " is stated, true is ", here_.value, ", rounding ",
