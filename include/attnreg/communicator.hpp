@@ -70,6 +70,9 @@ class Communicator {
   /// Collective. The ranks' values one after another in rank order, on every rank; the lengths may differ.
   std::vector<double> all_gather(std::span<const double> values) const;
 
+  /// Collective. The same on rank 0 only, empty elsewhere. An all-gather of 8 bytes, and a gather.
+  std::vector<double> gather_to_root(std::span<const double> values) const;
+
   /// Collective. Returns on no rank before all ranks have called it.
   void barrier() const;
 

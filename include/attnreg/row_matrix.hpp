@@ -14,8 +14,8 @@ namespace attnreg {
 class RowPasses;
 
 /// A, n x d with n >> d. Its rows are spread over the ranks in contiguous blocks, dense in double or float, or sparse;
-/// each is held by one rank and never sent. The entries do not change. Copies are cheap: they share the rows and the
-/// count of reads.
+/// each is held by one rank, and no more than a few are ever sent, samples of the method surrogate to rank 0. The
+/// entries do not change. Copies are cheap: they share the rows and the count of reads.
 class RowMatrix {
  public:
   /// Local. Takes over this rank's rows, rows_local x d. `InvalidArgument` (this rank) if they are more or fewer than

@@ -27,12 +27,10 @@ void add_value_cross_entropy(const LossRows& rows, double reference, LossSums& s
     const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
     Piece made;
     const double* const g = exponentials(rows, first, reference, made);
-#pragma omp simd reduction(+ : g_sum, b_sum, b_z)
-    for (std::size_t i = 0; i < z.size(); ++i) {
-      g_sum += g[i];
-      b_sum += b[i];
-      b_z += b[i] * (reference - z[i]);
-    }
+    g_sum += sum_of({g, z.size()});
+    b_sum += sum_of(b);
+#pragma omp simd reduction(+ : b_z)
+    for (std::size_t i = 0; i < z.size(); ++i) b_z += b[i] * (reference - z[i]);
   }
   sums[0] += g_sum, sums[1] += b_sum, sums[2] += b_z;
 }

@@ -28,6 +28,21 @@ std::span<T> piece_of(std::span<T> block, std::size_t first) {
   return block.subspan(first, std::min(kPieceRows, block.size() - first));
 }
 
+/// The sum of a piece, in the same order whatever the vectors: 16 partial sums side by side. All f_i have the relative
+/// error of <exp(z), 1>, so it must not grow with the rows: it is about an ulp, where a plain sum of equal numbers may
+/// lose half an ulp with each of them.
+inline double sum_of(std::span<const double> piece) {
+  constexpr std::size_t kParts = 16;
+  std::array<double, kParts> parts{};
+  std::size_t i = 0;
+  for (; i + kParts <= piece.size(); i += kParts)
+    for (std::size_t k = 0; k < kParts; ++k) parts[k] += piece[i + k];
+  for (std::size_t k = 0; i + k < piece.size(); ++k) parts[k] += piece[i + k];
+  for (std::size_t half = kParts / 2; half > 0; half /= 2)
+    for (std::size_t k = 0; k < half; ++k) parts[k] += parts[k + half];
+  return parts[0];
+}
+
 /// out_i = exp(z_i - reference)
 inline void exponentials(std::span<const double> z, double reference, std::span<double> out) {
 #pragma omp simd

@@ -32,16 +32,16 @@ class RescaledLoss final : public GrowingLoss<U> {
 
   void add_value(const LossRows& rows, double reference, LossSums& sums) const override {
     this->for_each_piece(rows, [&](std::size_t, std::size_t size, const auto& b, const GrowthPiece<U>& at) {
-      LossSums all = sums;  // in registers
+      LossSums all{};  // in registers
+      all[kAlpha] = sum_of(at.u.first(size));
       for (std::size_t i = 0; i < size; ++i) {
         const double c = at.u[i] - reference * b[i];
-        all[kAlpha] += at.u[i];
         all[kSquares] += c * c;
         all[kAlong] += c * b[i];
         all[kTarget] += b[i] * b[i];
         all[kSize] += at.u[i] * at.u[i];
       }
-      sums = all;
+      for (std::size_t k = 0; k < all.size(); ++k) sums[k] += all[k];
     });
   }
 

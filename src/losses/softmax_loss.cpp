@@ -21,10 +21,10 @@ void add_value_softmax(const LossRows& rows, double reference, LossSums& sums) {
     const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
     Piece made;
     const double* const g = exponentials(rows, first, reference, made);
-#pragma omp simd reduction(+ : g_sum, c_squared, c_g, g_squared)
+    g_sum += sum_of({g, z.size()});
+#pragma omp simd reduction(+ : c_squared, c_g, g_squared)
     for (std::size_t i = 0; i < z.size(); ++i) {
       const double c = g[i] - b[i];
-      g_sum += g[i];
       c_squared += c * c;
       c_g += c * g[i];
       g_squared += g[i] * g[i];

@@ -6,10 +6,13 @@
 #include <cstddef>
 #include <vector>
 
+#include "numbers/compensated_sum.hpp"
+
 namespace attnreg {
 
 /// Sums over this rank's rows of what `add(first, count, sums)` finds in each block of 1024 rows; blocks in parallel
-/// over OpenMP threads, their sums added in row order: the same bits for any number of threads.
+/// over OpenMP threads, their sums added in row order: the same bits for any number of threads. However many blocks
+/// there are, adding them has one rounding.
 template <std::size_t N, class Add>
 std::array<double, N> sum_over_rows(Eigen::Index rows, Add&& add) {
   constexpr Eigen::Index kBlock = 1024;
@@ -18,10 +21,12 @@ std::array<double, N> sum_over_rows(Eigen::Index rows, Add&& add) {
 #pragma omp parallel for schedule(static)
   for (Eigen::Index k = 0; k < blocks; ++k)
     add(k * kBlock, std::min(kBlock, rows - k * kBlock), parts[static_cast<std::size_t>(k)]);
-  std::array<double, N> total{};
+  std::array<CompensatedSum, N> total{};
   for (const auto& part : parts)
     for (std::size_t j = 0; j < N; ++j) total[j] += part[j];
-  return total;
+  std::array<double, N> sums{};
+  for (std::size_t j = 0; j < N; ++j) sums[j] = total[j].value();
+  return sums;
 }
 
 }  // namespace attnreg

@@ -17,6 +17,7 @@ class OffsetRidge {
   OffsetRidge(const ScaledColumns& columns, const Eigen::VectorXd& w2);
 
   bool is_zero() const { return c_.size() == 0; }
+  double offset(const Eigen::VectorXd& x) const { return is_zero() ? 0 : c_.dot(x); }  ///< of all logits: c . x
   double value(const Eigen::VectorXd& x) const { return is_zero() ? 0 : c_.dot(x) * v_.dot(x); }
   /// grad q at x, which is also the Hessian's product with x.
   Eigen::VectorXd gradient(const Eigen::VectorXd& x) const;

@@ -87,17 +87,17 @@ LossRows RegressionObjective::rows_of(const VectorXd& z, Index first, Index rows
   return result;
 }
 
-double RegressionObjective::ridge_value(const LossRows& rows, Index first, double shift) const {
+double RegressionObjective::ridge_value(const LossRows& rows, Index first, double level) const {
   const Eigen::Map<const Eigen::ArrayXd> z(rows.z.data(), static_cast<Index>(rows.z.size()));
-  return 0.5 * w2_.segment(first, z.size()).dot((z + shift).square().matrix());
+  return 0.5 * w2_.segment(first, z.size()).dot((z + level).square().matrix());
 }
 
-void RegressionObjective::add_value(const LossRows& rows, Index first, double shift, double reference,
+void RegressionObjective::add_value(const LossRows& rows, Index first, double level, double reference,
                                     std::span<double, 9> sums) const {
   LossSums of_loss{};
   loss_->add_value(rows, reference, of_loss);
   for (std::size_t k = 0; k < of_loss.size(); ++k) sums[k] += of_loss[k];
-  sums[8] += ridge_value(rows, first, shift);
+  sums[8] += ridge_value(rows, first, level);
 }
 
 RegressionObjective::Value RegressionObjective::value_of(const double* sums, double reference) const {
@@ -105,17 +105,17 @@ RegressionObjective::Value RegressionObjective::value_of(const double* sums, dou
   return {point, point.value + sums[8]};
 }
 
-RegressionObjective::Value RegressionObjective::value_at(const VectorXd& z, double shift, double reference) const {
+RegressionObjective::Value RegressionObjective::value_at(const VectorXd& z, double level, double reference) const {
   auto sums = sum_over_rows<9>(z.size(), [&](Index first, Index rows, std::array<double, 9>& block) {
-    add_value(rows_of(z, first, rows), first, shift, reference, block);
+    add_value(rows_of(z, first, rows), first, level, reference, block);
   });
   A_.communicator().sum(sums);
   return value_of(sums.data(), reference);
 }
 
-RegressionObjective::Value RegressionObjective::value_from_scratch(const VectorXd& z, double shift) const {
-  const Value rough = value_at(z, shift, A_.communicator().max(loss_->shift(rows_of(z, 0, z.size()))));
-  return rough.loss.offset > 0 ? value_at(z, shift, rough.loss.reference) : rough;
+RegressionObjective::Value RegressionObjective::value_from_scratch(const VectorXd& z, double level) const {
+  const Value rough = value_at(z, level, A_.communicator().max(loss_->shift(rows_of(z, 0, z.size()))));
+  return rough.loss.offset > 0 ? value_at(z, level, rough.loss.reference) : rough;
 }
 
 /// With room for what is to be found out.
@@ -124,6 +124,7 @@ Point RegressionObjective::unevaluated(const VectorXd& x) const {
   Point point{.x = x, .state = std::make_unique<RegressionState>()};
   RegressionState& state = own(point);
   state.largest_x = columns_->scale().cwiseProduct(x).lpNorm<Eigen::Infinity>();
+  state.offset = offset_ridge_.offset(x);
   state.delta.resize(rows);
   state.positive.resize(loss_->form() == HessianForm::centred ? 0 : rows);
   state.coupling.resize(coupled);
@@ -135,7 +136,7 @@ Point RegressionObjective::evaluate(const VectorXd& x) {
   Point point = unevaluated(x);
   RegressionState& state = own(point);
   state.z = x.isZero(0) ? VectorXd::Zero(A_.rows_local()) : A_.passes().multiply(x, Compensated());
-  differentiate(point, value_from_scratch(state.z, 0));
+  differentiate(point, value_from_scratch(state.z, state.level()));
   return point;
 }
 
@@ -201,7 +202,7 @@ double RegressionObjective::log_value(const Point& point) const {
     LossSums of_loss{};
     loss_->add_scaled_value(rows, exponent, of_loss);
     std::copy(of_loss.begin(), of_loss.end(), block.begin());
-    block[8] = ridge_value(rows, first, state.shift);
+    block[8] = ridge_value(rows, first, state.level());
   });
   A_.communicator().sum(sums);
   const double log_phi = loss_->log_value(loss_sums(sums.data()), exponent);
@@ -220,7 +221,7 @@ double RegressionObjective::rounding_of_row(const RegressionState& state, Index 
 /// All that z and its value leave to be found out; one read.
 void RegressionObjective::differentiate(Point& point, const Value& value) const {
   RegressionState& state = own(point);
-  point.value = value.total + added_value(point.x);
+  point.value = value.total + correction_.value(point.x);
   state.loss = value.loss;
   const double clock = clock_.seconds();
   const Index columns = loss_->form() == HessianForm::coupled ? 3 : 2;
@@ -255,8 +256,9 @@ RowPasses::MapRequest RegressionObjective::one_read(const RegressionState& state
                                                     const VectorXd& v, Logits meaning, VectorXd& product) const {
   constexpr Index kScalars = 10;
   const Index of_loss = loss_->columns(), columns = of_loss + 1;
-  const auto map = [this, &state, &product, guess, meaning, of_loss, columns](Index first, Index count, double* U,
-                                                                              double* scalars) {
+  const double level = (meaning == Logits::step ? state.level() : state.shift) + offset_ridge_.offset(v);
+  const auto map = [this, &state, &product, guess, meaning, of_loss, columns, level](Index first, Index count,
+                                                                                     double* U, double* scalars) {
     const VectorXd& norms = columns_->row_norms();
     std::array<double, kBlock> moved;
     LossRows rows = rows_of(product, first, count);
@@ -264,7 +266,7 @@ RowPasses::MapRequest RegressionObjective::one_read(const RegressionState& state
       Eigen::Map<VectorXd>(moved.data(), count) = state.z.segment(first, count) + product.segment(first, count);
       rows.z = std::span(moved).first(rows.z.size());
     }
-    add_value(rows, first, state.shift, guess.reference, std::span<double, 9>(scalars, 9));
+    add_value(rows, first, level, guess.reference, std::span<double, 9>(scalars, 9));
     loss_->fill_columns(rows, guess.reference, {U, static_cast<std::size_t>(count * columns)},
                         static_cast<std::size_t>(columns));
     Outputs outputs(*loss_);
@@ -328,8 +330,8 @@ Point RegressionObjective::accept(Point point, ObjectiveState& found) const {
   RegressionState& state = own(point);
   auto& evaluation = static_cast<Evaluation&>(found);
   Value value = evaluation.value;
-  if (!(value.loss.offset <= kLargestOffset)) value = value_at(state.z, state.shift, value.loss.reference);
-  point.value = value.total + added_value(point.x);
+  if (!(value.loss.offset <= kLargestOffset)) value = value_at(state.z, state.level(), value.loss.reference);
+  point.value = value.total + correction_.value(point.x);
   point.gradient = evaluation.gradient + added_gradient(point.x);
   point.seconds = evaluation.seconds;
   state.loss = value.loss;

@@ -25,6 +25,7 @@ struct RegressionState final : ObjectiveState {
   double floor_bound = 0;          ///< sum r_i |a_i|_s >= | |A|^T r |_s, r = rounding_of_row
   double largest_x = 0;            ///< max |scale_j x_j|
   double shift = 0;          ///< about <f, A x>: phi does not see it, and where f_i is large z_i has a small rounding
+  double offset = 0;         ///< `OffsetRidge::offset`
   int updates = 0;           ///< of z by steps, since A x was made
   Eigen::VectorXd z;         ///< rows; the logits A x - shift
   Eigen::VectorXd delta;     ///< rows; the curvature of `LossDerivatives`, and so are the next ones
@@ -32,6 +33,7 @@ struct RegressionState final : ObjectiveState {
   Eigen::VectorXd coupling, self;  ///< rows, of coupled losses
 
   bool is_fresh() const { return updates == 0; }
+  double level() const { return shift + offset; }  ///< what the regulariser adds to z
   // m and k of `HessianForm`.
   const Eigen::VectorXd& m() const { return coupling.size() > 0 ? coupling : delta; }
   const Eigen::VectorXd& k() const { return self.size() > 0 ? self : delta; }
@@ -144,17 +146,17 @@ class RegressionObjective final : public Objective {
   static constexpr int kStepsBetweenRefreshes = 10;
 
   LossRows rows_of(const Eigen::VectorXd& z, Eigen::Index first, Eigen::Index rows) const;
-  double ridge_value(const LossRows& rows, Eigen::Index first, double shift) const;
+  double ridge_value(const LossRows& rows, Eigen::Index first, double level) const;
 
   struct Value {
     LossPoint loss;
     double total = 0;  ///< with the regulariser
   };
-  void add_value(const LossRows& rows, Eigen::Index first, double shift, double reference,
+  void add_value(const LossRows& rows, Eigen::Index first, double level, double reference,
                  std::span<double, 9> sums) const;
   Value value_of(const double* sums, double reference) const;
-  Value value_at(const Eigen::VectorXd& z, double shift, double reference) const;
-  Value value_from_scratch(const Eigen::VectorXd& z, double shift) const;
+  Value value_at(const Eigen::VectorXd& z, double level, double reference) const;
+  Value value_from_scratch(const Eigen::VectorXd& z, double level) const;
 
   /// What one read finds out about a point.
   struct Evaluation final : ObjectiveState {
@@ -172,7 +174,6 @@ class RegressionObjective final : public Objective {
   std::unique_ptr<ObjectiveState> renew_logits(Point& point, double& reference) const;
   Point accept(Point point, ObjectiveState& found) const;
   Point unevaluated(const Eigen::VectorXd& x) const;
-  double added_value(const Eigen::VectorXd& x) const { return offset_ridge_.value(x) + correction_.value(x); }
   Eigen::VectorXd added_gradient(const Eigen::VectorXd& x) const {
     return offset_ridge_.gradient(x) + correction_.gradient(x);
   }

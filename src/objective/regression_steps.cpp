@@ -77,8 +77,9 @@ std::vector<Trial> RegressionObjective::try_steps(const Point& point, const Dire
                      offset_ridge_.change(point.x, direction.s, t) + correction_.change(point.x, direction.s, t);
       trial.reference = state.loss.reference + t * mean_y + change.reference_shift;
     } else {
-      const Value there = value_from_scratch(state.z + t * direction.As, state.shift);
-      trial.change = there.total + added_value(point.x + t * direction.s) - point.value;
+      const double level = state.level() + t * offset_ridge_.offset(direction.s);
+      const Value there = value_from_scratch(state.z + t * direction.As, level);
+      trial.change = there.total + correction_.value(point.x + t * direction.s) - point.value;
       trial.reference = there.loss.reference;
     }
     if (!std::isfinite(trial.change)) trial.change = std::numeric_limits<double>::infinity();
@@ -91,6 +92,7 @@ Point RegressionObjective::step(Point point, Direction direction, const Trial& t
   RegressionState& state = static_cast<RegressionState&>(*point.state);
   point.x += trial.t * direction.s;
   state.largest_x = columns_->scale().cwiseProduct(point.x).lpNorm<Eigen::Infinity>();
+  state.offset = offset_ridge_.offset(point.x);
   double reference = trial.reference.value_or(state.loss.reference);
   std::unique_ptr<ObjectiveState> found;
   if (++state.updates > kStepsBetweenRefreshes) {
@@ -100,8 +102,9 @@ Point RegressionObjective::step(Point point, Direction direction, const Trial& t
     if (trial.t == 1) found = std::move(direction.ahead);
   }
   if (found) return accept(std::move(point), *found);
-  Value value = trial.reference ? value_at(state.z, state.shift, reference) : value_from_scratch(state.z, state.shift);
-  if (value.loss.offset > kLargestOffset) value = value_at(state.z, state.shift, value.loss.reference);
+  Value value =
+      trial.reference ? value_at(state.z, state.level(), reference) : value_from_scratch(state.z, state.level());
+  if (value.loss.offset > kLargestOffset) value = value_at(state.z, state.level(), value.loss.reference);
   differentiate(point, value);
   return point;
 }

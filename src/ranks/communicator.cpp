@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <numeric>
 
 namespace attnreg {
 
@@ -174,6 +175,28 @@ std::vector<double> Communicator::all_gather(std::span<const double> values) con
     broadcast(part, root);
     offset += part.size();
   }
+  return all;
+}
+
+std::vector<double> Communicator::gather_to_root(std::span<const double> values) const {
+  const auto lengths = all_gather(static_cast<std::int64_t>(values.size()));
+  const std::int64_t total = std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
+  const auto before = std::accumulate(lengths.begin(), lengths.begin() + rank(), std::int64_t{0});
+  if (total > std::min<std::int64_t>(state_->limits.elements_per_call, std::numeric_limits<int>::max())) {
+    std::vector<double> all(static_cast<std::size_t>(total), 0.0);  // too long for one call
+    std::copy(values.begin(), values.end(), all.begin() + before);
+    sum_to_root(all);
+    if (!is_root()) all.clear();
+    return all;
+  }
+  ++state_->collectives;
+  const std::vector<int> counts(lengths.begin(), lengths.end());
+  std::vector<int> offsets(counts.size(), 0);
+  std::partial_sum(counts.begin(), counts.end() - 1, offsets.begin() + 1);
+  std::vector<double> all(is_root() ? static_cast<std::size_t>(total) : 0);
+  check(MPI_Gatherv(values.data(), static_cast<int>(values.size()), MPI_DOUBLE, all.data(), counts.data(),
+                    offsets.data(), MPI_DOUBLE, 0, state_->handle),
+        "MPI_Gatherv");
   return all;
 }
 

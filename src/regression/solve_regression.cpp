@@ -206,7 +206,7 @@ void Regression::choose_method() {
                             std::to_string(solver.grid_columns) + " processes, blocks of " +
                             std::to_string(solver.block_size));
   }
-  if (result_.method == Method::surrogate && !sample_saves(A_.rows_global(), A_.columns())) {
+  if (result_.method == Method::surrogate && !sample_saves(A_) && !fits_on_root(A_)) {
     result_.method = Method::newton_cg;
     result_.notes.push_back("method newton-cg: the samples of surrogates would hold many of the rows of " +
                             std::to_string(A_.rows_global()) + " x " + std::to_string(A_.columns()));

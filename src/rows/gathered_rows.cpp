@@ -55,6 +55,52 @@ void GatheredRows::append(const RowMajorMatrix& rows) {
   }
 }
 
+std::int64_t GatheredRows::numbers() const {
+  return is_sparse_ ? 2 * sparse_.entries() + sparse_.rows() : std::int64_t{dense_.size()};
+}
+
+// A row is sent as its numbers in `more`, then its entries; of sparse rows their number, columns and values.
+void GatheredRows::send_to_root(const Communicator& communicator, RowMajorMatrix& more) {
+  std::vector<double> message;
+  message.reserve(static_cast<std::size_t>(numbers() + more.size()));
+  const auto append = [&](const auto& values) { message.insert(message.end(), values.begin(), values.end()); };
+  for (Index i = 0; i < rows(); ++i) {
+    append(more.row(i));
+    if (!is_sparse_) {
+      append(dense_.row(i));
+      continue;
+    }
+    const auto first = sparse_.offsets[static_cast<std::size_t>(i)],
+               count = sparse_.offsets[static_cast<std::size_t>(i) + 1] - first;
+    message.push_back(static_cast<double>(count));
+    append(std::span(sparse_.indices).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)));
+    append(std::span(sparse_.values).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)));
+  }
+  const std::vector<double> all = communicator.gather_to_root(message);
+  const Index columns = is_sparse_ ? sparse_.columns : dense_.cols(), width = more.cols();
+  std::vector<double> others;
+  sparse_ = {};
+  sparse_.columns = columns;
+  if (!is_sparse_) {
+    const Eigen::Map<const RowMajorMatrix> table(all.data(), static_cast<Index>(all.size()) / (width + columns),
+                                                 width + columns);
+    more = table.leftCols(width);
+    dense_ = table.rightCols(columns);
+    return;
+  }
+  for (auto next = all.begin(); next != all.end();) {
+    others.insert(others.end(), next, next + width);
+    const auto count = static_cast<std::ptrdiff_t>(next[width]);
+    const auto entries = next + width + 1;
+    for (auto index = entries; index != entries + count; ++index)
+      sparse_.indices.push_back(static_cast<std::int32_t>(*index));
+    sparse_.values.insert(sparse_.values.end(), entries + count, entries + 2 * count);
+    sparse_.offsets.push_back(static_cast<std::int64_t>(sparse_.indices.size()));
+    next = entries + 2 * count;
+  }
+  more = Eigen::Map<const RowMajorMatrix>(others.data(), sparse_.rows(), width);
+}
+
 RowMatrix GatheredRows::matrix(const Communicator& communicator) && {
   auto partition = RowPartition::from_local(communicator, rows());
   if (is_sparse_) return {communicator, std::move(partition), std::move(sparse_)};

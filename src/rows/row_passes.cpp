@@ -12,6 +12,7 @@
 
 #include "errors/refuse.hpp"
 #include "kernels/csr_kernels.hpp"
+#include "numbers/compensated_sum.hpp"
 
 namespace attnreg {
 
@@ -46,14 +47,65 @@ class SharedProducts {
   std::optional<PackedColumns> columns_;
 };
 
+/// The sums of all requests, side by side, over the tiles so far. Their rounding does not grow with the rows: few rows
+/// are summed at a time, and the roundings of adding such parts are summed, too.
+class TileSums {
+ public:
+  TileSums(Index d, Index columns, Index scalars)
+      : columns_(d, columns), part_(MatrixXd::Zero(d, columns)), scalars_(static_cast<std::size_t>(scalars)) {}
+
+  Index columns() const { return part_.cols(); }
+  std::size_t scalars() const { return scalars_.size(); }
+
+  void add_scalars(std::span<const double> of_tile) {
+    for (std::size_t k = 0; k < of_tile.size(); ++k) scalars_[k] += of_tile[k];
+  }
+  /// Adds A^T U.
+  void add_columns(const Tile& tile, const double* U) {
+    constexpr Index kRows = 128;
+    const Index k = columns(), step = tile.is_sparse() ? tile.rows() : kRows;
+    for (Index first = 0; first < tile.rows(); first += step) {
+      const Index rows = std::min(step, tile.rows() - first);
+      tile.add_transpose_multiply(first, rows, U + first * k, k, part_.data());
+      entries_of_part_ += tile.is_sparse() ? tile.entries() : rows * tile.columns();
+      if (entries_of_part_ >= kRows * tile.columns()) add_part();
+    }
+  }
+  TileSums& operator+=(const TileSums& other) {
+    columns_ += other.columns_;
+    part_ += other.part_;
+    for (std::size_t k = 0; k < scalars(); ++k) scalars_[k] += other.scalars_[k];
+    return *this;
+  }
+  RowPasses::MapSums values() {
+    add_part();
+    VectorXd values(static_cast<Index>(scalars()));
+    std::ranges::transform(scalars_, values.begin(), &CompensatedSum::value);
+    return {columns_.values(), std::move(values)};
+  }
+
+ private:
+  void add_part() {
+    columns_ += part_;
+    part_.setZero();
+    entries_of_part_ = 0;
+  }
+
+  CompensatedMatrix columns_;
+  MatrixXd part_;
+  Index entries_of_part_ = 0;
+  std::vector<CompensatedSum> scalars_;
+};
+
 /// The requests' maps of one tile, their columns side by side.
 void map_tile(const Tile& tile, std::span<const RowPasses::MapRequest> requests, const SharedProducts& products,
-              RowPasses::MapSums& sums) {
+              TileSums& sums) {
   products.multiply(tile);
-  const Index rows = tile.rows(), columns = sums.columns.cols();
+  const Index rows = tile.rows(), columns = sums.columns();
   RowMajorMatrix U(rows, columns), own;
   Index first_column = 0;
-  double* scalars = sums.scalars.data();
+  std::vector<double> of_tile(sums.scalars());
+  double* scalars = of_tile.data();
   for (const auto& [x, compensated, z, width, count, map, row_norms, projection] : requests) {
     if (row_norms.norms != nullptr) {
       auto own_norms = row_norms.norms->segment(tile.first_local(), rows);
@@ -77,7 +129,8 @@ void map_tile(const Tile& tile, std::span<const RowPasses::MapRequest> requests,
     first_column += width;
     scalars += count;
   }
-  if (columns > 0) tile.add_transpose_multiply(U.data(), columns, sums.columns.data());
+  sums.add_scalars(of_tile);
+  if (columns > 0) sums.add_columns(tile, U.data());
 }
 
 }  // namespace
@@ -161,12 +214,6 @@ MatrixXd RowPasses::transpose_multiply(const MatrixXd& U) const {
   return map({.columns = U.cols(), .map = copy}).columns;
 }
 
-RowPasses::MapSums& RowPasses::MapSums::operator+=(const MapSums& other) {
-  columns += other.columns;
-  scalars += other.scalars;
-  return *this;
-}
-
 std::shared_ptr<const RowPasses> RowPasses::transformed(std::shared_ptr<const ColumnTransform> transform) const {
   auto passes = std::make_shared<RowPasses>(*this);
   passes->row_norms_ = std::make_shared<VectorXd>();
@@ -210,9 +257,10 @@ std::vector<RowPasses::MapSums> RowPasses::maps(std::span<const MapRequest> requ
     if (request.row_norms.norms != nullptr) request.row_norms.norms->resize(rows_local());
     if (request.projection.squares != nullptr) request.projection.squares->resize(rows_local());
   }
-  const MapSums zero{MatrixXd::Zero(this->columns(), columns), VectorXd::Zero(scalars)};
   const SharedProducts products(requests);
-  MapSums all = pass(zero, [&](const Tile& tile, MapSums& sums) { map_tile(tile, requests, products, sums); });
+  const MapSums all = pass(TileSums(this->columns(), columns, scalars), [&](const Tile& tile, TileSums& sums) {
+                        map_tile(tile, requests, products, sums);
+                      }).values();
   std::vector<MapSums> results;
   columns = scalars = 0;
   for (const auto& request : requests) {

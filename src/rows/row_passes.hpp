@@ -67,7 +67,6 @@ class RowPasses {
   struct MapSums {
     Eigen::MatrixXd columns;
     Eigen::VectorXd scalars;
-    MapSums& operator+=(const MapSums& other);
   };
   /// Norms |a_i o factor| of the rows, to be made in a pass, before its map. factor: d.
   struct RowNorms {

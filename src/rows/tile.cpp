@@ -7,18 +7,19 @@
 
 namespace attnreg {
 
-/// Calls `use(A, first)` with sparse rows; with parts of dense ones, which are four pieces of equal length and up to
-/// three rows that are left. `first` counts from the tile's first row.
+/// Calls `use(A, k)` with sparse rows; with parts of dense ones, which are four pieces of equal length and up to three
+/// rows that are left. k counts from `first`, which counts from the tile's first row.
 template <class Use>
-void Tile::on_rows(Use&& use) const {
+void Tile::on_rows(Index first, Index rows, Use&& use) const {
+  const Index local = first_local_ + first;
   if (storage_.sparse != nullptr)
-    return kernels::with_block(*storage_.sparse, first_local_, rows_, [&](const auto& A) { use(A, 0); });
-  const Index piece = rows_ / 4, even = 4 * piece;
+    return kernels::with_block(*storage_.sparse, local, rows, [&](const auto& A) { use(A, 0); });
+  const Index piece = rows / 4, even = 4 * piece;
   const auto part = [&](const kernels::RowBlock& block) {
     return kernels::DenseBlock{storage_.dense, columns(), block};
   };
-  if (piece > 0) use(part({first_local_, piece, 4, piece}), 0);
-  if (rows_ > even) use(part({first_local_ + even, rows_ - even, 1, 0}), even);
+  if (piece > 0) use(part({local, piece, 4, piece}), 0);
+  if (rows > even) use(part({local + even, rows - even, 1, 0}), even);
 }
 
 Tile::Tile(const RowPointers& storage, Index first_local, Index rows, std::vector<double>& scratch)
@@ -54,11 +55,12 @@ Eigen::Map<const RowMajorMatrix> Tile::dense(Index first, Index rows) const {
 }
 
 void Tile::multiply(const double* x, double* z) const {
-  on_rows([&](const auto& A, Index first) { kernels::multiply(A, x, z + first); });
+  on_rows(0, rows_, [&](const auto& A, Index first) { kernels::multiply(A, x, z + first); });
 }
 
 void Tile::multiply(const double* x, Compensated compensated, double* z) const {
-  on_rows([&](const auto& A, Index first) { kernels::multiply_compensated(A, x, compensated.shift, z + first); });
+  on_rows(0, rows_,
+          [&](const auto& A, Index first) { kernels::multiply_compensated(A, x, compensated.shift, z + first); });
 }
 
 void Tile::multiply_packed(const double* N, double* Y) const {
@@ -68,21 +70,27 @@ void Tile::multiply_packed(const double* N, double* Y) const {
   kernels::multiply_block(dense().data(), rows_, columns(), N, Y);
 }
 
-void Tile::add_transpose_multiply(const double* U, Index k, double* out) const {
+void Tile::add_transpose_multiply(Index first, Index rows, const double* U, Index k, double* out) const {
   constexpr Index kMany = 8;  // columns for which packing the rows pays
   if (storage_.sparse == nullptr && k >= kMany) {
-    const RowMajorMatrix transposed = Eigen::Map<const RowMajorMatrix>(U, rows_, k).transpose();
-    return kernels::add_matrix_product(transposed.data(), k, rows_, dense().data(), columns(), false, out);
+    const RowMajorMatrix transposed = Eigen::Map<const RowMajorMatrix>(U, rows, k).transpose();
+    return kernels::add_matrix_product(transposed.data(), k, rows, dense(first, rows).data(), columns(), false, out);
   }
-  on_rows([&](const auto& A, Index first) { kernels::add_transpose_multiply(A, U + first * k, k, out); });
+  on_rows(first, rows, [&](const auto& A, Index i) { kernels::add_transpose_multiply(A, U + i * k, k, out); });
+}
+
+std::int64_t Tile::entries() const {
+  if (storage_.sparse == nullptr) return std::int64_t{rows_} * columns();
+  const auto& offsets = storage_.sparse->offsets;
+  return offsets[static_cast<std::size_t>(first_local_ + rows_)] - offsets[static_cast<std::size_t>(first_local_)];
 }
 
 void Tile::add_absolute_transpose_multiply(const double* u, double* out) const {
-  on_rows([&](const auto& A, Index first) { kernels::add_absolute_transpose_multiply(A, u + first, out); });
+  on_rows(0, rows_, [&](const auto& A, Index first) { kernels::add_absolute_transpose_multiply(A, u + first, out); });
 }
 
 void Tile::squared_norms(const double* factor, double* squares) const {
-  on_rows([&](const auto& A, Index first) { kernels::squared_norms(A, factor, squares + first); });
+  on_rows(0, rows_, [&](const auto& A, Index first) { kernels::squared_norms(A, factor, squares + first); });
 }
 
 void Tile::scatter(std::span<const kernels::Scatter> entries, double* out) const {
@@ -99,7 +107,7 @@ void Tile::add_signed_gram(const double* weights, const double* centre, double* 
 }
 
 void Tile::add_normal_product(const double* x, const RowCurvature& weights, double* y, double* out) const {
-  on_rows([&](const auto& A, Index) { kernels::add_normal_product(A, x, weights, y, out); });
+  on_rows(0, rows_, [&](const auto& A, Index) { kernels::add_normal_product(A, x, weights, y, out); });
 }
 
 }  // namespace attnreg

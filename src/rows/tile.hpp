@@ -44,16 +44,19 @@ class Tile {
   Index first_local() const { return first_local_; }  ///< position of the first row in this rank's rows
   Index rows() const { return rows_; }
   Index columns() const { return storage_.columns; }
+  std::int64_t entries() const;  ///< stored
+  bool is_sparse() const { return storage_.sparse != nullptr; }
 
   /// The rows in double, rows x columns; a copy unless they are held and seen so, good until the next call for this
   /// thread.
   Eigen::Map<const RowMajorMatrix> dense() const { return dense(0, rows_); }
   Eigen::Map<const RowMajorMatrix> dense(Index first, Index rows) const;  ///< some of them
 
-  void multiply(const double* x, double* z) const;                             ///< z_i = a_i . x
-  void multiply(const double* x, Compensated compensated, double* z) const;    ///< z_i = a_i . x - shift
-  void multiply_packed(const double* N, double* Y) const;                      ///< Y = A N, 16 columns, all row-major
-  void add_transpose_multiply(const double* U, Index k, double* out) const;    ///< out += A^T U; U row-major, rows x k
+  void multiply(const double* x, double* z) const;                           ///< z_i = a_i . x
+  void multiply(const double* x, Compensated compensated, double* z) const;  ///< z_i = a_i . x - shift
+  void multiply_packed(const double* N, double* Y) const;                    ///< Y = A N, 16 columns, all row-major
+  /// out += A^T U of some rows; U row-major, rows x k
+  void add_transpose_multiply(Index first, Index rows, const double* U, Index k, double* out) const;
   void add_absolute_transpose_multiply(const double* u, double* out) const;    ///< out += |A|^T u
   void squared_norms(const double* factor, double* squares) const;             ///< |a_i o factor|^2
   void scatter(std::span<const kernels::Scatter> entries, double* out) const;  ///< out_target += value a_source
@@ -67,7 +70,7 @@ class Tile {
 
  private:
   template <class Use>
-  void on_rows(Use&& use) const;
+  void on_rows(Index first, Index rows, Use&& use) const;
   kernels::DenseRows dense_rows() const {
     const auto from = [&](const auto* rows) -> kernels::DenseRows { return rows + first_local_ * columns(); };
     return std::visit(from, storage_.dense);

@@ -32,36 +32,47 @@ struct SampledProblem {
 ///     D(s) / D(0) = sum h_i f_i (exp(u_i) - 1) + exp(-(m - S abar) . s),
 ///
 /// exact to first order and never below 1. The last two terms are two more rows, abar with the share -S and abar - m +
-/// S abar with the share 1, which count in the normaliser only. They lie on rank 0.
+/// S abar with the share 1, which count in the normaliser only.
+///
+/// The kept rows stay on their rank, and those two are rank 0's. Where there are so few that a message takes longer
+/// than the work on them, all are sent to rank 0, and what it finds out is the caller's to broadcast.
 class RowSample {
  public:
+  static constexpr double few_numbers = 1 << 17;  ///< 1 MiB: one core's product takes as long as a message to a node
   /// Keys the random numbers: the same numbers u_i, row i being kept if u_i < p_i.
   struct Draw {
     std::uint64_t seed = 1;
     std::uint32_t iteration = 0;
   };
-  /// Collective. Reads the kept rows' share of A, one all-reduce of d + 2 and one all-gather of 8 bytes. base: a point
-  /// of `all`, with a fresh or updated A x. probabilities: this rank's rows, in [0, 1].
-  RowSample(const RegressionObjective& all, const Point& base, const Eigen::VectorXd& probabilities, const Draw& draw);
+  /// Collective. Reads the kept rows' share of A, one all-reduce of d + 3, and one all-gather of 8 bytes or what
+  /// `GatheredRows::send_to_root` takes. base: a point of `all`, with a fresh or updated A x. probabilities: this
+  /// rank's rows, in [0, 1]. few: so many numbers are sent to rank 0, at most.
+  RowSample(const RegressionObjective& all, const Point& base, const Eigen::VectorXd& probabilities, const Draw& draw,
+            double few = few_numbers);
 
-  /// Collective where columns are centred. The sampled loss of this name, of a target and squared weights of all rows,
-  /// this rank's. The sample must outlive it.
-  std::unique_ptr<SampledProblem> problem(std::string_view loss, const Eigen::VectorXd& b,
-                                          const Eigen::VectorXd& w2) const;
+  bool is_on_root() const { return is_on_root_; }        ///< Local, replicated. Rank 0 has all of them.
+  bool is_here() const { return columns_ != nullptr; }   ///< Local. This rank takes part in what is done with them.
+  const Eigen::VectorXd& weights() const { return h_; }  ///< Local. h of the rows here, 0 of the two.
+  const Eigen::VectorXd& b() const { return b_; }        ///< Local. The target of the rows here, with the two.
+  const Eigen::VectorXd& weights_squared() const { return w2_; }  ///< Local. Likewise.
+  /// Collective over the ranks where the rows are, if columns are centred. The sampled loss of this name, of a target
+  /// and squared weights of the rows here. target_sum: of all rows. The sample must outlive it.
+  std::unique_ptr<SampledProblem> problem(std::string_view loss, const Eigen::VectorXd& b, const Eigen::VectorXd& w2,
+                                          double target_sum) const;
 
   std::int64_t rows() const { return count_; }  ///< Local, replicated. On all ranks.
   double share() const { return share_; }       ///< Local, replicated. Of the rows of A.
-  /// Local, replicated. In reads of A, what the passes over these rows took, and `models` d x d models of them.
+  /// Local. In reads of A, what the passes over these rows took, and `models` d x d models of them. Where they are.
   double reads(int models) const;
-  /// Local. |u_i| of this rank's rows, at most: from the logits of two points of a `problem`.
+  /// Local. |u_i| of the rows here, at most: from the logits of two points of a `problem`.
   double span_local(const Eigen::VectorXd& logits, const Eigen::VectorXd& others, const Eigen::VectorXd& s) const;
   const Eigen::VectorXd& base() const { return base_; }  ///< Local.
 
  private:
-  std::vector<Index> kept_;  // of all rows, this rank's
-  Eigen::VectorXd h_, shares_;
-  Eigen::VectorXd base_, abar_;  // d
-  bool has_own_rows_ = false;    // this rank has the two of the normaliser
+  Eigen::VectorXd h_, shares_, b_, w2_;  // of the rows here
+  Eigen::VectorXd base_, abar_;          // d
+  bool is_on_root_ = false;
+  bool has_own_rows_ = false;  // this rank has the two of the normaliser
   std::int64_t count_ = 0;
   double share_ = 0;
   std::shared_ptr<const ScaledColumns> columns_;

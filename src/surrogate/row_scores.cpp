@@ -4,7 +4,6 @@
 #include <array>
 #include <cmath>
 #include <limits>
-#include <utility>
 
 #include "rows/row_passes.hpp"
 
@@ -20,6 +19,11 @@ constexpr double kLargestSum = 2;  // of the scores over d: above, the model is 
 VectorXd fitted_at(const Point& point) {
   const RegressionState& state = RegressionObjective::state_of(point);
   return (state.z.array() - state.loss.reference).exp();
+}
+
+VectorXd scores_of(const RegressionObjective& objective, const Point& point, const VectorXd& t) {
+  const VectorXd weights = RegressionObjective::state_of(point).delta.cwiseAbs() + objective.weights_squared();
+  return weights.cwiseProduct(t).cwiseMin(1.0);
 }
 
 }  // namespace
@@ -41,29 +45,30 @@ VectorXd first_probabilities(const RegressionObjective& objective, const Point& 
   return p.min(1.0);
 }
 
-RowScores::RowScores(const RegressionObjective& objective, const Point& point, const VectorXd& t)
-    : d_(static_cast<double>(objective.A().columns())),
-      n_(static_cast<double>(objective.A().rows_global())),
-      f_(fitted_at(point)) {
-  const VectorXd weights = RegressionObjective::state_of(point).delta.cwiseAbs() + objective.weights_squared();
-  scores_ = weights.cwiseProduct(t).cwiseMin(1.0);
-  total_ = objective.A().communicator().sum(scores_.sum()) / d_;
-  if (total_ > kLargestSum) scores_ *= kLargestSum / total_;
-}
-
-VectorXd RowScores::probabilities(double c) const {
-  const Eigen::ArrayXd p = c * ((1 - kEvenly) * scores_.array() + kEvenly * d_ / n_) + kMassRows * d_ * f_.array();
-  return p.min(1.0);
-}
-
-std::pair<double, double> RowScores::variances(const VectorXd& probabilities, const VectorXd& others,
-                                               const Communicator& communicator) const {
-  const auto variance = [&](const VectorXd& p) {
-    return (scores_.array().square() * (1 / p.array().max(std::numeric_limits<double>::min()) - 1)).sum();
+RowScores::RowScores(const RegressionObjective& objective, const Point& point, const VectorXd& t, double c,
+                     const VectorXd& present) {
+  const auto d = static_cast<double>(objective.A().columns()), n = static_cast<double>(objective.A().rows_global());
+  Eigen::ArrayXd scores = scores_of(objective, point, t);
+  const Eigen::ArrayXd by_mass = kMassRows * d * fitted_at(point).array();
+  const auto variance = [&](const Eigen::ArrayXd& p) {
+    return (scores.square() * (1 / p.max(std::numeric_limits<double>::min()) - 1)).sum();
   };
-  std::array<double, 2> sums{variance(probabilities), variance(others)};
-  communicator.sum(sums);
-  return {sums[0], sums[1]};
+  const auto sums_at = [&](double factor) {
+    const Eigen::ArrayXd p = c * ((1 - kEvenly) * factor * scores + kEvenly * d / n) + by_mass;
+    probabilities_ = p.min(1.0);
+    std::array<double, 3> sums{scores.sum(), variance(present), variance(probabilities_)};
+    objective.A().communicator().sum(sums);
+    return sums;
+  };
+  auto sums = sums_at(1);
+  total_ = sums[0] / d;
+  if (total_ > kLargestSum) sums = sums_at(kLargestSum / total_);
+  variance_ = sums[1] / std::max(sums[2], std::numeric_limits<double>::min());
+}
+
+double score_total(const RegressionObjective& objective, const Point& point, const VectorXd& t) {
+  return objective.A().communicator().sum(scores_of(objective, point, t).sum()) /
+         static_cast<double>(objective.A().columns());
 }
 
 }  // namespace attnreg

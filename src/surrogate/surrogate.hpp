@@ -27,7 +27,10 @@ struct SurrogateSummary {
 /// Local, replicated. Whether there is a surrogate for the loss.
 bool has_surrogate(std::string_view loss);
 /// Local, replicated. Whether samples are small beside A.
-bool sample_saves(std::int64_t rows, Eigen::Index columns);
+bool sample_saves(const RowMatrix& A);
+/// Collective if A is sparse, one all-reduce of 8 bytes. Whether rank 0 may have all rows: then it solves where samples
+/// do not save.
+bool fits_on_root(const RowMatrix& A);
 
 /// Collective. Minimises a softmax or cross-entropy objective, from the point on, with about one read of A a step:
 ///

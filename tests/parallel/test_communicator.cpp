@@ -185,6 +185,12 @@ TEST(Communicator, GathersDifferentLengthsEmptyOnesToo) {
     for (const double value : iota(length(rank), 1000.0 * rank)) expected.push_back(value);
   EXPECT_EQ(all, expected);
   EXPECT_TRUE(none.empty());
+  for (const Communicator& way : {comm, Communicator(MPI_COMM_WORLD)}) {  // split, and in one call
+    const auto before = way.collectives();
+    const auto at_root = way.gather_to_root(iota(length(way.rank()), 1000.0 * way.rank()));
+    EXPECT_EQ(way.collectives() - before, 2);
+    EXPECT_EQ(at_root, way.is_root() ? expected : std::vector<double>());
+  }
 }
 
 TEST(Communicator, FindsOutWhetherValuesAreReplicated) {

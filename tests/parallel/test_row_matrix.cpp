@@ -357,6 +357,28 @@ TEST(RowMatrix, CompensatedProductsAreRoundedOnce) {
   }
 }
 
+// A plain sum of equal numbers loses up to half an ulp with each: thousands of eps here. Three roundings of 128 terms,
+// and one of the product, are 4 eps with some room.
+TEST(RowMatrix, SumsOverManyRowsKeepTheirDigits) {
+  const Communicator comm(MPI_COMM_WORLD);
+  constexpr Index n = 60000, d = 3;
+  const RowMajorMatrix dense = RowMajorMatrix::Constant(n, d, static_cast<double>(0.1F));
+  const VectorXd u = VectorXd::Constant(n, 0.3);
+  const double exact = static_cast<double>(static_cast<Quad>(0.1F) * 0.3 * n);
+  for (const auto holding : {Holding::float64, Holding::float32, Holding::sparse64, Holding::sparse32}) {
+    const auto A = reference::distribute(comm, dense, Layout::random, holding);
+    auto sums = A.passes().map({.columns = 1, .scalars = 1, .map = [&](Index, Index rows, double* U, double* scalar) {
+                                  std::fill_n(U, rows, u[0]);
+                                  for (Index i = 0; i < rows; ++i) *scalar += 0.1F * u[0];
+                                }});
+    VectorXd all(d + 1);
+    all << sums.columns, sums.scalars;
+    comm.sum(reference::span_of(all));
+    EXPECT_LE((all.head(d).array() - exact).abs().maxCoeff(), 4 * reference::eps * exact);
+    EXPECT_LE(std::abs(all[d] - exact), 512 * reference::eps * exact);  // a tile's part is the test's own plain sum
+  }
+}
+
 TEST(RowMatrix, AnExceptionOfAThreadComesThrough) {
   const Communicator comm(MPI_COMM_WORLD);
   const auto A = reference::distribute(comm, RowMajorMatrix::Ones(3000, 3), Layout::even);

@@ -4,11 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <Eigen/Core>
+#include <array>
 #include <cmath>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "attnreg/regression.hpp"
+#include "newton/minimise.hpp"
 #include "newton/progress.hpp"
 #include "support/reference.hpp"
 #include "support/refusal.hpp"
@@ -46,30 +49,42 @@ struct Setting {
   Point point;
 
   Setting(const reference::Problem& problem, const VectorXd& x, MPI_Comm world = MPI_COMM_WORLD,
-          Layout layout = Layout::random)
-      : data(reference::distribute(Communicator(world), problem, layout)),
+          Layout layout = Layout::random, Holding holding = Holding::float64)
+      : data(reference::distribute(Communicator(world), problem, layout, holding)),
         objective(data.A, data.b, data.w, make_loss(problem.loss)),
         point(objective.evaluate(x)) {}
 
-  RowSample sample(double p) const {
-    return {objective, point, VectorXd::Constant(data.A.rows_local(), p), {.seed = 3, .iteration = 5}};
+  /// At rank 0, or where its rows are.
+  RowSample sample(double p, double few = RowSample::few_numbers) const {
+    return {objective, point, VectorXd::Constant(data.A.rows_local(), p), {.seed = 3, .iteration = 5}, few};
   }
-  auto problem_of(const RowSample& sample) const {
-    return sample.problem(objective.loss().name(), objective.b(), objective.weights_squared());
+  double target_sum() const { return data.A.communicator().sum(objective.b().sum()); }
+  /// On the ranks that have the sample.
+  std::unique_ptr<SampledProblem> problem_of(const RowSample& sample) const {
+    const double sum = target_sum();
+    if (!sample.is_here()) return nullptr;
+    return sample.problem(objective.loss().name(), sample.b(), sample.weights_squared(), sum);
   }
 };
+
+constexpr std::array kFew{RowSample::few_numbers, 0.0};  // sent to rank 0, or none
 
 TEST(RowSample, OfAllRowsIsTheObjective) {
   const VectorXd x0 = reference::random_vector(kColumns, 5), x = x0 + 0.3 * reference::random_vector(kColumns, 6);
   for (const auto* const loss : {"softmax", "cross-entropy"}) {
     const Setting setting(tall_problem(loss), x0);
-    const RowSample sample = setting.sample(1);
-    const auto sampled = setting.problem_of(sample);
-    const Point here = sampled->objective.evaluate(x);
     const Point full = RegressionObjective(setting.data.A, setting.data.b, setting.data.w, make_loss(loss)).evaluate(x);
-    EXPECT_EQ(sample.rows(), kRows);
-    EXPECT_NEAR(here.value, full.value, 1e-12 * full.value);
-    EXPECT_LE((here.gradient - full.gradient).norm(), 1e-12 * full.gradient.norm()) << loss;
+    for (const double few : kFew) {
+      const RowSample sample = setting.sample(1, few);
+      EXPECT_EQ(sample.rows(), kRows);
+      EXPECT_EQ(sample.is_on_root(), few > 0);
+      EXPECT_EQ(sample.is_here(), few == 0 || setting.data.A.communicator().is_root());
+      const auto sampled = setting.problem_of(sample);
+      if (!sampled) continue;
+      const Point here = sampled->objective.evaluate(x);
+      EXPECT_NEAR(here.value, full.value, 1e-12 * full.value);
+      EXPECT_LE((here.gradient - full.gradient).norm(), 1e-12 * full.gradient.norm()) << loss;
+    }
   }
 }
 
@@ -77,7 +92,7 @@ TEST(RowSample, OfAllRowsIsTheObjective) {
 TEST(RowSample, KnowsTheNormaliserAtItsBase) {
   const VectorXd x0 = reference::random_vector(kColumns, 5);
   const Setting setting(tall_problem(), x0);
-  const RowSample sample = setting.sample(0.1);
+  const RowSample sample = setting.sample(0.1, 0);
   const auto sampled = setting.problem_of(sample);
   const auto& full = RegressionObjective::state_of(setting.point);
   const auto reference_at = [&](const VectorXd& x) {
@@ -99,7 +114,7 @@ TEST(RowSample, HasItsOwnDerivatives) {
   const VectorXd s = reference::random_vector(kColumns, 7);
   for (const auto* const loss : {"softmax", "cross-entropy"}) {
     const Setting setting(tall_problem(loss), x0);
-    const RowSample sample = setting.sample(0.1);
+    const RowSample sample = setting.sample(0.1, 0);
     const auto sampled = setting.problem_of(sample);
     Correction correction{.e = 1e-3 * reference::random_vector(kColumns, 8), .at = x0};
     correction.X = 1e-3 * reference::random_matrix(kColumns, 2, 9);
@@ -128,21 +143,48 @@ TEST(RowSample, HasItsOwnDerivatives) {
 
 TEST(RowSample, IsTheSameOnAnyNumberOfRanks) {
   const VectorXd x0 = reference::random_vector(kColumns, 5), x = x0 + 0.5 * reference::random_vector(kColumns, 6);
-  const Setting together(tall_problem(), x0), alone(tall_problem(), x0, MPI_COMM_SELF);
-  const RowSample shared = together.sample(0.05), own = alone.sample(0.05);
-  EXPECT_EQ(shared.rows(), own.rows());
-  const double value = together.problem_of(shared)->objective.evaluate(x).value;
-  EXPECT_NEAR(value, alone.problem_of(own)->objective.evaluate(x).value, 1e-12 * value);
+  for (const Holding holding : {Holding::float64, Holding::sparse64}) {
+    const Setting together(tall_problem(), x0, MPI_COMM_WORLD, Layout::random, holding),
+        alone(tall_problem(), x0, MPI_COMM_SELF, Layout::random, holding);
+    const RowSample own = alone.sample(0.05);
+    const double value = alone.problem_of(own)->objective.evaluate(x).value;
+    for (const double few : kFew) {
+      const RowSample shared = together.sample(0.05, few);
+      EXPECT_EQ(shared.rows(), own.rows());
+      const auto sampled = together.problem_of(shared);
+      if (sampled) {
+        EXPECT_NEAR(sampled->objective.evaluate(x).value, value, 1e-12 * value);
+      }
+    }
+  }
 }
 
 TEST(RowSample, CountsItsShareAsRead) {
   const Setting setting(tall_problem(), VectorXd::Zero(kColumns));
-  const double before = setting.objective.reads_of_a();
+  for (const double few : kFew) {
+    const double before = setting.objective.reads_of_a();
+    const RowSample sample = setting.sample(0.05, few);
+    EXPECT_NEAR(setting.objective.reads_of_a() - before, static_cast<double>(sample.rows()) / kRows, 1e-12);
+    const auto sampled = setting.problem_of(sample);
+    if (!sampled) continue;
+    sampled->objective.evaluate(VectorXd::Ones(kColumns));
+    EXPECT_NEAR(setting.objective.reads_of_a() - before, static_cast<double>(sample.rows()) / kRows, 1e-12);
+    EXPECT_NEAR(sample.reads(0), 2 * sample.share(), 1e-12);
+  }
+}
+
+TEST(RowSample, TakesNoMessagesOnRankZero) {
+  const Setting setting(tall_problem(), VectorXd::Zero(kColumns));
+  const auto& communicator = setting.data.A.communicator();
+  const double sum = setting.target_sum();
+  const auto before = communicator.collectives();
   const RowSample sample = setting.sample(0.05);
-  const auto sampled = setting.problem_of(sample);
-  sampled->objective.evaluate(VectorXd::Ones(kColumns));
-  EXPECT_NEAR(setting.objective.reads_of_a() - before, static_cast<double>(sample.rows()) / kRows, 1e-12);
-  EXPECT_NEAR(sample.reads(0), 2 * sample.share(), 1e-12);
+  EXPECT_EQ(communicator.collectives() - before, 3);  // m, S and sizes; two of the gathering
+  if (!sample.is_here()) return;
+  const auto sampled = sample.problem("softmax", sample.b(), sample.weights_squared(), sum);
+  Point point = sampled->objective.evaluate(VectorXd::Zero(kColumns));
+  newton_cg(sampled->objective, point, {});
+  EXPECT_EQ(communicator.collectives() - before, 3);
 }
 
 TEST(Secants, AreMet) {
@@ -204,6 +246,34 @@ TEST(Surrogate, GoesTheSameWayOnAnyNumberOfRanks) {
   }
 }
 
+// A read, the change of L, scores, and the surrogate's minimiser; three more for a new sample, one where the change is
+// rounding, and one where a value is made again. The coarse solve evaluates
+// four points.
+TEST(Surrogate, TakesFewMessages) {
+  const auto data = reference::distribute(Communicator(MPI_COMM_WORLD), tall_problem(), Layout::random);
+  std::vector<std::int64_t> collectives;
+  auto options = by(Method::surrogate);
+  options.newton.on_iteration = [&](const IterationRecord& record) { collectives.push_back(record.collectives); };
+  const auto result = solve_regression(data.A, data.b, data.w, options);
+  ASSERT_GT(collectives.size(), 3u);
+  for (std::size_t k = 2; k < collectives.size(); ++k) EXPECT_LE(collectives[k] - collectives[k - 1], 9) << k;
+  EXPECT_LE(collectives[1] - collectives[0], 14);
+  EXPECT_LE(result.summary.collectives, 60);
+}
+
+// Of a sample that is too large for rank 0.
+TEST(Surrogate, MinimisesTogether) {
+  constexpr Index rows = 12800, columns = 64;
+  auto problem = reference::random_problem(rows, columns, 1, 1e-4, 2);
+  const auto data = reference::distribute(Communicator(MPI_COMM_WORLD), problem, Layout::random);
+  const auto result = solve_regression(data.A, data.b, data.w, by(Method::surrogate));
+  const auto other = solve_regression(data.A, data.b, data.w, by(Method::newton_cg));
+  EXPECT_EQ(result.method, Method::surrogate);
+  EXPECT_TRUE(is_converged(result.summary));
+  EXPECT_NEAR(result.summary.value, other.summary.value, 1e-9 * other.summary.value);
+  EXPECT_GT(result.summary.collectives, 100);
+}
+
 TEST(Surrogate, GoesOnFromEveryStart) {
   const auto data = reference::distribute(Communicator(MPI_COMM_WORLD), tall_problem(), Layout::random);
   const auto best = solve_regression(data.A, data.b, data.w, by(Method::newton_cg));
@@ -231,14 +301,48 @@ TEST(Surrogate, EndsAtNoSaddle) {
   EXPECT_NE(result.certificate.kind, StationaryKind::saddle);
 }
 
-TEST(Surrogate, LeavesSmallProblemsToNewtonCg) {
-  for (const auto& [rows, columns] : {std::pair<Index, Index>{1, 1}, {3, 5}, {500, 6}}) {
+// A sample of all rows is solved to the end there, and confirmed in a few reads.
+TEST(Surrogate, SolvesSmallProblemsOnRankZero) {
+  for (const auto& [rows, columns] : {std::pair<Index, Index>{1, 1}, {3, 5}, {500, 6}, {1000, 30}}) {
     const auto problem = reference::random_problem(rows, columns, 1, 1e-2, 1);
+    for (const Holding holding : {Holding::float32, Holding::sparse64}) {
+      const auto data = reference::distribute(Communicator(MPI_COMM_WORLD), problem, Layout::random, holding);
+      const auto result = solve_regression(data.A, data.b, data.w, by(Method::surrogate));
+      const auto other = solve_regression(data.A, data.b, data.w, by(Method::newton_cg));
+      EXPECT_EQ(result.method, Method::surrogate);
+      EXPECT_TRUE(is_converged(result.summary)) << rows;
+      EXPECT_LE(result.summary.value, other.summary.value * (1 + 1e-9)) << rows;
+      EXPECT_LE(result.summary.collectives, 45) << rows;
+      EXPECT_LT(result.summary.reads_of_a, 10) << rows;
+    }
+  }
+}
+
+TEST(Surrogate, LeavesWideProblemsToNewtonCg) {
+  const auto problem = reference::random_problem(3000, 200, 1, 1e-2, 1);
+  const auto data = reference::distribute(Communicator(MPI_COMM_WORLD), problem, Layout::random);
+  const auto result = solve_regression(data.A, data.b, data.w, by(Method::surrogate));
+  EXPECT_EQ(result.method, Method::newton_cg);
+  EXPECT_THAT(result.notes, testing::Contains(testing::HasSubstr("method newton-cg")));
+}
+
+// b is noisy, and L has several minima: from the cross-entropies of b, b^1.5 and b^2 some of them lie lower than the
+// one that newton-cg finds from the first.
+TEST(Surrogate, EndsAtTheLowestMinimumItMeets) {
+  constexpr Index rows = 1000, columns = 30;
+  double gain = 0;  // in ln L
+  for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+    auto problem = reference::random_problem(rows, columns, 1, 1e-4, seed);
+    const VectorXd z = problem.A * reference::random_vector(columns, seed + 50).normalized();
+    problem.b = (3 * z + 2 * reference::random_vector(rows, seed + 90)).array().exp();
+    problem.b /= problem.b.sum();
     const auto data = reference::distribute(Communicator(MPI_COMM_WORLD), problem, Layout::random);
     const auto result = solve_regression(data.A, data.b, data.w, by(Method::surrogate));
-    EXPECT_EQ(result.method, Method::newton_cg);
-    EXPECT_THAT(result.notes, testing::Contains(testing::HasSubstr("method newton-cg")));
+    const auto other = solve_regression(data.A, data.b, data.w, by(Method::newton_cg));
+    EXPECT_TRUE(is_converged(result.summary));
+    gain += std::log(other.summary.value / result.summary.value);
   }
+  EXPECT_GT(gain, 0.1);
 }
 
 TEST(Surrogate, StopsAtItsLimits) {

@@ -184,11 +184,12 @@ std::string_view loss_of(std::int64_t number) {
   return loss_names()[turn % loss_names().size()];
 }
 
-/// A few; for surrogates, which are for tall A, as many as they need.
+/// A few, now and then many; for surrogates, which are for tall A, as many as they need.
 Index drawn_rows(Draw& draw, Method method, Index columns) {
   constexpr Index kTall = 200;  // rows of a column
   if (draw.chance(0.05)) return 1;
-  return method == Method::surrogate ? draw.integer(kTall, 2 * kTall) * columns : draw.integer(2, kMostRows);
+  const bool is_tall = method == Method::surrogate || draw.chance(0.1);
+  return is_tall ? draw.integer(kTall, 2 * kTall) * columns : draw.integer(2, kMostRows);
 }
 
 std::string number_text(double value) {

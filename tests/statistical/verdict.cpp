@@ -18,9 +18,11 @@ constexpr double kProgress = 1e-3;      // of |g(0)|: the least that a success m
 constexpr double kFloors = 8;           // of the stated rounding of |g|, which is an estimate
 constexpr double kStationary = 16;      // of its rounding: a gradient at 0 that is 0
 constexpr double kClearSaddle = -1e-6;  // of the size of the terms: a curvature that no rounding makes
+constexpr double kNothing = 1e-30;      // of L(0): an L of that size is the rounding of f, and cannot fall
 constexpr double kLogitsOfOne = 100;    // sinh(z)^2 of logits of that size, at most
 constexpr double kWithinDoubles = 1e140;
 constexpr double kSlack = 1 + 1e-9;
+constexpr double kRoundingOfLargest = std::numeric_limits<double>::epsilon() * std::numeric_limits<double>::max();
 constexpr double kOfFiftyDigits = 1e-30;  // their rounding beside that of double, with some digits to spare
 
 /// WHAT IS A SUCCESS: the endings with the exit code 0.
@@ -56,7 +58,7 @@ class Judge {
   template <class... Words>
   void report(const char* kind, const Words&... words) {
     std::ostringstream out;
-    out.precision(4);
+    out.precision(9);
     (out << ... << words);
     found_.push_back({kind, out.str()});
   }
@@ -114,7 +116,7 @@ class Judge {
     const double most = largest_value();
     if (!(here_.value <= kSlack * most))
       report("descent", ending(), ", but L = ", here_.value, ", at the start ", most);
-    if (here_.least_curvature < kClearSaddle)
+    if (here_.least_curvature < kClearSaddle && std::abs(here_.value) > kNothing * std::abs(zero_.value))
       report("saddle", ending(), " (", stationary_kind_name(result_.certificate.kind), "), but the least curvature is ",
              here_.least_curvature, " of the size of its terms");
     else if (result_.certificate.kind == StationaryKind::saddle)
@@ -132,7 +134,8 @@ class Judge {
 
   void look_at_value() {
     const double stated = result_.summary.value;
-    if (stated == here_.value || !std::isfinite(here_.value_rounding)) return;  // or L overflows
+    if (stated == here_.value || !std::isfinite(here_.value_rounding)) return;    // or L overflows
+    if (std::isinf(stated) && here_.value_rounding > kRoundingOfLargest) return;  // or its terms do
     if (!(std::abs(stated - here_.value) <= here_.value_rounding))
       report("value", ending(), ": L = ", stated, " is stated, true is ", here_.value, ", rounding ",
              here_.value_rounding);

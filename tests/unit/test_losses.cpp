@@ -261,4 +261,16 @@ TEST(MakeLoss, ListsTheNamesItKnows) {
   }
 }
 
+// All f_i are wrong by the error of <exp(z), 1>: it must not grow with the rows.
+TEST(Normalisers, OfManyEqualRowsKeepTheirDigits) {
+  for (const Index n : {7, 1000, 1023}) {
+    const VectorXd z = VectorXd::Constant(n, 0.1), b = VectorXd::Constant(n, 1 / static_cast<double>(n));
+    for (const auto* name : {"softmax", "cross-entropy", "rescaled-exp"}) {
+      LossSums sums{};
+      make_loss(name)->add_value({span_of(z), span_of(b)}, 0, sums);
+      EXPECT_NEAR(sums[0] / (static_cast<double>(n) * std::exp(0.1)), 1, 3 * eps) << name << ", " << n << " rows";
+    }
+  }
+}
+
 }  // namespace attnreg::test_losses

@@ -1,10 +1,12 @@
 // The program `attnreg`: starts and ends MPI, chooses the command, and is the one place that catches exceptions.
 
 #include <mpi.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <new>
 #include <optional>
 #include <string>
@@ -129,10 +131,18 @@ ExitCode run_and_catch(const std::vector<std::string>& words) {
   }
 }
 
+/// Threads that spin while they wait take the cores from whoever else works on them. libgomp looks at its variables
+/// before main: the program starts once more with the one that says so, where the user has none.
+void wait_passively(char** words) {
+  if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
+  if (setenv("OMP_WAIT_POLICY", "passive", 1) == 0) execv("/proc/self/exe", words);
+}
+
 }  // namespace
 }  // namespace attnreg::app
 
 int main(int argc, char** argv) {
+  attnreg::app::wait_passively(argv);
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of write(), which has a message
   int provided = 0;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);

@@ -354,15 +354,24 @@ ThreadLayout set_threads(const Communicator& communicator, const Arguments& argu
   ThreadLayout layout;
   layout.cores = CPU_COUNT(&cores);
   layout.ranks_on_cores = static_cast<int>(std::ranges::count(communicator.all_gather(mine), mine));
+  layout.is_asked = arguments.has("threads") || std::getenv("OMP_NUM_THREADS") != nullptr;
   if (arguments.has("threads")) {
     layout.threads = arguments.count("threads");
-  } else if (std::getenv("OMP_NUM_THREADS") != nullptr) {
+  } else if (layout.is_asked) {
     layout.threads = omp_get_max_threads();
   } else {
     layout.threads = std::max(1, layout.cores / layout.ranks_on_cores);
   }
   omp_set_num_threads(layout.threads);
   return layout;
+}
+
+void use_fewer_threads(ThreadLayout& layout, double numbers_read) {
+  constexpr double kNumbersOfThread = 1 << 18;  // 2 MB of A: as long as it takes to wake a thread, several times
+  if (layout.is_asked) return;
+  layout.threads =
+      static_cast<int>(std::clamp(numbers_read / kNumbersOfThread, 1.0, static_cast<double>(layout.threads)));
+  omp_set_num_threads(layout.threads);
 }
 
 }  // namespace attnreg::app

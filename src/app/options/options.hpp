@@ -160,12 +160,15 @@ struct ThreadLayout {
   int threads = 1;         ///< OpenMP threads of this rank
   int cores = 1;           ///< that this rank may run on
   int ranks_on_cores = 1;  ///< ranks that may run on the same cores, this one included
+  bool is_asked = false;   ///< a number was given, and stays
   bool crowded() const { return threads * ranks_on_cores > cores; }
 };
 
 /// Collective. Sets the number of OpenMP threads: --threads, else OMP_NUM_THREADS, else the cores in this rank's
 /// affinity mask divided by the ranks that share them. BLAS gets one thread, always.
 ThreadLayout set_threads(const Communicator& communicator, const Arguments& arguments);
+/// Local. Fewer, unless a number was asked for, where a pass reads so few numbers that threads would wait for each other.
+void use_fewer_threads(ThreadLayout& layout, double numbers_read);
 
 /// The help page of one command.
 std::string help_text(const Syntax& syntax);

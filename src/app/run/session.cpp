@@ -57,7 +57,11 @@ ExitCode Session::run() {
   }
 }
 
-void Session::begin(const std::vector<InputFile>& files, double bytes_needed, const std::string& what) const {
+void Session::begin(const std::vector<InputFile>& files, double bytes_needed, const std::string& what) {
+  double numbers = 0;
+  for (const auto& file : files)
+    numbers += static_cast<double>(file.nonzeros ? *file.nonzeros : file.header.elements());
+  use_fewer_threads(threads_, numbers / communicator_.size());
   if (communicator_.is_root()) describe(files, bytes_needed);
   require_memory(communicator_, bytes_needed, what);
 }

@@ -33,9 +33,9 @@ class Session {
  protected:
   virtual ExitCode load_and_solve() = 0;
 
-  /// Collective. Lines on files, ranks and memory, as --verbose and --quiet have it. `OutOfMemory` on all ranks where
-  /// `bytes_needed` a rank, for `what`, are not there.
-  void begin(const std::vector<InputFile>& files, double bytes_needed, const std::string& what) const;
+  /// Collective. Threads by the size of the files; lines on files, ranks and memory, as --verbose and --quiet have it.
+  /// `OutOfMemory` on all ranks where `bytes_needed` a rank, for `what`, are not there.
+  void begin(const std::vector<InputFile>& files, double bytes_needed, const std::string& what);
   /// Collective. `write` fills the run directory; then page(its files) goes to stdout, without files where they could
   /// not be written: what was found must not be lost with them.
   void end(const std::function<void()>& write,

@@ -1,0 +1,10 @@
+#pragma once
+
+#include "attnreg/communicator.hpp"
+
+namespace attnreg {
+
+/// Local. This rank by itself: collectives are local, and counted apart.
+Communicator alone();
+
+}  // namespace attnreg

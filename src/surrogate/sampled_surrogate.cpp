@@ -1,0 +1,326 @@
+#include "surrogate/sampled_surrogate.hpp"
+
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "newton/minimise.hpp"
+#include "ranks/span_of.hpp"
+#include "sampling/sampling.hpp"
+#include "surrogate/secants.hpp"
+
+namespace attnreg {
+
+namespace {
+
+constexpr double kCoarse = 1e-2;  // of |g|: of the coarse solves
+constexpr int kCoarseSteps = 40, kSteps = 12;
+constexpr double kMisfit = 0.03;       // of |x|_M: further from the cross-entropy's minimiser, there may be others
+constexpr double kRough = 0.1;         // of |g|: enough to tell which end is the lowest
+constexpr double kSmallMove = 0.1;     // logits that move less leave softmax(A x) nearly uniform: x = 0 is near
+constexpr double kStartWeight = 1e-4;  // of the cross-entropy start, every row
+constexpr std::size_t kMemory = 10;    // points met
+constexpr double kNearby = 1;          // of points met: logits move by at most that
+constexpr double kClose = 0.05;        // their secants are believed whatever they say
+constexpr double kBelieved = 0.5;      // |B|, relative to M, of others
+constexpr double kRounding = 1e-9;     // of L: changes below it are made from the gradients
+
+using Expected = RegressionObjective::Expected;
+
+/// ln sum exp(A x)
+double log_normaliser(const Point& point) {
+  const RegressionState& state = RegressionObjective::state_of(point);
+  return state.loss.reference + state.shift;
+}
+
+/// A minimiser of a sampled problem, from there on.
+void minimise_sampled(RegressionObjective& sampled, Point& there, double reference, double tolerance, int most_steps,
+                      bool has_model) {
+  NewtonOptions options;
+  options.relative_tolerance = tolerance;
+  options.gradient_reference = reference;
+  options.max_iterations = most_steps;
+  newton_cg(sampled, there, options, has_model && !sampled.preconditioner().empty());
+}
+
+/// Numbers of a message, one after another.
+class Numbers {
+ public:
+  explicit Numbers(VectorXd& message) : message_(message) {}
+  void put(double value) { message_[next_++] = value; }
+  void put(const VectorXd& values) {
+    message_.segment(next_, values.size()) = values;
+    next_ += values.size();
+  }
+  void put(const Expected& there) {
+    const LossPoint& loss = there.loss;
+    put(there.x);
+    for (const double value : {there.shift, loss.value, loss.reference, loss.offset, loss.self}) put(value);
+    for (const double value : loss.scalars) put(value);
+  }
+  double take() { return message_[next_++]; }
+  VectorXd take(Index size) {
+    next_ += size;
+    return message_.segment(next_ - size, size);
+  }
+  Expected take_expected(Index d) {
+    Expected there;
+    there.x = take(d);
+    LossPoint& loss = there.loss;
+    for (double* value : {&there.shift, &loss.value, &loss.reference, &loss.offset, &loss.self}) *value = take();
+    for (double& value : loss.scalars) value = take();
+    return there;
+  }
+  static Index size_of_expected(Index d) { return d + 9; }
+
+ private:
+  VectorXd& message_;
+  Index next_ = 0;
+};
+
+}  // namespace
+
+void SampledSurrogate::use(const Point& base, const VectorXd& probabilities, const RowSample::Draw& draw, double few) {
+  earlier_reads_ = sample_reads_;
+  other_models_ = 0;
+  there_.reset();
+  problem_.reset();
+  sample_ = std::make_unique<RowSample>(all_, base, probabilities, draw, few);
+  if (sample_->is_here())
+    problem_ = sample_->problem(all_.loss().name(), sample_->b(), sample_->weights_squared(), sums_.all);
+  for (Met& met : met_) met.is_known = false;
+  is_new_ = true;
+}
+
+void SampledSurrogate::remember(const Point& point) {
+  if (!point.gradient.allFinite()) return;
+  met_.push_front({point.x, point.gradient});
+  if (met_.size() > kMemory + 1) met_.pop_back();
+  if (!there_ || there_->x != point.x) return;
+  Met& met = met_.front();
+  met.sampled_gradient = there_->gradient - sampled().correction().gradient(point.x);
+  met.logits = logits_of(*there_);
+  met.is_known = true;
+}
+
+/// Numbers that the work finds out where the sample is, on all ranks.
+VectorXd SampledSurrogate::ask(Index size, const std::function<void(VectorXd&)>& work) {
+  VectorXd message = VectorXd::Zero(size + 1);
+  if (sample_->is_here()) {
+    VectorXd numbers = VectorXd::Zero(size);
+    work(numbers);
+    message << numbers, earlier_reads_ + sample_->reads(sampled().models_made() + other_models_);
+  }
+  if (sample_->is_on_root()) all_.A().communicator().broadcast(span_of(message));
+  sample_reads_ = message[size];
+  return message.head(size);
+}
+
+/// N = L^-T G / |columns|^(1/2)
+MatrixXd SampledSurrogate::projection(std::uint32_t round) {
+  MatrixXd N = gaussian_probes(all_.dimension(), kProbes, seed_, round);
+  for (Index k = 0; k < N.cols(); ++k)
+    N.col(k) = sampled().preconditioner().whiten(N.col(k)) / std::sqrt(static_cast<double>(kProbes));
+  return N;
+}
+
+/// What the sample says of the point, less the error of its normaliser at x: where L is small, much of it would cancel.
+Expected SampledSurrogate::expected_at(const Point& there) const {
+  const RegressionState& state = RegressionObjective::state_of(there);
+  Expected expected{there.x, state.centre.dot(there.x), state.loss};
+  expected.loss.reference += state.shift - normaliser_error_;
+  return expected;
+}
+
+/// Makes the surrogate's gradient exact at x and at the points met that are near; there_ is its point at x.
+void SampledSurrogate::correct(const Point& point) {
+  if (there_ && there_->x == point.x) {
+    there_->value -= sampled().correction().value(point.x);
+    there_->gradient -= sampled().correction().gradient(point.x);
+    sampled().correct({});
+  } else {
+    sampled().correct({});
+    there_ = sampled().evaluate(point.x);
+  }
+  Correction correction{.e = point.gradient - there_->gradient, .at = point.x};
+  const Preconditioner& M = sampled().preconditioner();
+  if (!M.empty()) {
+    look_back(point);
+    const VectorXd logits = logits_of(*there_);
+    VectorXd spans(static_cast<Index>(met_.size()));
+    for (std::size_t k = 0; k < met_.size(); ++k)
+      spans[static_cast<Index>(k)] = sample_->span_local(met_[k].logits, logits, met_[k].x - point.x);
+    sampled().A().communicator().max(span_of(spans));
+    std::vector<Secant> secants;
+    for (std::size_t k = 0; k < met_.size(); ++k) {
+      const Met& met = met_[k];
+      const double span = spans[static_cast<Index>(k)];
+      if (met.x == point.x || !(span <= kNearby)) continue;
+      secants.push_back({met.x - point.x, met.gradient - met.sampled_gradient - correction.e});
+      if (span >= kClose) secants.back().largest = kBelieved;
+    }
+    set_secants(M, secants, correction);
+  }
+  sampled().correct(std::move(correction));
+  there_->gradient = point.gradient;
+  normaliser_error_ = log_normaliser(*there_) - log_normaliser(point);
+}
+
+/// What the sample says at the points met; there_ is that at x, without a correction.
+void SampledSurrogate::look_back(const Point& point) {
+  for (Met& met : met_) {
+    if (met.is_known) continue;
+    if (met.x == point.x) {
+      met.sampled_gradient = there_->gradient;
+      met.logits = logits_of(*there_);
+    } else {
+      const Point there = sampled().evaluate(met.x);
+      met.sampled_gradient = there.gradient;
+      met.logits = logits_of(there);
+    }
+    met.is_known = true;
+  }
+}
+
+/// A rough minimiser of the cross-entropy of b^power, from x on.
+Point SampledSurrogate::cross_entropy_start(const VectorXd& x, double power) {
+  const RegressionObjective& here = sampled();
+  VectorXd target = sample_->b().cwiseMax(0).array().pow(power);
+  const double sum = power == 1 ? sums_.positive : here.A().communicator().sum(target.dot(sample_->weights()));
+  target /= sum;
+  const VectorXd w2 = VectorXd::Constant(target.size(), kStartWeight * kStartWeight);
+  const auto entropy = sample_->problem("cross-entropy", target, w2, 1);
+  Point start = entropy->objective.evaluate(x);
+  minimise_sampled(entropy->objective, start, entropy->objective.norm(start.gradient), power == 1 ? kCoarse : kRough,
+                   kCoarseSteps, false);
+  other_models_ += entropy->objective.models_made();
+  return sampled().evaluate(start.x);
+}
+
+/// Moves there_ to the lowest of the ends, and says what to evaluate: the ends, the lowest first, and the first start.
+SampledSurrogate::Coarse SampledSurrogate::ends_of_starts(const Point& point, bool from_entropies,
+                                                          const CoarseOptions& options) {
+  const double value_here = there_->value, gradient = all_.norm(point.gradient);
+  const auto descend = [&](Point& from, double accuracy, bool has_model) {
+    minimise_sampled(sampled(), from, gradient, accuracy, options.max_iterations, has_model);
+  };
+  Coarse coarse;
+  auto& candidates = coarse.candidates;
+  Point& lowest = *there_;
+  if (!from_entropies) {
+    descend(lowest, std::min(options.accuracy, kCoarse), true);
+    candidates.push_back(expected_at(lowest));
+    return coarse;
+  }
+  Point first = cross_entropy_start(point.x, 1);
+  const Expected start = expected_at(first);
+  const bool is_finite = std::isfinite(first.value);
+  coarse.by_cross_entropy = first.value < value_here;
+  if (coarse.by_cross_entropy) lowest = std::move(first);
+  descend(lowest, kCoarse, false);
+  candidates.push_back(expected_at(lowest));
+  const Preconditioner& M = sampled().preconditioner();
+  const bool is_misfit = !M.empty() && M.norm(lowest.x - start.x) > kMisfit * M.norm(start.x);
+  for (const double power : {1.5, 2.0}) {
+    if (!is_misfit) break;
+    Point other = cross_entropy_start(point.x, power);
+    if (!std::isfinite(other.value)) continue;
+    descend(other, kRough, false);
+    const bool is_lower = other.value < lowest.value;
+    candidates.insert(is_lower ? candidates.begin() : candidates.end(), expected_at(other));
+    if (is_lower) lowest = std::move(other), coarse.by_cross_entropy = true;
+  }
+  descend(lowest, std::min(options.accuracy, kCoarse), false);
+  candidates.front() = expected_at(lowest);
+  if (is_finite) candidates.push_back(start);
+  return coarse;
+}
+
+SampledSurrogate::Coarse SampledSurrogate::minimise_coarsely(const Point& point, const CoarseOptions& options,
+                                                             std::uint32_t round) {
+  constexpr int kMostCandidates = 4;
+  const Index d = all_.dimension();
+  VectorXd message = ask(3 + kMostCandidates * Numbers::size_of_expected(d) + kProbes * d, [&](VectorXd& found) {
+    correct(point);
+    if (!sampled().refresh_preconditioner(*there_, false)) return;
+    const VectorXd s = sampled().preconditioner().solve(there_->gradient);
+    const bool is_far = sampled().largest_move(sampled().direction(s)) > kSmallMove;
+    const double value_here = there_->value;
+    const bool tries = options.cross_entropy || (options.cross_entropy_if_far && is_far);
+    const bool can = all_.loss().name() == "softmax" && sums_.positive > 0;
+    const Coarse ends = ends_of_starts(point, tries && can, options);
+    sampled().refresh_preconditioner(*there_, false);
+    Numbers numbers(found);
+    numbers.put(static_cast<double>(ends.candidates.size()));
+    numbers.put(ends.by_cross_entropy ? 1 : 0);
+    numbers.put(there_->value - value_here);
+    numbers.put(projection(round).reshaped());
+    for (const Expected& candidate : ends.candidates) numbers.put(candidate);
+  });
+  Numbers numbers(message);
+  const auto count = static_cast<int>(numbers.take());
+  Coarse coarse;
+  coarse.by_cross_entropy = numbers.take() != 0;
+  coarse.predicted = numbers.take();
+  coarse.projection = numbers.take(kProbes * d).reshaped(d, kProbes);
+  for (int k = 0; k < count; ++k) coarse.candidates.push_back(numbers.take_expected(d));
+  return coarse;
+}
+
+/// Moves there_ from x to a minimiser of the surrogate.
+void SampledSurrogate::move_to_minimiser(const Point& point, double accuracy) {
+  minimise_sampled(sampled(), *there_, all_.norm(point.gradient), accuracy, kSteps, true);
+  if (there_->x != point.x) return;
+  sampled().refresh_preconditioner(*there_, false);  // its values are rounding: a plain step
+  if (!sampled().preconditioner().empty())
+    there_ = sampled().evaluate(point.x - sampled().preconditioner().solve(point.gradient));
+}
+
+SampledSurrogate::Next SampledSurrogate::next(const Point& point, double accuracy, bool needs_projection,
+                                              std::uint32_t round) {
+  const Index d = all_.dimension();
+  const bool projects = is_new_ || needs_projection;
+  is_new_ = false;
+  VectorXd message = ask(4 + Numbers::size_of_expected(d) + (projects ? kProbes * d : 0), [&](VectorXd& found) {
+    if (projects) {
+      if (!(there_ && there_->x == point.x)) sampled().correct({}), there_ = sampled().evaluate(point.x);
+      sampled().refresh_preconditioner(*there_, false);
+    }
+    const bool has_projection = projects && !sampled().preconditioner().empty();
+    const MatrixXd N = has_projection ? projection(round) : MatrixXd();
+    correct(point);
+    const VectorXd logits = logits_of(*there_);
+    const double value = there_->value;
+    move_to_minimiser(point, accuracy);
+    double predicted = there_->value - value;
+    if (std::abs(predicted) <= kRounding * std::abs(value))
+      predicted = 0.5 * (point.gradient + there_->gradient).dot(there_->x - point.x);
+    const VectorXd from_base = there_->x - sample_->base(), none = VectorXd::Zero(logits.size());
+    std::array<double, 2> spans{sample_->span_local(logits_of(*there_), logits, there_->x - point.x),
+                                sample_->span_local(sampled().A().multiply(from_base), none, from_base)};
+    sampled().A().communicator().max(spans);
+    Numbers numbers(found);
+    numbers.put(expected_at(*there_));
+    for (const double number : {predicted, spans[0], spans[1], has_projection ? 1.0 : 0.0}) numbers.put(number);
+    if (has_projection) numbers.put(N.reshaped());
+  });
+  Numbers numbers(message);
+  Next next;
+  next.expected = numbers.take_expected(d);
+  next.predicted = numbers.take();
+  next.largest_u = numbers.take();
+  next.moved = numbers.take();
+  if (numbers.take() != 0) next.projection = numbers.take(kProbes * d).reshaped(d, kProbes);
+  return next;
+}
+
+bool SampledSurrogate::is_nearer(const Point& first, const Point& second) {
+  const VectorXd answer = ask(1, [&](VectorXd& found) {
+    const Preconditioner& M = sampled().preconditioner();
+    const auto size = [&](const VectorXd& g) { return g.dot(M.solve(g)); };
+    found[0] = size(first.gradient) < size(second.gradient) ? 1 : 0;
+  });
+  return answer[0] != 0;
+}
+
+}  // namespace attnreg
