@@ -265,6 +265,58 @@ enum class HeadVerdict {
 };
 HeadVerdict head_verdict(const HeadQuality& fit, const HeadQuality& held_out);
 
+/// How the layer behind outputs F A3 Y is recovered: docs/attention.md, "Layers".
+struct LayerOptions {
+  static constexpr Index rank_from_data = -1;
+
+  /// r of X = P Q^T; 0: any X; `rank_from_data`: any X of at most `dense_limit` numbers, else as many as B has columns,
+  /// 64 at most
+  Index rank = rank_from_data;
+  Index dense_limit = 4096;
+  std::optional<RowMajorMatrix> Y;  ///< known, d3 x dv, replicated; without: found
+  /// at most; fewer if one reproduces B, or six end at the lowest L. 0: 24; of X with more than `dense_limit` numbers
+  /// 4, with a known Y 1
+  int starts = 0;
+  double rounding = 0x1p-52;  ///< relative, of B as it was stored
+  std::uint64_t seed = 1;
+};
+
+/// Where one start led.
+struct LayerEnd {
+  static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+  std::string start;        ///< "random Y", "random X", "X = 0"
+  double error = kNone;     ///< |F A3 Y - B| / |B| on the sequences of the starts
+  double held_out = kNone;  ///< the same on those that were held out; NaN: there are none
+};
+
+struct LayerResult {
+  // Replicated. What the data do not determine is 0: least norm.
+  AttentionUnknowns unknowns;
+  RowMajorMatrix P, Q;  ///< X = P Q^T; empty where the rank is 0
+  Index rank = 0;
+  VectorXd singular_values;             ///< of X in the metric of the logits, with a rank
+  double error = LayerEnd::kNone;       ///< |F A3 Y - B| / |B|
+  bool is_exact = false;                ///< it is the rounding of B
+  std::vector<LayerEnd> ends;           ///< in the order of the starts
+  int best = 0;                         ///< of them: the one that the last fit went on from
+  std::int64_t sequences_held_out = 0;  ///< from the starts
+  double equations = 0, unknown_numbers = 0;
+  std::vector<std::string> notes, warnings;
+  bool converged = true;  ///< the last fit ended before its limit of steps
+  int steps = 0, products = 0;
+  int reads = 0;  ///< of B
+  double seconds = 0;
+};
+
+/// Collective. Finds X and Y with softmax(A1 X A2^T) A3 Y ~ B over all sequences by Gauss-Newton with Y eliminated, in
+/// whitened coordinates, from several starts. With a rank a ridge on P, Q and Y is lowered as it goes. Of 8 sequences
+/// and more the last eighth is held out from the starts and judges them; then all are fitted. Costs: `LayerPasses`.
+///
+/// Y known: the outputs are those of known values, and the problem is easy. Errors as for `check_sequences`; also for
+/// sequences without values, a Y of a wrong shape or not finite and options out of range.
+LayerResult recover_layer(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
+                          const LayerOptions& options);
+
 /// Local. Which rank owns which rows of each sequence, (queries, keys) of which are given: whole sequences, long ones
 /// by blocks of 512 queries, in equal shares of the work. `recover_heads` gives the same result on any number of ranks
 /// with it, but for rounding.

@@ -18,7 +18,8 @@ constexpr double kConstant = 1e-9;  // squared, of A1 u = 1
 /// Whether some head has a target for the key that the query sees.
 bool has_target(const HeadRows& rows, const std::vector<HeadTargets>& heads, Index row, Index key) {
   if (rows.visible && !rows.visible->sees(row, key)) return false;
-  return std::ranges::any_of(heads, [&](const HeadTargets& head) { return head[rows.index](row, key) > kMissing; });
+  return heads.empty() ||
+         std::ranges::any_of(heads, [&](const HeadTargets& head) { return head[rows.index](row, key) > kMissing; });
 }
 
 bool is_complete(const HeadRows& rows, const std::vector<HeadTargets>& heads) {
@@ -31,6 +32,14 @@ bool is_complete(const HeadRows& rows, const std::vector<HeadTargets>& heads) {
 }
 
 }  // namespace
+
+KeyFlags HeadRows::visible_keys(Index first, Index count) const {
+  if (!visible) return {};
+  KeyFlags flags(key_count(), count);
+  for (Index j = 0; j < count; ++j)
+    for (Index k = 0; k < flags.rows(); ++k) flags(k, j) = sees(first + j, k) ? 1 : 0;
+  return flags.all() ? KeyFlags() : flags;
+}
 
 HeadTargets targets_of(const std::vector<AttentionSequence>& sequences, const std::vector<AttentionMatrix>& head) {
   HeadTargets targets(head.begin(), head.end());

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -39,6 +40,8 @@ class TargetMatrix {
 /// B of a head, one matrix for each sequence.
 using HeadTargets = std::vector<TargetMatrix>;
 
+using KeyFlags = Eigen::Matrix<std::uint8_t, Eigen::Dynamic, Eigen::Dynamic>;
+
 /// This rank's rows of one sequence, without padding: keys that no query sees and queries without a target are left
 /// out. Sequences of which the rank has no row are not listed.
 struct HeadRows {
@@ -55,7 +58,18 @@ struct HeadRows {
   bool sees(Index query, Index key) const {
     return !visible || visible->sees(rows[static_cast<std::size_t>(query)], keys[static_cast<std::size_t>(key)]);
   }
+  /// Which keys some of the queries see, keys x count; empty: all.
+  KeyFlags visible_keys(Index first, Index count) const;
 };
+
+/// Calls use(first, count) for some of the queries at a time, of which the logits are made together: 256, or of long
+/// sequences as many as make 2^20 numbers.
+template <class Use>
+void for_each_block(const HeadRows& rows, Use&& use) {
+  constexpr Index kMost = 256, kFewest = 16, kNumbers = Index{1} << 20;
+  const Index all = rows.queries(), size = std::clamp(kNumbers / std::max<Index>(rows.key_count(), 1), kFewest, kMost);
+  for (Index first = 0; first < all; first += size) use(first, std::min(size, all - first));
+}
 
 /// What heads with the same inputs share: the queries of all sequences in one matrix, a column each, and the keys,
 /// centred over their sequence, which takes away the key gauge X + y v^T with A2 v = 1. Local but for the metrics.
@@ -65,8 +79,8 @@ class HeadInputs {
   using Selection = std::function<bool(std::size_t index, std::int64_t row)>;
 
   /// Collective: up to four all-reduces, the largest of d^2 numbers; N d^2 flops for each of the two Gram matrices.
-  /// sequences: checked, as by `check_sequences`; they must outlive this. heads: padding is what none of them sees.
-  /// `InvalidArgument` on all ranks if nothing is left.
+  /// sequences: checked, as by `check_sequences`; they must outlive this. heads: padding is what none of them sees;
+  /// without heads it is what a mask hides. `InvalidArgument` on all ranks if nothing is left.
   HeadInputs(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
              const std::vector<HeadTargets>& heads, const Selection& selection = {});
 

@@ -11,8 +11,6 @@ namespace attnreg {
 
 namespace {
 
-constexpr double kNoLogit = -1e30;  // of keys that a query does not see
-
 using Part = Eigen::Ref<MatrixXd>;
 
 /// Y becomes J Y, column by column: w o (y - <w, y> / total).
@@ -22,17 +20,6 @@ void multiply_curvature(MatrixPart w, Eigen::Ref<const VectorXd> totals, Part Y)
     const double mean = total > 0 ? w.col(j).dot(Y.col(j)) / total : 0;
     Y.col(j).array() = w.col(j).array() * (Y.col(j).array() - mean);
   }
-}
-
-/// z becomes softmax(z) with `visible` keys only; returns ln <exp z, 1>.
-double softmax_of(Eigen::Ref<VectorXd> z, const KeyFlags& visible, Index query) {
-  if (visible.size() > 0) z = (visible.col(query).array() != 0).select(z, kNoLogit);
-  const double largest = z.maxCoeff();
-  z.array() -= largest;
-  kernels::exp(span_of(z), span_of(z));
-  const double sum = z.sum();
-  z /= sum;
-  return largest + std::log(sum);
 }
 
 /// KL(b | f) for each query, times s. Without cancellation: sum_k b_k (exp(-delta_k) - 1 + delta_k) over b_k > 0 with
@@ -52,13 +39,6 @@ double divergence(const TargetBlock& target, MatrixPart Z, const VectorXd& norma
     sum += (b > kMissing).select(b * (growth + delta).array(), total * F.col(j).array()).sum();
   }
   return sum;
-}
-
-/// F becomes softmax(Z), query by query; returns what was subtracted from the logits.
-VectorXd softmax_of(const TargetBlock& target, Part F) {
-  VectorXd normalisers(F.cols());
-  for (Index j = 0; j < F.cols(); ++j) normalisers[j] = softmax_of(F.col(j), target.visible, j);
-  return normalisers;
 }
 
 /// What a block of logits adds to the value; Z becomes the gradient in Z, `weights` and `totals` the curvature. Weights
@@ -83,7 +63,7 @@ double use_logits(const TargetBlock& target, HeadLoss loss, Part Z, MatrixXd& we
     return 0.5 * difference.cwiseProduct(Z).sum();
   }
   weights = Z;
-  const VectorXd normalisers = softmax_of(target, weights);
+  const VectorXd normalisers = to_softmax(weights, target.visible);
   if (loss == HeadLoss::softmax) {
     totals.setOnes(Z.cols());
     Z = weights - target.B;
@@ -108,43 +88,6 @@ void hide(const HeadRows& rows, Index first, Part Z) {
 
 }  // namespace
 
-HeadMatrices HeadPasses::matrices(const HeadFactors& u) const {
-  if (u.is_full()) return {times_transposed(times(queries_.W, u.U()), keys_.W), {}};
-  return {times(queries_.W, u.U()), times(keys_.W, u.V())};
-}
-
-HeadFactors HeadPasses::coordinates(const HeadMatrices& X) const {
-  const bool full = X.Q.size() == 0;
-  HeadFactors u = factors(full ? 0 : X.P.cols());
-  if (inputs_.communicator().is_root()) {
-    const MatrixXd left = queries_.coordinates(X.P);
-    if (full) {
-      u.U() = keys_.coordinates(left.transpose()).transpose();
-    } else {
-      u.U() = left;
-      u.V() = keys_.coordinates(X.Q);
-    }
-  }
-  inputs_.communicator().broadcast(span_of(u.numbers()));
-  return u;
-}
-
-HeadRowsAt HeadPasses::rows_at(const HeadFactors& u) const {
-  const HeadMatrices X = matrices(u);
-  HeadRowsAt at{transposed_times(X.P, inputs_.A()), {}};
-  if (!u.is_full()) at.c = transposed_times(X.Q, inputs_.K());
-  return at;
-}
-
-Eigen::Ref<const MatrixXd> HeadPasses::keys_at(const HeadRows& rows, const HeadRowsAt& at) const {
-  if (at.c.size() == 0) return inputs_.keys_of(rows);
-  return at.c.middleCols(rows.first_key, rows.key_count());
-}
-
-MatrixXd HeadPasses::logits(const HeadRows& rows, const HeadRowsAt& at, Index first, Index count) const {
-  return transposed_times(keys_at(rows, at), at.a.middleCols(rows.first_query + first, count));
-}
-
 HeadValues HeadPasses::values(const HeadFactors& u) {
   const HeadRowsAt at = rows_at(u);
   std::array<double, 3> sums{};
@@ -154,7 +97,7 @@ HeadValues HeadPasses::values(const HeadFactors& u) {
       const TargetBlock target = target_.block(k, first, count);
       MatrixXd Z = logits(rows, at, first, count), F = Z, weights;
       VectorXd totals;
-      sums[1] += divergence(target, Z, softmax_of(target, F), F);
+      sums[1] += divergence(target, Z, to_softmax(F, target.visible), F);
       sums[2] += 0.5 * (F - target.B).squaredNorm();
       sums[0] += use_logits(target, HeadLoss::log_odds, Z, weights, totals);
     });
@@ -302,31 +245,6 @@ void HeadPasses::multiply_block(std::size_t k, const HeadLinearisation& around, 
     if (around.loss == HeadLoss::softmax) multiply_curvature(w, totals, Z);
   }
   if (ridge_ > 0) Z += ridge;
-}
-
-VectorXd HeadPasses::pulled_back(const HeadFactors& u, const PullBack& pull_back, bool in_float) const {
-  const auto product = [&](const MatrixXd& inputs, auto floats, const MatrixXd& rows) -> MatrixXd {
-    if (!in_float) return times_transposed(inputs, rows);
-    const Eigen::MatrixXf result = float_times_transposed(inputs_.floats().*floats, rows.cast<float>());
-    return result.cast<double>();
-  };
-  HeadFactors result = u;
-  const MatrixXd left = transposed_times(queries_.W, product(inputs_.A(), &HeadInputs::Floats::A, pull_back.to_a));
-  if (u.is_full()) {
-    result.U() = times(left, keys_.W);
-  } else {
-    result.U() = left;
-    result.V() = transposed_times(keys_.W, product(inputs_.K(), &HeadInputs::Floats::K, pull_back.to_c));
-  }
-  return std::move(result.numbers());
-}
-
-HeadRowsAt HeadPasses::rows_in_float(const HeadFactors& u) const {
-  const HeadMatrices X = matrices(u);
-  const auto& [A, K] = inputs_.floats();
-  HeadRowsAt at{float_transposed_times(X.P.cast<float>(), A).cast<double>(), {}};
-  if (!u.is_full()) at.c = float_transposed_times(X.Q.cast<float>(), K).cast<double>();
-  return at;
 }
 
 CurvatureGrams curvature_grams(const HeadInputs& inputs, const HeadTarget& target, HeadLoss loss) {

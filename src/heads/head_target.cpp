@@ -44,15 +44,6 @@ class LogarithmicHistogram {
 /// All of a range, in order.
 bool is_first_range(const std::vector<Index>& places, Index size) { return std::ssize(places) == size; }
 
-/// Which keys the queries see; empty: all.
-KeyFlags visible_keys(const HeadRows& rows, Index first, Index count) {
-  if (!rows.visible) return {};
-  KeyFlags visible(rows.key_count(), count);
-  for (Index j = 0; j < count; ++j)
-    for (Index k = 0; k < visible.rows(); ++k) visible(k, j) = rows.sees(first + j, k) ? 1 : 0;
-  return visible.all() ? KeyFlags() : visible;
-}
-
 }  // namespace
 
 HeadTarget::HeadTarget(const HeadInputs& inputs, const HeadTargets& B) : inputs_(inputs) {
@@ -131,7 +122,7 @@ TargetBlock HeadTarget::block(std::size_t k, Index first, Index count, bool with
   std::vector<Index> queries(static_cast<std::size_t>(count)), keys(static_cast<std::size_t>(rows.key_count()));
   std::iota(queries.begin(), queries.end(), first);
   std::iota(keys.begin(), keys.end(), 0);
-  TargetBlock block{numbers(k, queries, keys), {}, {}, visible_keys(rows, first, count), {}, {}};
+  TargetBlock block{numbers(k, queries, keys), {}, {}, rows.visible_keys(first, count), {}, {}};
   if (block.visible.size() > 0) block.B = (block.visible.array() != 0).select(block.B, 0.0);
   block.totals = totals_[k].segment(first, count);
   weigh(block);

@@ -1,14 +1,11 @@
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <vector>
 
 #include "heads/head_inputs.hpp"
 
 namespace attnreg {
-
-using KeyFlags = Eigen::Matrix<std::uint8_t, Eigen::Dynamic, Eigen::Dynamic>;
 
 /// The target of some queries of one sequence; a column for each of the queries, a row for each key.
 struct TargetBlock {
@@ -19,15 +16,6 @@ struct TargetBlock {
   VectorXd totals;     ///< <b, 1> of each query
   VectorXd log_shift;  ///< log of b / <b, 1> is log_odds + this
 };
-
-/// Calls use(first, count) for some of the queries at a time, of which the logits are made together: 256, or of long
-/// sequences as many as make 2^20 numbers.
-template <class Use>
-void for_each_block(const HeadRows& rows, Use&& use) {
-  constexpr Index kMost = 256, kFewest = 16, kNumbers = Index{1} << 20;
-  const Index all = rows.queries(), size = std::clamp(kNumbers / std::max<Index>(rows.key_count(), 1), kFewest, kMost);
-  for (Index first = 0; first < all; first += size) use(first, std::min(size, all - first));
-}
 
 /// The target of one head. Log-odds are known where b > 0; zeros that neither a mask nor underflow explains show the
 /// resolution of B: numbers near it count little, with weights b^2 / (b^2 + sigma^2). Replicated but for blocks, which

@@ -36,6 +36,7 @@ enum class Purpose : std::uint32_t {
   experiment_signs = 28,
   subspace_start = 30,
   head_start = 31,
+  layer_start = 32,
 };
 
 /// Random numbers as a function: (seed, purpose, iteration, global index, draw) -> number. No state, so that the same

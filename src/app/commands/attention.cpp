@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/commands/attention_heads.hpp"
+#include "app/commands/attention_layer.hpp"
 #include "app/options/commands.hpp"
 #include "app/options/solver_options.hpp"
 #include "app/report/summary.hpp"
@@ -15,7 +16,6 @@
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
 #include "losses/losses.hpp"
-#include "ranks/span_of.hpp"
 
 namespace attnreg::app {
 
@@ -39,7 +39,8 @@ const Syntax kAttentionSyntax{
     {attention_options(true),
      {"Iteration",
       {{"method", 0, "NAME", Choice{{"varpro", "joint"}}, "varpro",
-        "with --values. varpro: X alone is iterated, Y is the best one for it; joint: X and Y together"},
+        "with --values, the iteration on X in place of the recovery of layers. varpro: X alone is iterated, Y is the "
+        "best one for it; joint: X and Y together"},
        {"rank", 0, "R", Text{}, "auto",
         "X = P Q^T with R columns each, as in an attention head; full or 0: any X; auto: where log-odds are the start, "
         "by the gap of their spectrum, else by hold-out; full elsewhere"},
@@ -47,7 +48,9 @@ const Syntax kAttentionSyntax{
         "where the iteration starts. zero: X = 0; cross-entropy: a rough minimiser of that form; auto: log-odds for "
         "large X without values and weights, else cross-entropy where form and data allow it; else the name of a run "
         "directory with X.npy and Y.npy"},
-       {"starts", 0, "K", Integer{0, 100000}, "0", "solve from K random X as well; the lowest L is kept"},
+       {"starts", 0, "K", Integer{0, 100000}, "0",
+        "solve from K random points as well, and keep the lowest L; of layers, up to 23 without this option, 3 of "
+        "large ones, none where these have a known Y"},
        {"seed", 0, "S", Integer{0}, "1", "of the random starts; the same on any number of ranks"},
        {"model", 0, "NAME", Choice{{"auto", "dense", "kronecker"}}, "auto",
         "preconditioner: all of the positive curvature, or a Kronecker product; auto: dense up to --dense-limit "
@@ -59,6 +62,7 @@ const Syntax kAttentionSyntax{
        {"max-iterations", 0, "N", Integer{0, 1000000000}, "200", "stop after N iterations"},
        {"time-limit", 0, "SECONDS", Number{0, true}, "", "stop after the iteration in which this time is over"}}},
      head_options(),
+     layer_options(),
      {"Certificate",
       {{"certificate", 0, "LEVEL", Choice{{"none", "gradient", "full"}}, "gradient",
         "what is looked at afterwards. full: the smallest eigenvalue of the Hessian, by products, and so whether X is "
@@ -144,24 +148,11 @@ class Attention : public Session {
     summary.update(timing_json(timing_));
     run.update({{"summary", summary}, {"certificate", certificate_json(result.certificate)}});
     run.update(remarks_json(result));
-    write_matrices(result.unknowns.X, result.unknowns.Y, result.P, result.Q, result.summary, run, code);
-  }
-
-  void write_matrices(const RowMajorMatrix& X, const RowMajorMatrix& Y, const RowMajorMatrix& P,
-                      const RowMajorMatrix& Q, const NewtonSummary& outcome, const nlohmann::ordered_json& run,
-                      ExitCode code) {
-    std::vector<std::string_view> stale;
-    const auto write_matrix = [&](std::string_view name, const RowMajorMatrix& matrix) {
-      if (matrix.size() > 0)
-        directory_.write_array(name, span_of(matrix), {matrix.rows(), matrix.cols()});
-      else
-        stale.push_back(name);
-    };
-    write_matrix("X.npy", X);
-    write_matrix("Y.npy", Y);
-    write_matrix("P.npy", P);
-    write_matrix("Q.npy", Q);
-    directory_.finish(outcome, stale, run, code);
+    directory_.write_matrix("X.npy", result.unknowns.X);
+    directory_.write_matrix("Y.npy", result.unknowns.Y);
+    directory_.write_matrix("P.npy", result.P);
+    directory_.write_matrix("Q.npy", result.Q);
+    directory_.finish(result.summary, run, code);
   }
 
   std::string method_name(const AttentionResult& result) const {
@@ -215,12 +206,14 @@ class Attention : public Session {
 ExitCode attention(const Communicator& communicator, const Arguments& arguments) {
   check(arguments);
   std::vector<SequenceFiles> files;
-  bool heads = false;
+  bool heads = false, layer = false;
   communicator.agree([&] {
     files = examine_sequences(arguments);
     heads = are_heads(arguments, files);
+    layer = is_layer(arguments, files);
   });
   if (heads) return recover_heads(communicator, arguments, std::move(files));
+  if (layer) return recover_layer(communicator, arguments, std::move(files));
   return Attention(communicator, arguments, std::move(files)).run();
 }
 

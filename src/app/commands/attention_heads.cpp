@@ -217,9 +217,7 @@ class HeadSession : public Session {
     options.loss = loss();
     options.rank = rank_option(arguments_);
     options.weight = arguments_.number("weight");
-    const NpyHeader& target = files_[0].target.header;
-    const bool is_float = held_as(storage_choice(arguments_), target.type) == Storage::float32;
-    options.rounding = target.is_half ? 0x1p-10 : is_float ? 0x1p-23 : 0x1p-52;
+    options.rounding = rounding_of(files_[0].target.header, storage_choice(arguments_));
     options.split = static_cast<HeadSplit>(arguments_.choice("split"));
     options.seed = arguments_.seed();
     return options;
@@ -244,19 +242,19 @@ class HeadSession : public Session {
     run.update({{"notes", remarks(heads, &HeadResult::notes)}, {"warnings", remarks(heads, &HeadResult::warnings)}});
     const bool with_x = heads.size() == 1 || arguments_.on("write-x") ||
                         std::ranges::any_of(heads, [](const auto& head) { return head.rank == 0; });
-    std::vector<std::string_view> stale{"Y.npy"};
+    directory_.drop("Y.npy");
     const auto write_matrix = [&](std::string_view name, RowMajorMatrix HeadResult::*matrix, bool wanted) {
       Stacked all = wanted ? stacked(heads, matrix) : Stacked{};
       if (!heads_of(files_[0]) && wanted) all.shape.erase(all.shape.begin());
       if (all.numbers.empty())
-        stale.push_back(name);
+        directory_.drop(name);
       else
         directory_.write_array(name, all.numbers, all.shape);
     };
     write_matrix("X.npy", &HeadResult::X, with_x);
     write_matrix("P.npy", &HeadResult::P, true);
     write_matrix("Q.npy", &HeadResult::Q, true);
-    directory_.finish(outcome, stale, run, code);
+    directory_.finish(outcome, run, code);
   }
 
   std::string summary(const std::vector<HeadResult>& heads, const std::vector<HeadReport>& reports,

@@ -119,9 +119,8 @@ class Solve : public Session {
           run["seed"] = arguments_.integer("seed");
           run.update(regression_json(result));
           run["summary"].update(timing_json(timing_));
-          std::vector<std::string_view> stale;
-          if (!with_fitted()) stale.push_back("f.npy");
-          directory_.finish(result.summary, stale, run, code);
+          if (!with_fitted()) directory_.drop("f.npy");
+          directory_.finish(result.summary, run, code);
         },
         [&](const std::vector<std::string>& written) { return summary_text(report, written); });
     return code;
@@ -166,14 +165,14 @@ class Solve : public Session {
     }
     nlohmann::ordered_json run = run_json(files, tile_rows(A.columns()));
     run.update({{"seed", arguments_.integer("seed")}, {"timing", timing_json(timing_)}, {"targets", summaries}});
-    std::vector<std::string_view> stale{"x.npy", "f.npy"};
-    directory_.write_array("X.npy", span_of(X), {X.rows(), X.cols()});
+    for (const auto name : {"x.npy", "f.npy"}) directory_.drop(name);
+    directory_.write_matrix("X.npy", X);
     if (with_fitted())
       directory_.write_rows("F.npy", span_of(F), A.partition(), {A.rows_global(), targets});
     else
-      stale.push_back("F.npy");
+      directory_.drop("F.npy");
     directory_.write_text("targets.csv", results_csv("target", numbers_to(results.size()), results, true));
-    directory_.finish(worst_result(results).summary, stale, run, code);
+    directory_.finish(worst_result(results).summary, run, code);
   }
 
   /// The page of several targets: a line for each, what all of them cost, notes and warnings.

@@ -154,6 +154,11 @@ StorageChoice storage_choice(const Arguments& arguments) {
   return name == "float" ? StorageChoice::float32 : name == "double" ? StorageChoice::float64 : StorageChoice::as_file;
 }
 
+double rounding_of(const NpyHeader& header, StorageChoice choice) {
+  if (header.is_half) return 0x1p-10;
+  return held_as(choice, header.type) == Storage::float32 ? 0x1p-23 : 0x1p-52;
+}
+
 Option scale_option(std::string_view help) {
   return {"scale", 0, "FACTOR", Choice{{"1", "1/d", "1/sqrt-d"}}, "1", help};
 }
@@ -281,13 +286,20 @@ double attention_bytes(const std::vector<SequenceFiles>& sequences, int ranks, i
   return 8 * (numbers + kBlocks * threads * largest_block + model);
 }
 
-std::vector<AttentionSequence> load_sequences(const Communicator& communicator,
-                                              const std::vector<SequenceFiles>& files) {
+std::vector<RowPartition> dealt(const std::vector<SequenceFiles>& files, int ranks) {
+  std::vector<std::pair<std::int64_t, std::int64_t>> shapes;
+  for (const auto& file : files) shapes.emplace_back(rows_of(file.queries), rows_of(file.keys));
+  return deal_sequences(shapes, ranks);
+}
+
+std::vector<AttentionSequence> load_sequences(const Communicator& communicator, const std::vector<SequenceFiles>& files,
+                                              const std::vector<RowPartition>& partitions) {
   std::vector<AttentionSequence> sequences;
   for (const auto& file : files) {
-    sequences.push_back(
-        load_input(communicator, file, RowPartition::in_blocks(rows_of(file.queries), 1, communicator.size())));
-    AttentionSequence& sequence = sequences.back();
+    const RowPartition partition = partitions.empty()
+                                       ? RowPartition::in_blocks(rows_of(file.queries), 1, communicator.size())
+                                       : partitions[sequences.size()];
+    AttentionSequence& sequence = sequences.emplace_back(load_input(communicator, file, partition));
     const std::int64_t n2 = sequence.keys.rows();
     if (file.values) sequence.values = load_replicated_matrix(communicator, file.values->header.path);
     sequence.target =
@@ -298,11 +310,9 @@ std::vector<AttentionSequence> load_sequences(const Communicator& communicator,
 }
 
 std::vector<AttentionSequence> load_inputs(const Communicator& communicator, const std::vector<SequenceFiles>& files) {
-  std::vector<std::pair<std::int64_t, std::int64_t>> shapes;
-  for (const auto& file : files) shapes.emplace_back(rows_of(file.queries), rows_of(file.keys));
-  const auto dealt = deal_sequences(shapes, communicator.size());
+  const auto partitions = dealt(files, communicator.size());
   std::vector<AttentionSequence> sequences;
-  for (const auto& file : files) sequences.push_back(load_input(communicator, file, dealt[sequences.size()]));
+  for (const auto& file : files) sequences.push_back(load_input(communicator, file, partitions[sequences.size()]));
   return sequences;
 }
 

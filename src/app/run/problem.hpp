@@ -59,6 +59,8 @@ Problem load_problem(const Communicator& communicator, const Arguments& argument
 
 /// The value of --storage.
 StorageChoice storage_choice(const Arguments& arguments);
+/// Relative, of the numbers of a file in the type in which they are held.
+double rounding_of(const NpyHeader& header, StorageChoice choice);
 
 /// The option --scale of attention logits, and its number for inner products of d terms.
 Option scale_option(std::string_view help);
@@ -104,10 +106,13 @@ std::vector<InputFile> list_of(const std::vector<SequenceFiles>& sequences);
 /// Local. Bytes that a rank takes at least: the data, blocks of rows of Z and, up to `dense_limit` unknowns, the model.
 double attention_bytes(const std::vector<SequenceFiles>& sequences, int ranks, int threads, std::int64_t dense_limit);
 
-/// Collective. Loads them, rows spread evenly over the ranks. Throws on all ranks.
-std::vector<AttentionSequence> load_sequences(const Communicator& communicator,
-                                              const std::vector<SequenceFiles>& files);
-/// Collective. Loads queries, keys and masks, whole sequences on the ranks (`deal_sequences`); targets are 0 x 0.
+/// Local. Whole sequences for the ranks: `deal_sequences`.
+std::vector<RowPartition> dealt(const std::vector<SequenceFiles>& files, int ranks);
+
+/// Collective. Loads them, with these partitions, or without any with rows spread evenly. Throws on all ranks.
+std::vector<AttentionSequence> load_sequences(const Communicator& communicator, const std::vector<SequenceFiles>& files,
+                                              const std::vector<RowPartition>& partitions = {});
+/// Collective. Loads queries, keys and masks of `dealt` sequences; targets are 0 x 0.
 std::vector<AttentionSequence> load_inputs(const Communicator& communicator, const std::vector<SequenceFiles>& files);
 
 }  // namespace attnreg::app

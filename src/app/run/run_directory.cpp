@@ -16,6 +16,7 @@
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
 #include "files/output_file.hpp"
+#include "ranks/span_of.hpp"
 
 namespace attnreg::app {
 
@@ -122,6 +123,11 @@ void RunDirectory::write_array(std::string_view name, std::span<const double> va
   write_on_root(name, [&](const std::string& path) { write_npy(path, values, shape); });
 }
 
+void RunDirectory::write_matrix(std::string_view name, const RowMajorMatrix& matrix) {
+  if (matrix.size() == 0) return drop(name);
+  write_array(name, span_of(matrix), {matrix.rows(), matrix.cols()});
+}
+
 void RunDirectory::write_text(std::string_view name, const std::string& text) {
   write_on_root(name, [&](const std::string& path) { write_file(path, text); });
 }
@@ -135,13 +141,12 @@ void RunDirectory::write_rows(std::string_view name, std::span<const double> val
   files_.push_back(file(name));
 }
 
-void RunDirectory::finish(const NewtonSummary& summary, const std::vector<std::string_view>& stale,
-                          const nlohmann::ordered_json& run, ExitCode code) {
+void RunDirectory::finish(const NewtonSummary& summary, const nlohmann::ordered_json& run, ExitCode code) {
   last_.iteration = summary.iterations;
   last_.relative_gradient = summary.relative_gradient;
   write_on_root("run.json", [&](const std::string& path) {
     std::error_code ignored;
-    for (const auto name : stale) std::filesystem::remove(file(name), ignored);
+    for (const auto& name : stale_) std::filesystem::remove(file(name), ignored);
     write_file(path, json_text(run));
     if (history_.is_open() && !history_.close() && error_.empty())
       error_ = "cannot write " + printable(file("history.csv"));

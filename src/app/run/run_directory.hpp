@@ -42,10 +42,12 @@ class RunDirectory {
   void write_rows(std::string_view name, std::span<const double> values, const RowPartition& partition,
                   const std::vector<std::int64_t>& shape);
   void write_text(std::string_view name, const std::string& text);
-  /// Writes run.json, and at last status.json with the state "done". Removes `stale`, the files of an earlier run that
-  /// do not belong to this one. Throws also for what went wrong before.
-  void finish(const NewtonSummary& summary, const std::vector<std::string_view>& stale,
-              const nlohmann::ordered_json& run, ExitCode code);
+  /// A file of an earlier run that does not belong to this one: `finish` removes it.
+  void drop(std::string_view name) { stale_.emplace_back(name); }
+  /// `write_array`, of a matrix without numbers `drop`.
+  void write_matrix(std::string_view name, const RowMajorMatrix& matrix);
+  /// Writes run.json, and at last status.json with the state "done". Throws also for what went wrong before.
+  void finish(const NewtonSummary& summary, const nlohmann::ordered_json& run, ExitCode code);
 
   /// Local. Sets the state "failed"; as this is said on the way out of an error, its own failures are ignored.
   void fail(ExitCode code) const noexcept;
@@ -60,7 +62,7 @@ class RunDirectory {
 
   Communicator communicator_;
   std::string path_, error_;
-  std::vector<std::string> files_;
+  std::vector<std::string> files_, stale_;
   FileDescriptor history_;
   IterationRecord last_;
   std::chrono::steady_clock::time_point next_status_;
