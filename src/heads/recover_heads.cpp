@@ -208,9 +208,9 @@ HeadFactors HeadRecovery::fit_log_odds(HeadFactors u, HeadLoss loss) {
     return full_.rank > 0 ? truncated_full(passes_, u, full_.rank) : u;
   }
   GaussNewtonOptions options;
-  const bool to_the_end = loss_ == HeadLoss::log_odds || is_random_;  // gradients of random starts are large
-  if (to_the_end) options.steps = kLastSteps;
-  options.tolerance = to_the_end ? kOfLastLogOdds : kOfLogOdds;
+  if (loss_ == HeadLoss::log_odds || is_random_) options.steps = kLastSteps;
+  // Gradients of random starts are too large to measure an end by.
+  options.tolerance = is_random_ ? 0 : loss_ == HeadLoss::log_odds ? kOfLastLogOdds : kOfLogOdds;
   options.rounding = std::min(options_.rounding, kRoundingOfFloat);
   GaussNewtonEnd end = gauss_newton(passes_, std::move(u), loss, options);
   result_.steps += end.steps;

@@ -29,7 +29,8 @@ double OffsetRidge::change(const VectorXd& x, const VectorXd& s, double t) const
 
 VectorXd OffsetRidge::rounding(const VectorXd& x) const {
   if (is_zero()) return VectorXd::Zero(x.size());
-  const VectorXd size = x.cwiseAbs();
+  constexpr double kRoundings = 4;  // of the weights' sum, both terms of v, c . x, v . x, the products and their sum
+  const VectorXd size = kRoundings * x.cwiseAbs();
   return v_.cwiseAbs().dot(size) * c_.cwiseAbs() + c_.cwiseAbs().dot(size) * v_.cwiseAbs();
 }
 

@@ -60,15 +60,15 @@ class TileSums {
   void add_scalars(std::span<const double> of_tile) {
     for (std::size_t k = 0; k < of_tile.size(); ++k) scalars_[k] += of_tile[k];
   }
-  /// Adds A^T U.
+  /// Adds A^T U. The dense kernels add up four rows before they add them to a sum, the sparse ones one.
   void add_columns(const Tile& tile, const double* U) {
-    constexpr Index kRows = 128;
-    const Index k = columns(), step = tile.is_sparse() ? tile.rows() : kRows;
+    const Index terms = (tile.is_sparse() ? 32 : 128) * tile.columns(), k = columns();
+    const Index step = std::max<Index>(1, terms * tile.rows() / std::max<Index>(1, tile.entries()));
     for (Index first = 0; first < tile.rows(); first += step) {
       const Index rows = std::min(step, tile.rows() - first);
       tile.add_transpose_multiply(first, rows, U + first * k, k, part_.data());
-      entries_of_part_ += tile.is_sparse() ? tile.entries() : rows * tile.columns();
-      if (entries_of_part_ >= kRows * tile.columns()) add_part();
+      entries_of_part_ += tile.entries() * rows / tile.rows();
+      if (entries_of_part_ >= terms) add_part();
     }
   }
   TileSums& operator+=(const TileSums& other) {

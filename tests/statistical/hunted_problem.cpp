@@ -188,8 +188,8 @@ std::string_view loss_of(std::int64_t number) {
 Index drawn_rows(Draw& draw, Method method, Index columns) {
   constexpr Index kTall = 200;  // rows of a column
   if (draw.chance(0.05)) return 1;
-  const bool is_tall = method == Method::surrogate || draw.chance(0.1);
-  return is_tall ? draw.integer(kTall, 2 * kTall) * columns : draw.integer(2, kMostRows);
+  if (method == Method::surrogate) return draw.integer(kTall, 2 * kTall) * columns;
+  return draw.chance(0.02) ? draw.integer(kMostRows, 2 * kTall) : draw.integer(2, kMostRows);
 }
 
 std::string number_text(double value) {

@@ -2,6 +2,7 @@
 
 import os
 import unittest
+import unittest.mock
 
 import numpy as np
 
@@ -150,6 +151,17 @@ class RunDirectoryTest(CommandLineTest):
             result = run("solve", *self.files, "--time-limit", "1e-9", ranks=ranks)
             self.assert_code(4, result)
             self.assertIn("NOT converged, time limit", result.stdout)
+
+    def test_threads_by_the_size_of_the_problem(self):
+        large = self.directory / "large"
+        self.assert_code(0, run("generate", "easy", "--rows", 6000, "--cols", 100, "-o", large))
+        cores = len(os.sched_getaffinity(0))
+        with unittest.mock.patch.dict(os.environ):
+            os.environ.pop("OMP_NUM_THREADS", None)
+            for problem, options, threads in ((WORDS, (), 1), (WORDS, ("--threads", 2), 2), (large, (), min(2, cores))):
+                self.assert_code(0, run("solve", problem / "A.npy", problem / "b.npy", "--weight", 1e-3, *options,
+                                        "-o", self.out, "--force"))
+                self.assertEqual(threads, read_json(self.out / "run.json")["layout"]["threads"], options)
 
     def test_goes_on_from_a_file(self):
         run("solve", *self.files, "--max-iterations", "2", "-o", self.out)
