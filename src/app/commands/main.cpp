@@ -7,9 +7,11 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <new>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "app/options/commands.hpp"
@@ -135,7 +137,9 @@ ExitCode run_and_catch(const std::vector<std::string>& words) {
 /// before main: the program starts once more with the one that says so, where the user has none.
 void wait_passively(char** words) {
   if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
-  if (setenv("OMP_WAIT_POLICY", "passive", 1) == 0) execv("/proc/self/exe", words);
+  std::error_code none;
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", none);  // by its own name, as tools know it
+  if (!none && setenv("OMP_WAIT_POLICY", "passive", 1) == 0) execv(program.c_str(), words);
 }
 
 }  // namespace
