@@ -4,14 +4,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
-#include <filesystem>
 #include <new>
 #include <optional>
 #include <string>
-#include <system_error>
+#include <string_view>
 #include <vector>
 
 #include "app/options/commands.hpp"
@@ -133,20 +132,33 @@ ExitCode run_and_catch(const std::vector<std::string>& words) {
   }
 }
 
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
 /// Threads that spin while they wait take the cores from whoever else works on them. libgomp looks at its variables
-/// before main: the program starts once more with the one that says so, where the user has none.
-void wait_passively(char** words) {
-  if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
-  std::error_code none;
-  const auto program = std::filesystem::read_symlink("/proc/self/exe", none);  // by its own name, as tools know it
-  if (!none && setenv("OMP_WAIT_POLICY", "passive", 1) == 0) execv(program.c_str(), words);
+/// when it is initialised: before that the program starts anew with the one that says so, where the user has none.
+void wait_passively(int /*count*/, char** words, char** variables) {
+  constexpr std::size_t kMost = 4096;
+  static std::array<char*, kMost> extended;
+  static std::array<char, kMost> path;  // of the program: tools know it by its name
+  static std::array<char, 24> policy{"OMP_WAIT_POLICY=passive"};
+  std::size_t count = 0;
+  for (; variables[count] != nullptr && count + 2 < kMost; ++count) {
+    const std::string_view variable = variables[count];
+    if (variable.starts_with("OMP_WAIT_POLICY=") || variable.starts_with("GOMP_SPINCOUNT=")) return;
+    extended[count] = variables[count];
+  }
+  if (variables[count] != nullptr || readlink("/proc/self/exe", path.data(), kMost - 1) < 0) return;
+  extended[count] = policy.data();
+  execve(path.data(), words, extended.data());
 }
+
+// The loader calls what is here before it initialises any library.
+__attribute__((section(".preinit_array"), used)) void (*const before_libraries)(int, char**, char**) = wait_passively;
+#endif
 
 }  // namespace
 }  // namespace attnreg::app
 
 int main(int argc, char** argv) {
-  attnreg::app::wait_passively(argv);
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of write(), which has a message
   int provided = 0;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
