@@ -8,7 +8,7 @@
 namespace attnreg {
 
 /// Copies of some rows of a matrix, with rows of the caller's own behind them: a small matrix whose rows stay on their
-/// rank, or are sent to rank 0. Dense rows are held in double, sparse ones as A has them.
+/// rank, or are sent to rank 0. Dense rows stay dense, sparse ones sparse, all in double.
 class GatheredRows {
  public:
   /// Local. Not counted: the caller counts the rows of all ranks / n. rows_local: ascending.
