@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cmath>
+#include <exception>
 #include <utility>
 
 #include "newton/minimise.hpp"
@@ -103,15 +104,23 @@ void SampledSurrogate::remember(const Point& point) {
   met.is_known = true;
 }
 
-/// Numbers that the work finds out where the sample is, on all ranks.
+/// Numbers that the work finds out where the sample is, on all ranks. An error of rank 0 alone rides on the message:
+/// the others wait for it there.
 VectorXd SampledSurrogate::ask(Index size, const std::function<void(VectorXd&)>& work) {
-  VectorXd message = VectorXd::Zero(size + 1);
-  if (sample_->is_here()) {
-    VectorXd numbers = VectorXd::Zero(size);
-    work(numbers);
-    message << numbers, earlier_reads_ + sample_->reads(sampled().models_made() + other_models_);
-  }
-  if (sample_->is_on_root()) all_.A().communicator().broadcast(span_of(message));
+  const Communicator& communicator = all_.A().communicator();
+  VectorXd message = VectorXd::Zero(size + 2);
+  std::exception_ptr failure;
+  if (sample_->is_here()) try {
+      VectorXd numbers = VectorXd::Zero(size);
+      work(numbers);
+      message << numbers, earlier_reads_ + sample_->reads(sampled().models_made() + other_models_), 0;
+    } catch (...) {
+      if (!sample_->is_on_root()) throw;
+      failure = std::current_exception();
+      message[size + 1] = 1;
+    }
+  if (sample_->is_on_root()) communicator.broadcast(span_of(message));
+  if (message[size + 1] != 0) communicator.agree_on_root([&] { std::rethrow_exception(failure); });
   sample_reads_ = message[size];
   return message.head(size);
 }
