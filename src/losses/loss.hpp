@@ -110,6 +110,12 @@ class Loss {
   virtual void fit(const LossRows& rows, const LossPoint& point, std::span<double> fitted) const = 0;
   /// In units of eps, the error of the exponent in a row: relative in u(z).
   virtual double exponent_rounding(double z, double reference) const = 0;
+  /// In units of eps, of coupled losses, the errors of numbers that all rows share, sums whose terms may cancel: an
+  /// error e of the reference moves q_i by e (f_i sum k - m_i), and one of the other, e', by e' f_i.
+  struct SharedRounding {
+    double reference = 0, other = 0;
+  };
+  virtual SharedRounding shared_rounding(const LossPoint&) const { return {}; }
 
   /// Adds the block's part of the sums for phi(z + t y) - phi(z), in difference form: accurate relative to the terms
   /// |q_i t y_i|, not to phi. Needs |t y_i| <= `largest_exponent`, and of centred losses <f, y> = 0 (what is left of it

@@ -19,9 +19,10 @@ namespace {
 template <class U>
 class RescaledLoss final : public GrowingLoss<U> {
   using Combination = Loss::Combination;
-  enum Sum { kAlpha, kSquares, kAlong, kTarget, kSize };    // <u, 1>, |c|^2, <c, b>, |b|^2, |u|^2
+  // <u, 1>, |c|^2, <c, b>, |b|^2, |u|^2, <|u| + |v z|, 1>
+  enum Sum { kAlpha, kSquares, kAlong, kTarget, kSize, kTerms };
   enum ChangeSum { kMoved, kFirst, kSecond, kMovedAlong };  // <du, 1>, <eta, du>, |du|^2, <b, du>
-  enum Scalar { kGamma };                                   // <b, r>
+  enum Scalar { kGamma, kAlphaTerms, kGammaTerms };         // <b, r>; what the terms of alpha and gamma add up to
 
  public:
   std::string_view name() const override { return name_; }
@@ -31,7 +32,8 @@ class RescaledLoss final : public GrowingLoss<U> {
   double infimum() const override { return std::min(U::infimum, 0.0); }
 
   void add_value(const LossRows& rows, double reference, LossSums& sums) const override {
-    this->for_each_piece(rows, [&](std::size_t, std::size_t size, const auto& b, const GrowthPiece<U>& at) {
+    this->for_each_piece(rows, [&](std::size_t first, std::size_t size, const auto& b, const GrowthPiece<U>& at) {
+      const auto z = piece_of(rows.z, first);
       LossSums all{};  // in registers
       all[kAlpha] = sum_of(at.u.first(size));
       for (std::size_t i = 0; i < size; ++i) {
@@ -40,6 +42,7 @@ class RescaledLoss final : public GrowingLoss<U> {
         all[kAlong] += c * b[i];
         all[kTarget] += b[i] * b[i];
         all[kSize] += at.u[i] * at.u[i];
+        all[kTerms] += std::abs(at.u[i]) + std::abs(at.v[i] * z[i]);
       }
       for (std::size_t k = 0; k < all.size(); ++k) sums[k] += all[k];
     });
@@ -54,7 +57,12 @@ class RescaledLoss final : public GrowingLoss<U> {
     point.offset = e == 0 ? 0 : std::abs(e) * std::sqrt(sums[kTarget] / sums[kSize]);
     point.self = sums[kTarget];
     point.scalars[kGamma] = sums[kAlong] - e * sums[kTarget];
+    point.scalars[kAlphaTerms] = sums[kTerms];
+    point.scalars[kGammaTerms] = 2 * std::sqrt(sums[kTarget]) * std::sqrt(sums[kSize]);
     return point;
+  }
+  Loss::SharedRounding shared_rounding(const LossPoint& point) const override {
+    return {point.scalars[kAlphaTerms], point.scalars[kGammaTerms]};
   }
 
   void add_scaled_value(const LossRows& rows, double exponent, LossSums& sums) const override {

@@ -379,11 +379,21 @@ VectorXd RegressionObjective::gradient_rounding(const Point& point) const {
   });
   VectorXd absolute = A_.passes().absolute_transpose_multiply(rounding);
   A_.communicator().sum(span_of(absolute));
-  return kEps * (absolute + offset_ridge_.rounding(point.x));
+  return kEps * (absolute + shared_rounding(point));
+}
+
+/// In units of eps: that of the offset's ridge, and of the numbers that rows share.
+VectorXd RegressionObjective::shared_rounding(const Point& point) const {
+  const RegressionState& state = state_of(point);
+  VectorXd rounding = offset_ridge_.rounding(point.x);
+  if (loss_->form() != HessianForm::coupled) return rounding;
+  const auto [reference, other] = loss_->shared_rounding(state.loss);
+  return rounding + reference * (state.loss.self * state.centre - state.coupled_centre).cwiseAbs() +
+         other * state.centre.cwiseAbs();
 }
 
 double RegressionObjective::gradient_floor(const Point& point, double enough) {
-  const double bound = kEps * (state_of(point).floor_bound + norm(offset_ridge_.rounding(point.x)));
+  const double bound = kEps * (state_of(point).floor_bound + norm(shared_rounding(point)));
   return bound < enough ? bound : norm(gradient_rounding(point));
 }
 

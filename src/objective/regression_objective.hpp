@@ -184,6 +184,7 @@ class RegressionObjective final : public Objective {
   void fill_outputs(const LossRows& rows, Eigen::Index first, double shift, const LossPoint& point,
                     const LossDerivatives& out) const;
   void drop_whole_rows(RegressionState& state, Eigen::Index first, Eigen::Index rows) const;
+  Eigen::VectorXd shared_rounding(const Point& point) const;
   double rounding_of_row(const RegressionState& state, Eigen::Index row, double z, double q_terms, double delta,
                          double row_norm) const;
 

@@ -173,7 +173,6 @@ class Regression {
   Method start_method() const { return result_.method == Method::newton ? Method::newton : Method::newton_cg; }
   NewtonSummary solve_from(StartPoint& start);
   NewtonSummary solve_by_samples(StartPoint& start);
-  StartPoint start_from(const SampledEnd& end) const;
   void remove_null_directions();
   bool is_centred() const { return objective_.loss().is_shift_invariant(); }
   bool is_far() const;
@@ -233,13 +232,6 @@ std::optional<StartPoint> Regression::next_start(int k) {
   }
   if (!starts_on_sample_) return random_start(objective_, point_, options_.sampling.seed, k);
   return start_from(ends_[static_cast<std::size_t>(k)]);
-}
-
-/// The start that an end on the sample stands for, to go on from there.
-StartPoint Regression::start_from(const SampledEnd& end) const {
-  const std::string& name = end.starts.front();
-  const Start kind = name == "zero" ? Start::zero : name.starts_with("random") ? Start::random : Start::cross_entropy;
-  return {end.x, kind, name, 0, std::numeric_limits<double>::infinity(), {end.starts.begin() + 1, end.starts.end()}};
 }
 
 /// From the start that is the lowest on a sample, or, after the first solve, from there on: by surrogates or another

@@ -186,6 +186,12 @@ StartPoint choose_start(RegressionObjective& objective, const Point& point, cons
   return from_cross_entropy();
 }
 
+StartPoint start_from(const SampledEnd& end) {
+  const std::string& name = end.starts.front();
+  const Start kind = name == "zero" ? Start::zero : name.starts_with("random") ? Start::random : Start::cross_entropy;
+  return {end.x, kind, name, 0, std::numeric_limits<double>::infinity(), {end.starts.begin() + 1, end.starts.end()}};
+}
+
 std::optional<StartPoint> random_start(RegressionObjective& objective, const Point& point, std::uint64_t seed, int k) {
   if (objective.preconditioner().empty()) objective.refresh_preconditioner(point, false);
   const auto x = random_point(objective, seed, k);

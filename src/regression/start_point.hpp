@@ -7,6 +7,7 @@
 
 #include "attnreg/regression.hpp"
 #include "objective/regression_objective.hpp"
+#include "surrogate/surrogate.hpp"
 
 namespace attnreg {
 
@@ -60,6 +61,9 @@ NewtonSummary minimise(Method method, Objective& objective, Point& point, const 
 /// Says in `notes` what was decided and why. One read and a model for the test, and what the cross-entropy start takes.
 StartPoint choose_start(RegressionObjective& objective, const Point& point, const RegressionOptions& options,
                         Method method, std::vector<std::string>& notes);
+
+/// Local. The start that an end on a sample stands for, to go on from there.
+StartPoint start_from(const SampledEnd& end);
 
 /// Collective, one read. Start number `k` >= 1 of the random ones: Gaussian in the metric of the objective's
 /// preconditioner, which is made at `point` if there is none, scaled so that the logits A x have standard deviation 2.

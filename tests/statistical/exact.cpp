@@ -20,6 +20,7 @@ constexpr double kEps = std::numeric_limits<double>::epsilon();
 constexpr double kZero = 1e-40;      // relative: rounding of 50 digits, and 10 to spare
 constexpr int kMostSweeps = 8;       // of rotations: they converge quadratically
 constexpr int kMostSteps = 200;      // of Newton's method: a few, unless it is far from the minimum
+constexpr int kRidges = 20;          // each a quarter of the one before, the last the problem's own
 constexpr double kStepped = 1e-35;   // of |x|: a step that changes nothing
 constexpr double kValueError = 128;  // eps: of a value that is a sum over some rows
 
@@ -95,6 +96,7 @@ struct ExactProblem::Parts {
   Exact gradient_norm(const ExactVector& gradient) const;
   ExactVector gradient_rounding(const Evaluation& at) const;
   Exact value_rounding(const Evaluation& at, const ExactVector& x) const;
+  std::optional<ExactVector> minimum(ExactVector point, const Exact& size) const;
 };
 
 namespace {
@@ -236,7 +238,8 @@ Exact ExactProblem::Parts::value_rounding(const Evaluation& at, const ExactVecto
   const Exact of_logits = kValueError * Exact(kEps) * slopes.dot(logits);
   // What a change of the logits by their rounding does that the slopes do not tell.
   const Exact curved = (kValueError * Exact(kEps) * logits).cwiseAbs2().dot(at.curvature_terms + w2);
-  return kValueError * Exact(kEps) * at.value_terms + of_logits + curved;
+  const Exact underflow = std::numeric_limits<double>::denorm_min() * static_cast<double>(A.rows());
+  return kValueError * Exact(kEps) * at.value_terms + of_logits + curved + underflow;
 }
 
 ExactProblem::ExactProblem(const Problem& problem) {
@@ -261,41 +264,52 @@ Truth ExactProblem::at(const Eigen::VectorXd& x) const {
           .largest_entry = rounded(at.hessian.cwiseAbs().maxCoeff())};
 }
 
-std::optional<double> ExactProblem::distance_to_minimum(const Eigen::VectorXd& x) const {
-  const auto near = distance_by_newton(x, x);  // a far x may be too far for Newton's method
-  return near ? near : distance_by_newton(x, Eigen::VectorXd::Zero(x.size()));
-}
-
-/// From x to the minimum that Newton's method meets from a start.
-std::optional<double> ExactProblem::distance_by_newton(const Eigen::VectorXd& x, const Eigen::VectorXd& start) const {
-  const ExactVector from = x.cast<Exact>();
-  ExactVector point = start.cast<Exact>();
-  Evaluation at = parts_->evaluate(point);
+/// The minimum that Newton's method meets from a point. size: of the x that it is compared with.
+std::optional<ExactVector> ExactProblem::Parts::minimum(ExactVector point, const Exact& size) const {
+  Evaluation at = evaluate(point);
   for (int iteration = 0; iteration < kMostSteps; ++iteration) {
-    const ExactVector scale = parts_->scales(at).cwiseInverse();
-    const auto [values, V] = spectrum(parts_->scaled_hessian(at));
+    const ExactVector scale = scales(at).cwiseInverse();
+    const auto [values, V] = spectrum(scaled_hessian(at));
     if (values.minCoeff() < kZero) return std::nullopt;
     const ExactVector inner = V.transpose() * scale.cwiseProduct(at.gradient);
     const ExactVector step = -scale.cwiseProduct(V * inner.cwiseQuotient(values));
     // x* may be 0
-    if (distance(point + step, point) <= kStepped * sqrt(std::max(point.squaredNorm(), from.squaredNorm())) ||
-        step.isZero(0))
-      return rounded(distance(from, point + step));
+    if (distance(point + step, point) <= kStepped * std::max(Exact(sqrt(point.squaredNorm())), size) || step.isZero(0))
+      return point + step;
     Exact t = 1;
     const auto gained = [&](const Evaluation& next) {
       return next.value < at.value ||
              scale.cwiseProduct(next.gradient).squaredNorm() < scale.cwiseProduct(at.gradient).squaredNorm() / 4;
     };
-    Evaluation next = parts_->evaluate(point + step);
+    Evaluation next = evaluate(point + step);
     while (!gained(next) && t > Exact(1e-20)) {
       t /= 2;
-      next = parts_->evaluate(point + t * step);
+      next = evaluate(point + t * step);
     }
-    if (!gained(next)) return rounded(distance(from, point + step));
+    if (!gained(next)) return point + step;
     point += t * step;
     at = std::move(next);
   }
   return std::nullopt;
+}
+
+std::optional<double> ExactProblem::distance_to_minimum(const Eigen::VectorXd& x) const {
+  const ExactVector from = x.cast<Exact>(), zero = ExactVector::Zero(x.size());
+  const Exact size = sqrt(from.squaredNorm());
+  for (const ExactVector& start : {from, zero})  // a far x may be too far for Newton's method
+    if (const auto found = parts_->minimum(start, size)) return rounded(distance(from, *found));
+  // So may 0 be of a minimum that nothing but a weak ridge keeps from running away: down from a strong one.
+  Parts stronger = *parts_;
+  ExactVector point = zero;
+  for (int k = kRidges; k >= 0; --k) {
+    stronger.w2 = parts_->w2 * pow(Exact(4), k);
+    const ExactVector ahead = 4 * point;  // far out x* is about in proportion to 1 / w^2
+    const bool is_ahead = stronger.evaluate(ahead).value < stronger.evaluate(point).value;
+    const auto found = stronger.minimum(is_ahead ? ahead : point, size);
+    if (!found) return std::nullopt;
+    point = *found;
+  }
+  return rounded(distance(from, point));
 }
 
 double ExactProblem::error_of_derivatives(const Eigen::VectorXd& x) const {

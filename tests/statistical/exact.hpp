@@ -40,8 +40,8 @@ class ExactProblem {
   Truth at(const Eigen::VectorXd& x) const;
 
   /// |x - x*|, in the norm in which the certificate bounds it: x* is the minimum to which Newton's method leads from x,
-  /// or from 0. Steps are halved while neither L nor |g| falls. Nothing if a Hessian on both ways is not positive
-  /// definite.
+  /// or from 0, or from 0 with ridges that fall to the problem's own. Steps are halved while neither L nor |g| falls.
+  /// Nothing if a Hessian on all ways is not positive definite.
   std::optional<double> distance_to_minimum(const Eigen::VectorXd& x) const;
 
   /// The largest error of the gradient and the Hessian, relative to their largest entries, against central differences
@@ -49,8 +49,6 @@ class ExactProblem {
   double error_of_derivatives(const Eigen::VectorXd& x) const;
 
  private:
-  std::optional<double> distance_by_newton(const Eigen::VectorXd& x, const Eigen::VectorXd& start) const;
-
   struct Parts;
   std::unique_ptr<const Parts> parts_;
 };

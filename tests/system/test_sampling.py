@@ -13,6 +13,7 @@ A_WORDS, B_WORDS = WORDS / "A.npy", WORDS / "b.npy"
 # For 1e-3 exact Newton from the cross-entropy start finds a lower one, 4.13059043e-03.
 MINIMA = {"1e-2": 4.27719364e-03, "1e-3": 4.23674682e-03, "1e-4": 4.58954471e-04, "1e-5": 2.21457078e-04,
           "1e-6": 2.17190884e-04}
+LOWEST = {**MINIMA, "1e-3": 4.13059043e-03, "1e-5": 2.21061357e-04, "1e-6": 2.15982124e-04}  # of several starts
 MOST_READS = 110  # of the full words problem; the small one takes no more
 
 
@@ -25,12 +26,12 @@ class SolveTest(CommandLineTest):
 
     def test_newton_cg_finds_the_known_minima(self):
         for weight in MINIMA:
-            for options in (("--start", "zero"), ("--seed", "2")):
+            for minima, options in ((MINIMA, ("--start", "zero")), (LOWEST, ("--seed", "2"))):
                 with self.subTest(weight=weight, options=options):
                     _, _, report = self.solve("--weight", weight, "--method", "newton-cg", *options)
                     summary = report["summary"]
                     self.assertEqual(summary["method"], "newton-cg")
-                    self.assertAlmostEqual(summary["value"] / MINIMA[weight], 1, delta=1e-8)
+                    self.assertAlmostEqual(summary["value"] / minima[weight], 1, delta=1e-8)
                     self.assertLessEqual(summary["relative_gradient"], 1e-10)
                     self.assertLessEqual(summary["reads_of_a"], MOST_READS)
 

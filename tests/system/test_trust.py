@@ -217,7 +217,7 @@ class Singular(TrustTest):
         for options in (["--weight", "0"], ["--weight", "1e-4"], ["--weight", "0", "--method", "newton-cg"]):
             found = [x for x, _, _ in self.everywhere(A, b, *options)]
             for x in found:
-                np.testing.assert_allclose(x, found[0], atol=1e-9)
+                np.testing.assert_allclose(x, found[0], atol=1e-8)  # what |g| <= 1e-10 |g(0)| leaves open
 
 
 class BadInput(TrustTest):
