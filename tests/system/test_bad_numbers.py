@@ -175,6 +175,25 @@ class InputTest(BadNumbersTest):
         self.save(A=np.random.default_rng(11).standard_normal((100, 3)) * 1e-50)
         self.refused(3, "300 values", arguments=("solve", self.path("A.npy"), self.path("b.npy"), "--storage", "float"))
 
+    def test_numbers_that_half_and_bfloat16_cannot_hold(self):
+        A = np.random.default_rng(11).standard_normal((100, 3))
+        self.save(b=softmax(A[:, 0]))
+        A[70, 2] = -70000
+        dense, sparse = self.save_both("A", A)
+        self.refused(3, dense.name, "row 70, column 2 is -70000", "too large for half", "--storage double",
+                     arguments=("solve", dense, self.path("b.npy"), "--storage", "half"))
+        self.refused(3, dense.name, "row 70, column 2", "too large for half",
+                     arguments=("sparsify", dense, "--storage", "half"))
+        self.refused(3, sparse.name, "not in half", arguments=("solve", sparse, self.path("b.npy"), "--storage", "half"))
+        A[70, 2] = 1e-40
+        dense, _ = self.save_both("A", A)
+        self.refused(3, "row 70, column 2", "too small for bfloat16",
+                     arguments=("solve", dense, self.path("b.npy"), "--storage", "bfloat16"))
+        A[:, 1] *= 1e-9
+        dense, _ = self.save_both("A", A)
+        self.refused(3, "largest value of column 1", "bfloat16",
+                     arguments=("solve", dense, self.path("b.npy"), "--storage", "half"))
+
     def test_numbers_that_float_holds_are_kept(self):
         A = np.random.default_rng(1).standard_normal((40, 2))
         A[3, 1], A[5, 0] = 0, np.float32(1e-40)  # the second is what float has of it, all its digits
