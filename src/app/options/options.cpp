@@ -324,8 +324,8 @@ OptionGroup computing_options() {
   return {"Computing",
           {{"storage", 0, "TYPE", Choice{{"file", "double", "float", "half", "bfloat16"}}, "file",
             "type in which the matrix is held in memory; sums are always in double. file: the type of the file. half "
-            "(float16) and bfloat16, for dense ones, take a quarter of double's memory and time to read; what they do "
-            "not have is rounded, and results are those of the rounded matrix"},
+            "(float16) and bfloat16, for dense ones, take a quarter of double's memory; what they do not have is "
+            "rounded, and results are those of the rounded matrix"},
            threads_option()}};
 }
 
