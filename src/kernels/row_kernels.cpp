@@ -24,12 +24,22 @@ constexpr hn::Rebind<std::uint16_t, Doubles> kBits;  // of half and bfloat16
 
 HWY_INLINE Vector load(const double* p) { return hn::LoadU(kDoubles, p); }
 HWY_INLINE Vector load(const float* p) { return hn::PromoteTo(kDoubles, hn::LoadU(kFloats, p)); }
-/// The first `count` numbers, and zeros.
-HWY_INLINE Vector load(const double* p, std::size_t count) {
-  return hn::MaskedLoad(hn::FirstN(kDoubles, count), kDoubles, p);
+
+/// The first `count` numbers, and zeros. Highway's masked load is used only where it is an instruction: its substitutes
+/// read beyond, and with SSE, in 1.0.3, aligned numbers only.
+template <class D, class T>
+HWY_INLINE hn::Vec<D> load_part(D tag, const T* p, std::size_t count) {
+  if constexpr (HWY_MAX_BYTES > 16 && sizeof(T) > sizeof(std::uint16_t)) {
+    return hn::MaskedLoad(hn::FirstN(tag, count), tag, p);
+  } else {
+    T part[HWY_MAX_BYTES / sizeof(double)] = {};
+    for (std::size_t k = 0; k < count; ++k) part[k] = p[k];
+    return hn::LoadU(tag, part);
+  }
 }
+HWY_INLINE Vector load(const double* p, std::size_t count) { return load_part(kDoubles, p, count); }
 HWY_INLINE Vector load(const float* p, std::size_t count) {
-  return hn::PromoteTo(kDoubles, hn::MaskedLoad(hn::FirstN(kFloats, count), kFloats, p));
+  return hn::PromoteTo(kDoubles, load_part(kFloats, p, count));
 }
 
 /// T: half, by an instruction where the CPU has F16C; or bfloat16, the upper half of a float.
@@ -53,9 +63,7 @@ HWY_INLINE Vector load(const T* p) {
 }
 template <class T, class = IfHalf<T>>
 HWY_INLINE Vector load(const T* p, std::size_t count) {
-  std::uint16_t bits[HWY_MAX_BYTES / sizeof(double)] = {};
-  for (std::size_t k = 0; k < count; ++k) bits[k] = reinterpret_cast<const std::uint16_t*>(p)[k];
-  return from_bits<T>(hn::LoadU(kBits, bits));
+  return from_bits<T>(load_part(kBits, reinterpret_cast<const std::uint16_t*>(p), count));
 }
 
 /// Calls body(j, load) for every vector of columns from j on; `load` reads one there, the last one in part.
