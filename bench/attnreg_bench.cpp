@@ -34,7 +34,7 @@ std::optional<Arguments> parse(int argc, char** argv, bool is_root) {
   options.add_options()("help,h", "this text")("rows,n", po::value(&a.rows)->default_value(500000),
                                                "rows of A, all ranks")(
       "columns,d", po::value(&a.columns)->default_value(100), "columns of A")(
-      "type", po::value(&a.type)->default_value("f64"), "f64, f32 or csr")(
+      "type", po::value(&a.type)->default_value("f64"), "f64, f32, f16, bf16 or csr")(
       "nonzeros", po::value(&a.nonzeros)->default_value(10), "entries of a row of csr")(
       "kernels", po::value(&a.kernels)->default_value("all"), "names, separated by commas, and all, -name; or list")(
       "repeat", po::value(&a.repeat)->default_value(7),
@@ -75,7 +75,7 @@ Facts facts_of(const Communicator& communicator, const Arguments& a) {
 
 BenchMatrix make_matrix(const Communicator& communicator, const Arguments& a) {
   return a.type == "csr" ? BenchMatrix::sparse(communicator, a.rows, a.columns, a.nonzeros)
-                         : BenchMatrix::dense(communicator, a.solve.type, a.rows, a.columns);
+                         : BenchMatrix::dense(communicator, a.solve.type, a.rows, a.columns, a.solve.type);
 }
 
 /// In the order of `names`, "-name" leaving one out again; throws on all ranks for a name that is not there.
@@ -113,7 +113,8 @@ void bench_kernels(const Communicator& communicator, const Arguments& a, const F
     report.say("warning: A is smaller than 4 last-level caches, ratios to R mean little");
 
   std::optional<BenchMatrix> twin;
-  if (matrix.type() == RowType::f32) twin = BenchMatrix::dense(communicator, RowType::f64, a.rows, a.columns);
+  if (matrix.type() != RowType::f64 && matrix.type() != RowType::csr)
+    twin = BenchMatrix::dense(communicator, RowType::f64, a.rows, a.columns, matrix.type());
   Workbench workbench(matrix, twin ? &*twin : nullptr);
   const auto kernels = workbench.kernels();
   if (a.kernels == "list") {

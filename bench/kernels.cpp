@@ -214,9 +214,9 @@ Kernel Workbench::State::gradient_kernel(const std::string& name, const RowMatri
 }
 
 void Workbench::State::add_products(std::vector<Kernel>& kernels) {
-  const bool is_single = matrix.type() == RowType::f32, is_sparse = matrix.type() == RowType::csr;
+  const bool is_short = twin != nullptr, is_sparse = matrix.type() == RowType::csr;
   kernels.push_back(multiply_kernel("multiply", A));
-  if (is_single) kernels.back().versus = "multiply_f64";
+  if (is_short) kernels.back().versus = "multiply_f64";
   for (const Index k : {1, 2}) {
     kernels.push_back(
         {.name = "transpose_multiply_" + std::to_string(k),
@@ -225,12 +225,12 @@ void Workbench::State::add_products(std::vector<Kernel>& kernels) {
          .tolerance = kRounding});
   }
   kernels.push_back(normal_product_kernel("normal_product", A));
-  kernels.back().goal = is_single ? "G21" : is_sparse ? "G5" : "G1";
-  if (is_single) kernels.back().versus = "normal_product_f64";
+  kernels.back().goal = is_short ? "G21" : is_sparse ? "G5" : "G1";
+  if (is_short) kernels.back().versus = "normal_product_f64";
   if (is_sparse) kernels.back().versus = "multiply";
   kernels.push_back(gradient_kernel("gradient", A));
-  kernels.back().goal = is_single ? "G21" : "G2";
-  if (is_single) {
+  kernels.back().goal = is_short ? "G21" : "G2";
+  if (is_short) {
     kernels.back().versus = "gradient_f64";
     kernels.push_back(multiply_kernel("multiply_f64", twin->A()));
     kernels.push_back(normal_product_kernel("normal_product_f64", twin->A()));

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <new>
@@ -58,25 +59,48 @@ std::span<const std::uint64_t> words(const T* data, std::int64_t size) {
 
 }  // namespace
 
-std::string type_name(RowType type) { return type == RowType::f64 ? "f64" : type == RowType::f32 ? "f32" : "csr"; }
+std::string type_name(RowType type) {
+  constexpr std::array names{"f64", "f32", "f16", "bf16", "csr"};
+  return names[static_cast<std::size_t>(type)];
+}
 
 RowType type_by_name(const std::string& name) {
-  for (const auto type : {RowType::f64, RowType::f32, RowType::csr})
+  for (const auto type : {RowType::f64, RowType::f32, RowType::f16, RowType::bf16, RowType::csr})
     if (type_name(type) == name) return type;
-  throw InvalidArgument("--type " + name + ": give f64, f32 or csr", Error::Scope::all_ranks);
+  throw InvalidArgument("--type " + name + ": give f64, f32, f16, bf16 or csr", Error::Scope::all_ranks);
 }
+
+namespace {
+
+template <class T>
+constexpr RowType type_of = std::is_same_v<T, double>        ? RowType::f64
+                            : std::is_same_v<T, float>       ? RowType::f32
+                            : std::is_same_v<T, Eigen::half> ? RowType::f16
+                                                             : RowType::bf16;
+
+/// Calls `use(T{})` for the number type of dense rows.
+template <class Use>
+BenchMatrix with_type(RowType type, Use&& use) {
+  if (type == RowType::f16) return use(Eigen::half{});
+  if (type == RowType::bf16) return use(Eigen::bfloat16{});
+  return type == RowType::f32 ? use(float{}) : use(double{});
+}
+
+double rounded_to(RowType type, double value) {
+  if (type == RowType::f16) return static_cast<double>(static_cast<Eigen::half>(value));
+  if (type == RowType::bf16) return static_cast<double>(static_cast<Eigen::bfloat16>(value));
+  return static_cast<double>(static_cast<float>(value));
+}
+
+}  // namespace
 
 template <class T>
 BenchMatrix BenchMatrix::over(const Communicator& communicator, RowPartition partition, Index columns,
                               std::shared_ptr<T[]> rows) {
-  constexpr bool single = std::is_same_v<T, float>;
   const std::int64_t size = partition.rows_local(communicator.rank()) * columns;
   BenchMatrix matrix(RowMatrix::view(communicator, std::move(partition), static_cast<const T*>(rows.get()), columns),
-                     single ? RowType::f32 : RowType::f64);
-  if constexpr (single)
-    matrix.singles_ = rows.get();
-  else
-    matrix.doubles_ = rows.get();
+                     type_of<T>);
+  matrix.dense_ = static_cast<const T*>(rows.get());
   matrix.arrays_ = {words(rows.get(), size)};
   matrix.chunk_words_ = static_cast<std::size_t>(tile_rows(columns) * columns) * sizeof(T) / 8;
   matrix.memory_ = rows;
@@ -96,19 +120,20 @@ BenchMatrix BenchMatrix::over(const Communicator& communicator, RowPartition par
   return matrix;
 }
 
-BenchMatrix BenchMatrix::dense(const Communicator& communicator, RowType type, std::int64_t rows, Index columns) {
+BenchMatrix BenchMatrix::dense(const Communicator& communicator, RowType type, std::int64_t rows, Index columns,
+                               RowType rounded) {
   const auto partition = RowPartition::tiled(rows, columns, communicator.size());
   const std::int64_t first = partition.begin(communicator.rank()), local = partition.rows_local(communicator.rank());
   const double scale = std::sqrt(3.0 / static_cast<double>(columns));
-  const auto fill = [&]<class T>(std::shared_ptr<T[]> array) {
+  return with_type(type, [&]<class T>(T) {
+    const auto array = huge_array<T>(local * columns);
 #pragma omp parallel for schedule(static)
     for (std::int64_t i = 0; i < local; ++i)
-      for (Index j = 0; j < columns; ++j)  // rounded to float in any case: the same A in both types
+      for (Index j = 0; j < columns; ++j)
         array[i * columns + j] =
-            static_cast<float>(scale * hashed(static_cast<std::uint64_t>((first + i) * columns + j)));
+            static_cast<T>(rounded_to(rounded, scale * hashed(static_cast<std::uint64_t>((first + i) * columns + j))));
     return over(communicator, partition, columns, array);
-  };
-  return type == RowType::f32 ? fill(huge_array<float>(local * columns)) : fill(huge_array<double>(local * columns));
+  });
 }
 
 BenchMatrix BenchMatrix::sparse(const Communicator& communicator, std::int64_t rows, Index columns, Index nonzeros) {
@@ -155,13 +180,13 @@ BenchMatrix BenchMatrix::load(const Communicator& communicator, const std::strin
   const Index columns = static_cast<Index>(header.shape[1]);
   const auto partition = RowPartition::tiled(header.shape[0], columns, communicator.size());
   const std::int64_t first = partition.begin(communicator.rank()), local = partition.rows_local(communicator.rank());
-  const auto read = [&]<class T>(std::shared_ptr<T[]> array) {
+  return with_type(type, [&]<class T>(T) {
+    const auto array = huge_array<T>(local * columns);
     communicator.agree([&] {
       read_npy_rows(header, first, local, std::span<T>(array.get(), static_cast<std::size_t>(local * columns)));
     });
     return over(communicator, partition, columns, array);
-  };
-  return type == RowType::f32 ? read(huge_array<float>(local * columns)) : read(huge_array<double>(local * columns));
+  });
 }
 
 Eigen::VectorXd normals(Index n, std::uint32_t which) {

@@ -7,18 +7,21 @@
 #include <vector>
 
 #include "attnreg/row_matrix.hpp"
+#include "kernels/row_kernels.hpp"
 
 namespace attnreg::bench {
 
-enum class RowType { f64, f32, csr };
+enum class RowType { f64, f32, f16, bf16, csr };
 std::string type_name(RowType type);
 RowType type_by_name(const std::string& name);  ///< Throws `InvalidArgument` (all ranks).
 
 /// A in memory for which huge pages are advised, and the bytes that R is the time to read.
 class BenchMatrix {
  public:
-  /// Collective. n x d numbers of variance 1/d that are functions of row and column, uniform.
-  static BenchMatrix dense(const Communicator& communicator, RowType type, std::int64_t rows, Index columns);
+  /// Collective. n x d numbers of variance 1/d that are functions of row and column, uniform, rounded to those of the
+  /// type `rounded`, for f64 to float.
+  static BenchMatrix dense(const Communicator& communicator, RowType type, std::int64_t rows, Index columns,
+                           RowType rounded);
   /// Collective. `nonzeros` numbers a row, of variance 1/nonzeros, one in each of as many groups of columns.
   static BenchMatrix sparse(const Communicator& communicator, std::int64_t rows, Index columns, Index nonzeros);
   /// Collective. A generated problem's A, from A.npy or A.npz in `directory`.
@@ -39,8 +42,11 @@ class BenchMatrix {
       return;
     }
     const Index d = A_.columns();
-    for (Index j = 0; j < d; ++j)
-      use(j, type_ == RowType::f32 ? static_cast<double>(singles_[row * d + j]) : doubles_[row * d + j]);
+    std::visit(
+        [&](const auto* values) {
+          for (Index j = 0; j < d; ++j) use(j, static_cast<double>(values[row * d + j]));
+        },
+        dense_);
   }
 
  private:
@@ -53,8 +59,8 @@ class BenchMatrix {
   RowMatrix A_;
   RowType type_;
   std::shared_ptr<const void> memory_;
-  const double* doubles_ = nullptr;  // the values of CSR, too
-  const float* singles_ = nullptr;
+  kernels::DenseRows dense_;
+  const double* doubles_ = nullptr;  // the values of CSR
   const std::int64_t* offsets_ = nullptr;
   const std::int32_t* indices_ = nullptr;
   std::vector<std::span<const std::uint64_t>> arrays_;

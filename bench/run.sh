@@ -44,6 +44,9 @@ for d in 64 100 200 256 1000; do
   if [ $d -gt 256 ]; then all=all,-exact_scores_qr; fi
   bench 1 1 --type f64 -d $d -n $((bytes / (8 * d))) --kernels $all
   bench 1 1 --type f32 -d $d -n $((bytes / (4 * d))) --kernels multiply,normal_product,gradient
+  for type in f16 bf16; do
+    bench 1 1 --type $type -d $d -n $((bytes / (2 * d))) --kernels multiply,normal_product,gradient
+  done
   bench 1 1 --type csr -d $d -n $((bytes / 128)) --kernels multiply,normal_product,gradient
   for layout in "1 2" "2 1"; do  # ranks, threads
     bench $layout --type f64 -d $d -n $((bytes / (8 * d))) --kernels $parallel,leverage_scores

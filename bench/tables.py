@@ -31,7 +31,9 @@ def goal_of(row):
             return 20, 40, True
         return (2 if d <= 64 else 5, None, True)
     if goal == "G21":
-        return 0.6, 0.52, False
+        if row["type"] == "f32":
+            return 0.6, 0.52, False
+        return (0.35, 0.26, False) if d >= 256 else None
     return None
 
 

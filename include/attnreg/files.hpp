@@ -18,23 +18,28 @@ class SharedArray;
 
 // Matrices and vectors in files: NumPy's .npy, and for sparse matrices .npz as `scipy.sparse.save_npz` writes it.
 
-/// The type in which a matrix is held in memory; `as_file`: that of the file.
-enum class StorageChoice { as_file, float64, float32 };
+/// The type in which a matrix is held in memory; `as_file`: that of the file. float16 and bfloat16: dense ones.
+enum class StorageChoice { as_file, float64, float32, float16, bfloat16 };
 
 /// Collective. Loads A by rows; each rank reads its own rows and no others. All values must be finite, and before they
 /// are read the rows must fit in the memory that the node still has. No messages but agreements, and 8 bytes for each
 /// rank for sparse files.
 ///
-/// - Dense, `.npy` of f4 or f8 in either byte order, in C or Fortran order: n x d, or a vector of n values as n x 1.
+/// - Dense, `.npy` of f2, f4 or f8 in either byte order, in C or Fortran order: n x d, or a vector of n values as n
+/// x 1.
 ///   The rows go to the ranks by `RowPartition::tiled`.
 /// - Sparse, a name that ends with `.npz` or a file that begins as an archive: format csr, arrays stored or deflated;
 ///   of a deflated array a rank decompresses all that comes before its part. Rank k begins with the first row before
 ///   which there are at least k / P of all entries, so that no rank has more than its share of the entries and one row;
 ///   a rank may have no rows. Within a row the columns may come in any order, and entries of one column are summed.
 ///
+/// Numbers that the type does not have are rounded to the nearest that it has.
+///
 /// `InvalidArgument` on all ranks says file, place, found and expected: a file that is damaged, of another type or
-/// shape, or that changed while it was read; columns out of range; values that are not finite (row, column, value, how
-/// many). `OutOfMemory` on all ranks has the bytes needed and the bytes there.
+/// shape, or that changed while it was read; columns out of range; values that are not finite, or that the type cannot
+/// hold (row, column, value, how many); a column rounded to float16 that is not 0 and has no value of 2^-14 = 6e-5 or
+/// more, where its digits begin to be lost; float16 or bfloat16 for a sparse matrix. `OutOfMemory` on all ranks has the
+/// bytes needed and the bytes there.
 RowMatrix load_matrix(const Communicator& communicator, const std::string& path, StorageChoice storage);
 
 /// Collective. Loads the transpose of an n x d matrix, d x n: its columns as rows, for d >> n. Each rank reads its

@@ -13,20 +13,24 @@ namespace attnreg {
 
 class RowPasses;
 
-/// A, n x d with n >> d. Its rows are spread over the ranks in contiguous blocks, dense in double or float, or sparse;
-/// each is held by one rank, and no more than a few are ever sent, samples of the method surrogate to rank 0. The
-/// entries do not change. Copies are cheap: they share the rows and the count of reads.
+/// A, n x d with n >> d. Its rows are spread over the ranks in contiguous blocks, dense in double, float, half or
+/// bfloat16, or sparse; each is held by one rank, and no more than a few are ever sent, samples of the method surrogate
+/// to rank 0. The entries do not change. Copies are cheap: they share the rows and the count of reads.
 class RowMatrix {
  public:
   /// Local. Takes over this rank's rows, rows_local x d. `InvalidArgument` (this rank) if they are more or fewer than
   /// the partition says; on all ranks if A has no rows or no columns, or the partition is for other ranks.
   RowMatrix(Communicator communicator, RowPartition partition, RowMajorMatrix rows);
   RowMatrix(Communicator communicator, RowPartition partition, RowMajorMatrixFloat rows);
+  RowMatrix(Communicator communicator, RowPartition partition, RowMajorMatrixHalf rows);
+  RowMatrix(Communicator communicator, RowPartition partition, RowMajorMatrixBfloat16 rows);
   RowMatrix(Communicator communicator, RowPartition partition, CsrRows rows);
 
   /// Local. Uses rows in the caller's memory, row-major without gaps. They must outlive the matrix and its copies.
   static RowMatrix view(Communicator communicator, RowPartition partition, const double* rows, Index columns);
   static RowMatrix view(Communicator communicator, RowPartition partition, const float* rows, Index columns);
+  static RowMatrix view(Communicator communicator, RowPartition partition, const Eigen::half* rows, Index columns);
+  static RowMatrix view(Communicator communicator, RowPartition partition, const Eigen::bfloat16* rows, Index columns);
 
   // Local.
   const Communicator& communicator() const;

@@ -3,17 +3,29 @@
 #include <Eigen/Core>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "attnreg/row_partition.hpp"
 
 namespace attnreg {
 
-/// The type in which the rows of a matrix are held. Sums are always in double.
-enum class Storage { float32, float64 };
+/// The type in which the rows of a matrix are held; sparse ones as float32 or float64. Sums are always in double.
+enum class Storage {
+  float32,
+  float64,
+  float16,   ///< 11 bits, up to 65504; below 6e-5 fewer bits: IEEE 754's binary16, NumPy's float16
+  bfloat16,  ///< 8 bits, in the range of float32: its upper half
+};
+
+/// Local. Bytes of a number, and the type's name for `--storage`: "double", "float", "half", "bfloat16".
+std::int64_t item_bytes(Storage type);
+std::string_view option_name(Storage type);
 
 using RowMajorMatrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using RowMajorMatrixFloat = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using RowMajorMatrixHalf = Eigen::Matrix<Eigen::half, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using RowMajorMatrixBfloat16 = Eigen::Matrix<Eigen::bfloat16, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 /// Sparse rows of one rank in compressed form (CSR): the entries of row i are those at positions
 /// [offsets[i], offsets[i + 1]) of `indices` and of the values.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <Eigen/Core>
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -13,21 +14,6 @@
 #include <vector>
 
 namespace attnreg {
-
-/// A number of IEEE 754 binary16, NumPy's float16: 11 bits, 6e-8 to 65504.
-struct Half {
-  std::uint16_t bits = 0;
-
-  /// Exact, as float has all of them.
-  template <class Scalar>
-  explicit operator Scalar() const {
-    // The bits in their places of a float, whose exponents are 112 larger; a vector loop, without branches.
-    const std::uint32_t size = std::uint32_t{bits & 0x7fffu} << 13, sign = std::uint32_t{bits & 0x8000u} << 16;
-    const float scaled = std::bit_cast<float>(size) * 0x1p112f;
-    const std::uint32_t special = size >= 0x0f800000u ? 0x7f800000u : 0u;  // infinite, or NaN
-    return static_cast<Scalar>(std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) | special | sign));
-  }
-};
 
 /// Local. Turns round the bytes of each number, of 2, 4 or 8 bytes.
 template <class Scalar>
@@ -49,16 +35,55 @@ std::string little_endian(std::vector<Scalar> values) {
   return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(Scalar)};
 }
 
-/// Local. The number in another type. A double that float cannot hold, as it is too large or so small that it loses its
-/// digits, becomes a number that is not finite: the check for those finds it.
+template <class Scalar>
+constexpr bool is_half = std::is_same_v<Scalar, Eigen::half>;
+template <class Scalar>
+constexpr bool is_short = is_half<Scalar> || std::is_same_v<Scalar, Eigen::bfloat16>;  // of two bytes
+
+/// Local. Exact, as float has all numbers of half.
+inline float to_float(Eigen::half value) {
+  // The bits in their places of a float, whose exponents are 112 larger; a vector loop, without branches.
+  const auto bits = std::bit_cast<std::uint16_t>(value);
+  const std::uint32_t size = std::uint32_t{bits & 0x7fffu} << 13, sign = std::uint32_t{bits & 0x8000u} << 16;
+  const float scaled = std::bit_cast<float>(size) * 0x1p112f;
+  const std::uint32_t special = size >= 0x0f800000u ? 0x7f800000u : 0u;  // infinite, or NaN
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) | special | sign);
+}
+
+/// Local. Rounded to odd, so that rounding once more, to 22 bits or fewer, gives what rounding once would: if float
+/// does not have the number, the one of its neighbours there whose last bit is 1 (Boldo, Melquiond 2008).
+inline float to_odd_float(double value) {
+  const auto nearest = static_cast<float>(value);
+  if (static_cast<double>(nearest) == value || !std::isfinite(nearest)) return nearest;
+  auto bits = std::bit_cast<std::uint32_t>(nearest);
+  if (std::abs(static_cast<double>(nearest)) > std::abs(value)) --bits;  // towards 0
+  return std::bit_cast<float>(bits | 1);
+}
+
+/// Local. The number in another type, rounded to the nearest. One that float or bfloat16 cannot hold, as it is too
+/// large or so small that it loses its digits, becomes a number that is not finite: the check for those finds it; for
+/// half, one that is too large does.
 template <class Scalar, class Stored>
 Scalar converted(Stored value) {
-  const auto result = static_cast<Scalar>(value);
-  if constexpr (std::is_same_v<Stored, double> && std::is_same_v<Scalar, float>) {
-    const bool lost = std::abs(result) < std::numeric_limits<float>::min() && static_cast<double>(result) != value;
-    return lost ? std::numeric_limits<float>::quiet_NaN() : result;
+  if constexpr (std::is_same_v<Stored, Scalar>) {
+    return value;
+  } else if constexpr (is_half<Stored>) {
+    return converted<Scalar>(to_float(value));
+  } else if constexpr (is_half<Scalar>) {
+    return Eigen::half(to_odd_float(value));
+  } else {
+    Scalar result;
+    if constexpr (is_short<Scalar>)
+      result = Scalar(to_odd_float(value));
+    else
+      result = static_cast<Scalar>(value);
+    if constexpr (std::is_floating_point_v<Stored> && sizeof(Scalar) < sizeof(Stored)) {
+      const auto back = static_cast<double>(static_cast<float>(result));
+      const bool lost = std::abs(back) < std::numeric_limits<float>::min() && back != static_cast<double>(value);
+      if (lost) result = std::numeric_limits<Scalar>::quiet_NaN();
+    }
+    return result;
   }
-  return result;
 }
 
 /// Local. Fills `out` from numbers that are stored as `Stored`: `read(part)` gets the next of them as they are stored.

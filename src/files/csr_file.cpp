@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "errors/printable.hpp"
+#include "errors/refuse.hpp"
 #include "files/input_file.hpp"
 #include "ranks/memory.hpp"
 
@@ -229,8 +230,16 @@ bool is_npz(const std::string& path) {
 
 NpzHeader read_npz_header(const std::string& path) { return CsrFile(path, CsrFile::Formats::csr).header(); }
 
+bool is_held_as_float(const NpzHeader& header, StorageChoice storage) {
+  const Storage held = held_as(storage, header.type);
+  if (held == Storage::float16 || held == Storage::bfloat16)
+    refuse(printable(header.path) + ": sparse rows are held in float or double, not in " +
+           std::string(option_name(held)) + "; use --storage float");
+  return held == Storage::float32;
+}
+
 SparseRows read_compressed(const Communicator& communicator, CsrFile& file, StorageChoice storage) {
-  const bool single = held_as(storage, file.header().type) == Storage::float32;
+  const bool single = is_held_as_float(file.header(), storage);
   RowPartition partition = partition_by_entries(communicator, file);
   const std::int64_t begin = partition.begin(communicator.rank()), end = partition.end(communicator.rank());
   std::int64_t entries = 0;

@@ -39,6 +39,9 @@ struct SparseRows {
   CsrRows rows;
 };
 
+/// Collective. Whether the values are held in float, else in double. `InvalidArgument` on all ranks for other types.
+bool is_held_as_float(const NpzHeader& header, StorageChoice storage);
+
 /// Collective. The sparse part of `load_matrix` and of `load_transpose`. Messages: 8 P bytes; the second none.
 SparseRows load_csr(const Communicator& communicator, const std::string& path, StorageChoice storage);
 SparseRows load_csr_transpose(const Communicator& communicator, const std::string& path, StorageChoice storage);

@@ -33,14 +33,13 @@ struct stat status_of(const std::string& path, const FileDescriptor& file) {
   return status;
 }
 
-template <class Scalar>
+template <class Bits, class Scalar>
 NonFinite find_by_exponents(std::span<const Scalar> values) {
-  using Bits = std::conditional_t<sizeof(Scalar) == 4, std::uint32_t, std::uint64_t>;
-  constexpr Bits exponent = std::bit_cast<Bits>(std::numeric_limits<Scalar>::infinity());
-  const auto is_non_finite = [](Scalar value) { return (std::bit_cast<Bits>(value) & exponent) == exponent; };
-  Bits count = 0;  // of the width of the values: the loop is then a vector loop; fewer than 2^30 values at a time
+  const auto exponent = std::bit_cast<Bits>(std::numeric_limits<Scalar>::infinity());
+  const auto is_non_finite = [exponent](Scalar value) { return (std::bit_cast<Bits>(value) & exponent) == exponent; };
+  Bits count = 0;  // of the width of the values: the loop is then a vector loop
   NonFinite result;
-  constexpr std::size_t block = std::size_t{1} << 20;
+  constexpr std::size_t block = std::size_t{1} << (sizeof(Bits) == 2 ? 15 : 20);  // values that it can count
   for (std::size_t start = 0; start < values.size(); start += block, count = 0) {
     const auto part = values.subspan(start, std::min(block, values.size() - start));
     for (const Scalar value : part) count += static_cast<Bits>(is_non_finite(value));
@@ -106,16 +105,18 @@ void require_same_file(const Communicator& communicator, const std::string& path
   });
 }
 
-NonFinite find_non_finite(std::span<const double> values) { return find_by_exponents(values); }
-NonFinite find_non_finite(std::span<const float> values) { return find_by_exponents(values); }
+NonFinite find_non_finite(std::span<const double> values) { return find_by_exponents<std::uint64_t>(values); }
+NonFinite find_non_finite(std::span<const float> values) { return find_by_exponents<std::uint32_t>(values); }
+NonFinite find_non_finite(std::span<const Eigen::half> values) { return find_by_exponents<std::uint16_t>(values); }
+NonFinite find_non_finite(std::span<const Eigen::bfloat16> values) { return find_by_exponents<std::uint16_t>(values); }
 
 void refuse_value(const std::string& path, double value, const std::string& place, std::int64_t count,
-                  const char* finder) {
-  const std::string values = std::to_string(count) + (count == 1 ? " value" : " values");
+                  const char* finder, Storage held) {
+  const std::string values = std::to_string(count) + (count == 1 ? " value" : " values"), type(option_name(held));
   if (std::isfinite(value))
     refuse_file(path, place + " is " + text_of(value) + ", which is too " + (std::abs(value) > 1 ? "large" : "small") +
-                          " for float; " + values +
-                          " cannot be held as float (rows and columns counted from 0); use --storage double");
+                          " for " + type + "; " + values + " cannot be held as " + type +
+                          " (rows and columns counted from 0); use --storage double");
   const std::string counted = values + (count == 1 ? " is" : " are") + " not finite";
   const char* const found = std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
   refuse_file(path, place + " is " + found + "; " + counted + " (rows and columns counted from 0); find them with " +

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "attnreg/communicator.hpp"
+#include "attnreg/row_storage.hpp"
 #include "files/file_descriptor.hpp"
 
 namespace attnreg {
@@ -48,11 +49,13 @@ struct NonFinite {
 /// Local. Looks at the exponents, so that no compiler option that assumes finite values can remove it.
 NonFinite find_non_finite(std::span<const double> values);
 NonFinite find_non_finite(std::span<const float> values);
+NonFinite find_non_finite(std::span<const Eigen::half> values);
+NonFinite find_non_finite(std::span<const Eigen::bfloat16> values);
 
-/// Local. Throws `InvalidArgument` (this rank): why a value of a file cannot be used, which is not finite, or not as
-/// float. place: "row 3, column 5"; count: such values in all; finder: what finds them in Python.
+/// Local. Throws `InvalidArgument` (this rank): why a value of a file cannot be used, which is not finite, or not in
+/// the type `held`. place: "row 3, column 5"; count: such values in all; finder: what finds them in Python.
 [[noreturn]] void refuse_value(const std::string& path, double value, const std::string& place, std::int64_t count,
-                               const char* finder = "numpy.isfinite");
+                               const char* finder = "numpy.isfinite", Storage held = Storage::float32);
 
 /// Collective. Where values are not finite, the lowest rank with such a value calls `refuse(position, count)`, which
 /// throws on this rank what is then thrown on all; position: of its first one; count: of all ranks.

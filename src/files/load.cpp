@@ -2,6 +2,7 @@
 
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
+#include "errors/refuse.hpp"
 #include "files/csr_file.hpp"
 #include "files/input_file.hpp"
 #include "files/npy_header.hpp"
@@ -42,20 +43,53 @@ void require_vector(const NpyHeader& header, const std::string& role, std::int64
 /// What the rows that are read are in the file.
 enum class Orientation { as_file, transposed };
 
-/// Local. Throws: the value at a position of the matrix is not finite, and so many are not.
+/// Local. Throws: the value at a position of the matrix is not finite in the type in which it is to be held, and so
+/// many are not.
 [[noreturn]] void refuse_at(const NpyHeader& header, std::int64_t position, std::int64_t count,
-                            Orientation orientation = Orientation::as_file) {
+                            Storage held = Storage::float64, Orientation orientation = Orientation::as_file) {
   std::int64_t row = position / header.columns(), column = position % header.columns();
   std::vector<double> values(static_cast<std::size_t>(header.columns()));
   read_npy_rows(header, row, 1, std::span<double>(values));
   const double value = values[static_cast<std::size_t>(column)];
   if (orientation == Orientation::transposed) std::swap(row, column);
   const std::string place = header.shape.size() == 2 ? ", column " + std::to_string(column) : "";
-  refuse_value(header.path, value, "row " + std::to_string(row) + place, count);
+  refuse_value(header.path, value, "row " + std::to_string(row) + place, count, "numpy.isfinite", held);
 }
 
 template <class Scalar>
+constexpr Storage storage_of = std::is_same_v<Scalar, double>        ? Storage::float64
+                               : std::is_same_v<Scalar, float>       ? Storage::float32
+                               : std::is_same_v<Scalar, Eigen::half> ? Storage::float16
+                                                                     : Storage::bfloat16;
+
+template <class Scalar>
 using Rows = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+/// Collective. Throws where a column that is not 0 has no number of 2^-14 or more, below which half has fewer digits:
+/// of smaller ones it keeps little or nothing. rows: this rank's, from row `first` on, rounded from the file.
+void require_digits(const Communicator& communicator, const NpyHeader& header, std::int64_t first,
+                    const Rows<Eigen::half>& rows, Orientation orientation) {
+  constexpr double kLeast = 0x1p-14;
+  Eigen::VectorXd largest = Eigen::VectorXd::Zero(rows.cols());
+  const auto add = [&](const auto& row) { largest = largest.cwiseMax(row.cwiseAbs().transpose()); };
+  for (Index i = 0; i < rows.rows(); ++i) add(rows.row(i).template cast<float>().template cast<double>());
+  communicator.max(span_of(largest));
+  if (largest.minCoeff() >= kLeast) return;
+  communicator.agree([&] {  // are they 0 in the file? There are few such files
+    Rows<double> row(1, rows.cols());
+    for (Index i = 0; i < rows.rows(); ++i) {
+      read_npy_rows(header, first + i, 1, span_of(row));
+      add(row);
+    }
+  });
+  communicator.max(span_of(largest));
+  for (Index j = 0; j < largest.size(); ++j)
+    if (largest[j] > 0 && largest[j] < kLeast)
+      refuse(printable(header.path) + ": the largest value of " +
+             (orientation == Orientation::as_file ? "column " : "row ") + std::to_string(j) + " is " +
+             text_of(largest[j]) +
+             ", and half has all its digits from 6.1e-5 on; multiply it, or use --storage bfloat16");
+}
 
 /// Collective. This rank's rows of the matrix, all finite.
 template <class Scalar>
@@ -70,8 +104,10 @@ Rows<Scalar> load_rows(const Communicator& communicator, const NpyHeader& header
     read_npy_rows(header, first, rows_local, span_of(rows));
   });
   require_finite<Scalar>(communicator, span_of(rows), [&](std::int64_t position, std::int64_t count) {
-    refuse_at(header, first * header.columns() + position, count, orientation);
+    refuse_at(header, first * header.columns() + position, count, storage_of<Scalar>, orientation);
   });
+  if constexpr (std::is_same_v<Scalar, Eigen::half>)
+    if (header.type != Storage::float16) require_digits(communicator, header, first, rows, orientation);
   return rows;
 }
 
@@ -89,17 +125,25 @@ RowMatrix from_sparse(const Communicator& communicator, SparseRows loaded) {
 /// Collective.
 RowMatrix load_dense(const Communicator& communicator, const NpyHeader& header, StorageChoice storage,
                      Orientation orientation) {
-  const bool single = held_as(storage, header.type) == Storage::float32;
+  const Storage held = held_as(storage, header.type);
   const std::int64_t columns = header.columns();
   const auto partition = RowPartition::tiled(header.shape[0], columns, communicator.size());
   const auto n = static_cast<double>(partition.rows_local(communicator.rank()));
   const auto d = static_cast<double>(columns);
   // The rows, and what a solve holds besides: six vectors of a value per row and four d x d matrices.
-  const double bytes = n * d * (single ? 4 : 8) + 8 * (6 * n + 4 * d * d);
+  const double bytes = n * d * static_cast<double>(item_bytes(held)) + 8 * (6 * n + 4 * d * d);
   require_memory(communicator, bytes,
-                 printable(header.path) + ": shape " + header.shape_text() + " as " + (single ? "float" : "double"));
-  return single ? RowMatrix(communicator, partition, load_rows<float>(communicator, header, partition, orientation))
-                : RowMatrix(communicator, partition, load_rows<double>(communicator, header, partition, orientation));
+                 printable(header.path) + ": shape " + header.shape_text() + " as " + std::string(option_name(held)));
+  const auto load = [&]<class Scalar>(Scalar) {
+    return RowMatrix(communicator, partition, load_rows<Scalar>(communicator, header, partition, orientation));
+  };
+  switch (held) {
+    case Storage::float64: return load(double{});
+    case Storage::float32: return load(float{});
+    case Storage::float16: return load(Eigen::half{});
+    case Storage::bfloat16: return load(Eigen::bfloat16{});
+  }
+  throw InternalError("unknown storage");
 }
 
 }  // namespace

@@ -124,6 +124,7 @@ SparseRows load_csr_transpose(const Communicator& communicator, const std::strin
   const std::unique_ptr<CsrFile> file = open_csr_file(communicator, path, CsrFile::Formats::csr_or_csc);
   if (file->by_columns()) return read_compressed(communicator, *file, storage);
   const NpzHeader& header = file->header();
+  const bool single = is_held_as_float(header, storage);
   communicator.agree([&] {
     if (header.rows > std::numeric_limits<std::int32_t>::max())
       refuse_file(path, std::to_string(header.rows) + " rows, expected fewer than 2^31; save it with A.tocsc()");
@@ -133,9 +134,8 @@ SparseRows load_csr_transpose(const Communicator& communicator, const std::strin
   const double entries = static_cast<double>(header.nonzeros) / communicator.size();
   require_memory(communicator, 40 * entries + 8 * static_cast<double>(header.rows),
                  printable(path) + ": " + file->summary());
-  CsrRows rows = held_as(storage, header.type) == Storage::float32
-                     ? read_columns(communicator, *file, partition, &CsrRows::singles)
-                     : read_columns(communicator, *file, partition, &CsrRows::values);
+  CsrRows rows = single ? read_columns(communicator, *file, partition, &CsrRows::singles)
+                        : read_columns(communicator, *file, partition, &CsrRows::values);
   return {std::move(partition), std::move(rows)};
 }
 

@@ -87,7 +87,7 @@ struct Extents {
 Extents extents_of(const std::string& path, Storage type, const std::vector<std::int64_t>& shape) {
   if (shape.empty() || shape.size() > 3)
     refuse_writing(path, "the shape has " + std::to_string(shape.size()) + " extents, expected 1 to 3");
-  std::int64_t bytes = npy_item_bytes(type), columns = 1;
+  std::int64_t bytes = item_bytes(type), columns = 1;
   bool fits = true;
   for (const std::int64_t extent : shape) fits = fits && extent >= 0 && !__builtin_mul_overflow(bytes, extent, &bytes);
   for (std::size_t k = 1; fits && k < shape.size(); ++k) fits = !__builtin_mul_overflow(columns, shape[k], &columns);
@@ -144,8 +144,8 @@ void read_npy_rows(const NpyHeader& header, std::int64_t first, std::int64_t row
   if (out.empty()) return;
   const InputFile file(header.file);
   file.check_unchanged(header.file_bytes, header.modified_ns);
-  if (header.is_half)
-    read_rows_as<Half>(file, header, first, rows, out);
+  if (header.type == Storage::float16)
+    read_rows_as<Eigen::half>(file, header, first, rows, out);
   else if (header.type == Storage::float32)
     read_rows_as<float>(file, header, first, rows, out);
   else
@@ -154,6 +154,8 @@ void read_npy_rows(const NpyHeader& header, std::int64_t first, std::int64_t row
 }
 template void read_npy_rows(const NpyHeader&, std::int64_t, std::int64_t, std::span<double>);
 template void read_npy_rows(const NpyHeader&, std::int64_t, std::int64_t, std::span<float>);
+template void read_npy_rows(const NpyHeader&, std::int64_t, std::int64_t, std::span<Eigen::half>);
+template void read_npy_rows(const NpyHeader&, std::int64_t, std::int64_t, std::span<Eigen::bfloat16>);
 
 void write_npy(const std::string& path, std::span<const double> values, const std::vector<std::int64_t>& shape) {
   const Extents extents = extents_of(path, Storage::float64, shape);
@@ -181,7 +183,7 @@ NpyWriter::NpyWriter(const Communicator& communicator, std::string path, Storage
     rows_ = extents.rows;
     columns_ = extents.columns;
   });
-  const ArrayFormat format{{}, npy_dtype(type), npy_item_bytes(type), std::move(shape)};
+  const ArrayFormat format{{}, npy_dtype(type), item_bytes(type), std::move(shape)};
   file_ = std::make_unique<SharedArray>(communicator, std::move(path), format);
 }
 
@@ -194,7 +196,7 @@ void NpyWriter::write_rows(std::int64_t first, std::span<const double> rows) noe
     if (columns_ == 0 || values % columns_ != 0 || first < 0 || first > rows_ || values / columns_ > rows_ - first)
       refuse_writing(file_->path(), std::to_string(values) + " values given from row " + std::to_string(first) +
                                         " of shape (" + std::to_string(rows_) + ", " + std::to_string(columns_) + ")");
-    write_values(*file_, first * columns_ * npy_item_bytes(type_), type_, rows);
+    write_values(*file_, first * columns_ * item_bytes(type_), type_, rows);
   } catch (const std::exception& error) {
     file_->keep_error(error.what());
   }

@@ -228,12 +228,21 @@ void check_size(const NpyArray& header) {
 
 }  // namespace
 
-std::string npy_dtype(Storage type) { return type == Storage::float32 ? "<f4" : "<f8"; }
-std::int64_t npy_item_bytes(Storage type) { return type == Storage::float32 ? 4 : 8; }
+std::string npy_dtype(Storage type) { return "<f" + std::to_string(item_bytes(type)); }
 
 Storage held_as(StorageChoice choice, Storage type) {
-  if (choice == StorageChoice::as_file) return type;
-  return choice == StorageChoice::float32 ? Storage::float32 : Storage::float64;
+  switch (choice) {
+    case StorageChoice::as_file: return type;
+    case StorageChoice::float64: return Storage::float64;
+    case StorageChoice::float32: return Storage::float32;
+    case StorageChoice::float16: return Storage::float16;
+    case StorageChoice::bfloat16: return Storage::bfloat16;
+  }
+  throw InternalError("unknown choice of storage");
+}
+
+Storage held_as_float(StorageChoice choice, Storage type) {
+  return held_as(choice, type) == Storage::float64 ? Storage::float64 : Storage::float32;
 }
 
 std::int64_t NpyHeader::elements() const {
@@ -243,9 +252,7 @@ std::int64_t NpyHeader::elements() const {
 
 std::string NpyHeader::shape_text() const { return text_of(shape); }
 
-std::string NpyHeader::dtype_text() const {
-  return std::string(big_endian ? ">" : "<") + (is_half ? "f2" : type == Storage::float32 ? "f4" : "f8");
-}
+std::string NpyHeader::dtype_text() const { return (big_endian ? ">" : "<") + npy_dtype(type).substr(1); }
 
 NpyName npy_name(const std::string& path) {
   const std::size_t open = path.rfind('[');
@@ -274,8 +281,8 @@ NpyArray parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const 
   header.file_bytes = file_bytes;
   check_magic(bytes, path);
   DictionaryParser(header_text(bytes, header), only_floats, header).parse();
-  header.is_half = header.kind == 'f' && header.item_bytes == 2;
-  if (header.is_half || header.item_bytes == 4) header.type = Storage::float32;
+  if (header.item_bytes == 4) header.type = Storage::float32;
+  if (header.kind == 'f' && header.item_bytes == 2) header.type = Storage::float16;
   check_size(header);
   return header;
 }

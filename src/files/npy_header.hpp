@@ -16,19 +16,19 @@ inline constexpr std::int64_t npy_header_limit = 65536;
 /// Bytes of magic string, version and length before the text of the header: 10 in version 1, 12 later.
 inline constexpr std::int64_t npy_prefix_limit = 12;
 
-/// "<f8", and the bytes of one element.
+/// "<f8"; NumPy has no bfloat16.
 std::string npy_dtype(Storage type);
-std::int64_t npy_item_bytes(Storage type);
 
 /// The type in which values of a file of `type` are held.
 Storage held_as(StorageChoice choice, Storage type);
+/// The same where they are held in double or in float, of half or bfloat16 in float.
+Storage held_as_float(StorageChoice choice, Storage type);
 
 /// The header of a NumPy .npy file (format versions 1 to 3), checked against the size of the file.
 struct NpyHeader {
   std::string path;                 ///< as it was given, and so in messages: "F.npy[3]"
   std::string file;                 ///< what is opened, "F.npy"
-  Storage type = Storage::float64;  ///< f4 or f8, of f2 f4; every other dtype is refused
-  bool is_half = false;             ///< f2
+  Storage type = Storage::float64;  ///< f8, f4 or f2; every other dtype is refused
   bool big_endian = false;
   bool fortran_order = false;
   std::vector<std::int64_t> shape;  ///< 1 or 2 extents for all that attnreg reads
@@ -61,11 +61,11 @@ NpyHeader read_npy_header(const std::string& path);
 /// Local. Reads rows [first, first + rows) of a 1-d or 2-d file into `out` (row-major, rows x columns), converting
 /// type and byte order; only those bytes are read (pread). Throws `InvalidArgument` (this rank) on a short read and if
 /// the file has changed since its header was read.
-template <class Scalar>  // float or double
+template <class Scalar>  // double, float, Eigen::half or Eigen::bfloat16
 void read_npy_rows(const NpyHeader& header, std::int64_t first, std::int64_t rows, std::span<Scalar> out);
 
 /// The header of an array of any type that is not structured; `path` has the file and the member of an archive, `type`
-/// is that of f4 and f8.
+/// is that of f2, f4 and f8.
 struct NpyArray : NpyHeader {
   std::string dtype;            ///< as in the header, "<f8"
   char kind = 'f';              ///< 'f', 'i', 'u', 'S', 'U', ..., as in dtype

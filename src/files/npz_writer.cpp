@@ -172,7 +172,7 @@ void NpzWriter::commit() {
 std::vector<ArrayFormat> sparse_arrays(std::int64_t compressed_rows, std::int64_t entries, Storage type) {
   return {{"indices", "<i4", 4, {entries}},
           {"indptr", "<i8", 8, {compressed_rows + 1}},
-          {"data", npy_dtype(type), npy_item_bytes(type), {entries}},
+          {"data", npy_dtype(type), item_bytes(type), {entries}},
           {"format", "|S3", 3, {}},
           {"shape", "<i8", 8, {2}}};
 }

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstddef>
 #include <new>
-#include <variant>
 
 #include "hwy/aligned_allocator.h"
 #include "hwy/cache_control.h"
@@ -79,33 +78,24 @@ void pack(const double* from, Index depth, Index columns, double* to) {
 }
 
 /// A row of a weighted Gram matrix: scale (a - centre).
-template <class T>
 struct ScaledRow {
-  const T* a;
+  const double* a;
   double scale;
 };
 
 /// The same for scaled rows.
-template <class T>
-void pack_scaled(const ScaledRow<T>* rows, Index depth, Index columns, const double* centre, double* to) {
+void pack_scaled(const ScaledRow* rows, Index depth, Index columns, const double* centre, double* to) {
   const D d;
-  const hn::Rebind<T, D> narrow;
-  const auto load = [&](const T* from) HWY_ATTR {
-    if constexpr (sizeof(T) == sizeof(double))
-      return hn::LoadU(d, from);
-    else
-      return hn::PromoteTo(d, hn::LoadU(narrow, from));
-  };
   for (Index first = 0; first < columns; first += kWidth) {
     const Index width = std::min(kWidth, columns - first);
     for (Index k = 0; k < depth; ++k, to += kWidth) {
-      const T* a = rows[k].a + first;
+      const double* a = rows[k].a + first;
       if (width == kWidth) {
         const Vector scale = hn::Set(d, rows[k].scale);
         for (Index v = 0; v < kWidth; v += kLanes)
-          hn::Store(hn::Mul(scale, hn::Sub(load(a + v), hn::LoadU(d, centre + first + v))), d, to + v);
+          hn::Store(hn::Mul(scale, hn::Sub(hn::LoadU(d, a + v), hn::LoadU(d, centre + first + v))), d, to + v);
       } else {
-        for (Index j = 0; j < width; ++j) to[j] = rows[k].scale * (static_cast<double>(a[j]) - centre[first + j]);
+        for (Index j = 0; j < width; ++j) to[j] = rows[k].scale * (a[j] - centre[first + j]);
         std::fill_n(to + width, kWidth - width, 0.0);
       }
     }
@@ -213,11 +203,10 @@ void add_gram_of(const double* P, Index rows, Index d, double* C) {
   }
 }
 
-template <class T>
-void add_weighted(const T* A, Index rows, Index d, const double* weights, double sign, const double* centre,
+void add_weighted(const double* A, Index rows, Index d, const double* weights, double sign, const double* centre,
                   double* C) {
   double* packed = workspace(0, kDepth * panels_of(d) * kWidth);
-  std::array<ScaledRow<T>, static_cast<std::size_t>(kDepth)> chosen;
+  std::array<ScaledRow, static_cast<std::size_t>(kDepth)> chosen;
   std::size_t depth = 0;
   for (Index i = 0; i < rows; ++i) {
     if (sign * weights[i] > 0) chosen[depth++] = {A + i * d, std::sqrt(sign * weights[i])};
@@ -228,14 +217,10 @@ void add_weighted(const T* A, Index rows, Index d, const double* weights, double
   }
 }
 
-void add_signed_of(DenseRows A, Index rows, Index d, const double* weights, const double* centre, double* positive,
+void add_signed_of(const double* A, Index rows, Index d, const double* weights, const double* centre, double* positive,
                    double* negative) {
-  std::visit(
-      [&](const auto* a) {
-        add_weighted(a, rows, d, weights, 1, centre, positive);
-        add_weighted(a, rows, d, weights, -1, centre, negative);
-      },
-      A);
+  add_weighted(A, rows, d, weights, 1, centre, positive);
+  add_weighted(A, rows, d, weights, -1, centre, negative);
 }
 
 void add_product_of(const double* S, Index m, Index k, const double* P, Index d, bool lower, double* out) {
@@ -261,8 +246,8 @@ HWY_EXPORT(add_product_of);
 
 void add_gram(const double* P, Index rows, Index d, double* C) { HWY_DYNAMIC_DISPATCH(add_gram_of)(P, rows, d, C); }
 
-void add_signed_gram(DenseRows A, Index rows, Index d, const double* weights, const double* centre, double* positive,
-                     double* negative) {
+void add_signed_gram(const double* A, Index rows, Index d, const double* weights, const double* centre,
+                     double* positive, double* negative) {
   HWY_DYNAMIC_DISPATCH(add_signed_of)(A, rows, d, weights, centre, positive, negative);
 }
 

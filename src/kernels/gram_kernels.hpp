@@ -19,8 +19,8 @@ void add_gram(const double* P, Index rows, Index d, double* C);
 /// c)^T, in the lower triangles; the strict upper ones are undefined afterwards. A: rows x d, weights: rows, centre: d,
 /// positive and negative: d x d. Local; one read of A's rows with w_i != 0, no copy of them but the packed one.
 /// The size of a call as above.
-void add_signed_gram(DenseRows A, Index rows, Index d, const double* weights, const double* centre, double* positive,
-                     double* negative);
+void add_signed_gram(const double* A, Index rows, Index d, const double* weights, const double* centre,
+                     double* positive, double* negative);
 
 /// out += S P; with `lower` only what reaches the lower triangle is computed, the rest is undefined afterwards.
 /// S: m x k, P: k x d, out: m x d. Local; 2 m k d flops, half of them with `lower`. Best with k >= 64.

@@ -1,6 +1,8 @@
 // Compiled once for every kind of CPU; the best one for the CPU at hand is chosen when the program runs (Highway).
 #include "kernels/row_kernels.hpp"
 
+#include <cstdint>
+#include <type_traits>
 #include <variant>
 
 #undef HWY_TARGET_INCLUDE
@@ -18,15 +20,50 @@ using Vector = hn::Vec<Doubles>;
 
 constexpr Doubles kDoubles;
 constexpr hn::Rebind<float, Doubles> kFloats;
+constexpr hn::Rebind<std::uint16_t, Doubles> kBits;  // of half and bfloat16
 
 HWY_INLINE Vector load(const double* p) { return hn::LoadU(kDoubles, p); }
 HWY_INLINE Vector load(const float* p) { return hn::PromoteTo(kDoubles, hn::LoadU(kFloats, p)); }
-/// The first `count` numbers, and zeros.
-HWY_INLINE Vector load(const double* p, std::size_t count) {
-  return hn::MaskedLoad(hn::FirstN(kDoubles, count), kDoubles, p);
+
+/// The first `count` numbers, and zeros. Highway's masked load is used only where it is an instruction: its substitutes
+/// read beyond, and with SSE, in 1.0.3, aligned numbers only.
+template <class D, class T>
+HWY_INLINE hn::Vec<D> load_part(D tag, const T* p, std::size_t count) {
+  if constexpr (HWY_MAX_BYTES > 16 && sizeof(T) > sizeof(std::uint16_t)) {
+    return hn::MaskedLoad(hn::FirstN(tag, count), tag, p);
+  } else {
+    T part[HWY_MAX_BYTES / sizeof(double)] = {};
+    for (std::size_t k = 0; k < count; ++k) part[k] = p[k];
+    return hn::LoadU(tag, part);
+  }
 }
+HWY_INLINE Vector load(const double* p, std::size_t count) { return load_part(kDoubles, p, count); }
 HWY_INLINE Vector load(const float* p, std::size_t count) {
-  return hn::PromoteTo(kDoubles, hn::MaskedLoad(hn::FirstN(kFloats, count), kFloats, p));
+  return hn::PromoteTo(kDoubles, load_part(kFloats, p, count));
+}
+
+/// T: half, by an instruction where the CPU has F16C; or bfloat16, the upper half of a float.
+template <class T>
+HWY_INLINE Vector from_bits(hn::Vec<decltype(kBits)> bits) {
+  if constexpr (std::is_same_v<T, Eigen::half>) {
+    const hn::Rebind<hwy::float16_t, Doubles> halves;
+    return hn::PromoteTo(kDoubles, hn::PromoteTo(kFloats, hn::BitCast(halves, bits)));
+  } else {
+    const hn::Rebind<std::uint32_t, Doubles> words;
+    return hn::PromoteTo(kDoubles, hn::BitCast(kFloats, hn::ShiftLeft<16>(hn::PromoteTo(words, bits))));
+  }
+}
+
+template <class T>
+using IfHalf = std::enable_if_t<sizeof(T) == sizeof(std::uint16_t)>;
+
+template <class T, class = IfHalf<T>>
+HWY_INLINE Vector load(const T* p) {
+  return from_bits<T>(hn::LoadU(kBits, reinterpret_cast<const std::uint16_t*>(p)));
+}
+template <class T, class = IfHalf<T>>
+HWY_INLINE Vector load(const T* p, std::size_t count) {
+  return from_bits<T>(load_part(kBits, reinterpret_cast<const std::uint16_t*>(p), count));
 }
 
 /// Calls body(j, load) for every vector of columns from j on; `load` reads one there, the last one in part.
@@ -171,7 +208,8 @@ HWY_INLINE Vector maybe_abs(Vector v) {
   return kAbsolute ? hn::Abs(v) : v;
 }
 
-HWY_INLINE void add_to(double* out, Vector v, Index count) {
+/// The first `count` numbers of v, at most all.
+HWY_INLINE void store(Vector v, double* out, Index count) {
   if (count >= static_cast<Index>(hn::Lanes(kDoubles)))
     hn::StoreU(v, kDoubles, out);
   else
@@ -198,8 +236,8 @@ HWY_INLINE void add_rows(const T* const* a, Index d, const double* const* u, dou
       even0 = hn::MulAdd(u0[r], even, even0), odd0 = hn::MulAdd(u0[r + 1], odd, odd0);
       if (kColumns == 2) even1 = hn::MulAdd(u1[r], even, even1), odd1 = hn::MulAdd(u1[r + 1], odd, odd1);
     }
-    add_to(out + j, hn::Add(even0, odd0), d - j);
-    if (kColumns == 2) add_to(out1 + j, hn::Add(even1, odd1), d - j);
+    store(hn::Add(even0, odd0), out + j, d - j);
+    if (kColumns == 2) store(hn::Add(even1, odd1), out1 + j, d - j);
   });
 }
 
@@ -210,7 +248,7 @@ HWY_INLINE void add_row(const T* a, Index d, const double* u, double* out) {
     double* to = out + c * d;
     for_columns(d, [&](Index j, auto at) HWY_ATTR {
       const Vector v = maybe_abs<kAbsolute>(at(a + j));
-      add_to(to + j, hn::MulAdd(uc, v, at(static_cast<const double*>(to + j))), d - j);
+      store(hn::MulAdd(uc, v, at(static_cast<const double*>(to + j))), to + j, d - j);
     });
   }
 }
@@ -283,7 +321,7 @@ HWY_INLINE void normal_rows(const T* const* a, Index d, const double* x, const R
       even = hn::MulAdd(u[r], at(a[r] + j), even);
       odd = hn::MulAdd(u[r + 1], at(a[r + 1] + j), odd);
     }
-    add_to(out + j, hn::Add(even, odd), d - j);
+    store(hn::Add(even, odd), out + j, d - j);
   });
 }
 
@@ -311,11 +349,10 @@ void normal_block(const T* A, const RowBlock& block, Index d, const double* x, c
     }
 }
 
-template <class T>
-void square_rows(const T* A, const RowBlock& block, Index d, const double* factor, double* squares) {
+void square_rows(const double* A, const RowBlock& block, Index d, const double* factor, double* squares) {
   for (Index k = 0; k < block.pieces; ++k)
     for (Index i = 0; i < block.rows; ++i) {
-      const T* a = A + (block.piece(k) + i) * d;
+      const double* a = A + (block.piece(k) + i) * d;
       Vector sum = hn::Zero(kDoubles);
       for_columns(d, [&](Index j, auto at) HWY_ATTR {
         const Vector v = hn::Mul(at(a + j), at(factor + j));
@@ -339,10 +376,17 @@ void add_normal_of(const DenseBlock& A, const double* x, const RowCurvature& wei
   std::visit([&](const auto* a) { normal_block(a, A.block, A.columns, x, weights, y, out); }, A.rows);
 }
 void add_absolute_of(const DenseBlock& A, const double* u, double* out) {
-  std::visit([&](const auto* a) { add_columns<1, true>(a, A.block, A.columns, u, 1, out); }, A.rows);
+  add_columns<1, true>(std::get<const double*>(A.rows), A.block, A.columns, u, 1, out);
 }
 void squares_of(const DenseBlock& A, const double* factor, double* squares) {
-  std::visit([&](const auto* a) { square_rows(a, A.block, A.columns, factor, squares); }, A.rows);
+  square_rows(std::get<const double*>(A.rows), A.block, A.columns, factor, squares);
+}
+void widen_of(const DenseRows& A, Index first, Index count, double* out) {
+  std::visit(
+      [&](const auto* a) {
+        for_columns(count, [&](Index j, auto at) HWY_ATTR { store(at(a + first + j), out + j, count - j); });
+      },
+      A);
 }
 
 }  // namespace attnreg::kernels::HWY_NAMESPACE
@@ -358,6 +402,7 @@ HWY_EXPORT(add_transposed_of);
 HWY_EXPORT(add_normal_of);
 HWY_EXPORT(add_absolute_of);
 HWY_EXPORT(squares_of);
+HWY_EXPORT(widen_of);
 
 void multiply(const DenseBlock& A, const double* x, double* z) { HWY_DYNAMIC_DISPATCH(multiply_of)(A, x, z); }
 void multiply_compensated(const DenseBlock& A, const double* x, double shift, double* z) {
@@ -374,6 +419,9 @@ void add_absolute_transpose_multiply(const DenseBlock& A, const double* u, doubl
 }
 void squared_norms(const DenseBlock& A, const double* factor, double* squares) {
   HWY_DYNAMIC_DISPATCH(squares_of)(A, factor, squares);
+}
+void widen(const DenseRows& A, Index first, Index count, double* out) {
+  HWY_DYNAMIC_DISPATCH(widen_of)(A, first, count, out);
 }
 
 }  // namespace attnreg::kernels

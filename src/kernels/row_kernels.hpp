@@ -25,8 +25,8 @@ namespace attnreg::kernels {
 
 using Eigen::Index;
 
-/// Rows of a dense A in double or in float, row-major without gaps.
-using DenseRows = std::variant<const double*, const float*>;
+/// Rows of a dense A in one of the types in which they are held, row-major without gaps.
+using DenseRows = std::variant<const double*, const float*, const Eigen::half*, const Eigen::bfloat16*>;
 
 /// Some of a rank's rows: `pieces` pieces of `rows` consecutive rows, each piece `stride` rows after the last one.
 /// Four pieces are four streams of memory, which are read faster than one (docs/performance.md).
@@ -62,6 +62,12 @@ void add_transpose_multiply(const DenseBlock& A, const double* U, Index k, doubl
 /// y_i = a_i . x, by local row, and out += sum_i u_i a_i, u_i as in `RowCurvature`: each row is used twice while it is
 /// in cache. out has d + 1 numbers; the last one gets sum_i curvature_i (y_i - centre).
 void add_normal_product(const DenseBlock& A, const double* x, const RowCurvature& weights, double* y, double* out);
+
+/// Numbers [first, first + count) of the rows in double.
+void widen(const DenseRows& A, Index first, Index count, double* out);
+
+// Of rows in double; others are widened first. These are not compiled once more for each type, as they are called once
+// or twice in a solve.
 
 /// out += sum_i u_i |a_i|
 void add_absolute_transpose_multiply(const DenseBlock& A, const double* u, double* out);

@@ -58,6 +58,15 @@ void sort_as(CsrRows& rows, std::vector<Scalar>& values) {
 
 }  // namespace
 
+std::int64_t item_bytes(Storage type) { return type == Storage::float64 ? 8 : type == Storage::float32 ? 4 : 2; }
+
+std::string_view option_name(Storage type) {
+  return type == Storage::float64   ? "double"
+         : type == Storage::float32 ? "float"
+         : type == Storage::float16 ? "half"
+                                    : "bfloat16";
+}
+
 void sort_rows(CsrRows& rows) {
   if (rows.is_single) {
     sort_as(rows, rows.singles);

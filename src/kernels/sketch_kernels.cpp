@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <variant>
 
 #include "hwy/cache_control.h"
 
@@ -26,11 +25,9 @@ using D = hn::FixedTag<double, static_cast<std::size_t>(kLanes)>;
 using Vector = hn::Vec<D>;
 
 HWY_INLINE Vector load(const double* from) { return hn::LoadU(D(), from); }
-HWY_INLINE Vector load(const float* from) { return hn::PromoteTo(D(), hn::LoadU(hn::Rebind<float, D>(), from)); }
 
 /// to_j += value a_j, and brings `next` into the cache, which is where the next call writes.
-template <class T>
-HWY_INLINE void add_row(double value, const T* a, Index d, double* to, const double* next) {
+HWY_INLINE void add_row(double value, const double* a, Index d, double* to, const double* next) {
   constexpr Index kLine = 8;
   const D tag;
   const Vector factor = hn::Set(tag, value);
@@ -40,11 +37,10 @@ HWY_INLINE void add_row(double value, const T* a, Index d, double* to, const dou
     for (Index v = j; v < j + kLine; v += kLanes)
       hn::StoreU(hn::MulAdd(factor, load(a + v), hn::LoadU(tag, to + v)), tag, to + v);
   }
-  for (; j < d; ++j) to[j] += value * static_cast<double>(a[j]);
+  for (; j < d; ++j) to[j] += value * a[j];
 }
 
-template <class T>
-void scatter(const T* A, Index d, std::span<const Scatter> entries, double* out) {
+void scatter_of(const double* A, Index d, std::span<const Scatter> entries, double* out) {
   for (std::size_t k = 0; k < entries.size(); ++k) {
     const Scatter& entry = entries[k];
     const Index next = entries[std::min(k + 1, entries.size() - 1)].target;
@@ -58,9 +54,8 @@ struct Sums {
 
   HWY_INLINE Sums() : c0(hn::Zero(D())), c1(c0) {}
 
-  template <class T>
-  HWY_INLINE void add(T a, Vector n0, Vector n1) {
-    const Vector factor = hn::Set(D(), static_cast<double>(a));
+  HWY_INLINE void add(double a, Vector n0, Vector n1) {
+    const Vector factor = hn::Set(D(), a);
     c0 = hn::MulAdd(factor, n0, c0);
     if constexpr (kLanes < kBlockColumns) c1 = hn::MulAdd(factor, n1, c1);
   }
@@ -71,15 +66,14 @@ struct Sums {
   }
 };
 
-template <class T>
-void multiply(const T* A, Index rows, Index d, const double* N, double* Y) {
+void multiply_block_of(const double* A, Index rows, Index d, const double* N, double* Y) {
   constexpr Index kColumns = std::min(2 * kLanes, kBlockColumns);
   for (Index i = 0; i < rows; i += 6) {  // the last row is done again where there are fewer than 6
     const auto row = [&](Index k) { return std::min(i + k, rows - 1); };
-    const T *a0 = A + row(0) * d, *a1 = A + row(1) * d, *a2 = A + row(2) * d;
-    const T *a3 = A + row(3) * d, *a4 = A + row(4) * d, *a5 = A + row(5) * d;
+    const double *a0 = A + row(0) * d, *a1 = A + row(1) * d, *a2 = A + row(2) * d;
+    const double *a3 = A + row(3) * d, *a4 = A + row(4) * d, *a5 = A + row(5) * d;
     constexpr Index kAhead = 12;  // rows; theirs may be those of the next tile
-    constexpr auto kLine = static_cast<Index>(64 / sizeof(T));
+    constexpr Index kLine = 8;
     for (Index j = 0; j < 6 * d; j += kLine) hwy::Prefetch(a0 + kAhead * d + j);
     for (Index c = 0; c < kBlockColumns; c += kColumns) {
       Sums s0, s1, s2, s3, s4, s5;
@@ -95,13 +89,6 @@ void multiply(const T* A, Index rows, Index d, const double* N, double* Y) {
   }
 }
 
-void scatter_of(DenseRows A, Index d, std::span<const Scatter> entries, double* out) {
-  std::visit([&](const auto* a) { scatter(a, d, entries, out); }, A);
-}
-void multiply_block_of(DenseRows A, Index rows, Index d, const double* N, double* Y) {
-  std::visit([&](const auto* a) { multiply(a, rows, d, N, Y); }, A);
-}
-
 }  // namespace attnreg::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -111,10 +98,10 @@ namespace attnreg::kernels {
 HWY_EXPORT(scatter_of);
 HWY_EXPORT(multiply_block_of);
 
-void scatter_rows(DenseRows A, Index d, std::span<const Scatter> entries, double* out) {
+void scatter_rows(const double* A, Index d, std::span<const Scatter> entries, double* out) {
   HWY_DYNAMIC_DISPATCH(scatter_of)(A, d, entries, out);
 }
-void multiply_block(DenseRows A, Index rows, Index d, const double* N, double* Y) {
+void multiply_block(const double* A, Index rows, Index d, const double* N, double* Y) {
   HWY_DYNAMIC_DISPATCH(multiply_block_of)(A, rows, d, N, Y);
 }
 

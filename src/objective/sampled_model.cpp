@@ -90,26 +90,33 @@ void SampledModel::make_scores(const VectorXd& weights) {
 }
 
 SampledModel::Part SampledModel::sampled_rows(const WeightedRows& rows, bool fresh_scores) {
-  const VectorXd weights = rows.curvature + w2_;
+  VectorXd scores = rows.curvature + w2_;  // the weights first
   if (fresh_scores || !has_scores_) {
-    make_scores(weights);
+    make_scores(scores);
   } else if (rescale_) {  // the weights differ by about a factor
-    const double scores = A_.communicator().sum(weights.dot(row_scale_));
-    if (scores > 0) row_scale_ *= static_cast<double>(A_.columns()) / scores;
+    const double sum = A_.communicator().sum(scores.dot(row_scale_));
+    if (sum > 0) row_scale_ *= static_cast<double>(A_.columns()) / sum;
   }
   rescale_ = false;
-  const VectorXd scores = weights.cwiseProduct(row_scale_).cwiseMin(1.0);
+  scores = scores.cwiseProduct(row_scale_).cwiseMin(1.0);
   auto kept =
       keep_rows(A_, scores, {.oversampling = options_.oversampling, .seed = options_.seed, .iteration = models_});
-  return {rows.choose(std::move(kept.rows), kept.weights), scores.sum()};
+  WeightedRows some = rows.choose(std::move(kept.rows), kept.weights);
+  some.ridge = w2_(*some.chosen).cwiseProduct(kept.weights);
+  return {std::move(some), scores.sum()};
 }
 
 SampledModel::Part SampledModel::choose_rows(WeightedRows rows, bool tired) {
-  rows.ridge = w2_;
   tired_in_a_row_ = tired ? tired_in_a_row_ + 1 : 0;
   all_rows_ = all_rows_ || tired_in_a_row_ >= kTiredModels;
   const bool fresh_scores = tired || score_sum_ < kStaleScores * fresh_sum_;
-  Part part = all_rows_ ? Part{std::move(rows), static_cast<double>(A_.columns())} : sampled_rows(rows, fresh_scores);
+  Part part;
+  if (all_rows_) {
+    rows.ridge = w2_;
+    part = {std::move(rows), static_cast<double>(A_.columns())};
+  } else {
+    part = sampled_rows(rows, fresh_scores);
+  }
   ++models_;
   return part;
 }

@@ -182,7 +182,7 @@ struct LowerTriangles {
   }
 };
 
-/// Of all rows of a dense A, delta (a - c)(a - c)^T: they are packed where they lie, without a copy.
+/// Of all rows of a dense A, delta (a - c)(a - c)^T: those held in double are packed where they lie, without a copy.
 SignedGram centred_gram(const RowMatrix& A, const VectorXd& weights, const VectorXd& centre) {
   constexpr Index kEnough = 256;  // rows of a tile: fewer are worth no call of the kernel
   const RowMajorMatrix zero = RowMajorMatrix::Zero(A.columns(), A.columns());

@@ -25,6 +25,14 @@ std::shared_ptr<const RowPasses> owning(Communicator communicator, RowPartition 
 
 constexpr auto kDense = [](const auto& rows) { return RowPointers{rows.cols(), rows.data()}; };
 
+/// Passes over rows that the caller owns.
+template <class T>
+std::shared_ptr<const RowPasses> viewing(Communicator communicator, RowPartition partition, const T* rows,
+                                         Index columns) {
+  return std::make_shared<const RowPasses>(std::move(communicator), std::move(partition), RowPointers{columns, rows},
+                                           nullptr);
+}
+
 }  // namespace
 
 RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, RowMajorMatrix rows)
@@ -33,18 +41,28 @@ RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, RowMajor
 RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, RowMajorMatrixFloat rows)
     : RowMatrix(owning(std::move(communicator), std::move(partition), std::move(rows), kDense)) {}
 
+RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, RowMajorMatrixHalf rows)
+    : RowMatrix(owning(std::move(communicator), std::move(partition), std::move(rows), kDense)) {}
+
+RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, RowMajorMatrixBfloat16 rows)
+    : RowMatrix(owning(std::move(communicator), std::move(partition), std::move(rows), kDense)) {}
+
 RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, CsrRows rows)
     : RowMatrix(owning(std::move(communicator), std::move(partition), std::move(rows),
                        [](const CsrRows& owned) { return RowPointers{.columns = owned.columns, .sparse = &owned}; })) {}
 
 RowMatrix RowMatrix::view(Communicator communicator, RowPartition partition, const double* rows, Index columns) {
-  return RowMatrix(std::make_shared<const RowPasses>(std::move(communicator), std::move(partition),
-                                                     RowPointers{columns, rows}, nullptr));
+  return RowMatrix(viewing(std::move(communicator), std::move(partition), rows, columns));
 }
-
 RowMatrix RowMatrix::view(Communicator communicator, RowPartition partition, const float* rows, Index columns) {
-  return RowMatrix(std::make_shared<const RowPasses>(std::move(communicator), std::move(partition),
-                                                     RowPointers{columns, rows}, nullptr));
+  return RowMatrix(viewing(std::move(communicator), std::move(partition), rows, columns));
+}
+RowMatrix RowMatrix::view(Communicator communicator, RowPartition partition, const Eigen::half* rows, Index columns) {
+  return RowMatrix(viewing(std::move(communicator), std::move(partition), rows, columns));
+}
+RowMatrix RowMatrix::view(Communicator communicator, RowPartition partition, const Eigen::bfloat16* rows,
+                          Index columns) {
+  return RowMatrix(viewing(std::move(communicator), std::move(partition), rows, columns));
 }
 
 const Communicator& RowMatrix::communicator() const { return passes_->communicator(); }

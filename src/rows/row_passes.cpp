@@ -195,7 +195,7 @@ std::int64_t RowPasses::entries_local() const {
 }
 
 double RowPasses::bytes_local() const {
-  const double item = storage() == Storage::float32 ? sizeof(float) : sizeof(double);
+  const auto item = static_cast<double>(item_bytes(storage()));
   const double entry = is_sparse() ? item + sizeof(std::int32_t) : item;
   return entry * static_cast<double>(entries_local()) +
          (is_sparse() ? static_cast<double>(sizeof(std::int64_t)) * static_cast<double>(rows_local() + 1) : 0);

@@ -28,16 +28,9 @@ Tile::Tile(const RowPointers& storage, Index first_local, Index rows, std::vecto
   const auto& [centre, factor] = *storage.transform;
   const Index d = columns();
   scratch_.resize(static_cast<std::size_t>(rows * d));
-  Eigen::Map<RowMajorMatrix> seen(scratch_.data(), rows, d);
-  std::visit(
-      [&](const auto* A) {
-        using Row = Eigen::Map<const Eigen::Array<std::remove_cvref_t<decltype(*A)>, Eigen::Dynamic, 1>>;
-        for (Index i = 0; i < rows; ++i)
-          seen.row(i) = ((Row(A + (first_local + i) * d, d).template cast<double>() - centre.array()) * factor.array())
-                            .matrix()
-                            .transpose();
-      },
-      storage.dense);
+  kernels::widen(storage.dense, first_local * d, rows * d, scratch_.data());
+  for (auto row : Eigen::Map<RowMajorMatrix>(scratch_.data(), rows, d).rowwise())
+    row.array() = (row.array() - centre.transpose().array()) * factor.transpose().array();
   storage_.dense = scratch_.data() - first_local * d;  // the kernels count from the first local row
 }
 
@@ -50,8 +43,14 @@ Eigen::Map<const RowMajorMatrix> Tile::dense(Index first, Index rows) const {
     kernels::with_block(*storage_.sparse, first_local, rows,
                         [&](const auto& block) { kernels::expand(block, scratch_.data()); });
   else
-    std::copy_n(std::get<const float*>(storage_.dense) + first_local * d, size, scratch_.begin());
+    kernels::widen(storage_.dense, first_local * d, size, scratch_.data());
   return {scratch_.data(), rows, d};
+}
+
+Tile Tile::in_double() const {
+  Tile tile(*this);
+  if (!is_sparse()) tile.storage_.dense = dense().data() - first_local_ * columns();
+  return tile;
 }
 
 void Tile::multiply(const double* x, double* z) const {
@@ -86,11 +85,13 @@ std::int64_t Tile::entries() const {
 }
 
 void Tile::add_absolute_transpose_multiply(const double* u, double* out) const {
-  on_rows(0, rows_, [&](const auto& A, Index first) { kernels::add_absolute_transpose_multiply(A, u + first, out); });
+  in_double().on_rows(0, rows_,
+                      [&](const auto& A, Index first) { kernels::add_absolute_transpose_multiply(A, u + first, out); });
 }
 
 void Tile::squared_norms(const double* factor, double* squares) const {
-  on_rows(0, rows_, [&](const auto& A, Index first) { kernels::squared_norms(A, factor, squares + first); });
+  in_double().on_rows(0, rows_,
+                      [&](const auto& A, Index first) { kernels::squared_norms(A, factor, squares + first); });
 }
 
 void Tile::scatter(std::span<const kernels::Scatter> entries, double* out) const {
@@ -99,11 +100,16 @@ void Tile::scatter(std::span<const kernels::Scatter> entries, double* out) const
       for (const auto& [source, target, value] : entries)
         kernels::add_scaled_row(A, source, value, out + target * columns());
     });
-  kernels::scatter_rows(dense_rows(), columns(), entries, out);
+  kernels::scatter_rows(dense().data(), columns(), entries, out);
 }
 
 void Tile::add_signed_gram(const double* weights, const double* centre, double* positive, double* negative) const {
-  kernels::add_signed_gram(dense_rows(), rows_, columns(), weights, centre, positive, negative);
+  constexpr Index kCopied = 256;  // rows: fewer are worth no call of the kernel
+  const Index step = std::holds_alternative<const double*>(storage_.dense) ? rows_ : kCopied;
+  for (Index first = 0; first < rows_; first += step) {
+    const Index rows = std::min(step, rows_ - first);
+    kernels::add_signed_gram(dense(first, rows).data(), rows, columns(), weights + first, centre, positive, negative);
+  }
 }
 
 void Tile::add_normal_product(const double* x, const RowCurvature& weights, double* y, double* out) const {

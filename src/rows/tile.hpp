@@ -2,6 +2,7 @@
 
 #include <Eigen/Core>
 #include <algorithm>
+#include <array>
 #include <span>
 #include <variant>
 #include <vector>
@@ -31,7 +32,8 @@ struct RowPointers {
 
   /// The same on all ranks, those without rows included.
   Storage type() const {
-    return (sparse != nullptr ? sparse->is_single : dense.index() == 1) ? Storage::float32 : Storage::float64;
+    constexpr std::array types{Storage::float64, Storage::float32, Storage::float16, Storage::bfloat16};
+    return sparse == nullptr ? types[dense.index()] : sparse->is_single ? Storage::float32 : Storage::float64;
   }
 };
 
@@ -61,7 +63,7 @@ class Tile {
   void squared_norms(const double* factor, double* squares) const;             ///< |a_i o factor|^2
   void scatter(std::span<const kernels::Scatter> entries, double* out) const;  ///< out_target += value a_source
 
-  /// Of dense rows: see `kernels::add_signed_gram`.
+  /// Of dense rows: see `kernels::add_signed_gram`. Rows that are not held in double are copied, some at a time.
   void add_signed_gram(const double* weights, const double* centre, double* positive, double* negative) const;
 
   /// y_i = a_i . x and out += sum_i u_i a_i; y and the row curvature by local row. out has d + 1 numbers; the last one
@@ -71,10 +73,7 @@ class Tile {
  private:
   template <class Use>
   void on_rows(Index first, Index rows, Use&& use) const;
-  kernels::DenseRows dense_rows() const {
-    const auto from = [&](const auto* rows) -> kernels::DenseRows { return rows + first_local_ * columns(); };
-    return std::visit(from, storage_.dense);
-  }
+  Tile in_double() const;  ///< the same, with a copy of dense rows that are held in another type; good as `dense` is
 
   RowPointers storage_;
   Index first_local_, rows_;

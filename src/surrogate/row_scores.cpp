@@ -16,14 +16,9 @@ constexpr double kMassRows = 20;   // by f, times d
 constexpr double kEvenly = 0.05;   // share of the rows by scores
 constexpr double kLargestSum = 2;  // of the scores over d: above, the model is too small, and they are scaled down
 
-VectorXd fitted_at(const Point& point) {
-  const RegressionState& state = RegressionObjective::state_of(point);
-  return (state.z.array() - state.loss.reference).exp();
-}
-
 VectorXd scores_of(const RegressionObjective& objective, const Point& point, const VectorXd& t) {
-  const VectorXd weights = RegressionObjective::state_of(point).delta.cwiseAbs() + objective.weights_squared();
-  return weights.cwiseProduct(t).cwiseMin(1.0);
+  const VectorXd& delta = RegressionObjective::state_of(point).delta;
+  return (delta.cwiseAbs() + objective.weights_squared()).cwiseProduct(t).cwiseMin(1.0);
 }
 
 }  // namespace
@@ -31,31 +26,33 @@ VectorXd scores_of(const RegressionObjective& objective, const Point& point, con
 VectorXd first_probabilities(const RegressionObjective& objective, const Point& point) {
   const RowMatrix& A = objective.A();
   const auto d = static_cast<double>(A.columns()), n = static_cast<double>(A.rows_global());
-  const Eigen::ArrayXd norms = objective.columns().row_norms(), w2 = objective.weights_squared();
-  const Eigen::ArrayXd b = objective.b(), delta = RegressionObjective::state_of(point).delta;
-  const Eigen::ArrayXd to_come = (b.square() + w2) * norms.square(), now = (delta.abs() + w2) * norms.square();
-  const Eigen::ArrayXd mass = b.max(0.0);
+  // Expressions, which are made where they are used: each would be a vector of rows.
+  const auto norms = objective.columns().row_norms().array(), w2 = objective.weights_squared().array();
+  const auto b = objective.b().array(), delta = RegressionObjective::state_of(point).delta.array();
+  const auto to_come = (b.square() + w2) * norms.square();
+  const auto now = (delta.abs() + w2) * norms.square();
+  const auto mass = b.max(0.0);
   std::array<double, 4> sums{to_come.sum(), now.sum(), norms.sum(), mass.sum()};
   A.communicator().sum(sums);
-  const auto share = [&](const Eigen::ArrayXd& rows, std::size_t k) {
-    return Eigen::ArrayXd(rows / std::max(sums[k], std::numeric_limits<double>::min()));
+  const auto share = [&](const auto& rows, std::size_t k) {
+    return rows / std::max(sums[k], std::numeric_limits<double>::min());
   };
-  const Eigen::ArrayXd p = kFirstRows * d * (share(to_come, 0) + 0.5 * share(norms, 2) + 0.5 * share(now, 1)) +
-                           0.5 * kMassRows * d * (share(mass, 3) + 1 / n);
-  return p.min(1.0);
+  return (kFirstRows * d * (share(to_come, 0) + 0.5 * share(norms, 2) + 0.5 * share(now, 1)) +
+          0.5 * kMassRows * d * (share(mass, 3) + 1 / n))
+      .min(1.0);
 }
 
 RowScores::RowScores(const RegressionObjective& objective, const Point& point, const VectorXd& t, double c,
                      const VectorXd& present) {
   const auto d = static_cast<double>(objective.A().columns()), n = static_cast<double>(objective.A().rows_global());
-  Eigen::ArrayXd scores = scores_of(objective, point, t);
-  const Eigen::ArrayXd by_mass = kMassRows * d * fitted_at(point).array();
-  const auto variance = [&](const Eigen::ArrayXd& p) {
-    return (scores.square() * (1 / p.max(std::numeric_limits<double>::min()) - 1)).sum();
+  const RegressionState& state = RegressionObjective::state_of(point);
+  const Eigen::ArrayXd scores = scores_of(objective, point, t);
+  const Eigen::ArrayXd by_mass = kMassRows * d * (state.z.array() - state.loss.reference).exp();
+  const auto variance = [&](const VectorXd& p) {
+    return (scores.square() * (1 / p.array().max(std::numeric_limits<double>::min()) - 1)).sum();
   };
   const auto sums_at = [&](double factor) {
-    const Eigen::ArrayXd p = c * ((1 - kEvenly) * factor * scores + kEvenly * d / n) + by_mass;
-    probabilities_ = p.min(1.0);
+    probabilities_ = (c * ((1 - kEvenly) * factor * scores + kEvenly * d / n) + by_mass).min(1.0);
     std::array<double, 3> sums{scores.sum(), variance(present), variance(probabilities_)};
     objective.A().communicator().sum(sums);
     return sums;

@@ -196,12 +196,14 @@ TEST(Leverage, RowNormsDoNotDependOnTheOtherRows) {
   }
 }
 
-TEST(Leverage, SinglePrecisionRows) {
+TEST(Leverage, RowsOfFewerBits) {
   const Communicator world(MPI_COMM_WORLD);
-  const RowMajorMatrix dense = reference::random_matrix(900, 20, 4).cast<float>().cast<double>();
-  const auto A = reference::distribute(world, dense, Layout::tiled);
-  const auto single = reference::distribute(world, dense, Layout::tiled, reference::Holding::float32);
-  EXPECT_EQ(leverage_scores(A, {}, LeverageOptions{}).scores, leverage_scores(single, {}, LeverageOptions{}).scores);
+  const RowMajorMatrix dense = reference::rounded_for_all(reference::random_matrix(900, 20, 4));
+  const auto expected = leverage_scores(reference::distribute(world, dense, Layout::tiled), {}, LeverageOptions{});
+  for (const auto holding : reference::dense_holdings) {
+    const auto A = reference::distribute(world, dense, Layout::tiled, holding);
+    EXPECT_EQ(leverage_scores(A, {}, LeverageOptions{}).scores, expected.scores);
+  }
 }
 
 TEST(Leverage, SparseRows) {

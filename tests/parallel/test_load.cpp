@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <sys/resource.h>
+#include <array>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <csignal>
@@ -170,6 +172,103 @@ TEST_F(Load, AcceptsExtremesAndRefusesThemAsFloat) {
   EXPECT_EQ(as_double.message, "(accepted)");
   EXPECT_THAT(as_float.message, AllOf(HasSubstr("row 0, column 1 is 4.94066e-324, which is too small for float"),
                                       HasSubstr("2 values cannot be held as float"), HasSubstr("--storage double")));
+}
+
+// In either order, and from every type: what is between two numbers goes to the nearer one, once.
+TEST_F(Load, RoundsToTheNearestNumberOfFewerBits) {
+  struct Case {
+    double value, half, bfloat16;
+  };
+  const std::vector<Case> cases{
+      {1, 1, 1},
+      {-65504, -65504, -65536},
+      {65519.9, 65504, 65536},
+      {1 + 0x1p-11, 1, 1},                      // in the middle: the even one
+      {1 + 0x1p-11 + 0x1p-40, 1 + 0x1p-10, 1},  // above the middle, which float would hide
+      {-1 - 0x1p-8 - 0x1p-40, -1 - 0x1p-8, -1 - 0x1p-7},
+      {1 + 0x3p-8 - 0x1p-40, 1 + 0x3p-8, 1 + 0x1p-7},
+      {1 + 0x3p-11 - 0x1p-40, 1 + 0x1p-10, 1},
+      {0x1p-25 + 0x1p-60, 0x1p-24, 0x1p-25},  // half's least number
+      {0x1p-25, 0, 0x1p-25},
+      {-0.1, -0x1.998p-4, -0x1.9ap-4},
+      {0, 0, 0},
+  };
+  const auto rows = std::ssize(cases) * 400;
+  std::vector<double> values, halves, shorts;
+  for (std::int64_t k = 0; k < rows; ++k) {
+    const Case& one = cases[static_cast<std::size_t>(k) % cases.size()];
+    for (const double sign : {1.0, -1.0})
+      values.push_back(sign * one.value), halves.push_back(sign * one.half), shorts.push_back(sign * one.bfloat16);
+  }
+  const std::string shape = "(" + std::to_string(rows) + ", 2)";
+  for (const bool fortran_order : {false, true}) {
+    const auto data = scalar_bytes(fortran_order ? column_major(values, 2) : values);
+    const auto path = write("A.npy", npy_bytes(npy_dictionary("<f8", fortran_order, shape), data));
+    const RowMatrix half = load_matrix(communicator_, path, StorageChoice::float16);
+    const RowMatrix brief = load_matrix(communicator_, path, StorageChoice::bfloat16);
+    const auto of_half = all_values(half), of_bfloat16 = all_values(brief);
+    EXPECT_EQ(of_half, halves) << fortran_order;
+    EXPECT_EQ(of_bfloat16, shorts) << fortran_order;
+  }
+}
+
+TEST_F(Load, HoldsHalfAsItIsInTheFile) {
+  constexpr std::int64_t rows = 3000;
+  std::vector<std::uint16_t> bits;  // all that are finite, some twice
+  for (std::uint32_t k = 0; bits.size() < 5 * rows * 4; ++k)
+    if ((k & 0x7c00) != 0x7c00) bits.push_back(static_cast<std::uint16_t>(k));
+  for (const bool big_endian : {false, true}) {
+    std::string data;
+    for (const std::uint16_t one : bits)
+      for (const int byte : big_endian ? std::array{1, 0} : std::array{0, 1})
+        data += static_cast<char>(one >> (8 * byte) & 0xff);
+    const auto path = write("A.npy", npy_bytes(npy_dictionary(big_endian ? ">f2" : "<f2", false, "(12000, 5)"), data));
+    const RowMatrix A = load_matrix(communicator_, path, StorageChoice::as_file);
+    const RowMatrix wide = load_matrix(communicator_, path, StorageChoice::float64);
+    EXPECT_EQ(A.storage(), Storage::float16);
+    const auto found = all_values(A), expected = all_values(wide);
+    EXPECT_EQ(found, expected);
+    std::vector<double> meant;
+    for (const std::uint16_t one : bits) meant.push_back(static_cast<double>(std::bit_cast<Eigen::half>(one)));
+    EXPECT_EQ(expected, meant);
+  }
+  const std::string bad("\x00\x3c\x00\xfc\x01\x7e\x00\x3c", 8);  // 1, -inf, nan, 1
+  const Outcome found = matrix_outcome(write("A.npy", npy_bytes(npy_dictionary("<f2", false, "(2, 2)"), bad)));
+  EXPECT_THAT(found.message, AllOf(HasSubstr("A.npy: row 0, column 1 is -inf"), HasSubstr("2 values are not finite")));
+}
+
+TEST_F(Load, RefusesWhatHalfAndBfloat16CannotHold) {
+  auto values = numbered(2100, 2);
+  values[4198] = -65520;
+  const Outcome as_half = matrix_outcome(write_matrix(values, 2100, 2), StorageChoice::float16);
+  EXPECT_EQ(as_half.code, ExitCode::bad_input);
+  EXPECT_THAT(as_half.message, AllOf(HasSubstr("A.npy: row 2099, column 0 is -65520, which is too large for half"),
+                                     HasSubstr("1 value cannot be held as half"), HasSubstr("--storage double")));
+  EXPECT_EQ(matrix_outcome(directory_.path("A.npy"), StorageChoice::bfloat16).message, "(accepted)");
+  values[3] = 1e-40;
+  values[4] = 3.4e38;
+  const Outcome as_bfloat16 = matrix_outcome(write_matrix(values, 2100, 2), StorageChoice::bfloat16);
+  EXPECT_THAT(as_bfloat16.message, AllOf(HasSubstr("row 1, column 1 is 1e-40, which is too small for bfloat16"),
+                                         HasSubstr("2 values cannot be held as bfloat16")));
+}
+
+// A column of small numbers would lose its digits in half, or be 0; one that is 0 is so in the file.
+TEST_F(Load, RefusesColumnsThatHalfCannotHold) {
+  constexpr std::int64_t rows = 2100;
+  auto values = numbered(rows, 3);
+  for (std::int64_t i = 0; i < rows; ++i) {
+    values[static_cast<std::size_t>(3 * i)] = 0;
+    values[static_cast<std::size_t>(3 * i + 1)] *= 1e-9;
+  }
+  values[23] = 1e-9;
+  const auto path = write_matrix(values, rows, 3);
+  EXPECT_THAT(matrix_outcome(path, StorageChoice::float16).message,
+              AllOf(HasSubstr("the largest value of column 1 is "), HasSubstr("6.1e-5"), HasSubstr("bfloat16")));
+  EXPECT_EQ(matrix_outcome(path, StorageChoice::bfloat16).message, "(accepted)");
+  EXPECT_THAT(outcome([&] { load_transpose(communicator_, path, StorageChoice::float16); }).message,
+              HasSubstr("the largest value of row 7 is 1.5e-08"));
+  values[1] = 1;
+  EXPECT_EQ(matrix_outcome(write_matrix(values, rows, 3), StorageChoice::float16).message, "(accepted)");
 }
 
 TEST_F(Load, RefusesOtherShapes) {

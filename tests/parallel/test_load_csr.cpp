@@ -233,6 +233,13 @@ TEST_F(LoadCsr, RefusesValuesThatAreNotFinite) {
   EXPECT_THAT(found.message, HasSubstr("too large for float; 1 value cannot be held as float"));
 }
 
+TEST_F(LoadCsr, HoldsNoHalf) {
+  const auto path = write(random_matrix(100, 9).members());
+  EXPECT_THAT(outcome(path, StorageChoice::float16).message,
+              HasSubstr("sparse rows are held in float or double, not in half; use --storage float"));
+  EXPECT_THAT(outcome(path, StorageChoice::bfloat16).message, HasSubstr("not in bfloat16"));
+}
+
 TEST_F(LoadCsr, RefusesOtherArchives) {
   const auto members = random_matrix(20, 5).members();
   for (std::size_t k = 0; k < members.size(); ++k) {

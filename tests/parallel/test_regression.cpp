@@ -93,12 +93,21 @@ TEST_F(Regression, WithTwoThreadsToo) {
   EXPECT_EQ(results[0].summary.iterations, results[1].summary.iterations);
 }
 
-TEST_F(Regression, RowsInFloatSolveTheRoundedProblem) {
-  problem_.A = problem_.A.cast<float>().cast<double>();
-  const auto data = distributed(reference::Holding::float32);
-  const auto result = solve_regression(data.A, data.b, data.w, start(Start::zero));
-  const auto expected = solve();
-  EXPECT_LE((result.x - expected.x).norm(), 1e-12 * expected.x.norm());
+TEST_F(Regression, RowsOfFewerBitsSolveTheRoundedProblem) {
+  problem_.A = reference::rounded_for_all(problem_.A);
+  for (const auto method : {Method::newton, Method::newton_cg, Method::surrogate, Method::sketched_newton}) {
+    VectorXd expected;
+    for (const auto holding : reference::dense_holdings) {
+      const auto data = distributed(holding);
+      auto options = start(Start::zero);
+      options.method = method;
+      const auto result = solve_regression(data.A, data.b, data.w, options);
+      if (expected.size() == 0) expected = result.x;
+      // Relative gradient 1e-10; newton makes the same steps.
+      EXPECT_LE((result.x - expected).norm(), (method == Method::newton ? 1e-12 : 1e-8) * expected.norm())
+          << static_cast<int>(holding) << method_name(method);
+    }
+  }
 }
 
 TEST_F(Regression, SparseRowsSolveTheSameProblem) {

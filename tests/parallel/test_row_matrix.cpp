@@ -2,6 +2,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <vector>
@@ -45,7 +46,7 @@ struct Inputs {
         U(reference::random_matrix(rows, 5, 6)),
         X(reference::random_matrix(columns, 9, 7)) {
     for (Index i = 0; i < rows; i += 3) weights[i] = 0;
-    A = A.cast<float>().cast<double>();  // the same matrix in either storage
+    A = reference::rounded_for_all(A);  // the same matrix in every storage
     for (Index k = 0; k < A.size(); k += 3) A.data()[k] = 0;
   }
 };
@@ -189,8 +190,7 @@ TEST_P(RowMatrixPasses, AgreeWithDenseAlgebra) {
     const bool with_gram = static_cast<double>(n * d * d) <= kGramFlops;
     const Expected expected(in, with_gram);
     for (const Layout layout : reference::layouts)
-      for (const Holding holding :
-           {Holding::float64, Holding::float32, Holding::view, Holding::sparse64, Holding::sparse32}) {
+      for (const Holding holding : reference::holdings) {
         SCOPED_TRACE("n = " + std::to_string(n) + ", layout " + std::to_string(static_cast<int>(layout)) +
                      ", holding " + std::to_string(static_cast<int>(holding)));
         expected.compare(run(in, reference::distribute(comm, in.A, layout, holding), with_gram));
@@ -199,6 +199,18 @@ TEST_P(RowMatrixPasses, AgreeWithDenseAlgebra) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Columns, RowMatrixPasses, testing::Values(1, 3, 100, 257));
+
+TEST(RowMatrix, SaysInWhatItIsHeld) {
+  const Communicator comm(MPI_COMM_WORLD);
+  const RowMajorMatrix rows = reference::random_matrix(40, 3, 1);
+  const std::vector types{Storage::float64, Storage::float32, Storage::float16, Storage::bfloat16};
+  for (std::size_t k = 0; k < types.size(); ++k) {
+    const auto A = reference::distribute(comm, rows, Layout::random, reference::dense_holdings[k]);
+    EXPECT_EQ(A.storage(), types[k]);
+    const std::array bytes{8, 4, 2, 2};
+    EXPECT_EQ(A.bytes_local(), static_cast<double>(bytes[k] * A.rows_local() * 3));
+  }
+}
 
 TEST(RowMatrix, ThreadsShareTilesAndGiveTheSameBitsEveryTime) {
   const Communicator comm(MPI_COMM_WORLD);
@@ -242,7 +254,7 @@ TEST(Gram, CompletesTheSquaresOfAllRowsAndOfSome) {
   for (const Index d : {1, 30, 257}) {
     const Inputs in(n, d);
     WeightedRows coupled = coupled_rows(n), ridged{coupled.curvature, coupled.ridge};
-    for (const Holding holding : {Holding::float64, Holding::float32, Holding::sparse64, Holding::sparse32})
+    for (const Holding holding : reference::holdings)
       for (const WeightedRows& rows : {coupled, ridged}) {
         const RowMatrix A = reference::distribute(comm, in.A, Layout::random, holding);
         const auto local = [&](const VectorXd& v) { return v.size() == 0 ? v : reference::local_part(A, v); };
@@ -326,13 +338,15 @@ __extension__ typedef __float128 Quad;  // twice the digits of double, and some
 // corollary 4.7, in place of d eps sum |a x|).
 TEST(RowMatrix, CompensatedProductsAreRoundedOnce) {
   const Communicator comm(MPI_COMM_WORLD);
+  const std::vector long_holdings{Holding::float64, Holding::float32, Holding::sparse64, Holding::sparse32};
   for (const Index d : {2, 7, 8, 33, 100}) {
     constexpr Index n = 500;
     RowMajorMatrix dense = reference::random_matrix(n, d, 1).cast<float>().cast<double>();
     const VectorXd x = reference::random_vector(d, 2);
     const auto last = [&](Index i) { return -dense.row(i).head(d - 1).dot(x.head(d - 1)) / x[d - 1]; };
     for (Index i = 0; i < n; ++i) dense(i, d - 1) = static_cast<double>(static_cast<float>(last(i)));
-    for (const double shift : {0.0, 1e-7}) {
+    for (const auto& [is_short, shift] : {std::pair{false, 0.0}, std::pair{false, 1e-7}, std::pair{true, 1e-7}}) {
+      if (is_short) dense = reference::rounded_for_all(dense);
       VectorXd exact(n), bound(n);
       for (Index i = 0; i < n; ++i) {
         Quad sum = -shift, size = shift;
@@ -344,7 +358,7 @@ TEST(RowMatrix, CompensatedProductsAreRoundedOnce) {
         const double terms = static_cast<double>(d + 1) * reference::eps;
         bound[i] = reference::eps * std::abs(exact[i]) + terms * terms * static_cast<double>(size);
       }
-      for (const auto holding : {Holding::float64, Holding::float32, Holding::sparse64, Holding::sparse32}) {
+      for (const auto holding : is_short ? std::vector{Holding::float16, Holding::bfloat16} : long_holdings) {
         const auto A = reference::distribute(comm, dense, Layout::random, holding);
         const VectorXd z = reference::gather(comm, A.passes().multiply(x, Compensated{shift}));
         EXPECT_LE(((z - exact).cwiseAbs() - bound).maxCoeff(), 0) << d << " columns, shift " << shift;
@@ -362,14 +376,15 @@ TEST(RowMatrix, CompensatedProductsAreRoundedOnce) {
 TEST(RowMatrix, SumsOverManyRowsKeepTheirDigits) {
   const Communicator comm(MPI_COMM_WORLD);
   constexpr Index n = 60000, d = 3;
-  const RowMajorMatrix dense = RowMajorMatrix::Constant(n, d, static_cast<double>(0.1F));
+  constexpr float kEntry = 0x1.9ap-4F;  // 0.1, nearly; every type has it
+  const RowMajorMatrix dense = RowMajorMatrix::Constant(n, d, static_cast<double>(kEntry));
   const VectorXd u = VectorXd::Constant(n, 0.3);
-  const double exact = static_cast<double>(static_cast<Quad>(0.1F) * 0.3 * n);
-  for (const auto holding : {Holding::float64, Holding::float32, Holding::sparse64, Holding::sparse32}) {
+  const double exact = static_cast<double>(static_cast<Quad>(kEntry) * 0.3 * n);
+  for (const auto holding : reference::holdings) {
     const auto A = reference::distribute(comm, dense, Layout::random, holding);
     auto sums = A.passes().map({.columns = 1, .scalars = 1, .map = [&](Index, Index rows, double* U, double* scalar) {
                                   std::fill_n(U, rows, u[0]);
-                                  for (Index i = 0; i < rows; ++i) *scalar += 0.1F * u[0];
+                                  for (Index i = 0; i < rows; ++i) *scalar += kEntry * u[0];
                                 }});
     VectorXd all(d + 1);
     all << sums.columns, sums.scalars;

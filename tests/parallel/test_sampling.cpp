@@ -125,10 +125,10 @@ TEST(Sampling, GramOfTheSampledRows) {
   const Communicator world(MPI_COMM_WORLD);
   for (const Index d : {1, 7, 8, 33}) {
     const Index n = 6000;
-    const RowMajorMatrix dense = reference::random_matrix(n, d, 1).cast<float>().cast<double>();
+    const RowMajorMatrix dense = reference::rounded_for_all(reference::random_matrix(n, d, 1));
     const VectorXd D = reference::random_vector(n, 2), centre = reference::random_vector(d, 3);
-    for (const auto holding :
-         {reference::Holding::float64, reference::Holding::float32, reference::Holding::sparse64}) {
+    for (const auto holding : {reference::Holding::float64, reference::Holding::float32, reference::Holding::float16,
+                               reference::Holding::bfloat16, reference::Holding::sparse64}) {
       const auto A = reference::distribute(world, dense, Layout::random, holding);
       const auto sample = sample_poisson(A, VectorXd::Constant(A.rows_local(), 0.03), {});
       const WeightedRows sampled = WeightedRows{reference::local_part(A, D)}.choose(sample.rows, sample.weights);

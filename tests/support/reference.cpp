@@ -132,16 +132,23 @@ CsrRows sparse_rows(const RowMajorMatrix& dense, bool single) {
   return rows;
 }
 
+// 8 bits, above 6e-8 and below 65504.
+RowMajorMatrix rounded_for_all(const RowMajorMatrix& A) {
+  return A.cast<Eigen::bfloat16>().cast<Eigen::half>().cast<double>();
+}
+
 RowMatrix distribute(const Communicator& communicator, const RowMajorMatrix& A, Layout layout, Holding holding) {
   const auto partition = make_partition(layout, A.rows(), A.cols(), communicator.size());
   const auto first = static_cast<Index>(partition.begin(communicator.rank()));
   const Index count = partition.rows_local(communicator.rank());
   if (holding == Holding::view) return RowMatrix::view(communicator, partition, A.data() + first * A.cols(), A.cols());
-  if (holding == Holding::float32) {
-    const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> rows =
-        A.middleRows(first, count).cast<float>();
-    return RowMatrix(communicator, partition, rows);
-  }
+  if (holding == Holding::float32)
+    return RowMatrix(communicator, partition, RowMajorMatrixFloat(A.middleRows(first, count).cast<float>()));
+  if (holding == Holding::float16)
+    return RowMatrix(communicator, partition, RowMajorMatrixHalf(A.middleRows(first, count).cast<Eigen::half>()));
+  if (holding == Holding::bfloat16)
+    return RowMatrix(communicator, partition,
+                     RowMajorMatrixBfloat16(A.middleRows(first, count).cast<Eigen::bfloat16>()));
   if (holding == Holding::sparse64 || holding == Holding::sparse32)
     return RowMatrix(communicator, partition, sparse_rows(A.middleRows(first, count), holding == Holding::sparse32));
   return RowMatrix(communicator, partition, RowMajorMatrix(A.middleRows(first, count)));

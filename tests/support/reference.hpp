@@ -1,6 +1,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -67,7 +68,13 @@ VectorXd local_part(const RowMatrix& A, const VectorXd& v);
 
 /// Owned rows in double or float, dense or without their zeros, or (double) rows of `A` itself, which must then outlive
 /// the result.
-enum class Holding { float64, float32, view, sparse64, sparse32 };
+enum class Holding { float64, float32, float16, bfloat16, view, sparse64, sparse32 };
+inline constexpr std::array dense_holdings{Holding::float64, Holding::float32, Holding::float16, Holding::bfloat16};
+inline constexpr std::array holdings{Holding::float64, Holding::float32,  Holding::float16, Holding::bfloat16,
+                                     Holding::view,    Holding::sparse64, Holding::sparse32};
+
+/// Numbers that every type of these has.
+RowMajorMatrix rounded_for_all(const RowMajorMatrix& A);
 
 CsrRows sparse_rows(const RowMajorMatrix& dense, bool single);
 

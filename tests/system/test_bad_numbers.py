@@ -159,32 +159,6 @@ class InputTest(BadNumbersTest):
         self.assertIn(result.code, (0, 4, 5))
         self.assertEqual([], result.messages())
 
-    def test_numbers_that_float_cannot_hold(self):
-        for value, size in ((1e-50, "small"), (-1e300, "large"), (1e-40, "small"), (-1e-320, "small")):
-            A = np.random.default_rng(11).standard_normal((100, 3))
-            A[70, 2] = value
-            self.save(b=softmax(A[:, 0]), x=np.zeros(3), A_F=np.asfortranarray(A))
-            np.savez(self.path("T.npz"), **transposed_arrays(A))
-            dense, sparse = self.save_both("A", A)
-            for path in (dense, self.path("A_F.npy"), sparse):
-                self.refused(3, path.name, "row 70, column 2", f"{value:g}"[:4], f"too {size} for float", "--storage double",
-                             arguments=("solve", path, self.path("b.npy"), "--storage", "float"))
-            for path in (dense, sparse, self.path("T.npz")):
-                self.refused(3, path.name, "row 70, column 2", f"too {size} for float",
-                             arguments=("sparsify", path, "--storage", "float"))
-        self.save(A=np.random.default_rng(11).standard_normal((100, 3)) * 1e-50)
-        self.refused(3, "300 values", arguments=("solve", self.path("A.npy"), self.path("b.npy"), "--storage", "float"))
-
-    def test_numbers_that_float_holds_are_kept(self):
-        A = np.random.default_rng(1).standard_normal((40, 2))
-        A[3, 1], A[5, 0] = 0, np.float32(1e-40)  # the second is what float has of it, all its digits
-        self.save(b=softmax(A[:, 0]))
-        for path in self.save_both("A", A):
-            for storage in ("float", "double", "file"):
-                self.assert_code(0, run("solve", path, self.path("b.npy"), "--storage", storage, "-q", ranks=3))
-        for path in self.save_both("A", A.astype("f4")):
-            self.assert_code(0, run("solve", path, self.path("b.npy"), "--storage", "double", "-q", ranks=3))
-
     def test_a_shape_without_numbers(self):
         self.save(x=np.array([1.0, 2]), b=np.full(3, 1 / 3))
         for shape in ("(1000000000000000000, 0)", "(0, 1000000000000000000)", "(0, 3)", "(0,)", "(5, 0)"):

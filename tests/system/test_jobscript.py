@@ -38,7 +38,7 @@ class JobscriptTest(ErrorTest):
 
     def test_smaller_problems_ask_for_less(self):
         memory = [int(self.slurm(*SIZE, *options)["mem"][:-1])
-                  for options in ((), ("--storage", "float"), ("--nonzeros", 10**9))]
+                  for options in ((), ("--storage", "float"), ("--storage", "half"), ("--nonzeros", 10**9))]
         self.assertEqual(sorted(memory, reverse=True), memory)
         self.assertLess(memory[1], 0.6 * memory[0])
 

@@ -12,13 +12,15 @@ A_WORDS, B_WORDS = WORDS / "A.npy", WORDS / "b.npy"
 MINIMA = {"1e-2": 4.27719364e-03, "1e-3": 4.23674682e-03, "1e-4": 4.58954471e-04, "1e-5": 2.21457078e-04}
 
 
-class WordsTest(CommandLineTest):
+class WordsSolve(CommandLineTest):
     def solve(self, weight, *options, ranks=1, A=A_WORDS):
         out = self.directory / f"{weight}-{ranks}-{len(os.listdir(self.directory))}"
         result = run("solve", A, B_WORDS, "--weight", weight, "-o", out, *options, ranks=ranks)
         self.assert_code(0, result)
         return result, out, read_json(out / "run.json")["summary"]
 
+
+class WordsTest(WordsSolve):
     def test_known_minima(self):
         for weight, minimum in MINIMA.items():
             with self.subTest(weight=weight):
@@ -53,14 +55,6 @@ class WordsTest(CommandLineTest):
                 np.save(self.directory / f"{name}.npy", array)
                 _, out, _ = self.solve("1e-4", A=self.directory / f"{name}.npy", ranks=2)
                 self.assertLess(np.linalg.norm(np.load(out / "x.npy") - expected), 1e-9 * np.linalg.norm(expected))
-
-    def test_storage(self):
-        np.save(self.directory / "A.npy", np.load(A_WORDS).astype("<f8"))
-        for storage in ("float", "double", "file"):
-            with self.subTest(storage=storage):
-                result, _, summary = self.solve("1e-4", "--storage", storage, A=self.directory / "A.npy")
-                self.assertAlmostEqual(summary["value"] / MINIMA["1e-4"], 1, delta=1e-8)
-                self.assertIn("as float32" if storage == "float" else "as float64", result.stdout)
 
     def test_solution_passes_the_formulas(self):
         _, out, summary = self.solve("1e-4", "--write-fitted", ranks=3)

@@ -23,7 +23,7 @@ class UsageTest(ErrorTest):
                                "--max-iterations": ("-1", "1.5", "99999999999999999999", "ten"),
                                "--time-limit": ("0", "inf", "-nan"),
                                "--threads": ("0", "-2", "1000000"),
-                               "--storage": ("half",), "--rtol-of": ("one",)}.items():
+                               "--storage": ("float8",), "--rtol-of": ("one",)}.items():
             for value in values:
                 with self.subTest(option=option, value=value):
                     self.assert_error(run("solve", self.A, self.b, option, value), 2, option)

@@ -155,7 +155,7 @@ TEST(Npy, ReadsHalves) {
           "A.npy", npy_bytes(npy_dictionary(big_endian ? ">f2" : "<f2", fortran_order, "(3, 3)"), data));
       const NpyHeader header = read_npy_header(path);
       EXPECT_EQ(header.dtype_text(), big_endian ? ">f2" : "<f2");
-      EXPECT_EQ(header.type, Storage::float32);
+      EXPECT_EQ(header.type, Storage::float16);
       EXPECT_EQ(bits(rows_of<double>(header, 0, 3)), bits(values));
       EXPECT_EQ(bits(rows_of<float>(header, 0, 3)), bits(values));
     }

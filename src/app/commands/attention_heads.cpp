@@ -125,7 +125,7 @@ class HeadSession : public Session {
         const auto& sequence = loaded.sequences[k];
         const std::string path = count ? npy_part(target.header.path, h) : target.header.path;
         const Index keys = sequence.keys.rows();
-        if (held_as(storage_choice(arguments_), target.header.type) == Storage::float32)
+        if (held_as_float(storage_choice(arguments_), target.header.type) == Storage::float32)
           head.emplace_back(load_matrix_rows<float>(communicator_, path, target.role, sequence.partition, keys));
         else
           head.emplace_back(load_matrix_rows(communicator_, path, target.role, sequence.partition, keys));
@@ -170,7 +170,7 @@ class HeadSession : public Session {
       const auto size = [](const InputFile& input) { return static_cast<double>(input.header.elements()); };
       numbers += 2 * (size(file.queries) / communicator_.size() + size(file.keys));
       const double item =
-          static_cast<double>(npy_item_bytes(held_as(storage_choice(arguments_), file.target.header.type)));
+          static_cast<double>(item_bytes(held_as_float(storage_choice(arguments_), file.target.header.type)));
       targets += item * size(file.target) / communicator_.size();
       d = static_cast<double>(std::max(file.queries.header.columns(), file.keys.header.columns()));
     }

@@ -7,8 +7,10 @@
 #include "app/node/job_plan.hpp"
 #include "app/options/commands.hpp"
 #include "app/report/text.hpp"
+#include "app/run/problem.hpp"
 #include "build_info.hpp"
 #include "errors/printable.hpp"
+#include "files/npy_header.hpp"
 #include "files/output_file.hpp"
 #include "launch_scripts.hpp"
 
@@ -33,7 +35,7 @@ const Syntax kJobscriptSyntax{
       {{"rows", 0, "N", Integer{1, std::int64_t{1} << 40}, "", "rows of A; needed"},
        {"cols", 0, "D", Integer{1, 1000000}, "", "columns of A; needed"},
        {"nonzeros", 0, "COUNT", Integer{1, std::int64_t{1} << 50}, "", "A is sparse with COUNT entries"},
-       {"storage", 0, "TYPE", Choice{{"float", "double"}}, "double", "type in which A is held"},
+       {"storage", 0, "TYPE", Choice{{"double", "float", "half", "bfloat16"}}, "double", "type in which A is held"},
        {"arguments", 0, "TEXT", Text{}, "solve A.npy b.npy -o run",
         "what attnreg is to do; words are separated by blanks"}}},
      {"Layout",
@@ -59,7 +61,7 @@ SolveShape solve_shape(const Arguments& arguments) {
   shape.columns = arguments.integer("cols");
   shape.sparse = arguments.given("nonzeros");
   shape.entries = shape.sparse ? arguments.integer("nonzeros") : 0;
-  shape.storage = arguments.text("storage") == "float" ? Storage::float32 : Storage::float64;
+  shape.storage = held_as(storage_choice(arguments), Storage::float64);
   return shape;
 }
 

@@ -93,6 +93,7 @@ class Solve : public Session {
     RegressionResult& result = path.back();
     result.summary.seconds = timing_.solve;
     if (problem.b_sum) result.notes.push_back(normalised_text(*problem.b_sum));
+    for (const auto& note : rounding_note(A, files[0].header.type, "A")) result.notes.push_back(note);
     const bool cut_off = !weights.empty() && path.size() < weights.size();
     const ExitCode code = cut_off ? ExitCode::limit : exit_code(worst_result(path).summary.termination);
     std::vector<std::string> shown, exactly;
@@ -142,6 +143,8 @@ class Solve : public Session {
     auto results = solve_targets(A, B, problem.w, chosen, on_target_iteration());
     take_time(results);
     for (std::size_t k = 0; k < sums.size(); ++k) results[k].notes.push_back(normalised_text(sums[k]));
+    for (auto& result : results)
+      for (const auto& note : rounding_note(A, files[0].header.type, "A")) result.notes.push_back(note);
     const ExitCode code = exit_code(worst_result(results).summary.termination);
     end([&] { write_several(results, A, files, code); },
         [&](const std::vector<std::string>& written) { return targets_text(results, A, written); });

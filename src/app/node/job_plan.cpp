@@ -27,7 +27,7 @@ double solve_bytes(const SolveShape& shape, int ranks, int threads, const Linear
   const auto rows_local = static_cast<double>(shape.rows / ranks + 1);
   const auto columns = static_cast<double>(shape.columns);
   const double entries_local = shape.sparse ? static_cast<double>(shape.entries) / ranks : rows_local * columns;
-  const double entry_bytes = (shape.storage == Storage::float32 ? 4 : 8) + (shape.sparse ? 4 : 0);  // with the column
+  const auto entry_bytes = static_cast<double>(item_bytes(shape.storage) + (shape.sparse ? 4 : 0));  // with the column
   return entries_local * entry_bytes + rows_local * row_vectors * 8 +
          least_solver_bytes(solver, ranks, threads, shape.columns, sketch_rows);
 }

@@ -322,8 +322,10 @@ Option threads_option() {
 
 OptionGroup computing_options() {
   return {"Computing",
-          {{"storage", 0, "TYPE", Choice{{"file", "float", "double"}}, "file",
-            "type in which the matrix is held in memory; sums are always in double. file: the type of the file"},
+          {{"storage", 0, "TYPE", Choice{{"file", "double", "float", "half", "bfloat16"}}, "file",
+            "type in which the matrix is held in memory; sums are always in double. file: the type of the file. half "
+            "(float16) and bfloat16, for dense ones, take a quarter of double's memory; what they do not have is "
+            "rounded, and results are those of the rounded matrix"},
            threads_option()}};
 }
 

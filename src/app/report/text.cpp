@@ -32,7 +32,9 @@ std::string counted(std::int64_t count, const std::string& noun) {
   return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
 }
 
-std::string storage_name(Storage storage) { return storage == Storage::float32 ? "float32" : "float64"; }
+std::string storage_name(Storage storage) {
+  return (storage == Storage::bfloat16 ? "bfloat" : "float") + std::to_string(8 * item_bytes(storage));
+}
 
 std::string utc_time(std::time_t time) {
   std::tm parts{};

@@ -151,11 +151,25 @@ Problem load_problem(const Communicator& communicator, const Arguments& argument
 
 StorageChoice storage_choice(const Arguments& arguments) {
   const std::string name = arguments.text("storage");
-  return name == "float" ? StorageChoice::float32 : name == "double" ? StorageChoice::float64 : StorageChoice::as_file;
+  return name == "double"     ? StorageChoice::float64
+         : name == "float"    ? StorageChoice::float32
+         : name == "half"     ? StorageChoice::float16
+         : name == "bfloat16" ? StorageChoice::bfloat16
+                              : StorageChoice::as_file;
+}
+
+std::vector<std::string> rounding_note(const RowMatrix& matrix, Storage file_type, const std::string& role) {
+  const Storage held = matrix.storage();
+  const bool has_all =
+      held == file_type || held == Storage::float64 || (held == Storage::float32 && file_type != Storage::float64);
+  if (has_all) return {};
+  const char* const bits = held == Storage::float32 ? "24" : held == Storage::float16 ? "11" : "8";
+  return {role + " was rounded from " + storage_name(file_type) + " to " + storage_name(held) + ", " + bits +
+          " bits (--storage " + std::string(option_name(held)) + "): all results are those of the rounded " + role};
 }
 
 double rounding_of(const NpyHeader& header, StorageChoice choice) {
-  if (header.is_half) return 0x1p-10;
+  if (header.type == Storage::float16) return 0x1p-10;
   return held_as(choice, header.type) == Storage::float32 ? 0x1p-23 : 0x1p-52;
 }
 

@@ -59,6 +59,9 @@ Problem load_problem(const Communicator& communicator, const Arguments& argument
 
 /// The value of --storage.
 StorageChoice storage_choice(const Arguments& arguments);
+/// Local. A note, where a matrix is held in a type that does not have all numbers of its file, which are of
+/// `file_type`; else none. role: "A".
+std::vector<std::string> rounding_note(const RowMatrix& matrix, Storage file_type, const std::string& role);
 /// Relative, of the numbers of a file in the type in which they are held.
 double rounding_of(const NpyHeader& header, StorageChoice choice);
 
