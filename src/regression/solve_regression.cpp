@@ -47,7 +47,9 @@ constexpr double kUsualRidge = 1e-14;  // relative, on the diagonal of every pre
 constexpr double kUnchanged = 1e-12;   // relative, of L
 constexpr double kSameMinimum = 1e-6;  // of L(0): values closer than that are one minimum
 
-void check_arguments(const RowMatrix& A, const VectorXd& b, const VectorXd& w, const RegressionOptions& options) {
+/// Collective. b: of one target or several.
+void check_arguments(const RowMatrix& A, const Eigen::Ref<const MatrixXd>& b, const VectorXd& w,
+                     const RegressionOptions& options) {
   A.communicator().agree([&] {
     const auto check_square = [&](Index i) {
       const double square = w[i] * w[i];
@@ -56,8 +58,8 @@ void check_arguments(const RowMatrix& A, const VectorXd& b, const VectorXd& w, c
                               ", has a square that double does not hold");
     };
     const auto rows = std::to_string(A.rows_local());
-    if (b.size() != A.rows_local())
-      throw InvalidArgument("b has " + std::to_string(b.size()) + " values for " + rows + " local rows of A");
+    if (b.rows() != A.rows_local())
+      throw InvalidArgument("b has " + std::to_string(b.rows()) + " values for " + rows + " local rows of A");
     if (w.size() != A.rows_local())
       throw InvalidArgument("w has " + std::to_string(w.size()) + " values for " + rows + " local rows of A");
     if (!b.allFinite()) throw InvalidArgument("b has values that are not finite");
@@ -92,6 +94,19 @@ RegressionOptions with_linear_solver(const RowMatrix& A, RegressionOptions optio
 /// Collective.
 std::shared_ptr<const ScaledColumns> scaled_columns(const RowMatrix& A, const RegressionOptions& options) {
   return std::make_shared<const ScaledColumns>(A, make_loss(options.loss)->is_shift_invariant());
+}
+
+/// Targets that are solved together, replicated: enough to share messages, or at least reads, without vectors of rows
+/// that take much more memory than A.
+Index targets_at_once(const RowMatrix& A) {
+  constexpr double kSmall = 1 << 25;  // numbers of a rank, 256 MB
+  constexpr double kMostOfA = 4;      // numbers, in units of those of A
+  constexpr double kVectors = 25;     // of rows, of a target
+  constexpr double kStack = 1 << 14;  // numbers, of a target that runs
+  constexpr double kFewest = 4, kMost = 256;
+  const double ranks = A.communicator().size(), rows = static_cast<double>(A.rows_global()) / ranks;
+  const double numbers = std::max(kSmall, kMostOfA * rows * static_cast<double>(A.columns()));
+  return static_cast<Index>(std::clamp(numbers / (kVectors * rows + kStack), kFewest, kMost));
 }
 
 /// One regression, from x = 0 on.
@@ -378,32 +393,48 @@ std::vector<RegressionResult> solve_targets(
     const RowMatrix& A, const Eigen::MatrixXd& B, const VectorXd& w, const RegressionOptions& options,
     const std::function<void(int target, const IterationRecord& record)>& on_iteration) {
   if (B.cols() < 1) refuse("there are no targets: B has no columns");
-  const auto targets = static_cast<std::size_t>(B.cols());
-  for (const auto& column : B.colwise()) check_arguments(A, column, w, options);
+  check_arguments(A, B, w, options);
   const auto shared = scaled_columns(A, options);
   shared->row_norms();  // once for all
   JointPasses passes(shared->A());
-  std::vector<VectorXd> b;
-  std::vector<std::shared_ptr<const ScaledColumns>> columns;
-  std::vector<std::unique_ptr<Regression>> regressions(targets);
-  std::vector<RegressionResult> results(targets);
-  for (const auto& column : B.colwise()) {
-    b.emplace_back(column);
-    columns.push_back(std::make_shared<const ScaledColumns>(*shared, RowMatrix(shared->A().passes().joined(passes))));
-  }
-  const auto for_all = [&](const std::function<void(std::size_t)>& task) {
-    std::vector<std::function<void()>> tasks;
-    for (std::size_t k = 0; k < targets; ++k) tasks.emplace_back([&task, k] { task(k); });
-    passes.run(tasks);
+  struct Target {
+    VectorXd b;
+    std::unique_ptr<Regression> regression{};
   };
-  for_all([&](std::size_t k) {
-    RegressionOptions own = options;
-    if (on_iteration)
-      own.newton.on_iteration = [&on_iteration, k](const auto& record) { on_iteration(static_cast<int>(k), record); };
-    regressions[k] = std::make_unique<Regression>(columns[k], b[k], w, own);
-  });
-  for (std::size_t k = 1; k < targets; ++k) regressions[k]->share_scores_of(*regressions[0]);
-  for_all([&](std::size_t k) { results[k] = regressions[k]->run(); });
+  std::vector<RegressionResult> results(static_cast<std::size_t>(B.cols()));
+  std::unique_ptr<Target> first;  // its scores serve all
+  RegressionOptions own = options;
+  const RootClock clock(A.communicator());
+  for (Index begin = 0; begin < B.cols(); begin += targets_at_once(A)) {
+    const auto before = static_cast<std::size_t>(begin);
+    std::vector<std::unique_ptr<Target>> batch;
+    for (Index k = begin; k < std::min(begin + targets_at_once(A), B.cols()); ++k)
+      batch.push_back(std::make_unique<Target>(Target{B.col(k)}));
+    if (begin > 0 && std::isfinite(options.newton.time_limit_seconds))
+      own.newton.time_limit_seconds =
+          std::max(std::numeric_limits<double>::min(),
+                   options.newton.time_limit_seconds - A.communicator().sum(clock.seconds()));
+    const auto for_all = [&](const std::function<void(std::size_t)>& task) {
+      std::vector<std::function<void()>> tasks;
+      for (std::size_t k = 0; k < batch.size(); ++k) tasks.emplace_back([&task, k] { task(k); });
+      passes.run(tasks);
+    };
+    for_all([&](std::size_t k) {
+      RegressionOptions of_target = own;
+      if (on_iteration)
+        of_target.newton.on_iteration = [&on_iteration, target = static_cast<int>(before + k)](const auto& record) {
+          on_iteration(target, record);
+        };
+      const auto columns =
+          std::make_shared<const ScaledColumns>(*shared, RowMatrix(shared->A().passes().joined(passes)));
+      batch[k]->regression = std::make_unique<Regression>(columns, batch[k]->b, w, of_target);
+    });
+    for (auto& target : batch)
+      if (first || target != batch.front())
+        target->regression->share_scores_of(*(first ? first : batch.front())->regression);
+    for_all([&](std::size_t k) { results[before + k] = batch[k]->regression->run(); });
+    if (!first) first = std::move(batch.front());
+  }
   return results;
 }
 

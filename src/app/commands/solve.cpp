@@ -128,8 +128,8 @@ class Solve : public Session {
 
   ExitCode solve_several(const Problem& problem, const std::vector<InputFile>& files) {
     const RowMatrix& A = problem.A;
-    RowMajorMatrix B = load_matrix_rows(communicator_, arguments_.text("targets"), "targets", A.partition(),
-                                        files[1].header.columns());
+    Eigen::MatrixXd B = load_matrix_rows(communicator_, arguments_.text("targets"), "targets", A.partition(),
+                                         files[1].header.columns());
     std::vector<double> sums;
     if (arguments_.on("normalise-b"))
       for (Index k = 0; k < B.cols(); ++k) {
@@ -143,6 +143,7 @@ class Solve : public Session {
     take_time(results);
     for (std::size_t k = 0; k < sums.size(); ++k) results[k].notes.push_back(normalised_text(sums[k]));
     const ExitCode code = exit_code(worst_result(results).summary.termination);
+    B.resize(0, 0);
     end([&] { write_several(results, A, files, code); },
         [&](const std::vector<std::string>& written) { return targets_text(results, A, written); });
     return code;
@@ -151,12 +152,12 @@ class Solve : public Session {
   void write_several(const std::vector<RegressionResult>& results, const RowMatrix& A,
                      const std::vector<InputFile>& files, ExitCode code) {
     const auto targets = std::ssize(results);
-    RowMajorMatrix X(A.columns(), targets), F(A.rows_local(), targets);
+    RowMajorMatrix X(A.columns(), targets), F(with_fitted() ? A.rows_local() : 0, targets);
     auto summaries = nlohmann::ordered_json::array();
     for (Index k = 0; k < targets; ++k) {
       const RegressionResult& result = results[static_cast<std::size_t>(k)];
       X.col(k) = result.x;
-      F.col(k) = result.fitted;
+      if (with_fitted()) F.col(k) = result.fitted;
       nlohmann::ordered_json summary = summary_json(result);
       summary.update({{"certificate", certificate_json(result.certificate)},
                       {"notes", result.notes},
