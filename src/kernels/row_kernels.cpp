@@ -3,8 +3,6 @@
 
 #include <variant>
 
-#include "kernels/short_rows.hpp"
-
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/row_kernels.cpp"
 #include <hwy/cache_control.h>

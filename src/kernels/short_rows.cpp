@@ -1,5 +1,5 @@
 // Compiled once for every kind of CPU; the best one for the CPU at hand is chosen when the program runs (Highway).
-#include "kernels/short_rows.hpp"
+#include "kernels/row_kernels.hpp"
 
 #include <algorithm>
 #include <array>

@@ -1,4 +1,4 @@
-#include "kernels/short_rows.hpp"
+#include "kernels/row_kernels.hpp"
 
 #include <gtest/gtest.h>
 
