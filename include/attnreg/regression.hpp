@@ -107,7 +107,7 @@ std::vector<RegressionResult> solve_path(const RowMatrix& A, const Eigen::Vector
 /// `NewtonOptions::on_iteration`; the records of several come in turn. The time limit is for all together: the targets
 /// for which no time is left end near x = 0.
 ///
-/// Many targets are solved in batches of 4 to 256, so that what a batch takes is about 256 MB a rank, or four times A,
+/// Many targets are solved in batches of 4 to 64, so that what a batch takes is about 256 MB a rank, or four times A,
 /// unless four targets take more. Memory beyond A: that of a regression for each target of a batch, 16 MB of address
 /// space for each of them, and the results, k (rows_local + d) doubles. Errors as for `solve_regression`.
 std::vector<RegressionResult> solve_targets(

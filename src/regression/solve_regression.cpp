@@ -103,7 +103,7 @@ Index targets_at_once(const RowMatrix& A) {
   constexpr double kMostOfA = 4;      // numbers, in units of those of A
   constexpr double kVectors = 25;     // of rows, of a target
   constexpr double kStack = 1 << 14;  // numbers, of a target that runs
-  constexpr double kFewest = 4, kMost = 256;
+  constexpr double kFewest = 4, kMost = 64;
   const double ranks = A.communicator().size(), rows = static_cast<double>(A.rows_global()) / ranks;
   const double numbers = std::max(kSmall, kMostOfA * rows * static_cast<double>(A.columns()));
   return static_cast<Index>(std::clamp(numbers / (kVectors * rows + kStack), kFewest, kMost));
@@ -397,19 +397,19 @@ std::vector<RegressionResult> solve_targets(
   const auto shared = scaled_columns(A, options);
   shared->row_norms();  // once for all
   JointPasses passes(shared->A());
-  struct Target {
+  struct JointTarget {
     VectorXd b;
     std::unique_ptr<Regression> regression{};
   };
   std::vector<RegressionResult> results(static_cast<std::size_t>(B.cols()));
-  std::unique_ptr<Target> first;  // its scores serve all
+  std::unique_ptr<JointTarget> first;  // its scores serve all
   RegressionOptions own = options;
   const RootClock clock(A.communicator());
   for (Index begin = 0; begin < B.cols(); begin += targets_at_once(A)) {
     const auto before = static_cast<std::size_t>(begin);
-    std::vector<std::unique_ptr<Target>> batch;
+    std::vector<std::unique_ptr<JointTarget>> batch;
     for (Index k = begin; k < std::min(begin + targets_at_once(A), B.cols()); ++k)
-      batch.push_back(std::make_unique<Target>(Target{B.col(k)}));
+      batch.push_back(std::make_unique<JointTarget>(JointTarget{B.col(k)}));
     if (begin > 0 && std::isfinite(options.newton.time_limit_seconds))
       own.newton.time_limit_seconds =
           std::max(std::numeric_limits<double>::min(),
