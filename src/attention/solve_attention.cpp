@@ -193,6 +193,7 @@ class AttentionSolve {
       return summary;
     };
     const auto random = [&](int k) -> std::optional<StartPoint> {
+      if (k > options_.random_starts) return std::nullopt;
       if (!(point.seconds < newton.time_limit_seconds)) {
         note_starts_left_out(k, options_.random_starts, result_.notes);
         return std::nullopt;
@@ -201,8 +202,8 @@ class AttentionSolve {
       start.most = kMostOfRandom;
       return start;
     };
-    solve_from_starts(objective, point, first, options_.random_starts, kSameMinimum * std::abs(value_at_zero), solve,
-                      random, result_);
+    solve_from_starts(objective, point, first, options_.random_starts > 0, kSameMinimum * std::abs(value_at_zero),
+                      solve, random, result_);
     describe_end(loss(), "X", result_.summary.value <= 1e-20 * value_at_zero, value_at_zero, result_);
     take_result(objective, point);
     AttentionCertificateOptions certificate{options_.certificate, result_.summary.gradient_reference};

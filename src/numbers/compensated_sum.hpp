@@ -25,6 +25,13 @@ class CompensatedSum {
   double sum_ = 0, lost_ = 0;
 };
 
+/// With the error of one rounding: a plain sum of n equal terms may lose n / 32 units in the last place.
+inline double compensated_sum(const Eigen::VectorXd& terms) {
+  CompensatedSum sum;
+  for (const double term : terms) sum += term;
+  return sum.value();
+}
+
 /// The same entry by entry.
 class CompensatedMatrix {
  public:

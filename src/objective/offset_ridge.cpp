@@ -1,5 +1,6 @@
 #include "objective/offset_ridge.hpp"
 
+#include "numbers/compensated_sum.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/row_passes.hpp"
 
@@ -10,7 +11,7 @@ OffsetRidge::OffsetRidge(const ScaledColumns& columns, const VectorXd& w2) {
   const RowMatrix& A = columns.A();
   const Index d = A.columns();
   VectorXd message(d + 1);
-  message << A.passes().transpose_multiply(w2), w2.sum();
+  message << A.passes().transpose_multiply(w2), compensated_sum(w2);
   A.communicator().sum(span_of(message));
   weight_ = message[d];
   if (weight_ == 0) return;

@@ -140,26 +140,33 @@ Point RegressionObjective::evaluate(const VectorXd& x) {
   return point;
 }
 
-std::vector<Point> RegressionObjective::evaluate(std::span<const Expected> expected,
+std::vector<Point> RegressionObjective::evaluate(const Point& from, std::span<const Expected> expected, bool renews,
                                                  const RowPasses::Projection& projection) {
   const double clock = clock_.seconds();
+  const RegressionState& start = state_of(from);
+  renews = renews || start.updates >= kStepsBetweenRefreshes;
   std::vector<Point> points;
-  std::vector<RowPasses::MapRequest> requests;
+  std::vector<VectorXd> moves;
   for (const Expected& there : expected) {
     points.push_back(unevaluated(there.x));
+    moves.push_back(renews ? there.x : there.x - from.x);
     RegressionState& state = own(points.back());
-    state.shift = there.shift;
+    state.updates = renews ? 0 : start.updates + 1;
+    state.shift = renews ? there.shift : start.shift;
     state.loss = there.loss;
-    state.loss.reference -= there.shift;
+    state.loss.reference -= state.shift;
   }
-  for (Point& point : points) {
-    RegressionState& state = own(point);
-    requests.push_back(one_read(state, state.loss, point.x, Logits::at, state.z));
+  std::vector<RowPasses::MapRequest> requests;
+  for (std::size_t k = 0; k < points.size(); ++k) {
+    RegressionState& state = own(points[k]);
+    requests.push_back(renews ? one_read(state, state.loss, moves[k], Logits::at, state.z)
+                              : one_read(start, state.loss, moves[k], Logits::step, state.z));
   }
   requests.front().projection = projection;
   const auto& passes = A_.passes();
   const auto sums = requests.size() == 1 ? std::vector{passes.map(requests[0])} : passes.maps(requests);
   for (std::size_t k = 0; k < points.size(); ++k) {
+    if (!renews) own(points[k]).z += start.z;
     const auto found = found_in_one_read(sums[k], own(points[k]).loss.reference, clock);
     points[k] = found ? accept(std::move(points[k]), *found) : evaluate(expected[k].x);
   }

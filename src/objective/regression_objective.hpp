@@ -104,9 +104,11 @@ class RegressionObjective final : public Objective {
     double shift = 0;  ///< about <f, A x>
     LossPoint loss;    ///< reference for A x, not yet less the shift
   };
-  /// Collective. Up to four points from fresh A x, in one read where the expectations are near enough, else two more
-  /// for a point. `projection`: row norms to be made in the same read. One all-reduce a point.
-  std::vector<Point> evaluate(std::span<const Expected> expected, const RowPasses::Projection& projection = {});
+  /// Collective. Up to four points, in one read where the expectations are near enough, else two more for a point. A x
+  /// is that of `from` with the steps from there; made anew where it has seen many, or `renews`. `projection`: row
+  /// norms to be made in the same read. One all-reduce a point.
+  std::vector<Point> evaluate(const Point& from, std::span<const Expected> expected, bool renews,
+                              const RowPasses::Projection& projection = {});
   /// Local. The direction from one point to another.
   static Direction between(const Point& from, const Point& to);
 

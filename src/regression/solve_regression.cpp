@@ -153,21 +153,18 @@ class Regression {
   }
 
   RegressionResult run() {
-    const bool starts_on_sample = result_.method == Method::surrogate && options_.start != Start::given;
-    const StartPoint start = starts_on_sample
+    const StartPoint start = starts_on_sample_
                                  ? StartPoint{point_.x, Start::zero, "zero"}
                                  : choose_start(objective_, point_, options_, start_method(), result_.notes);
-    Method method = result_.method;  // random starts need one that starts anywhere
     x0_ = solve_from_starts(
-              objective_, point_, start, options_.random_starts, kSameMinimum * std::abs(value_at_zero_),
-              [&](const StartPoint& from) {
-                const NewtonSummary summary = solve_from(from, std::exchange(method, start_method()));
+              objective_, point_, start, options_.random_starts > 0, kSameMinimum * std::abs(value_at_zero_),
+              [&](StartPoint& from) {
+                const NewtonSummary summary = solve_from(from);
                 if (options_.random_starts > 0) note_cut_off(from, summary, result_.notes);
                 return summary;
               },
               [&](int k) { return next_start(k); }, result_)
               .x;
-    if (by_cross_entropy_ && result_.start == Start::zero) result_.start = Start::cross_entropy;
     if (result_.summary.singular) remove_null_directions();
     certify_result();
     describe_end(objective_.loss(), "x",
@@ -189,7 +186,9 @@ class Regression {
   void choose_method();
   std::optional<StartPoint> next_start(int k);
   Method start_method() const { return result_.method == Method::newton ? Method::newton : Method::newton_cg; }
-  NewtonSummary solve_from(const StartPoint& start, Method method);
+  NewtonSummary solve_from(StartPoint& start);
+  NewtonSummary solve_by_samples(StartPoint& start);
+  StartPoint start_from(const SampledEnd& end) const;
   void remove_null_directions();
   bool is_centred() const { return objective_.loss().is_shift_invariant(); }
   bool is_far() const;
@@ -205,13 +204,18 @@ class Regression {
   VectorXd x0_;
   double value_at_zero_ = 0;
   bool all_rows_at_first_ = false;
-  bool by_cross_entropy_ = false;  // the surrogates' coarse solve started there
+  bool is_first_solve_ = true;
+  bool starts_on_sample_ = false;
+  std::vector<SampledEnd> ends_;  // of starts on a sample
 };
 
 void Regression::choose_method() {
+  const bool samples = has_surrogate(options_.loss) && options_.linear_solver.kind == LinearSolver::rank0 &&
+                       (sample_saves(A_) || fits_on_root(A_));
   result_.method = options_.method;
   if (options_.method == Method::automatic) {
-    result_.method = cheaper_method(A_.rows_global(), A_.columns(), options_.sampling);
+    result_.method = samples && sample_saves(A_) ? Method::surrogate
+                                                 : cheaper_method(A_.rows_global(), A_.columns(), options_.sampling);
     result_.notes.push_back("method " + std::string(method_name(result_.method)) + ": the cheaper one for " +
                             std::to_string(A_.rows_global()) + " x " + std::to_string(A_.columns()));
   }
@@ -221,36 +225,78 @@ void Regression::choose_method() {
                             std::to_string(solver.grid_columns) + " processes, blocks of " +
                             std::to_string(solver.block_size));
   }
-  if (result_.method == Method::surrogate && !sample_saves(A_) && !fits_on_root(A_)) {
+  if (result_.method == Method::surrogate && !samples) {
     result_.method = Method::newton_cg;
     result_.notes.push_back("method newton-cg: the samples of surrogates would hold many of the rows of " +
                             std::to_string(A_.rows_global()) + " x " + std::to_string(A_.columns()));
   }
+  const bool by_surrogates = result_.method == Method::surrogate;
+  starts_on_sample_ = by_surrogates
+                          ? options_.start != Start::given
+                          : samples && options_.start == Start::automatic && result_.method != Method::sketched_newton;
   all_rows_at_first_ = objective_.uses_all_rows();
   if (result_.method == Method::newton_cg && all_rows_at_first_)
     result_.notes.push_back("the preconditioner uses all rows: a sample would leave none out");
 }
 
-/// A random start, while there is time.
+/// Another start, while there is time: where a start on the sample ended, or a random one.
 std::optional<StartPoint> Regression::next_start(int k) {
-  if (point_.seconds < options_.newton.time_limit_seconds)
-    return random_start(objective_, point_, options_.sampling.seed, k);
-  note_starts_left_out(k, options_.random_starts, result_.notes);
-  return std::nullopt;
+  if (k > (starts_on_sample_ ? static_cast<int>(ends_.size()) - 1 : options_.random_starts)) return std::nullopt;
+  if (!(point_.seconds < options_.newton.time_limit_seconds)) {
+    note_starts_left_out(k, options_.random_starts, result_.notes);
+    return std::nullopt;
+  }
+  if (!starts_on_sample_) return random_start(objective_, point_, options_.sampling.seed, k);
+  return start_from(ends_[static_cast<std::size_t>(k)]);
 }
 
-NewtonSummary Regression::solve_from(const StartPoint& start, Method method) {
-  start_at(objective_, point_, start, objective_.loss(), value_at_zero_, result_.notes);
-  if (method == Method::surrogate) {
-    auto by_surrogates = surrogate(objective_, point_, options_.newton,
-                                   {.seed = options_.sampling.seed,
-                                    .try_cross_entropy = start.kind == Start::zero && options_.start != Start::zero,
-                                    .must_try_it = options_.start == Start::cross_entropy});
-    result_.sample_reads += by_surrogates.sample_reads;
-    by_cross_entropy_ = by_surrogates.by_cross_entropy;
-    result_.notes.insert(result_.notes.end(), by_surrogates.notes.begin(), by_surrogates.notes.end());
-    return by_surrogates.newton;
+/// The start that an end on the sample stands for, to go on from there.
+StartPoint Regression::start_from(const SampledEnd& end) const {
+  const std::string& name = end.starts.front();
+  const Start kind = name == "zero" ? Start::zero : name.starts_with("random") ? Start::random : Start::cross_entropy;
+  return {end.x, kind, name, 0, std::numeric_limits<double>::infinity(), {end.starts.begin() + 1, end.starts.end()}};
+}
+
+/// From the start that is the lowest on a sample, or, after the first solve, from there on: by surrogates or another
+/// method.
+NewtonSummary Regression::solve_by_samples(StartPoint& start) {
+  const bool is_first = std::exchange(is_first_solve_, false);
+  const auto after = [](Method method) {
+    return method == Method::surrogate ? AfterSample::surrogates
+           : method == Method::newton  ? AfterSample::newton
+                                       : AfterSample::newton_cg;
+  };
+  SurrogateOptions own{.seed = options_.sampling.seed, .then = after(result_.method)};
+  own.if_near = own.then;
+  if (is_first) {
+    own.try_cross_entropy = start.kind == Start::zero && options_.start != Start::zero;
+    own.must_try_it = options_.start == Start::cross_entropy;
+    own.random_starts = options_.random_starts;
+    if (options_.method == Method::automatic) own.if_near = after(method_near_zero(A_.columns()));
   }
+  auto found = surrogate(objective_, point_, options_.newton, own);
+  result_.sample_reads += found.sample_reads;
+  result_.notes.insert(result_.notes.end(), found.notes.begin(), found.notes.end());
+  if (found.then != own.then) {
+    result_.method = found.then == AfterSample::newton ? Method::newton : Method::newton_cg;
+    result_.notes.push_back("method " + std::string(method_name(result_.method)) +
+                            ": a first step from x = 0 hardly moves the logits, and this is the cheapest then");
+  }
+  if (!is_first) return found.newton;
+  ends_ = std::move(found.ends);
+  starts_on_sample_ = !ends_.empty();
+  if (starts_on_sample_ && start.kind == Start::zero) {
+    const VectorXd x = start.x;
+    start = start_from(ends_.front());
+    start.x = x;
+  }
+  return found.newton;
+}
+
+NewtonSummary Regression::solve_from(StartPoint& start) {
+  start_at(objective_, point_, start, objective_.loss(), value_at_zero_, result_.notes);
+  if (result_.method == Method::surrogate || (starts_on_sample_ && is_first_solve_)) return solve_by_samples(start);
+  const Method method = std::exchange(is_first_solve_, false) ? result_.method : start_method();
   if (method != Method::sketched_newton) return minimise(method, objective_, point_, options_.newton);
   auto sketched = sketched_newton(objective_, point_, options_.newton, options_.sketched_newton, options_.sampling,
                                   options_.epsilon);

@@ -8,8 +8,7 @@
 #include "losses/losses.hpp"
 #include "newton/minimise.hpp"
 #include "newton/progress.hpp"
-#include "numbers/random.hpp"
-#include "ranks/span_of.hpp"
+#include "objective/random_point.hpp"
 
 namespace attnreg {
 
@@ -18,7 +17,6 @@ namespace {
 constexpr double kStartWeight = 1e-4;     // of the cross-entropy start, every row
 constexpr double kStartTolerance = 1e-2;  // of its own |g(0)|
 constexpr double kSmallMove = 0.1;        // logits that move less leave softmax(A x) nearly uniform: x = 0 is near
-constexpr double kRandomLogits = 2;       // standard deviation
 constexpr double kMostOfRandom = 1e3;     // L(x0) / L(0) of one of several random starts
 
 /// A rough minimiser of the cross-entropy of b's positive part, from x = 0.
@@ -44,38 +42,15 @@ StartPoint cross_entropy_start(const RegressionObjective& objective, double posi
   return start;
 }
 
-/// Collective, one read. x scaled so that A x has this standard deviation, or, where the loss sees their mean and grows
-/// with them, is as large as that of normal logits: |z| <= 3 deviations. As it is if A x is constant, or 0.
-VectorXd with_logits_of(const RowMatrix& A, const VectorXd& x, double deviation, bool shift_invariant) {
-  constexpr double kLargest = 3;
-  const VectorXd z = A.multiply(x);
-  if (!shift_invariant) {
-    const double largest = A.communicator().max(z.size() > 0 ? z.cwiseAbs().maxCoeff() : 0.0);
-    return largest > 0 ? VectorXd(x * (kLargest * deviation / largest)) : x;
-  }
-  const double n = static_cast<double>(A.rows_global());
-  const double mean = A.communicator().sum(z.sum()) / n;
-  const double found = std::sqrt(A.communicator().sum((z.array() - mean).square().sum()) / n);
-  return found > 0 ? VectorXd(x * (deviation / found)) : x;
-}
-
-VectorXd normals(Eigen::Index d, std::uint64_t seed, int k) {
-  VectorXd x(d);
-  RandomStream(seed, Purpose::random_starts).normals(k, span_of(x));
-  return x;
-}
-
 /// Enters the end of a solve into the list.
-void remember(const NewtonSummary& end, const std::string& name, double same, std::vector<Minimum>& minima) {
+void remember(const NewtonSummary& end, const StartPoint& start, double same, std::vector<Minimum>& minima) {
   const auto known = std::find_if(minima.begin(), minima.end(), [&](const Minimum& other) {
     return other.termination == end.termination && std::abs(other.value - end.value) <= same;
   });
-  if (known != minima.end()) {
-    ++known->starts;
-    known->from.push_back(name);
-    return;
-  }
-  minima.push_back({end.value, end.termination, 1, {name}});
+  Minimum& minimum = known != minima.end() ? *known : minima.emplace_back(Minimum{end.value, end.termination, 0, {}});
+  minimum.from.push_back(start.name);
+  minimum.from.insert(minimum.from.end(), start.others.begin(), start.others.end());
+  minimum.starts = static_cast<int>(minimum.from.size());
   std::sort(minima.begin(), minima.end(), [](const auto& a, const auto& b) { return a.value < b.value; });
 }
 
@@ -85,15 +60,23 @@ double first_move(RegressionObjective& objective, const Point& zero) {
   return objective.largest_move(objective.direction(-objective.preconditioner().solve(zero.gradient)));
 }
 
+/// A Gram matrix of all rows, in reads of A.
+double gram_price(Eigen::Index columns) { return 1 + 0.08 * static_cast<double>(columns); }
+
 }  // namespace
 
 Method cheaper_method(std::int64_t rows, Eigen::Index columns, const SamplingOptions& sampling) {
   const double n = static_cast<double>(rows), d = static_cast<double>(columns);
-  const double gram = 1 + 0.08 * d;  // of all rows, in reads
+  const double gram = gram_price(columns);
   const double c = sampling.oversampling > 0 ? sampling.oversampling : automatic_oversampling(rows, columns);
   const double kept = std::min(1.0, c * d / n);  // share of the rows in a sampled model
   const double newton_step = 3 + gram, newton_cg_step = 2 + 2.5 + kept * gram;
   return newton_step <= newton_cg_step ? Method::newton : Method::newton_cg;
+}
+
+Method method_near_zero(Eigen::Index columns) {
+  constexpr double kNewton = 8, kGrams = 1.5, kNewtonCg = 18;  // reads; Gram matrices with their factors
+  return kNewton + kGrams * gram_price(columns) <= kNewtonCg ? Method::newton : Method::newton_cg;
 }
 
 NewtonSummary minimise(Method method, Objective& objective, Point& point, const NewtonOptions& options) {
@@ -102,26 +85,26 @@ NewtonSummary minimise(Method method, Objective& objective, Point& point, const 
 
 double deviation_of_start(const Loss& loss) { return loss.vanishes_at_zero() ? 1 : loss.is_even() ? 0.1 : 0; }
 
-StartPoint solve_from_starts(Objective& objective, Point& point, const StartPoint& first, int random_starts,
-                             double same, const std::function<NewtonSummary(const StartPoint&)>& solve,
-                             const std::function<std::optional<StartPoint>(int k)>& random, SolveResult& result) {
-  StartPoint best = first;
+StartPoint solve_from_starts(Objective& objective, Point& point, StartPoint first, bool others, double same,
+                             const std::function<NewtonSummary(StartPoint&)>& solve,
+                             const std::function<std::optional<StartPoint>(int k)>& other, SolveResult& result) {
   NewtonSummary& summary = result.summary = solve(first);
-  if (random_starts > 0) remember(summary, first.name, same, result.minima);
+  result.start_iterations = first.iterations;
+  result.start = first.kind;
+  if (!others) return first;
+  remember(summary, first, same, result.minima);
+  StartPoint best = std::move(first);
   VectorXd best_x = point.x;
-  for (int k = 1; k <= random_starts; ++k) {
-    const auto start = random(k);
-    if (!start) break;
+  int k = 1;
+  for (auto start = other(k); start; start = other(++k)) {
     const NewtonSummary found = solve(*start);
-    remember(found, start->name, same, result.minima);
+    remember(found, *start, same, result.minima);
     if (!(found.value < summary.value)) continue;
     best = *start;
     best_x = point.x;
     summary = found;
   }
   result.start = best.kind;
-  result.start_iterations = first.iterations;
-  if (random_starts == 0) return best;
   point = best_x == point.x ? objective.refreshed(std::move(point)) : objective.evaluate(best_x);
   measure(objective, point, summary);
   return best;
@@ -178,8 +161,8 @@ StartPoint choose_start(RegressionObjective& objective, const Point& point, cons
   if (options.start == Start::automatic && deviation > 0) {
     notes.push_back("start random: x = 0 is stationary for the loss " + std::string(loss.name()) +
                     "; logits of standard deviation " + text_of(deviation));
-    const VectorXd x =
-        with_logits_of(A, normals(A.columns(), options.sampling.seed, 0), deviation, loss.is_shift_invariant());
+    const VectorXd x = with_logits_of(A, random_direction(A.columns(), options.sampling.seed, 0), deviation,
+                                      loss.is_shift_invariant());
     return {x, Start::random, "random 0", 0};
   }
   const double positive_sum = A.communicator().sum(objective.b().cwiseMax(0).sum());
@@ -205,10 +188,9 @@ StartPoint choose_start(RegressionObjective& objective, const Point& point, cons
 
 std::optional<StartPoint> random_start(RegressionObjective& objective, const Point& point, std::uint64_t seed, int k) {
   if (objective.preconditioner().empty()) objective.refresh_preconditioner(point, false);
-  if (objective.preconditioner().empty()) return std::nullopt;
-  const VectorXd x = objective.preconditioner().whiten(normals(objective.dimension(), seed, k));
-  return StartPoint{with_logits_of(objective.A(), x, kRandomLogits, objective.loss().is_shift_invariant()),
-                    Start::random, "random " + std::to_string(k), 0, kMostOfRandom};
+  const auto x = random_point(objective, seed, k);
+  if (!x) return std::nullopt;
+  return StartPoint{*x, Start::random, "random " + std::to_string(k), 0, kMostOfRandom};
 }
 
 }  // namespace attnreg

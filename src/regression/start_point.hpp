@@ -14,9 +14,10 @@ namespace attnreg {
 struct StartPoint {
   Eigen::VectorXd x;
   Start kind = Start::zero;
-  std::string name;    ///< "zero", "cross-entropy", "file", "random 2"
-  int iterations = 0;  ///< spent on it
-  double most = 1;     ///< L there that is taken, in units of L(0)
+  std::string name;                   ///< "zero", "cross-entropy", "file", "random 2"
+  int iterations = 0;                 ///< spent on it
+  double most = 1;                    ///< L there that is taken, in units of L(0)
+  std::vector<std::string> others{};  ///< names of starts that came to the same point on the way
 };
 
 /// Local. The standard deviation of the logits at the automatic start of a loss for which x = 0 is stationary: even
@@ -24,13 +25,13 @@ struct StartPoint {
 /// the other losses, which need no such start.
 double deviation_of_start(const Loss& loss);
 
-/// Collective. Solves from `first` and then from random(1) to random(random_starts); `solve` moves `point`, which is
-/// left at the end that is the result: the lowest, whatever ended its solve. Fills in summary, start and minima of the
-/// result; values closer than `same` are one minimum. Returns where the solve of the result started. No point from
-/// `random`: no random starts.
-StartPoint solve_from_starts(Objective& objective, Point& point, const StartPoint& first, int random_starts,
-                             double same, const std::function<NewtonSummary(const StartPoint&)>& solve,
-                             const std::function<std::optional<StartPoint>(int k)>& random, SolveResult& result);
+/// Collective. Solves from `first` and then, if there are `others`, from other(1), other(2), ..., until there is none;
+/// `solve` moves `point`, which is left at the end that is the result: the lowest, whatever ended its solve. It may
+/// know more of its start afterwards. Fills in summary, start and minima of the result; values closer than `same` are
+/// one minimum. Returns where the solve of the result started.
+StartPoint solve_from_starts(Objective& objective, Point& point, StartPoint first, bool others, double same,
+                             const std::function<NewtonSummary(StartPoint&)>& solve,
+                             const std::function<std::optional<StartPoint>(int k)>& other, SolveResult& result);
 
 /// Collective. Moves the point to the start; of one that was not given, in halves towards 0, where `zero` is the value,
 /// until L is no larger than `most` times that, or to 0 itself. Not of losses that are bounded, or vanish at 0. Says so
@@ -49,6 +50,8 @@ void describe_end(const Loss& loss, const std::string& x, bool at_zero, double v
 /// Which of the two methods that start anywhere is cheaper: reads of A, or their equivalent in arithmetic, per step.
 /// Local, replicated.
 Method cheaper_method(std::int64_t rows, Eigen::Index columns, const SamplingOptions& sampling);
+/// Likewise where the minimum is near x = 0, so that one exact step is enough, or one solve by conjugate gradients.
+Method method_near_zero(Eigen::Index columns);
 
 /// Collective. Minimises by `newton` or `newton_cg`.
 NewtonSummary minimise(Method method, Objective& objective, Point& point, const NewtonOptions& options);

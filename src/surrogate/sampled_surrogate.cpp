@@ -1,11 +1,13 @@
 #include "surrogate/sampled_surrogate.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <exception>
 #include <utility>
 
 #include "newton/minimise.hpp"
+#include "objective/random_point.hpp"
 #include "ranks/span_of.hpp"
 #include "sampling/sampling.hpp"
 #include "surrogate/secants.hpp"
@@ -16,15 +18,19 @@ namespace {
 
 constexpr double kCoarse = 1e-2;  // of |g|: of the coarse solves
 constexpr int kCoarseSteps = 40, kSteps = 12;
-constexpr double kMisfit = 0.03;       // of |x|_M: further from the cross-entropy's minimiser, there may be others
-constexpr double kRough = 0.1;         // of |g|: enough to tell which end is the lowest
-constexpr double kSmallMove = 0.1;     // logits that move less leave softmax(A x) nearly uniform: x = 0 is near
-constexpr double kStartWeight = 1e-4;  // of the cross-entropy start, every row
-constexpr std::size_t kMemory = 10;    // points met
-constexpr double kNearby = 1;          // of points met: logits move by at most that
-constexpr double kClose = 0.05;        // their secants are believed whatever they say
-constexpr double kBelieved = 0.5;      // |B|, relative to M, of others
-constexpr double kRounding = 1e-9;     // of L: changes below it are made from the gradients
+constexpr double kMisfit = 0.03;            // of |x|_M: further from the cross-entropy's minimiser, there may be others
+constexpr double kRough = 0.1;              // of |g|: enough to tell which end is the lowest
+constexpr double kSameValue = 1e-3;         // of L: two rough ends are one,
+constexpr double kSamePlace = 0.02;         // of |x|_M: if they are as near as this
+constexpr double kSmallMove = 0.1;          // logits that move less leave softmax(A x) nearly uniform: x = 0 is near
+constexpr double kStartWeight = 1e-4;       // of the cross-entropy start, every row
+constexpr std::size_t kMemory = 10;         // points met
+constexpr double kNearby = 1;               // of points met: logits move by at most that
+constexpr double kClose = 0.05;             // their secants are believed whatever they say
+constexpr double kBelieved = 0.5;           // |B|, relative to M, of others
+constexpr double kRounding = 1e-9;          // of L: changes below it are made from the gradients
+constexpr std::size_t kMostCandidates = 4;  // ends and a start that are evaluated in one read
+constexpr int kFirstRandom = 4;             // of the numbers of starts
 
 using Expected = RegressionObjective::Expected;
 
@@ -206,73 +212,119 @@ Point SampledSurrogate::cross_entropy_start(const VectorXd& x, double power) {
   return sampled().evaluate(start.x);
 }
 
-/// Moves there_ to the lowest of the ends, and says what to evaluate: the ends, the lowest first, and the first start.
+/// Whether it differs from the others. The lowest is there_ then, and the first.
+bool SampledSurrogate::add_end(std::vector<Descent>& descents, Point there, int start) {
+  const double value = there.value;
+  if (!descents.empty() && !std::isfinite(value)) return false;
+  const Preconditioner& M = sampled().preconditioner();
+  const auto same = std::find_if(descents.begin(), descents.end(), [&](const Descent& other) {
+    return std::abs(other.end.value - value) <= kSameValue * std::abs(other.end.value) &&
+           (M.empty() || M.norm(other.end.x - there.x) <= kSamePlace * M.norm(there.x));
+  });
+  const bool is_new = same == descents.end(), is_lowest = descents.empty() || value < descents.front().end.value;
+  if (!is_new) same->end.starts.push_back(start);
+  if (is_new || value < same->end.value) {
+    Descent descent{{there.x, value, is_new ? std::vector{start} : same->end.starts}, expected_at(there)};
+    if (!is_new) descents.erase(same);
+    const auto higher = std::find_if(descents.begin(), descents.end(),
+                                     [&](const Descent& other) { return !(other.end.value <= value); });
+    descents.insert(higher, std::move(descent));
+  }
+  if (is_lowest) there_ = std::move(there);
+  return is_new;
+}
+
+/// Moves there_ to the lowest of the ends, and says what to evaluate: ends, the lowest first, and the first start.
 SampledSurrogate::Coarse SampledSurrogate::ends_of_starts(const Point& point, bool from_entropies,
                                                           const CoarseOptions& options) {
   const double value_here = there_->value, gradient = all_.norm(point.gradient);
+  const Preconditioner& M = sampled().preconditioner();
   const auto descend = [&](Point& from, double accuracy, bool has_model) {
     minimise_sampled(sampled(), from, gradient, accuracy, options.max_iterations, has_model);
   };
-  Coarse coarse;
-  auto& candidates = coarse.candidates;
-  Point& lowest = *there_;
-  if (!from_entropies) {
+  const auto descended = [&](Point from) {
+    if (std::isfinite(from.value)) descend(from, kRough, false);
+    return from;
+  };
+  std::vector<Descent> descents;
+  std::optional<Expected> start;
+  if (from_entropies) {
+    Point first = cross_entropy_start(point.x, 1);
+    const VectorXd x = first.x;
+    if (std::isfinite(first.value)) start = expected_at(first);
+    const bool is_lower = first.value < value_here;
+    Point lowest = is_lower ? std::move(first) : *std::move(there_);
+    descend(lowest, kCoarse, false);
+    const bool is_misfit = !M.empty() && M.norm(lowest.x - x) > kMisfit * M.norm(x);
+    add_end(descents, std::move(lowest), is_lower ? 1 : 0);
+    if (is_misfit && add_end(descents, descended(cross_entropy_start(2 * x, 2)), 2))
+      add_end(descents, descended(cross_entropy_start(1.5 * x, 1.5)), 3);
+  } else {
+    Point lowest = *std::move(there_);
     descend(lowest, std::min(options.accuracy, kCoarse), true);
-    candidates.push_back(expected_at(lowest));
-    return coarse;
+    add_end(descents, std::move(lowest), 0);
   }
-  Point first = cross_entropy_start(point.x, 1);
-  const Expected start = expected_at(first);
-  const bool is_finite = std::isfinite(first.value);
-  coarse.by_cross_entropy = first.value < value_here;
-  if (coarse.by_cross_entropy) lowest = std::move(first);
-  descend(lowest, kCoarse, false);
-  candidates.push_back(expected_at(lowest));
-  const Preconditioner& M = sampled().preconditioner();
-  const bool is_misfit = !M.empty() && M.norm(lowest.x - start.x) > kMisfit * M.norm(start.x);
-  for (const double power : {1.5, 2.0}) {
-    if (!is_misfit) break;
-    Point other = cross_entropy_start(point.x, power);
-    if (!std::isfinite(other.value)) continue;
-    descend(other, kRough, false);
-    const bool is_lower = other.value < lowest.value;
-    candidates.insert(is_lower ? candidates.begin() : candidates.end(), expected_at(other));
-    if (is_lower) lowest = std::move(other), coarse.by_cross_entropy = true;
+  for (int k = 1; k <= options.random_starts; ++k)
+    if (const auto x = random_point(sampled(), seed_, k))
+      add_end(descents, descended(sampled().evaluate(*x)), kFirstRandom - 1 + k);
+  descend(*there_, std::min(options.accuracy, kCoarse), false);
+  descents.front().end.x = there_->x;
+  descents.front().end.value = there_->value;
+  descents.front().expected = expected_at(*there_);
+  Coarse coarse;
+  for (Descent& descent : descents) {
+    if (coarse.candidates.size() + 1 < kMostCandidates) coarse.candidates.push_back(std::move(descent.expected));
+    coarse.ends.push_back(std::move(descent.end));
   }
-  descend(lowest, std::min(options.accuracy, kCoarse), false);
-  candidates.front() = expected_at(lowest);
-  if (is_finite) candidates.push_back(start);
+  if (start) coarse.candidates.push_back(*std::move(start));
   return coarse;
 }
 
 SampledSurrogate::Coarse SampledSurrogate::minimise_coarsely(const Point& point, const CoarseOptions& options,
                                                              std::uint32_t round) {
-  constexpr int kMostCandidates = 4;
-  const Index d = all_.dimension();
-  VectorXd message = ask(3 + kMostCandidates * Numbers::size_of_expected(d) + kProbes * d, [&](VectorXd& found) {
+  const Index d = all_.dimension(), starts = kFirstRandom + options.random_starts;
+  const Index size_of_ends = starts * (d + 1) + starts;  // x and L of each; for each start, which end
+  const Index size =
+      5 + static_cast<Index>(kMostCandidates) * Numbers::size_of_expected(d) + kProbes * d + size_of_ends;
+  VectorXd message = ask(size, [&](VectorXd& found) {
     correct(point);
     if (!sampled().refresh_preconditioner(*there_, false)) return;
     const VectorXd s = sampled().preconditioner().solve(there_->gradient);
-    const bool is_far = sampled().largest_move(sampled().direction(s)) > kSmallMove;
+    const double first_move = sampled().largest_move(sampled().direction(s));
+    const bool is_far = first_move > kSmallMove;
     const double value_here = there_->value;
     const bool tries = options.cross_entropy || (options.cross_entropy_if_far && is_far);
     const bool can = all_.loss().name() == "softmax" && sums_.positive > 0;
-    const Coarse ends = ends_of_starts(point, tries && can, options);
+    const Coarse coarse = ends_of_starts(point, tries && can, options);
     sampled().refresh_preconditioner(*there_, false);
     Numbers numbers(found);
-    numbers.put(static_cast<double>(ends.candidates.size()));
-    numbers.put(ends.by_cross_entropy ? 1 : 0);
+    numbers.put(static_cast<double>(coarse.candidates.size()));
+    numbers.put(static_cast<double>(coarse.ends.size()));
+    numbers.put(first_move);
+    numbers.put(is_far ? 0 : 1);
     numbers.put(there_->value - value_here);
     numbers.put(projection(round).reshaped());
-    for (const Expected& candidate : ends.candidates) numbers.put(candidate);
+    for (const Expected& candidate : coarse.candidates) numbers.put(candidate);
+    VectorXd led_to = VectorXd::Constant(starts, -1);
+    for (std::size_t k = 0; k < coarse.ends.size(); ++k)
+      for (const int start : coarse.ends[k].starts) led_to[start] = static_cast<double>(k);
+    numbers.put(led_to);
+    for (const End& end : coarse.ends) numbers.put(end.x), numbers.put(end.value);
   });
   Numbers numbers(message);
-  const auto count = static_cast<int>(numbers.take());
   Coarse coarse;
-  coarse.by_cross_entropy = numbers.take() != 0;
+  coarse.candidates.resize(static_cast<std::size_t>(numbers.take()));
+  coarse.ends.resize(static_cast<std::size_t>(numbers.take()));
+  coarse.first_move = numbers.take();
+  coarse.is_near = numbers.take() != 0;
   coarse.predicted = numbers.take();
   coarse.projection = numbers.take(kProbes * d).reshaped(d, kProbes);
-  for (int k = 0; k < count; ++k) coarse.candidates.push_back(numbers.take_expected(d));
+  for (Expected& candidate : coarse.candidates) candidate = numbers.take_expected(d);
+  const VectorXd led_to = numbers.take(starts);
+  for (End& end : coarse.ends) end.x = numbers.take(d), end.value = numbers.take();
+  for (Index start = 0; start < starts; ++start)
+    if (led_to[start] >= 0 && !coarse.ends.empty())
+      coarse.ends[static_cast<std::size_t>(led_to[start])].starts.push_back(static_cast<int>(start));
   return coarse;
 }
 

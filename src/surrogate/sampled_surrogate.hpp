@@ -38,17 +38,28 @@ class SampledSurrogate {
   struct CoarseOptions {
     bool cross_entropy = false;         ///< starts at minimisers of cross-entropies, which may lead lower
     bool cross_entropy_if_far = false;  ///< likewise, unless the first model step says that the point is near
+    int random_starts = 0;              ///< more starts
     double accuracy = 1e-2;             ///< |g| at the end, relative to that at the point
     int max_iterations = 40;
+  };
+  /// Where descents on the sample ended, and which of the starts led there, by their numbers: 0 is the point, 1 to 3
+  /// are the cross-entropies, and 4 is the first of the random ones.
+  struct End {
+    Eigen::VectorXd x;
+    double value = 0;
+    std::vector<int> starts;
   };
   struct Coarse {
     std::vector<Expected> candidates;  ///< the lowest end first, others, a start; none: the sample makes no model
     double predicted = 0;              ///< change of L to the first of them
-    bool by_cross_entropy = false;     ///< it came from there
+    double first_move = 0;             ///< of the logits, by the first model step
+    bool is_near = false;              ///< that says that the point is near
     Eigen::MatrixXd projection;        ///< as of `Next`
+    std::vector<End> ends;             ///< those that differ, the lowest first; L to 1e-3 tells
   };
   /// On a sample where nothing but the point is known: a minimiser from there, or from a cross-entropy's. Where that is
-  /// far from where it started, as where there are several minima, also from those of b^1.5 and b^2.
+  /// far from where it started, as where there are several minima, also from that of b^2, and of b^1.5 if this led
+  /// elsewhere.
   Coarse minimise_coarsely(const Point& point, const CoarseOptions& options, std::uint32_t round);
 
   struct Next {
@@ -76,6 +87,11 @@ class SampledSurrogate {
     bool is_known = false;
   };
 
+  struct Descent {
+    End end;
+    Expected expected;
+  };
+
   RegressionObjective& sampled() { return problem_->objective; }
   Eigen::VectorXd ask(Eigen::Index size, const std::function<void(Eigen::VectorXd&)>& work);
   Eigen::MatrixXd projection(std::uint32_t round);
@@ -84,6 +100,7 @@ class SampledSurrogate {
   void look_back(const Point& point);
   Point cross_entropy_start(const Eigen::VectorXd& x, double power);
   Coarse ends_of_starts(const Point& point, bool from_entropies, const CoarseOptions& options);
+  bool add_end(std::vector<Descent>& descents, Point end, int start);
   void move_to_minimiser(const Point& point, double accuracy);
 
   const RegressionObjective& all_;

@@ -6,9 +6,11 @@
 #include <limits>
 #include <utility>
 
+#include "errors/printable.hpp"
 #include "newton/line_search.hpp"
 #include "newton/minimise.hpp"
 #include "newton/progress.hpp"
+#include "numbers/compensated_sum.hpp"
 #include "surrogate/row_scores.hpp"
 #include "surrogate/sampled_surrogate.hpp"
 
@@ -32,7 +34,7 @@ constexpr int kMostFailures = 5;
 constexpr int kMostSlow = 4;  // steps in a row with the largest sample
 
 SampledSurrogate::TargetSums sums_of(const RegressionObjective& all) {
-  std::array sums{all.b().sum(), all.b().cwiseMax(0).sum()};
+  std::array sums{compensated_sum(all.b()), compensated_sum(all.b().cwiseMax(0))};
   all.A().communicator().sum(sums);
   return {sums[0], sums[1]};
 }
@@ -45,7 +47,8 @@ class SurrogateSolve {
         options_(options),
         own_(own),
         draw_{own.seed, kFirstDraw},
-        surrogate_(all, own.seed, sums_of(all)) {
+        sums_(sums_of(all)),
+        surrogate_(all, own.seed, sums_) {
     const auto n = static_cast<double>(all.A().rows_global()), d = static_cast<double>(all.dimension());
     largest_c_ = n / d;
     c_ = std::clamp(0.03 * largest_c_, 30.0, 300.0);
@@ -57,7 +60,7 @@ class SurrogateSolve {
     record(0);
     if (options_.gradient_reference > 0 && goes_on() && std::isfinite(point_.value)) {
       solve_coarsely();
-      while (goes_on()) {
+      while (then_ == AfterSample::surrogates && goes_on()) {
         renew_sample();
         step();
       }
@@ -77,6 +80,8 @@ class SurrogateSolve {
 
   std::uint32_t round() const { return draw_.iteration + static_cast<std::uint32_t>(iterations_); }
   void solve_coarsely();
+  void take_ends(const std::vector<SampledSurrogate::End>& ends, std::size_t candidate);
+  void explain_start(const SampledSurrogate::Coarse& coarse);
   void renew_sample();
   void use_sample(VectorXd probabilities);
   void step();
@@ -93,6 +98,7 @@ class SurrogateSolve {
   double reference_ = 0, largest_c_, c_;
   bool is_whole_;  // the sample has all rows
 
+  SampledSurrogate::TargetSums sums_;
   SampledSurrogate surrogate_;
   VectorXd probabilities_;  // of the sample; this rank's rows
 
@@ -108,8 +114,16 @@ class SurrogateSolve {
   bool accepted_ = true;
   bool is_noise_ = false;  // the last change of L was
   bool gives_up_ = false;
-  bool by_cross_entropy_ = false;
+  AfterSample then_ = AfterSample::surrogates;
+  std::vector<SampledEnd> ends_;
+  std::vector<std::string> notes_;
 };
+
+std::string start_of(int number) {
+  constexpr std::array<const char*, 4> names{"zero", "cross-entropy", "cross-entropy of b^2", "cross-entropy of b^1.5"};
+  const auto k = static_cast<std::size_t>(number);
+  return k < names.size() ? names.at(k) : "random " + std::to_string(k + 1 - names.size());
+}
 
 void SurrogateSolve::record(double t) {
   if (options_.reference == GradientReference::largest) reference_ = std::max(reference_, norm());
@@ -127,9 +141,10 @@ void SurrogateSolve::record(double t) {
 /// One read of A for all of them.
 std::vector<Point> SurrogateSolve::read(std::span<const RegressionObjective::Expected> expected,
                                         const MatrixXd& projection) {
-  if (projection.size() == 0) return all_.evaluate(expected);
+  const bool is_last = rate_ * norm() <= tolerance();  // probably
+  if (projection.size() == 0) return all_.evaluate(point_, expected, is_last);
   const PackedColumns N(projection);
-  auto points = all_.evaluate(expected, {&N, &t_});
+  auto points = all_.evaluate(point_, expected, is_last, {&N, &t_});
   all_.A().passes().count_reads(kProbeReads);
   has_norms_ = true;
   return points;
@@ -140,25 +155,48 @@ void SurrogateSolve::use_sample(VectorXd probabilities) {
   surrogate_.use(point_, probabilities_, draw_, is_whole_ ? kSmallProblem : RowSample::few_numbers);
 }
 
+/// The one that a candidate is comes first.
+void SurrogateSolve::take_ends(const std::vector<SampledSurrogate::End>& ends, std::size_t candidate) {
+  for (const auto& end : ends) {
+    ends_.push_back({end.x, {}});
+    for (const int start : end.starts) ends_.back().starts.push_back(start_of(start));
+  }
+  if (candidate < ends_.size()) std::swap(ends_.front(), ends_[candidate]);
+  if (own_.random_starts == 0) ends_.resize(1);
+}
+
+void SurrogateSolve::explain_start(const SampledSurrogate::Coarse& coarse) {
+  if (!(sums_.positive > 0)) {
+    notes_.push_back("no value of b is positive: there is no cross-entropy start, x = 0 is used");
+    return;
+  }
+  notes_.push_back("start " + ends_.front().starts.front() + ": the first model step from x = 0 moves the logits by " +
+                   "up to " + text_of(coarse.first_move) +
+                   (coarse.is_near ? " <= 0.1" : " > 0.1, and this is the lowest end on a sample"));
+}
+
 /// On rows that are chosen by what is known before a model: the end and the starts are evaluated in one read of A, and
 /// the lowest counts.
 void SurrogateSolve::solve_coarsely() {
   surrogate_.remember(point_);
   use_sample(is_whole_ ? VectorXd(VectorXd::Ones(all_.A().rows_local())) : first_probabilities(all_, point_));
   SampledSurrogate::CoarseOptions options{.cross_entropy = own_.must_try_it,
-                                          .cross_entropy_if_far = own_.try_cross_entropy};
+                                          .cross_entropy_if_far = own_.try_cross_entropy,
+                                          .random_starts = own_.random_starts};
   if (is_whole_) {
     options.accuracy = kWhole * tolerance() / norm();
     options.max_iterations = options_.max_iterations;
   }
   const auto coarse = surrogate_.minimise_coarsely(point_, options, round());
+  then_ = coarse.is_near ? own_.if_near : own_.then;
   gives_up_ = coarse.candidates.empty();
   if (gives_up_) return;
-  by_cross_entropy_ = coarse.by_cross_entropy;
-  auto points = read(coarse.candidates, is_whole_ ? MatrixXd() : coarse.projection);
+  auto points = read(coarse.candidates, is_whole_ || then_ == AfterSample::newton ? MatrixXd() : coarse.projection);
   std::size_t lowest = 0;
   for (std::size_t k = 1; k < points.size(); ++k)
     if (points[k].value < points[lowest].value) lowest = k;
+  take_ends(coarse.ends, lowest);
+  if (own_.try_cross_entropy && all_.loss().name() == "softmax") explain_start(coarse);
   for (std::size_t k = 0; k < points.size(); ++k)
     if (k != lowest) surrogate_.remember(points[k]);
   SampledSurrogate::Next first;
@@ -229,7 +267,7 @@ void SurrogateSolve::judge(Point found, const SampledSurrogate::Next& next) {
   record(t);
 }
 
-/// newton_cg confirms the end, or goes on from it.
+/// newton_cg, or newton, confirms the end, or goes on from it.
 SurrogateSummary SurrogateSolve::hand_over() {
   if (!RegressionObjective::state_of(point_).is_fresh()) point_ = all_.refreshed(std::move(point_));
   if (has_norms_ && score_total(all_, point_, t_) >= kServing) all_.adopt_scores(std::move(t_));
@@ -242,10 +280,13 @@ SurrogateSummary SurrogateSolve::hand_over() {
       record.iteration += iterations_;
       options_.on_iteration(record);
     };
-  SurrogateSummary summary{.newton = newton_cg(all_, point_, last),
+  const bool is_exact = then_ == AfterSample::newton;
+  SurrogateSummary summary{.newton = is_exact ? newton(all_, point_, last) : newton_cg(all_, point_, last),
+                           .then = then_,
                            .sample_reads = surrogate_.sample_reads(),
-                           .by_cross_entropy = by_cross_entropy_};
-  if (summary.newton.iterations > 0 && iterations_ > 0)
+                           .ends = std::move(ends_),
+                           .notes = std::move(notes_)};
+  if (then_ == AfterSample::surrogates && summary.newton.iterations > 0 && iterations_ > 0)
     summary.notes.push_back("after " + std::to_string(iterations_) + " surrogates newton-cg took " +
                             std::to_string(summary.newton.iterations) + " more steps");
   summary.newton.iterations += iterations_;

@@ -10,17 +10,30 @@
 
 namespace attnreg {
 
+/// What goes on from where the coarse solve ends.
+enum class AfterSample { surrogates, newton, newton_cg };
+
 struct SurrogateOptions {
   std::uint64_t seed = 1;
   bool try_cross_entropy = true;  ///< a coarse solve of the cross-entropy comes first, unless x = 0 is near
   bool must_try_it = false;       ///< also then
+  int random_starts = 0;          ///< more starts of coarse solves
+  AfterSample then = AfterSample::surrogates, if_near = AfterSample::surrogates;  ///< if x = 0 is near
+};
+
+/// An end of a coarse solve, and the starts that led there: "cross-entropy of b^2", "random 3".
+struct SampledEnd {
+  Eigen::VectorXd x;
+  std::vector<std::string> starts;
 };
 
 /// How a solve by surrogates ended.
 struct SurrogateSummary {
   NewtonSummary newton;
-  double sample_reads = 0;        ///< work on samples, in reads of A
-  bool by_cross_entropy = false;  ///< the coarse solve came from there
+  AfterSample then;         ///< what was done
+  double sample_reads = 0;  ///< work on samples, in reads of A
+  /// With more starts, all that differ; else the one that was taken, which is the first in any case. Empty: none.
+  std::vector<SampledEnd> ends;
   std::vector<std::string> notes{};
 };
 
@@ -44,6 +57,8 @@ bool fits_on_root(const RowMatrix& A);
 ///       x   <-  x+ if L is lower there, else a part of the way                                    (no read)
 ///     until |g|_s is small, or that does not serve
 ///     newton_cg, which confirms, or goes on
+///
+/// Where other methods are to go on after the first step, it finds their start.
 ///
 /// The surrogate with e is DANE (Shamir, Srebro, Zhang 2014), or SVRG (Johnson, Zhang 2013). All decisions rest on
 /// exact L and g. The sampled rows are the same on any number of ranks. docs/algorithms.md, "Surrogates".

@@ -44,7 +44,9 @@ class Regression : public testing::Test {
 TEST_F(Regression, FindsAMinimumFromAnyStart) {
   auto given = start(Start::given);
   given.x0 = reference::random_vector(kColumns, 5);
-  for (const auto& options : {start(Start::zero), start(Start::cross_entropy), given}) {
+  auto entropy = start(Start::cross_entropy);
+  entropy.method = Method::newton_cg;
+  for (const auto& options : {start(Start::zero), entropy, given}) {
     const auto result = solve(options);
     const VectorXd f = all_rows(result.fitted);
     const auto there = reference::evaluate(problem_, result.x);
@@ -61,7 +63,7 @@ TEST_F(Regression, FindsAMinimumFromAnyStart) {
     EXPECT_LE((f - reference::to_double(there.f)).cwiseAbs().maxCoeff(), 1e-14);
     EXPECT_THAT(result.warnings, IsEmpty());
     EXPECT_EQ(result.start_iterations > 0, options.start == Start::cross_entropy);
-    EXPECT_GT(result.summary.reads_of_a, 2 * (result.summary.iterations + result.start_iterations));
+    EXPECT_GT(result.summary.reads_of_a, result.summary.iterations + result.start_iterations);
     EXPECT_GT(result.summary.collectives, 0);
   }
 }
@@ -185,6 +187,7 @@ TEST_F(Regression, TellsOfEveryIterationOnEveryRank) {
   double reads = -1;
   bool rising = true;
   auto options = start(Start::cross_entropy);
+  options.method = Method::newton_cg;
   options.on_start_iteration = [&](const IterationRecord&) { ++start_records; };
   options.newton.on_iteration = [&](const IterationRecord& record) {
     rising = rising && record.reads_of_a > reads;
