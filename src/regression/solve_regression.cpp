@@ -125,6 +125,10 @@ std::vector<RegressionResult> solve_targets(
   std::vector<RegressionResult> results(static_cast<std::size_t>(B.cols()));
   std::unique_ptr<JointTarget> first;  // its scores serve all
   RegressionOptions own = options;
+  // Samples of surrogates are each target's own, and their compensated A x gains little from company: what has most of
+  // its work in products, which are shared, costs less.
+  if (B.cols() > 1 && options.method == Method::automatic)
+    own.method = cheaper_method(A.rows_global(), A.columns(), options.sampling);
   const RootClock clock(A.communicator());
   for (Index begin = 0; begin < B.cols(); begin += targets_at_once(A)) {
     const auto before = static_cast<std::size_t>(begin);
