@@ -101,11 +101,15 @@ std::vector<RegressionResult> solve_path(const RowMatrix& A, const Eigen::Vector
 
 /// Collective. k independent regressions with the same A and w, one for each column of B, solved together: where
 /// several wait for a pass over A, or for a sum over the ranks, one read and one message serve them all, a Hessian
-/// product being a matrix product then; the sketch behind the first leverage scores is shared. The results are those of
-/// `solve_regression`, up to rounding and the rows that are sampled. Their reads are shares of reads: they add up to
-/// what was read. B: this rank's rows x k, k >= 1. on_iteration: gets the target, from 0, in place of
-/// `NewtonOptions::on_iteration`; the records of several come in turn. Memory beyond A: k times that of a regression,
-/// and 16 MB of address space each. Errors as for `solve_regression`.
+/// product being a matrix product then; the sketch behind the first leverage scores is shared. `Method::automatic` is
+/// `newton_cg` or `newton` where k > 1. The results are those of `solve_regression`, up to rounding and the rows that
+/// are sampled. Their reads are shares of reads: they add up to what was read. B: this rank's rows x k, k >= 1.
+/// on_iteration: gets the target, from 0, in place of `NewtonOptions::on_iteration`; the records of several come in
+/// turn. The time limit is for all together: the targets for which no time is left end near x = 0.
+///
+/// Many targets are solved in batches of 4 to 64, so that what a batch takes is about 256 MB a rank, or four times A,
+/// unless four targets take more. Memory beyond A: that of a regression for each target of a batch, 16 MB of address
+/// space for each of them, and the results, k (rows_local + d) doubles. Errors as for `solve_regression`.
 std::vector<RegressionResult> solve_targets(
     const RowMatrix& A, const Eigen::MatrixXd& B, const Eigen::VectorXd& w, const RegressionOptions& options,
     const std::function<void(int target, const IterationRecord& record)>& on_iteration = {});

@@ -404,14 +404,19 @@ HWY_EXPORT(add_absolute_of);
 HWY_EXPORT(squares_of);
 HWY_EXPORT(widen_of);
 
-void multiply(const DenseBlock& A, const double* x, double* z) { HWY_DYNAMIC_DISPATCH(multiply_of)(A, x, z); }
+void multiply(const DenseBlock& A, const double* x, double* z) {
+  if (are_short(A)) return multiply_short(A, x, z);
+  HWY_DYNAMIC_DISPATCH(multiply_of)(A, x, z);
+}
 void multiply_compensated(const DenseBlock& A, const double* x, double shift, double* z) {
   HWY_DYNAMIC_DISPATCH(multiply_compensated_of)(A, x, shift, z);
 }
 void add_transpose_multiply(const DenseBlock& A, const double* U, Index k, double* out) {
+  if (are_short(A)) return add_transpose_multiply_short(A, U, k, out);
   HWY_DYNAMIC_DISPATCH(add_transposed_of)(A, U, k, out);
 }
 void add_normal_product(const DenseBlock& A, const double* x, const RowCurvature& weights, double* y, double* out) {
+  if (are_short(A)) return add_normal_product_short(A, x, weights, y, out);
   HWY_DYNAMIC_DISPATCH(add_normal_of)(A, x, weights, y, out);
 }
 void add_absolute_transpose_multiply(const DenseBlock& A, const double* u, double* out) {

@@ -1,33 +1,16 @@
-#include "attnreg/regression.hpp"
-#include "rows/row_passes.hpp"
-
-#include <omp.h>
-
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
-#include <optional>
+#include <memory>
 #include <string>
-#include <utility>
 
-#include "algebra/linear_solver_choice.hpp"
-#include "algebra/scalapack.hpp"
-#include "certificate/certify.hpp"
-#include "certificate/separation.hpp"
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
 #include "losses/losses.hpp"
-#include "newton/minimise.hpp"
-#include "newton/progress.hpp"
-#include "objective/regression_objective.hpp"
 #include "ranks/root_clock.hpp"
-#include "regression/fit.hpp"
-#include "regression/null_space.hpp"
-#include "regression/sketched_newton.hpp"
-#include "regression/start_point.hpp"
+#include "regression/one_regression.hpp"
 #include "rows/joint_passes.hpp"
-#include "surrogate/surrogate.hpp"
 
 namespace attnreg {
 
@@ -43,11 +26,9 @@ std::string_view start_name(Start start) {
 
 namespace {
 
-constexpr double kUsualRidge = 1e-14;  // relative, on the diagonal of every preconditioner
-constexpr double kUnchanged = 1e-12;   // relative, of L
-constexpr double kSameMinimum = 1e-6;  // of L(0): values closer than that are one minimum
-
-void check_arguments(const RowMatrix& A, const VectorXd& b, const VectorXd& w, const RegressionOptions& options) {
+/// Collective. b: of one target or several.
+void check_arguments(const RowMatrix& A, const Eigen::Ref<const MatrixXd>& b, const VectorXd& w,
+                     const RegressionOptions& options) {
   A.communicator().agree([&] {
     const auto check_square = [&](Index i) {
       const double square = w[i] * w[i];
@@ -56,8 +37,8 @@ void check_arguments(const RowMatrix& A, const VectorXd& b, const VectorXd& w, c
                               ", has a square that double does not hold");
     };
     const auto rows = std::to_string(A.rows_local());
-    if (b.size() != A.rows_local())
-      throw InvalidArgument("b has " + std::to_string(b.size()) + " values for " + rows + " local rows of A");
+    if (b.rows() != A.rows_local())
+      throw InvalidArgument("b has " + std::to_string(b.rows()) + " values for " + rows + " local rows of A");
     if (w.size() != A.rows_local())
       throw InvalidArgument("w has " + std::to_string(w.size()) + " values for " + rows + " local rows of A");
     if (!b.allFinite()) throw InvalidArgument("b has values that are not finite");
@@ -73,305 +54,22 @@ void check_arguments(const RowMatrix& A, const VectorXd& b, const VectorXd& w, c
   if (!options.x0.allFinite()) refuse("x0 must be finite");
 }
 
-/// Collective. The options with the linear solver decided.
-RegressionOptions with_linear_solver(const RowMatrix& A, RegressionOptions options) {
-  auto& solver = options.linear_solver;
-  const bool explicitly = solver.kind == LinearSolver::scalapack;
-  const auto refuse_scalapack = [](const std::string& what) { refuse("the linear solver scalapack " + what); };
-  const bool on_root = options.method == Method::sketched_newton || options.method == Method::surrogate;
-  if (explicitly && on_root) refuse_scalapack("does not serve the method " + std::string(method_name(options.method)));
-  if (explicitly && options.sampling.jl_columns == 0)
-    refuse_scalapack("needs at least 1 JL column: exact row norms take a d x d matrix on every rank");
-  if (!explicitly && (on_root || options.sampling.jl_columns == 0)) solver.kind = LinearSolver::rank0;
-  const double bytes = linear_solver_bytes({.kind = LinearSolver::rank0}, A.communicator().size(),
-                                           omp_get_max_threads(), A.columns(), options.sampling.sketch_rows);
-  solver = chosen_linear_solver(A.communicator(), A.columns(), solver, bytes);
-  return options;
-}
-
 /// Collective.
 std::shared_ptr<const ScaledColumns> scaled_columns(const RowMatrix& A, const RegressionOptions& options) {
   return std::make_shared<const ScaledColumns>(A, make_loss(options.loss)->is_shift_invariant());
 }
 
-/// One regression, from x = 0 on.
-class Regression {
- public:
-  Regression(const std::shared_ptr<const ScaledColumns>& columns, const VectorXd& b, const VectorXd& w,
-             const RegressionOptions& options)
-      : A_(columns->A()),
-        options_(with_linear_solver(A_, options)),
-        objective_(columns, b, w, make_loss(options.loss), options.sampling, options_.linear_solver),
-        target_(describe_target(A_, b, objective_.loss())) {
-    result_.notes = columns->notes();
-    const bool fits_softmax = objective_.loss().fitted_expression() == "softmax(A x)";
-    if (options.start == Start::cross_entropy && !fits_softmax)
-      refuse("the start cross-entropy serves the losses that fit softmax(A x), not " + options.loss);
-    if (options.loss == "cross-entropy" && !(target_.sum > 0))
-      refuse("cross-entropy needs a target with a positive sum; b sums to " + text_of(target_.sum));
-    if (options.method == Method::surrogate && !has_surrogate(options.loss))
-      refuse("the method surrogate serves the losses softmax and cross-entropy, not " + options.loss);
-    result_.warnings = target_warnings(target_, objective_.loss());
-    result_.warnings.insert(result_.warnings.end(), columns->warnings().begin(), columns->warnings().end());
-    if (options.loss == "rescaled-exp" && spans_ones(A_))
-      result_.warnings.push_back(
-          "A v = 1 has a solution v, a column of ones perhaps: along -v this loss falls to 0 whatever b is, and only "
-          "the weight w keeps x from running away; drop that column, or use the loss softmax");
-    if (options.start == Start::given) options_.x0 = options.x0.cwiseQuotient(columns->factor());
-    point_ = objective_.evaluate(VectorXd::Zero(A_.columns()));
-    value_at_zero_ = point_.value;
-    double& reference = options_.newton.gradient_reference = objective_.norm(point_.gradient);
-    if (reference <= objective_.gradient_floor(point_, reference)) {  // x = 0 is stationary
-      reference = 0;
-      options_.newton.reference = GradientReference::largest;
-    }
-    choose_method();
-  }
-
-  RegressionObjective& objective() { return objective_; }
-
-  /// Collective. Makes the other's first model, unless it is there, and takes over the scores behind it.
-  void share_scores_of(Regression& other) {
-    if (result_.method != Method::newton_cg || objective_.uses_all_rows()) return;
-    if (other.objective_.preconditioner().empty()) other.objective_.refresh_preconditioner(other.point_, false);
-    objective_.adopt_scores(other.objective_, true);
-  }
-
-  RegressionResult run() {
-    const StartPoint start = starts_on_sample_
-                                 ? StartPoint{point_.x, Start::zero, "zero"}
-                                 : choose_start(objective_, point_, options_, start_method(), result_.notes);
-    x0_ = solve_from_starts(
-              objective_, point_, start, options_.random_starts > 0, kSameMinimum * std::abs(value_at_zero_),
-              [&](StartPoint& from) {
-                const NewtonSummary summary = solve_from(from);
-                if (options_.random_starts > 0) note_cut_off(from, summary, result_.notes);
-                return summary;
-              },
-              [&](int k) { return next_start(k); }, result_)
-              .x;
-    if (result_.summary.singular) remove_null_directions();
-    certify_result();
-    describe_end(objective_.loss(), "x",
-                 result_.summary.value <= 1e-20 * value_at_zero_ && point_.x.norm() <= 1e-8 * x0_.norm(),
-                 value_at_zero_, result_);
-    result_.x = point_.x.cwiseProduct(objective_.columns().factor());
-    result_.fitted = objective_.fitted(point_);
-    if (objective_.uses_all_rows() && !all_rows_at_first_)
-      result_.notes.push_back(
-          "the sampled preconditioners served badly three times in a row: all rows were used from then on");
-    if (objective_.largest_ridge() > kUsualRidge)
-      result_.notes.push_back("a preconditioner was not positive definite to working precision: " +
-                              text_of(objective_.largest_ridge()) + " times its diagonal was added");
-    result_.fit = fit_quality(A_, result_.fitted, objective_.b(), target_);
-    return std::move(result_);
-  }
-
- private:
-  void choose_method();
-  std::optional<StartPoint> next_start(int k);
-  Method start_method() const { return result_.method == Method::newton ? Method::newton : Method::newton_cg; }
-  NewtonSummary solve_from(StartPoint& start);
-  NewtonSummary solve_by_samples(StartPoint& start);
-  void remove_null_directions();
-  bool is_centred() const { return objective_.loss().is_shift_invariant(); }
-  bool is_far() const;
-  void look_for_minimiser();
-  void certify_result();
-
-  const RowMatrix& A_;
-  RegressionOptions options_;
-  RegressionObjective objective_;
-  Point point_;
-  Target target_;
-  RegressionResult result_;
-  VectorXd x0_;
-  double value_at_zero_ = 0;
-  bool all_rows_at_first_ = false;
-  bool is_first_solve_ = true;
-  bool starts_on_sample_ = false;
-  std::vector<SampledEnd> ends_;  // of starts on a sample
-};
-
-void Regression::choose_method() {
-  const bool samples = has_surrogate(options_.loss) && options_.linear_solver.kind == LinearSolver::rank0 &&
-                       (sample_saves(A_) || fits_on_root(A_));
-  result_.method = options_.method;
-  if (options_.method == Method::automatic) {
-    result_.method = samples && sample_saves(A_) ? Method::surrogate
-                                                 : cheaper_method(A_.rows_global(), A_.columns(), options_.sampling);
-    result_.notes.push_back("method " + std::string(method_name(result_.method)) + ": the cheaper one for " +
-                            std::to_string(A_.rows_global()) + " x " + std::to_string(A_.columns()));
-  }
-  if (options_.linear_solver.kind == LinearSolver::scalapack) {
-    const auto solver = with_grid(A_.communicator().size(), options_.linear_solver);
-    result_.notes.push_back("linear solver scalapack: " + std::to_string(solver.grid_rows) + " x " +
-                            std::to_string(solver.grid_columns) + " processes, blocks of " +
-                            std::to_string(solver.block_size));
-  }
-  if (result_.method == Method::surrogate && !samples) {
-    result_.method = Method::newton_cg;
-    result_.notes.push_back("method newton-cg: the samples of surrogates would hold many of the rows of " +
-                            std::to_string(A_.rows_global()) + " x " + std::to_string(A_.columns()));
-  }
-  const bool by_surrogates = result_.method == Method::surrogate;
-  starts_on_sample_ = by_surrogates
-                          ? options_.start != Start::given
-                          : samples && options_.start == Start::automatic && result_.method != Method::sketched_newton;
-  all_rows_at_first_ = objective_.uses_all_rows();
-  if (result_.method == Method::newton_cg && all_rows_at_first_)
-    result_.notes.push_back("the preconditioner uses all rows: a sample would leave none out");
-}
-
-/// Another start, while there is time: where a start on the sample ended, or a random one.
-std::optional<StartPoint> Regression::next_start(int k) {
-  if (k > (starts_on_sample_ ? static_cast<int>(ends_.size()) - 1 : options_.random_starts)) return std::nullopt;
-  if (!(point_.seconds < options_.newton.time_limit_seconds)) {
-    note_starts_left_out(k, options_.random_starts, result_.notes);
-    return std::nullopt;
-  }
-  if (!starts_on_sample_) return random_start(objective_, point_, options_.sampling.seed, k);
-  return start_from(ends_[static_cast<std::size_t>(k)]);
-}
-
-/// From the start that is the lowest on a sample, or, after the first solve, from there on: by surrogates or another
-/// method.
-NewtonSummary Regression::solve_by_samples(StartPoint& start) {
-  const bool is_first = std::exchange(is_first_solve_, false);
-  const auto after = [](Method method) {
-    return method == Method::surrogate ? AfterSample::surrogates
-           : method == Method::newton  ? AfterSample::newton
-                                       : AfterSample::newton_cg;
-  };
-  SurrogateOptions own{.seed = options_.sampling.seed, .then = after(result_.method)};
-  own.if_near = own.then;
-  if (is_first) {
-    own.try_cross_entropy = start.kind == Start::zero && options_.start != Start::zero;
-    own.must_try_it = options_.start == Start::cross_entropy;
-    own.random_starts = options_.random_starts;
-    if (options_.method == Method::automatic) own.if_near = after(method_near_zero(A_.columns()));
-  }
-  auto found = surrogate(objective_, point_, options_.newton, own);
-  result_.sample_reads += found.sample_reads;
-  result_.notes.insert(result_.notes.end(), found.notes.begin(), found.notes.end());
-  if (found.then != own.then) {
-    result_.method = found.then == AfterSample::newton ? Method::newton : Method::newton_cg;
-    result_.notes.push_back("method " + std::string(method_name(result_.method)) +
-                            ": a first step from x = 0 hardly moves the logits, and this is the cheapest then");
-  }
-  if (!is_first) return found.newton;
-  ends_ = std::move(found.ends);
-  starts_on_sample_ = !ends_.empty();
-  if (starts_on_sample_ && start.kind == Start::zero) {
-    const VectorXd x = start.x;
-    start = start_from(ends_.front());
-    start.x = x;
-  }
-  return found.newton;
-}
-
-NewtonSummary Regression::solve_from(StartPoint& start) {
-  start_at(objective_, point_, start, objective_.loss(), value_at_zero_, result_.notes);
-  if (result_.method == Method::surrogate || (starts_on_sample_ && is_first_solve_)) return solve_by_samples(start);
-  const Method method = std::exchange(is_first_solve_, false) ? result_.method : start_method();
-  if (method != Method::sketched_newton) return minimise(method, objective_, point_, options_.newton);
-  auto sketched = sketched_newton(objective_, point_, options_.newton, options_.sketched_newton, options_.sampling,
-                                  options_.epsilon);
-  result_.sketched_steps = std::move(sketched.steps);
-  result_.notes.insert(result_.notes.end(), sketched.notes.begin(), sketched.notes.end());
-  return sketched.newton;
-}
-
-/// Where columns depend on others, any multiple of a null direction may be added to x: the least x is taken, in columns
-/// of equal size. It does not depend on the order of the columns or the number of ranks.
-void Regression::remove_null_directions() {
-  const NullSpace null = null_space(objective_);
-  if (null.directions.cols() == 0) return;
-  const VectorXd before = point_.x, x = null.projected(before);
-  const double g = objective_.norm(point_.gradient), value = point_.value;
-  if (x != before) point_ = objective_.evaluate(x);
-  // A direction that is null to the precision of a Gram matrix only may matter to L.
-  const double tolerance = options_.newton.relative_tolerance * result_.summary.gradient_reference;
-  const double allowed = std::max({g, tolerance, objective_.gradient_floor(point_, g)});
-  if (!(objective_.norm(point_.gradient) <= allowed) || !(point_.value <= value + kUnchanged * std::abs(value))) {
-    point_ = objective_.evaluate(before);
-    return;
-  }
-  measure(objective_, point_, result_.summary);
-  result_.notes.push_back(null.text());
-}
-
-/// Collective. Whether the logits have run away: it takes no read.
-bool Regression::is_far() const {
-  constexpr double kFar = 15;  // exp(-15) is what is left of a row's f
-  const VectorXd& z = RegressionObjective::state_of(point_).z;
-  const double none = is_centred() ? -std::numeric_limits<double>::infinity() : 0;
-  std::array<double, 2> ends{none, none};
-  if (z.size() > 0) ends = {std::max(none, z.maxCoeff()), std::max(none, -z.minCoeff())};
-  A_.communicator().max(ends);
-  return ends[0] + ends[1] > kFar;
-}
-
-/// Collective. What a small gradient means where no minimum is near.
-void Regression::look_for_minimiser() {
-  std::string& no_minimiser = result_.certificate.no_minimiser;
-  const bool far = no_minimiser.empty() && is_far();
-  if (far && is_centred() && options_.certificate != CertificateLevel::full)
-    no_minimiser = find_separation(objective_, point_.x).reason;
-  if (!no_minimiser.empty()) {
-    result_.summary.termination = Termination::no_minimiser;
-    result_.warnings.push_back(no_minimiser);
-    return;
-  }
-  const bool fits = is_centred() && point_.value == 0;
-  if (!far || fits || !objective_.is_flat(point_)) return;
-  result_.summary.termination = Termination::diverged;
-  result_.warnings.push_back(
-      "L is flat at x: no row has a slope or a curvature left that would lead to a minimum; try another start");
-}
-
-/// The certificate; it may know of a saddle that the solve did not notice. With an epsilon, more iterations until |x -
-/// x*| <= epsilon is certified.
-void Regression::certify_result() {
-  constexpr int kMaxSaddles = 3;
-  CertificateOptions certificate;
-  certificate.level = options_.epsilon > 0 ? CertificateLevel::full : options_.certificate;
-  certificate.gradient_reference = result_.summary.gradient_reference;
-  certificate.x0 = x0_.cwiseProduct(objective_.columns().factor());
-  const auto examine = [&] {
-    const double seconds = result_.certificate.seconds;
-    result_.certificate = certify(objective_, point_, certificate);
-    result_.certificate.seconds += seconds;
-  };
-  examine();
-  const auto at_saddle = [&] {
-    return is_converged(result_.summary) && result_.certificate.kind == StationaryKind::saddle;
-  };
-  for (int k = 0; k < kMaxSaddles && at_saddle() && result_.method != Method::sketched_newton; ++k) {
-    const int iterations = result_.summary.iterations;
-    result_.summary = newton(objective_, point_, options_.newton);  // looks at the exact H before it ends
-    result_.summary.iterations += iterations;
-    examine();
-    if (result_.summary.iterations == iterations) break;
-  }
-  if (at_saddle()) result_.summary.termination = Termination::saddle;
-  if (is_converged(result_.summary)) look_for_minimiser();
-  if (!(options_.epsilon > 0)) return;
-  const auto certified = [&] {
-    return result_.certificate.distance_bound && *result_.certificate.distance_bound <= options_.epsilon;
-  };
-  NewtonOptions again = options_.newton;
-  while (!certified() && result_.summary.termination == Termination::converged &&
-         result_.method != Method::sketched_newton) {
-    again.relative_tolerance = 0.01 * std::min(again.relative_tolerance, result_.summary.relative_gradient);
-    if (!(again.relative_tolerance > 0)) break;
-    again.max_iterations = std::max(0, options_.newton.max_iterations - result_.summary.iterations);
-    const int iterations = result_.summary.iterations;
-    result_.summary = minimise(start_method(), objective_, point_, again);
-    result_.summary.iterations += iterations;
-    examine();
-  }
-  if (!certified() && is_converged(result_.summary)) result_.summary.termination = Termination::uncertified;
+/// Targets that are solved together, replicated: enough to share messages, or at least reads, without vectors of rows
+/// that take much more memory than A.
+Index targets_at_once(const RowMatrix& A) {
+  constexpr double kSmall = 1 << 25;  // numbers of a rank, 256 MB
+  constexpr double kMostOfA = 4;      // numbers, in units of those of A
+  constexpr double kVectors = 25;     // of rows, of a target
+  constexpr double kStack = 1 << 14;  // numbers, of a target that runs
+  constexpr double kFewest = 4, kMost = 64;
+  const double ranks = A.communicator().size(), rows = static_cast<double>(A.rows_global()) / ranks;
+  const double numbers = std::max(kSmall, kMostOfA * rows * static_cast<double>(A.columns()));
+  return static_cast<Index>(std::clamp(numbers / (kVectors * rows + kStack), kFewest, kMost));
 }
 
 }  // namespace
@@ -416,32 +114,52 @@ std::vector<RegressionResult> solve_targets(
     const RowMatrix& A, const Eigen::MatrixXd& B, const VectorXd& w, const RegressionOptions& options,
     const std::function<void(int target, const IterationRecord& record)>& on_iteration) {
   if (B.cols() < 1) refuse("there are no targets: B has no columns");
-  const auto targets = static_cast<std::size_t>(B.cols());
-  for (const auto& column : B.colwise()) check_arguments(A, column, w, options);
+  check_arguments(A, B, w, options);
   const auto shared = scaled_columns(A, options);
   shared->row_norms();  // once for all
   JointPasses passes(shared->A());
-  std::vector<VectorXd> b;
-  std::vector<std::shared_ptr<const ScaledColumns>> columns;
-  std::vector<std::unique_ptr<Regression>> regressions(targets);
-  std::vector<RegressionResult> results(targets);
-  for (const auto& column : B.colwise()) {
-    b.emplace_back(column);
-    columns.push_back(std::make_shared<const ScaledColumns>(*shared, RowMatrix(shared->A().passes().joined(passes))));
-  }
-  const auto for_all = [&](const std::function<void(std::size_t)>& task) {
-    std::vector<std::function<void()>> tasks;
-    for (std::size_t k = 0; k < targets; ++k) tasks.emplace_back([&task, k] { task(k); });
-    passes.run(tasks);
+  struct JointTarget {
+    VectorXd b;
+    std::unique_ptr<Regression> regression{};
   };
-  for_all([&](std::size_t k) {
-    RegressionOptions own = options;
-    if (on_iteration)
-      own.newton.on_iteration = [&on_iteration, k](const auto& record) { on_iteration(static_cast<int>(k), record); };
-    regressions[k] = std::make_unique<Regression>(columns[k], b[k], w, own);
-  });
-  for (std::size_t k = 1; k < targets; ++k) regressions[k]->share_scores_of(*regressions[0]);
-  for_all([&](std::size_t k) { results[k] = regressions[k]->run(); });
+  std::vector<RegressionResult> results(static_cast<std::size_t>(B.cols()));
+  std::unique_ptr<JointTarget> first;  // its scores serve all
+  RegressionOptions own = options;
+  // Samples of surrogates are each target's own, and their compensated A x gains little from company: what has most of
+  // its work in products, which are shared, costs less.
+  if (B.cols() > 1 && options.method == Method::automatic)
+    own.method = cheaper_method(A.rows_global(), A.columns(), options.sampling);
+  const RootClock clock(A.communicator());
+  for (Index begin = 0; begin < B.cols(); begin += targets_at_once(A)) {
+    const auto before = static_cast<std::size_t>(begin);
+    std::vector<std::unique_ptr<JointTarget>> batch;
+    for (Index k = begin; k < std::min(begin + targets_at_once(A), B.cols()); ++k)
+      batch.push_back(std::make_unique<JointTarget>(JointTarget{B.col(k)}));
+    if (begin > 0 && std::isfinite(options.newton.time_limit_seconds))
+      own.newton.time_limit_seconds =
+          std::max(std::numeric_limits<double>::min(),
+                   options.newton.time_limit_seconds - A.communicator().sum(clock.seconds()));
+    const auto for_all = [&](const std::function<void(std::size_t)>& task) {
+      std::vector<std::function<void()>> tasks;
+      for (std::size_t k = 0; k < batch.size(); ++k) tasks.emplace_back([&task, k] { task(k); });
+      passes.run(tasks);
+    };
+    for_all([&](std::size_t k) {
+      RegressionOptions of_target = own;
+      if (on_iteration)
+        of_target.newton.on_iteration = [&on_iteration, target = static_cast<int>(before + k)](const auto& record) {
+          on_iteration(target, record);
+        };
+      const auto columns =
+          std::make_shared<const ScaledColumns>(*shared, RowMatrix(shared->A().passes().joined(passes)));
+      batch[k]->regression = std::make_unique<Regression>(columns, batch[k]->b, w, of_target);
+    });
+    for (auto& target : batch)
+      if (first || target != batch.front())
+        target->regression->share_scores_of(*(first ? first : batch.front())->regression);
+    for_all([&](std::size_t k) { results[before + k] = batch[k]->regression->run(); });
+    if (!first) first = std::move(batch.front());
+  }
   return results;
 }
 

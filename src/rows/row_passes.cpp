@@ -49,12 +49,20 @@ class SharedProducts {
 
 /// The sums of all requests, side by side, over the tiles so far. Their rounding does not grow with the rows: few rows
 /// are summed at a time, and the roundings of adding such parts are summed, too.
+///
+/// Many columns of dense rows are summed in groups, as `kernels::add_transposed_block` has them.
 class TileSums {
  public:
-  TileSums(Index d, Index columns, Index scalars)
-      : columns_(d, columns), part_(MatrixXd::Zero(d, columns)), scalars_(static_cast<std::size_t>(scalars)) {}
+  TileSums(Index d, Index columns, Index scalars, bool is_sparse)
+      : d_(d),
+        columns_(columns),
+        groups_(is_sparse || columns < kMany ? 0 : (columns + kernels::kGroupColumns - 1) / kernels::kGroupColumns),
+        sums_(d, stored_columns()),
+        part_(MatrixXd::Zero(d, stored_columns())),
+        scalars_(static_cast<std::size_t>(scalars)) {}
 
-  Index columns() const { return part_.cols(); }
+  Index columns() const { return columns_; }
+  Index stored_columns() const { return groups_ > 0 ? groups_ * kernels::kGroupColumns : columns_; }  ///< of U
   std::size_t scalars() const { return scalars_.size(); }
 
   void add_scalars(std::span<const double> of_tile) {
@@ -62,17 +70,20 @@ class TileSums {
   }
   /// Adds A^T U. The dense kernels add up four rows before they add them to a sum, the sparse ones one.
   void add_columns(const Tile& tile, const double* U) {
-    const Index terms = (tile.is_sparse() ? 32 : 128) * tile.columns(), k = columns();
+    const Index terms = (tile.is_sparse() ? 32 : 128) * tile.columns(), k = stored_columns();
     const Index step = std::max<Index>(1, terms * tile.rows() / std::max<Index>(1, tile.entries()));
     for (Index first = 0; first < tile.rows(); first += step) {
       const Index rows = std::min(step, tile.rows() - first);
-      tile.add_transpose_multiply(first, rows, U + first * k, k, part_.data());
+      if (groups_ > 0)
+        tile.add_transposed_block(first, rows, U + first * k, groups_, part_.data());
+      else
+        tile.add_transpose_multiply(first, rows, U + first * k, k, part_.data());
       entries_of_part_ += tile.entries() * rows / tile.rows();
       if (entries_of_part_ >= terms) add_part();
     }
   }
   TileSums& operator+=(const TileSums& other) {
-    columns_ += other.columns_;
+    sums_ += other.sums_;
     part_ += other.part_;
     for (std::size_t k = 0; k < scalars(); ++k) scalars_[k] += other.scalars_[k];
     return *this;
@@ -81,17 +92,31 @@ class TileSums {
     add_part();
     VectorXd values(static_cast<Index>(scalars()));
     std::ranges::transform(scalars_, values.begin(), &CompensatedSum::value);
-    return {columns_.values(), std::move(values)};
+    return {by_columns(sums_.values()), std::move(values)};
   }
 
  private:
+  static constexpr Index kMany = 8;  // columns for which groups pay
+
   void add_part() {
-    columns_ += part_;
+    sums_ += part_;
     part_.setZero();
     entries_of_part_ = 0;
   }
 
-  CompensatedMatrix columns_;
+  MatrixXd by_columns(MatrixXd sums) const {
+    if (groups_ == 0) return sums;
+    MatrixXd result(d_, columns_);
+    for (Index first = 0; first < columns_; first += kernels::kGroupColumns) {
+      const Eigen::Map<const RowMajorMatrix> group(sums.data() + d_ * first, d_, kernels::kGroupColumns);
+      const Index width = std::min(kernels::kGroupColumns, columns_ - first);
+      result.middleCols(first, width) = group.leftCols(width);
+    }
+    return result;
+  }
+
+  Index d_, columns_, groups_;
+  CompensatedMatrix sums_;
   MatrixXd part_;
   Index entries_of_part_ = 0;
   std::vector<CompensatedSum> scalars_;
@@ -101,8 +126,9 @@ class TileSums {
 void map_tile(const Tile& tile, std::span<const RowPasses::MapRequest> requests, const SharedProducts& products,
               TileSums& sums) {
   products.multiply(tile);
-  const Index rows = tile.rows(), columns = sums.columns();
-  RowMajorMatrix U(rows, columns), own;
+  const Index rows = tile.rows(), columns = sums.columns(), stored = sums.stored_columns();
+  RowMajorMatrix U(rows, stored), own;
+  U.rightCols(stored - columns).setZero();
   Index first_column = 0;
   std::vector<double> of_tile(sums.scalars());
   double* scalars = of_tile.data();
@@ -119,7 +145,7 @@ void map_tile(const Tile& tile, std::span<const RowPasses::MapRequest> requests,
     }
     if (x != nullptr && compensated) tile.multiply(x->data(), *compensated, z->data() + tile.first_local());
     if (x != nullptr && !compensated && products.empty()) tile.multiply(x->data(), z->data() + tile.first_local());
-    if (map && width == columns) {
+    if (map && width == stored) {
       map(tile.first_local(), rows, U.data(), scalars);
     } else if (map) {
       own.resize(rows, width);
@@ -258,9 +284,10 @@ std::vector<RowPasses::MapSums> RowPasses::maps(std::span<const MapRequest> requ
     if (request.projection.squares != nullptr) request.projection.squares->resize(rows_local());
   }
   const SharedProducts products(requests);
-  const MapSums all = pass(TileSums(this->columns(), columns, scalars), [&](const Tile& tile, TileSums& sums) {
-                        map_tile(tile, requests, products, sums);
-                      }).values();
+  const MapSums all =
+      pass(TileSums(this->columns(), columns, scalars, is_sparse()), [&](const Tile& tile, TileSums& sums) {
+        map_tile(tile, requests, products, sums);
+      }).values();
   std::vector<MapSums> results;
   columns = scalars = 0;
   for (const auto& request : requests) {

@@ -62,19 +62,14 @@ void Tile::multiply(const double* x, Compensated compensated, double* z) const {
           [&](const auto& A, Index first) { kernels::multiply_compensated(A, x, compensated.shift, z + first); });
 }
 
-void Tile::multiply_packed(const double* N, double* Y) const {
+void Tile::multiply_packed(const double* N, double* Y, Index used) const {
   if (storage_.sparse != nullptr)
     return kernels::with_block(*storage_.sparse, first_local_, rows_,
                                [&](const auto& A) { kernels::multiply_packed(A, N, Y); });
-  kernels::multiply_block(dense().data(), rows_, columns(), N, Y);
+  kernels::multiply_block(dense().data(), rows_, columns(), N, Y, used);
 }
 
 void Tile::add_transpose_multiply(Index first, Index rows, const double* U, Index k, double* out) const {
-  constexpr Index kMany = 8;  // columns for which packing the rows pays
-  if (storage_.sparse == nullptr && k >= kMany) {
-    const RowMajorMatrix transposed = Eigen::Map<const RowMajorMatrix>(U, rows, k).transpose();
-    return kernels::add_matrix_product(transposed.data(), k, rows, dense(first, rows).data(), columns(), false, out);
-  }
   on_rows(first, rows, [&](const auto& A, Index i) { kernels::add_transpose_multiply(A, U + i * k, k, out); });
 }
 

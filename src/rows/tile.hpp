@@ -56,9 +56,14 @@ class Tile {
 
   void multiply(const double* x, double* z) const;                           ///< z_i = a_i . x
   void multiply(const double* x, Compensated compensated, double* z) const;  ///< z_i = a_i . x - shift
-  void multiply_packed(const double* N, double* Y) const;                    ///< Y = A N, 16 columns, all row-major
+  /// Y = A N, 16 columns of which `used` are wanted, all row-major
+  void multiply_packed(const double* N, double* Y, Index used) const;
   /// out += A^T U of some rows; U row-major, rows x k
   void add_transpose_multiply(Index first, Index rows, const double* U, Index k, double* out) const;
+  /// The same of dense rows, in groups of columns: see `kernels::add_transposed_block`.
+  void add_transposed_block(Index first, Index rows, const double* U, Index groups, double* out) const {
+    kernels::add_transposed_block(dense(first, rows).data(), rows, columns(), U, groups, out);
+  }
   void add_absolute_transpose_multiply(const double* u, double* out) const;    ///< out += |A|^T u
   void squared_norms(const double* factor, double* squares) const;             ///< |a_i o factor|^2
   void scatter(std::span<const kernels::Scatter> entries, double* out) const;  ///< out_target += value a_source
@@ -83,7 +88,7 @@ class Tile {
 /// A few columns N, d x k, laid out for products with tiles of A.
 class PackedColumns {
  public:
-  explicit PackedColumns(const Eigen::MatrixXd& N) {
+  explicit PackedColumns(const Eigen::MatrixXd& N) : columns_(N.cols()) {
     for (Index first = 0; first < N.cols(); first += kernels::kBlockColumns) {
       const Index width = std::min(kernels::kBlockColumns, N.cols() - first);
       groups_.emplace_back(RowMajorMatrix::Zero(N.rows(), kernels::kBlockColumns));
@@ -91,19 +96,22 @@ class PackedColumns {
     }
   }
 
-  /// Local. Calls `use(first_column, Y)` for every group of 16 columns, Y = tile N(:, first_column...), rows x 16; the
-  /// last group is filled up with zeros.
+  /// Local. Calls `use(first_column, Y)` for every group of 16 columns, Y = tile N(:, first_column...), rows x 16, what
+  /// is beyond the last column being 0.
   template <class Use>
   void multiply(const Tile& tile, Use&& use) const {
-    RowMajorMatrix Y(tile.rows(), kernels::kBlockColumns);
+    RowMajorMatrix Y = RowMajorMatrix::Zero(tile.rows(), kernels::kBlockColumns);
     for (std::size_t k = 0; k < groups_.size(); ++k) {
-      tile.multiply_packed(groups_[k].data(), Y.data());
-      use(static_cast<Index>(k) * kernels::kBlockColumns, Y);
+      const Index first = static_cast<Index>(k) * kernels::kBlockColumns, left = columns_ - first;
+      if (left < kernels::kBlockColumns) Y.setZero();
+      tile.multiply_packed(groups_[k].data(), Y.data(), std::min(kernels::kBlockColumns, left));
+      use(first, Y);
     }
   }
 
  private:
-  std::vector<RowMajorMatrix> groups_;  ///< d x 16 each
+  Index columns_;
+  std::vector<RowMajorMatrix> groups_;  ///< d x 16 each, the last filled up with zeros
 };
 
 }  // namespace attnreg

@@ -87,6 +87,37 @@ TEST_F(Targets, ExactNewtonSharesToo) {
     EXPECT_LE((together[static_cast<std::size_t>(k)].x - solve_regression(A, own.col(k), w, options).x).norm(), 1e-7);
 }
 
+/// More than run at once.
+TEST_F(Targets, ManyAreSolvedInBatches) {
+  constexpr Index kFew = 60, kMany = 70;
+  const RowMatrix A = reference::distribute(comm_, A_.topLeftCorner(kFew, 3), reference::Layout::even);
+  MatrixXd B(kFew, kMany);
+  for (Index k = 0; k < kMany; ++k)
+    B.col(k) =
+        reference::softmax(A_.topLeftCorner(kFew, 3), reference::random_vector(3, static_cast<std::uint64_t>(k)));
+  const MatrixXd own = B.middleRows(A.first_row(), A.rows_local());
+  const VectorXd w = VectorXd::Constant(A.rows_local(), 1e-3);
+  std::vector<int> records(static_cast<std::size_t>(kMany));
+  const auto results =
+      solve_targets(A, own, w, {}, [&](int target, const auto&) { ++records[static_cast<std::size_t>(target)]; });
+  ASSERT_EQ(results.size(), static_cast<std::size_t>(kMany));
+  for (std::size_t k = 0; k < results.size(); ++k) {
+    EXPECT_TRUE(is_converged(results[k].summary)) << k;
+    EXPECT_EQ(records[k], results[k].summary.iterations + 1) << k;
+  }
+  for (const Index k : {Index{0}, Index{63}, Index{64}, kMany - 1}) {
+    const auto single = solve_regression(A, own.col(k), w, {});
+    EXPECT_LE((results[static_cast<std::size_t>(k)].x - single.x).norm(), 1e-6 * single.x.norm()) << k;
+  }
+
+  RegressionOptions hurried;
+  hurried.newton.time_limit_seconds = 1e-9;
+  for (const auto& result : solve_targets(A, own, w, hurried)) {
+    EXPECT_EQ(result.summary.termination, Termination::time_limit);
+    EXPECT_TRUE(result.x.allFinite());
+  }
+}
+
 TEST_F(Targets, WrongOnesAreRefusedOnAllRanks) {
   const RowMatrix A = reference::distribute(comm_, A_, reference::Layout::tiled);
   const VectorXd w = VectorXd::Constant(A.rows_local(), 1e-4);

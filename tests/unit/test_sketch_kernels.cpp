@@ -46,6 +46,28 @@ TEST_P(SketchKernels, ScatterRows) {
   }
 }
 
+// One chain of sums for a number of the result, each term rounded twice.
+TEST_P(SketchKernels, AddTransposedBlock) {
+  constexpr Index k = kernels::kGroupColumns;
+  for (const Index rows : {1, 7, 40})
+    for (const Index d : {1, 2, 3, 5, 6, 13, 64, 100})
+      for (const Index groups : {1, 2, 3}) {
+        const RowMajorMatrix A = random_rows(rows, d).cast<double>();
+        const RowMajorMatrix U =
+            reference::random_vector(rows * groups * k, 3).reshaped<Eigen::RowMajor>(rows, groups * k);
+        const RowMajorMatrix expected = (A.transpose() * U).array() + 1,
+                             scale = A.cwiseAbs().transpose() * U.cwiseAbs();
+        std::vector<double> out(static_cast<std::size_t>(d * groups * k), 1.0);
+        kernels::add_transposed_block(A.data(), rows, d, U.data(), groups, out.data());
+        for (Index g = 0; g < groups; ++g) {
+          const Eigen::Map<const RowMajorMatrix> of_group(out.data() + g * d * k, d, k);
+          const auto error = (of_group - expected.middleCols(g * k, k)).array().abs();
+          const auto bound = 4 * static_cast<double>(rows) * kEps * (1 + scale.middleCols(g * k, k).array());
+          EXPECT_TRUE((error <= bound).all()) << rows << " x " << d << ", group " << g;
+        }
+      }
+}
+
 TEST_P(SketchKernels, MultiplyBlock) {
   constexpr Index k = kernels::kBlockColumns;
   for (const Index rows : {1, 5, 6, 7, 40})

@@ -129,8 +129,8 @@ class Solve : public Session {
 
   ExitCode solve_several(const Problem& problem, const std::vector<InputFile>& files) {
     const RowMatrix& A = problem.A;
-    RowMajorMatrix B = load_matrix_rows(communicator_, arguments_.text("targets"), "targets", A.partition(),
-                                        files[1].header.columns());
+    Eigen::MatrixXd B = load_matrix_rows(communicator_, arguments_.text("targets"), "targets", A.partition(),
+                                         files[1].header.columns());
     std::vector<double> sums;
     if (arguments_.on("normalise-b"))
       for (Index k = 0; k < B.cols(); ++k) {
@@ -146,6 +146,7 @@ class Solve : public Session {
     for (auto& result : results)
       for (const auto& note : rounding_note(A, files[0].header.type, "A")) result.notes.push_back(note);
     const ExitCode code = exit_code(worst_result(results).summary.termination);
+    B.resize(0, 0);
     end([&] { write_several(results, A, files, code); },
         [&](const std::vector<std::string>& written) { return targets_text(results, A, written); });
     return code;
@@ -154,12 +155,12 @@ class Solve : public Session {
   void write_several(const std::vector<RegressionResult>& results, const RowMatrix& A,
                      const std::vector<InputFile>& files, ExitCode code) {
     const auto targets = std::ssize(results);
-    RowMajorMatrix X(A.columns(), targets), F(A.rows_local(), targets);
+    RowMajorMatrix X(A.columns(), targets), F(with_fitted() ? A.rows_local() : 0, targets);
     auto summaries = nlohmann::ordered_json::array();
     for (Index k = 0; k < targets; ++k) {
       const RegressionResult& result = results[static_cast<std::size_t>(k)];
       X.col(k) = result.x;
-      F.col(k) = result.fitted;
+      if (with_fitted()) F.col(k) = result.fitted;
       nlohmann::ordered_json summary = summary_json(result);
       summary.update({{"certificate", certificate_json(result.certificate)},
                       {"notes", result.notes},

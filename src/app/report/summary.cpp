@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 
 #include "app/options/solver_options.hpp"
 #include "app/report/json.hpp"
@@ -310,11 +311,28 @@ const RegressionResult& worst_result(const std::vector<RegressionResult>& result
   return failed == results.end() ? results.front() : *failed;
 }
 
+namespace {
+
+constexpr std::size_t kMostLines = 100;  // of a list on the page
+
+/// What a table shows, in order.
+std::vector<std::size_t> shown_of(const std::vector<RegressionResult>& results) {
+  std::vector<std::size_t> order(results.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_partition(
+      order, [&](std::size_t k) { return exit_code(results[k].summary.termination) != ExitCode::converged; });
+  order.resize(std::min(order.size(), kMostLines));
+  std::ranges::sort(order);
+  return order;
+}
+
+}  // namespace
+
 std::string results_table(const std::string& name, const std::vector<std::string>& names,
                           const std::vector<RegressionResult>& results, bool parts) {
   std::string text = "  " + name + "L                relative |g|  " + (parts ? "total variation" : "|f - b| / |b|  ") +
                      "  R^2       iterations  reads  termination\n";
-  for (std::size_t k = 0; k < results.size(); ++k) {
+  for (const std::size_t k : shown_of(results)) {
     const NewtonSummary& summary = results[k].summary;
     const FitQuality& fit = results[k].fit;
     text += "  " + padded(names[k], name.size()) + padded(scientific(summary.value, 9), 17) +
@@ -323,6 +341,7 @@ std::string results_table(const std::string& name, const std::vector<std::string
             padded(plain(fit.r_squared, 4), 10) + padded(std::to_string(summary.iterations), 12) +
             padded(fixed(summary.reads_of_a, 1), 7) + std::string(termination_name(summary.termination)) + "\n";
   }
+  if (results.size() > kMostLines) text += "  ... and " + std::to_string(results.size() - kMostLines) + " more\n";
   return text;
 }
 
@@ -359,6 +378,9 @@ std::vector<std::string> of_all_targets(const std::vector<RegressionResult>& res
                             : targets.size() == 1            ? "target " + std::to_string(targets[0])
                                                              : counted(targets.size(), "target");
     lines.push_back(who + ": " + text);
+    if (lines.size() < kMostLines || lines.size() == order.size()) continue;
+    lines.push_back("... and " + std::to_string(order.size() - kMostLines) + " more");
+    break;
   }
   return lines;
 }

@@ -58,7 +58,8 @@ std::string summary_text(const SolveReport& report, const std::vector<std::strin
 const RegressionResult& worst_result(const std::vector<RegressionResult>& results);
 
 /// A table of several results for people, one line each. name: of what tells them apart, in `names`, as wide as its
-/// column. `parts`: the loss fits a distribution, so that the total variation says how well.
+/// column. `parts`: the loss fits a distribution, so that the total variation says how well. Of more than 100 it has
+/// 100, those that did not converge before others, and says how many it leaves out.
 std::string results_table(const std::string& name, const std::vector<std::string>& names,
                           const std::vector<RegressionResult>& results, bool parts);
 
@@ -66,7 +67,7 @@ std::string results_table(const std::string& name, const std::vector<std::string
 std::string results_csv(const std::string& name, const std::vector<std::string>& names,
                         const std::vector<RegressionResult>& results, bool residuals);
 
-/// The notes or warnings of all targets, each once, with the targets that have it.
+/// The notes or warnings of all targets, each once, with the targets that have it; of more than 100, 100.
 std::vector<std::string> of_all_targets(const std::vector<RegressionResult>& results,
                                         std::vector<std::string> SolveResult::*list);
 
