@@ -119,8 +119,9 @@ void Regression::choose_method() {
                        (sample_saves(A_) || fits_on_root(A_));
   result_.method = options_.method;
   if (options_.method == Method::automatic) {
-    result_.method = samples && sample_saves(A_) ? Method::surrogate
-                                                 : cheaper_method(A_.rows_global(), A_.columns(), options_.sampling);
+    result_.method = samples && sample_saves(A_) && !A_.is_sparse()
+                         ? Method::surrogate
+                         : cheaper_method(A_.rows_global(), A_.columns(), options_.sampling);
     result_.notes.push_back("method " + std::string(method_name(result_.method)) + ": the cheaper one for " +
                             std::to_string(A_.rows_global()) + " x " + std::to_string(A_.columns()));
   }
@@ -170,7 +171,8 @@ NewtonSummary Regression::solve_by_samples(StartPoint& start) {
     own.try_cross_entropy = start.kind == Start::zero && options_.start != Start::zero;
     own.must_try_it = options_.start == Start::cross_entropy;
     own.random_starts = options_.random_starts;
-    if (options_.method == Method::automatic) own.if_near = after(method_near_zero(A_.columns()));
+    const bool may_change = options_.method == Method::automatic && result_.method == Method::surrogate;
+    if (may_change) own.if_near = after(method_near_zero(A_.columns()));
   }
   auto found = surrogate(objective_, point_, options_.newton, own);
   result_.sample_reads += found.sample_reads;
