@@ -105,7 +105,7 @@ def solve(arguments, problem, ranks):
     seconds = []
     for _ in range(1 if oversubscribed else arguments.repeats):
         run([*command, arguments.program, "solve", problem / "A.npy", problem / "b.npy", "--weights", problem / "w.npy",
-             "--method", arguments.method, "--quiet", "--force", "-o", directory])
+             "--method", arguments.method, "--start", "cross-entropy", "--quiet", "--force", "-o", directory])
         summary = json.loads((directory / "run.json").read_text())["summary"]
         seconds.append(summary["seconds"])
     line = {"ranks": ranks, "oversubscribed": int(oversubscribed), "iterations": summary["iterations"],

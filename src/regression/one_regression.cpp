@@ -28,6 +28,7 @@ namespace {
 constexpr double kUsualRidge = 1e-14;  // relative, on the diagonal of every preconditioner
 constexpr double kUnchanged = 1e-12;   // relative, of L
 constexpr double kSameMinimum = 1e-6;  // of L(0): values closer than that are one minimum
+constexpr int kMostOnSample = 64;      // random starts; nothing is said of the work there
 
 /// Collective. The options with the linear solver decided.
 RegressionOptions with_linear_solver(const RowMatrix& A, RegressionOptions options) {
@@ -145,14 +146,21 @@ void Regression::choose_method() {
     result_.notes.push_back("the preconditioner uses all rows: a sample would leave none out");
 }
 
-/// Another start, while there is time: where a start on the sample ended, or a random one.
+/// Another start, while there is time: where starts on the sample ended, then random ones.
 std::optional<StartPoint> Regression::next_start(int k) {
-  if (k > (starts_on_sample_ ? static_cast<int>(ends_.size()) - 1 : options_.random_starts)) return std::nullopt;
+  const int ends = starts_on_sample_ ? static_cast<int>(ends_.size()) - 1 : 0;  // the first is where the solve began
+  const int on_sample = starts_on_sample_ ? std::min(options_.random_starts, kMostOnSample) : 0;
+  const int number = k <= ends ? 0 : on_sample + k - ends;  // of a random one
+  if (number > options_.random_starts) return std::nullopt;
   if (!(point_.seconds < options_.newton.time_limit_seconds)) {
-    note_starts_left_out(k, options_.random_starts, result_.notes);
+    if (number == 0)
+      result_.notes.push_back("time limit: " + std::to_string(ends + 1 - k) +
+                              " of the ends on the sample were not finished on all rows");
+    if (number > 0 || on_sample < options_.random_starts)
+      note_starts_left_out(std::max(number, on_sample + 1), options_.random_starts, result_.notes);
     return std::nullopt;
   }
-  if (!starts_on_sample_) return random_start(objective_, point_, options_.sampling.seed, k);
+  if (number > 0) return random_start(objective_, point_, options_.sampling.seed, number);
   return start_from(ends_[static_cast<std::size_t>(k)]);
 }
 
@@ -170,7 +178,7 @@ NewtonSummary Regression::solve_by_samples(StartPoint& start) {
   if (is_first) {
     own.try_cross_entropy = start.kind == Start::zero && options_.start != Start::zero;
     own.must_try_it = options_.start == Start::cross_entropy;
-    own.random_starts = options_.random_starts;
+    own.random_starts = std::min(options_.random_starts, kMostOnSample);
     const bool may_change = options_.method == Method::automatic && result_.method == Method::surrogate;
     if (may_change) own.if_near = after(method_near_zero(A_.columns()));
   }

@@ -254,8 +254,10 @@ bool Iteration::take_step(std::uint32_t step, Progress& progress) {
 SketchedNewtonSummary Iteration::finish(NewtonSummary summary) {
   result_.distance_bound = distance_bound();
   measure(objective_, point_, summary);  // of the point made anew
-  if (decides_by_distance() && !(result_.distance_bound <= epsilon_))
+  if (decides_by_distance() && !(result_.distance_bound <= epsilon_)) {
     note("|x - x*| <= " + text_of(result_.distance_bound) + " is certified, not epsilon = " + text_of(epsilon_));
+    if (summary.termination == Termination::converged) summary.termination = Termination::converged_rounding;  // g = 0
+  }
   result_.newton = summary;
   return std::move(result_);
 }

@@ -264,9 +264,12 @@ SampledSurrogate::Coarse SampledSurrogate::ends_of_starts(const Point& point, bo
     descend(lowest, std::min(options.accuracy, kCoarse), true);
     add_end(descents, std::move(lowest), 0);
   }
-  for (int k = 1; k <= options.random_starts; ++k)
-    if (const auto x = random_point(sampled(), seed_, k))
-      add_end(descents, descended(sampled().evaluate(*x)), kFirstRandom - 1 + k);
+  for (int k = 1; k <= options.random_starts && there_->seconds < options.seconds; ++k)
+    if (const auto x = random_point(sampled(), seed_, k)) {
+      Point end = descended(sampled().evaluate(*x));
+      there_->seconds = end.seconds;
+      add_end(descents, std::move(end), kFirstRandom - 1 + k);
+    }
   descend(*there_, std::min(options.accuracy, kCoarse), false);
   descents.front().end.x = there_->x;
   descents.front().end.value = there_->value;

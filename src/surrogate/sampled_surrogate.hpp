@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -41,6 +42,7 @@ class SampledSurrogate {
     int random_starts = 0;              ///< more starts
     double accuracy = 1e-2;             ///< |g| at the end, relative to that at the point
     int max_iterations = 40;
+    double seconds = std::numeric_limits<double>::infinity();  ///< no more random starts later than this
   };
   /// Where descents on the sample ended, and which of the starts led there, by their numbers: 0 is the point, 1 to 3
   /// are the cross-entropies, and 4 is the first of the random ones.

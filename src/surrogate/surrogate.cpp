@@ -182,7 +182,8 @@ void SurrogateSolve::solve_coarsely() {
   use_sample(is_whole_ ? VectorXd(VectorXd::Ones(all_.A().rows_local())) : first_probabilities(all_, point_));
   SampledSurrogate::CoarseOptions options{.cross_entropy = own_.must_try_it,
                                           .cross_entropy_if_far = own_.try_cross_entropy,
-                                          .random_starts = own_.random_starts};
+                                          .random_starts = own_.random_starts,
+                                          .seconds = options_.time_limit_seconds - point_.seconds};
   if (is_whole_) {
     options.accuracy = kWhole * tolerance() / norm();
     options.max_iterations = options_.max_iterations;

@@ -205,8 +205,8 @@ TEST(Certificate, LevelsCostWhatTheySay) {
   EXPECT_EQ(certify(objective, point, {.level = CertificateLevel::none}).reads, 0);
   const Certificate fresh = certify(objective, point, {.gradient_reference = 2});
   EXPECT_EQ(fresh.reads, 0);
-  EXPECT_EQ(fresh.gradient_norm, point.gradient.norm());
-  EXPECT_EQ(fresh.relative_gradient, fresh.gradient_norm / 2);
+  EXPECT_DOUBLE_EQ(fresh.gradient_norm, point.gradient.norm());  // in the caller's units and back
+  EXPECT_DOUBLE_EQ(fresh.relative_gradient, fresh.gradient_norm / 2);
   EXPECT_EQ(fresh.kind, StationaryKind::unknown);
 
   point = objective.step(std::move(point), objective.direction(x), {.t = 0.5});

@@ -59,7 +59,8 @@ TEST_P(RowKernels, WidenExactly) {
   check(shorts.data(), of_short);
 }
 
-// What is summed over a row has the same bits in every type; how many rows are added up before they are added to a sum
+// What is summed over a row has the same bits in every type, but for short rows of double and float, which have kernels
+// of their own; how many rows are added up before they are added to a sum
 // over rows depends on the bytes of a row.
 TEST_P(RowKernels, AreThoseOfTheNumbersInDouble) {
   for (const Index d : {1, 2, 3, 7, 8, 9, 63, 64, 300}) {
@@ -91,7 +92,8 @@ TEST_P(RowKernels, AreThoseOfTheNumbersInDouble) {
       for (const DenseRows& rows : {DenseRows(single.data()), DenseRows(half.data()), DenseRows(brief.data())}) {
         const auto found = run(rows);
         SCOPED_TRACE(std::to_string(d) + " columns, type " + std::to_string(rows.index()));
-        for (std::size_t k = 0; k < 3; ++k) EXPECT_EQ(found[k], expected[k]) << k;
+        const double apart = d > 8 ? 0 : 2 * static_cast<double>(d) * reference::eps * (x.norm() * A.norm() + 0.1);
+        for (std::size_t k = 0; k < 3; ++k) EXPECT_LE((found[k] - expected[k]).lpNorm<Eigen::Infinity>(), apart) << k;
         const double rounding = 2 * (kRows + 1) * std::sqrt(kRows) * reference::eps, norm = A.norm();
         EXPECT_LE((found[3] - expected[3]).lpNorm<Eigen::Infinity>(), rounding * norm * U.norm());
         EXPECT_LE((found[4] - expected[4]).lpNorm<Eigen::Infinity>(), rounding * (norm + 1) * u.norm());
