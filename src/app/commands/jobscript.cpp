@@ -52,6 +52,7 @@ const Syntax kJobscriptSyntax{
        {"hosts", 0, "LIST", Text{}, "", "ssh: host names with commas between them"},
        {"program", 0, "FILE", Text{}, "", "attnreg on the nodes; default: this one"},
        {"output", 'o', "FILE", Text{}, "", "where the script goes; default: stdout"},
+       force_option(),
        help_option()}}},
     kJobscriptEpilogue};
 
@@ -207,6 +208,7 @@ ExitCode jobscript(const Communicator& communicator, const Arguments& arguments)
     return ExitCode::converged;
   }
   communicator.agree_on_root([&] {
+    check_output(path, arguments.on("force"));
     write_file(path, text);
     std::filesystem::permissions(path, std::filesystem::perms::owner_exec, std::filesystem::perm_options::add);
   });
