@@ -167,9 +167,11 @@ std::string ssh_script(const Arguments& arguments, const JobLayout& layout, cons
   std::string list;
   int count = 0;
   for (std::string name; std::getline(names, name, ',');) {
-    if (name.empty() || name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") !=
-                            std::string::npos)
-      throw UsageError("--hosts has the name '" + printable(name) + "'; expected letters, digits, '.', '-' and '_'");
+    if (name.empty() || name.front() == '-' ||
+        name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") !=
+            std::string::npos)
+      throw UsageError("--hosts has the name '" + printable(name) +
+                       "'; expected letters, digits, '.', '-' and '_', not '-' first");
     list += name + " slots=" + std::to_string(layout.ranks_per_node) + "\n";
     ++count;
   }
