@@ -23,7 +23,13 @@ ATTNREG=${ATTNREG:-$built}
 ssh=${ATTNREG_SSH:-ssh -o BatchMode=yes -o ConnectTimeout=10}
 revision=$("$ATTNREG" --version | head -n 2)
 while read -r host slots; do
-  case $host in '' | '#'*) continue ;; esac
+  case $host in
+    '' | '#'*) continue ;;
+    -*)
+      echo "$hosts: the name '$host' begins with '-'" >&2
+      exit 2
+      ;;
+  esac
   case $slots in
     slots=[1-9]*) ;;
     *)
@@ -31,7 +37,7 @@ while read -r host slots; do
       exit 2
       ;;
   esac
-  found=$($ssh -n "$host" "'$ATTNREG' --version" 2>&1 | head -n 2) || true
+  found=$($ssh -n "$host" "$(printf '%q' "$ATTNREG") --version" 2>&1 | head -n 2) || true # its shell reads it again
   if [ "$found" != "$revision" ]; then
     printf 'On %s the program does not run, or is another one. There:\n%s\nhere:\n%s\n' "$host" "$found" "$revision" >&2
     exit 1

@@ -9,7 +9,10 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <mutex>
+#include <set>
 #include <type_traits>
+#include <utility>
 
 #include "attnreg/error.hpp"
 #include "errors/printable.hpp"
@@ -32,6 +35,27 @@ struct stat status_of(const std::string& path, const FileDescriptor& file) {
   if (::fstat(file.get(), &status) != 0) fail_errno(path, "cannot examine the file", errno);
   return status;
 }
+
+/// Device and inode of the files that were remembered.
+class Inputs {
+ public:
+  void add(const struct stat& status) {
+    const std::lock_guard lock(mutex_);
+    identities_.emplace(status.st_dev, status.st_ino);
+  }
+  bool contains(const struct stat& status) {
+    const std::lock_guard lock(mutex_);
+    return identities_.contains({status.st_dev, status.st_ino});
+  }
+  static Inputs& of_process() {
+    static Inputs inputs;
+    return inputs;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::set<std::pair<dev_t, ino_t>> identities_;
+};
 
 template <class Bits, class Scalar>
 NonFinite find_by_exponents(std::span<const Scalar> values) {
@@ -56,12 +80,23 @@ void refuse_file(const std::string& path, const std::string& problem) {
   throw InvalidArgument(printable(path) + ": " + problem);
 }
 
+void remember_input(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode)) Inputs::of_process().add(status);
+}
+
+bool is_input(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 && Inputs::of_process().contains(status);
+}
+
 InputFile::InputFile(std::string path, const char* expected) : path_(std::move(path)) {
   file_ = FileDescriptor(retry_interrupted([&] { return ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); }));
   if (!file_.is_open()) fail_errno(path_, "cannot open the file", errno);
   const struct stat status = status_of(path_, file_);
   if (S_ISDIR(status.st_mode)) refuse_file(path_, std::string("this is a directory, expected ") + expected);
   if (!S_ISREG(status.st_mode)) refuse_file(path_, "this is not a regular file; copy its contents to a file first");
+  Inputs::of_process().add(status);
 }
 
 std::int64_t InputFile::bytes() const { return status_of(path_, file_).st_size; }

@@ -75,6 +75,13 @@ NpzMember::NpzMember(const NpzArchive& archive, const std::string& name) : archi
   const std::int64_t index = zip_name_locate(archive.zip_.get(), file.c_str(), 0);
   if (index < 0) refuse("the archive has no such array");
   index_ = static_cast<std::uint64_t>(index);
+  const auto same = [&](zip_uint64_t k) {
+    const char* const other = zip_get_name(archive.zip_.get(), k, ZIP_FL_ENC_RAW);
+    return other != nullptr && file == other;
+  };
+  const auto count = static_cast<zip_uint64_t>(zip_get_num_entries(archive.zip_.get(), 0));
+  for (zip_uint64_t k = 0; k < count; ++k)
+    if (k != index_ && same(k)) refuse("the archive has two arrays of this name; save the file again");
   zip_stat_t facts;
   if (zip_stat_index(archive.zip_.get(), index_, 0, &facts) != 0 || (facts.valid & ZIP_STAT_SIZE) == 0 ||
       (facts.valid & ZIP_STAT_COMP_METHOD) == 0 || facts.size > std::uint64_t{1} << 62)

@@ -11,6 +11,7 @@
 
 #include "attnreg/error.hpp"
 #include "errors/printable.hpp"
+#include "files/input_file.hpp"
 #include "files/npy_header.hpp"
 
 namespace attnreg {
@@ -46,6 +47,9 @@ void check_target(const std::string& path) {
     if (errno != ENOENT) fail_to("write", path, errno);
     return;
   }
+  if (is_input(path))
+    throw OutputError("cannot write " + printable(path) +
+                      ": it is an input, which the output would destroy; choose another name");
   if (S_ISREG(status.st_mode)) return;
   const char* const found = S_ISDIR(status.st_mode)   ? "a directory"
                             : S_ISLNK(status.st_mode) ? "a symbolic link"
@@ -122,6 +126,12 @@ void OutputFile::publish() {
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_to("replace", path_, errno);
   remove_ = false;
   sync_directory_of(path_);
+}
+
+void check_output(const std::string& path, bool replaces) {
+  const OutputFile check(path);
+  if (!replaces && std::filesystem::exists(path))
+    throw OutputError(printable(path) + " exists; choose another name, or add --force to replace it");
 }
 
 void write_file(const std::string& path, std::string_view bytes) {

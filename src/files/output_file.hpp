@@ -13,7 +13,8 @@ namespace attnreg {
 
 /// A file that appears under its name whole or not at all: it is written as `<path>.tmp.<process>.<k>` beside its
 /// target and renamed by `publish`; an older file stays as it was until then. A target that is there and is not a
-/// regular file (directory, symbolic link, device, pipe) is refused. Modes follow the umask.
+/// regular file (directory, symbolic link, device, pipe), or is an input of this process, is refused. Modes follow the
+/// umask.
 /// Everything is local and throws `OutputError` (this rank) with path, reason and what to do.
 class OutputFile {
  public:
@@ -40,6 +41,10 @@ class OutputFile {
   FileDescriptor file_;
   bool remove_ = false;
 };
+
+/// Local. Throws `OutputError` (this rank) if no file can be written there, or one is there already, unless it may be
+/// replaced.
+void check_output(const std::string& path, bool replaces);
 
 /// Local. Replaces the file at `path` by `bytes`, whole or not at all.
 void write_file(const std::string& path, std::string_view bytes);

@@ -2,6 +2,8 @@
 
 import os
 import unittest
+import warnings
+import zipfile
 
 import numpy as np
 
@@ -46,6 +48,17 @@ class DataTest(ErrorTest):
         self.solve_fails("A.npy", str(len(whole)), str(len(whole) - 8))
         self.A.write_bytes(whole + b"surplus")
         self.solve_fails("A.npy")
+
+    def test_members_that_are_there_twice(self):
+        path, member = self.directory / "A.npz", self.directory / "data.npy"
+        entries = {"data": np.ones(3), "indices": np.zeros(3, np.int32), "indptr": np.arange(4, dtype=np.int32),
+                   "shape": np.array([3, 1]), "format": np.array(b"csr")}
+        np.savez(path, **entries)
+        np.save(member, np.zeros(3))
+        with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it knows
+            archive.write(member, "data.npy")
+        self.fails(3, "A.npz", "data.npy", "two arrays", arguments=("inspect", path))
 
     def test_wrong_shape(self):
         np.save(self.b, self.target[:-1])

@@ -44,6 +44,7 @@ const Syntax kApplySyntax{
      {"Output",
       {{"output", 'o', "FILE", Text{}, "", "where O goes, n_q x d_v, .npy; needed"},
        {"json", 0, "", Switch{}, "", "print the figures as JSON"},
+       force_option(),
        help_option()}}},
     kApplyEpilogue};
 
@@ -116,7 +117,7 @@ ExitCode run_apply(const Communicator& communicator, const Arguments& arguments)
   check_options(arguments);
   const std::string path = arguments.text("output");
   set_threads(communicator, arguments);
-  communicator.agree_on_root([&] { OutputFile check(path); });
+  communicator.agree_on_root([&] { check_output(path, arguments.on("force")); });
   const auto load = [&](const char* role) {
     return load_matrix(communicator, arguments.text(role), storage_choice(arguments));
   };

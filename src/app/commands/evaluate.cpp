@@ -47,6 +47,7 @@ const Syntax kEvaluateSyntax{"evaluate",
                                {{"json", 0, "", Switch{}, "", "print JSON"},
                                 {"gradient", 0, "FILE", Text{}, "", "write the gradient, d values, .npy"},
                                 {"hessian", 0, "FILE", Text{}, "", "write the exact Hessian, d x d, .npy"},
+                                force_option(),
                                 help_option()}}},
                              kEvaluateEpilogue,
                              {"queries", "sequences"}};
@@ -73,7 +74,7 @@ std::string result_text(const Problem& problem, const RegressionObjective& objec
 /// Local. The files to be written can be.
 void check_outputs(const Communicator& communicator, const Arguments& arguments) {
   for (const std::string_view name : {"gradient", "hessian"})
-    if (communicator.is_root() && arguments.has(name)) OutputFile check(arguments.text(name));
+    if (communicator.is_root() && arguments.has(name)) check_output(arguments.text(name), arguments.on("force"));
 }
 
 /// Collective. What a command line asks for; gradient and H (empty unless asked for) on rank 0. Numbers that are not

@@ -52,6 +52,7 @@ const Syntax kJobscriptSyntax{
        {"hosts", 0, "LIST", Text{}, "", "ssh: host names with commas between them"},
        {"program", 0, "FILE", Text{}, "", "attnreg on the nodes; default: this one"},
        {"output", 'o', "FILE", Text{}, "", "where the script goes; default: stdout"},
+       force_option(),
        help_option()}}},
     kJobscriptEpilogue};
 
@@ -166,9 +167,11 @@ std::string ssh_script(const Arguments& arguments, const JobLayout& layout, cons
   std::string list;
   int count = 0;
   for (std::string name; std::getline(names, name, ',');) {
-    if (name.empty() || name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") !=
-                            std::string::npos)
-      throw UsageError("--hosts has the name '" + printable(name) + "'; expected letters, digits, '.', '-' and '_'");
+    if (name.empty() || name.front() == '-' ||
+        name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") !=
+            std::string::npos)
+      throw UsageError("--hosts has the name '" + printable(name) +
+                       "'; expected letters, digits, '.', '-' and '_', not '-' first");
     list += name + " slots=" + std::to_string(layout.ranks_per_node) + "\n";
     ++count;
   }
@@ -207,6 +210,7 @@ ExitCode jobscript(const Communicator& communicator, const Arguments& arguments)
     return ExitCode::converged;
   }
   communicator.agree_on_root([&] {
+    check_output(path, arguments.on("force"));
     write_file(path, text);
     std::filesystem::permissions(path, std::filesystem::perms::owner_exec, std::filesystem::perm_options::add);
   });

@@ -17,6 +17,7 @@
 #include "app/report/text.hpp"
 #include "app/run/session.hpp"
 #include "errors/printable.hpp"
+#include "files/input_file.hpp"
 #include "ranks/mpi_facts.hpp"
 
 namespace attnreg::app {
@@ -77,6 +78,14 @@ const Command& find_command(const std::vector<Command>& all, const std::string& 
                    "'" + suggestion(name, names) + "; `attnreg --help` lists the commands");
 }
 
+/// Every file that the command line names, but for those that are to be written: none of them will be replaced.
+void remember_inputs(const Arguments& arguments) {
+  for (const std::string& text : arguments.texts_but({"output", "gradient", "hessian"})) {
+    remember_input(text);
+    remember_input(text.substr(0, text.rfind('[')));  // a part of an array
+  }
+}
+
 ExitCode run(const Communicator& communicator, const std::vector<std::string>& words) {
   inject_fault(communicator.rank(), "start");
   if (words.empty()) {
@@ -99,7 +108,9 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
     print_result(communicator, help_text(command.syntax));
     return ExitCode::converged;
   }
-  return command.run(communicator, Arguments(command.syntax, rest));
+  const Arguments arguments(command.syntax, rest);
+  remember_inputs(arguments);
+  return command.run(communicator, arguments);
 }
 
 /// Ends the job: this rank failed alone, and the others may wait for it for ever.

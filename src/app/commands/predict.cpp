@@ -25,7 +25,8 @@ const Syntax kPredictSyntax{
     {{"A", "n x d matrix, .npy"}, {"x", "d values, .npy"}},
     {{"Model", {{"loss", 0, "NAME", Choice{loss_names()}, "softmax", "of the fit; says what f is"}}},
      computing_options(),
-     {"Output", {{"output", 'o', "FILE", Text{}, "", "where f goes, n values, .npy; needed"}, help_option()}}},
+     {"Output",
+      {{"output", 'o', "FILE", Text{}, "", "where f goes, n values, .npy; needed"}, force_option(), help_option()}}},
     kPredictEpilogue};
 
 ExitCode predict_rows(const Communicator& communicator, const Arguments& arguments) {
@@ -35,7 +36,7 @@ ExitCode predict_rows(const Communicator& communicator, const Arguments& argumen
   communicator.agree([&] {
     examine("A", arguments.text("A"));
     examine("x", arguments.text("x"));
-    if (communicator.is_root()) OutputFile check(path);
+    if (communicator.is_root()) check_output(path, arguments.on("force"));
   });
   const RowMatrix A = load_matrix(communicator, arguments.text("A"), storage_choice(arguments));
   const Eigen::VectorXd x = load_vector(communicator, arguments.text("x"), "x", A.columns());

@@ -37,6 +37,7 @@ const Syntax kScoresSyntax{
      {"Output",
       {{"output", 'o', "FILE", Text{}, "", "where the scores go, n values, .npy; needed"},
        {"json", 0, "", Switch{}, "", "print JSON"},
+       force_option(),
        help_option()}}},
     kScoresEpilogue};
 
@@ -86,7 +87,7 @@ ExitCode scores(const Communicator& communicator, const Arguments& arguments) {
   communicator.agree([&] {
     examine("A", arguments.text("A"));
     if (arguments.has("weights")) examine("w", arguments.text("weights"));
-    if (communicator.is_root()) OutputFile check(path);
+    if (communicator.is_root()) check_output(path, arguments.on("force"));
   });
   const RowMatrix A = load_matrix(communicator, arguments.text("A"), storage_choice(arguments));
   Eigen::VectorXd weights;

@@ -275,6 +275,14 @@ void Arguments::exclude(std::string_view one, std::string_view other) const {
                      " exclude each other; give one of them");
 }
 
+std::vector<std::string> Arguments::texts_but(std::initializer_list<std::string_view> names) const {
+  std::vector<std::string> texts;
+  for (const auto& [name, value] : values_)
+    if (value.given && std::holds_alternative<Text>(*value.kind) && std::ranges::find(names, name) == names.end())
+      texts.push_back(value.text);
+  return texts;
+}
+
 nlohmann::ordered_json Arguments::configuration() const {
   nlohmann::ordered_json all;
   for (const auto name : order_) {
@@ -309,6 +317,8 @@ OptionGroup report_options(std::string_view help) {
            {"json", 0, "", Switch{}, "", "print report.json"},
            help_option()}};
 }
+
+Option force_option() { return {"force", 0, "", Switch{}, "", "replace a file that is there"}; }
 
 Option threads_option() {
   return {"threads",

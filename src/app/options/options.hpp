@@ -98,6 +98,9 @@ class Arguments {
   /// Throws `UsageError` if both were given.
   void exclude(std::string_view one, std::string_view other) const;
 
+  /// All texts on the command line but those of these options.
+  std::vector<std::string> texts_but(std::initializer_list<std::string_view> names) const;
+
   const Syntax& syntax() const { return syntax_; }
   /// {"rtol": {"value": 1e-10, "source": "default"}, ...}: all arguments and options.
   nlohmann::ordered_json configuration() const;
@@ -146,6 +149,7 @@ std::string suggestion(std::string_view word, std::span<const std::string_view> 
 
 /// The options that several commands share.
 Option threads_option();
+Option force_option();  ///< of commands that write single files
 OptionGroup computing_options();
 Option help_option();
 
@@ -167,7 +171,8 @@ struct ThreadLayout {
 /// Collective. Sets the number of OpenMP threads: --threads, else OMP_NUM_THREADS, else the cores in this rank's
 /// affinity mask divided by the ranks that share them. BLAS gets one thread, always.
 ThreadLayout set_threads(const Communicator& communicator, const Arguments& arguments);
-/// Local. Fewer, unless a number was asked for, where a pass reads so few numbers that threads would wait for each other.
+/// Local. Fewer, unless a number was asked for, where a pass reads so few numbers that threads would wait for each
+/// other.
 void use_fewer_threads(ThreadLayout& layout, double numbers_read);
 
 /// The help page of one command.

@@ -73,8 +73,10 @@ std::vector<OptionGroup> solver_options() {
          "papers' method, full steps with a sampled Hessian; surrogate: minimisers on sampled rows, corrected by exact "
          "gradients, for softmax and cross-entropy and very tall A; auto: the cheapest one but sketched-newton"},
         {"start", 0, "START", Text{}, "auto",
-         "where the iteration starts. zero: x = 0; cross-entropy: a rough minimiser of that loss; auto: the best end on "
-         "a sample, one of the two, or a random point for cosh, rescaled-cosh and rescaled-sinh, for which x = 0 is stationary; else the name "
+         "where the iteration starts. zero: x = 0; cross-entropy: a rough minimiser of that loss; auto: the best end "
+         "on "
+         "a sample, one of the two, or a random point for cosh, rescaled-cosh and rescaled-sinh, for which x = 0 is "
+         "stationary; else the name "
          "of a .npy file with x"},
         {"starts", 0, "K", Integer{0, 100000}, "0",
          "solve from K random points, too; keep the lowest L and list the minima"},

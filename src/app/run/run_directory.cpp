@@ -1,8 +1,9 @@
 #include "app/run/run_directory.hpp"
 
 #include <fcntl.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
@@ -15,6 +16,7 @@
 #include "attnreg/error.hpp"
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
+#include "files/input_file.hpp"
 #include "files/output_file.hpp"
 #include "ranks/span_of.hpp"
 
@@ -44,17 +46,19 @@ void write_all(const FileDescriptor& file, const std::string& path, std::string_
   }
 }
 
-/// An empty file for lines that appear at once. Never waits for a pipe and never follows a link.
+/// A new file for lines that appear at once. One that is there loses this name only: another name may be an input.
 FileDescriptor open_lines(const std::string& path) {
-  constexpr int flags = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
-  FileDescriptor file(::open(path.c_str(), flags, 0666));
-  struct stat facts {};
-  if (!file.is_open() || ::fstat(file.get(), &facts) != 0)
-    throw OutputError("cannot write " + printable(path) + ": " + std::strerror(errno) + "; remove it");
-  if (!S_ISREG(facts.st_mode))
-    throw OutputError("cannot write " + printable(path) + ": it is not a regular file; remove it");
+  check_output(path, true);
+  ::unlink(path.c_str());
+  FileDescriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
+  if (!file.is_open()) throw OutputError("cannot write " + printable(path) + ": " + std::strerror(errno));
   return file;
 }
+
+/// What a run may write, whatever its options.
+constexpr std::array<const char*, 12> kResults{"x.npy",    "f.npy",    "x_path.npy",  "X.npy",
+                                               "Y.npy",    "P.npy",    "Q.npy",       "F.npy",
+                                               "path.csv", "run.json", "history.csv", "status.json"};
 
 }  // namespace
 
@@ -64,6 +68,10 @@ RunDirectory::RunDirectory(const Communicator& communicator, std::string path, b
   communicator_.agree_on_root([&] {
     create_directories(path_);
     if (!force) refuse_finished_run();
+    for (const char* const name : kResults)
+      if (is_input(file(name)))
+        throw OutputError(printable(file(name)) +
+                          " is an input, which the run would replace; choose another directory");
     write_status("running", nullptr);
   });
 }

@@ -1,0 +1,108 @@
+"""Outputs never destroy inputs, and replace what is there only where that was asked for."""
+
+import os
+import shutil
+import unittest
+
+import numpy as np
+
+from command_line import CommandLineTest, run
+
+
+class OutputsTest(CommandLineTest):
+    def setUp(self):
+        super().setUp()
+        self.write_problem(rows=6)
+        self.save("K", np.eye(6, 3))
+        self.save("F", np.full((6, 6), 1 / 6))
+
+    def save(self, name, array):
+        np.save(self.path(name), array)
+
+    def path(self, name):
+        return self.directory / f"{name}.npy"
+
+    def commands(self):
+        """Command lines that write single files: what comes before the name of the file, and the inputs."""
+        A, b, x, K = (self.path(name) for name in ("A", "b", "x", "K"))
+        yield ["predict", A, x, "-o"], (A, x)
+        yield ["scores", A, "-o"], (A,)
+        yield ["evaluate", A, b, x, "--gradient"], (A, b, x)
+        yield ["evaluate", A, b, x, "--hessian"], (A, b, x)
+        yield ["apply", A, K, A, "-o"], (A, K)
+        yield ["jobscript", "slurm", "--rows", "1000", "--cols", "10", "--ranks", "2", "-o"], ()
+
+    def directories(self):
+        """Command lines that write into a directory, and an input that has the name of one of their results."""
+        A, b, F, K = (self.path(name) for name in ("A", "b", "F", "K"))
+        yield ["solve", A, b, "--start"], "x.npy", np.zeros(3)
+        yield ["attention", A, K, F, "--start"], "X.npy", np.zeros((3, 3))
+        yield ["sparsify"], "Y.npy", np.eye(3, 6)
+
+    def test_outputs_are_not_inputs(self):
+        """Under their own names, others in the file system, and with and without leave to replace files."""
+        for ranks in (1, 3):
+            for command, inputs in self.commands():
+                for k, file in enumerate(inputs):
+                    link = self.directory / f"link{k}.npy"
+                    os.link(file, link)
+                    before = file.read_bytes()
+                    for name in (file, self.directory / "." / file.name, link):
+                        for force in ([], ["--force"]):
+                            with self.subTest(command=command[0], name=name.name, force=force, ranks=ranks):
+                                self.assert_error(run(*command, name, *force, ranks=ranks), 6, "input")
+                                self.assertEqual(before, file.read_bytes())
+                                self.assertTrue(os.path.samefile(file, link))
+                    link.unlink()
+
+    def test_runs_do_not_replace_their_inputs(self):
+        for ranks in (1, 3):
+            for command, name, values in self.directories():
+                out = self.directory / "out"
+                out.mkdir()
+                np.save(out / name, values)
+                before = (out / name).read_bytes()
+                with self.subTest(command=command[0], ranks=ranks):
+                    self.assert_error(run(*command, out / name, "-o", out, "--force", ranks=ranks), 6, name, "input")
+                    self.assertEqual(before, (out / name).read_bytes())
+                shutil.rmtree(out)
+
+    def test_files_are_replaced_on_demand_only(self):
+        for ranks in (1, 3):
+            for command, _ in self.commands():
+                out = self.directory / "out"
+                out.write_bytes(b"before")
+                with self.subTest(command=command[0], ranks=ranks):
+                    self.assert_error(run(*command, out, ranks=ranks), 6, "exists", "--force")
+                    self.assertEqual(b"before", out.read_bytes())
+                    self.assert_code(0, run(*command, out, "--force", ranks=ranks))
+                    self.assertNotEqual(b"before", out.read_bytes())
+                out.unlink()
+
+    def test_links_are_not_written_through(self):
+        """Neither by single files nor by the history of a run."""
+        other = self.directory / "other"
+        for command, _ in self.commands():
+            for link in (os.link, os.symlink):
+                other.write_bytes(b"before")
+                out = self.directory / "out"
+                link(other, out)
+                with self.subTest(command=command[0], link=link.__name__):
+                    code = run(*command, out, "--force").code
+                    self.assertEqual(6 if link is os.symlink else 0, code)
+                    self.assertEqual(b"before", other.read_bytes())
+                out.unlink()
+        for name in ("history.csv", "status.json", "x.npy", "run.json"):
+            run_directory = self.directory / "run"
+            run_directory.mkdir()
+            other.write_bytes(b"before")
+            os.link(other, run_directory / name)
+            with self.subTest(name=name):
+                self.assert_code(0, run("solve", self.path("A"), self.path("b"), "-o", run_directory, "--force"))
+                self.assertEqual(b"before", other.read_bytes())
+                self.assertNotEqual(b"before", (run_directory / name).read_bytes())
+            shutil.rmtree(run_directory)
+
+
+if __name__ == "__main__":
+    unittest.main()
