@@ -248,13 +248,13 @@ class AttentionTest(CommandLineTest):
         for ranks in (0, 3):
             for kernel in (["softmax"], ["threshold", "--tau=-1e300"]):
                 self.assert_code(0, run("apply", self.file("Q"), self.file("keys"), self.file("V"), "--mask",
-                                        self.file("mask"), "--kernel", *kernel, "-o", self.file("O"), ranks=ranks))
+                                        self.file("mask"), "--kernel", *kernel, "-o", self.file("O"), "--force", ranks=ranks))
                 np.testing.assert_allclose(np.load(self.file("O")), F @ np.load(self.file("V")), atol=1e-13)
         np.save(self.file("mask"), np.where(table, 0, -np.inf))
         blind = np.ones((31, 17))
         blind[22] = 0
         np.save(self.file("blind"), blind)
-        apply = ["apply", self.file("Q"), self.file("keys"), self.file("V"), "-o", self.file("O")]
+        apply = ["apply", self.file("Q"), self.file("keys"), self.file("V"), "-o", self.file("O"), "--force"]
         for ranks in (0, 3):
             for code, texts, mask in ((3, ["mask.npy", "row 0, column", "-inf"], self.file("mask")),
                                       (3, ["blind.npy", "query 22 (counted from 0) sees no key"], self.file("blind")),
@@ -314,7 +314,7 @@ class AttentionTest(CommandLineTest):
             np.save(self.file("Y"), Y)
             options = ["--Y", self.file("Y")] if values else ["--weights", self.file("weights")]
             result = run("evaluate", *self.data(values=values), "--X", self.file("X"), *options, "--json", "--gradient",
-                         self.file("g"), "--hessian", self.file("H"), ranks=2)
+                         self.file("g"), "--hessian", self.file("H"), "--force", ranks=2)
             self.assert_code(0, result)
             (self.directory / "result.json").write_text(result.stdout)
             self.assertAlmostEqual(read_json(self.directory / "result.json")["value"] / loss(u), 1, delta=1e-13)

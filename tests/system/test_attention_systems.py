@@ -22,7 +22,8 @@ class ApplyTest(CommandLineTest):
 
     def apply(self, *options, ranks=3):
         out = self.directory / "O.npy"
-        result = run("apply", *(self.directory / f"{name}.npy" for name in "QKV"), *options, "-o", out, ranks=ranks)
+        result = run("apply", *(self.directory / f"{name}.npy" for name in "QKV"), *options, "-o", out, "--force",
+                     ranks=ranks)
         self.assert_code(0, result)
         return np.load(out), result
 

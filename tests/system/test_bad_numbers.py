@@ -43,7 +43,7 @@ class BadNumbersTest(CommandLineTest):
 
 class ResultTest(BadNumbersTest):
     def predicted(self, A, x, loss, ranks):
-        self.assert_code(0, run("predict", A, x, "--loss", loss, "-o", self.path("f.npy"), ranks=ranks))
+        self.assert_code(0, run("predict", A, x, "--loss", loss, "-o", self.path("f.npy"), "--force", ranks=ranks))
         return np.load(self.path("f.npy"))
 
     def test_rescaled_losses_where_their_exponentials_overflow_or_underflow(self):
@@ -189,7 +189,7 @@ class InputTest(BadNumbersTest):
 
 class ScaleTest(BadNumbersTest):
     def scores(self, path, *options, ranks):
-        self.assert_code(0, run("scores", path, *options, "-o", self.path("s.npy"), ranks=ranks))
+        self.assert_code(0, run("scores", path, *options, "-o", self.path("s.npy"), "--force", ranks=ranks))
         return np.load(self.path("s.npy"))
 
     def test_leverage_scores(self):

@@ -37,7 +37,7 @@ def cross_entropy_loss(A, b, w, x):
 class EvaluateTest(CommandLineTest):
     def evaluate(self, *options, ranks):
         result = run("evaluate", *(self.directory / f"{name}.npy" for name in "Abx"), *options, "--json", "--gradient",
-                     self.directory / "g.npy", "--hessian", self.directory / "H.npy", ranks=ranks)
+                     self.directory / "g.npy", "--hessian", self.directory / "H.npy", "--force", ranks=ranks)
         self.assert_code(0, result)
         (self.directory / "result.json").write_text(result.stdout)
         return (read_json(self.directory / "result.json"), np.load(self.directory / "g.npy"),

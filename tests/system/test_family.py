@@ -26,7 +26,7 @@ class FamilyTest(CommandLineTest):
                     self.assertIn(summary["termination"], ["converged", "converged_rounding"])
                     # what is fitted is what predict gives
                     self.assert_code(0, run("predict", problem / "A.npy", out / "x.npy", "--loss", loss, "-o",
-                                            self.directory / "f.npy"))
+                                            self.directory / "f.npy", "--force"))
                     np.testing.assert_allclose(np.load(self.directory / "f.npy"), np.load(out / "f.npy"), rtol=1e-10,
                                                atol=1e-12)
 

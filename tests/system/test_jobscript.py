@@ -62,7 +62,7 @@ class JobscriptTest(ErrorTest):
     def test_file_can_be_run(self):
         path = self.directory / "job.sh"
         for ranks in (1, 3):
-            self.assert_code(0, run("jobscript", "slurm", *SIZE, "-o", path, ranks=ranks))
+            self.assert_code(0, run("jobscript", "slurm", *SIZE, "-o", path, "--force", ranks=ranks))
             self.assertTrue(path.stat().st_mode & 0o100)
             self.assertEqual(self.script("slurm", *SIZE), path.read_text())
 
@@ -71,6 +71,7 @@ class JobscriptTest(ErrorTest):
         self.fails(2, "did you mean 'slurm'", arguments=("jobscript", "slrum", *SIZE))
         self.fails(2, "--ranks-per-node", arguments=("jobscript", "slurm", *SIZE, "--ranks-per-node", 33))
         self.fails(2, "--hosts names 1 host, 2 are needed", arguments=("jobscript", "ssh", *SIZE, "--hosts", "a"))
+        self.fails(2, "'-a'", arguments=("jobscript", "ssh", *SIZE, "--hosts", "-a,b"))
         self.fails(2, "a;id", arguments=("jobscript", "ssh", *SIZE, "--hosts", "a;id,b"))
         self.fails(7, "GB for 32 ranks, it has 64 GB",
                    arguments=("jobscript", "slurm", *SIZE, "--memory-per-node", 64))

@@ -33,11 +33,13 @@ class OutputsTest(CommandLineTest):
         yield ["jobscript", "slurm", "--rows", "1000", "--cols", "10", "--ranks", "2", "-o"], ()
 
     def directories(self):
-        """Command lines that write into a directory, and an input that has the name of one of their results."""
+        """Command lines that write into a directory, and inputs there that have the names of their results."""
         A, b, F, K = (self.path(name) for name in ("A", "b", "F", "K"))
-        yield ["solve", A, b, "--start"], "x.npy", np.zeros(3)
-        yield ["attention", A, K, F, "--start"], "X.npy", np.zeros((3, 3))
-        yield ["sparsify"], "Y.npy", np.eye(3, 6)
+        yield ["solve", A, b, "--start"], "x.npy", np.zeros(3), "x.npy"
+        data = ["attention", "--queries", A, "--keys", K, "--target"]
+        yield [*data, F, "--start"], "X.npy", np.zeros((3, 3)), "."
+        yield data, "X.npy", np.full((6, 6), 1 / 6), "X.npy"
+        yield ["sparsify"], "Y.npy", np.eye(3, 6), "Y.npy"
 
     def test_outputs_are_not_inputs(self):
         """Under their own names, others in the file system, and with and without leave to replace files."""
@@ -57,13 +59,14 @@ class OutputsTest(CommandLineTest):
 
     def test_runs_do_not_replace_their_inputs(self):
         for ranks in (1, 3):
-            for command, name, values in self.directories():
+            for command, name, values, argument in self.directories():
                 out = self.directory / "out"
                 out.mkdir()
                 np.save(out / name, values)
                 before = (out / name).read_bytes()
                 with self.subTest(command=command[0], ranks=ranks):
-                    self.assert_error(run(*command, out / name, "-o", out, "--force", ranks=ranks), 6, name, "input")
+                    self.assert_error(run(*command, out / argument, "-o", out, "--force", ranks=ranks), 6, name,
+                                      "input")
                     self.assertEqual(before, (out / name).read_bytes())
                 shutil.rmtree(out)
 

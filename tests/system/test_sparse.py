@@ -113,7 +113,7 @@ class SolveTest(CommandLineTest):
         for matrix, ranks in (("A.npy", 1), ("A.npz", 1), ("A.npz", 3)):
             out = self.directory / f"{command[0]}-{matrix}-{ranks}"
             arguments = [self.directory / (matrix if name == "A" else name) for name in command[1:]]
-            self.assert_code(0, run(command[0], *arguments, *options, "-o", out, ranks=ranks))
+            self.assert_code(0, run(command[0], *arguments, *options, "-o", out, "--force", ranks=ranks))
             results.append(np.load(out / result_file if result_file else out))
         return results
 
@@ -123,7 +123,7 @@ class SolveTest(CommandLineTest):
 
     def test_solve(self):
         for method in ("newton", "newton-cg"):
-            options = ("--method", method, "--weights", self.directory / "w.npy", "--certificate", "full", "--force")
+            options = ("--method", method, "--weights", self.directory / "w.npy", "--certificate", "full")
             self.assert_alike(self.results(("solve", "A", "b.npy"), "x.npy", *options), 1e-7)
 
     def test_predict(self):
@@ -138,7 +138,7 @@ class SolveTest(CommandLineTest):
         for matrix, ranks in (("A.npy", 1), ("A.npz", 1), ("A.npz", 3)):
             out = self.directory / "gradient.npy"
             self.assert_code(0, run("evaluate", self.directory / matrix, self.directory / "b.npy",
-                                    self.directory / "x.npy", "--gradient", out, ranks=ranks))
+                                    self.directory / "x.npy", "--gradient", out, "--force", ranks=ranks))
             gradients.append(np.load(out))
         self.assert_alike(gradients, 1e-12)
 
