@@ -82,7 +82,7 @@ const Command& find_command(const std::vector<Command>& all, const std::string& 
 void remember_inputs(const Arguments& arguments) {
   for (const std::string& text : arguments.texts_but({"output", "gradient", "hessian"})) {
     remember_input(text);
-    remember_input(text.substr(0, text.rfind('[')));  // a part of an array
+    remember_input(text.substr(0, text.rfind('[')));                                  // a part of an array
     for (const char* const name : {"/X.npy", "/Y.npy"}) remember_input(text + name);  // of a run to start from
   }
 }
