@@ -47,6 +47,7 @@ class SurrogateSolve {
         options_(options),
         own_(own),
         draw_{own.seed, kFirstDraw},
+        then_(own.then),
         sums_(sums_of(all)),
         surrogate_(all, own.seed, sums_) {
     const auto n = static_cast<double>(all.A().rows_global()), d = static_cast<double>(all.dimension());
@@ -95,6 +96,7 @@ class SurrogateSolve {
   const NewtonOptions& options_;
   const SurrogateOptions& own_;
   RowSample::Draw draw_;
+  AfterSample then_;
   double reference_ = 0, largest_c_, c_;
   bool is_whole_;  // the sample has all rows
 
@@ -114,7 +116,6 @@ class SurrogateSolve {
   bool accepted_ = true;
   bool is_noise_ = false;  // the last change of L was
   bool gives_up_ = false;
-  AfterSample then_ = AfterSample::surrogates;
   std::vector<SampledEnd> ends_;
   std::vector<std::string> notes_;
 };
