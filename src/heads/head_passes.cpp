@@ -115,7 +115,7 @@ HeadLinearisation HeadPasses::linearise(const HeadFactors& u, HeadLoss loss) {
   PullBack pull_back{MatrixXd(result.at.a.rows(), result.at.a.cols()),
                      MatrixXd::Zero(result.at.c.rows(), result.at.c.cols())};
   VectorXd sums = VectorXd::Zero(u.size() + 3);
-  for (std::size_t k = 0; k < inputs_.rows().size(); ++k) sums.tail(3) += linearise_rows(k, result, pull_back);
+  for (std::size_t k = 0; k < inputs_.rows().size(); ++k) sums.tail<3>() += linearise_rows(k, result, pull_back);
   sums.head(u.size()) = pulled_back(u, pull_back, false);
   inputs_.communicator().sum(span_of(sums));
   ++reads_;

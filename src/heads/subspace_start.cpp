@@ -46,7 +46,7 @@ SubspaceStart::SubspaceStart(SubspaceFrame& frame, const HeadTarget& target) : f
 }
 
 RankGap SubspaceStart::gap_of(const std::vector<PieceSpectrum>& spectra) const {
-  MatrixXd sums = MatrixXd::Zero(3, frame_.largest_side());
+  Eigen::Matrix3Xd sums = Eigen::Matrix3Xd::Zero(3, frame_.largest_side());
   for (const auto& spectrum : spectra)
     for (Index k = 1; k <= spectrum.falls; ++k)
       sums.col(k - 1) += Eigen::Vector3d(
