@@ -96,7 +96,6 @@ InputFile::InputFile(std::string path, const char* expected) : path_(std::move(p
   const struct stat status = status_of(path_, file_);
   if (S_ISDIR(status.st_mode)) refuse_file(path_, std::string("this is a directory, expected ") + expected);
   if (!S_ISREG(status.st_mode)) refuse_file(path_, "this is not a regular file; copy its contents to a file first");
-  Inputs::of_process().add(status);
 }
 
 std::int64_t InputFile::bytes() const { return status_of(path_, file_).st_size; }

@@ -13,13 +13,13 @@ namespace attnreg {
 /// Local. Throws `InvalidArgument` (this rank): the file, printable, and what is wrong with it.
 [[noreturn]] void refuse_file(const std::string& path, const std::string& problem);
 
-/// Local. Remembers a file, by device and inode, as one that this process reads: no output will replace it. Nothing
-/// happens if there is no such file.
+/// Local. Remembers a file, by device and inode, as one that no output of this process may replace. Nothing happens if
+/// there is no such file.
 void remember_input(const std::string& path);
 /// Local. Whether this is a file that was remembered, under whatever name.
 bool is_input(const std::string& path);
 
-/// An input file, remembered as one: opened without waiting for the writer of a pipe, regular, and the same from open
+/// An input file: opened without waiting for the writer of a pipe, regular, and the same from open
 /// to close. Everything is local and throws `InvalidArgument` (this rank) with path, reason and what to do.
 class InputFile {
  public:

@@ -13,6 +13,7 @@
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
 #include "files/csr_file.hpp"
+#include "files/input_file.hpp"
 #include "files/mask_file.hpp"
 #include "losses/losses.hpp"
 #include "numbers/exact_sum.hpp"
@@ -72,6 +73,7 @@ AttentionSequence load_input(const Communicator& communicator, const SequenceFil
 }  // namespace
 
 InputFile examine(const std::string& role, const std::string& path) {
+  remember_input(path.substr(0, path.rfind('[')));
   InputFile file;
   file.role = role;
   if (role == "A" && is_npz(path)) {

@@ -10,6 +10,7 @@
 
 #include "app/report/text.hpp"
 #include "errors/printable.hpp"
+#include "files/input_file.hpp"
 
 namespace attnreg::app {
 
@@ -85,6 +86,7 @@ class ListLine {
     if (names_[kRoleValues]) files.values = look(kRoleValues, number);
     if (names_[kRoleWeights]) files.weights = look(kRoleWeights, number);
     files.mask = here([&] {
+      if (names_[kRoleMask]) remember_input((directory_ / *names_[kRoleMask]).string());
       return names_[kRoleMask] ? examine_mask(*names_[kRoleMask], "mask" + number, directory_.string())
                                : examine_mask(mask, "mask" + number);
     });
