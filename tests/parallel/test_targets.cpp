@@ -44,6 +44,10 @@ TEST_F(Targets, HaveTheResultsOfSingleSolves) {
         RegressionOptions options;
         options.loss = loss;
         options.sampling.oversampling = 20;
+        if (options.loss == "softmax") {  // as one target would be solved on all rows: samples are shared by none
+          options.method = Method::newton_cg;
+          options.start = Start::cross_entropy;
+        }
         const double reads_before = A.reads();
         const auto collectives_before = comm_.collectives();
         const auto together = solve_targets(A, own, w, options);
@@ -60,7 +64,7 @@ TEST_F(Targets, HaveTheResultsOfSingleSolves) {
           shares += result.summary.reads_of_a;
           alone += single.summary.reads_of_a;
         }
-        EXPECT_LT(shares, 0.7 * alone);
+        EXPECT_LT(shares, 0.6 * alone);
         EXPECT_GE(reads + 1e-9, 0.3 * shares);  // of which sketches and models are counted by the targets' own views
         EXPECT_GT(comm_.collectives(), collectives_before);
       }
