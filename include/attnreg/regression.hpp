@@ -15,7 +15,7 @@
 namespace attnreg {
 
 enum class Method {
-  automatic,        ///< `newton` or `newton_cg` by the cost model of docs/algorithms.md
+  automatic,        ///< `surrogate`, `newton` or `newton_cg` by the cost model of docs/algorithms.md
   newton,           ///< exact Hessian
   newton_cg,        ///< Hessian products, preconditioned by sampled rows
   sketched_newton,  ///< the papers' iteration: full steps with a sampled Hessian
@@ -23,7 +23,7 @@ enum class Method {
 };
 
 enum class Start {
-  automatic,      ///< zero or cross_entropy, by a test at x = 0 (docs/algorithms.md; of attention: docs/attention.md)
+  automatic,      ///< the lowest end on a sample, or by a test at x = 0 (docs/algorithms.md; docs/attention.md)
   zero,           ///< x0 = 0
   cross_entropy,  ///< a rough minimiser of the cross-entropy, from 0: w = 1e-4, stopped at 1e-2 of its own |g(0)|
   given,          ///< `x0` of the options
