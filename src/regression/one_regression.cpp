@@ -93,12 +93,13 @@ RegressionResult Regression::run() {
             objective_, point_, start, options_.random_starts > 0, kSameMinimum * std::abs(value_at_zero_),
             [&](StartPoint& from) {
               const NewtonSummary summary = solve_from(from);
+              is_singular_ = is_singular_ || summary.singular;
               if (options_.random_starts > 0) note_cut_off(from, summary, result_.notes);
               return summary;
             },
             [&](int k) { return next_start(k); }, result_)
             .x;
-  if (result_.summary.singular) remove_null_directions();
+  if (is_singular_) remove_null_directions();
   certify_result();
   describe_end(objective_.loss(), "x",
                result_.summary.value <= 1e-20 * value_at_zero_ && point_.x.norm() <= 1e-8 * x0_.norm(), value_at_zero_,

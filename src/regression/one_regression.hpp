@@ -49,6 +49,7 @@ class Regression {
   Eigen::VectorXd x0_;
   double value_at_zero_ = 0;
   bool all_rows_at_first_ = false;
+  bool is_singular_ = false;  // in one of the solves columns depended on others
   bool is_first_solve_ = true;
   bool starts_on_sample_ = false;
   std::vector<SampledEnd> ends_;  // of starts on a sample

@@ -114,20 +114,22 @@ void SampledSurrogate::remember(const Point& point) {
 /// the others wait for it there.
 VectorXd SampledSurrogate::ask(Index size, const std::function<void(VectorXd&)>& work) {
   const Communicator& communicator = all_.A().communicator();
-  VectorXd message = VectorXd::Zero(size + 2);
+  VectorXd message = VectorXd::Zero(size + 3);
   std::exception_ptr failure;
   if (sample_->is_here()) try {
       VectorXd numbers = VectorXd::Zero(size);
       work(numbers);
-      message << numbers, earlier_reads_ + sample_->reads(sampled().models_made() + other_models_), 0;
+      message << numbers, earlier_reads_ + sample_->reads(sampled().models_made() + other_models_),
+          sampled().preconditioner().is_singular() ? 1 : 0, 0;
     } catch (...) {
       if (!sample_->is_on_root()) throw;
       failure = std::current_exception();
-      message[size + 1] = 1;
+      message[size + 2] = 1;
     }
   if (sample_->is_on_root()) communicator.broadcast(span_of(message));
-  if (message[size + 1] != 0) communicator.agree_on_root([&] { std::rethrow_exception(failure); });
+  if (message[size + 2] != 0) communicator.agree_on_root([&] { std::rethrow_exception(failure); });
   sample_reads_ = message[size];
+  is_singular_ = message[size + 1] != 0;
   return message.head(size);
 }
 

@@ -78,6 +78,7 @@ class SampledSurrogate {
   /// Whether |g|_M^-1 is less at the first point.
   bool is_nearer(const Point& first, const Point& second);
   double sample_reads() const { return sample_reads_; }  ///< Local. All work so far, in reads of A.
+  bool is_singular() const { return is_singular_; }      ///< Local. The last model was: columns depend on others.
 
  private:
   static constexpr int kProbes = 16;  // columns of a projection
@@ -112,6 +113,7 @@ class SampledSurrogate {
   bool is_new_ = true;   // the sample: `next` has not seen it
   std::deque<Met> met_;  // the last first
   double sample_reads_ = 0, earlier_reads_ = 0;
+  bool is_singular_ = false;
 
   // Where the sample is.
   std::unique_ptr<SampledProblem> problem_;

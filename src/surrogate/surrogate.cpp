@@ -291,6 +291,7 @@ SurrogateSummary SurrogateSolve::hand_over() {
   if (then_ == AfterSample::surrogates && summary.newton.iterations > 0 && iterations_ > 0)
     summary.notes.push_back("after " + std::to_string(iterations_) + " surrogates newton-cg took " +
                             std::to_string(summary.newton.iterations) + " more steps");
+  if (summary.newton.iterations == 0) summary.newton.singular = surrogate_.is_singular();
   summary.newton.iterations += iterations_;
   return summary;
 }
