@@ -102,7 +102,7 @@ Workbench::State::State(const BenchMatrix& bench_matrix, const BenchMatrix* benc
   objective.emplace(A, b, w, make_loss("softmax"));
   at = objective->evaluate(x);
   along = {p};
-  curvature = objective->state_of(at).delta, ridge = objective->weights_squared();
+  curvature = objective->curvatures(at).delta, ridge = objective->weights_squared();
   centre = objective->state_of(at).centre;
 
   z = naive_multiply(x);

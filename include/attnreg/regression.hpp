@@ -2,8 +2,11 @@
 
 #include <Eigen/Core>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "attnreg/certificate.hpp"
@@ -35,6 +38,34 @@ std::string_view start_name(Start start);     ///< "cross-entropy"
 
 /// Local. The names of the losses: "softmax", "cross-entropy", "exp", ...; docs/losses.md.
 const std::vector<std::string_view>& loss_names();
+
+/// A weight w_i for each row: numbers of their own, this rank's, or one for all rows, which takes no memory. Copies
+/// share the numbers.
+class RidgeWeights {
+ public:
+  RidgeWeights(double of_all) : RidgeWeights(Eigen::VectorXd(Eigen::VectorXd::Constant(1, of_all)), 0) {}
+  template <class Derived>
+  RidgeWeights(const Eigen::MatrixBase<Derived>& of_rows) : RidgeWeights(Eigen::VectorXd(of_rows), 1) {}
+  RidgeWeights(Eigen::VectorXd of_rows) : RidgeWeights(std::move(of_rows), 1) {}
+
+  bool are_equal() const { return stride_ == 0; }               ///< one for all rows
+  const Eigen::VectorXd& numbers() const { return *numbers_; }  ///< one, or as many as there are rows
+  const double* data() const { return numbers_->data(); }
+  Eigen::Index stride() const { return stride_; }  ///< from one row to the next in `data`
+  /// w_first, ..., of `count` rows, as a vector; it must not outlive all copies.
+  auto rows(Eigen::Index first, Eigen::Index count) const {
+    using Stride = Eigen::InnerStride<>;
+    return Eigen::Map<const Eigen::VectorXd, 0, Stride>(data() + first * stride_, count, Stride(stride_));
+  }
+  RidgeWeights squared() const { return RidgeWeights(numbers_->cwiseAbs2(), stride_); }
+
+ private:
+  RidgeWeights(Eigen::VectorXd numbers, Eigen::Index stride)
+      : numbers_(std::make_shared<const Eigen::VectorXd>(std::move(numbers))), stride_(stride) {}
+
+  std::shared_ptr<const Eigen::VectorXd> numbers_;
+  Eigen::Index stride_;
+};
 
 struct RegressionOptions {
   std::string loss = "softmax";  ///< one of `loss_names`
@@ -85,11 +116,11 @@ struct RegressionResult : SolveResult {
 /// Collective. Finds x with softmax(A x) ~ b, or what else the loss compares with b: a (local) minimiser of phi(A x) +
 /// 1/2 |diag(w) A x|^2.
 ///
-/// b, w: this rank's rows, finite. x is replicated. Memory beyond A: 10 rows_local doubles, and what
-/// `linear_solver_bytes` says. `OutOfMemory` on all ranks where ScaLAPACK's matrices find no room. Throws
-/// `InvalidArgument` on all ranks for wrong sizes, values that are not finite, an unknown loss, or cross-entropy with
-/// sum b <= 0. Source: Deng, Li, Song 2023, arXiv 2304.10411, with the corrections of docs/algorithms.md.
-RegressionResult solve_regression(const RowMatrix& A, const Eigen::VectorXd& b, const Eigen::VectorXd& w,
+/// b: this rank's rows; w likewise, or one number; finite. x is replicated. Memory beyond A: 8 rows_local doubles, b
+/// among them, and what `linear_solver_bytes` says. `OutOfMemory` on all ranks where ScaLAPACK's matrices find no room.
+/// Throws `InvalidArgument` on all ranks for wrong sizes, values that are not finite, an unknown loss, or cross-entropy
+/// with sum b <= 0. Source: Deng, Li, Song 2023, arXiv 2304.10411, with the corrections of docs/algorithms.md.
+RegressionResult solve_regression(const RowMatrix& A, const Eigen::VectorXd& b, const RidgeWeights& w,
                                   const RegressionOptions& options);
 
 /// Collective. The regressions with w = weights[0], weights[1], ... for all rows, each started where the one before
@@ -111,7 +142,7 @@ std::vector<RegressionResult> solve_path(const RowMatrix& A, const Eigen::Vector
 /// unless four targets take more. Memory beyond A: that of a regression for each target of a batch, 16 MB of address
 /// space for each of them, and the results, k (rows_local + d) doubles. Errors as for `solve_regression`.
 std::vector<RegressionResult> solve_targets(
-    const RowMatrix& A, const Eigen::MatrixXd& B, const Eigen::VectorXd& w, const RegressionOptions& options,
+    const RowMatrix& A, const Eigen::MatrixXd& B, const RidgeWeights& w, const RegressionOptions& options,
     const std::function<void(int target, const IterationRecord& record)>& on_iteration = {});
 
 /// Collective, one read of A and up to three small all-reduces. What the loss compares with b, this rank's rows:

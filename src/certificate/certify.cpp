@@ -53,7 +53,7 @@ class Examination {
         certificate_(certificate),
         rows_{is_centred() ? objective.fitted(point) : VectorXd(),
               objective.b(),
-              state_.delta,
+              objective.curvatures(point).delta,
               {},
               state_.z,
               state_.loss} {
@@ -117,9 +117,10 @@ void Examination::find_rounding(const VectorXd& gradient_rounding) {
   if (is_centred()) {
     sums[4] = (rows_.delta.array().abs() * reach).sum();
   } else {
-    const Eigen::ArrayXd terms = 2 * state_.positive - rows_.delta, m = state_.m().cwiseAbs();
-    sums[0] += 8 * kEps * (norms * (terms * norms + 2 * c * m) + c * c * state_.k().array().abs()).sum();
-    sums[4] = c * state_.self.sum();
+    const RowCurvatures& rows = objective_.curvatures(point_);
+    const Eigen::ArrayXd terms = 2 * rows.positive - rows.delta, m = rows.m().cwiseAbs();
+    sums[0] += 8 * kEps * (norms * (terms * norms + 2 * c * m) + c * c * rows.k().array().abs()).sum();
+    sums[4] = c * rows.self.sum();
   }
   A_.communicator().sum(sums);
   hessian_rounding_ = sums[0] + 2 * (sums[1] * (h + sums[4]) + sums[2] * c);
@@ -225,7 +226,7 @@ void Examination::look_for_separation() {
 /// The table of arXiv 2304.10411 and its exposition, with the corrected constants next to theirs.
 void Examination::look_up_assumptions(const GlobalConvexity& global) {
   constexpr double kNone = Certificate::kNone, kGoodStart = 0.1;  // |x0 - x*| M <= 0.1 l
-  const VectorXd& w2 = objective_.weights_squared();
+  const auto w2 = objective_.weights_squared();
   const double most = w2.size() > 0 ? -w2.minCoeff() : -std::numeric_limits<double>::infinity();
   const double smallest_weight = -A_.communicator().max(most);
   const VectorXd x = callers(point_.x);

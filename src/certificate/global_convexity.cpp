@@ -16,7 +16,8 @@ namespace attnreg {
 GlobalConvexity global_convexity(RegressionObjective& objective, bool singular_values) {
   GlobalConvexity result;
   const RowMatrix& A = objective.A();
-  const VectorXd &b = objective.b(), &w2 = objective.weights_squared();
+  const VectorXd& b = objective.b();
+  const auto w2 = objective.weights_squared();
   auto sums = sum_over_rows<2>(b.size(), [&](Index first, Index rows, std::array<double, 2>& block) {
     block[0] = b.segment(first, rows).sum();
     block[1] = b.segment(first, rows).lpNorm<1>();

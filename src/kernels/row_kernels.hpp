@@ -5,17 +5,19 @@
 
 namespace attnreg {
 
-/// Row weights of a Hessian product: u_i = curvature_i (y_i - centre) + ridge_i y_i. One number per local row.
+/// Row weights of a Hessian product: u_i = curvature_i (y_i - centre) + ridge_i y_i. One number per local row; with the
+/// stride 0 one ridge for all.
 struct RowCurvature {
   const double* curvature;
   const double* ridge;
   double centre = 0;
+  Eigen::Index ridge_stride = 1;
 
   /// u_i; adds curvature_i (y - centre) to `moment`.
   double weight(Eigen::Index i, double y, double& moment) const {
     const double centred = curvature[i] * (y - centre);
     moment += centred;
-    return centred + ridge[i] * y;
+    return centred + ridge[i * ridge_stride] * y;
   }
 };
 

@@ -190,7 +190,8 @@ template <int kVectors, class T>
 void add_normal_rows(const T* A, const RowBlock& block, Index d, const double* x, const RowCurvature& weights,
                      double* y, double* out) {
   const Factors<kVectors> in(x, d);
-  const Vector centre = hn::Set(D(), weights.centre);
+  const Vector centre = hn::Set(D(), weights.centre),
+               ridge_of_all = hn::Set(D(), weights.ridge_stride == 0 ? *weights.ridge : 0);
   Vector moment = hn::Zero(D());
   Sums<kVectors> sums;
   for_groups(A, block, d, kFewBesideVectors, [&](const T* a, Index local, Index, Index rows) HWY_ATTR {
@@ -199,7 +200,8 @@ void add_normal_rows(const T* A, const RowBlock& block, Index d, const double* x
     const Vector centred = hn::Mul(load_some(weights.curvature + local, rows), hn::Sub(products, centre));
     moment = hn::Add(moment, centred);
     HWY_ALIGN double u[kLanes];
-    hn::Store(hn::MulAdd(load_some(weights.ridge + local, rows), products, centred), D(), u);
+    const Vector ridge = weights.ridge_stride == 0 ? ridge_of_all : load_some(weights.ridge + local, rows);
+    hn::Store(hn::MulAdd(ridge, products, centred), D(), u);
     sums.add(a, d, u, 1);
   });
   sums.add_to(out, d);

@@ -6,12 +6,13 @@
 
 namespace attnreg {
 
-OffsetRidge::OffsetRidge(const ScaledColumns& columns, const VectorXd& w2) {
+OffsetRidge::OffsetRidge(const ScaledColumns& columns, const RidgeWeights& w2) {
   if (!columns.is_centred()) return;
   const RowMatrix& A = columns.A();
   const Index d = A.columns();
   VectorXd message(d + 1);
-  message << A.passes().transpose_multiply(w2), compensated_sum(w2);
+  const VectorXd of_rows = w2.rows(0, A.rows_local());
+  message << A.passes().transpose_multiply(of_rows), compensated_sum(of_rows);
   A.communicator().sum(span_of(message));
   weight_ = message[d];
   if (weight_ == 0) return;

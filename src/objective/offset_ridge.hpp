@@ -2,6 +2,7 @@
 
 #include <Eigen/Core>
 
+#include "attnreg/regression.hpp"
 #include "rows/scaled_columns.hpp"
 
 namespace attnreg {
@@ -13,8 +14,8 @@ namespace attnreg {
 /// with v = 1/2 (sum w_i^2) c + sum_i w_i^2 a_i. All members are local; vectors: d, replicated. Without offsets q = 0.
 class OffsetRidge {
  public:
-  /// Collective. One read, if there are offsets. w2: squared weights of this rank's rows.
-  OffsetRidge(const ScaledColumns& columns, const Eigen::VectorXd& w2);
+  /// Collective. One read, if there are offsets. w2: the squared weights.
+  OffsetRidge(const ScaledColumns& columns, const RidgeWeights& w2);
 
   bool is_zero() const { return c_.size() == 0; }
   double offset(const Eigen::VectorXd& x) const { return is_zero() ? 0 : c_.dot(x); }  ///< of all logits: c . x

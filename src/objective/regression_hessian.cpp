@@ -14,26 +14,28 @@
 namespace attnreg {
 
 Hessian RegressionObjective::hessian(const Point& point) {
-  return grid_ ? distributed_hessian(state_of(point)) : hessian_on_root(point);
+  return grid_ ? distributed_hessian(point) : hessian_on_root(point);
 }
 
 /// The rows of H+, H = H+ - H-, without the regulariser.
-WeightedRows RegressionObjective::positive_rows(const RegressionState& state) const {
+WeightedRows RegressionObjective::positive_rows(const Point& point) const {
+  const RowCurvatures& rows = curvatures(point);
   const bool centred = loss_->form() == HessianForm::centred;
-  return {centred ? VectorXd(state.delta.cwiseMax(0)) : state.positive, {}, state.coupling, state.self};
+  return {centred ? VectorXd(rows.delta.cwiseMax(0)) : rows.positive, {}, rows.coupling, rows.self};
 }
 
-Hessian RegressionObjective::distributed_hessian(const RegressionState& state) const {
+Hessian RegressionObjective::distributed_hessian(const Point& point) const {
+  const RegressionState& state = state_of(point);
   const Index d = dimension();
-  WeightedRows rows = positive_rows(state);
-  rows.ridge = w2_;
+  WeightedRows rows = positive_rows(point);
+  rows.ridge = weights_squared();
   DistributedMatrix M = distributed_gram(A_, grid_, rows, state.centre);
   const double uncentred = A_.communicator().sum(uncentred_sum(rows));
   if (!offset_ridge_.is_zero())
     M.for_each([&](Index i, Index j, double& entry) { entry += offset_ridge_.hessian(i, j); });
   const bool centred = loss_->form() == HessianForm::centred;
-  DistributedMatrix H =
-      distributed_gram(A_, grid_, {rows.curvature - state.delta}, centred ? state.centre : VectorXd::Zero(d));
+  DistributedMatrix H = distributed_gram(A_, grid_, {rows.curvature - curvatures(point).delta},
+                                         centred ? state.centre : VectorXd::Zero(d));
   const VectorXd scale = M.diagonal() + H.diagonal() + uncentred * state.centre.cwiseAbs2();
   H.local() = M.local() - H.local();
   A_.passes().count_reads(2 * gram_reads(d));
@@ -41,15 +43,17 @@ Hessian RegressionObjective::distributed_hessian(const RegressionState& state) c
 }
 
 /// This rank's parts of H+ and H-.
-SignedGram RegressionObjective::local_grams(const RegressionState& state) const {
-  if (loss_->form() == HessianForm::centred) return signed_gram(A_, {state.delta}, state.centre);
-  return {signed_gram(A_, positive_rows(state), state.centre).positive,
-          signed_gram(A_, {state.positive - state.delta}).positive};
+SignedGram RegressionObjective::local_grams(const Point& point) const {
+  const RowCurvatures& rows = curvatures(point);
+  const VectorXd& centre = state_of(point).centre;
+  if (loss_->form() == HessianForm::centred) return signed_gram(A_, {rows.delta}, centre);
+  return {signed_gram(A_, positive_rows(point), centre).positive,
+          signed_gram(A_, {rows.positive - rows.delta}).positive};
 }
 
 const MatrixXd& RegressionObjective::ridge_gram_on_root() {
   if (ridge_gram_) return *ridge_gram_;
-  MatrixXd gram = signed_gram(A_, {w2_}).positive;
+  MatrixXd gram = signed_gram(A_, {weights_squared()}).positive;
   A_.communicator().sum_to_root(span_of(gram));
   if (!A_.communicator().is_root()) return ridge_gram_.emplace();
   if (!offset_ridge_.is_zero()) gram += offset_ridge_.hessian();
@@ -61,9 +65,9 @@ Hessian RegressionObjective::hessian_on_root(const Point& point) {
   const auto& communicator = A_.communicator();
   const Index d = dimension(), entries = d * d;
   const MatrixXd& ridge_gram = ridge_gram_on_root();
-  const auto gram = local_grams(state);
+  const auto gram = local_grams(point);
   VectorXd message(2 * entries + 1);
-  message << gram.positive.reshaped(), gram.negative.reshaped(), uncentred_sum(positive_rows(state));
+  message << gram.positive.reshaped(), gram.negative.reshaped(), uncentred_sum(positive_rows(point));
   communicator.sum_to_root(span_of(message));
   Hessian hessian{communicator, {}, {}, {}, nullptr};
   if (!communicator.is_root()) return hessian;
@@ -80,7 +84,8 @@ VectorXd RegressionObjective::hessian_product(const Point& point, Direction& p) 
   const HessianForm form = loss_->form();
   const double along = form == HessianForm::diagonal ? 0 : state.centre.dot(p.s);
   const double centre_p = form == HessianForm::centred ? along : 0;
-  VectorXd message = A_.passes().normal_product(p.s, {state.delta.data(), w2_.data(), centre_p}, p.As);
+  const RowCurvature weights{curvatures(point).delta.data(), w2_.data(), centre_p, w2_.stride()};
+  VectorXd message = A_.passes().normal_product(p.s, weights, p.As);
   A_.communicator().sum(span_of(message));
   VectorXd product = message.head(dimension()) + offset_ridge_.gradient(p.s) + correction_.product(p.s);
   if (form == HessianForm::centred) product -= message[dimension()] * state.centre;
@@ -91,11 +96,11 @@ VectorXd RegressionObjective::hessian_product(const Point& point, Direction& p) 
 
 /// This rank's part of the curvature of rows with these weights, in columns of equal size. Local.
 double RegressionObjective::total_curvature(const VectorXd& weights) const {
-  return (weights + w2_).dot(columns_->row_norms().cwiseAbs2());
+  return (weights + weights_squared()).dot(columns_->row_norms().cwiseAbs2());
 }
 
 bool RegressionObjective::is_flat(const Point& point) const {
-  const VectorXd curvature = state_of(point).delta.cwiseAbs() + w2_;
+  const VectorXd curvature = curvatures(point).delta.cwiseAbs() + weights_squared();
   return A_.communicator().sum(curvature.dot(columns_->row_norms())) == 0;
 }
 
@@ -103,24 +108,25 @@ std::optional<VectorXd> RegressionObjective::suspected_descent(const Point& poin
   constexpr double kStale = 0.1;        // of a model's curvature: where no more is left of it, the model says nothing
   if (is_sample_) return std::nullopt;  // its saddles do not matter
   const RegressionState& state = state_of(point);
-  const VectorXd positive = positive_rows(state).curvature, negative = positive - state.delta;
-  std::array<double, 3> sums{total_curvature(positive), curvature_of_model_, negative.sum()};
+  VectorXd rows = positive_rows(point).curvature;
+  std::array<double, 3> sums{total_curvature(rows), curvature_of_model_, 0};
+  rows -= curvatures(point).delta;  // the negative ones
+  sums[2] = rows.sum();
   A_.communicator().sum(sums);
   if (!(sums[2] > 0)) return std::nullopt;
   const bool is_stale = sums[0] < kStale * sums[1];
   if ((preconditioner_.empty() || is_stale) && !refresh_preconditioner(point, is_stale)) return std::nullopt;
   const bool centred = loss_->form() == HessianForm::centred;
-  return model_.direction_above(negative, centred ? state.centre : VectorXd::Zero(dimension()), preconditioner_);
+  return model_.direction_above(std::move(rows), centred ? state.centre : VectorXd::Zero(dimension()), preconditioner_);
 }
 
 // With a little of the negative curvature: where nothing is positive it gives M a scale.
 bool RegressionObjective::refresh_preconditioner(const Point& point, bool tired) {
   constexpr double kAbsolute = 1e-8;
-  const RegressionState& state = state_of(point);
-  WeightedRows rows = positive_rows(state);
+  WeightedRows rows = positive_rows(point);
   const double curvature = total_curvature(rows.curvature);
-  rows.curvature -= kAbsolute * state.delta.cwiseMin(0);
-  const auto made = model_.preconditioner(rows, state.centre, tired);
+  rows.curvature -= kAbsolute * curvatures(point).delta.cwiseMin(0);
+  const auto made = model_.preconditioner(std::move(rows), state_of(point).centre, tired);
   if (made) {
     preconditioner_ = *made;
     curvature_of_model_ = curvature;

@@ -20,8 +20,6 @@ constexpr double kLargestGuess = 1;  // above, value and gradient from one read 
 constexpr double kWhole = 8 * kEps;  // 1 - f_i up to that times 1 and the rounding of its exponent is rounding
 constexpr Index kBlock = 1024;       // rows of a tile or of a sum, at most
 
-RegressionState& own(Point& point) { return static_cast<RegressionState&>(*point.state); }
-
 /// A pass's sums over the rows of all ranks, and the clock of rank 0 that rides along: time is replicated too.
 std::pair<RowPasses::MapSums, double> total(const Communicator& communicator, const RowPasses::MapSums& local,
                                             double clock) {
@@ -36,42 +34,41 @@ std::pair<RowPasses::MapSums, double> total(const Communicator& communicator, co
 
 /// Outputs of the rows of a block, for the moment.
 struct Outputs {
-  std::array<double, kBlock> q, f, delta, terms;
-  const bool cancels;  // q may cancel
+  std::array<double, kBlock> q, f, delta, coupling, terms;
+  const bool cancels, couples;  // q may cancel; the loss is coupled
 
-  explicit Outputs(const Loss& loss) : cancels(loss.form() != HessianForm::centred) {}
+  explicit Outputs(const Loss& loss)
+      : cancels(loss.form() != HessianForm::centred), couples(loss.form() == HessianForm::coupled) {}
 
   LossDerivatives of(Index rows) {
     const auto size = static_cast<std::size_t>(rows);
     return {.q = std::span(q).first(size),
             .f = std::span(f).first(size),
             .delta = std::span(delta).first(size),
-            .terms = terms_of(size)};
+            .coupling = std::span(coupling).first(couples ? size : 0),
+            .terms = std::span(terms).first(cancels ? size : 0)};
   }
-  /// Only q, f and the terms are for the moment.
-  LossDerivatives kept_in(RegressionState& state, Index first, Index rows) {
+  /// Only q and f are for the moment.
+  LossDerivatives kept_in(RowCurvatures& curvatures, Index first, Index rows) {
     const auto size = static_cast<std::size_t>(rows);
     const auto in = [&](VectorXd& v) {
       return v.size() == 0 ? std::span<double>() : std::span(v.data() + first, size);
     };
-    return {std::span(q).first(size), std::span(f).first(size), in(state.delta), in(state.positive),
-            in(state.coupling),       in(state.self),           terms_of(size)};
+    return {std::span(q).first(size), std::span(f).first(size), in(curvatures.delta),
+            in(curvatures.positive),  in(curvatures.coupling),  in(curvatures.self)};
   }
   double q_terms(std::size_t i) const { return cancels ? terms[i] : std::abs(q[i]); }
-
- private:
-  std::span<double> terms_of(std::size_t size) { return std::span(terms).first(cancels ? size : 0); }
 };
 
 }  // namespace
 
 RegressionObjective::RegressionObjective(std::shared_ptr<const ScaledColumns> columns, const VectorXd& b,
-                                         const VectorXd& w, std::unique_ptr<Loss> loss, const SamplingOptions& sampling,
-                                         const LinearSolverOptions& solver)
+                                         const RidgeWeights& w, std::unique_ptr<Loss> loss,
+                                         const SamplingOptions& sampling, const LinearSolverOptions& solver)
     : columns_(std::move(columns)),
       A_(columns_->A()),
       b_(b),
-      w2_(w.cwiseAbs2()),
+      w2_(w.squared()),
       offset_ridge_(*columns_, w2_),
       loss_(std::move(loss)),
       reads_before_(A_.reads()),
@@ -89,7 +86,7 @@ LossRows RegressionObjective::rows_of(const VectorXd& z, Index first, Index rows
 
 double RegressionObjective::ridge_value(const LossRows& rows, Index first, double level) const {
   const Eigen::Map<const Eigen::ArrayXd> z(rows.z.data(), static_cast<Index>(rows.z.size()));
-  return 0.5 * w2_.segment(first, z.size()).dot((z + level).square().matrix());
+  return 0.5 * w2_.rows(first, z.size()).dot((z + level).square().matrix());
 }
 
 void RegressionObjective::add_value(const LossRows& rows, Index first, double level, double reference,
@@ -118,17 +115,11 @@ RegressionObjective::Value RegressionObjective::value_from_scratch(const VectorX
   return rough.loss.offset > 0 ? value_at(z, level, rough.loss.reference) : rough;
 }
 
-/// With room for what is to be found out.
 Point RegressionObjective::unevaluated(const VectorXd& x) const {
-  const Index rows = A_.rows_local(), coupled = loss_->form() == HessianForm::coupled ? rows : 0;
   Point point{.x = x, .state = std::make_unique<RegressionState>()};
   RegressionState& state = own(point);
   state.largest_x = columns_->scale().cwiseProduct(x).lpNorm<Eigen::Infinity>();
   state.offset = offset_ridge_.offset(x);
-  state.delta.resize(rows);
-  state.positive.resize(loss_->form() == HessianForm::centred ? 0 : rows);
-  state.coupling.resize(coupled);
-  state.self.resize(coupled);
   return point;
 }
 
@@ -184,19 +175,21 @@ Point RegressionObjective::refreshed(Point point) {
 void RegressionObjective::fill_outputs(const LossRows& rows, Index first, double shift, const LossPoint& point,
                                        const LossDerivatives& out) const {
   loss_->differentiate(rows, point, out);
-  for (std::size_t i = 0; i < out.q.size(); ++i) out.q[i] += w2_[first + static_cast<Index>(i)] * (rows.z[i] + shift);
+  const auto w2 = w2_.rows(first, static_cast<Index>(out.q.size()));
+  for (std::size_t i = 0; i < out.q.size(); ++i) out.q[i] += w2.coeff(static_cast<Index>(i)) * (rows.z[i] + shift);
 }
 
 /// Of centred losses: a row that has all of f has no curvature, since a_i - A^T f is nothing but the rounding of A^T f.
 /// Of samples: whatever its share. Local.
-void RegressionObjective::drop_whole_rows(RegressionState& state, Index first, Index rows) const {
+void RegressionObjective::drop_whole_rows(const RegressionState& state, Index first, Index rows,
+                                          VectorXd& delta) const {
   constexpr double kHalf = -0.7;  // the exponent of f_i = 1/2, about
   const double reference = state.loss.reference;
   if (!loss_->is_shift_invariant() || rows == 0) return;
   if (!(state.z.segment(first, rows).maxCoeff() - reference > kHalf)) return;
   for (Index i = first; i < first + rows; ++i) {
     const double rounding = kWhole * (1 + loss_->exponent_rounding(state.z[i], reference));
-    if (-std::expm1(state.z[i] - reference) <= rounding) state.delta[i] = 0;
+    if (-std::expm1(state.z[i] - reference) <= rounding) delta[i] = 0;
   }
 }
 
@@ -222,7 +215,7 @@ double RegressionObjective::rounding_of_row(const RegressionState& state, Index 
                                             double delta, double row_norm) const {
   const double curvature = std::abs(delta);
   return q_terms + curvature * loss_->exponent_rounding(z, state.loss.reference) +
-         (curvature + w2_[row]) * row_norm * state.largest_x;
+         (curvature + weights_squared()[row]) * row_norm * state.largest_x;
 }
 
 /// All that z and its value leave to be found out; one read.
@@ -230,23 +223,22 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
   RegressionState& state = own(point);
   point.value = value.total + correction_.value(point.x);
   state.loss = value.loss;
+  state.curvatures.reset();
   const double clock = clock_.seconds();
   const Index columns = loss_->form() == HessianForm::coupled ? 3 : 2;
   const auto map = [&](Index first, Index rows, double* U, double* bound) {
     const VectorXd& norms = columns_->row_norms();
     Outputs outputs(*loss_);
-    const LossDerivatives out = outputs.kept_in(state, first, rows);
+    const LossDerivatives out = outputs.of(rows);
     fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, out);
     for (Index i = 0; i < rows; ++i) {
       const Index row = first + i;
       const auto k = static_cast<std::size_t>(i);
       U[columns * i] = out.q[k];
       U[columns * i + 1] = out.f[k];
-      if (columns == 3) U[columns * i + 2] = state.coupling[row];
-      *bound +=
-          rounding_of_row(state, row, state.z[row], outputs.q_terms(k), state.delta[row], norms[row]) * norms[row];
+      if (columns == 3) U[columns * i + 2] = out.coupling[k];
+      *bound += rounding_of_row(state, row, state.z[row], outputs.q_terms(k), out.delta[k], norms[row]) * norms[row];
     }
-    drop_whole_rows(state, first, rows);
   };
   const auto local =
       A_.passes().map({.columns = columns, .scalars = 1, .map = map, .row_norms = columns_->missing_row_norms()});
@@ -278,9 +270,10 @@ RowPasses::MapRequest RegressionObjective::one_read(const RegressionState& state
                         static_cast<std::size_t>(columns));
     Outputs outputs(*loss_);
     fill_outputs(rows, first, state.shift, guess, outputs.of(count));
+    const auto w2 = w2_.rows(first, count);
     for (Index i = 0; i < count; ++i) {
       const auto k = static_cast<std::size_t>(i);
-      U[i * columns + of_loss] = w2_[first + i] * (rows.z[k] + state.shift);
+      U[i * columns + of_loss] = w2[i] * (rows.z[k] + state.shift);
       const double norm = norms[first + i];
       scalars[9] += rounding_of_row(state, first + i, rows.z[k], outputs.q_terms(k), outputs.delta[k], norm) * norm;
     }
@@ -342,15 +335,29 @@ Point RegressionObjective::accept(Point point, ObjectiveState& found) const {
   point.gradient = evaluation.gradient + added_gradient(point.x);
   point.seconds = evaluation.seconds;
   state.loss = value.loss;
+  state.curvatures.reset();
   state.centre = std::move(evaluation.centre);
   state.coupled_centre = std::move(evaluation.coupled_centre);
   state.floor_bound = evaluation.floor_bound;
-  sum_over_rows<1>(state.z.size(), [&](Index first, Index rows, auto&) {
-    Outputs outputs(*loss_);
-    fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, outputs.kept_in(state, first, rows));
-    drop_whole_rows(state, first, rows);
-  });
   return point;
+}
+
+const RowCurvatures& RegressionObjective::curvatures(const Point& point) const {
+  RegressionState& state = own(point);
+  if (state.curvatures) return *state.curvatures;
+  const Index rows = A_.rows_local();
+  const bool centred = loss_->form() == HessianForm::centred, coupled = loss_->form() == HessianForm::coupled;
+  RowCurvatures& made = state.curvatures.emplace();
+  made.delta.resize(rows);
+  made.positive.resize(centred ? 0 : rows);
+  made.coupling.resize(coupled ? rows : 0);
+  made.self.resize(coupled ? rows : 0);
+  sum_over_rows<1>(rows, [&](Index first, Index count, auto&) {
+    Outputs outputs(*loss_);
+    loss_->differentiate(rows_of(state.z, first, count), state.loss, outputs.kept_in(made, first, count));
+    drop_whole_rows(state, first, count, made.delta);
+  });
+  return made;
 }
 
 VectorXd RegressionObjective::fitted(const Point& point) const {

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "attnreg/regression.hpp"
 #include "attnreg/row_matrix.hpp"
 #include "losses/loss.hpp"
 #include "newton/objective.hpp"
@@ -17,6 +18,17 @@
 
 namespace attnreg {
 
+/// Curvatures of this rank's rows, as of `LossDerivatives`.
+struct RowCurvatures {
+  Eigen::VectorXd delta;
+  Eigen::VectorXd positive;        ///< of losses that are not centred
+  Eigen::VectorXd coupling, self;  ///< of coupled losses
+
+  // m and k of `HessianForm`.
+  const Eigen::VectorXd& m() const { return coupling.size() > 0 ? coupling : delta; }
+  const Eigen::VectorXd& k() const { return self.size() > 0 ? self : delta; }
+};
+
 /// What a `RegressionObjective` keeps of a point. Vectors of rows hold this rank's rows, the rest is replicated.
 struct RegressionState final : ObjectiveState {
   LossPoint loss;
@@ -24,19 +36,14 @@ struct RegressionState final : ObjectiveState {
   Eigen::VectorXd coupled_centre;  ///< d; A^T m of coupled losses
   double floor_bound = 0;          ///< sum r_i |a_i|_s >= | |A|^T r |_s, r = rounding_of_row
   double largest_x = 0;            ///< max |scale_j x_j|
-  double shift = 0;          ///< about <f, A x>: phi does not see it, and where f_i is large z_i has a small rounding
-  double offset = 0;         ///< `OffsetRidge::offset`
-  int updates = 0;           ///< of z by steps, since A x was made
-  Eigen::VectorXd z;         ///< rows; the logits A x - shift
-  Eigen::VectorXd delta;     ///< rows; the curvature of `LossDerivatives`, and so are the next ones
-  Eigen::VectorXd positive;  ///< rows, of losses that are not centred
-  Eigen::VectorXd coupling, self;  ///< rows, of coupled losses
+  double shift = 0;   ///< about <f, A x>: phi does not see it, and where f_i is large z_i has a small rounding
+  double offset = 0;  ///< `OffsetRidge::offset`
+  int updates = 0;    ///< of z by steps, since A x was made
+  Eigen::VectorXd z;  ///< rows; the logits A x - shift
+  std::optional<RowCurvatures> curvatures;  ///< none: not asked for yet, see `RegressionObjective::curvatures`
 
   bool is_fresh() const { return updates == 0; }
   double level() const { return shift + offset; }  ///< what the regulariser adds to z
-  // m and k of `HessianForm`.
-  const Eigen::VectorXd& m() const { return coupling.size() > 0 ? coupling : delta; }
-  const Eigen::VectorXd& k() const { return self.size() > 0 ? self : delta; }
 };
 
 /// L(x) = phi(A x) + 1/2 |diag(w) A x|^2 for any loss phi, over distributed rows. See `Objective` for what is
@@ -52,12 +59,12 @@ class RegressionObjective final : public Objective {
  public:
   /// Collective where columns are centred, and with ScaLAPACK, whose process grid it makes; else local. b, w: this
   /// rank's rows. b must outlive the objective. solver: `kind` is decided.
-  RegressionObjective(std::shared_ptr<const ScaledColumns> columns, const Eigen::VectorXd& b, const Eigen::VectorXd& w,
+  RegressionObjective(std::shared_ptr<const ScaledColumns> columns, const Eigen::VectorXd& b, const RidgeWeights& w,
                       std::unique_ptr<Loss> loss, const SamplingOptions& sampling = {},
                       const LinearSolverOptions& solver = {.kind = LinearSolver::rank0});
   /// In the columns as they are.
-  RegressionObjective(const RowMatrix& A, const Eigen::VectorXd& b, const Eigen::VectorXd& w,
-                      std::unique_ptr<Loss> loss, const SamplingOptions& sampling = {},
+  RegressionObjective(const RowMatrix& A, const Eigen::VectorXd& b, const RidgeWeights& w, std::unique_ptr<Loss> loss,
+                      const SamplingOptions& sampling = {},
                       const LinearSolverOptions& solver = {.kind = LinearSolver::rank0})
       : RegressionObjective(std::make_shared<const ScaledColumns>(A), b, w, std::move(loss), sampling, solver) {}
 
@@ -116,6 +123,9 @@ class RegressionObjective final : public Objective {
   static const RegressionState& state_of(const Point& point) {  ///< Local.
     return static_cast<const RegressionState&>(*point.state);
   }
+  /// Local. Made where they are first asked for: one exponential a row, and one to four doubles until they are let go.
+  const RowCurvatures& curvatures(const Point& point) const;
+  static void drop_curvatures(const Point& point) { own(point).curvatures.reset(); }       ///< Local.
   const ScaledColumns& columns() const { return *columns_; }                               ///< Local.
   const std::shared_ptr<const ScaledColumns>& shared_columns() const { return columns_; }  ///< Local.
   const OffsetRidge& offset_ridge() const { return offset_ridge_; }                        ///< Local.
@@ -136,7 +146,7 @@ class RegressionObjective final : public Objective {
   // Local. Vectors are this rank's rows.
   const RowMatrix& A() const { return columns_->A(); }
   const Eigen::VectorXd& b() const { return b_; }
-  const Eigen::VectorXd& weights_squared() const { return w2_; }
+  auto weights_squared() const { return w2_.rows(0, A_.rows_local()); }  ///< a vector, unless it is stored as a number
   const Loss& loss() const { return *loss_; }
   bool uses_all_rows() const { return model_.uses_all_rows(); }
   double largest_ridge() const { return largest_ridge_; }  ///< of all preconditioners: see `SampledModel::ridge`
@@ -183,20 +193,22 @@ class RegressionObjective final : public Objective {
   void differentiate(Point& point, const Value& value) const;
   void fill_outputs(const LossRows& rows, Eigen::Index first, double shift, const LossPoint& point,
                     const LossDerivatives& out) const;
-  void drop_whole_rows(RegressionState& state, Eigen::Index first, Eigen::Index rows) const;
+  void drop_whole_rows(const RegressionState& state, Eigen::Index first, Eigen::Index rows,
+                       Eigen::VectorXd& delta) const;
   Eigen::VectorXd shared_rounding(const Point& point) const;
   double rounding_of_row(const RegressionState& state, Eigen::Index row, double z, double q_terms, double delta,
                          double row_norm) const;
 
-  WeightedRows positive_rows(const RegressionState& state) const;
+  static RegressionState& own(const Point& point) { return static_cast<RegressionState&>(*point.state); }
+  WeightedRows positive_rows(const Point& point) const;
   double total_curvature(const Eigen::VectorXd& weights) const;
-  SignedGram local_grams(const RegressionState& state) const;
-  Hessian distributed_hessian(const RegressionState& state) const;
+  SignedGram local_grams(const Point& point) const;
+  Hessian distributed_hessian(const Point& point) const;
 
   std::shared_ptr<const ScaledColumns> columns_;
   const RowMatrix& A_;
   const Eigen::VectorXd& b_;
-  Eigen::VectorXd w2_;
+  RidgeWeights w2_;
   OffsetRidge offset_ridge_;
   Correction correction_;
   Eigen::VectorXd terms_, shares_;  // of sampled rows, this rank's

@@ -60,7 +60,7 @@ std::vector<Trial> RegressionObjective::try_steps(const Point& point, const Dire
       loss_->add_change(rows_of(state.z, first, rows), part(y, 0, rows), steps[k], state.loss, of_loss);
       std::copy(of_loss.begin(), of_loss.end(), block.begin() + static_cast<std::ptrdiff_t>(kWidth * k));
     }
-    const auto wy = w2_.segment(first, rows).cwiseProduct(As);
+    const auto wy = w2_.rows(first, rows).cwiseProduct(As);
     block[kWidth * kMaxSteps] = wy.dot((state.z.segment(first, rows).array() + state.shift).matrix());
     block[kWidth * kMaxSteps + 1] = wy.dot(As);
   });

@@ -45,9 +45,9 @@ double automatic_oversampling(std::int64_t rows, Eigen::Index columns) {
   return *std::min_element(candidates.begin(), candidates.end(), [&](double a, double b) { return work(a) < work(b); });
 }
 
-SampledModel::SampledModel(const RowMatrix& A, const VectorXd& w2, const SamplingOptions& options,
+SampledModel::SampledModel(const RowMatrix& A, RidgeWeights w2, const SamplingOptions& options,
                            std::shared_ptr<const ProcessGrid> grid, const OffsetRidge* offset_ridge)
-    : A_(A), w2_(w2), offset_ridge_(offset_ridge), options_(options), grid_(std::move(grid)) {
+    : A_(A), w2_(std::move(w2)), offset_ridge_(offset_ridge), options_(options), grid_(std::move(grid)) {
   const auto d = static_cast<double>(A.columns()), n = static_cast<double>(A.rows_global());
   const double sketch_rows = options.sketch_rows > 0 ? static_cast<double>(options.sketch_rows) : 6 * d;
   if (options_.oversampling == 0)
@@ -90,7 +90,7 @@ void SampledModel::make_scores(const VectorXd& weights) {
 }
 
 SampledModel::Part SampledModel::sampled_rows(const WeightedRows& rows, bool fresh_scores) {
-  VectorXd scores = rows.curvature + w2_;  // the weights first
+  VectorXd scores = rows.curvature + all_w2();  // the weights first
   if (fresh_scores || !has_scores_) {
     make_scores(scores);
   } else if (rescale_) {  // the weights differ by about a factor
@@ -102,7 +102,7 @@ SampledModel::Part SampledModel::sampled_rows(const WeightedRows& rows, bool fre
   auto kept =
       keep_rows(A_, scores, {.oversampling = options_.oversampling, .seed = options_.seed, .iteration = models_});
   WeightedRows some = rows.choose(std::move(kept.rows), kept.weights);
-  some.ridge = w2_(*some.chosen).cwiseProduct(kept.weights);
+  some.ridge = all_w2()(*some.chosen).cwiseProduct(kept.weights);
   return {std::move(some), scores.sum()};
 }
 
@@ -112,7 +112,7 @@ SampledModel::Part SampledModel::choose_rows(WeightedRows rows, bool tired) {
   const bool fresh_scores = tired || score_sum_ < kStaleScores * fresh_sum_;
   Part part;
   if (all_rows_) {
-    rows.ridge = w2_;
+    rows.ridge = all_w2();
     part = {std::move(rows), static_cast<double>(A_.columns())};
   } else {
     part = sampled_rows(rows, fresh_scores);
@@ -122,11 +122,10 @@ SampledModel::Part SampledModel::choose_rows(WeightedRows rows, bool tired) {
 }
 
 /// Local. This rank's part of M. What all rows add with their ridge stays the same.
-MatrixXd SampledModel::gram(WeightedRows rows, const VectorXd& centre) {
+MatrixXd SampledModel::gram(const WeightedRows& rows, const VectorXd& centre) {
   if (!all_rows_) return signed_gram(A_, rows, centre).positive;
-  if (ridge_gram_.size() == 0) ridge_gram_ = signed_gram(A_, {w2_}).positive;
-  rows.ridge.resize(0);
-  return signed_gram(A_, rows, centre).positive + ridge_gram_;
+  if (ridge_gram_.size() == 0) ridge_gram_ = signed_gram(A_, {rows.ridge}).positive;
+  return signed_gram(A_, {rows.curvature, {}, rows.coupling, rows.self}, centre).positive + ridge_gram_;
 }
 
 /// What is known of the last model: sums over all ranks.
@@ -137,18 +136,17 @@ void SampledModel::learn(double rows, double scores, double stored) {
   if (fresh_sum_ == 0) fresh_sum_ = score_sum_;
 }
 
-std::optional<Preconditioner> SampledModel::preconditioner(const WeightedRows& rows, const VectorXd& centre,
-                                                           bool tired) {
-  if (grid_) return distributed(rows, centre, tired);
-  auto L = factor(rows, centre, tired);
+std::optional<Preconditioner> SampledModel::preconditioner(WeightedRows rows, const VectorXd& centre, bool tired) {
+  if (grid_) return distributed(std::move(rows), centre, tired);
+  auto L = factor(std::move(rows), centre, tired);
   if (!L) return {};
   return Preconditioner(std::move(*L), singular_);
 }
 
-std::optional<MatrixXd> SampledModel::factor(const WeightedRows& rows, const VectorXd& centre, bool tired) {
+std::optional<MatrixXd> SampledModel::factor(WeightedRows rows, const VectorXd& centre, bool tired) {
   const auto& communicator = A_.communicator();
   const Eigen::Index d = A_.columns(), entries = d * d;
-  const Part part = choose_rows(rows, tired);
+  const Part part = choose_rows(std::move(rows), tired);
   VectorXd message(entries + 5);
   message << gram(part.rows, centre).reshaped(), uncentred_sum(part.rows), part.count(), part.scores,
       static_cast<double>(A_.entries_local()), 0.0;
@@ -171,18 +169,18 @@ std::optional<MatrixXd> SampledModel::factor(const WeightedRows& rows, const Vec
   return message.head(entries).reshaped(d, d);
 }
 
-std::optional<VectorXd> SampledModel::direction_above(const VectorXd& nu, const VectorXd& centre,
+std::optional<VectorXd> SampledModel::direction_above(VectorXd nu, const VectorXd& centre,
                                                       const Preconditioner& M) const {
   constexpr double kHalf = 0.5, kOversampling = 6;
   constexpr int kPowerSteps = 30;
   const auto& communicator = A_.communicator();
   const Index d = A_.columns();
-  WeightedRows rows{nu};
+  WeightedRows rows{std::move(nu)};
   if (has_scores_) {
-    const VectorXd scores = nu.cwiseProduct(row_scale_);
+    VectorXd scores = rows.curvature.cwiseProduct(row_scale_);
     if (communicator.sum(scores.sum()) < kHalf) return std::nullopt;
-    auto kept = keep_rows(A_, scores.cwiseMin(1.0),
-                          {.oversampling = kOversampling, .seed = options_.seed, .iteration = ~models_});
+    scores = scores.cwiseMin(1.0);
+    auto kept = keep_rows(A_, scores, {.oversampling = kOversampling, .seed = options_.seed, .iteration = ~models_});
     rows = rows.choose(std::move(kept.rows), kept.weights);
   }
   VectorXd v = M.whiten(VectorXd::LinSpaced(d, 1, 1.5));  // rich in every direction
@@ -206,8 +204,8 @@ std::optional<VectorXd> SampledModel::direction_above(const VectorXd& nu, const 
   return M.whiten(message.head(d));
 }
 
-std::optional<Preconditioner> SampledModel::distributed(const WeightedRows& rows, const VectorXd& centre, bool tired) {
-  const Part part = choose_rows(rows, tired);
+std::optional<Preconditioner> SampledModel::distributed(WeightedRows rows, const VectorXd& centre, bool tired) {
+  const Part part = choose_rows(std::move(rows), tired);
   DistributedMatrix M = distributed_gram(A_, grid_, part.rows, centre);
   if (offset_ridge_ != nullptr && !offset_ridge_->is_zero())
     M.for_each([&](Index i, Index j, double& entry) { entry += offset_ridge_->model(i, j); });

@@ -32,25 +32,25 @@ class SampledModel {
  public:
   /// Local. w2: squared weights of this rank's rows. A, w2 and offset_ridge, if there is one, must outlive the model.
   /// With a grid, M is made and factored over its processes.
-  SampledModel(const RowMatrix& A, const Eigen::VectorXd& w2, const SamplingOptions& options,
+  SampledModel(const RowMatrix& A, RidgeWeights w2, const SamplingOptions& options,
                std::shared_ptr<const ProcessGrid> grid = nullptr, const OffsetRidge* offset_ridge = nullptr);
 
   /// Collective. The model as a preconditioner: what `factor` makes, on all ranks, or a distributed factor of a model
   /// of the same rows. The distributed one takes one pass over these rows, ceil(d / 256) + 2 collectives, and one for
   /// each 256 rows of a sketch.
-  std::optional<Preconditioner> preconditioner(const WeightedRows& rows, const Eigen::VectorXd& centre, bool tired);
+  std::optional<Preconditioner> preconditioner(WeightedRows rows, const Eigen::VectorXd& centre, bool tired);
 
   /// Collective. Lower Cholesky factor of M for this curvature; no value if M is not finite or not definite. `tired`:
   /// the last model served badly. The sketch is made anew then, or when the scores of the model before summed to less
   /// than a quarter of what they did at first; after three tired models in a row all rows are used for good. 2 reads
   /// for a sketch, and the kept rows' share of one (all rows: one read, and one more the first time). 2
   /// collectives, 2 more for a sketch, one more for scores that are rescaled.
-  std::optional<Eigen::MatrixXd> factor(const WeightedRows& rows, const Eigen::VectorXd& centre, bool tired);
+  std::optional<Eigen::MatrixXd> factor(WeightedRows rows, const Eigen::VectorXd& centre, bool tired);
 
   /// Collective. A v for which v^T N v is more than half of v^T M v or nearly so, N = sum nu_i (a_i - centre)(a_i -
   /// centre)^T over all rows, nu >= 0 and not all 0; none if the trace of M^-1 N, or its largest eigenvalue, is smaller
   /// as far as the scores and a small sample tell. Without scores all rows are used, and counted as a read.
-  std::optional<Eigen::VectorXd> direction_above(const Eigen::VectorXd& nu, const Eigen::VectorXd& centre,
+  std::optional<Eigen::VectorXd> direction_above(Eigen::VectorXd nu, const Eigen::VectorXd& centre,
                                                  const Preconditioner& M) const;
 
   /// Local. Takes over the other model's row scales t instead of a sketch of its own; with `rescale` multiplied, at the
@@ -79,13 +79,14 @@ class SampledModel {
   Part choose_rows(WeightedRows rows, bool tired);
   Part sampled_rows(const WeightedRows& rows, bool fresh_scores);
   void make_scores(const Eigen::VectorXd& weights);
-  Eigen::MatrixXd gram(WeightedRows rows, const Eigen::VectorXd& centre);
+  Eigen::MatrixXd gram(const WeightedRows& rows, const Eigen::VectorXd& centre);
+  auto all_w2() const { return w2_.rows(0, A_.rows_local()); }
   void learn(double rows, double scores, double stored);
 
-  std::optional<Preconditioner> distributed(const WeightedRows& rows, const Eigen::VectorXd& centre, bool tired);
+  std::optional<Preconditioner> distributed(WeightedRows rows, const Eigen::VectorXd& centre, bool tired);
 
   const RowMatrix& A_;
-  const Eigen::VectorXd& w2_;
+  RidgeWeights w2_;
   const OffsetRidge* offset_ridge_;  // none: zero
   SamplingOptions options_;
   std::shared_ptr<const ProcessGrid> grid_;

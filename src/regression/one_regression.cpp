@@ -48,7 +48,7 @@ RegressionOptions with_linear_solver(const RowMatrix& A, RegressionOptions optio
 
 }  // namespace
 
-Regression::Regression(const std::shared_ptr<const ScaledColumns>& columns, const VectorXd& b, const VectorXd& w,
+Regression::Regression(const std::shared_ptr<const ScaledColumns>& columns, const VectorXd& b, const RidgeWeights& w,
                        const RegressionOptions& options)
     : A_(columns->A()),
       options_(with_linear_solver(A_, options)),

@@ -17,7 +17,7 @@ namespace attnreg {
 class Regression {
  public:
   /// Collective. Evaluates x = 0, and chooses the method. b must outlive it. Throws as `solve_regression`.
-  Regression(const std::shared_ptr<const ScaledColumns>& columns, const Eigen::VectorXd& b, const Eigen::VectorXd& w,
+  Regression(const std::shared_ptr<const ScaledColumns>& columns, const Eigen::VectorXd& b, const RidgeWeights& w,
              const RegressionOptions& options);
 
   RegressionObjective& objective() { return objective_; }

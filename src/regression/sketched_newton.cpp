@@ -42,16 +42,17 @@ struct Model {
 };
 
 /// Collective. v^T H v for the columns v of V. One read.
-VectorXd exact_curvatures(const RegressionObjective& objective, const RegressionState& state, const MatrixXd& V) {
-  const VectorXd means = V.transpose() * state.centre;
+VectorXd exact_curvatures(const RegressionObjective& objective, const Point& point, const MatrixXd& V) {
+  const RowCurvatures& curvatures = objective.curvatures(point);
+  const VectorXd means = V.transpose() * RegressionObjective::state_of(point).centre;
   const VectorXd zero = VectorXd::Zero(V.cols());
   VectorXd sums = objective.A().passes().pass(zero, [&](const Tile& tile, VectorXd& sum) {
     const MatrixXd Y = tile.dense() * V;
-    const auto of_tile = [&](const VectorXd& rows) { return rows.segment(tile.first_local(), Y.rows()).array(); };
-    const Eigen::ArrayXd squares = of_tile(state.delta) + of_tile(objective.weights_squared());
+    const auto of_tile = [&](const auto& rows) { return rows.segment(tile.first_local(), Y.rows()).array(); };
+    const Eigen::ArrayXd squares = of_tile(curvatures.delta) + of_tile(objective.weights_squared());
     for (Index k = 0; k < Y.cols(); ++k)
-      sum[k] += (squares * Y.col(k).array().square() - 2 * means[k] * of_tile(state.m()) * Y.col(k).array() +
-                 means[k] * means[k] * of_tile(state.k()))
+      sum[k] += (squares * Y.col(k).array().square() - 2 * means[k] * of_tile(curvatures.m()) * Y.col(k).array() +
+                 means[k] * means[k] * of_tile(curvatures.k()))
                     .sum();
   });
   objective.A().communicator().sum(span_of(sums));
@@ -200,8 +201,8 @@ SampledRows Iteration::draw(const VectorXd& D, std::uint32_t step) const {
 Model Iteration::sampled_hessian(std::uint32_t step) {
   const bool all_rows = draws_ >= A_.rows_global(), low_rank = options_.keep_low_rank;
   if (all_rows && low_rank) return {objective_.hessian_on_root(point_).exact, 0, A_.rows_global()};
-  const RegressionState& state = objective_.state_of(point_);
-  const VectorXd D = state.delta + objective_.weights_squared();
+  const RowCurvatures& curvatures = objective_.curvatures(point_);
+  const VectorXd D = curvatures.delta + objective_.weights_squared();
   const Index d = A_.columns(), entries = d * d;
   Model model{{}, all_rows ? 0 : draws_, A_.rows_global()};
   VectorXd message(entries + d + 1);  // A^T D~ A, u, sum delta
@@ -214,16 +215,17 @@ Model Iteration::sampled_hessian(std::uint32_t step) {
   }
   const SignedGram gram = signed_gram(A_, rows);
   message.head(entries) = (gram.positive - gram.negative).reshaped();
-  message.segment(entries, d) = low_rank ? VectorXd(A_.passes().transpose_multiply(state.m())) : VectorXd::Zero(d);
-  message[entries + d] = low_rank ? state.k().sum() : 0;
+  message.segment(entries, d) = low_rank ? VectorXd(A_.passes().transpose_multiply(curvatures.m())) : VectorXd::Zero(d);
+  message[entries + d] = low_rank ? curvatures.k().sum() : 0;
   A_.communicator().sum_to_root(span_of(message));
   if (!A_.communicator().is_root()) return model;
   model.matrix = message.head(entries).reshaped(d, d);
   if (!objective_.offset_ridge().is_zero()) model.matrix += objective_.offset_ridge().hessian();
   if (!low_rank) return model;
   // [abar, u] S [abar, u]^T = -(v abar^T + abar v^T)
-  const VectorXd v = message.segment(entries, d) - 0.5 * message[entries + d] * state.centre;
-  model.matrix -= v * state.centre.transpose() + state.centre * v.transpose();
+  const VectorXd& centre = objective_.state_of(point_).centre;
+  const VectorXd v = message.segment(entries, d) - 0.5 * message[entries + d] * centre;
+  model.matrix -= v * centre.transpose() + centre * v.transpose();
   return model;
 }
 
@@ -238,10 +240,9 @@ bool Iteration::take_step(std::uint32_t step, Progress& progress) {
     return false;
   }
   SketchedStep record{.iteration = static_cast<int>(step) + 1, .draws = model.draws, .rows = model.rows};
-  record.sampling_error =
-      options_.probes > 0 ? largest_error(newton_step.curvatures,
-                                          exact_curvatures(objective_, objective_.state_of(point_), newton_step.probes))
-                          : std::numeric_limits<double>::quiet_NaN();
+  record.sampling_error = options_.probes > 0 ? largest_error(newton_step.curvatures,
+                                                              exact_curvatures(objective_, point_, newton_step.probes))
+                                              : std::numeric_limits<double>::quiet_NaN();
   const double value = point_.value;
   point_ = objective_.step(std::move(point_), objective_.direction(newton_step.s), {.t = 1});
   progress.stepped({.t = 1, .change = point_.value - value});

@@ -27,23 +27,24 @@ std::string_view start_name(Start start) {
 namespace {
 
 /// Collective. b: of one target or several.
-void check_arguments(const RowMatrix& A, const Eigen::Ref<const MatrixXd>& b, const VectorXd& w,
+void check_arguments(const RowMatrix& A, const Eigen::Ref<const MatrixXd>& b, const RidgeWeights& w,
                      const RegressionOptions& options) {
   A.communicator().agree([&] {
+    const VectorXd& weights = w.numbers();
     const auto check_square = [&](Index i) {
-      const double square = w[i] * w[i];
-      if (!std::isfinite(square) || (square == 0 && w[i] != 0))
-        throw InvalidArgument("the weight of row " + std::to_string(A.first_row() + i) + ", " + text_of(w[i]) +
-                              ", has a square that double does not hold");
+      const double weight = weights[i], square = weight * weight;
+      if (!std::isfinite(square) || (square == 0 && weight != 0))
+        throw InvalidArgument("the weight" + (w.are_equal() ? "" : " of row " + std::to_string(A.first_row() + i)) +
+                              ", " + text_of(weight) + ", has a square that double does not hold");
     };
     const auto rows = std::to_string(A.rows_local());
     if (b.rows() != A.rows_local())
       throw InvalidArgument("b has " + std::to_string(b.rows()) + " values for " + rows + " local rows of A");
-    if (w.size() != A.rows_local())
-      throw InvalidArgument("w has " + std::to_string(w.size()) + " values for " + rows + " local rows of A");
+    if (!w.are_equal() && weights.size() != A.rows_local())
+      throw InvalidArgument("w has " + std::to_string(weights.size()) + " values for " + rows + " local rows of A");
     if (!b.allFinite()) throw InvalidArgument("b has values that are not finite");
-    if (!w.allFinite()) throw InvalidArgument("w has values that are not finite");
-    for (Index i = 0; i < w.size(); ++i) check_square(i);
+    if (!weights.allFinite()) throw InvalidArgument("w has values that are not finite");
+    for (Index i = 0; i < weights.size(); ++i) check_square(i);
   });
   if (options.start != Start::given) return;
   if (!A.communicator().is_replicated({options.x0.data(), static_cast<std::size_t>(options.x0.size())}))
@@ -64,7 +65,7 @@ std::shared_ptr<const ScaledColumns> scaled_columns(const RowMatrix& A, const Re
 Index targets_at_once(const RowMatrix& A) {
   constexpr double kSmall = 1 << 25;  // numbers of a rank, 256 MB
   constexpr double kMostOfA = 4;      // numbers, in units of those of A
-  constexpr double kVectors = 25;     // of rows, of a target
+  constexpr double kVectors = 10;     // of rows, of a target
   constexpr double kStack = 1 << 14;  // numbers, of a target that runs
   constexpr double kFewest = 4, kMost = 64;
   const double ranks = A.communicator().size(), rows = static_cast<double>(A.rows_global()) / ranks;
@@ -74,7 +75,7 @@ Index targets_at_once(const RowMatrix& A) {
 
 }  // namespace
 
-RegressionResult solve_regression(const RowMatrix& A, const VectorXd& b, const VectorXd& w,
+RegressionResult solve_regression(const RowMatrix& A, const VectorXd& b, const RidgeWeights& w,
                                   const RegressionOptions& options) {
   check_arguments(A, b, w, options);
   return Regression(scaled_columns(A, options), b, w, options).run();
@@ -83,7 +84,7 @@ RegressionResult solve_regression(const RowMatrix& A, const VectorXd& b, const V
 std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, const std::vector<double>& weights,
                                          const RegressionOptions& options) {
   if (weights.empty()) refuse("a path needs at least one weight");
-  check_arguments(A, b, VectorXd::Constant(A.rows_local(), weights.front()), options);
+  check_arguments(A, b, weights.front(), options);
   const auto columns = scaled_columns(A, options);
   std::vector<RegressionResult> results;
   std::unique_ptr<Regression> previous;
@@ -98,8 +99,7 @@ std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, 
         break;
       }
     }
-    const VectorXd w = VectorXd::Constant(A.rows_local(), weight);
-    auto regression = std::make_unique<Regression>(columns, b, w, next);
+    auto regression = std::make_unique<Regression>(columns, b, weight, next);
     if (previous) regression->objective().adopt_scores(previous->objective(), false);
     results.push_back(regression->run());
     next.start = Start::given;
@@ -111,7 +111,7 @@ std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, 
 }
 
 std::vector<RegressionResult> solve_targets(
-    const RowMatrix& A, const Eigen::MatrixXd& B, const VectorXd& w, const RegressionOptions& options,
+    const RowMatrix& A, const Eigen::MatrixXd& B, const RidgeWeights& w, const RegressionOptions& options,
     const std::function<void(int target, const IterationRecord& record)>& on_iteration) {
   if (B.cols() < 1) refuse("there are no targets: B has no columns");
   check_arguments(A, B, w, options);

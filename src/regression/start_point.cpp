@@ -24,8 +24,8 @@ StartPoint cross_entropy_start(const RegressionObjective& objective, double posi
                                const RegressionOptions& options, Method method, std::vector<std::string>& notes) {
   const RowMatrix& A = objective.A();
   const VectorXd b_plus = objective.b().cwiseMax(0) / positive_sum;
-  RegressionObjective cross_entropy(objective.shared_columns(), b_plus, VectorXd::Constant(b_plus.size(), kStartWeight),
-                                    make_loss("cross-entropy"), options.sampling, options.linear_solver);
+  RegressionObjective cross_entropy(objective.shared_columns(), b_plus, kStartWeight, make_loss("cross-entropy"),
+                                    options.sampling, options.linear_solver);
   cross_entropy.adopt_scores(objective, true);
   NewtonOptions newton_options;
   newton_options.relative_tolerance = kStartTolerance;

@@ -16,9 +16,10 @@ constexpr double kMassRows = 20;   // by f, times d
 constexpr double kEvenly = 0.05;   // share of the rows by scores
 constexpr double kLargestSum = 2;  // of the scores over d: above, the model is too small, and they are scaled down
 
-VectorXd scores_of(const RegressionObjective& objective, const Point& point, const VectorXd& t) {
-  const VectorXd& delta = RegressionObjective::state_of(point).delta;
-  return (delta.cwiseAbs() + objective.weights_squared()).cwiseProduct(t).cwiseMin(1.0);
+/// An expression: it takes no memory.
+auto scores_of(const RegressionObjective& objective, const Point& point, const VectorXd& t) {
+  const VectorXd& delta = objective.curvatures(point).delta;
+  return ((delta.array().abs() + objective.weights_squared().array()) * t.array()).min(1.0);
 }
 
 }  // namespace
@@ -27,8 +28,9 @@ VectorXd first_probabilities(const RegressionObjective& objective, const Point& 
   const RowMatrix& A = objective.A();
   const auto d = static_cast<double>(A.columns()), n = static_cast<double>(A.rows_global());
   // Expressions, which are made where they are used: each would be a vector of rows.
-  const auto norms = objective.columns().row_norms().array(), w2 = objective.weights_squared().array();
-  const auto b = objective.b().array(), delta = RegressionObjective::state_of(point).delta.array();
+  const auto norms = objective.columns().row_norms().array();
+  const auto w2 = objective.weights_squared().array();
+  const auto b = objective.b().array(), delta = objective.curvatures(point).delta.array();
   const auto to_come = (b.square() + w2) * norms.square();
   const auto now = (delta.abs() + w2) * norms.square();
   const auto mass = b.max(0.0);
@@ -46,8 +48,8 @@ RowScores::RowScores(const RegressionObjective& objective, const Point& point, c
                      const VectorXd& present) {
   const auto d = static_cast<double>(objective.A().columns()), n = static_cast<double>(objective.A().rows_global());
   const RegressionState& state = RegressionObjective::state_of(point);
-  const Eigen::ArrayXd scores = scores_of(objective, point, t);
-  const Eigen::ArrayXd by_mass = kMassRows * d * (state.z.array() - state.loss.reference).exp();
+  const auto scores = scores_of(objective, point, t);
+  const auto by_mass = kMassRows * d * (state.z.array() - state.loss.reference).exp();
   const auto variance = [&](const VectorXd& p) {
     return (scores.square() * (1 / p.array().max(std::numeric_limits<double>::min()) - 1)).sum();
   };

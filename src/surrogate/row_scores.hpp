@@ -1,6 +1,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <utility>
 
 #include "objective/regression_objective.hpp"
 
@@ -21,7 +22,7 @@ class RowScores {
   RowScores(const RegressionObjective& objective, const Point& point, const Eigen::VectorXd& t, double c,
             const Eigen::VectorXd& present);
 
-  const Eigen::VectorXd& probabilities() const { return probabilities_; }  ///< Local. Of a fresh sample.
+  Eigen::VectorXd probabilities() && { return std::move(probabilities_); }  ///< Local. Of a fresh sample.
   // Local, replicated.
   double total() const { return total_; }  ///< The sum of the scores over d: 1 if the model is that of the point.
   /// The variance of the error of the present sample's Hessian, in units of a fresh one's.

@@ -29,7 +29,7 @@ constexpr double kNearby = 1;               // of points met: logits move by at 
 constexpr double kClose = 0.05;             // their secants are believed whatever they say
 constexpr double kBelieved = 0.5;           // |B|, relative to M, of others
 constexpr double kRounding = 1e-9;          // of L: changes below it are made from the gradients
-constexpr std::size_t kMostCandidates = 4;  // ends and a start that are evaluated in one read
+constexpr std::size_t kMostCandidates = 3;  // ends and a start that are evaluated in one read
 constexpr int kFirstRandom = 4;             // of the numbers of starts
 
 using Expected = RegressionObjective::Expected;

@@ -181,6 +181,7 @@ void SurrogateSolve::explain_start(const SampledSurrogate::Coarse& coarse) {
 void SurrogateSolve::solve_coarsely() {
   surrogate_.remember(point_);
   use_sample(is_whole_ ? VectorXd(VectorXd::Ones(all_.A().rows_local())) : first_probabilities(all_, point_));
+  RegressionObjective::drop_curvatures(point_);  // what follows has vectors of its own
   SampledSurrogate::CoarseOptions options{.cross_entropy = own_.must_try_it,
                                           .cross_entropy_if_far = own_.try_cross_entropy,
                                           .random_starts = own_.random_starts,
@@ -199,11 +200,12 @@ void SurrogateSolve::solve_coarsely() {
     if (points[k].value < points[lowest].value) lowest = k;
   take_ends(coarse.ends, lowest);
   if (own_.try_cross_entropy && all_.loss().name() == "softmax") explain_start(coarse);
-  for (std::size_t k = 0; k < points.size(); ++k)
-    if (k != lowest) surrogate_.remember(points[k]);
+  std::swap(points[0], points[lowest]);
+  for (std::size_t k = 1; k < points.size(); ++k) surrogate_.remember(points[k]);
+  points.resize(1);
   SampledSurrogate::Next first;
   first.predicted = coarse.predicted;
-  judge(std::move(points[lowest]), first);
+  judge(std::move(points[0]), first);
   gives_up_ = gives_up_ || is_whole_;
 }
 
@@ -214,10 +216,11 @@ void SurrogateSolve::renew_sample() {
   if (stalled || (!accepted_ && is_noise_)) ++draw_.iteration;
   const bool can_grow = c_ < largest_c_ && surrogate_.sample().rows() < all_.A().rows_global();
   if (can_grow && ((near_ && rate_ > kFast) || failures_ > 1 || stalled)) c_ *= 2;
-  const RowScores scores(all_, point_, t_, c_, probabilities_);
+  RowScores scores(all_, point_, t_, c_, probabilities_);
+  RegressionObjective::drop_curvatures(point_);
   score_total_ = scores.total();
   if (!is_first && accepted_ && !stalled && scores.variance() <= kDear && moved_ <= kNearBase) return;
-  use_sample(scores.probabilities());
+  use_sample(std::move(scores).probabilities());
 }
 
 void SurrogateSolve::step() {
@@ -272,6 +275,7 @@ void SurrogateSolve::judge(Point found, const SampledSurrogate::Next& next) {
 /// newton_cg, or newton, confirms the end, or goes on from it.
 SurrogateSummary SurrogateSolve::hand_over() {
   if (!RegressionObjective::state_of(point_).is_fresh()) point_ = all_.refreshed(std::move(point_));
+  probabilities_.resize(0);
   if (has_norms_ && score_total(all_, point_, t_) >= kServing) all_.adopt_scores(std::move(t_));
   NewtonOptions last = options_;
   last.gradient_reference = options_.gradient_reference > 0 ? reference_ : 0;

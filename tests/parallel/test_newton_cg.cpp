@@ -207,7 +207,7 @@ TEST(NewtonCg, ReadsAndCollectivesAreThoseOfTheDesign) {
       EXPECT_LE(collectives, is_inside ? 0 : one_more ? 1 : 10);
     }
     before = record;
-    curvature = objective.state_of(point).delta;
+    curvature = objective.curvatures(point).delta;
     centre = objective.state_of(point).centre;
   };
   const auto summary = newton_cg(objective, point, options);

@@ -69,7 +69,7 @@ double largest_variation(const CertifiedProblem& problem, const VectorXd& x, con
 PointRows point_rows(const CertifiedProblem& problem, const RegressionObjective& objective, const Point& point) {
   const VectorXd error = VectorXd::Constant(problem.b.size(), 1e-15);
   const RegressionState& state = objective.state_of(point);
-  return {objective.fitted(point), problem.b, state.delta, error, state.z, state.loss};
+  return {objective.fitted(point), problem.b, objective.curvatures(point).delta, error, state.z, state.loss};
 }
 
 /// Counts of |H(y) - H(x)| against its bound.

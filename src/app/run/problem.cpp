@@ -145,9 +145,9 @@ Problem load_problem(const Communicator& communicator, const Arguments& argument
   if (!has_targets(arguments)) b = load_rows_vector(communicator, arguments.text("b"), "b", A.partition());
   std::optional<double> b_sum;
   if (!has_targets(arguments) && arguments.on("normalise-b")) b_sum = normalise(communicator, b, A.rows_global(), "b");
-  Eigen::VectorXd w = arguments.given("weights")
-                          ? load_rows_vector(communicator, arguments.text("weights"), "w", A.partition())
-                          : Eigen::VectorXd::Constant(A.rows_local(), arguments.number("weight"));
+  RidgeWeights w = arguments.given("weights")
+                       ? RidgeWeights(load_rows_vector(communicator, arguments.text("weights"), "w", A.partition()))
+                       : RidgeWeights(arguments.number("weight"));
   return {std::move(A), std::move(b), std::move(w), b_sum};
 }
 

@@ -33,7 +33,8 @@ nlohmann::ordered_json to_json(const InputFile& file);
 /// A regression problem: A with b and w of this rank's rows; no b where there are several targets.
 struct Problem {
   RowMatrix A;
-  Eigen::VectorXd b, w;
+  Eigen::VectorXd b;
+  RidgeWeights w;
   std::optional<double> b_sum{};  ///< with --normalise-b: what b was divided by
 };
 
