@@ -68,6 +68,29 @@ TEST_P(Objectives, ValueGradientAndHessianAgreeWithTheReference) {
   }
 }
 
+TEST_P(Objectives, OneWeightIsThatOfEveryRow) {
+  constexpr double kWeight = 0.3;
+  for (const Index columns : {2, 7, 20}) {  // rows that have kernels of their own, and others
+    auto numbers = reference::random_problem(1500, columns, 1, 1e-2, 3);
+    numbers.loss = GetParam();
+    numbers.w.setConstant(kWeight);
+    const VectorXd x = reference::random_vector(columns, 21), s = reference::random_vector(columns, 22);
+    for (const auto layout : reference::layouts) {
+      Placed placed(numbers, layout);
+      RegressionObjective& of_rows = placed.objective;
+      RegressionObjective of_all(placed.data.A, placed.data.b, kWeight, make_loss(GetParam()));
+      const Point point = of_rows.evaluate(x), same = of_all.evaluate(x);
+      Direction first{s}, second{s};
+      EXPECT_NEAR(point.value, same.value, 8 * eps * point.value);  // sums of 1024 positive terms in another order
+      EXPECT_EQ(point.gradient, same.gradient);
+      EXPECT_EQ(of_rows.hessian_product(point, first), of_all.hessian_product(same, second));
+      const double change = of_rows.try_steps(point, first, std::array{0.5})[0].change;
+      EXPECT_NEAR(change, of_all.try_steps(same, second, std::array{0.5})[0].change, 1e-13 * point.value);
+      EXPECT_EQ(of_rows.ridge_gram_on_root(), of_all.ridge_gram_on_root());
+    }
+  }
+}
+
 TEST_P(Objectives, ChangeAlongIsTheDifferenceOfValues) {
   Placed placed(problem());
   auto& objective = placed.objective;
