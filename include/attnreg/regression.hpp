@@ -105,7 +105,8 @@ std::vector<RegressionResult> solve_path(const RowMatrix& A, const Eigen::Vector
 /// `newton_cg` or `newton` where k > 1. The results are those of `solve_regression`, up to rounding and the rows that
 /// are sampled. Their reads are shares of reads: they add up to what was read. B: this rank's rows x k, k >= 1.
 /// on_iteration: gets the target, from 0, in place of `NewtonOptions::on_iteration`; the records of several come in
-/// turn. The time limit is for all together: the targets for which no time is left end near x = 0.
+/// turn. The time limit is for all together: the targets for which no time is left end near x = 0;
+/// those that a stop (`Termination::stopped`) leaves out have x = 0 and f = 0.
 ///
 /// Many targets are solved in batches of 4 to 64, so that what a batch takes is about 256 MB a rank, or four times A,
 /// unless four targets take more. Memory beyond A: that of a regression for each target of a batch, 16 MB of address

@@ -22,16 +22,17 @@ constexpr Index kBlock = 1024;       // rows of a tile or of a sum, at most
 
 RegressionState& own(Point& point) { return static_cast<RegressionState&>(*point.state); }
 
-/// A pass's sums over the rows of all ranks, and the clock of rank 0 that rides along: time is replicated too.
+/// A pass's sums over the rows of all ranks, and the clock of rank 0 that rides along: time is replicated too, and so
+/// is whether a rank was asked to stop.
 std::pair<RowPasses::MapSums, double> total(const Communicator& communicator, const RowPasses::MapSums& local,
                                             double clock) {
   const auto& [columns, scalars] = local;
   VectorXd message(columns.size() + scalars.size() + 1);
-  message << columns.reshaped(), scalars, clock;
+  message << columns.reshaped(), scalars, RootClock::part(clock);
   communicator.sum(span_of(message));
   return {{message.head(columns.size()).reshaped(columns.rows(), columns.cols()),
            message.segment(columns.size(), scalars.size())},
-          message[message.size() - 1]};
+          RootClock::seconds_of(communicator, message[message.size() - 1])};
 }
 
 /// Outputs of the rows of a block, for the moment.
