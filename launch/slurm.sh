@@ -40,23 +40,29 @@ run_directory() {
   done
 }
 
+# What status.json says of the run, the truth where mpirun, after a signal, returns 1.
+status=$(run_directory "$@")/status.json
+is_state() { [ -f "$status" ] && grep -q "\"state\": \"$1\"" "$status"; }
+saved_code() { sed -n 's/.*"exit_code": *\([0-9]*\).*/\1/p' "$status"; }
+
 # Started again after a preemption or the death of a node: a run that was done by then is not done twice. One that was
 # not starts from the beginning, for there are no checkpoints yet.
-status=$(run_directory "$@")/status.json
 if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
   echo "attnreg: start $((SLURM_RESTART_COUNT + 1)) of job $SLURM_JOB_ID"
-  if [ -f "$status" ] && grep -q '"state": "done"' "$status"; then
+  if is_state "done"; then
     echo "attnreg: the run was done already, $status"
-    exit "$(sed -n 's/.*"exit_code": *\([0-9]*\).*/\1/p' "$status")"
+    exit "$(saved_code)"
   fi
+  case " $* " in *" --force "*) ;; *) if is_state stopped; then set -- "$@" --force; fi ;; esac
 fi
 
-# Slurm warns this shell with USR2, two minutes before the time limit or at a preemption. The program has no checkpoints
-# yet, and would end if the signal were passed on; so the run goes on, and may end in time.
-trap 'echo "attnreg: Slurm will stop this job soon" >&2' USR2
+# Slurm warns this shell with USR2, two minutes before the time limit, and ends it with TERM, at a preemption or by
+# scancel. In both cases the ranks get USR2, which mpirun and srun pass on at once; they end with the best x so far.
+warned=''
 "${launch[@]}" "${ATTNREG:-attnreg}" "$@" &
 ranks=$!
-trap 'kill -TERM "$ranks"' TERM
+trap 'echo "attnreg: Slurm will stop this job soon" >&2; warned=1; kill -USR2 "$ranks"' USR2
+trap 'kill -USR2 "$ranks"' TERM
 
 # A signal ends `wait` before the ranks have ended.
 code=0
@@ -66,6 +72,8 @@ while kill -0 "$ranks" 2> /dev/null; do
   wait "$ranks" || code=$?
 done
 
-# 75: stopped on request after a checkpoint. Nothing returns it yet.
-if [ "$code" -eq 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+# 75: stopped after a checkpoint, from which another start goes on. Nothing returns it yet. What was not warned of, a
+# user's interrupt for example, is no reason to start again; after a preemption Slurm does it by itself.
+if is_state stopped; then code=$(saved_code); fi
+if [ "$code" -eq 75 ] && [ -n "$warned" ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$code"

@@ -44,6 +44,11 @@ class Communicator {
   /// Local. Collective operations of this communicator so far, agreements included. One that was split counts once.
   std::int64_t collectives() const noexcept;
 
+  /// Local, replicated. Whether a message has told that one of the ranks was asked to stop. Nothing asks but the
+  /// program.
+  bool is_stopped() const noexcept;
+  void note_stop() const noexcept;  ///< Logically collective.
+
   /// Collective. Replaces `values` by their sum over the ranks, on every rank. One all-reduce of 8 size bytes.
   void sum(std::span<double> values) const;
   double sum(double value) const;

@@ -3,10 +3,8 @@
 #include <Eigen/Core>
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "attnreg/certificate.hpp"
@@ -38,34 +36,6 @@ std::string_view start_name(Start start);     ///< "cross-entropy"
 
 /// Local. The names of the losses: "softmax", "cross-entropy", "exp", ...; docs/losses.md.
 const std::vector<std::string_view>& loss_names();
-
-/// A weight w_i for each row: numbers of their own, this rank's, or one for all rows, which takes no memory. Copies
-/// share the numbers.
-class RidgeWeights {
- public:
-  RidgeWeights(double of_all) : RidgeWeights(Eigen::VectorXd(Eigen::VectorXd::Constant(1, of_all)), 0) {}
-  template <class Derived>
-  RidgeWeights(const Eigen::MatrixBase<Derived>& of_rows) : RidgeWeights(Eigen::VectorXd(of_rows), 1) {}
-  RidgeWeights(Eigen::VectorXd of_rows) : RidgeWeights(std::move(of_rows), 1) {}
-
-  bool are_equal() const { return stride_ == 0; }               ///< one for all rows
-  const Eigen::VectorXd& numbers() const { return *numbers_; }  ///< one, or as many as there are rows
-  const double* data() const { return numbers_->data(); }
-  Eigen::Index stride() const { return stride_; }  ///< from one row to the next in `data`
-  /// w_first, ..., of `count` rows, as a vector; it must not outlive all copies.
-  auto rows(Eigen::Index first, Eigen::Index count) const {
-    using Stride = Eigen::InnerStride<>;
-    return Eigen::Map<const Eigen::VectorXd, 0, Stride>(data() + first * stride_, count, Stride(stride_));
-  }
-  RidgeWeights squared() const { return RidgeWeights(numbers_->cwiseAbs2(), stride_); }
-
- private:
-  RidgeWeights(Eigen::VectorXd numbers, Eigen::Index stride)
-      : numbers_(std::make_shared<const Eigen::VectorXd>(std::move(numbers))), stride_(stride) {}
-
-  std::shared_ptr<const Eigen::VectorXd> numbers_;
-  Eigen::Index stride_;
-};
 
 struct RegressionOptions {
   std::string loss = "softmax";  ///< one of `loss_names`
@@ -136,7 +106,8 @@ std::vector<RegressionResult> solve_path(const RowMatrix& A, const Eigen::Vector
 /// `newton_cg` or `newton` where k > 1. The results are those of `solve_regression`, up to rounding and the rows that
 /// are sampled. Their reads are shares of reads: they add up to what was read. B: this rank's rows x k, k >= 1.
 /// on_iteration: gets the target, from 0, in place of `NewtonOptions::on_iteration`; the records of several come in
-/// turn. The time limit is for all together: the targets for which no time is left end near x = 0.
+/// turn. The time limit is for all together: the targets for which no time is left end near x = 0;
+/// those that a stop (`Termination::stopped`) leaves out have x = 0 and f = 0.
 ///
 /// Many targets are solved in batches of 4 to 64, so that what a batch takes is about 256 MB a rank, or four times A,
 /// unless four targets take more. Memory beyond A: that of a regression for each target of a batch, 16 MB of address

@@ -56,4 +56,32 @@ class RowMatrix {
   std::shared_ptr<const RowPasses> passes_;
 };
 
+/// A weight w_i for each row of the regulariser 1/2 |diag(w) A x|^2: numbers of their own, this rank's, or one for all
+/// rows, which takes no memory. Copies share the numbers.
+class RidgeWeights {
+ public:
+  RidgeWeights(double of_all) : RidgeWeights(Eigen::VectorXd(Eigen::VectorXd::Constant(1, of_all)), 0) {}
+  template <class Derived>
+  RidgeWeights(const Eigen::MatrixBase<Derived>& of_rows) : RidgeWeights(Eigen::VectorXd(of_rows), 1) {}
+  RidgeWeights(Eigen::VectorXd of_rows) : RidgeWeights(std::move(of_rows), 1) {}
+
+  bool are_equal() const { return stride_ == 0; }               ///< one for all rows
+  const Eigen::VectorXd& numbers() const { return *numbers_; }  ///< one, or as many as there are rows
+  const double* data() const { return numbers_->data(); }
+  Eigen::Index stride() const { return stride_; }  ///< from one row to the next in `data`
+  /// w_first, ..., of `count` rows, as a vector; it must not outlive all copies.
+  auto rows(Eigen::Index first, Eigen::Index count) const {
+    using Stride = Eigen::InnerStride<>;
+    return Eigen::Map<const Eigen::VectorXd, 0, Stride>(data() + first * stride_, count, Stride(stride_));
+  }
+  RidgeWeights squared() const { return RidgeWeights(numbers_->cwiseAbs2(), stride_); }
+
+ private:
+  RidgeWeights(Eigen::VectorXd numbers, Eigen::Index stride)
+      : numbers_(std::make_shared<const Eigen::VectorXd>(std::move(numbers))), stride_(stride) {}
+
+  std::shared_ptr<const Eigen::VectorXd> numbers_;
+  Eigen::Index stride_;
+};
+
 }  // namespace attnreg

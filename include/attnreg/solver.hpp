@@ -27,6 +27,7 @@ enum class Termination {
   saddle,              ///< |g|_s is small, but x is no minimum: H has negative curvature, along which no step lowers L
   no_minimiser,        ///< |g|_s is small, but L has no minimiser: it goes on falling along a direction
   diverged,            ///< |g|_s is small, but L is larger than at x = 0: the solve has run away
+  stopped,             ///< a rank was asked to stop, by a signal: what was still to be done was left out
 };
 std::string_view termination_name(Termination termination);  ///< "converged_rounding"
 

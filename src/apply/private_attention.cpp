@@ -10,6 +10,7 @@
 #include "errors/printable.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
+#include "ranks/stop.hpp"
 #include "rows/dense_rows.hpp"
 
 namespace attnreg {
@@ -84,7 +85,7 @@ MatrixXd sample_squares(const Communicator& communicator, Index n, std::int64_t 
   const auto shares = RowPartition::in_blocks(samples, 1, communicator.size());
   const std::int64_t end = shares.end(communicator.rank());
   MatrixXd squares = MatrixXd::Zero(n, n), Z;
-  for (std::int64_t first = shares.begin(communicator.rank()); first < end; first += kKeyBlockRows) {
+  for (std::int64_t first = shares.begin(communicator.rank()); first < end && !is_in_vain(); first += kKeyBlockRows) {
     Z.resize(n, std::min<std::int64_t>(kKeyBlockRows, end - first));
     for (Index s = 0; s < Z.cols(); ++s) random.normals(first + s, {Z.col(s).data(), static_cast<std::size_t>(n)});
     squares.selfadjointView<Eigen::Lower>().rankUpdate(Z);

@@ -41,6 +41,7 @@ class AttentionObjective final : public Objective {
   /// One pass for all steps, and two for each with eliminated Y.
   std::vector<Trial> try_steps(const Point& point, const Direction& direction, std::span<const double> steps) override;
 
+  bool is_stopped() const override { return passes_.communicator().is_stopped(); }
   double reads_of_a() const override { return passes_.count(); }
   std::int64_t collectives() const override { return passes_.communicator().collectives() - collectives_before_; }
   static const AttentionState& state_of(const Point& point) {  ///< Local.

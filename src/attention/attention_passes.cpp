@@ -242,7 +242,16 @@ MatrixSums AttentionPasses::sum(const std::vector<std::pair<Index, Index>>& shap
   }
   VectorXd& total = parts[0].numbers();
   for (std::size_t k = 1; k < parts.size(); ++k) total += parts[k].numbers();
-  receiver == Receiver::all ? communicator_.sum(span_of(total)) : communicator_.sum_to_root(span_of(total));
+  if (receiver == Receiver::all) {
+    const Index size = total.size();
+    total.conservativeResize(size + 1);
+    total[size] = RootClock::part(clock_.seconds());
+    communicator_.sum(span_of(total));
+    seconds_ = RootClock::seconds_of(communicator_, total[size]);
+    total.conservativeResize(size);
+  } else {
+    communicator_.sum_to_root(span_of(total));
+  }
   count_ += 1;
   return std::move(parts[0]);
 }
@@ -285,7 +294,6 @@ AttentionPasses::Evaluation AttentionPasses::evaluate(const AttentionUnknowns& a
         with_values() ? add_with_values(block, at.X, V[block.index], part)
                       : add_without_values(block, *loss_, at.X, part);
       });
-  seconds_ = communicator_.sum(clock_.seconds());
   const double value = sums[2](0, 0);
   return {std::isfinite(value) ? value : kInfinity, {sums[0], sums[1]}, sums[2](0, 1), sums[2](0, 2)};
 }

@@ -127,7 +127,7 @@ class AttentionPasses {
   bool with_values() const { return shape_.dv > 0; }
   const Loss& loss() const { return *loss_; }
   double count() const { return count_; }           ///< of passes so far
-  double seconds() const { return seconds_; }       ///< of rank 0 at the end of the last `evaluate`, since the start
+  double seconds() const { return seconds_; }       ///< of rank 0 at the last sum for all ranks, since the start
   double logits_global() const { return logits_; }  ///< sum of n1 n2
   double rows_global() const { return rows_; }      ///< sum of n1
 

@@ -48,6 +48,16 @@ AttentionCertificate certify_attention(AttentionObjective& objective, AttentionP
   if (options.gradient_reference > 0)
     certificate.relative_gradient = objective.norm(point.gradient) / options.gradient_reference;
   if (options.level != CertificateLevel::full) return certificate;
+  const auto is_over = [&] {
+    return passes.communicator().is_stopped() || passes.seconds() >= options.time_limit_seconds;
+  };
+  const auto why_over = [&] {
+    return passes.communicator().is_stopped() ? "the run was stopped" : "the time limit came before its end";
+  };
+  if (is_over()) {
+    certificate.reason = why_over();
+    return certificate;
+  }
   if (!point.gradient.allFinite()) {
     certificate.reason = "the gradient is not finite";
     return certificate;
@@ -61,7 +71,8 @@ AttentionCertificate certify_attention(AttentionObjective& objective, AttentionP
   certificate.free_directions = objective.dimension() - gauge.dimension();
   certificate.null_directions = gauge.names();
 
-  const auto product = [&](const Eigen::VectorXd& v) {
+  const auto product = [&](const Eigen::VectorXd& v) -> Eigen::VectorXd {
+    if (is_over()) return Eigen::VectorXd::Constant(v.size(), std::numeric_limits<double>::quiet_NaN());  // the end
     Direction direction{v};
     return objective.hessian_product(point, direction);
   };
@@ -72,7 +83,9 @@ AttentionCertificate certify_attention(AttentionObjective& objective, AttentionP
   const LeastEigenvalue least = least_eigenvalue({product, project, objective.dimension(), gauge.dimension()}, lanczos);
   certificate.products = least.steps;
   if (!least.is_finite) {
-    certificate.reason = gauge.dimension() == 0 ? "no direction is left" : "a product with the Hessian is not finite";
+    certificate.reason = is_over()                ? why_over()
+                         : gauge.dimension() == 0 ? "no direction is left"
+                                                  : "a product with the Hessian is not finite";
     return certificate;
   }
   AttentionHessianRounding entries = hessian_rounding(passes, state.at);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "attention/attention_objective.hpp"
@@ -13,6 +14,7 @@ struct AttentionCertificateOptions {
   double gradient_reference = 0;  ///< what |g| is compared with; 0: `relative_gradient` is NaN
   int most_products = 300;        ///< full: of the Hessian; as many vectors of unknowns are kept on each rank
   std::uint64_t seed = 1;
+  double time_limit_seconds = std::numeric_limits<double>::infinity();  ///< by the clock of the passes
 };
 
 /// Collective. What can be said about a point of the objective: docs/attention.md, "Certificate". Numerical trouble

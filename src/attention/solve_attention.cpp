@@ -189,13 +189,14 @@ class AttentionSolve {
       start_at(objective, point, start, loss(), value_at_zero, result_.notes);
       const NewtonSummary summary = newton_cg(objective, point, newton);
       newton.gradient_reference = summary.gradient_reference;
-      if (options_.random_starts > 0) note_cut_off(start, summary, result_.notes);
+      if (options_.random_starts > 0) note_cut_off("the solve from " + start.name, summary, result_.notes);
       return summary;
     };
     const auto random = [&](int k) -> std::optional<StartPoint> {
       if (k > options_.random_starts) return std::nullopt;
-      if (!(point.seconds < newton.time_limit_seconds)) {
-        note_starts_left_out(k, options_.random_starts, result_.notes);
+      const bool stopped = communicator_.is_stopped();
+      if (stopped || !(point.seconds < newton.time_limit_seconds)) {
+        note_starts_left_out(stopped, k, options_.random_starts, result_.notes);
         return std::nullopt;
       }
       StartPoint start = start_of(Start::random, "random " + std::to_string(k), random_start(k, kRandomSpread));
@@ -208,9 +209,11 @@ class AttentionSolve {
     take_result(objective, point);
     AttentionCertificateOptions certificate{options_.certificate, result_.summary.gradient_reference};
     certificate.seed = options_.seed;
+    certificate.time_limit_seconds = newton.time_limit_seconds;
     result_.certificate = certify_attention(objective, passes_, sequences_, parameters_, point, certificate);
     if (is_converged(result_.summary) && result_.certificate.kind == StationaryKind::saddle)
       result_.summary.termination = Termination::saddle;
+    note_stop(communicator_.is_stopped(), result_);
     return std::move(result_);
   }
 
@@ -330,9 +333,7 @@ AttentionUnknowns AttentionSolve::cross_entropy_start() {
   Point point = objective.evaluate(VectorXd::Zero(full.size()));
   const NewtonSummary summary = newton_cg(objective, point, newton);
   start_iterations_ = summary.iterations;
-  if (summary.termination == Termination::time_limit)
-    result_.notes.push_back("time limit: the cross-entropy start was cut off after " +
-                            std::to_string(start_iterations_) + " iterations");
+  note_cut_off("the cross-entropy start", summary, result_.notes);
   return objective.state_of(point).at;
 }
 

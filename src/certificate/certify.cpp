@@ -57,17 +57,31 @@ class Examination {
               {},
               state_.z,
               state_.loss} {
+    if (is_over()) return;
     find_rounding(objective.gradient_rounding(point));
+    if (is_over()) return;
     find_spectrum(objective.hessian_on_root(point));
+    if (is_over()) return;
     const GlobalConvexity global = global_convexity(objective, true);
     certificate_.convexity = global.convexity;
+    if (is_over()) return;
     bound_distance_by_curvature();
     bound_distance_by_convexity();
+    if (is_over()) return;
     look_for_separation();
-    if (objective.loss().name() == "softmax") look_up_assumptions(global);
+    if (objective.loss().name() == "softmax" && !is_over()) look_up_assumptions(global);
   }
 
  private:
+  /// Collective, one all-reduce of 8 bytes. Whether there is no time for the next part, or a rank was asked to stop.
+  bool is_over() {
+    const auto& communicator = A_.communicator();
+    const bool over = clock_.sum(communicator) >= options_.seconds_left;
+    if ((over || communicator.is_stopped()) && !certificate_.distance_bound)
+      unavailable(communicator.is_stopped() ? "the run was stopped"
+                                            : "the time limit came before the end of the report");
+    return over || communicator.is_stopped();
+  }
   void find_rounding(const VectorXd& gradient_rounding);
   /// In the caller's units of x.
   VectorXd callers(const VectorXd& x) const { return x.cwiseProduct(objective_.columns().factor()); }
@@ -81,6 +95,7 @@ class Examination {
 
   const RegressionObjective& objective_;
   const RowMatrix& A_;
+  const RootClock clock_{A_.communicator()};
   const Point& point_;
   const RegressionState& state_;
   const CertificateOptions& options_;

@@ -1,11 +1,14 @@
 #pragma once
 
+#include <limits>
+
 #include "attnreg/certificate.hpp"
 #include "objective/regression_objective.hpp"
 
 namespace attnreg {
 
 struct CertificateOptions {
+  double seconds_left = std::numeric_limits<double>::infinity();  ///< `full`: looked at between its parts
   CertificateLevel level = CertificateLevel::gradient;
   double gradient_reference = 0;                     ///< what |g|_s is compared with; 0: `relative_gradient` is NaN
   std::optional<Eigen::VectorXd> x0 = std::nullopt;  ///< start of the solve, in the caller's units

@@ -16,12 +16,13 @@
 
 #include "attnreg/error.hpp"
 #include "errors/printable.hpp"
+#include "ranks/stop.hpp"
 
 namespace attnreg {
 
 namespace {
 
-constexpr std::int64_t bytes_per_call = std::int64_t{1} << 30;  // Linux reads at most 2^31 - 4096 bytes at once
+constexpr std::int64_t bytes_per_call = std::int64_t{1} << 26;  // between two looks whether to stop
 
 [[noreturn]] void fail_errno(const std::string& path, const std::string& action, int error) {
   const char* const advice = error == ENOENT   ? "; check the name and the working directory"
@@ -117,6 +118,7 @@ void InputFile::check_unchanged(std::int64_t bytes_before, std::int64_t modified
 void InputFile::read(std::int64_t offset, void* out, std::int64_t size) const {
   char* next = static_cast<char*>(out);
   while (size > 0) {
+    throw_if_stopped();
     const auto wanted = static_cast<std::size_t>(std::min(size, bytes_per_call));
     const ssize_t got = retry_interrupted([&] { return ::pread(file_.get(), next, wanted, offset); });
     if (got < 0) fail_errno(path_, "cannot read at byte " + std::to_string(offset), errno);

@@ -158,14 +158,20 @@ template void read_npy_rows(const NpyHeader&, std::int64_t, std::int64_t, std::s
 template void read_npy_rows(const NpyHeader&, std::int64_t, std::int64_t, std::span<Eigen::bfloat16>);
 
 void write_npy(const std::string& path, std::span<const double> values, const std::vector<std::int64_t>& shape) {
+  OutputFile file(path);
+  write_npy(file, path, values, shape);
+}
+
+void write_npy(OutputFile& file, const std::string& path, std::span<const double> values,
+               const std::vector<std::int64_t>& shape) {
   const Extents extents = extents_of(path, Storage::float64, shape);
   if (extents.rows * extents.columns != static_cast<std::int64_t>(values.size()))
     refuse_writing(path, std::to_string(values.size()) + " values given for a shape of " +
                              std::to_string(extents.rows * extents.columns));
   const std::string header = npy_header_bytes(npy_dtype(Storage::float64), shape);
-  OutputFile file(path);
   file.write(0, header);
   write_values(file, static_cast<std::int64_t>(header.size()), Storage::float64, values);
+  file.cut(static_cast<std::int64_t>(header.size() + values.size_bytes()));
   file.publish();
 }
 

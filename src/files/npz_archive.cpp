@@ -9,6 +9,7 @@
 
 #include "errors/printable.hpp"
 #include "files/byte_order.hpp"
+#include "ranks/stop.hpp"
 
 namespace attnreg {
 namespace {
@@ -119,6 +120,7 @@ void NpzMember::seek(std::int64_t position) {
 void NpzMember::read_bytes(void* out, std::int64_t size) {
   char* next = static_cast<char*>(out);
   while (size > 0) {
+    throw_if_stopped();
     const auto wanted = static_cast<zip_uint64_t>(std::min(size, 64 * buffer_bytes));
     const std::int64_t got = zip_fread(file_.get(), next, wanted);
     if (got <= 0)

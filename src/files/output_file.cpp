@@ -13,6 +13,7 @@
 #include "errors/printable.hpp"
 #include "files/input_file.hpp"
 #include "files/npy_header.hpp"
+#include "ranks/stop.hpp"
 
 namespace attnreg {
 
@@ -115,6 +116,10 @@ void OutputFile::write(std::int64_t offset, std::string_view bytes) {
   }
 }
 
+void OutputFile::cut(std::int64_t bytes) {
+  if (retry_interrupted([&] { return ::ftruncate(file_.get(), bytes); }) != 0) fail_to("write", path_, errno);
+}
+
 void OutputFile::sync() {
   if (retry_interrupted([&] { return ::fsync(file_.get()); }) != 0) fail_to("write", path_, errno);
 }
@@ -136,7 +141,12 @@ void check_output(const std::string& path, bool replaces) {
 
 void write_file(const std::string& path, std::string_view bytes) {
   OutputFile file(path);
+  write_file(file, bytes);
+}
+
+void write_file(OutputFile& file, std::string_view bytes) {
   file.write(0, bytes);
+  file.cut(std::ssize(bytes));
   file.publish();
 }
 
@@ -179,6 +189,7 @@ void SharedFile::commit() {
     if (!error_.empty()) throw OutputError(error_);
     file_->sync();
   });
+  StopsEndPhases::end();
   const std::int64_t written = communicator_.sum(bytes_written_);
   communicator_.agree([&] {
     if (written != bytes_)

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,6 +32,8 @@ class OutputFile {
   /// Sets the size and reserves the space where the file system can, so that a full disk is noticed early.
   void reserve(std::int64_t bytes);
   void write(std::int64_t offset, std::string_view bytes);
+  /// Sets the size, where less was written than reserved.
+  void cut(std::int64_t bytes);
   /// Until this returns, a write that the system accepted can still be lost.
   void sync();
   /// Creator only: sync, rename, sync of the directory.
@@ -48,6 +51,12 @@ void check_output(const std::string& path, bool replaces);
 
 /// Local. Replaces the file at `path` by `bytes`, whole or not at all.
 void write_file(const std::string& path, std::string_view bytes);
+/// The same with space that was reserved; the file is published.
+void write_file(OutputFile& file, std::string_view bytes);
+
+/// The same for the array of `write_npy` at `path`.
+void write_npy(OutputFile& file, const std::string& path, std::span<const double> values,
+               const std::vector<std::int64_t>& shape);
 
 /// Local. Creates the directory and those above it; it may be there already.
 void create_directories(const std::string& path);

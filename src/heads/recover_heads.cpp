@@ -319,7 +319,7 @@ std::vector<HeadResult> recover_heads(const Communicator& communicator, const st
     results.push_back(HeadRecovery(layer, target).run());
     results.back().null_directions = null_directions(layer.inputs);
     results.back().has_query_constant = layer.inputs.has_query_constant();
-    const std::array now{communicator.sum(clock.seconds()), communicator.sum(process_seconds())};
+    const std::array now{clock.sum(communicator), communicator.sum(process_seconds())};
     results.back().seconds = now[0] - before[0];
     results.back().cpu_seconds = now[1] - before[1];
     before = now;

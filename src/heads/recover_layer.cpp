@@ -282,7 +282,7 @@ LayerResult recover_layer(const Communicator& communicator, const std::vector<At
   }
   RootClock clock(communicator);
   LayerResult result = LayerRecovery(communicator, sequences, shape, options).run();
-  result.seconds = communicator.sum(clock.seconds());
+  result.seconds = clock.sum(communicator);
   return result;
 }
 

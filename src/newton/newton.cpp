@@ -30,7 +30,7 @@ NewtonSummary newton(Objective& objective, Point& point, const NewtonOptions& op
 
   for (;;) {
     const bool stationary = progress.finished();
-    if (stationary && (convex || !progress.has_converged())) return progress.summary();
+    if (stationary && (convex || !progress.has_converged() || progress.is_stopped())) return progress.summary();
     const double length = stationary ? some_radius(radius, point) : radius;
     const TrustRegionStep step = trust_region_step(objective.hessian(point), point.gradient, length);
     if (!step.finite) return stationary ? progress.summary() : progress.summary(Termination::breakdown);

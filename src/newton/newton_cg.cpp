@@ -79,7 +79,7 @@ ConjugateGradients minimise_model(Objective& objective, const Point& point, doub
   Direction p{-v};
   double rv = r.dot(v), size = rv;  // |p|_M^2
   const double target = forcing * forcing * rv;
-  while (cg.iterations < max_iterations && rv > 0) {
+  while (cg.iterations < max_iterations && rv > 0 && !objective.is_stopped()) {
     const VectorXd Hp = objective.hessian_product(point, p);
     ++cg.iterations;
     const double curvature = p.s.dot(Hp);
@@ -123,8 +123,10 @@ NewtonSummary newton_cg(Objective& objective, Point& point, const NewtonOptions&
 
   for (;;) {
     if (progress.finished()) {
-      auto down = progress.has_converged() ? negative_curvature(objective, point) : std::nullopt;
+      auto down =
+          progress.has_converged() && !progress.is_stopped() ? negative_curvature(objective, point) : std::nullopt;
       if (!down) return progress.summary();
+      if (progress.is_stopped()) return progress.summary(Termination::stopped);
       if (!progress.may_go_on()) return progress.summary(Termination::saddle);
       const Trial trial = search_line(objective, point, *down, false);
       if (!(trial.t > 0 && trial.change < 0)) return progress.summary(Termination::saddle);
@@ -143,6 +145,7 @@ NewtonSummary newton_cg(Objective& objective, Point& point, const NewtonOptions&
     const auto patience = age.is_fresh() ? kMaxConjugateGradients : static_cast<int>(cg.tiring(forcing)) + 1;
     cg = minimise_model(objective, point, radius, forcing, patience);
     age.used(cg);
+    if (progress.is_stopped()) return progress.summary(Termination::stopped);
     if (!cg.finite) return progress.summary(Termination::breakdown);
 
     const double norm = objective.norm(point.gradient), length = objective.preconditioner().norm(cg.step.s);

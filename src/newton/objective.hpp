@@ -105,6 +105,8 @@ class Objective {
     return evaluate(point.x + trial.t * direction.s);
   }
 
+  /// Local, replicated. Whether a message has told that the ranks were asked to stop.
+  virtual bool is_stopped() const { return false; }
   virtual double reads_of_a() const = 0;         ///< Local.
   virtual std::int64_t collectives() const = 0;  ///< Local. Without those of ScaLAPACK and of vectors to and from it.
 

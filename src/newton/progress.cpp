@@ -17,9 +17,9 @@ constexpr double kUnchanged = 1e-14;    // relative change of L at the level of 
 }  // namespace
 
 std::string_view termination_name(Termination termination) {
-  constexpr std::array<std::string_view, 10> names{
-      "converged",  "converged_rounding", "stagnated", "iteration_limit", "uncertified",
-      "time_limit", "breakdown",          "saddle",    "no_minimiser",    "diverged"};
+  constexpr std::array<std::string_view, 11> names{"converged",    "converged_rounding", "stagnated", "iteration_limit",
+                                                   "uncertified",  "time_limit",         "breakdown", "saddle",
+                                                   "no_minimiser", "diverged",           "stopped"};
   return names.at(static_cast<std::size_t>(termination));
 }
 
@@ -123,6 +123,7 @@ bool Progress::finished() {
   if (may_go_on()) return false;
   if (iterations_ >= options_.max_iterations) reason_ = Termination::iteration_limit;
   if (point_.seconds >= options_.time_limit_seconds) reason_ = Termination::time_limit;
+  if (objective_.is_stopped()) reason_ = Termination::stopped;
   return reason_.has_value();
 }
 

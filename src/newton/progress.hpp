@@ -29,9 +29,11 @@ class Progress {
   double relative_gradient() const { return reference_ > 0 ? gradient_norm_ / reference_ : 0; }  ///< Local.
   void saw_singular(bool singular) { singular_ = singular; }  ///< Local. Whether H, or its model, was; for the summary.
   bool has_converged() const { return is_converged(summary()); }  ///< Local. Of a finished iteration.
-  bool may_go_on() const {                                        ///< Local. By the limits.
-    return iterations_ < options_.max_iterations && point_.seconds < options_.time_limit_seconds;
+  /// Local. By the limits, and unless the ranks were asked to stop.
+  bool may_go_on() const {
+    return iterations_ < options_.max_iterations && point_.seconds < options_.time_limit_seconds && !is_stopped();
   }
+  bool is_stopped() const { return objective_.is_stopped(); }  ///< Local.
   NewtonSummary summary() const { return summary(*reason_); }
   NewtonSummary summary(Termination reason) const;
   /// The summary when no step lowers L: at the floor of rounding, or stagnated.

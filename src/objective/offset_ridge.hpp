@@ -2,7 +2,7 @@
 
 #include <Eigen/Core>
 
-#include "attnreg/regression.hpp"
+#include "attnreg/row_matrix.hpp"
 #include "rows/scaled_columns.hpp"
 
 namespace attnreg {

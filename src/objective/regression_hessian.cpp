@@ -5,6 +5,7 @@
 
 #include "algebra/scalapack.hpp"
 #include "objective/regression_objective.hpp"
+#include "ranks/root_clock.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/gram.hpp"
 #include "rows/row_passes.hpp"
@@ -86,7 +87,10 @@ VectorXd RegressionObjective::hessian_product(const Point& point, Direction& p) 
   const double centre_p = form == HessianForm::centred ? along : 0;
   const RowCurvature weights{curvatures(point).delta.data(), w2_.data(), centre_p, w2_.stride()};
   VectorXd message = A_.passes().normal_product(p.s, weights, p.As);
+  message.conservativeResize(message.size() + 1);
+  message[message.size() - 1] = RootClock::part(0);
   A_.communicator().sum(span_of(message));
+  RootClock::seconds_of(A_.communicator(), message[message.size() - 1]);
   VectorXd product = message.head(dimension()) + offset_ridge_.gradient(p.s) + correction_.product(p.s);
   if (form == HessianForm::centred) product -= message[dimension()] * state.centre;
   if (form == HessianForm::coupled)  // (-h c^T - c h^T + k c c^T) p, h = A^T m

@@ -20,16 +20,17 @@ constexpr double kLargestGuess = 1;  // above, value and gradient from one read 
 constexpr double kWhole = 8 * kEps;  // 1 - f_i up to that times 1 and the rounding of its exponent is rounding
 constexpr Index kBlock = 1024;       // rows of a tile or of a sum, at most
 
-/// A pass's sums over the rows of all ranks, and the clock of rank 0 that rides along: time is replicated too.
+/// A pass's sums over the rows of all ranks, and the clock of rank 0 that rides along: time is replicated too, and so
+/// is whether a rank was asked to stop.
 std::pair<RowPasses::MapSums, double> total(const Communicator& communicator, const RowPasses::MapSums& local,
                                             double clock) {
   const auto& [columns, scalars] = local;
   VectorXd message(columns.size() + scalars.size() + 1);
-  message << columns.reshaped(), scalars, clock;
+  message << columns.reshaped(), scalars, RootClock::part(clock);
   communicator.sum(span_of(message));
   return {{message.head(columns.size()).reshaped(columns.rows(), columns.cols()),
            message.segment(columns.size(), scalars.size())},
-          message[message.size() - 1]};
+          RootClock::seconds_of(communicator, message[message.size() - 1])};
 }
 
 /// Outputs of the rows of a block, for the moment.

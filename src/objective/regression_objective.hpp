@@ -5,7 +5,6 @@
 #include <span>
 #include <vector>
 
-#include "attnreg/regression.hpp"
 #include "attnreg/row_matrix.hpp"
 #include "losses/loss.hpp"
 #include "newton/objective.hpp"
@@ -89,6 +88,7 @@ class RegressionObjective final : public Objective {
   std::vector<Trial> try_steps(const Point& point, const Direction& direction, std::span<const double> steps) override;
   Point step(Point point, Direction direction, const Trial& trial) override;
 
+  bool is_stopped() const override { return A_.communicator().is_stopped(); }
   double reads_of_a() const override { return A_.reads() - reads_before_; }
   std::int64_t collectives() const override { return A_.communicator().collectives() - collectives_before_; }
 

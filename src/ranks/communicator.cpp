@@ -2,8 +2,10 @@
 #include "errors/refuse.hpp"
 #include "ranks/joint_sums.hpp"
 #include "ranks/mpi_facts.hpp"
+#include "ranks/stop.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <limits>
 #include <numeric>
@@ -27,6 +29,8 @@ struct Communicator::State {
   int rank = 0, size = 1, ranks_on_node = 1;
   Limits limits;
   std::int64_t collectives = 0;
+  bool is_stopped = false;
+  bool is_whole_job = false;
   JointSums* joint = nullptr;
   std::shared_ptr<void> owner;  // frees the handle
 
@@ -43,8 +47,44 @@ struct Communicator::State {
   template <class T>
   T reduce(T value, MPI_Datatype type, MPI_Op operation) {
     ++collectives;
+    if (stops_end_phases()) {
+      const auto asked = static_cast<T>(stop_signal() != 0 ? 1 : 0);
+      T pair[2] = {value, operation == MPI_MIN ? static_cast<T>(-asked) : asked};
+      check(MPI_Allreduce(MPI_IN_PLACE, pair, 2, type, operation, handle), "MPI_Allreduce");
+      if (pair[1] != 0) stop();
+      return pair[0];
+    }
     check(MPI_Allreduce(MPI_IN_PLACE, &value, 1, type, operation, handle), "MPI_Allreduce");
     return value;
+  }
+
+  void reduce(std::span<double> values, MPI_Op operation) {
+    constexpr std::size_t kShort = 512;  // what is longer is followed by the number that tells of a stop
+    if (!stops_end_phases()) return reduce_in_pieces(values, operation);
+    double asked = stop_signal() != 0 ? 1 : 0;
+    if (values.size() < kShort) {
+      std::array<double, kShort> message;
+      std::copy(values.begin(), values.end(), message.begin());
+      message[values.size()] = asked;
+      reduce_in_pieces(std::span(message).first(values.size() + 1), operation);
+      std::copy_n(message.begin(), values.size(), values.begin());
+      asked = message[values.size()];
+    } else {
+      reduce_in_pieces(values, operation);
+      check(MPI_Allreduce(MPI_IN_PLACE, &asked, 1, MPI_DOUBLE, MPI_MAX, handle), "MPI_Allreduce");
+    }
+    if (asked != 0) stop();
+  }
+
+ private:
+  bool stops_end_phases() const { return is_whole_job && StopsEndPhases::active(); }
+  [[noreturn]] static void stop() {
+    throw_error(ExitCode::limit, stop_text() + " before there was a result", Error::Scope::all_ranks);
+  }
+  void reduce_in_pieces(std::span<double> values, MPI_Op operation) {
+    in_pieces(values.size(), [&](std::size_t offset, int count) {
+      check(MPI_Allreduce(MPI_IN_PLACE, values.data() + offset, count, MPI_DOUBLE, operation, handle), "MPI_Allreduce");
+    });
   }
 };
 
@@ -63,6 +103,9 @@ Communicator::Communicator(MPI_Comm parent, Limits limits) : state_(std::make_sh
   check(MPI_Comm_split_type(state_->handle, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
   check(MPI_Comm_size(node, &state_->ranks_on_node), "MPI_Comm_size");
   MPI_Comm_free(&node);
+  int job = 0;
+  check(MPI_Comm_size(MPI_COMM_WORLD, &job), "MPI_Comm_size");
+  state_->is_whole_job = job == state_->size;
 }
 
 Communicator Communicator::joined(JointSums& joint) const {
@@ -77,16 +120,15 @@ int Communicator::size() const noexcept { return state_->size; }
 int Communicator::ranks_on_node() const noexcept { return state_->ranks_on_node; }
 MPI_Comm Communicator::handle() const noexcept { return state_->handle; }
 std::int64_t Communicator::collectives() const noexcept { return state_->collectives; }
+bool Communicator::is_stopped() const noexcept { return state_->is_stopped; }
+void Communicator::note_stop() const noexcept { state_->is_stopped = true; }
 
 void Communicator::sum(std::span<double> values) const {
   if (state_->joint != nullptr) {
     ++state_->collectives;
     return state_->joint->sum(values);
   }
-  state_->in_pieces(values.size(), [&](std::size_t offset, int count) {
-    check(MPI_Allreduce(MPI_IN_PLACE, values.data() + offset, count, MPI_DOUBLE, MPI_SUM, state_->handle),
-          "MPI_Allreduce");
-  });
+  state_->reduce(values, MPI_SUM);
 }
 
 double Communicator::sum(double value) const {
@@ -127,12 +169,7 @@ void Communicator::sum_scatter(std::span<const double> values, std::span<const s
 }
 
 double Communicator::max(double value) const { return state_->reduce(value, MPI_DOUBLE, MPI_MAX); }
-void Communicator::max(std::span<double> values) const {
-  state_->in_pieces(values.size(), [&](std::size_t offset, int count) {
-    check(MPI_Allreduce(MPI_IN_PLACE, values.data() + offset, count, MPI_DOUBLE, MPI_MAX, state_->handle),
-          "MPI_Allreduce");
-  });
-}
+void Communicator::max(std::span<double> values) const { state_->reduce(values, MPI_MAX); }
 std::int64_t Communicator::max(std::int64_t value) const { return state_->reduce(value, MPI_INT64_T, MPI_MAX); }
 std::int64_t Communicator::min(std::int64_t value) const { return state_->reduce(value, MPI_INT64_T, MPI_MIN); }
 

@@ -1,13 +1,15 @@
 #pragma once
 
 #include <chrono>
+#include <cmath>
 
 #include "attnreg/communicator.hpp"
+#include "ranks/stop.hpp"
 
 namespace attnreg {
 
 /// The seconds since it was made: on rank 0, and 0 on the others, so that the sum over the ranks replicates them.
-/// Local.
+/// Local, but for `sum`.
 class RootClock {
  public:
   explicit RootClock(const Communicator& communicator) : counts_(communicator.is_root()) {}
@@ -15,7 +17,23 @@ class RootClock {
     return counts_ ? std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count() : 0;
   }
 
+  // A message with the time also tells whether a rank was asked to stop: that rank adds more than any run takes.
+  /// Local. What this rank adds to a sum, seconds included, when its part of the message is complete.
+  static double part(double seconds) { return seconds + (stop_signal() != 0 ? kStop : 0); }
+  /// Logically collective. The seconds of such a sum; notes a stop (`Communicator::is_stopped`).
+  static double seconds_of(const Communicator& communicator, double sum) {
+    if (!(sum >= kStop)) return sum;
+    communicator.note_stop();
+    return std::fmod(sum, kStop);
+  }
+  /// Collective. An all-reduce of 8 bytes.
+  double sum(const Communicator& communicator) const {
+    return seconds_of(communicator, communicator.sum(part(seconds())));
+  }
+
  private:
+  static constexpr double kStop = 0x1p30;  // 34 years; of 4096 ranks it leaves a millisecond of the time
+
   bool counts_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };

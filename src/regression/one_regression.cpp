@@ -94,12 +94,12 @@ RegressionResult Regression::run() {
             [&](StartPoint& from) {
               const NewtonSummary summary = solve_from(from);
               is_singular_ = is_singular_ || summary.singular;
-              if (options_.random_starts > 0) note_cut_off(from, summary, result_.notes);
+              if (options_.random_starts > 0) note_cut_off("the solve from " + from.name, summary, result_.notes);
               return summary;
             },
             [&](int k) { return next_start(k); }, result_)
             .x;
-  if (is_singular_) remove_null_directions();
+  if (is_singular_ && !objective_.is_stopped()) remove_null_directions();
   certify_result();
   describe_end(objective_.loss(), "x",
                result_.summary.value <= 1e-20 * value_at_zero_ && point_.x.norm() <= 1e-8 * x0_.norm(), value_at_zero_,
@@ -113,6 +113,7 @@ RegressionResult Regression::run() {
     result_.notes.push_back("a preconditioner was not positive definite to working precision: " +
                             text_of(objective_.largest_ridge()) + " times its diagonal was added");
   result_.fit = fit_quality(A_, result_.fitted, objective_.b(), target_);
+  note_stop(objective_.is_stopped(), result_);
   return std::move(result_);
 }
 
@@ -153,12 +154,13 @@ std::optional<StartPoint> Regression::next_start(int k) {
   const int on_sample = starts_on_sample_ ? std::min(options_.random_starts, kMostOnSample) : 0;
   const int number = k <= ends ? 0 : on_sample + k - ends;  // of a random one
   if (number > options_.random_starts) return std::nullopt;
-  if (!(point_.seconds < options_.newton.time_limit_seconds)) {
+  const bool stopped = objective_.is_stopped();
+  if (stopped || !(point_.seconds < options_.newton.time_limit_seconds)) {
     if (number == 0)
-      result_.notes.push_back("time limit: " + std::to_string(ends + 1 - k) +
+      result_.notes.push_back(over_text(stopped) + std::to_string(ends + 1 - k) +
                               " of the ends on the sample were not finished on all rows");
     if (number > 0 || on_sample < options_.random_starts)
-      note_starts_left_out(std::max(number, on_sample + 1), options_.random_starts, result_.notes);
+      note_starts_left_out(stopped, std::max(number, on_sample + 1), options_.random_starts, result_.notes);
     return std::nullopt;
   }
   if (number > 0) return random_start(objective_, point_, options_.sampling.seed, number);
@@ -272,6 +274,7 @@ void Regression::certify_result() {
   certificate.x0 = x0_.cwiseProduct(objective_.columns().factor());
   const auto examine = [&] {
     const double seconds = result_.certificate.seconds;
+    certificate.seconds_left = options_.newton.time_limit_seconds - point_.seconds;
     result_.certificate = certify(objective_, point_, certificate);
     result_.certificate.seconds += seconds;
   };
@@ -287,13 +290,13 @@ void Regression::certify_result() {
     if (result_.summary.iterations == iterations) break;
   }
   if (at_saddle()) result_.summary.termination = Termination::saddle;
-  if (is_converged(result_.summary)) look_for_minimiser();
+  if (is_converged(result_.summary) && !objective_.is_stopped()) look_for_minimiser();
   if (!(options_.epsilon > 0)) return;
   const auto certified = [&] {
     return result_.certificate.distance_bound && *result_.certificate.distance_bound <= options_.epsilon;
   };
   NewtonOptions again = options_.newton;
-  while (!certified() && result_.summary.termination == Termination::converged &&
+  while (!certified() && !objective_.is_stopped() && result_.summary.termination == Termination::converged &&
          result_.method != Method::sketched_newton) {
     again.relative_tolerance = 0.01 * std::min(again.relative_tolerance, result_.summary.relative_gradient);
     if (!(again.relative_tolerance > 0)) break;
@@ -303,7 +306,8 @@ void Regression::certify_result() {
     result_.summary.iterations += iterations;
     examine();
   }
-  if (!certified() && is_converged(result_.summary)) result_.summary.termination = Termination::uncertified;
+  if (!certified() && is_converged(result_.summary) && !objective_.is_stopped())
+    result_.summary.termination = Termination::uncertified;
 }
 
 }  // namespace attnreg

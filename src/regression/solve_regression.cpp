@@ -73,6 +73,20 @@ Index targets_at_once(const RowMatrix& A) {
   return static_cast<Index>(std::clamp(numbers / (kVectors * rows + kStack), kFewest, kMost));
 }
 
+bool is_stopped(const RegressionResult& result) { return result.summary.termination == Termination::stopped; }
+
+/// What stands for a target that a stop left out: x = 0.
+RegressionResult left_out(const RowMatrix& A) {
+  RegressionResult result;
+  result.x = VectorXd::Zero(A.columns());
+  result.fitted = VectorXd::Zero(A.rows_local());
+  result.summary.termination = Termination::stopped;
+  result.summary.value = std::numeric_limits<double>::quiet_NaN();
+  result.summary.relative_gradient = std::numeric_limits<double>::quiet_NaN();
+  result.notes.push_back("stopped: left out, x = 0 and f = 0 are no result");
+  return result;
+}
+
 }  // namespace
 
 RegressionResult solve_regression(const RowMatrix& A, const VectorXd& b, const RidgeWeights& w,
@@ -93,11 +107,12 @@ std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, 
   const double limit = options.newton.time_limit_seconds;
   for (const double weight : weights) {
     if (std::isfinite(limit) && !results.empty()) {
-      next.newton.time_limit_seconds = limit - A.communicator().sum(clock.seconds());
-      if (!(next.newton.time_limit_seconds > 0)) {
-        results.back().notes.push_back("time limit: the weights from " + text_of(weight) + " on were left out");
-        break;
-      }
+      next.newton.time_limit_seconds = limit - clock.sum(A.communicator());
+    }
+    const bool stopped = A.communicator().is_stopped();
+    if (!results.empty() && (stopped || !(next.newton.time_limit_seconds > 0))) {
+      results.back().notes.push_back(over_text(stopped) + "the weights from " + text_of(weight) + " on were left out");
+      break;
     }
     auto regression = std::make_unique<Regression>(columns, b, weight, next);
     if (previous) regression->objective().adopt_scores(previous->objective(), false);
@@ -137,8 +152,7 @@ std::vector<RegressionResult> solve_targets(
       batch.push_back(std::make_unique<JointTarget>(JointTarget{B.col(k)}));
     if (begin > 0 && std::isfinite(options.newton.time_limit_seconds))
       own.newton.time_limit_seconds =
-          std::max(std::numeric_limits<double>::min(),
-                   options.newton.time_limit_seconds - A.communicator().sum(clock.seconds()));
+          std::max(std::numeric_limits<double>::min(), options.newton.time_limit_seconds - clock.sum(A.communicator()));
     const auto for_all = [&](const std::function<void(std::size_t)>& task) {
       std::vector<std::function<void()>> tasks;
       for (std::size_t k = 0; k < batch.size(); ++k) tasks.emplace_back([&task, k] { task(k); });
@@ -158,6 +172,12 @@ std::vector<RegressionResult> solve_targets(
       if (first || target != batch.front())
         target->regression->share_scores_of(*(first ? first : batch.front())->regression);
     for_all([&](std::size_t k) { results[before + k] = batch[k]->regression->run(); });
+    const bool stopped = std::any_of(results.begin() + begin, results.begin() + begin + std::ssize(batch), is_stopped);
+    if (stopped) {  // each heard of it by a communicator of its own
+      A.communicator().note_stop();
+      for (std::size_t k = before + batch.size(); k < results.size(); ++k) results[k] = left_out(A);
+      break;
+    }
     if (!first) first = std::move(batch.front());
   }
   return results;

@@ -35,9 +35,7 @@ StartPoint cross_entropy_start(const RegressionObjective& objective, double posi
   Point point = cross_entropy.evaluate(VectorXd::Zero(A.columns()));
   const auto summary = minimise(method, cross_entropy, point, newton_options);
   const StartPoint start{point.x, Start::cross_entropy, "cross-entropy", summary.iterations};
-  if (summary.termination == Termination::time_limit)
-    notes.push_back("time limit: the cross-entropy start was cut off after " + std::to_string(summary.iterations) +
-                    " iterations");
+  note_cut_off("the cross-entropy start", summary, notes);
   return start;
 }
 
@@ -128,15 +126,24 @@ void start_at(Objective& objective, Point& point, const StartPoint& start, const
                   (point.x.isZero(0) ? "x = 0 is taken" : "a part of it, on the way to 0, is taken"));
 }
 
-void note_cut_off(const StartPoint& start, const NewtonSummary& summary, std::vector<std::string>& notes) {
-  if (summary.termination == Termination::time_limit)
-    notes.push_back("time limit: the solve from " + start.name + " was cut off after " +
-                    std::to_string(summary.iterations) + " iterations");
+std::string over_text(bool stopped) { return stopped ? "stopped: " : "time limit: "; }
+
+void note_cut_off(const std::string& what, const NewtonSummary& summary, std::vector<std::string>& notes) {
+  const bool stopped = summary.termination == Termination::stopped;
+  if (stopped || summary.termination == Termination::time_limit)
+    notes.push_back(over_text(stopped) + what + " was cut off after " + std::to_string(summary.iterations) +
+                    " iterations");
 }
 
-void note_starts_left_out(int k, int random_starts, std::vector<std::string>& notes) {
-  notes.push_back("time limit: the random starts " + std::to_string(k) + " to " + std::to_string(random_starts) +
-                  " were left out");
+void note_starts_left_out(bool stopped, int k, int random_starts, std::vector<std::string>& notes) {
+  notes.push_back(over_text(stopped) + "the random starts " + std::to_string(k) + " to " +
+                  std::to_string(random_starts) + " were left out");
+}
+
+void note_stop(bool stopped, SolveResult& result) {
+  if (!stopped || !is_converged(result.summary)) return;
+  result.notes.push_back("stopped: the solve had converged, what was to follow was left out");
+  result.summary.termination = Termination::stopped;
 }
 
 void describe_end(const Loss& loss, const std::string& x, bool at_zero, double value_at_zero, SolveResult& result) {

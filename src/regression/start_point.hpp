@@ -40,9 +40,13 @@ StartPoint solve_from_starts(Objective& objective, Point& point, StartPoint firs
 void start_at(Objective& objective, Point& point, const StartPoint& start, const Loss& loss, double zero,
               std::vector<std::string>& notes);
 
-/// Local. Notes on what a time limit cut off: a solve from one of several starts, or the random starts from k on.
-void note_cut_off(const StartPoint& start, const NewtonSummary& summary, std::vector<std::string>& notes);
-void note_starts_left_out(int k, int random_starts, std::vector<std::string>& notes);
+/// Local. How a note on what was left out begins: "stopped: ", else "time limit: ".
+std::string over_text(bool stopped);
+/// Local. Notes on what a time limit or a stop cut off: "the solve from zero", or the random starts from k on.
+void note_cut_off(const std::string& what, const NewtonSummary& summary, std::vector<std::string>& notes);
+void note_starts_left_out(bool stopped, int k, int random_starts, std::vector<std::string>& notes);
+/// Local. The end of a solve that had converged, and that was stopped before the rest of what was asked for.
+void note_stop(bool stopped, SolveResult& result);
 
 /// Local. What is odd about where a solve ended; a success with L above `value_at_zero` is none (`diverged`). `x` is
 /// the unknown's name, `at_zero`: the solve ended there.

@@ -13,6 +13,7 @@
 #include "errors/refuse.hpp"
 #include "kernels/csr_kernels.hpp"
 #include "numbers/compensated_sum.hpp"
+#include "ranks/stop.hpp"
 
 namespace attnreg {
 
@@ -200,7 +201,7 @@ void RowPasses::visit_tiles(TileSize size, const std::function<void(int, const T
   share(tiles, [&](int thread, Index first, Index last) {
     const Index step = size == TileSize::cached ? 1 : last - first;
     std::vector<double> scratch;
-    for (Index k = first; k < last; k += step) {
+    for (Index k = first; k < last && !is_in_vain(); k += step) {
       const std::int64_t from = std::max(begin, (first_tile + k) * tile);
       const std::int64_t to = std::min(end, (first_tile + k + step) * tile);
       visit(thread, Tile(rows_, static_cast<Index>(from - begin), static_cast<Index>(to - from), scratch));
@@ -211,7 +212,7 @@ void RowPasses::visit_tiles(TileSize size, const std::function<void(int, const T
 void RowPasses::visit_rows(std::span<const Index> rows_local, const RowVisitor& visit) const {
   share(static_cast<Index>(rows_local.size()), [&](int, Index first, Index last) {
     std::vector<double> scratch;
-    for (auto k = static_cast<std::size_t>(first); k < static_cast<std::size_t>(last); ++k)
+    for (auto k = static_cast<std::size_t>(first); k < static_cast<std::size_t>(last) && !is_in_vain(); ++k)
       visit(k, {Tile(rows_, rows_local[k], 1, scratch).dense().data(), static_cast<std::size_t>(columns())});
   });
 }

@@ -266,7 +266,7 @@ SampledSurrogate::Coarse SampledSurrogate::ends_of_starts(const Point& point, bo
     descend(lowest, std::min(options.accuracy, kCoarse), true);
     add_end(descents, std::move(lowest), 0);
   }
-  for (int k = 1; k <= options.random_starts && there_->seconds < options.seconds; ++k)
+  for (int k = 1; k <= options.random_starts && there_->seconds < options.seconds && !sampled().is_stopped(); ++k)
     if (const auto x = random_point(sampled(), seed_, k)) {
       Point end = descended(sampled().evaluate(*x));
       there_->seconds = end.seconds;

@@ -76,7 +76,7 @@ class SurrogateSolve {
   double tolerance() const { return options_.relative_tolerance * reference_; }
   bool goes_on() const {
     return norm() > tolerance() && !gives_up_ && iterations_ < options_.max_iterations &&
-           point_.seconds < options_.time_limit_seconds;
+           point_.seconds < options_.time_limit_seconds && !all_.is_stopped();
   }
 
   std::uint32_t round() const { return draw_.iteration + static_cast<std::uint32_t>(iterations_); }

@@ -1,5 +1,6 @@
 """The scripts for Slurm, on a real Slurm of two nodes."""
 
+import json
 import subprocess
 import unittest
 
@@ -85,14 +86,15 @@ class SlurmTest(CheckoutTest):
         self.assertIn("the run was done already", output)
         self.assertEqual(before, (self.directory / "done/x.npy").stat().st_mtime_ns)
 
-    def test_warning_of_the_time_limit_lets_the_run_go_on(self):
-        """What --signal=B:USR2@120 sends, sent now."""
+    def test_warning_of_the_time_limit_ends_the_run_with_its_best_x(self):
+        """What --signal=B:USR2@120 sends, sent now. There is no checkpoint, so the job does not start again."""
         job = self.start_long_job()
         HOSTS.run("head", "scancel", "--batch", "--signal=USR2", job)
-        wait_until(lambda: "Slurm will stop this job soon" in self.output(job), 20, "the warning is in the output")
-        self.wait_for_more_history()
-        self.assertEqual("RUNNING", SLURM.field(job, "JobState"))
-        self.cancel(job)
+        self.assertEqual(("FAILED", 4), SLURM.wait(job), self.output(job))
+        self.assertIn("Slurm will stop this job soon", self.output(job))
+        status = json.loads((self.directory / "run/status.json").read_text())
+        self.assertEqual(("stopped", 4), (status["state"], status["exit_code"]))
+        self.assertTrue((self.directory / "run/x.npy").exists())
 
     def test_node_dies(self):
         job = self.start_long_job()

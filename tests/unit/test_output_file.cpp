@@ -77,6 +77,15 @@ TEST(OutputFile, IsInvisibleUntilPublished) {
   EXPECT_THAT(directory.names(), ElementsAre("a"));
 }
 
+TEST(OutputFile, ReservedSpaceThatIsNotUsedIsGivenBack) {
+  const TemporaryDirectory directory;
+  OutputFile file(directory.path("a"));
+  file.reserve(100'000);
+  write_file(file, "new");
+  EXPECT_EQ(directory.read("a"), "new");
+  EXPECT_THAT(directory.names(), ElementsAre("a"));
+}
+
 TEST(OutputFile, IsWrittenTogether) {
   const TemporaryDirectory directory;
   OutputFile first(directory.path("a"));

@@ -102,13 +102,22 @@ class Attention : public Session {
     if (!missing_mask_.empty() && communicator_.is_root() && !arguments_.on("quiet"))
       print_line("attnreg: warning: " + missing_mask_);
     const AttentionOptions chosen = options(sequences[0]);
+    ready(arrays(sequences[0], chosen.rank), true);
     timing_.loading = clock_.seconds();
     AttentionResult result = solve_attention(communicator_, sequences, chosen);
     result.summary.seconds = timing_.solve = clock_.seconds() - timing_.loading;
-    const ExitCode code = exit_code(result.summary.termination);
+    const ExitCode code = code_of(result.summary.termination);
     end([&] { write(result, sequences[0], code); },
         [&](const std::vector<std::string>& written) { return summary(result, sequences, written); });
     return code;
+  }
+
+  static std::vector<RunDirectory::Array> arrays(const AttentionSequence& first, Index rank) {
+    const Index d1 = first.queries.cols(), d2 = first.keys.cols();
+    std::vector<RunDirectory::Array> arrays{{"X.npy", d1 * d2}};
+    if (first.values) arrays.push_back({"Y.npy", first.values->cols() * first.target.cols()});
+    if (rank > 0) arrays.insert(arrays.end(), {{"P.npy", d1 * rank}, {"Q.npy", d2 * rank}});
+    return arrays;
   }
 
   /// Of the unknowns of a dense model; -1: there is none whatever their number.

@@ -83,6 +83,7 @@ class HeadSession : public Session {
     inject_fault(communicator_.rank(), "after-load");
     const std::string mask = missing_mask(communicator_, fitted.sequences, fitted.heads[0]);
     if (!mask.empty() && communicator_.is_root() && !arguments_.on("quiet")) print_line("attnreg: warning: " + mask);
+    ready({}, false);
     timing_.loading = clock_.seconds();
     std::vector<HeadResult> heads = attnreg::recover_heads(communicator_, fitted.sequences, fitted.heads, options());
     timing_.solve = clock_.seconds() - timing_.loading;
@@ -102,7 +103,7 @@ class HeadSession : public Session {
     const NewtonSummary outcome{.termination = converged ? Termination::converged : Termination::iteration_limit,
                                 .relative_gradient = std::numeric_limits<double>::quiet_NaN(),
                                 .iterations = steps};
-    const ExitCode code = exit_code(outcome.termination);
+    const ExitCode code = code_of(outcome.termination);
     end([&] { write(heads, reports, fitted.sequences, outcome, code); },
         [&](const std::vector<std::string>& written) { return summary(heads, reports, fitted.sequences, written); });
     return code;
@@ -242,14 +243,10 @@ class HeadSession : public Session {
     run.update({{"notes", remarks(heads, &HeadResult::notes)}, {"warnings", remarks(heads, &HeadResult::warnings)}});
     const bool with_x = heads.size() == 1 || arguments_.on("write-x") ||
                         std::ranges::any_of(heads, [](const auto& head) { return head.rank == 0; });
-    directory_.drop("Y.npy");
     const auto write_matrix = [&](std::string_view name, RowMajorMatrix HeadResult::*matrix, bool wanted) {
       Stacked all = wanted ? stacked(heads, matrix) : Stacked{};
       if (!heads_of(files_[0]) && wanted) all.shape.erase(all.shape.begin());
-      if (all.numbers.empty())
-        directory_.drop(name);
-      else
-        directory_.write_array(name, all.numbers, all.shape);
+      if (!all.numbers.empty()) directory_.write_array(name, all.numbers, all.shape);
     };
     write_matrix("X.npy", &HeadResult::X, with_x);
     write_matrix("P.npy", &HeadResult::P, true);

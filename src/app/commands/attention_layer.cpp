@@ -28,13 +28,14 @@ class LayerSession : public Session {
     const auto sequences = load_sequences(communicator_, files_, dealt(files_, communicator_.size()));
     const LayerOptions chosen = options();
     inject_fault(communicator_.rank(), "after-load");
+    ready({{"X.npy", sequences[0].queries.cols() * sequences[0].keys.cols()}}, false);
     timing_.loading = clock_.seconds();
     const LayerResult layer = attnreg::recover_layer(communicator_, sequences, chosen);
     timing_.solve = clock_.seconds() - timing_.loading;
     const NewtonSummary outcome{.termination = layer.converged ? Termination::converged : Termination::iteration_limit,
                                 .relative_gradient = std::numeric_limits<double>::quiet_NaN(),
                                 .iterations = layer.steps};
-    const ExitCode code = exit_code(outcome.termination);
+    const ExitCode code = code_of(outcome.termination);
     end([&] { write(layer, sequences, outcome, code); },
         [&](const std::vector<std::string>& written) { return summary(layer, sequences, written); });
     return code;

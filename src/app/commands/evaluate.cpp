@@ -14,6 +14,7 @@
 #include "losses/losses.hpp"
 #include "objective/regression_objective.hpp"
 #include "ranks/span_of.hpp"
+#include "ranks/stop.hpp"
 #include "rows/row_passes.hpp"
 
 namespace attnreg::app {
@@ -84,6 +85,7 @@ ExitCode write_outputs(const Communicator& communicator, const Arguments& argume
   const Eigen::Index d = gradient.size();
   const bool finite = gradient.allFinite();
   const bool finite_H = communicator.max(std::int64_t{!H.allFinite()}) == 0;
+  StopsEndPhases::end();
   communicator.agree_on_root([&] {
     if (arguments.has("gradient") && finite) write_npy(arguments.text("gradient"), span_of(gradient), {d});
     if (arguments.has("hessian") && finite_H) write_npy(arguments.text("hessian"), span_of(H), {d, d});

@@ -6,6 +6,7 @@
 #include "app/run/run_directory.hpp"
 #include "experiments/experiments.hpp"
 #include "files/output_file.hpp"
+#include "ranks/stop.hpp"
 
 namespace attnreg::experiments {
 
@@ -100,6 +101,7 @@ ExitCode run_experiment(const Communicator& communicator, const Arguments& argum
   set_threads(communicator, arguments);
   const ReportDirectory directory(communicator, arguments);
   const auto all = tables(communicator, arguments.text("NAME"), arguments.seed());
+  StopsEndPhases::end();
   communicator.agree_on_root([&] {
     if (!directory.is_used()) return;
     for (std::size_t k = 0; k < all.size(); ++k) write_file(directory.file(file_name(all, k)), table_csv(all[k]));

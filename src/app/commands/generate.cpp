@@ -7,6 +7,7 @@
 #include "errors/printable.hpp"
 #include "files/output_file.hpp"
 #include "losses/losses.hpp"
+#include "ranks/stop.hpp"
 
 namespace attnreg {
 
@@ -115,6 +116,7 @@ ExitCode generate(const Communicator& communicator, const Arguments& arguments) 
   communicator.agree_on_root(
       [&] { prepare_directory(directory, file_names(options.preset), arguments.on("force"), "problem"); });
   const ProblemFacts facts = generate_problem(communicator, options, directory);
+  StopsEndPhases::end();
   communicator.agree_on_root([&] { write_file(directory + "/meta.json", meta_text(arguments, facts)); });
   const bool is_sparse = options.preset == Preset::sparse;
   const std::string size = std::to_string(options.rows) + " x " + std::to_string(options.columns) + " " +

@@ -13,6 +13,7 @@
 #include "files/npy_header.hpp"
 #include "files/output_file.hpp"
 #include "launch_scripts.hpp"
+#include "ranks/stop.hpp"
 
 namespace attnreg::app {
 
@@ -209,6 +210,7 @@ ExitCode jobscript(const Communicator& communicator, const Arguments& arguments)
     print_result(communicator, text);
     return ExitCode::converged;
   }
+  StopsEndPhases::end();
   communicator.agree_on_root([&] {
     check_output(path, arguments.on("force"));
     write_file(path, text);

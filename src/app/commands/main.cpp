@@ -19,6 +19,7 @@
 #include "errors/printable.hpp"
 #include "files/input_file.hpp"
 #include "ranks/mpi_facts.hpp"
+#include "ranks/stop.hpp"
 
 namespace attnreg::app {
 
@@ -28,6 +29,7 @@ void print_line(const std::string& text) {
 }
 
 void print_result(const Communicator& communicator, const std::string& text) {
+  StopsEndPhases::end();
   communicator.agree_on_root([&] {
     const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
     if (std::fflush(stdout) != 0 || !written)
@@ -38,7 +40,7 @@ void print_result(const Communicator& communicator, const std::string& text) {
 namespace {
 
 constexpr std::string_view kExitCodes = R"(Exit codes, the same on all ranks:
-  0 converged           2 wrong usage        3 bad input data            4 stopped at a limit, result written
+  0 converged           2 wrong usage        3 bad input data            4 stopped by a limit or a signal
   5 breakdown           6 cannot write       7 does not fit in memory    9 internal error
 )";
 
@@ -50,9 +52,9 @@ constexpr std::string_view kExamples = R"(Examples:
 )";
 
 std::vector<Command> commands() {
-  return {solve_command(),    attention_command(), evaluate_command(), predict_command(),    scores_command(),
-          sparsify_command(), apply_command(),     private_command(),  experiment_command(), inspect_command(),
-          generate_command(), doctor_command(),    jobscript_command()};
+  return {solve_command(),    attention_command(), evaluate_command(),  predict_command(),    scores_command(),
+          sparsify_command(), apply_command(),     private_command(),   experiment_command(), inspect_command(),
+          generate_command(), doctor_command(),    jobscript_command(), status_command()};
 }
 
 std::string main_help() {
@@ -130,10 +132,12 @@ ExitCode run_and_catch(const std::vector<std::string>& words) {
   std::optional<Communicator> communicator;  // outlives the handlers: freeing it may wait for the other ranks
   try {
     communicator.emplace(MPI_COMM_WORLD);
+    const StopsEndPhases until_there_is_a_result;
     return run(*communicator, words);
   } catch (const Error& error) {
     if (error.scope() != Error::Scope::all_ranks) abort_job(error.code(), error.what());
-    if (communicator->is_root()) print_line("attnreg: error: " + printable(error.what()));
+    const std::string kind = error.code() == ExitCode::limit ? "" : "error: ";  // asked for
+    if (communicator->is_root()) print_line("attnreg: " + kind + printable(error.what()));
     return error.code();
   } catch (const std::bad_alloc&) {
     abort_job(ExitCode::memory, "out of memory");
@@ -167,11 +171,31 @@ void wait_passively(int /*count*/, char** words, char** variables) {
 __attribute__((section(".preinit_array"), used)) void (*const before_libraries)(int, char**, char**) = wait_passively;
 #endif
 
+extern "C" void attnreg_answer_signal(int signal) {
+  if (signal == SIGUSR1) return ask_for_checkpoint();
+  if (signal == SIGINT && stop_signal() == SIGINT) {  // the second time: at once
+    std::signal(SIGINT, SIG_DFL);
+    std::raise(SIGINT);
+  }
+  ask_to_stop(signal);
+}
+
+/// What was ignored, as under nohup, stays so.
+void answer_signals() {
+  struct sigaction action {
+  }, before{};
+  action.sa_handler = attnreg_answer_signal;
+  action.sa_flags = SA_RESTART;
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2})
+    if (sigaction(signal, nullptr, &before) == 0 && before.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);
+}
+
 }  // namespace
 }  // namespace attnreg::app
 
 int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of write(), which has a message
+  attnreg::app::answer_signals();
   int provided = 0;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
   const attnreg::ExitCode code = attnreg::app::run_and_catch({argv + 1, argv + argc});

@@ -84,6 +84,9 @@ class Solve : public Session {
     const std::vector<double> weights = weights_path(arguments_);
     const RegressionOptions chosen = options(A);
     std::vector<RegressionResult> path;
+    std::vector<RunDirectory::Array> arrays{{"x.npy", A.columns()}};
+    if (!weights.empty()) arrays.push_back({"x_path.npy", std::ssize(weights) * A.columns()});
+    ready(arrays, true);
     timing_.loading = clock_.seconds();
     if (weights.empty())
       path.push_back(solve_regression(A, problem.b, problem.w, chosen));
@@ -95,7 +98,7 @@ class Solve : public Session {
     if (problem.b_sum) result.notes.push_back(normalised_text(*problem.b_sum));
     for (const auto& note : rounding_note(A, files[0].header.type, "A")) result.notes.push_back(note);
     const bool cut_off = !weights.empty() && path.size() < weights.size();
-    const ExitCode code = cut_off ? ExitCode::limit : exit_code(worst_result(path).summary.termination);
+    const ExitCode code = cut_off ? code_of(Termination::time_limit) : code_of(worst_result(path).summary.termination);
     std::vector<std::string> shown, exactly;
     for (std::size_t k = 0; k < path.size() && !weights.empty(); ++k) {
       shown.push_back(scientific(weights[k], 3));
@@ -103,7 +106,8 @@ class Solve : public Session {
     }
     std::string table = weights.empty() ? "" : results_table("w          ", shown, path, true);
     if (cut_off)
-      table += "  NOT solved, time limit: " + counted(std::ssize(weights) - std::ssize(path), "weight") + " from " +
+      table += std::string("  NOT solved, ") + (communicator_.is_stopped() ? "stopped: " : "time limit: ") +
+               counted(std::ssize(weights) - std::ssize(path), "weight") + " from " +
                scientific(weights[path.size()], 3) + " on\n";
     const SolveReport report{arguments_, result, A, threads_.threads, timing_, table};
     end(
@@ -120,7 +124,6 @@ class Solve : public Session {
           run["seed"] = arguments_.integer("seed");
           run.update(regression_json(result));
           run["summary"].update(timing_json(timing_));
-          if (!with_fitted()) directory_.drop("f.npy");
           directory_.finish(result.summary, run, code);
         },
         [&](const std::vector<std::string>& written) { return summary_text(report, written); });
@@ -139,13 +142,14 @@ class Solve : public Session {
         B.col(k) = b;
       }
     const RegressionOptions chosen = options(A);
+    ready({{"X.npy", A.columns() * B.cols()}}, true);
     timing_.loading = clock_.seconds();
     auto results = solve_targets(A, B, problem.w, chosen, on_target_iteration());
     take_time(results);
     for (std::size_t k = 0; k < sums.size(); ++k) results[k].notes.push_back(normalised_text(sums[k]));
     for (auto& result : results)
       for (const auto& note : rounding_note(A, files[0].header.type, "A")) result.notes.push_back(note);
-    const ExitCode code = exit_code(worst_result(results).summary.termination);
+    const ExitCode code = code_of(worst_result(results).summary.termination);
     B.resize(0, 0);
     end([&] { write_several(results, A, files, code); },
         [&](const std::vector<std::string>& written) { return targets_text(results, A, written); });
@@ -169,12 +173,8 @@ class Solve : public Session {
     }
     nlohmann::ordered_json run = run_json(files, tile_rows(A.columns()));
     run.update({{"seed", arguments_.integer("seed")}, {"timing", timing_json(timing_)}, {"targets", summaries}});
-    for (const auto name : {"x.npy", "f.npy"}) directory_.drop(name);
     directory_.write_matrix("X.npy", X);
-    if (with_fitted())
-      directory_.write_rows("F.npy", span_of(F), A.partition(), {A.rows_global(), targets});
-    else
-      directory_.drop("F.npy");
+    if (with_fitted()) directory_.write_rows("F.npy", span_of(F), A.partition(), {A.rows_global(), targets});
     directory_.write_text("targets.csv", results_csv("target", numbers_to(results.size()), results, true));
     directory_.finish(worst_result(results).summary, run, code);
   }

@@ -27,6 +27,7 @@ Command inspect_command();
 Command generate_command();
 Command doctor_command();
 Command jobscript_command();
+Command status_command();
 
 /// Collective. Rank 0 writes `text` to stdout; `OutputError` on all ranks if that fails (a full disk behind it).
 void print_result(const Communicator& communicator, const std::string& text);

@@ -66,6 +66,7 @@ std::string verdict(const SolveReport& report) {
     case Termination::uncertified: return "x is as good as |g| says; the certificate below says what is missing";
     case Termination::stagnated:
       return "x may serve for a looser --rtol; try --start cross-entropy or --storage double";
+    case Termination::stopped: return "the best x so far; go on from it with --start DIR/x.npy";
     default: return "x is not a solution yet; raise the limit, or go on from it with --start DIR/x.npy";
   }
 }
@@ -143,6 +144,7 @@ std::string termination_text(const Arguments& arguments, const NewtonSummary& su
     case Termination::time_limit:
       return "NOT converged, time limit: " + fixed(summary.seconds, 1) + " s >= " + arguments.text("time-limit") +
              " s, " + missed;
+    case Termination::stopped: return "NOT finished, stopped by a signal: " + g + ", the tolerance is " + bound;
     case Termination::breakdown:
       return "NOT converged, breakdown: a value, gradient or Hessian is not finite; x is the last good iterate";
     case Termination::saddle: return "NOT a minimum, saddle: " + g + ", but the Hessian has negative curvature at x";

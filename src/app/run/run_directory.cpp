@@ -19,6 +19,7 @@
 #include "files/input_file.hpp"
 #include "files/output_file.hpp"
 #include "ranks/span_of.hpp"
+#include "ranks/stop.hpp"
 
 namespace attnreg::app {
 
@@ -26,6 +27,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kStatusInterval{1};
+constexpr std::int64_t kHeaderBytes = 256, kStatusBytes = 1 << 12, kRunBytes = 1 << 16;  // reserved
 
 constexpr std::string_view kHistoryHeader =
     "iteration,value,gradient_norm,relative_gradient,step,radius,cg_iterations,reads_of_a,collectives,seconds\n";
@@ -55,25 +57,78 @@ FileDescriptor open_lines(const std::string& path) {
   return file;
 }
 
-/// What a run may write, whatever its options.
-constexpr std::array<const char*, 12> kResults{"x.npy",    "f.npy",    "x_path.npy",  "X.npy",
-                                               "Y.npy",    "P.npy",    "Q.npy",       "F.npy",
-                                               "path.csv", "run.json", "history.csv", "status.json"};
+/// What a run may write, whatever its options; what says that a run is finished comes first, then what it found.
+constexpr std::array<const char*, 13> kResults{"run.json",    "x.npy",       "f.npy",      "x_path.npy", "X.npy",
+                                               "Y.npy",       "P.npy",       "Q.npy",      "F.npy",      "path.csv",
+                                               "targets.csv", "history.csv", "status.json"};
+
+void remove_regular(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(std::filesystem::symlink_status(path, ignored)))
+    std::filesystem::remove(path, ignored);
+}
 
 }  // namespace
 
 RunDirectory::RunDirectory(const Communicator& communicator, std::string path, bool force)
     : communicator_(communicator), path_(std::move(path)), next_status_(Clock::now() + kStatusInterval) {
   if (!is_used()) return;
-  communicator_.agree_on_root([&] {
-    create_directories(path_);
-    if (!force) refuse_finished_run();
+  bool is_running = false;  // it says so
+  try {
+    communicator_.agree_on_root([&] {
+      create_directories(path_);
+      lock_ = RunLock(path_);
+      owner_ = this_process();
+      if (!force) refuse_finished_run();
+      for (const char* const name : kResults)
+        if (is_input(file(name)))
+          throw OutputError(printable(file(name)) +
+                            " is an input, which the run would replace; choose another directory");
+      remove_temporaries();
+      reserve("status.json", kStatusBytes);  // however full the disk gets, how the run ended can be said
+      write_status("running", nullptr);
+      is_running = true;
+    });
+  } catch (const Error& error) {  // of another rank, or a stop
+    if (is_running) fail(error.code());
+    throw;
+  }
+  const std::string owner = communicator_.broadcast(to_json(owner_).dump());
+  owner_ = owner_in(nlohmann::ordered_json::parse(owner)).value_or(owner_);
+}
+
+/// Of runs that were killed; as this one has the lock, no other is there.
+void RunDirectory::remove_temporaries() const {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(path_, ignored))
     for (const char* const name : kResults)
-      if (is_input(file(name)))
-        throw OutputError(printable(file(name)) +
-                          " is an input, which the run would replace; choose another directory");
-    write_status("running", nullptr);
+      if (entry.path().filename().string().starts_with(std::string(name) + ".tmp.")) remove_regular(entry.path());
+}
+
+void RunDirectory::reserve(const std::vector<Array>& arrays) {
+  if (!is_used()) return;
+  communicator_.agree_on_root([&] {
+    for (const auto& [name, numbers] : arrays)
+      reserve(name, kHeaderBytes + numbers * static_cast<std::int64_t>(sizeof(double)));
+    reserve("run.json", kRunBytes);
+    for (const char* const name : kResults)
+      if (name != std::string_view("status.json")) remove_regular(file(name));
   });
+}
+
+void RunDirectory::reserve(const std::string& name, std::int64_t bytes) {
+  auto space = std::make_unique<OutputFile>(file(name));
+  space->reserve(bytes);
+  reserved_[name] = std::move(space);
+}
+
+/// What was reserved, else a new file.
+std::unique_ptr<OutputFile> RunDirectory::space_for(std::string_view name) {
+  const auto found = reserved_.find(name);
+  if (found == reserved_.end()) return std::make_unique<OutputFile>(file(name));
+  auto space = std::move(found->second);
+  reserved_.erase(found);
+  return space;
 }
 
 void RunDirectory::refuse_finished_run() const {
@@ -128,12 +183,11 @@ void RunDirectory::write_on_root(std::string_view name, Write&& write) {
 
 void RunDirectory::write_array(std::string_view name, std::span<const double> values,
                                const std::vector<std::int64_t>& shape) {
-  write_on_root(name, [&](const std::string& path) { write_npy(path, values, shape); });
+  write_on_root(name, [&](const std::string& path) { write_npy(*space_for(name), path, values, shape); });
 }
 
 void RunDirectory::write_matrix(std::string_view name, const RowMajorMatrix& matrix) {
-  if (matrix.size() == 0) return drop(name);
-  write_array(name, span_of(matrix), {matrix.rows(), matrix.cols()});
+  if (matrix.size() > 0) write_array(name, span_of(matrix), {matrix.rows(), matrix.cols()});
 }
 
 void RunDirectory::write_text(std::string_view name, const std::string& text) {
@@ -152,34 +206,36 @@ void RunDirectory::write_rows(std::string_view name, std::span<const double> val
 void RunDirectory::finish(const NewtonSummary& summary, const nlohmann::ordered_json& run, ExitCode code) {
   last_.iteration = summary.iterations;
   last_.relative_gradient = summary.relative_gradient;
-  write_on_root("run.json", [&](const std::string& path) {
-    std::error_code ignored;
-    for (const auto& name : stale_) std::filesystem::remove(file(name), ignored);
-    write_file(path, json_text(run));
+  write_on_root("run.json", [&](const std::string& /*path*/) {
+    write_file(*space_for("run.json"), json_text(run));
     if (history_.is_open() && !history_.close() && error_.empty())
       error_ = "cannot write " + printable(file("history.csv"));
     if (!error_.empty()) throw OutputError(error_);
-    write_status("done", &code);
+    write_status(code == ExitCode::limit && communicator_.is_stopped() ? "stopped" : "done", &code);
   });
   if (!is_used()) return;
   for (const std::string_view name : {"history.csv", "status.json"}) files_.push_back(file(name));
 }
 
-void RunDirectory::fail(ExitCode code) const noexcept {
+void RunDirectory::fail(ExitCode code) noexcept {
   if (!is_used()) return;
   try {
-    write_status("failed", &code);
+    write_status(code == ExitCode::limit ? "stopped" : "failed", &code);
   } catch (const std::exception&) {
     // The error that led here is the one to report.
   }
 }
 
-void RunDirectory::write_status(std::string_view state, const ExitCode* code) const {
+void RunDirectory::write_status(std::string_view state, const ExitCode* code) {
   nlohmann::ordered_json status{{"schema", "attnreg-status-1"}, {"state", state},
                                 {"iteration", last_.iteration}, {"relative_gradient", last_.relative_gradient},
                                 {"exit_code", nullptr},         {"updated", utc_time(std::time(nullptr))}};
   if (code != nullptr) status["exit_code"] = static_cast<int>(*code);
-  write_file(file("status.json"), json_text(status));
+  status.update(to_json(owner_));
+  if (code != nullptr)
+    write_file(*space_for("status.json"), json_text(status));
+  else
+    write_file(file("status.json"), json_text(status));
 }
 
 void prepare_directory(const std::string& directory, const std::vector<std::string>& names, bool force,
@@ -202,6 +258,7 @@ ReportDirectory::ReportDirectory(const Communicator& communicator, const Argumen
 }
 
 void ReportDirectory::finish(const nlohmann::ordered_json& report, const std::string& text) const {
+  StopsEndPhases::end();
   communicator_.agree_on_root([&] {
     if (is_used()) write_file(file("report.json"), json_text(report));
   });

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <chrono>
+#include <map>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
@@ -9,21 +11,34 @@
 #include <vector>
 
 #include "app/options/options.hpp"
+#include "app/run/run_lock.hpp"
 #include "attnreg/communicator.hpp"
 #include "attnreg/row_partition.hpp"
 #include "attnreg/row_storage.hpp"
 #include "attnreg/solver.hpp"
 #include "files/file_descriptor.hpp"
+#include "files/output_file.hpp"
 
 namespace attnreg::app {
 
 /// The files of one solve: x.npy, f.npy, run.json, history.csv and status.json in one directory. Rank 0 writes, but for
-/// matrices whose rows are spread. A file of an earlier run is replaced whole, when the new one is complete.
+/// matrices whose rows are spread. Nobody else runs there as long as this lives (`RunLock`). The results of an earlier
+/// run stay until `reserve` removes all of them, before the first new one: at no time the directory has those of two.
 class RunDirectory {
  public:
-  /// Collective. Creates the directory and checks that a file can be written there. Throws `OutputError` on all ranks,
-  /// also for a directory that holds a finished run, unless `force`. With an empty path nothing is ever written.
+  /// Collective. Creates the directory, locks it, and says "running". Throws `OutputError` on all ranks, also for a
+  /// directory in which another run is, or which holds a finished run, unless `force`. With an empty path nothing is
+  /// ever written.
   RunDirectory(const Communicator& communicator, std::string path, bool force);
+
+  /// An array that rank 0 will write: name and numbers.
+  struct Array {
+    std::string name;
+    std::int64_t numbers;
+  };
+  /// Collective. Before the first iteration: takes the space for these arrays, run.json and the last status.json, so
+  /// that a full disk is noticed now, and removes what an earlier run left. Throws `OutputError` on all ranks.
+  void reserve(const std::vector<Array>& arrays);
 
   bool is_used() const { return !path_.empty(); }
   /// Local. Path and name of the files written so far, history.csv and status.json with `finish`.
@@ -42,27 +57,33 @@ class RunDirectory {
   void write_rows(std::string_view name, std::span<const double> values, const RowPartition& partition,
                   const std::vector<std::int64_t>& shape);
   void write_text(std::string_view name, const std::string& text);
-  /// A file of an earlier run that does not belong to this one: `finish` removes it.
-  void drop(std::string_view name) { stale_.emplace_back(name); }
-  /// `write_array`, of a matrix without numbers `drop`.
+  /// `write_array`, unless the matrix has no numbers.
   void write_matrix(std::string_view name, const RowMajorMatrix& matrix);
-  /// Writes run.json, and at last status.json with the state "done". Throws also for what went wrong before.
+  /// Writes run.json, and at last status.json with the state "done", or "stopped" where a stop is why the code is what
+  /// it is. Throws also for what went wrong before.
   void finish(const NewtonSummary& summary, const nlohmann::ordered_json& run, ExitCode code);
 
-  /// Local. Sets the state "failed"; as this is said on the way out of an error, its own failures are ignored.
-  void fail(ExitCode code) const noexcept;
+  /// Local. Sets the state "failed", or "stopped" for the code of a stop; as this is said on the way out of an error,
+  /// its own failures are ignored.
+  void fail(ExitCode code) noexcept;
 
  private:
   std::string file(std::string_view name) const { return path_ + "/" + std::string(name); }
   template <class Write>
   void write_on_root(std::string_view name, Write&& write);
   void refuse_finished_run() const;
+  void remove_temporaries() const;
+  void reserve(const std::string& name, std::int64_t bytes);
+  std::unique_ptr<OutputFile> space_for(std::string_view name);
   void write_history(const IterationRecord& record, std::optional<int> target);
-  void write_status(std::string_view state, const ExitCode* code) const;
+  void write_status(std::string_view state, const ExitCode* code);
 
   Communicator communicator_;
   std::string path_, error_;
-  std::vector<std::string> files_, stale_;
+  std::vector<std::string> files_;
+  RunLock lock_;
+  RunOwner owner_;  // the process of rank 0
+  std::map<std::string, std::unique_ptr<OutputFile>, std::less<>> reserved_;
   FileDescriptor history_;
   IterationRecord last_;
   std::chrono::steady_clock::time_point next_status_;

@@ -1,5 +1,7 @@
 #include "app/run/session.hpp"
 
+#include <array>
+#include <csignal>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <regex>
@@ -7,9 +9,11 @@
 #include <utility>
 
 #include "app/options/commands.hpp"
+#include "app/report/summary.hpp"
 #include "app/report/text.hpp"
 #include "errors/printable.hpp"
 #include "ranks/memory.hpp"
+#include "ranks/stop.hpp"
 
 namespace attnreg::app {
 
@@ -66,8 +70,18 @@ void Session::begin(const std::vector<InputFile>& files, double bytes_needed, co
   require_memory(communicator_, bytes_needed, what);
 }
 
+void Session::ready(const std::vector<RunDirectory::Array>& arrays, bool ends_on_stop) {
+  directory_.reserve(arrays);
+  if (ends_on_stop) StopsEndPhases::end();
+}
+
+ExitCode Session::code_of(Termination termination) const { return exit_code(termination); }
+
 void Session::end(const std::function<void()>& write,
                   const std::function<std::string(const std::vector<std::string>& files)>& page) const {
+  StopsEndPhases::end();
+  if (communicator_.is_stopped() && communicator_.is_root())
+    print_line("attnreg: " + stop_text() + ": the best x so far is the result");
   inject_fault(communicator_.rank(), "before-write");
   try {
     write();
@@ -153,13 +167,18 @@ void inject_fault(int rank, std::string_view site) {
   const char* variable = std::getenv("ATTNREG_FAULT");
   if (variable == nullptr || *variable == 0) return;
 
-  const std::string plan(variable);
-  if (plan == std::to_string(rank) + ":" + std::string(site) + ":throw")
-    throw std::logic_error("fault injected at '" + std::string(site) + "' by ATTNREG_FAULT");
-  static const std::regex form("-?[0-9]+:(start|after-load|in-iteration|before-write):throw");
+  const std::string plan(variable), here = std::to_string(rank) + ":" + std::string(site) + ":";
+  if (plan == here + "throw") throw std::logic_error("fault injected at '" + std::string(site) + "' by ATTNREG_FAULT");
+  constexpr std::array signals{std::pair{"INT", SIGINT},   std::pair{"TERM", SIGTERM}, std::pair{"HUP", SIGHUP},
+                               std::pair{"USR1", SIGUSR1}, std::pair{"USR2", SIGUSR2}, std::pair{"KILL", SIGKILL}};
+  static bool is_sent = false;
+  for (const auto& [name, signal] : signals)
+    if (plan == here + name && !std::exchange(is_sent, true)) std::raise(signal);
+  static const std::regex form("-?[0-9]+:(start|after-load|in-iteration|before-write):(throw|[A-Z0-9]+)");
   if (!std::regex_match(plan, form))
     throw UsageError("ATTNREG_FAULT is '" + printable(plan) +
-                     "'; expected rank:site:throw with a site of start, after-load, in-iteration, before-write");
+                     "'; expected rank:site:kind with a site of start, after-load, in-iteration, before-write, and "
+                     "throw or a signal, such as TERM");
 }
 
 }  // namespace attnreg::app

@@ -36,6 +36,11 @@ class Session {
   /// Collective. Threads by the size of the files; lines on files, ranks and memory, as --verbose and --quiet have it.
   /// `OutOfMemory` on all ranks where `bytes_needed` a rank, for `what`, are not there.
   void begin(const std::vector<InputFile>& files, double bytes_needed, const std::string& what);
+  /// Collective. The data are there, and a solve begins that will write these arrays. `ends_on_stop`: once asked to
+  /// stop it ends with what it has; else a stop is an error up to `end`.
+  void ready(const std::vector<RunDirectory::Array>& arrays, bool ends_on_stop);
+  /// Local, replicated. The exit code of a termination, in the one place that knows what a stop leaves behind: 4.
+  ExitCode code_of(Termination termination) const;
   /// Collective. `write` fills the run directory; then page(its files) goes to stdout, without files where they could
   /// not be written: what was found must not be lost with them.
   void end(const std::function<void()>& write,
@@ -63,9 +68,10 @@ class Session {
   bool header_printed_ = false;
 };
 
-/// Local. A hook for tests: with the environment variable ATTNREG_FAULT="rank:site:throw", a bug is played at `site` of
-/// that rank: std::logic_error is thrown there, and nowhere else. Sites: start, after-load, in-iteration, before-write.
-/// A variable that does not have this form is a `UsageError`.
+/// Local. A hook for tests: with the environment variable ATTNREG_FAULT="rank:site:kind", at `site` of that rank, and
+/// nowhere else, std::logic_error is thrown, a bug (throw), or this process gets a signal, once (INT, TERM, HUP, USR1,
+/// USR2, KILL). Sites: start, after-load, in-iteration, before-write. A variable that does not have this form is a
+/// `UsageError`.
 void inject_fault(int rank, std::string_view site);
 
 }  // namespace attnreg::app

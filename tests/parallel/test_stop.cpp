@@ -1,0 +1,193 @@
+// A request to stop, of any one rank: who hears of it, and how a solve ends.
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <csignal>
+#include <vector>
+
+#include "attnreg/attention_regression.hpp"
+#include "attnreg/regression.hpp"
+#include "ranks/alone.hpp"
+#include "ranks/root_clock.hpp"
+#include "ranks/stop.hpp"
+#include "support/attention_problems.hpp"
+#include "support/reference.hpp"
+
+namespace attnreg::test_stop {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+
+/// Each test has a communicator of its own, which forgets with it that it was stopped.
+class Stop : public testing::Test {
+ protected:
+  ~Stop() override { ask_to_stop(0); }
+
+  bool is_last() const { return comm_.rank() == comm_.size() - 1; }
+  /// Of the last rank, which is not rank 0 where there are several.
+  void ask() const {
+    if (is_last()) ask_to_stop(SIGTERM);
+  }
+  /// A callback that asks at an iteration.
+  std::function<void(const IterationRecord&)> ask_at(int iteration) const {
+    return [this, iteration](const IterationRecord& record) {
+      if (record.iteration == iteration) ask();
+    };
+  }
+
+  Communicator comm_{MPI_COMM_WORLD};
+  reference::Problem problem_ = reference::random_problem(400, 6, 2, 1e-4, 5);
+  reference::Distributed data_ = reference::distribute(comm_, problem_, reference::Layout::random);
+};
+
+TEST_F(Stop, RidesBesideTheTime) {
+  const RootClock clock(comm_);
+  EXPECT_LT(clock.sum(comm_), 1000);
+  EXPECT_FALSE(comm_.is_stopped());
+  ask();
+  const auto before = comm_.collectives();
+  const double seconds = clock.sum(comm_);
+  EXPECT_EQ(1, comm_.collectives() - before);
+  EXPECT_GE(seconds, 0);
+  EXPECT_LT(seconds, 1000);
+  EXPECT_TRUE(comm_.is_stopped());
+}
+
+TEST_F(Stop, EndsPhasesAtTheNextMessage) {
+  const auto code_of = [&](const std::function<void()>& call) {
+    try {
+      call();
+    } catch (const Error& error) {
+      return error.scope() == Error::Scope::all_ranks ? static_cast<int>(error.code()) : -1;
+    }
+    return 0;
+  };
+  std::vector<double> few(10, 1), many(5000, 1);
+  const std::vector<std::function<void()>> messages{
+      [&] { comm_.sum(std::span(few)); },  [&] { comm_.sum(std::span(many)); },
+      [&] { comm_.max(std::span(few)); },  [&] { comm_.sum(1.0); },
+      [&] { comm_.sum(std::int64_t{1}); }, [&] { comm_.max(1.0); },
+      [&] { comm_.max(std::int64_t{1}); }, [&] { comm_.min(std::int64_t{1}); },
+      [&] { comm_.agree([] {}); },         [&] { comm_.agree([] { throw_if_stopped(); }); },
+  };
+  const double ranks = comm_.size();
+  {
+    const StopsEndPhases active;
+    for (const auto& message : messages) EXPECT_EQ(0, code_of(message));
+    EXPECT_EQ(std::vector<double>(few.size(), ranks), few);  // the sums of sums and maxima of equal numbers
+    EXPECT_EQ(std::vector<double>(many.size(), ranks), many);
+    EXPECT_EQ(-1, comm_.min(std::int64_t{-1}));
+    EXPECT_EQ(-2, comm_.max(-2.0));
+    ask();
+    for (const auto& message : messages) {
+      const auto before = comm_.collectives();
+      EXPECT_EQ(static_cast<int>(ExitCode::limit), code_of(message));
+      EXPECT_EQ(1, comm_.collectives() - before);
+    }
+    const Communicator one = alone();  // others would not hear of it
+    if (comm_.size() > 1) {
+      EXPECT_EQ(0, code_of([&] { one.sum(1.0); }));
+    }
+    StopsEndPhases::end();
+    for (const auto& message : messages) EXPECT_EQ(0, code_of(message));
+  }
+  for (const auto& message : messages) EXPECT_EQ(0, code_of(message));
+  EXPECT_FALSE(comm_.is_stopped());
+}
+
+TEST_F(Stop, EachMethodEndsWithWhatItHas) {
+  for (const Method method : {Method::newton, Method::newton_cg, Method::surrogate}) {
+    const Communicator comm(MPI_COMM_WORLD);
+    const auto data = reference::distribute(comm, problem_, reference::Layout::random);
+    RegressionOptions options;
+    options.method = method;
+    options.start = Start::zero;
+    options.certificate = CertificateLevel::full;
+    options.newton.relative_tolerance = 1e-15;
+    options.newton.on_iteration = ask_at(1);
+    double at_zero = 0;
+    const auto ask = options.newton.on_iteration;
+    options.newton.on_iteration = [&](const IterationRecord& record) {
+      if (record.iteration == 0) at_zero = record.value;
+      ask(record);
+    };
+    const auto result = solve_regression(data.A, data.b, data.w, options);
+    ask_to_stop(0);
+    EXPECT_EQ(Termination::stopped, result.summary.termination) << method_name(method);
+    EXPECT_LE(result.summary.iterations, 3) << method_name(method);
+    EXPECT_LT(result.summary.value, at_zero) << method_name(method);
+    EXPECT_TRUE(result.x.allFinite());
+    EXPECT_FALSE(result.certificate.distance_bound) << method_name(method);
+    EXPECT_EQ("not available: the run was stopped", result.certificate.distance_reason);
+    EXPECT_LT(result.summary.seconds, 1000);
+  }
+}
+
+TEST_F(Stop, OfSeveralStartsTheBestEndIsKept) {
+  RegressionOptions options;
+  options.method = Method::newton;
+  options.start = Start::zero;
+  options.random_starts = 1000;
+  std::vector<double> ends;
+  double last = 0;
+  options.newton.on_iteration = [&](const IterationRecord& record) {
+    if (record.iteration == 0) ends.push_back(last);
+    if (ends.size() == 4 && record.iteration == 1) ask();
+    last = record.value;
+  };
+  const auto result = solve_regression(data_.A, data_.b, data_.w, options);
+  ASSERT_LE(ends.size(), 5u);
+  EXPECT_EQ(Termination::stopped, result.summary.termination);
+  double best = last;
+  for (std::size_t k = 1; k < ends.size(); ++k) best = std::min(best, ends[k]);
+  EXPECT_NEAR(best, result.summary.value, 1e-9 * std::abs(best));
+}
+
+TEST_F(Stop, PathAndTargetsLeaveOutTheRest) {
+  RegressionOptions options;
+  options.newton.on_iteration = ask_at(1);
+  const auto path = solve_path(data_.A, data_.b, {1e-2, 1e-3, 1e-4}, options);
+  EXPECT_EQ(1u, path.size());
+  EXPECT_EQ(Termination::stopped, path.back().summary.termination);
+  ask_to_stop(0);
+
+  const Communicator comm(MPI_COMM_WORLD);
+  const auto data = reference::distribute(comm, problem_, reference::Layout::random);
+  const MatrixXd B = data.b * VectorXd::Ones(70).transpose();
+  const auto results = solve_targets(data.A, B, data.w, {}, [&](int target, const IterationRecord& record) {
+    if (target == 1 && record.iteration == 1) ask();
+  });
+  EXPECT_TRUE(comm.is_stopped());
+  ASSERT_EQ(70u, results.size());
+  for (const auto& result : results) {
+    EXPECT_EQ(Termination::stopped, result.summary.termination);
+    EXPECT_EQ(data.A.columns(), result.x.size());
+  }
+}
+
+TEST_F(Stop, AttentionEndsWithWhatItHas) {
+  using namespace attention_problems;
+  std::vector<AttentionSequence> all;
+  for (const auto& whole : plant({}, 2, 1, 2, 7).sequences)
+    all.push_back(distributed(comm_, whole, reference::Layout::random));
+  AttentionOptions options;
+  options.certificate = CertificateLevel::full;
+  options.newton.relative_tolerance = 1e-15;
+  options.newton.on_iteration = ask_at(1);
+  const auto result = solve_attention(comm_, all, options);
+  EXPECT_EQ(Termination::stopped, result.summary.termination);
+  EXPECT_LE(result.summary.iterations, 2);
+  EXPECT_EQ("the run was stopped", result.certificate.reason);
+}
+
+TEST_F(Stop, TheTimeLimitCoversTheCertificate) {
+  RegressionOptions options;
+  options.certificate = CertificateLevel::full;
+  options.newton.time_limit_seconds = 1e-9;
+  const auto result = solve_regression(data_.A, data_.b, data_.w, options);
+  EXPECT_EQ(Termination::time_limit, result.summary.termination);
+  EXPECT_EQ("not available: the time limit came before the end of the report", result.certificate.distance_reason);
+}
+
+}  // namespace attnreg::test_stop
