@@ -1,6 +1,9 @@
 #include "algebra/blas_products.hpp"
 
+#include <omp.h>
+
 #include "algebra/lapack.hpp"
+#include "ranks/memory.hpp"
 
 namespace attnreg {
 
@@ -34,6 +37,16 @@ void add_product_of(const char* a, const Matrix& A, const char* b, const Matrix&
 }
 
 }  // namespace
+
+void start_blas(const Communicator& communicator, int threads) {
+  constexpr double kBuffers = 160 << 20;  // OpenBLAS takes 128 MB of address space on x86-64
+  constexpr double kStack = 8 << 20;      // of a thread, as is usual
+  try_address_space(communicator, kBuffers + kStack * (threads - 1), "buffers of BLAS and stacks of threads");
+#pragma omp parallel num_threads(threads)
+  {}  // the threads start
+  const MatrixXd A = MatrixXd::Ones(64, 64);
+  gram_of_rows(A);  // products of small matrices may do without buffers, this one does not
+}
 
 void add_times(MatrixPart A, MatrixPart B, Eigen::Ref<MatrixXd> sum) { add_product_of("N", A, "N", B, sum); }
 void add_transposed_times(MatrixPart A, MatrixPart B, Eigen::Ref<MatrixXd> sum) { add_product_of("T", A, "N", B, sum); }

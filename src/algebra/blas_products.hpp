@@ -2,6 +2,8 @@
 
 #include <Eigen/Core>
 
+#include "attnreg/communicator.hpp"
+
 namespace attnreg {
 
 // Products of dense matrices by BLAS, column-major. All are local; call them outside of parallel regions only. Another
@@ -22,6 +24,11 @@ void add_times(MatrixPart A, MatrixPart B, Eigen::Ref<Eigen::MatrixXd> sum);
 void add_transposed_times(MatrixPart A, MatrixPart B, Eigen::Ref<Eigen::MatrixXd> sum);
 /// sum += A B^T
 void add_times_transposed(MatrixPart A, MatrixPart B, Eigen::Ref<Eigen::MatrixXd> sum);
+
+/// Collective. A first call of BLAS, so that its buffers are there before data take the memory: where OpenBLAS finds
+/// none, it tries again for ever. `OutOfMemory` on all ranks, with the limit, if a rank has no room for them and for
+/// the stacks of its threads.
+void start_blas(const Communicator& communicator, int threads);
 
 /// A A^T, both triangles; half the flops of a product. A: d x n.
 Eigen::MatrixXd gram_of_rows(MatrixPart A);

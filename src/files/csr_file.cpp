@@ -129,6 +129,9 @@ CsrFile::CsrFile(const std::string& path, Formats formats) : archive_(path) {
     member->emplace(archive_, name);
     header_.deflated = header_.deflated || !(*member)->is_stored();
   }
+  std::int64_t grown = 0;
+  for (NpzMember* const member : {&data(), &indices(), &indptr()}) grown += member->header().file_bytes;
+  if (header_.deflated) require_honest_growth(path, archive_.bytes(), grown);
   require_vector(data().header(), 'f', "<f4 or <f8", -1, "one value per entry");
   header_.nonzeros = data().header().shape[0];
   header_.type = data().header().item_bytes == 4 ? Storage::float32 : Storage::float64;

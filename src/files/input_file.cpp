@@ -86,6 +86,21 @@ void remember_input(const std::string& path) {
   if (::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode)) Inputs::of_process().add(status);
 }
 
+namespace {
+bool inputs_are_trusted = false;
+}
+
+void trust_inputs() { inputs_are_trusted = true; }
+
+void require_honest_growth(const std::string& path, std::int64_t file_bytes, std::int64_t grown_bytes) {
+  constexpr std::int64_t kHarmless = 1'000'000'000, kMostGrowth = 100;
+  if (inputs_are_trusted || grown_bytes <= kHarmless || grown_bytes / kMostGrowth <= file_bytes) return;
+  refuse_file(path, "an archive of " + std::to_string(file_bytes) + " bytes that grows to " +
+                        std::to_string(grown_bytes) +
+                        ", more than 100 times as many; if it is yours, add --trust-input, or save it with "
+                        "compressed=False");
+}
+
 bool is_input(const std::string& path) {
   struct stat status {};
   return ::stat(path.c_str(), &status) == 0 && Inputs::of_process().contains(status);

@@ -19,6 +19,13 @@ void remember_input(const std::string& path);
 /// Local. Whether this is a file that was remembered, under whatever name.
 bool is_input(const std::string& path);
 
+/// Local. From now on deflated archives are read whatever size they grow to.
+void trust_inputs();
+/// Local. Throws `InvalidArgument` (this rank) for a deflated archive that grows from `file_bytes` to more than 1 GB,
+/// and more than 100 times what it was: it was made to fill the memory. Those of honest data grow by less: zeros and
+/// constants by up to 1000, but the columns of the entries, which belong to them, by less than 10.
+void require_honest_growth(const std::string& path, std::int64_t file_bytes, std::int64_t grown_bytes);
+
 /// An input file: opened without waiting for the writer of a pipe, regular, and the same from open
 /// to close. Everything is local and throws `InvalidArgument` (this rank) with path, reason and what to do.
 class InputFile {

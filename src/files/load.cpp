@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <utility>
 
 #include "attnreg/files.hpp"
@@ -130,8 +131,10 @@ RowMatrix load_dense(const Communicator& communicator, const NpyHeader& header, 
   const auto partition = RowPartition::tiled(header.shape[0], columns, communicator.size());
   const auto n = static_cast<double>(partition.rows_local(communicator.rank()));
   const auto d = static_cast<double>(columns);
-  // The rows, and what a solve holds besides: six vectors of a value per row and four d x d matrices.
-  const double bytes = n * d * static_cast<double>(item_bytes(held)) + 8 * (6 * n + 4 * d * d);
+  // The rows, and what a solve holds besides: six vectors of a value per row and four matrices of d x d or, in the row
+  // space of a wide matrix, of n x n.
+  const double unknowns = std::min(d, static_cast<double>(header.shape[0]));
+  const double bytes = n * d * static_cast<double>(item_bytes(held)) + 8 * (6 * n + 4 * unknowns * unknowns);
   require_memory(communicator, bytes,
                  printable(header.path) + ": shape " + header.shape_text() + " as " + std::string(option_name(held)));
   const auto load = [&]<class Scalar>(Scalar) {

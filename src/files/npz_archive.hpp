@@ -21,6 +21,7 @@ class NpzArchive {
   explicit NpzArchive(const std::string& path);
 
   const std::string& path() const { return path_; }
+  std::int64_t bytes() const { return bytes_; }
 
   /// The names of the arrays in the order of the archive, without ".npy", at most `most`.
   std::vector<std::string> names(std::int64_t most = 20) const;

@@ -61,12 +61,16 @@ void check_targets(const Communicator& communicator, const std::vector<Attention
         if (B.rows() != rows || B.cols() != keys)
           throw InvalidArgument(place + "is " + std::to_string(B.rows()) + " x " + std::to_string(B.cols()) +
                                 " on this rank, expected " + std::to_string(rows) + " x " + std::to_string(keys));
-        const auto [finite, least] = B.with([](const auto& matrix) {
+        Index i = 0, j = 0;  // of the least number
+        const auto [finite, least] = B.with([&](const auto& matrix) {
           return std::pair(find_non_finite(span_of(matrix)).count == 0,
-                           matrix.size() > 0 ? double{matrix.minCoeff()} : 0);
+                           matrix.size() > 0 ? double{matrix.minCoeff(&i, &j)} : 0);
         });
         if (!finite) throw InvalidArgument(place + "has numbers that are not finite");
-        if (least < 0) throw InvalidArgument(place + "has a negative number, " + text_of(least) + "; attention is not");
+        if (least < 0)
+          throw InvalidArgument(place + "has a negative number, " + text_of(least) + ", at row " +
+                                std::to_string(sequences[k].partition.begin(communicator.rank()) + i) + ", column " +
+                                std::to_string(j) + " (counted from 0); attention has none");
         if (sequences[k].weights || sequences[k].values)
           throw InvalidArgument("sequence " + std::to_string(k) + ": heads are recovered without values and weights");
       }

@@ -1,5 +1,6 @@
 #include "attnreg/communicator.hpp"
 #include "errors/refuse.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/joint_sums.hpp"
 #include "ranks/mpi_facts.hpp"
 #include "ranks/stop.hpp"
@@ -9,6 +10,7 @@
 #include <bit>
 #include <limits>
 #include <numeric>
+#include <string_view>
 
 namespace attnreg {
 
@@ -20,6 +22,19 @@ void check(int result, const char* call) {
   int length = 0;
   MPI_Error_string(result, text, &length);
   throw InternalError(std::string(call) + " failed: " + text);
+}
+
+#ifdef ATTNREG_CHECK_COLLECTIVES
+constexpr bool check_collectives = true;
+#else
+constexpr bool check_collectives = false;
+#endif
+
+/// FNV-1a.
+std::uint64_t hash_of(std::string_view bytes) {
+  std::uint64_t hash = 1469598103934665603u;
+  for (const char byte : bytes) hash = (hash ^ static_cast<unsigned char>(byte)) * 1099511628211u;
+  return hash;
 }
 
 }  // namespace
@@ -34,10 +49,20 @@ struct Communicator::State {
   JointSums* joint = nullptr;
   std::shared_ptr<void> owner;  // frees the handle
 
+  /// Collective, where the option ATTNREG_CHECK_COLLECTIVES is on: all ranks call the same, of the same length and with
+  /// the same root, or all of them throw with what each one calls. Else it does nothing.
+  void check_same(const char* call, std::size_t count, int root) const;
+
+  /// Counts one collective, `call`, of `count` numbers; it lasts while the result lives.
+  InCollective begin(const char* call, std::size_t count, int root = 0) {
+    ++collectives;
+    return InCollective(check_collectives ? (check_same(call, count, root), call) : call, count);
+  }
+
   /// Calls `piece(offset, count)` for pieces that an MPI count can hold; counts one collective.
   template <class Piece>
-  void in_pieces(std::size_t total, Piece&& piece) {
-    ++collectives;
+  void in_pieces(const char* call, std::size_t total, Piece&& piece, int root = 0) {
+    const InCollective now = begin(call, total, root);
     const auto limit = static_cast<std::size_t>(
         std::clamp<std::int64_t>(limits.elements_per_call, 1, std::numeric_limits<int>::max()));
     for (std::size_t offset = 0; offset < total; offset += limit)
@@ -45,8 +70,8 @@ struct Communicator::State {
   }
 
   template <class T>
-  T reduce(T value, MPI_Datatype type, MPI_Op operation) {
-    ++collectives;
+  T reduce(const char* call, T value, MPI_Datatype type, MPI_Op operation) {
+    const InCollective now = begin(call, 1);
     if (stops_end_phases()) {
       const auto asked = static_cast<T>(stop_signal() != 0 ? 1 : 0);
       T pair[2] = {value, operation == MPI_MIN ? static_cast<T>(-asked) : asked};
@@ -58,19 +83,19 @@ struct Communicator::State {
     return value;
   }
 
-  void reduce(std::span<double> values, MPI_Op operation) {
+  void reduce(const char* call, std::span<double> values, MPI_Op operation) {
     constexpr std::size_t kShort = 512;  // what is longer is followed by the number that tells of a stop
-    if (!stops_end_phases()) return reduce_in_pieces(values, operation);
+    if (!stops_end_phases()) return reduce_in_pieces(call, values, operation);
     double asked = stop_signal() != 0 ? 1 : 0;
     if (values.size() < kShort) {
       std::array<double, kShort> message;
       std::copy(values.begin(), values.end(), message.begin());
       message[values.size()] = asked;
-      reduce_in_pieces(std::span(message).first(values.size() + 1), operation);
+      reduce_in_pieces(call, std::span(message).first(values.size() + 1), operation);
       std::copy_n(message.begin(), values.size(), values.begin());
       asked = message[values.size()];
     } else {
-      reduce_in_pieces(values, operation);
+      reduce_in_pieces(call, values, operation);
       check(MPI_Allreduce(MPI_IN_PLACE, &asked, 1, MPI_DOUBLE, MPI_MAX, handle), "MPI_Allreduce");
     }
     if (asked != 0) stop();
@@ -81,12 +106,30 @@ struct Communicator::State {
   [[noreturn]] static void stop() {
     throw_error(ExitCode::limit, stop_text() + " before there was a result", Error::Scope::all_ranks);
   }
-  void reduce_in_pieces(std::span<double> values, MPI_Op operation) {
-    in_pieces(values.size(), [&](std::size_t offset, int count) {
+  void reduce_in_pieces(const char* call, std::span<double> values, MPI_Op operation) {
+    in_pieces(call, values.size(), [&](std::size_t offset, int count) {
       check(MPI_Allreduce(MPI_IN_PLACE, values.data() + offset, count, MPI_DOUBLE, operation, handle), "MPI_Allreduce");
     });
   }
 };
+
+void Communicator::State::check_same(const char* call, std::size_t count, int root) const {
+  const InCollective checking(call, count);
+  std::string own = std::string(call) + " of length " + std::to_string(count) + " at root " + std::to_string(root);
+  const auto hash = std::bit_cast<std::int64_t>(hash_of(own));
+  std::int64_t extremes[2] = {hash, ~hash};
+  check(MPI_Allreduce(MPI_IN_PLACE, extremes, 2, MPI_INT64_T, MPI_MAX, handle), "MPI_Allreduce");
+  if (extremes[0] == ~extremes[1]) return;
+  constexpr int kLength = 80;
+  own.resize(kLength - 1, '\0');
+  own.resize(kLength, '\0');
+  std::string all(static_cast<std::size_t>(size) * kLength, '\0'), text;
+  check(MPI_Allgather(own.data(), kLength, MPI_CHAR, all.data(), kLength, MPI_CHAR, handle), "MPI_Allgather");
+  for (int other = 0; other < size; ++other)
+    text += (other == 0 ? "" : ", ") + std::string("rank ") + std::to_string(other) + " calls " +
+            std::string(all.data() + static_cast<std::size_t>(other) * kLength);
+  throw InternalError("the ranks do not call the same collective, number " + std::to_string(collectives) + ": " + text);
+}
 
 Communicator::Communicator(MPI_Comm parent, Limits limits) : state_(std::make_shared<State>()) {
   state_->limits = limits;
@@ -128,17 +171,19 @@ void Communicator::sum(std::span<double> values) const {
     ++state_->collectives;
     return state_->joint->sum(values);
   }
-  state_->reduce(values, MPI_SUM);
+  state_->reduce("sum of doubles", values, MPI_SUM);
 }
 
 double Communicator::sum(double value) const {
   sum(std::span(&value, 1));
   return value;
 }
-std::int64_t Communicator::sum(std::int64_t value) const { return state_->reduce(value, MPI_INT64_T, MPI_SUM); }
+std::int64_t Communicator::sum(std::int64_t value) const {
+  return state_->reduce("sum of an integer", value, MPI_INT64_T, MPI_SUM);
+}
 
 void Communicator::sum_to_root(std::span<double> values) const {
-  state_->in_pieces(values.size(), [&](std::size_t offset, int count) {
+  state_->in_pieces("sum of doubles to rank 0", values.size(), [&](std::size_t offset, int count) {
     double* part = values.data() + offset;
     check(is_root() ? MPI_Reduce(MPI_IN_PLACE, part, count, MPI_DOUBLE, MPI_SUM, 0, state_->handle)
                     : MPI_Reduce(part, nullptr, count, MPI_DOUBLE, MPI_SUM, 0, state_->handle),
@@ -150,7 +195,7 @@ void Communicator::sum_scatter(std::span<const double> values, std::span<const s
                                std::span<double> own) const {
   const auto limit = std::clamp<std::int64_t>(state_->limits.elements_per_call, 1, std::numeric_limits<int>::max());
   if (static_cast<std::int64_t>(values.size()) <= limit) {
-    ++state_->collectives;
+    const InCollective now = state_->begin("sum that is dealt out", values.size());
     const std::vector<int> lengths(counts.begin(), counts.end());
     check(MPI_Reduce_scatter(values.data(), own.data(), lengths.data(), MPI_DOUBLE, MPI_SUM, state_->handle),
           "MPI_Reduce_scatter");
@@ -159,34 +204,45 @@ void Communicator::sum_scatter(std::span<const double> values, std::span<const s
   const std::int64_t before = state_->collectives;
   for (int root = 0; root < size(); ++root) {  // too long for one call
     const auto length = static_cast<std::size_t>(counts[static_cast<std::size_t>(root)]);
-    state_->in_pieces(length, [&](std::size_t offset, int count) {
+    const auto add = [&](std::size_t offset, int count) {
       double* const result = root == rank() ? own.data() + offset : nullptr;
       check(MPI_Reduce(values.data() + offset, result, count, MPI_DOUBLE, MPI_SUM, root, state_->handle), "MPI_Reduce");
-    });
+    };
+    state_->in_pieces("sum that is dealt out", length, add, root);
     values = values.subspan(length);
   }
   state_->collectives = before + 1;
 }
 
-double Communicator::max(double value) const { return state_->reduce(value, MPI_DOUBLE, MPI_MAX); }
-void Communicator::max(std::span<double> values) const { state_->reduce(values, MPI_MAX); }
-std::int64_t Communicator::max(std::int64_t value) const { return state_->reduce(value, MPI_INT64_T, MPI_MAX); }
-std::int64_t Communicator::min(std::int64_t value) const { return state_->reduce(value, MPI_INT64_T, MPI_MIN); }
+double Communicator::max(double value) const {
+  return state_->reduce("maximum of a double", value, MPI_DOUBLE, MPI_MAX);
+}
+void Communicator::max(std::span<double> values) const { state_->reduce("maximum of doubles", values, MPI_MAX); }
+std::int64_t Communicator::max(std::int64_t value) const {
+  return state_->reduce("maximum of an integer", value, MPI_INT64_T, MPI_MAX);
+}
+std::int64_t Communicator::min(std::int64_t value) const {
+  return state_->reduce("minimum of an integer", value, MPI_INT64_T, MPI_MIN);
+}
 
 void Communicator::broadcast(std::span<double> values, int root) const {
-  state_->in_pieces(values.size(), [&](std::size_t offset, int count) {
+  const auto send = [&](std::size_t offset, int count) {
     check(MPI_Bcast(values.data() + offset, count, MPI_DOUBLE, root, state_->handle), "MPI_Bcast");
-  });
+  };
+  state_->in_pieces("broadcast of doubles", values.size(), send, root);
 }
 
 void Communicator::broadcast(std::span<char> bytes, int root) const {
-  state_->in_pieces(bytes.size(), [&](std::size_t offset, int count) {
+  const auto send = [&](std::size_t offset, int count) {
     check(MPI_Bcast(bytes.data() + offset, count, MPI_CHAR, root, state_->handle), "MPI_Bcast");
-  });
+  };
+  state_->in_pieces("broadcast of bytes", bytes.size(), send, root);
 }
 
 std::string Communicator::broadcast(std::string text, int root) const {
   auto length = static_cast<std::int64_t>(text.size());
+  const InCollective now = state_->begin("broadcast of a text", 1, root);
+  --state_->collectives;  // the next one counts
   check(MPI_Bcast(&length, 1, MPI_INT64_T, root, state_->handle), "MPI_Bcast");
   text.resize(static_cast<std::size_t>(length));
   broadcast(std::span<char>(text), root);
@@ -194,7 +250,7 @@ std::string Communicator::broadcast(std::string text, int root) const {
 }
 
 std::vector<std::int64_t> Communicator::all_gather(std::int64_t value) const {
-  ++state_->collectives;
+  const InCollective now = state_->begin("gathering of an integer", 1);
   std::vector<std::int64_t> all(static_cast<std::size_t>(size()));
   check(MPI_Allgather(&value, 1, MPI_INT64_T, all.data(), 1, MPI_INT64_T, state_->handle), "MPI_Allgather");
   return all;
@@ -226,7 +282,7 @@ std::vector<double> Communicator::gather_to_root(std::span<const double> values)
     if (!is_root()) all.clear();
     return all;
   }
-  ++state_->collectives;
+  const InCollective now = state_->begin("gathering of doubles", static_cast<std::size_t>(total));
   const std::vector<int> counts(lengths.begin(), lengths.end());
   std::vector<int> offsets(counts.size(), 0);
   std::partial_sum(counts.begin(), counts.end() - 1, offsets.begin() + 1);
@@ -238,7 +294,7 @@ std::vector<double> Communicator::gather_to_root(std::span<const double> values)
 }
 
 void Communicator::barrier() const {
-  ++state_->collectives;
+  const InCollective now = state_->begin("barrier", 0);
   check(MPI_Barrier(state_->handle), "MPI_Barrier");
 }
 
@@ -246,7 +302,7 @@ bool Communicator::is_replicated(std::span<const double> values) const {
   std::uint64_t hash = 1469598103934665603u + values.size();  // FNV-1a over the bits
   for (double value : values) hash = (hash ^ std::bit_cast<std::uint64_t>(value)) * 1099511628211u;
   std::int64_t extremes[2] = {std::bit_cast<std::int64_t>(hash), ~std::bit_cast<std::int64_t>(hash)};
-  ++state_->collectives;
+  const InCollective now = state_->begin("comparison of replicated values", 1);
   check(MPI_Allreduce(MPI_IN_PLACE, extremes, 2, MPI_INT64_T, MPI_MAX, state_->handle), "MPI_Allreduce");
   return extremes[0] == ~extremes[1];
 }

@@ -12,13 +12,23 @@ namespace attnreg {
 /// kernel gives up when asked. Infinity where nothing is known. `root` stands before /proc and /sys, for tests.
 double available_node_memory(const std::string& root = "");
 
+/// Local. Bytes that this process can still take before it meets its limits on address space and data segment (`ulimit
+/// -v`, `-d`); infinity without limits. `root` as above.
+double available_process_memory(const std::string& root = "");
+
 /// Local. Asks for large pages for memory that has not been touched yet: it is then read 10 to 20 % faster. A hint;
 /// does nothing where the system has none.
 void advise_huge_pages(void* memory, std::size_t bytes);
 
-/// Collective. Throws `OutOfMemory` on all ranks if on some node the ranks together, each taken to need as much as
-/// the most demanding of all, need more than is there. Call it before allocating: `bytes_this_rank` is what this rank
+/// Collective. Throws `OutOfMemory` on all ranks if a rank needs more than its own limits leave, or if on some node the
+/// ranks together, each taken to need as much as the most demanding of all, need more than is there; the message names
+/// the limit. Call it before allocating: `bytes_this_rank` is what this rank
 /// is going to allocate. `what` ("A.npy: shape (10, 3) as double") starts the message.
 void require_memory(const Communicator& communicator, double bytes_this_rank, const std::string& what);
+
+/// Collective. Takes so much address space and gives it back; throws `OutOfMemory` on all ranks, with the limit, if a
+/// rank does not get it. For libraries that wait for ever where an allocation fails, as OpenBLAS does. Nothing is
+/// touched: it costs no memory. `what` starts the message.
+void try_address_space(const Communicator& communicator, double bytes, const std::string& what);
 
 }  // namespace attnreg

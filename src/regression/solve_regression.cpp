@@ -10,6 +10,7 @@
 #include "losses/losses.hpp"
 #include "ranks/root_clock.hpp"
 #include "regression/one_regression.hpp"
+#include "regression/row_space.hpp"
 #include "rows/joint_passes.hpp"
 
 namespace attnreg {
@@ -37,13 +38,21 @@ void check_arguments(const RowMatrix& A, const Eigen::Ref<const MatrixXd>& b, co
         throw InvalidArgument("the weight" + (w.are_equal() ? "" : " of row " + std::to_string(A.first_row() + i)) +
                               ", " + text_of(weight) + ", has a square that double does not hold");
     };
+    const auto require_finite_rows_of = [&](const char* name, const Eigen::Ref<const MatrixXd>& values) {
+      for (Index j = 0; j < values.cols(); ++j)
+        for (Index i = 0; i < values.rows(); ++i)
+          if (!std::isfinite(values(i, j)))
+            throw InvalidArgument(std::string(name) + " is " + text_of(values(i, j)) + " at row " +
+                                  std::to_string(A.first_row() + i) +
+                                  (values.cols() > 1 ? ", column " + std::to_string(j) : "") + " (counted from 0)");
+    };
     const auto rows = std::to_string(A.rows_local());
     if (b.rows() != A.rows_local())
       throw InvalidArgument("b has " + std::to_string(b.rows()) + " values for " + rows + " local rows of A");
     if (!w.are_equal() && weights.size() != A.rows_local())
       throw InvalidArgument("w has " + std::to_string(weights.size()) + " values for " + rows + " local rows of A");
-    if (!b.allFinite()) throw InvalidArgument("b has values that are not finite");
-    if (!weights.allFinite()) throw InvalidArgument("w has values that are not finite");
+    require_finite_rows_of("b", b);
+    require_finite_rows_of("w", weights);
     for (Index i = 0; i < weights.size(); ++i) check_square(i);
   });
   if (options.start != Start::given) return;
@@ -52,12 +61,16 @@ void check_arguments(const RowMatrix& A, const Eigen::Ref<const MatrixXd>& b, co
   if (options.x0.size() != A.columns())
     refuse("x0 has " + std::to_string(options.x0.size()) + " values for " + std::to_string(A.columns()) +
            " columns of A");
-  if (!options.x0.allFinite()) refuse("x0 must be finite");
+  for (Index j = 0; j < options.x0.size(); ++j)
+    if (!std::isfinite(options.x0[j]))
+      refuse("x0 is " + text_of(options.x0[j]) + " at column " + std::to_string(j) + " (counted from 0)");
 }
+
+bool sees_shift(const RegressionOptions& options) { return !make_loss(options.loss)->is_shift_invariant(); }
 
 /// Collective.
 std::shared_ptr<const ScaledColumns> scaled_columns(const RowMatrix& A, const RegressionOptions& options) {
-  return std::make_shared<const ScaledColumns>(A, make_loss(options.loss)->is_shift_invariant());
+  return std::make_shared<const ScaledColumns>(A, !sees_shift(options));
 }
 
 /// Targets that are solved together, replicated: enough to share messages, or at least reads, without vectors of rows
@@ -87,19 +100,16 @@ RegressionResult left_out(const RowMatrix& A) {
   return result;
 }
 
-}  // namespace
-
-RegressionResult solve_regression(const RowMatrix& A, const VectorXd& b, const RidgeWeights& w,
-                                  const RegressionOptions& options) {
-  check_arguments(A, b, w, options);
-  return Regression(scaled_columns(A, options), b, w, options).run();
+/// Collective. Whether the weight of some row is not 0.
+bool some_weight(const RowMatrix& A, const RidgeWeights& w) {
+  const VectorXd& weights = w.numbers();
+  return A.communicator().max(weights.size() > 0 ? weights.cwiseAbs().maxCoeff() : 0.0) > 0;
 }
 
-std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, const std::vector<double>& weights,
-                                         const RegressionOptions& options) {
-  if (weights.empty()) refuse("a path needs at least one weight");
-  check_arguments(A, b, weights.front(), options);
-  const auto columns = scaled_columns(A, options);
+/// A path in columns that are there.
+std::vector<RegressionResult> path_of(const std::shared_ptr<const ScaledColumns>& columns, const VectorXd& b,
+                                      const std::vector<double>& weights, const RegressionOptions& options) {
+  const RowMatrix& A = columns->A();
   std::vector<RegressionResult> results;
   std::unique_ptr<Regression> previous;
   RegressionOptions next = options;
@@ -125,12 +135,12 @@ std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, 
   return results;
 }
 
-std::vector<RegressionResult> solve_targets(
-    const RowMatrix& A, const Eigen::MatrixXd& B, const RidgeWeights& w, const RegressionOptions& options,
+/// Several targets in columns that are there.
+std::vector<RegressionResult> targets_of(
+    const std::shared_ptr<const ScaledColumns>& shared, const Eigen::MatrixXd& B, const RidgeWeights& w,
+    const RegressionOptions& options,
     const std::function<void(int target, const IterationRecord& record)>& on_iteration) {
-  if (B.cols() < 1) refuse("there are no targets: B has no columns");
-  check_arguments(A, B, w, options);
-  const auto shared = scaled_columns(A, options);
+  const RowMatrix& A = shared->A();
   shared->row_norms();  // once for all
   JointPasses passes(shared->A());
   struct JointTarget {
@@ -179,6 +189,49 @@ std::vector<RegressionResult> solve_targets(
       break;
     }
     if (!first) first = std::move(batch.front());
+  }
+  return results;
+}
+
+}  // namespace
+
+RegressionResult solve_regression(const RowMatrix& A, const VectorXd& b, const RidgeWeights& w,
+                                  const RegressionOptions& options) {
+  check_arguments(A, b, w, options);
+  const auto columns = scaled_columns(A, options);
+  if (!solves_in_row_space(A.rows_global(), A.columns(), options)) return Regression(columns, b, w, options).run();
+  const RowSpace space(columns, sees_shift(options), some_weight(A, w));
+  RegressionResult result = Regression(space.columns(), b, w, space.options(options)).run();
+  space.finish(b, w, options, result);
+  return result;
+}
+
+std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, const std::vector<double>& weights,
+                                         const RegressionOptions& options) {
+  if (weights.empty()) refuse("a path needs at least one weight");
+  check_arguments(A, b, weights.front(), options);
+  const auto columns = scaled_columns(A, options);
+  if (!solves_in_row_space(A.rows_global(), A.columns(), options)) return path_of(columns, b, weights, options);
+  const RowSpace space(columns, sees_shift(options),
+                       std::ranges::any_of(weights, [](double weight) { return weight != 0; }));
+  auto results = path_of(space.columns(), b, weights, space.options(options));
+  for (std::size_t k = 0; k < results.size(); ++k) space.finish(b, weights[k], options, results[k]);
+  return results;
+}
+
+std::vector<RegressionResult> solve_targets(
+    const RowMatrix& A, const Eigen::MatrixXd& B, const RidgeWeights& w, const RegressionOptions& options,
+    const std::function<void(int target, const IterationRecord& record)>& on_iteration) {
+  if (B.cols() < 1) refuse("there are no targets: B has no columns");
+  check_arguments(A, B, w, options);
+  const auto columns = scaled_columns(A, options);
+  if (!solves_in_row_space(A.rows_global(), A.columns(), options))
+    return targets_of(columns, B, w, options, on_iteration);
+  const RowSpace space(columns, sees_shift(options), some_weight(A, w));
+  auto results = targets_of(space.columns(), B, w, space.options(options), on_iteration);
+  for (Index k = 0; k < B.cols(); ++k) {
+    const VectorXd b = B.col(k);
+    space.finish(b, w, options, results[static_cast<std::size_t>(k)]);
   }
   return results;
 }

@@ -34,6 +34,8 @@ class ScaledColumns {
  public:
   /// Local. As they are, all of scale 1.
   explicit ScaledColumns(RowMatrix A);
+  /// Local. Columns of a caller who has centred and scaled them: of scale 1 and mean 0.
+  ScaledColumns(RowMatrix A, Eigen::VectorXd offset) : ScaledColumns(std::move(A)) { offset_ = std::move(offset); }
   /// Collective. `may_centre`: the caller takes care of the offset.
   ScaledColumns(const RowMatrix& A, bool may_centre);
 

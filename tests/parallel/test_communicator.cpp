@@ -322,4 +322,33 @@ TEST(Agree, IsQuietWhenAllIsWellAndUsableAfterAFailure) {
   EXPECT_EQ(sum, comm.size());
 }
 
+// A planted mismatch of each kind: the call, the length, the root. Without the check these would hang, or sum rubbish.
+TEST(Collectives, ThatDifferAreNamed) {
+#ifdef ATTNREG_CHECK_COLLECTIVES
+  const auto comm = world();
+  const bool odd = comm.rank() == comm.size() - 1 && comm.size() > 1;
+  std::vector<double> three(3, 1.0), four(4, 1.0);
+  const auto call = caught<InternalError>([&] { odd ? comm.broadcast(three) : comm.sum(three); });
+  const auto length = caught<InternalError>([&] { comm.sum(odd ? four : three); });
+  const auto root = caught<InternalError>([&] { comm.broadcast(three, odd ? 1 : 0); });
+  const auto type =
+      caught<InternalError>([&] { odd ? comm.max(1.0) : static_cast<double>(comm.max(std::int64_t{1})); });
+  const double sum = comm.sum(1.0);  // goes on
+  EXPECT_EQ(sum, comm.size());
+  if (comm.size() == 1) {
+    EXPECT_FALSE(call.thrown || length.thrown || root.thrown || type.thrown);
+    return;
+  }
+  const std::string last = "rank " + std::to_string(comm.size() - 1) + " calls ";
+  EXPECT_NE(call.message.find("rank 0 calls sum of doubles of length 3"), std::string::npos) << call.message;
+  EXPECT_NE(call.message.find(last + "broadcast of doubles of length 3"), std::string::npos) << call.message;
+  EXPECT_NE(length.message.find(last + "sum of doubles of length 4"), std::string::npos) << length.message;
+  EXPECT_NE(root.message.find(last + "broadcast of doubles of length 3 at root 1"), std::string::npos) << root.message;
+  EXPECT_NE(type.message.find(last + "maximum of a double"), std::string::npos) << type.message;
+  EXPECT_EQ(call.code, ExitCode::internal);
+#else
+  GTEST_SKIP() << "this build does not compare collectives: ATTNREG_CHECK_COLLECTIVES is off";
+#endif
+}
+
 }  // namespace attnreg::test_communicator

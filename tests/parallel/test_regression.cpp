@@ -238,8 +238,8 @@ TEST_F(Regression, RejectsWrongDataOfOneRankOnAllRanks) {
   };
   spoil("b has", [](auto& data) { data.b.conservativeResize(data.b.size() - 1); });
   spoil("w has", [](auto& data) { data.w = VectorXd::Zero(data.w.size() + 1); });
-  spoil("b has values that are not finite", [](auto& data) { data.b[3] = kNaN; });
-  spoil("w has values that are not finite", [](auto& data) { data.w[0] = std::numeric_limits<double>::infinity(); });
+  spoil("b is nan at row ", [](auto& data) { data.b[3] = kNaN; });
+  spoil("w is inf at row ", [](auto& data) { data.w[0] = std::numeric_limits<double>::infinity(); });
 }
 
 TEST_F(Regression, RejectsWrongOptions) {
@@ -253,7 +253,7 @@ TEST_F(Regression, RejectsWrongOptions) {
   given.x0 = VectorXd::Zero(kColumns + 1);
   expect_rejected(data, given, "x0 has 9 values");
   given.x0 = VectorXd::Constant(kColumns, kNaN);
-  expect_rejected(data, given, "finite");
+  expect_rejected(data, given, "x0 is nan at column 0");
   if (comm_.size() > 1) {
     given.x0 = VectorXd::Constant(kColumns, comm_.rank());
     expect_rejected(data, given, "same on all ranks");

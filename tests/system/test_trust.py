@@ -227,7 +227,18 @@ class BadInput(TrustTest):
         for value in (1e200, 1e-200):
             w = self.write("w", np.array([1, value, 1, 1]))
             for ranks in (1, 3):
-                self.assert_error(run("solve", A, b, "--weights", w, ranks=ranks), 3, "row 1")
+                self.assert_error(run("solve", A, b, "--weights", w, ranks=ranks), 3, "w.npy: row 1 is 1e")
+
+    def test_squares_of_targets(self):
+        """Of every loss: their squares are in L, and nothing good comes after them."""
+        A, generator = self.write("A", np.eye(4)), np.random.default_rng(1)
+        b = self.write("b", np.array([1, 2, 1e200, 1]))
+        B = self.write("B", np.where(np.arange(4)[:, None] == 2, 1e200, generator.random((4, 2))))
+        for ranks in (1, 3):
+            for loss in ("softmax", "cross-entropy", "exp", "rescaled-exp"):
+                self.assert_error(run("solve", A, b, "--loss", loss, ranks=ranks), 3, "b.npy: row 2 is 1e+200")
+            self.assert_error(run("solve", A, "--targets", B, ranks=ranks), 3, "B.npy: row 2, column 0 is 1e+200")
+            self.assert_code(0, run("solve", A, b, "--normalise-b", ranks=ranks))
 
 
 if __name__ == "__main__":

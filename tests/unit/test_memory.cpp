@@ -20,6 +20,7 @@ class Node {
     directory_.write(name, text);
   }
   double available() const { return available_node_memory(directory_.path("")); }
+  double available_to_process() const { return available_process_memory(directory_.path("")); }
 
  private:
   TemporaryDirectory directory_;
@@ -60,6 +61,36 @@ TEST(Memory, HonoursControlGroupsOfVersion1) {
   EXPECT_EQ(node.available(), 4000);
   node.write("sys/fs/cgroup/memory/memory.stat", "total_inactive_file 1000\ntotal_active_file 2000\n");
   EXPECT_EQ(node.available(), 7000);
+}
+
+TEST(Memory, HonoursTheLimitsOfTheProcess) {
+  const Node node;
+  EXPECT_TRUE(std::isinf(node.available_to_process()));
+  node.write("proc/self/status", "Name:\tattnreg\nVmSize:\t   40 kB\nVmData:\t   10 kB\n");
+  node.write("proc/self/limits",
+             "Limit                     Soft Limit           Hard Limit           Units     \n"
+             "Max data size             unlimited            unlimited            bytes     \n"
+             "Max address space         102400               unlimited            bytes     \n");
+  EXPECT_EQ(node.available_to_process(), 60 * 1024);
+  node.write("proc/self/limits",
+             "Max data size             20480                unlimited            bytes     \n"
+             "Max address space         102400               unlimited            bytes     \n");
+  EXPECT_EQ(node.available_to_process(), 10 * 1024);
+  node.write("proc/self/status", "VmSize:\t   40 kB\nVmData:\t   30 kB\n");
+  EXPECT_EQ(node.available_to_process(), 0);
+}
+
+TEST(Memory, TriesAddressSpace) {
+  const Communicator communicator(MPI_COMM_WORLD);
+  EXPECT_NO_THROW(try_address_space(communicator, 1e6, "buffers"));
+  std::string message;
+  try {
+    try_address_space(communicator, 1e17, "buffers");  // more than a processor addresses
+  } catch (const OutOfMemory& error) {
+    message = error.what();
+  }
+  EXPECT_THAT(message, testing::AllOf(testing::HasSubstr("buffers: the system refuses 1e+08 GB"),
+                                      testing::HasSubstr("to rank 0")));
 }
 
 TEST(Memory, KnowsThisNode) {

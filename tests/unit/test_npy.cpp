@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "attnreg/files.hpp"
+#include "files/input_file.hpp"
 #include "files/npy_header.hpp"
 #include "support/npy_bytes.hpp"
 #include "support/temporary_directory.hpp"
@@ -412,6 +413,14 @@ TEST(Npy, RefusesToWriteAShapeThatDoesNotFit) {
     EXPECT_THROW(write_npy(directory.path("a.npy"), values, shape), OutputError);
   }
   EXPECT_THAT(directory.names(), ElementsAre());
+}
+
+TEST(GrowingArchives, AreRefusedAboveASizeAndARatio) {
+  constexpr std::int64_t kHarmless = 1'000'000'000;
+  EXPECT_NO_THROW(require_honest_growth("A.npz", 1000, kHarmless));  // whatever the ratio
+  EXPECT_THROW(require_honest_growth("A.npz", 1000, kHarmless + 1), InvalidArgument);
+  EXPECT_NO_THROW(require_honest_growth("A.npz", 50'000'000, 5'000'000'000));  // whatever the size
+  EXPECT_THROW(require_honest_growth("A.npz", 49'000'000, 5'000'000'000), InvalidArgument);
 }
 
 }  // namespace attnreg::test_npy

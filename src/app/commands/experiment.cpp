@@ -40,7 +40,8 @@ const Syntax kExperimentSyntax{
       Choice{{"polynomial", "cycle-rank", "exp-network", "active-sets", "checked-gradient"}}}},
     {{"Computing",
       {{"seed", 0, "S", Integer{0}, "1", "of all random numbers"},
-       {"threads", 0, "N", Integer{1, 4096}, "", "threads per rank; default: as for solve"}}},
+       {"threads", 0, "N", Integer{1, 4096}, "", "threads per rank; default: as for solve"},
+       watchdog_option()}},
      report_options("for a .csv file a table and report.json; default: print only")},
     kExperimentEpilogue};
 

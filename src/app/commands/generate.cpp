@@ -56,7 +56,7 @@ const Syntax kGenerateSyntax{
        {"logit-noise", 0, "V", Number{0}, "2", "standard deviation of the noise on the true logits (misfit)"},
        {"zipf", 0, "", Switch{}, "", "b by Zipf's law, whatever A is, and w = 0.1 / N (misfit)"},
        {"dtype", 0, "TYPE", Choice{{"float64", "float32"}}, "float64", "type of A"}}},
-     {"Computing", {{"threads", 0, "N", Integer{1, 4096}, "", "threads per rank"}}},
+     {"Computing", {{"threads", 0, "N", Integer{1, 4096}, "", "threads per rank"}, watchdog_option()}},
      {"Output",
       {{"output", 'o', "DIR", Text{}, "", "directory for the files; needed"},
        {"force", 0, "", Switch{}, "", "replace a problem in DIR"},

@@ -14,6 +14,7 @@
 #include "files/output_file.hpp"
 #include "launch_scripts.hpp"
 #include "ranks/stop.hpp"
+#include "regression/row_space.hpp"
 
 namespace attnreg::app {
 
@@ -64,6 +65,7 @@ SolveShape solve_shape(const Arguments& arguments) {
   shape.sparse = arguments.given("nonzeros");
   shape.entries = shape.sparse ? arguments.integer("nonzeros") : 0;
   shape.storage = held_as(storage_choice(arguments), Storage::float64);
+  shape.in_row_space = solves_in_row_space(shape.rows, shape.columns, {});
   return shape;
 }
 

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <new>
 #include <optional>
 #include <string>
@@ -18,12 +20,15 @@
 #include "app/run/session.hpp"
 #include "errors/printable.hpp"
 #include "files/input_file.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/mpi_facts.hpp"
 #include "ranks/stop.hpp"
+#include "ranks/watchdog.hpp"
 
 namespace attnreg::app {
 
 void print_line(const std::string& text) {
+  note_message(text);
   const std::string line = text + "\n";  // one write, so that the lines of several ranks do not mix
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
@@ -89,7 +94,19 @@ void remember_inputs(const Arguments& arguments) {
   }
 }
 
-ExitCode run(const Communicator& communicator, const std::vector<std::string>& words) {
+/// --watchdog, else the variable; 0: none.
+double watchdog_seconds(const Arguments& arguments) {
+  if (arguments.knows("watchdog") && arguments.given("watchdog")) return arguments.number("watchdog");
+  const char* const variable = std::getenv("ATTNREG_WATCHDOG");
+  if (variable == nullptr || *variable == 0) return 0;
+  const auto seconds = number_in<double>(variable);
+  if (!seconds || !std::isfinite(*seconds) || *seconds < 0)
+    throw UsageError("ATTNREG_WATCHDOG is '" + printable(variable) + "'; expected a finite number of seconds >= 0");
+  return *seconds;
+}
+
+ExitCode run(const Communicator& communicator, const std::vector<std::string>& words,
+             std::optional<Watchdog>& watchdog) {
   inject_fault(communicator.rank(), "start");
   if (words.empty()) {
     if (communicator.is_root()) print_line(main_help());
@@ -113,6 +130,8 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
   }
   const Arguments arguments(command.syntax, rest);
   remember_inputs(arguments);
+  if (arguments.knows("trust-input") && arguments.on("trust-input")) trust_inputs();
+  if (const double seconds = watchdog_seconds(arguments); seconds > 0) watchdog.emplace(communicator, seconds);
   return command.run(communicator, arguments);
 }
 
@@ -130,10 +149,11 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
 
 ExitCode run_and_catch(const std::vector<std::string>& words) {
   std::optional<Communicator> communicator;  // outlives the handlers: freeing it may wait for the other ranks
+  std::optional<Watchdog> watchdog;          // likewise
   try {
     communicator.emplace(MPI_COMM_WORLD);
     const StopsEndPhases until_there_is_a_result;
-    return run(*communicator, words);
+    return run(*communicator, words, watchdog);
   } catch (const Error& error) {
     if (error.scope() != Error::Scope::all_ranks) abort_job(error.code(), error.what());
     const std::string kind = error.code() == ExitCode::limit ? "" : "error: ";  // asked for

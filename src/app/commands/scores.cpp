@@ -10,6 +10,7 @@
 #include "attnreg/leverage.hpp"
 #include "errors/printable.hpp"
 #include "files/output_file.hpp"
+#include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/row_passes.hpp"
 
@@ -90,6 +91,13 @@ ExitCode scores(const Communicator& communicator, const Arguments& arguments) {
     if (communicator.is_root()) check_output(path, arguments.on("force"));
   });
   const RowMatrix A = load_matrix(communicator, arguments.text("A"), storage_choice(arguments));
+  const auto d = static_cast<double>(A.columns());
+  if (A.columns() > A.rows_global())  // otherwise it was asked for with the rows
+    require_memory(communicator, 8 * 4 * d * d,
+                   printable(arguments.text("A")) + ": leverage scores take matrices of " +
+                       std::to_string(A.columns()) + " x " + std::to_string(A.columns()) +
+                       ", though there are fewer rows, whose scores are all 1 "
+                       "where they do not depend on each other");
   Eigen::VectorXd weights;
   if (arguments.has("weights"))
     weights = scaled_weights(A, load_rows_vector(communicator, arguments.text("weights"), "w", A.partition()));

@@ -13,6 +13,7 @@
 #include "errors/printable.hpp"
 #include "losses/losses.hpp"
 #include "ranks/span_of.hpp"
+#include "regression/row_space.hpp"
 
 namespace attnreg::app {
 
@@ -72,7 +73,8 @@ class Solve : public Session {
   ExitCode load_and_solve() override {
     const std::vector<InputFile> files = examine_files();
     begin(files, bytes_needed(files[0]),
-          printable(files[0].header.path) + ": a solve with shape " + files[0].header.shape_text());
+          printable(files[0].header.path) + ": a solve with shape " + files[0].header.shape_text() +
+              advice(files[0].header));
     const Problem problem = load_problem(communicator_, arguments_);
     inject_fault(communicator_.rank(), "after-load");
     return has_targets(arguments_) ? solve_several(problem, files) : solve_one(problem, files);
@@ -141,6 +143,8 @@ class Solve : public Session {
         sums.push_back(normalise(communicator_, b, A.rows_global(), "target " + std::to_string(k)));
         B.col(k) = b;
       }
+    for (Index k = 0; k < B.cols(); ++k)
+      require_squares(A, B.col(k), arguments_.text("targets"), false, ", column " + std::to_string(k));
     const RegressionOptions chosen = options(A);
     ready({{"X.npy", A.columns() * B.cols()}}, true);
     timing_.loading = clock_.seconds();
@@ -208,18 +212,30 @@ class Solve : public Session {
     return files;
   }
 
+  /// What a solve of more columns than rows takes, and how it takes less.
+  std::string advice(const NpyHeader& A) const {
+    if (A.shape.empty() || A.columns() <= A.shape[0]) return "";
+    if (solves_in_row_space(A.shape[0], A.columns(), options()))
+      return ", more columns than rows, for which rank 0 holds A four times in double";
+    return ", more columns than rows, which takes less with --certificate gradient, without --epsilon and "
+           "--method sketched-newton";
+  }
+
   /// Bytes that a rank takes at least.
   double bytes_needed(const InputFile& A) const {
     const auto& shape = A.header.shape;
     if (shape.empty() || shape[0] < 1) return 0;
     return solve_bytes({shape[0], A.header.columns(), A.nonzeros.value_or(0), A.nonzeros.has_value(),
-                        held_as(storage_choice(arguments_), A.header.type)},
+                        held_as(storage_choice(arguments_), A.header.type),
+                        solves_in_row_space(shape[0], A.header.columns(), options())},
                        communicator_.size(), threads_.threads, linear_solver_options(arguments_, communicator_.size()),
                        arguments_.integer("sketch-rows"));
   }
 
+  RegressionOptions options() const { return regression_options(arguments_, communicator_.size()); }
+
   RegressionOptions options(const RowMatrix& A) {
-    RegressionOptions options = regression_options(arguments_, communicator_.size());
+    RegressionOptions options = this->options();
     if (const auto file = start_file(arguments_)) options.x0 = load_vector(communicator_, *file, "start", A.columns());
     options.newton.on_iteration = on_iteration();
     options.on_start_iteration = on_start_iteration();

@@ -28,8 +28,9 @@ double solve_bytes(const SolveShape& shape, int ranks, int threads, const Linear
   const auto columns = static_cast<double>(shape.columns);
   const double entries_local = shape.sparse ? static_cast<double>(shape.entries) / ranks : rows_local * columns;
   const auto entry_bytes = static_cast<double>(item_bytes(shape.storage) + (shape.sparse ? 4 : 0));  // with the column
-  return entries_local * entry_bytes + rows_local * row_vectors * 8 +
-         least_solver_bytes(solver, ranks, threads, shape.columns, sketch_rows);
+  const double row_space = shape.in_row_space ? 8 * 4 * columns * static_cast<double>(shape.rows) / ranks : 0;
+  return entries_local * entry_bytes + rows_local * row_vectors * 8 + row_space +
+         least_solver_bytes(solver, ranks, threads, shape.unknowns(), sketch_rows);
 }
 
 JobPlan plan_job(const SolveShape& shape, const JobLayout& layout, double node_bandwidth) {
@@ -37,8 +38,8 @@ JobPlan plan_job(const SolveShape& shape, const JobLayout& layout, double node_b
   constexpr double kFlops = 10e9, kFactorizations = 25, kStartSeconds = 10;
   const int on_busiest = std::min(layout.ranks, layout.ranks_per_node);
   const double rank_bytes = solve_bytes(shape, layout.ranks, layout.threads);
-  const double cube = std::pow(static_cast<double>(shape.columns), 3);
-  const double reads = shape.columns <= 256 ? 110 : 220;
+  const double cube = std::pow(static_cast<double>(shape.unknowns()), 3);
+  const double reads = shape.unknowns() <= 256 ? 110 : 220;
 
   JobPlan plan;
   plan.bytes_per_node = on_busiest * (kMargin * rank_bytes + kProgramBytes);

@@ -13,6 +13,9 @@ struct SolveShape {
   std::int64_t entries = 0;  ///< stored entries of A: rows * columns, or those of a sparse A
   bool sparse = false;
   Storage storage = Storage::float64;
+  bool in_row_space = false;  ///< of a wide A, dense: rank 0 holds A four times more, and unknowns are as many as rows
+
+  std::int64_t unknowns() const { return in_row_space ? rows : columns; }
 };
 
 /// Local. Bytes that the busiest of `ranks` ranks takes at least: its rows of A, the vectors over rows, the d x d sums

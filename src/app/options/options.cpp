@@ -13,6 +13,7 @@
 #include <numeric>
 #include <sstream>
 
+#include "algebra/blas_products.hpp"
 #include "errors/printable.hpp"
 
 // Weak: another BLAS may be linked in place of OpenBLAS.
@@ -241,6 +242,7 @@ const Arguments::Value& Arguments::value(std::string_view name) const {
   return found->second;
 }
 
+bool Arguments::knows(std::string_view name) const { return values_.contains(name); }
 bool Arguments::has(std::string_view name) const { return given(name) || !value(name).text.empty(); }
 bool Arguments::given(std::string_view name) const { return value(name).given; }
 std::string Arguments::text(std::string_view name) const { return value(name).text; }
@@ -330,13 +332,36 @@ Option threads_option() {
           "ranks that share them"};
 }
 
+Option watchdog_option() {
+  return {"watchdog",
+          0,
+          "SECONDS",
+          Number{0},
+          "",
+          "if a rank neither begins nor ends a message for so long, print what every rank does and end with code 9; 0: "
+          "never. Default: ATTNREG_WATCHDOG if set, else 0"};
+}
+
+Option trust_option() {
+  return {
+      "trust-input",
+      0,
+      "",
+      Switch{},
+      "",
+      "read deflated .npz archives whatever size they grow to; else one that grows to more than 100 times its file, "
+      "and above 1 GB, is refused"};
+}
+
 OptionGroup computing_options() {
   return {"Computing",
           {{"storage", 0, "TYPE", Choice{{"file", "double", "float", "half", "bfloat16"}}, "file",
             "type in which the matrix is held in memory; sums are always in double. file: the type of the file. half "
             "(float16) and bfloat16, for dense ones, take a quarter of double's memory; what they do not have is "
             "rounded, and results are those of the rounded matrix"},
-           threads_option()}};
+           trust_option(),
+           threads_option(),
+           watchdog_option()}};
 }
 
 std::string help_text(const Syntax& syntax) {
@@ -375,6 +400,7 @@ ThreadLayout set_threads(const Communicator& communicator, const Arguments& argu
     layout.threads = std::max(1, layout.cores / layout.ranks_on_cores);
   }
   omp_set_num_threads(layout.threads);
+  start_blas(communicator, layout.threads);
   return layout;
 }
 

@@ -80,6 +80,7 @@ class Arguments {
   /// value that is not a number, not finite or out of range.
   Arguments(const Syntax& syntax, std::span<const std::string> words);
 
+  bool knows(std::string_view name) const;                      ///< the command has such an option
   bool has(std::string_view name) const;                        ///< given or with a default
   bool given(std::string_view name) const;                      ///< on the command line
   bool on(std::string_view name) const { return given(name); }  ///< of a switch
@@ -149,6 +150,8 @@ std::string suggestion(std::string_view word, std::span<const std::string_view> 
 
 /// The options that several commands share.
 Option threads_option();
+Option watchdog_option();
+Option trust_option();  ///< of commands that read .npz archives
 Option force_option();  ///< of commands that write single files
 OptionGroup computing_options();
 Option help_option();

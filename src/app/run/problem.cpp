@@ -139,6 +139,20 @@ double normalise(const Communicator& communicator, Eigen::VectorXd& b, std::int6
 
 std::string normalised_text(double sum) { return "b was divided by its sum, " + plain(sum, 6) + " (--normalise-b)"; }
 
+void require_squares(const RowMatrix& A, const Eigen::VectorXd& values, const std::string& path, bool also_of_tiny,
+                     const std::string& place) {
+  A.communicator().agree([&] {
+    for (Eigen::Index i = 0; i < values.size(); ++i) {
+      const double square = values[i] * values[i];
+      if (std::isfinite(square) && (square > 0 || values[i] == 0 || !also_of_tiny)) continue;
+      throw InvalidArgument(printable(path) + ": row " + std::to_string(A.first_row() + i) + place + " is " +
+                            plain(values[i], 6) +
+                            " (rows and columns counted from 0): double does not hold its square, of which L is made; "
+                            "choose another unit");
+    }
+  });
+}
+
 Problem load_problem(const Communicator& communicator, const Arguments& arguments) {
   RowMatrix A = load_matrix(communicator, arguments.text("A"), storage_choice(arguments));
   Eigen::VectorXd b;
@@ -148,6 +162,8 @@ Problem load_problem(const Communicator& communicator, const Arguments& argument
   RidgeWeights w = arguments.given("weights")
                        ? RidgeWeights(load_rows_vector(communicator, arguments.text("weights"), "w", A.partition()))
                        : RidgeWeights(arguments.number("weight"));
+  if (!has_targets(arguments)) require_squares(A, b, arguments.text("b"), false);
+  if (arguments.given("weights")) require_squares(A, w.numbers(), arguments.text("weights"), true);
   return {std::move(A), std::move(b), std::move(w), b_sum};
 }
 

@@ -12,6 +12,7 @@
 #include "app/report/summary.hpp"
 #include "app/report/text.hpp"
 #include "errors/printable.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/memory.hpp"
 #include "ranks/stop.hpp"
 
@@ -67,6 +68,7 @@ void Session::begin(const std::vector<InputFile>& files, double bytes_needed, co
     numbers += static_cast<double>(file.nonzeros ? *file.nonzeros : file.header.elements());
   use_fewer_threads(threads_, numbers / communicator_.size());
   if (communicator_.is_root()) describe(files, bytes_needed);
+  note_activity("loading");
   require_memory(communicator_, bytes_needed, what);
 }
 
@@ -82,6 +84,7 @@ void Session::end(const std::function<void()>& write,
   StopsEndPhases::end();
   if (communicator_.is_stopped() && communicator_.is_root())
     print_line("attnreg: " + stop_text() + ": the best x so far is the result");
+  note_activity("writing");
   inject_fault(communicator_.rank(), "before-write");
   try {
     write();
@@ -125,6 +128,7 @@ void Session::print_step(const std::string& phase, const IterationRecord& record
 
 std::function<void(const IterationRecord&)> Session::on_iteration() {
   return [this](const IterationRecord& record) {
+    note_activity("iteration " + std::to_string(record.iteration));
     inject_fault(communicator_.rank(), "in-iteration");
     print_step("", record);
     directory_.record(record);
@@ -133,6 +137,7 @@ std::function<void(const IterationRecord&)> Session::on_iteration() {
 
 std::function<void(const IterationRecord&)> Session::on_start_iteration() {
   return [this](const IterationRecord& record) {
+    note_activity("start, iteration " + std::to_string(record.iteration));
     print_step("start ", record);
     directory_.refresh_status(record);
   };
@@ -140,6 +145,7 @@ std::function<void(const IterationRecord&)> Session::on_start_iteration() {
 
 std::function<void(int target, const IterationRecord&)> Session::on_target_iteration() {
   return [this](int target, const IterationRecord& record) {
+    note_activity("target " + std::to_string(target) + ", iteration " + std::to_string(record.iteration));
     inject_fault(communicator_.rank(), "in-iteration");
     print_step(std::to_string(target) + ": ", record);
     directory_.record(record, target);
