@@ -59,9 +59,13 @@ void check_target(const std::string& path) {
                     "; choose another name or remove it");
 }
 
+std::string directory_of(const std::string& path) {
+  const std::string directory = std::filesystem::path(path).parent_path().string();
+  return directory.empty() ? "." : directory;
+}
+
 void sync_directory_of(const std::string& path) {
-  std::string directory = std::filesystem::path(path).parent_path().string();
-  if (directory.empty()) directory = ".";
+  const std::string directory = directory_of(path);
   const FileDescriptor file(
       retry_interrupted([&] { return ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
   // A directory that may be written but not read, and file systems without this operation, give no promise to keep.
@@ -72,17 +76,32 @@ void sync_directory_of(const std::string& path) {
 
 }  // namespace
 
-OutputFile::OutputFile(std::string path) : path_(std::move(path)) {
+OutputFile::OutputFile(std::string path, Shared shared) : path_(std::move(path)) {
   check_target(path_);
-  constexpr int attempts = 100;  // names left behind by killed runs, or by another node with the same process number
-  for (int k = 0; k < attempts && !file_.is_open(); ++k) {
-    temporary_ = path_ + ".tmp." + std::to_string(::getpid()) + "." + std::to_string(k);
-    constexpr int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
-    file_ = FileDescriptor(retry_interrupted([&] { return ::open(temporary_.c_str(), flags, 0666); }));
-    if (!file_.is_open() && errno != EEXIST) fail_to("create", temporary_, errno);
+  if (shared == Shared::no) {
+    constexpr int flags = O_WRONLY | O_TMPFILE | O_CLOEXEC;
+    const std::string directory = directory_of(path_);
+    file_ = FileDescriptor(retry_interrupted([&] { return ::open(directory.c_str(), flags, 0666); }));
+    if (file_.is_open()) return;
   }
-  if (!file_.is_open()) fail_to("create", temporary_, EEXIST);
-  remove_ = true;
+  name_temporary([&](const char* name) {
+    constexpr int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+    file_ = FileDescriptor(retry_interrupted([&] { return ::open(name, flags, 0666); }));
+    return file_.is_open();
+  });
+}
+
+/// take(name): whether it is this file's name now; else with an error.
+template <class Take>
+void OutputFile::name_temporary(Take&& take) {
+  constexpr int attempts = 100;  // names left behind by killed runs, or by another node with the same process number
+  for (int k = 0; k < attempts; ++k) {
+    temporary_ = path_ + ".tmp." + std::to_string(::getpid()) + "." + std::to_string(k);
+    remove_ = take(temporary_.c_str());
+    if (remove_) return;
+    if (errno != EEXIST) fail_to("create", temporary_, errno);
+  }
+  fail_to("create", temporary_, EEXIST);
 }
 
 OutputFile::OutputFile(std::string path, std::string temporary)
@@ -126,8 +145,14 @@ void OutputFile::sync() {
 
 void OutputFile::publish() {
   sync();
-  if (!file_.close()) fail_to("write", path_, errno);
   check_target(path_);
+  if (temporary_.empty()) {
+    const std::string open_file = "/proc/self/fd/" + std::to_string(file_.get());
+    name_temporary([&](const char* name) {
+      return ::linkat(AT_FDCWD, open_file.c_str(), AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0;
+    });
+  }
+  if (!file_.close()) fail_to("write", path_, errno);
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_to("replace", path_, errno);
   remove_ = false;
   sync_directory_of(path_);
@@ -161,7 +186,7 @@ void create_directories(const std::string& path) {
 SharedFile::SharedFile(const Communicator& communicator, std::string path, std::int64_t bytes)
     : communicator_(communicator), path_(std::move(path)), bytes_(bytes) {
   communicator_.agree_on_root([&] {
-    file_ = std::make_unique<OutputFile>(path_);
+    file_ = std::make_unique<OutputFile>(path_, OutputFile::Shared::yes);
     file_->reserve(bytes_);
   });
   const std::string temporary = communicator_.broadcast(file_ ? file_->temporary() : std::string());

@@ -19,15 +19,17 @@ namespace attnreg {
 /// Everything is local and throws `OutputError` (this rank) with path, reason and what to do.
 class OutputFile {
  public:
-  /// Creates the temporary file.
-  explicit OutputFile(std::string path);
+  enum class Shared { no, yes };  ///< whether other ranks open the file, too
+  /// Creates the temporary file: without a name, where the file system can do that and no other rank opens it, so that
+  /// nothing is left of it when this process is killed.
+  explicit OutputFile(std::string path, Shared shared = Shared::no);
   /// Opens the temporary file that another rank created for `path`; that rank publishes or removes it.
   OutputFile(std::string path, std::string temporary);
   ~OutputFile();  ///< not published: the creator removes the temporary file
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
 
-  const std::string& temporary() const { return temporary_; }
+  const std::string& temporary() const { return temporary_; }  ///< empty: without a name
 
   /// Sets the size and reserves the space where the file system can, so that a full disk is noticed early.
   void reserve(std::int64_t bytes);
@@ -40,6 +42,9 @@ class OutputFile {
   void publish();
 
  private:
+  template <class Take>
+  void name_temporary(Take&& take);
+
   std::string path_, temporary_;
   FileDescriptor file_;
   bool remove_ = false;

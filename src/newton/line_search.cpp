@@ -51,7 +51,7 @@ void check(const NewtonOptions& options) {
   require(options.relative_tolerance > 0 && options.relative_tolerance < std::numeric_limits<double>::infinity(),
           "relative_tolerance must be > 0");
   // NaN: the gradient that it is the norm of is not finite, which the iteration finds out.
-  require(!(options.gradient_reference < 0), "gradient_reference must be >= 0");
+  require(options.gradient_reference >= 0, "gradient_reference must be >= 0");
   require(options.max_iterations >= 0, "max_iterations must be >= 0");
   require(options.time_limit_seconds > 0, "time_limit_seconds must be > 0");
 }

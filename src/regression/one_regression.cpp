@@ -27,6 +27,7 @@ namespace {
 
 constexpr double kUsualRidge = 1e-14;  // relative, on the diagonal of every preconditioner
 constexpr double kUnchanged = 1e-12;   // relative, of L
+constexpr double kFits = 1e-20;        // of L(0): what is left is rounding
 constexpr double kSameMinimum = 1e-6;  // of L(0): values closer than that are one minimum
 constexpr int kMostOnSample = 64;      // random starts; nothing is said of the work there
 
@@ -72,7 +73,7 @@ Regression::Regression(const std::shared_ptr<const ScaledColumns>& columns, cons
   point_ = objective_.evaluate(VectorXd::Zero(A_.columns()));
   value_at_zero_ = point_.value;
   double& reference = options_.newton.gradient_reference = objective_.norm(point_.gradient);
-  if (reference <= objective_.gradient_floor(point_, reference)) {  // x = 0 is stationary
+  if (!(reference > objective_.gradient_floor(point_, reference))) {  // x = 0 is stationary, or L overflows there
     reference = 0;
     options_.newton.reference = GradientReference::largest;
   }
@@ -102,7 +103,7 @@ RegressionResult Regression::run() {
   if (is_singular_ && !objective_.is_stopped()) remove_null_directions();
   certify_result();
   describe_end(objective_.loss(), "x",
-               result_.summary.value <= 1e-20 * value_at_zero_ && point_.x.norm() <= 1e-8 * x0_.norm(), value_at_zero_,
+               result_.summary.value <= kFits * value_at_zero_ && point_.x.norm() <= 1e-8 * x0_.norm(), value_at_zero_,
                result_);
   result_.x = point_.x.cwiseProduct(objective_.columns().factor());
   result_.fitted = objective_.fitted(point_);
@@ -227,7 +228,8 @@ void Regression::remove_null_directions() {
   // A direction that is null to the precision of a Gram matrix only may matter to L.
   const double tolerance = options_.newton.relative_tolerance * result_.summary.gradient_reference;
   const double allowed = std::max({g, tolerance, objective_.gradient_floor(point_, g)});
-  if (!(objective_.norm(point_.gradient) <= allowed) || !(point_.value <= value + kUnchanged * std::abs(value))) {
+  if (!(objective_.norm(point_.gradient) <= allowed) ||
+      !(point_.value <= value + kUnchanged * std::abs(value) + kFits * value_at_zero_)) {
     point_ = objective_.evaluate(before);
     return;
   }

@@ -44,7 +44,8 @@ class FaultTest(CheckoutTest):
         HOSTS.run("head", *mpirun(*SOLVE_WORDS, "-o", run))
         earlier = {name: (run / name).read_bytes() for name in ("x.npy", "run.json")}
         job = HOSTS.start("head", *mpirun(*SOLVE_WORDS, "--starts", "100000", "--force", "-o", run))
-        wait_until(lambda: read_state(run) == "running" and (run / "history.csv").stat().st_size > 1000, 30,
+        history = run / "history.partial.csv"
+        wait_until(lambda: read_state(run) == "running" and history.exists() and history.stat().st_size > 1000, 30,
                    "the job runs")
         begin = time.monotonic()
         fault()

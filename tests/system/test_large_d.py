@@ -54,7 +54,8 @@ class UsageTest(ErrorTest):
         np.save(wide, np.ones((2, 300000), dtype=np.float32))
         np.save(self.b, np.array([0.5, 0.5]))
         for solver in ("scalapack", "auto"):
-            self.fails(7, "GB needed", "available", arguments=("solve", wide, self.b, "--linear-solver", solver))
+            self.fails(7, "GB needed", "available",
+                       arguments=("solve", wide, self.b, "--linear-solver", solver, "--certificate", "full"))
 
 
 if __name__ == "__main__":

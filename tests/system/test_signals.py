@@ -320,18 +320,20 @@ class StatusTest(CommandLineTest):
         self.assert_error(run("status", self.out), 3, "status.json", "state")
 
     def test_killed_run_does_not_mix_with_an_old_one(self):
-        """Killed in its first iteration, --force leaves no x of before; killed before that, all of the old run."""
+        """Killed before it has a result, --force leaves all of the old run, and no file that looks like one."""
         self.assert_code(0, run("solve", self.A, self.b, "-o", self.out, "--write-fitted"))
         before = {path.name: path.read_bytes() for path in self.out.iterdir()}
-        for site, left in (("after-load", set(before)), ("in-iteration", {"status.json"})):
+        for site in ("after-load", "in-iteration", "before-write"):
             run("solve", self.A, self.b, "-o", self.out, "--force", environment={"ATTNREG_FAULT": f"0:{site}:KILL"})
-            names = {name for name in os.listdir(self.out) if ".tmp." not in name and name != "lock"}
-            self.assertEqual(left, names)
+            names = set(os.listdir(self.out)) - {"lock", "history.partial.csv"}
+            self.assertEqual(set(before), names)
+            self.assertEqual(site == "before-write", (self.out / "history.partial.csv").exists())
             for name in names - {"status.json"}:
                 self.assertEqual(before[name], (self.out / name).read_bytes())
             self.assertEqual((11, "stale"), self.status())
-        self.assert_code(0, run("solve", self.A, self.b, "-o", self.out))
+        self.assert_code(0, run("solve", self.A, self.b, "-o", self.out, "--force"))
         self.assertEqual(FILES, set(os.listdir(self.out)))
+        self.assertNotEqual(before["history.csv"], (self.out / "history.csv").read_bytes())  # its seconds
 
 
 class FullDiskTest(CommandLineTest):

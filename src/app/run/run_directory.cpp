@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "app/options/commands.hpp"
 #include "app/report/text.hpp"
@@ -27,6 +28,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kStatusInterval{1};
+constexpr const char* kLateHistory = "history.partial.csv";  // while the results of an earlier run are there
 constexpr std::int64_t kHeaderBytes = 256, kStatusBytes = 1 << 12, kRunBytes = 1 << 16;  // reserved
 
 constexpr std::string_view kHistoryHeader =
@@ -57,10 +59,10 @@ FileDescriptor open_lines(const std::string& path) {
   return file;
 }
 
-/// What a run may write, whatever its options; what says that a run is finished comes first, then what it found.
-constexpr std::array<const char*, 13> kResults{"run.json",    "x.npy",       "f.npy",      "x_path.npy", "X.npy",
+/// What a run may write, whatever its options; what says that a run is finished comes first.
+constexpr std::array<const char*, 14> kResults{"run.json",    "x.npy",       "f.npy",      "x_path.npy", "X.npy",
                                                "Y.npy",       "P.npy",       "Q.npy",      "F.npy",      "path.csv",
-                                               "targets.csv", "history.csv", "status.json"};
+                                               "targets.csv", "history.csv", kLateHistory, "status.json"};
 
 void remove_regular(const std::filesystem::path& path) {
   std::error_code ignored;
@@ -85,6 +87,7 @@ RunDirectory::RunDirectory(const Communicator& communicator, std::string path, b
           throw OutputError(printable(file(name)) +
                             " is an input, which the run would replace; choose another directory");
       remove_temporaries();
+      if (has_results()) live_history_ = kLateHistory;
       reserve("status.json", kStatusBytes);  // however full the disk gets, how the run ended can be said
       write_status("running", nullptr);
       is_running = true;
@@ -111,9 +114,14 @@ void RunDirectory::reserve(const std::vector<Array>& arrays) {
     for (const auto& [name, numbers] : arrays)
       reserve(name, kHeaderBytes + numbers * static_cast<std::int64_t>(sizeof(double)));
     reserve("run.json", kRunBytes);
-    for (const char* const name : kResults)
-      if (name != std::string_view("status.json")) remove_regular(file(name));
   });
+}
+
+/// Before the first result: those of an earlier run go, but for the one that this one replaces.
+void RunDirectory::replace_results(std::string_view first) {
+  if (std::exchange(is_replacing_, true)) return;
+  for (const std::string_view name : kResults)
+    if (name != "status.json" && name != first && name != live_history_) remove_regular(file(name));
 }
 
 void RunDirectory::reserve(const std::string& name, std::int64_t bytes) {
@@ -131,10 +139,14 @@ std::unique_ptr<OutputFile> RunDirectory::space_for(std::string_view name) {
   return space;
 }
 
-void RunDirectory::refuse_finished_run() const {
+bool RunDirectory::has_results() const {
   std::error_code ignored;
-  bool finished = std::filesystem::exists(file("x.npy"), ignored) || std::filesystem::exists(file("X.npy"), ignored) ||
-                  std::filesystem::exists(file("run.json"), ignored);
+  return std::filesystem::exists(file("x.npy"), ignored) || std::filesystem::exists(file("X.npy"), ignored) ||
+         std::filesystem::exists(file("run.json"), ignored);
+}
+
+void RunDirectory::refuse_finished_run() const {
+  bool finished = has_results();
   std::ifstream status_file(file("status.json"));
   const auto status = nlohmann::json::parse(status_file, nullptr, false);
   finished = finished || (status.is_object() && status.contains("state") && status["state"] == "done");
@@ -153,7 +165,7 @@ void RunDirectory::record(const IterationRecord& record, std::optional<int> targ
 }
 
 void RunDirectory::write_history(const IterationRecord& record, std::optional<int> target) {
-  const std::string path = file("history.csv");
+  const std::string path = file(live_history_);
   if (!history_.is_open()) {
     history_ = open_lines(path);
     write_all(history_, path, (target ? "target," : "") + std::string(kHistoryHeader));
@@ -177,7 +189,10 @@ void RunDirectory::refresh_status(const IterationRecord& record) noexcept {
 template <class Write>
 void RunDirectory::write_on_root(std::string_view name, Write&& write) {
   if (!is_used()) return;
-  communicator_.agree_on_root([&] { write(file(name)); });
+  communicator_.agree_on_root([&] {
+    replace_results(name);
+    write(file(name));
+  });
   files_.push_back(file(name));
 }
 
@@ -199,6 +214,7 @@ void RunDirectory::write_rows(std::string_view name, std::span<const double> val
   if (!is_used()) return;
   NpyWriter writer(communicator_, file(name), Storage::float64, shape);
   writer.write_rows(partition.begin(communicator_.rank()), values);
+  communicator_.agree_on_root([&] { replace_results(name); });
   writer.commit();
   files_.push_back(file(name));
 }
@@ -207,11 +223,14 @@ void RunDirectory::finish(const NewtonSummary& summary, const nlohmann::ordered_
   last_.iteration = summary.iterations;
   last_.relative_gradient = summary.relative_gradient;
   write_on_root("run.json", [&](const std::string& /*path*/) {
+    const bool is_written = !history_.is_open() || history_.close();
+    const bool has_name = live_history_ != kLateHistory || !std::filesystem::exists(file(live_history_)) ||
+                          ::rename(file(live_history_).c_str(), file("history.csv").c_str()) == 0;
+    if (!(is_written && has_name) && error_.empty()) error_ = "cannot write " + printable(file("history.csv"));
     write_file(*space_for("run.json"), json_text(run));
-    if (history_.is_open() && !history_.close() && error_.empty())
-      error_ = "cannot write " + printable(file("history.csv"));
     if (!error_.empty()) throw OutputError(error_);
     write_status(code == ExitCode::limit && communicator_.is_stopped() ? "stopped" : "done", &code);
+    lock_ = RunLock();
   });
   if (!is_used()) return;
   for (const std::string_view name : {"history.csv", "status.json"}) files_.push_back(file(name));
@@ -221,6 +240,7 @@ void RunDirectory::fail(ExitCode code) noexcept {
   if (!is_used()) return;
   try {
     write_status(code == ExitCode::limit ? "stopped" : "failed", &code);
+    lock_ = RunLock();
   } catch (const std::exception&) {
     // The error that led here is the one to report.
   }

@@ -22,8 +22,9 @@
 namespace attnreg::app {
 
 /// The files of one solve: x.npy, f.npy, run.json, history.csv and status.json in one directory. Rank 0 writes, but for
-/// matrices whose rows are spread. Nobody else runs there as long as this lives (`RunLock`). The results of an earlier
-/// run stay until `reserve` removes all of them, before the first new one: at no time the directory has those of two.
+/// matrices whose rows are spread. Nobody else runs there up to the last status (`RunLock`). The results of an earlier
+/// run stay until this one has its own: then all of them go, and its x is replaced. At no time the directory has those
+/// of two; the history is history.partial.csv so long.
 class RunDirectory {
  public:
   /// Collective. Creates the directory, locks it, and says "running". Throws `OutputError` on all ranks, also for a
@@ -36,8 +37,8 @@ class RunDirectory {
     std::string name;
     std::int64_t numbers;
   };
-  /// Collective. Before the first iteration: takes the space for these arrays, run.json and the last status.json, so
-  /// that a full disk is noticed now, and removes what an earlier run left. Throws `OutputError` on all ranks.
+  /// Collective. Before the first iteration: takes the space for these arrays and run.json, so that a full disk is
+  /// noticed now. Throws `OutputError` on all ranks.
   void reserve(const std::vector<Array>& arrays);
 
   bool is_used() const { return !path_.empty(); }
@@ -71,7 +72,9 @@ class RunDirectory {
   std::string file(std::string_view name) const { return path_ + "/" + std::string(name); }
   template <class Write>
   void write_on_root(std::string_view name, Write&& write);
+  bool has_results() const;
   void refuse_finished_run() const;
+  void replace_results(std::string_view first);
   void remove_temporaries() const;
   void reserve(const std::string& name, std::int64_t bytes);
   std::unique_ptr<OutputFile> space_for(std::string_view name);
@@ -85,6 +88,8 @@ class RunDirectory {
   RunOwner owner_;  // the process of rank 0
   std::map<std::string, std::unique_ptr<OutputFile>, std::less<>> reserved_;
   FileDescriptor history_;
+  std::string_view live_history_ = "history.csv";
+  bool is_replacing_ = false;
   IterationRecord last_;
   std::chrono::steady_clock::time_point next_status_;
 };
