@@ -167,6 +167,7 @@ void RunDirectory::record(const IterationRecord& record, std::optional<int> targ
 void RunDirectory::write_history(const IterationRecord& record, std::optional<int> target) {
   const std::string path = file(live_history_);
   if (!history_.is_open()) {
+    check_output(file("history.csv"), true);
     history_ = open_lines(path);
     write_all(history_, path, (target ? "target," : "") + std::string(kHistoryHeader));
   }
@@ -223,10 +224,10 @@ void RunDirectory::finish(const NewtonSummary& summary, const nlohmann::ordered_
   last_.iteration = summary.iterations;
   last_.relative_gradient = summary.relative_gradient;
   write_on_root("run.json", [&](const std::string& /*path*/) {
-    const bool is_written = !history_.is_open() || history_.close();
-    const bool has_name = live_history_ != kLateHistory || !std::filesystem::exists(file(live_history_)) ||
-                          ::rename(file(live_history_).c_str(), file("history.csv").c_str()) == 0;
-    if (!(is_written && has_name) && error_.empty()) error_ = "cannot write " + printable(file("history.csv"));
+    if (history_.is_open() && error_.empty() &&
+        !(history_.close() &&
+          (live_history_ != kLateHistory || ::rename(file(live_history_).c_str(), file("history.csv").c_str()) == 0)))
+      error_ = "cannot write " + printable(file("history.csv"));
     write_file(*space_for("run.json"), json_text(run));
     if (!error_.empty()) throw OutputError(error_);
     write_status(code == ExitCode::limit && communicator_.is_stopped() ? "stopped" : "done", &code);
