@@ -12,7 +12,8 @@ function(attnreg_configure_target target)
             $<$<BOOL:${ATTNREG_NATIVE}>:-march=native>)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # False alarms: std::string operator+ from GCC 12 on (GCC bug 105651), and GCC's own AVX-512 header (105593).
-    target_compile_options(${target} PRIVATE -Wno-restrict $<$<BOOL:${ATTNREG_NATIVE}>:-Wno-maybe-uninitialized>
+    target_compile_options(${target} PRIVATE -Wno-restrict $<$<CONFIG:Release>:-Wno-stringop-overflow>
+                                             $<$<BOOL:${ATTNREG_NATIVE}>:-Wno-maybe-uninitialized>
                                              $<$<BOOL:${ATTNREG_NATIVE}>:-Wno-uninitialized>)
   endif()
   if(ATTNREG_SANITIZE)
