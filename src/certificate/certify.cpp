@@ -51,12 +51,7 @@ class Examination {
         state_(objective.state_of(point)),
         options_(options),
         certificate_(certificate),
-        rows_{is_centred() ? objective.fitted(point) : VectorXd(),
-              objective.b(),
-              objective.curvatures(point).delta,
-              {},
-              state_.z,
-              state_.loss} {
+        rows_(objective.point_rows(point)) {
     if (is_over()) return;
     find_rounding(objective.gradient_rounding(point));
     if (is_over()) return;
@@ -109,19 +104,12 @@ class Examination {
   VectorXd flattest_;                                    // eigenvector of the smallest eigenvalue
 };
 
-// z_i has the rounding of a random sum, at most eps |a_i| max|x|. exp(z - reference) carries it, that of the reference,
-// |reference| <= |z_i| + |ln f_i|, and its own; u(z) of the other losses carries it and its own. The Hessian carries
-// the errors of delta, and of the centres c and h by which its rows are coupled; where the form of a row is made from a
-// - t c, which may cancel, also that of its terms.
+// The Hessian carries the errors of delta, and of the centres c and h by which its rows are coupled; where the form of
+// a row is made from a - t c, which may cancel, also that of its terms.
 void Examination::find_rounding(const VectorXd& gradient_rounding) {
-  constexpr double kEps = std::numeric_limits<double>::epsilon(), kTiny = std::numeric_limits<double>::min();
+  constexpr double kEps = std::numeric_limits<double>::epsilon();
   const double c = state_.centre.norm(), h = state_.coupled_centre.norm();
   const auto norms = A_.passes().row_norms().array();
-  rows_.z_error = kEps * (4 + 2 * state_.largest_x * objective_.columns().row_norms().array());
-  if (is_centred())
-    rows_.z_error.array() -= kEps * rows_.f.array().max(kTiny).log().min(0.0);
-  else
-    rows_.z_error += kEps * state_.z.cwiseAbs();
   const LossBounds::Rounding rounding = loss_bounds_.rounding(rows_, SumOfRanks(A_.communicator()));
   const Eigen::ArrayXd reach = norms + (is_centred() ? c : 0);
   std::array<double, 5> sums{};  // errors: from delta, of c, of h, of g; what the error of c is multiplied by

@@ -18,6 +18,13 @@ double some_radius(double radius, const Point& point) {
   return radius < std::numeric_limits<double>::max() ? radius : std::sqrt(2 * std::abs(point.value)) + 1e-6;
 }
 
+/// Whether the negative curvature along s is nothing but rounding. One read.
+bool is_flat(Objective& objective, const Point& point, const Eigen::VectorXd& s) {
+  Direction along{s};
+  const double curvature = s.dot(objective.hessian_product(point, along));
+  return curvature < 0 && -curvature <= objective.curvature_rounding(point, along);
+}
+
 }  // namespace
 
 // The trust-region step from a saddle, where g is about 0, is one along the least curvature.
@@ -36,7 +43,7 @@ NewtonSummary newton(Objective& objective, Point& point, const NewtonOptions& op
     if (!step.finite) return stationary ? progress.summary() : progress.summary(Termination::breakdown);
     convex = step.shift <= kSaddle;
     progress.saw_singular(step.singular);
-    if (stationary && convex) return progress.summary();
+    if (stationary && (convex || is_flat(objective, point, step.s))) return progress.summary();
     if (stationary && !progress.may_go_on()) return progress.summary(Termination::saddle);
 
     Direction direction = full_step ? objective.likely_direction(point, step.s) : objective.direction(step.s);

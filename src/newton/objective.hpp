@@ -79,6 +79,9 @@ class Objective {
   /// shows that H is positive semidefinite, or nothing is known. Cheap beside a preconditioner.
   virtual std::optional<Eigen::VectorXd> suspected_descent(const Point& /*point*/) { return std::nullopt; }
 
+  /// The estimated rounding error of s^T H s: a curvature that is less has no sign. Up to two all-reduces, no read.
+  virtual double curvature_rounding(const Point& /*point*/, const Direction& /*s*/) const { return 0; }
+
   /// Makes a preconditioner from the curvature at the point; `tired`: the last one served badly, spend more on this
   /// one. Its cost in reads and what it shares with the one before are the objective's business. False if the model is
   /// not finite or not definite; then the old one stays.

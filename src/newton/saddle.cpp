@@ -31,7 +31,9 @@ std::optional<Direction> negative_curvature(Objective& objective, const Point& p
     if (ritz.eigenvalues()[0] < kNegative) {
       Eigen::VectorXd s = M.whiten(V * ritz.eigenvectors().col(0));
       if (point.gradient.dot(s) > 0) s = -s;
-      return objective.direction(s);
+      Direction down = objective.direction(s);  // |s|_M = 1
+      if (-ritz.eigenvalues()[0] <= objective.curvature_rounding(point, down)) return std::nullopt;
+      return down;
     }
     next = image - V * projected.col(k).head(k + 1);
     // The least Ritz value is that far from an eigenvalue, at most.

@@ -1,9 +1,12 @@
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
 #include <memory>
 #include <utility>
 
 #include "algebra/scalapack.hpp"
+#include "losses/losses.hpp"
 #include "objective/regression_objective.hpp"
 #include "ranks/root_clock.hpp"
 #include "ranks/span_of.hpp"
@@ -122,6 +125,47 @@ std::optional<VectorXd> RegressionObjective::suspected_descent(const Point& poin
   if ((preconditioner_.empty() || is_stale) && !refresh_preconditioner(point, is_stale)) return std::nullopt;
   const bool centred = loss_->form() == HessianForm::centred;
   return model_.direction_above(std::move(rows), centred ? state.centre : VectorXd::Zero(dimension()), preconditioner_);
+}
+
+// z_i has the rounding of a random sum, at most eps |a_i| max|x|. exp(z - reference) carries it, that of the reference,
+// |reference| <= |z_i| + |ln f_i|, and its own; u(z) of the other losses carries it and its own.
+PointRows RegressionObjective::point_rows(const Point& point) const {
+  constexpr double kEps = std::numeric_limits<double>::epsilon(), kTiny = std::numeric_limits<double>::min();
+  const RegressionState& state = state_of(point);
+  PointRows rows{
+      loss_->is_shift_invariant() ? fitted(point) : VectorXd(), b_, curvatures(point).delta, {}, state.z, state.loss};
+  rows.z_error = kEps * (4 + 2 * state.largest_x * columns_->row_norms().array());
+  if (loss_->is_shift_invariant())
+    rows.z_error.array() -= kEps * rows.f.array().max(kTiny).log().min(0.0);
+  else
+    rows.z_error += kEps * state.z.cwiseAbs();
+  return rows;
+}
+
+double RegressionObjective::curvature_rounding(const Point& point, const Direction& along) const {
+  constexpr double kEps = std::numeric_limits<double>::epsilon();
+  const RegressionState& state = state_of(point);
+  const RowCurvatures& curvature = curvatures(point);
+  const PointRows rows = point_rows(point);
+  const LossBounds::Rounding rounding = loss_bounds(loss_->name()).rounding(rows, SumOfRanks(A_.communicator()));
+  const bool coupled = loss_->form() == HessianForm::coupled;
+  const double c = std::abs(state.centre.dot(along.s)), h = coupled ? std::abs(state.coupled_centre.dot(along.s)) : 0;
+  const auto y = along.As.array().abs();
+  std::array<double, 4> sums{};  // errors: from delta, of c, of h; what the error of c is multiplied by
+  sums[1] = (rounding.centre.array() * y).sum();
+  if (rounding.coupling.size() > 0) sums[2] = (rounding.coupling.array() * y).sum();
+  if (loss_->is_shift_invariant()) {
+    const auto reach = y + c;
+    sums[0] = (rounding.delta.array() * reach.square()).sum();
+    sums[3] = (curvature.delta.array().abs() * reach).sum();
+  } else {
+    const auto terms = 2 * curvature.positive.array() - curvature.delta.array();
+    sums[0] = ((rounding.delta.array() + 8 * kEps * terms) * y.square()).sum() +
+              8 * kEps * (2 * c * (curvature.m().array().abs() * y).sum() + c * c * curvature.k().array().abs().sum());
+    sums[3] = c * curvature.self.sum();
+  }
+  A_.communicator().sum(sums);
+  return sums[0] + 2 * (sums[1] * (h + sums[3]) + sums[2] * c);
 }
 
 // With a little of the negative curvature: where nothing is positive it gives M a scale.

@@ -7,6 +7,7 @@
 
 #include "attnreg/row_matrix.hpp"
 #include "losses/loss.hpp"
+#include "losses/loss_bounds.hpp"
 #include "newton/objective.hpp"
 #include "objective/correction.hpp"
 #include "objective/offset_ridge.hpp"
@@ -79,6 +80,7 @@ class RegressionObjective final : public Objective {
   Hessian hessian(const Point& point) override;
   Eigen::VectorXd hessian_product(const Point& point, Direction& p) override;
   std::optional<Eigen::VectorXd> suspected_descent(const Point& point) override;
+  double curvature_rounding(const Point& point, const Direction& along) const override;
   bool refresh_preconditioner(const Point& point, bool tired) override;
   double preconditioner_price() const override { return model_.price(); }
 
@@ -131,6 +133,8 @@ class RegressionObjective final : public Objective {
   const OffsetRidge& offset_ridge() const { return offset_ridge_; }                        ///< Local.
   /// Collective, one read. The estimated rounding error of each component of the gradient.
   Eigen::VectorXd gradient_rounding(const Point& point) const;
+  /// Collective where columns are not centred. What estimates of the loss's rounding rest on.
+  PointRows point_rows(const Point& point) const;
   /// Collective; ln L, also where L overflows: then two all-reduces.
   double log_value(const Point& point) const;
   /// Collective; whether no row has any curvature left, one all-reduce of 8 bytes.

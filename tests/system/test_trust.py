@@ -197,6 +197,15 @@ class Saddles(TrustTest):
         self.assertIn("iteration_limit", [end["termination"] for end in ends])
 
 
+    def test_curvature_that_is_rounding_is_no_saddle(self):
+        """cosh z = b but for rounding, where the curvature is 0 but for rounding: -9e-17, +3e-16 in extended precision."""
+        place = CASES / "cosh_kink"
+        for ranks, method in itertools.product((1, 3), ("newton", "newton-cg")):
+            for limit in ([], ["--max-iterations", 0]):
+                self.solve(place / "A.npy", place / "b.npy", "--loss", "cosh", "--weight", 0, "--start", place / "x.npy",
+                           "--method", method, *limit, ranks=ranks)
+
+
 class Singular(TrustTest):
     def test_breakdown_is_for_what_is_not_finite(self):
         A, b, w = (CASES / "breakdown" / f"{name}.npy" for name in ("A", "b", "w"))
