@@ -142,8 +142,10 @@ PointRows RegressionObjective::point_rows(const Point& point) const {
   return rows;
 }
 
+// Of centred losses the curvatures of rows are relative to f, and what is negative beside the model's is so.
 double RegressionObjective::curvature_rounding(const Point& point, const Direction& along) const {
   constexpr double kEps = std::numeric_limits<double>::epsilon();
+  if (loss_->is_shift_invariant()) return 0;
   const RegressionState& state = state_of(point);
   const RowCurvatures& curvature = curvatures(point);
   const PointRows rows = point_rows(point);
@@ -151,19 +153,13 @@ double RegressionObjective::curvature_rounding(const Point& point, const Directi
   const bool coupled = loss_->form() == HessianForm::coupled;
   const double c = std::abs(state.centre.dot(along.s)), h = coupled ? std::abs(state.coupled_centre.dot(along.s)) : 0;
   const auto y = along.As.array().abs();
+  const auto terms = 2 * curvature.positive.array() - curvature.delta.array();
   std::array<double, 4> sums{};  // errors: from delta, of c, of h; what the error of c is multiplied by
+  sums[0] = ((rounding.delta.array() + 8 * kEps * terms) * y.square()).sum() +
+            8 * kEps * (2 * c * (curvature.m().array().abs() * y).sum() + c * c * curvature.k().array().abs().sum());
   sums[1] = (rounding.centre.array() * y).sum();
-  if (rounding.coupling.size() > 0) sums[2] = (rounding.coupling.array() * y).sum();
-  if (loss_->is_shift_invariant()) {
-    const auto reach = y + c;
-    sums[0] = (rounding.delta.array() * reach.square()).sum();
-    sums[3] = (curvature.delta.array().abs() * reach).sum();
-  } else {
-    const auto terms = 2 * curvature.positive.array() - curvature.delta.array();
-    sums[0] = ((rounding.delta.array() + 8 * kEps * terms) * y.square()).sum() +
-              8 * kEps * (2 * c * (curvature.m().array().abs() * y).sum() + c * c * curvature.k().array().abs().sum());
-    sums[3] = c * curvature.self.sum();
-  }
+  if (coupled) sums[2] = (rounding.coupling.array() * y).sum();
+  sums[3] = c * curvature.self.sum();
   A_.communicator().sum(sums);
   return sums[0] + 2 * (sums[1] * (h + sums[3]) + sums[2] * c);
 }
