@@ -143,8 +143,7 @@ class Solve : public Session {
         sums.push_back(normalise(communicator_, b, A.rows_global(), "target " + std::to_string(k)));
         B.col(k) = b;
       }
-    for (Index k = 0; k < B.cols(); ++k)
-      require_squares(A, B.col(k), arguments_.text("targets"), false, ", column " + std::to_string(k));
+    require_squares(A, B, arguments_.text("targets"), false);
     const RegressionOptions chosen = options(A);
     ready({{"X.npy", A.columns() * B.cols()}}, true);
     timing_.loading = clock_.seconds();

@@ -139,17 +139,19 @@ double normalise(const Communicator& communicator, Eigen::VectorXd& b, std::int6
 
 std::string normalised_text(double sum) { return "b was divided by its sum, " + plain(sum, 6) + " (--normalise-b)"; }
 
-void require_squares(const RowMatrix& A, const Eigen::VectorXd& values, const std::string& path, bool also_of_tiny,
-                     const std::string& place) {
+void require_squares(const RowMatrix& A, const Eigen::Ref<const Eigen::MatrixXd>& values, const std::string& path,
+                     bool also_of_tiny) {
+  const auto check = [&](Eigen::Index i, Eigen::Index j) {
+    const double value = values(i, j), square = value * value;
+    if (std::isfinite(square) && (square > 0 || value == 0 || !also_of_tiny)) return;
+    throw InvalidArgument(printable(path) + ": row " + std::to_string(A.first_row() + i) +
+                          (values.cols() > 1 ? ", column " + std::to_string(j) : "") + " is " + plain(value, 6) +
+                          " (rows and columns counted from 0): double does not hold its square, of which L is made; "
+                          "choose another unit");
+  };
   A.communicator().agree([&] {
-    for (Eigen::Index i = 0; i < values.size(); ++i) {
-      const double square = values[i] * values[i];
-      if (std::isfinite(square) && (square > 0 || values[i] == 0 || !also_of_tiny)) continue;
-      throw InvalidArgument(printable(path) + ": row " + std::to_string(A.first_row() + i) + place + " is " +
-                            plain(values[i], 6) +
-                            " (rows and columns counted from 0): double does not hold its square, of which L is made; "
-                            "choose another unit");
-    }
+    for (Eigen::Index j = 0; j < values.cols(); ++j)
+      for (Eigen::Index i = 0; i < values.rows(); ++i) check(i, j);
   });
 }
 

@@ -55,10 +55,10 @@ double normalise(const Communicator& communicator, Eigen::VectorXd& b, std::int6
 /// Local. A note on that.
 std::string normalised_text(double sum);
 
-/// Collective. Throws `InvalidArgument` on all ranks, with file, row, `place` (", column 3") and value, where the
-/// square of a value overflows, or, if so asked, underflows. values: of this rank's rows of A.
-void require_squares(const RowMatrix& A, const Eigen::VectorXd& values, const std::string& path, bool also_of_tiny,
-                     const std::string& place = "");
+/// Collective, one agreement. Throws `InvalidArgument` on all ranks, with file, row, column if there are several, and
+/// value, where the square of a value overflows, or, if so asked, underflows. values: of this rank's rows of A.
+void require_squares(const RowMatrix& A, const Eigen::Ref<const Eigen::MatrixXd>& values, const std::string& path,
+                     bool also_of_tiny);
 
 /// Collective. Loads the files. Throws on all ranks.
 Problem load_problem(const Communicator& communicator, const Arguments& arguments);
