@@ -41,19 +41,20 @@ run_directory() {
 }
 
 # What status.json says of the run, the truth where mpirun, after a signal, returns 1.
-status=$(run_directory "$@")/status.json
+run=$(run_directory "$@")
+status=$run/status.json
 is_state() { [ -f "$status" ] && grep -q "\"state\": \"$1\"" "$status"; }
 saved_code() { sed -n 's/.*"exit_code": *\([0-9]*\).*/\1/p' "$status"; }
 
-# Started again after a preemption or the death of a node: a run that was done by then is not done twice. One that was
-# not starts from the beginning, for there are no checkpoints yet.
+# Started again after a preemption, the death of a node, or the time limit: a run that was done by then is not done twice,
+# and one with a checkpoint goes on from there.
 if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
   echo "attnreg: start $((SLURM_RESTART_COUNT + 1)) of job $SLURM_JOB_ID"
   if is_state "done"; then
     echo "attnreg: the run was done already, $status"
     exit "$(saved_code)"
   fi
-  case " $* " in *" --force "*) ;; *) if is_state stopped; then set -- "$@" --force; fi ;; esac
+  if [ -n "$run" ] && [ -d "$run/checkpoint" ]; then set -- resume "$run"; fi
 fi
 
 # Slurm warns this shell with USR2, two minutes before the time limit, and ends it with TERM, at a preemption or by
@@ -72,8 +73,8 @@ while kill -0 "$ranks" 2> /dev/null; do
   wait "$ranks" || code=$?
 done
 
-# 75: stopped after a checkpoint, from which another start goes on. Nothing returns it yet. What was not warned of, a
-# user's interrupt for example, is no reason to start again; after a preemption Slurm does it by itself.
+# 75: stopped after a checkpoint, from which another start goes on. What was not warned of, a user's interrupt for
+# example, is no reason to start again; after a preemption Slurm does it by itself.
 if is_state stopped; then code=$(saved_code); fi
 if [ "$code" -eq 75 ] && [ -n "$warned" ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$code"

@@ -59,11 +59,23 @@ real_heads() {
     bench/heads/other_heads.py "$ATTNREG_PROGRAM" "$ATTNREG_HEAD_DATA"
 }
 
+# 200 kills and 100 of each signal, at random times, each resumed.
+kills() (
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMP_NUM_THREADS=1
+  cd tests/system || return 1
+  ATTNREG_PROGRAM=$PWD/../../build/dev/bin/attnreg
+  code=0
+  /usr/bin/python3 kills.py --count 200 || code=1
+  for name in INT TERM HUP USR1 USR2; do /usr/bin/python3 kills.py --signal "$name" --count 100 || code=1; done
+  return "$code"
+)
+
 export ATTNREG_SOURCE_DIR=$PWD ATTNREG_PROGRAM=${ATTNREG_PROGRAM:-$PWD/build/release/bin/attnreg}
 step 'Debian packages' debian_packages_work
 step '50,000 problems' hunt
 step containers /usr/bin/python3 -B tests/cluster/test_containers.py
 step 'certified distances' distances_hold
 step 'real heads' real_heads
+step 'kills and signals' kills
 echo "$passed passed, $failed failed, $skipped skipped"
 test "$failed" -eq 0

@@ -175,7 +175,8 @@ struct HeadOptions {
   double weight = 0;
   double rounding = 0x1p-23;  ///< relative, of B as it was stored: 2^-52 double, 2^-23 float, 2^-10 half, 2^-7 bfloat16
   HeadSplit split = HeadSplit::sqrt;
-  std::uint64_t seed = 1;  ///< of random starts
+  std::uint64_t seed = 1;              ///< of random starts
+  std::shared_ptr<Journal> journal{};  ///< as `NewtonOptions::journal`
 };
 
 /// What determined the rank.
@@ -279,6 +280,7 @@ struct LayerOptions {
   int starts = 0;
   double rounding = 0x1p-52;  ///< relative, of B as it was stored
   std::uint64_t seed = 1;
+  std::shared_ptr<Journal> journal{};  ///< as `NewtonOptions::journal`
 };
 
 /// Where one start led.

@@ -48,6 +48,9 @@ class Communicator {
   /// program.
   bool is_stopped() const noexcept;
   void note_stop() const noexcept;  ///< Logically collective.
+  /// Local, replicated. Whether one of them was asked for a checkpoint, since the last call.
+  bool takes_checkpoint() const noexcept;
+  void note_checkpoint() const noexcept;  ///< Logically collective.
 
   /// Collective. Replaces `values` by their sum over the ranks, on every rank. One all-reduce of 8 size bytes.
   void sum(std::span<double> values) const;

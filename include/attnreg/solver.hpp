@@ -4,11 +4,14 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace attnreg {
+
+class Journal;
 
 // What goes into Newton's methods and comes out of them, whatever is minimised: tolerances, records, summaries.
 
@@ -60,6 +63,7 @@ struct NewtonOptions {
   double time_limit_seconds =
       std::numeric_limits<double>::infinity();  ///< of the starts and the solve; looked at once an iteration
   std::function<void(const IterationRecord&)> on_iteration;  ///< called on every rank
+  std::shared_ptr<Journal> journal{};  ///< the program's, which leaves checkpoints; none: nothing is left
 };
 
 /// How the iteration ended. All values are replicated, and are those of the last point, with its gradient made anew.

@@ -15,8 +15,7 @@ using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
 /// A matrix without its part in the column space of an orthonormal basis.
-template <class Matrix>
-Matrix outside(const MatrixXd& basis, const Matrix& matrix) {
+MatrixXd outside(const MatrixXd& basis, const MatrixXd& matrix) {
   if (basis.cols() == 0) return matrix;
   return matrix - basis * (basis.transpose() * matrix);
 }
@@ -88,7 +87,7 @@ Spaces spaces_of(const Communicator& communicator, const MatrixXd& gram) {
       MatrixXd vectors = scale.asDiagonal() * eigen.vectors;
       if (null > 0) vectors.leftCols(null) = orthonormal_columns(vectors.leftCols(null));
       vectors.rightCols(d - null) *= eigen.values.tail(d - null).cwiseSqrt().cwiseInverse().asDiagonal();
-      vectors.rightCols(d - null) = outside(vectors.leftCols(null).eval(), vectors.rightCols(d - null).eval());
+      vectors.rightCols(d - null) = outside(vectors.leftCols(null), vectors.rightCols(d - null));
       message[0] = static_cast<double>(null);
       message.tail(d * d) = vectors.reshaped();
     }
@@ -194,8 +193,8 @@ void AttentionGauge::name(Index dimension, const std::string& text) {
 
 void AttentionGauge::find_factor_gauge(const Communicator& communicator, const VectorXd& u) {
   const Index r = parameters_.rank();
-  P_ = outside(queries_, RowMajorMatrix(parameters_.P(u)));
-  Q_ = outside(keys_, RowMajorMatrix(parameters_.Q(u)));
+  P_ = outside(queries_, parameters_.P(u));
+  Q_ = outside(keys_, parameters_.Q(u));
   VectorXd message = VectorXd::Zero(2 * r * (r + 1));
   if (communicator.is_root()) {
     const SymmetricEigen left = symmetric_eigen(P_.transpose() * P_, true);
@@ -229,18 +228,18 @@ VectorXd AttentionGauge::project(const VectorXd& v) const {
   const VectorXd of_X = v.head(parameters_.size());
   VectorXd result(v.size());
   if (parameters_.is_low_rank()) {
-    RowMajorMatrix dP = outside(queries_, RowMajorMatrix(parameters_.P(of_X)));
-    RowMajorMatrix dQ = outside(keys_, RowMajorMatrix(parameters_.Q(of_X)));
+    RowMajorMatrix dP = outside(queries_, parameters_.P(of_X));
+    RowMajorMatrix dQ = outside(keys_, parameters_.Q(of_X));
     leave_out_factor_gauge(dP, dQ);
     result.head(of_X.size()) << flat(dP), flat(dQ);
   } else {
-    const RowMajorMatrix X = outside(queries_, parameters_.X(of_X));
-    const VectorXd left = flat(RowMajorMatrix(outside(keys_, RowMajorMatrix(X.transpose())).transpose()));
+    const MatrixXd X = outside(queries_, parameters_.X(of_X));
+    const VectorXd left = flat(RowMajorMatrix(outside(keys_, X.transpose()).transpose()));
     result.head(of_X.size()) = outside(together_, left);
   }
   if (dv_ > 0) {
     const Eigen::Map<const RowMajorMatrix> Y(v.data() + of_X.size(), d3_, dv_);
-    result.tail(d3_ * dv_) = flat(outside(values_, RowMajorMatrix(Y)));
+    result.tail(d3_ * dv_) = flat(RowMajorMatrix(outside(values_, Y)));
   }
   return result;
 }

@@ -42,6 +42,7 @@ class AttentionObjective final : public Objective {
   std::vector<Trial> try_steps(const Point& point, const Direction& direction, std::span<const double> steps) override;
 
   bool is_stopped() const override { return passes_.communicator().is_stopped(); }
+  bool takes_checkpoint() override { return passes_.communicator().takes_checkpoint(); }
   double reads_of_a() const override { return passes_.count(); }
   std::int64_t collectives() const override { return passes_.communicator().collectives() - collectives_before_; }
   static const AttentionState& state_of(const Point& point) {  ///< Local.

@@ -43,6 +43,33 @@ BalancedFactors balanced(const Communicator& communicator, HeadFactors u) {
   return {std::move(u), std::move(values)};
 }
 
+std::optional<GaussNewtonState> state_in(const Stage& stage, const HeadFactors& like) {
+  if (stage.numbers.size() != 9 || stage.vectors.size() != 4 || stage.vectors[0].size() != like.size())
+    return std::nullopt;
+  return GaussNewtonState{{like.with(stage.vectors[0]), stage.vectors[1]},
+                          stage.numbers[1],
+                          stage.numbers[2],
+                          static_cast<int>(stage.numbers[3]),
+                          stage.numbers[4] != 0};
+}
+
+HeadMatrices matrices_in(const Stage& stage) {
+  const auto size = [&](std::size_t k) { return static_cast<Index>(stage.numbers[k]); };
+  return {stage.vectors[2].reshaped(size(5), size(6)), stage.vectors[3].reshaped(size(7), size(8))};
+}
+
+void leave(const GaussNewtonState& state, double value, const HeadMatrices& X, Journal& journal, Stage& stage,
+           bool finished) {
+  if (stage.finished) return;
+  stage.numbers = {value, state.damping, state.first_gain, static_cast<double>(state.steps),
+                   state.converged ? 1.0 : 0.0};
+  for (const MatrixXd* matrix : {&X.P, &X.Q})
+    stage.numbers.insert(stage.numbers.end(),
+                         {static_cast<double>(matrix->rows()), static_cast<double>(matrix->cols())});
+  stage.vectors = {state.at.u.numbers(), state.at.values, X.P.reshaped(), X.Q.reshaped()};
+  journal.update(finished);
+}
+
 namespace {
 
 /// One loss of a head.
@@ -51,6 +78,8 @@ struct LossOfHead {
   HeadLoss loss;
 
   const Communicator& communicator() const { return passes.inputs().communicator(); }
+  HeadMatrices matrices(const HeadFactors& u) const { return passes.matrices(u); }
+  HeadFactors coordinates(const HeadMatrices& X) const { return passes.coordinates(X); }
   HeadLinearisation linearise(const HeadFactors& u) { return passes.linearise(u, loss); }
   VectorXd product(const HeadFactors& u, const HeadLinearisation& around, const VectorXd& p) {
     return passes.product(u, around, p);

@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <concepts>
+#include <memory>
+#include <optional>
 #include <utility>
 
 #include "heads/head_passes.hpp"
+#include "newton/journal.hpp"
 
 namespace attnreg {
 
@@ -23,6 +26,7 @@ struct GaussNewtonOptions {
   /// 2 to 5 times the cost.
   double no_change = 1e-4;
   double rounding = 0x1p-23;  ///< of B: an expected gain of the square of it, relative to the loss at X = 0, is none
+  std::shared_ptr<Journal> journal{};  ///< of which the iteration is a stage; none: it leaves nothing
 };
 
 struct GaussNewtonEnd {
@@ -47,7 +51,42 @@ concept GaussNewtonProblem = requires(Problem& problem, const HeadFactors& u, co
   { problem.linearise(u).gradient } -> std::convertible_to<VectorXd>;
   { problem.product(u, problem.linearise(u), p) } -> std::convertible_to<VectorXd>;
   { problem.communicator() } -> std::convertible_to<const Communicator&>;
+  { problem.matrices(u) } -> std::convertible_to<HeadMatrices>;
+  { problem.coordinates(problem.matrices(u)) } -> std::convertible_to<HeadFactors>;
 };
+
+/// Where the iteration stands: with its loss, all that it goes on from.
+struct GaussNewtonState {
+  BalancedFactors at;
+  double damping = 0, first_gain = 0;  ///< `first_gain`: what the first step was expected to gain
+  int steps = 0;
+  bool converged = false;
+};
+
+/// Local. What a stage has of a state, with factors like these; none: it is of others.
+std::optional<GaussNewtonState> state_in(const Stage& stage, const HeadFactors& like);
+HeadMatrices matrices_in(const Stage& stage);  ///< Local. The X of that state, whatever the metric.
+/// Local. The state becomes that of the stage.
+void leave(const GaussNewtonState& state, double value, const HeadMatrices& X, Journal& journal, Stage& stage,
+           bool finished);
+
+/// Collective. Goes to what the stage has, if it is of this loss: its value tells.
+template <GaussNewtonProblem Problem, class Point>
+bool go_to(const Stage& stage, Problem& problem, GaussNewtonState& now, Point& point) {
+  constexpr double kOfStart = 1e-9, kOfValue = 1e-6;
+  auto left = state_in(stage, now.at.u);
+  if (!left) return false;
+  const double value = stage.numbers[0], slack = kOfValue * std::abs(value) + kOfStart * std::abs(point.value);
+  Point there = problem.linearise(left->at.u);
+  if (!(std::abs(there.value - value) <= slack)) {  // on another number of ranks the metric may have turned
+    left->at = balanced(problem.communicator(), problem.coordinates(matrices_in(stage)));
+    there = problem.linearise(left->at.u);
+  }
+  if (!(std::abs(there.value - value) <= slack)) return false;
+  now = *std::move(left);
+  point = std::move(there);
+  return true;
+}
 
 /// The diagonal of the preconditioner: a column of U and V has the curvature of its singular value. Local.
 VectorXd diagonal_model(const HeadFactors& u, const VectorXd& values, double curvature, double damping);
@@ -85,19 +124,19 @@ VectorXd damped_step(Problem& problem, const HeadFactors& u, const Point& around
 template <GaussNewtonProblem Problem>
 GaussNewtonEnd minimise(Problem& problem, HeadFactors start, double none, const GaussNewtonOptions& options) {
   constexpr double kShortestStep = 1e-3, kLeastDamping = 1e-7, kRoundingOfL = 1e-12;
-  auto [u, values] = balanced(problem.communicator(), std::move(start));
-  auto point = problem.linearise(u);
-  double first_gain = 0, damping = options.damping;
-  int steps = 0;
-  bool converged = false;
-  while (!converged && steps < options.steps) {
-    converged = true;  // where no step follows
-    const double added = point.mean_curvature * damping * values.maxCoeff();
+  GaussNewtonState now{balanced(problem.communicator(), std::move(start)), options.damping};
+  auto point = problem.linearise(now.at.u);
+  Stage* const stage = options.journal ? &options.journal->open("Gauss-Newton", 0) : nullptr;
+  if (stage != nullptr && !stage->empty() && !go_to(*stage, problem, now, point)) options.journal->forget();
+  while (!now.converged && now.steps < options.steps && (stage == nullptr || !stage->finished)) {
+    auto& [u, values] = now.at;
+    now.converged = true;  // where no step follows
+    const double added = point.mean_curvature * now.damping * values.maxCoeff();
     const VectorXd diagonal = diagonal_model(u, values, point.mean_curvature, added + point.ridge);
     const double gain = point.gradient.cwiseAbs2().cwiseQuotient(diagonal).sum();  // twice the expected one
-    if (steps == 0) first_gain = gain;
+    if (now.steps == 0) now.first_gain = gain;
     if (point.value <= none || !(gain >= 2 * none)) break;
-    const double forcing = std::min(options.forcing, std::pow(gain / first_gain, 0.25));
+    const double forcing = std::min(options.forcing, std::pow(gain / now.first_gain, 0.25));
     const VectorXd s = damped_step(problem, u, point, diagonal, added, forcing, options.products);
     const double highest = point.value + kRoundingOfL * std::abs(point.value);
     double t = 1;
@@ -109,15 +148,16 @@ GaussNewtonEnd minimise(Problem& problem, HeadFactors start, double none, const 
       if (there.value <= highest || t < kShortestStep) break;
     }
     if (!(there.value <= highest)) break;
-    ++steps;
-    converged = gain < options.tolerance * options.tolerance * first_gain ||
-                point.value - there.value < options.no_change * std::abs(point.value);
-    damping = std::max(damping * (t == 1 ? 0.1 : 4), kLeastDamping);
-    u = std::move(next.u);
-    values = std::move(next.values);
+    ++now.steps;
+    now.converged = gain < options.tolerance * options.tolerance * now.first_gain ||
+                    point.value - there.value < options.no_change * std::abs(point.value);
+    now.damping = std::max(now.damping * (t == 1 ? 0.1 : 4), kLeastDamping);
+    now.at = std::move(next);
     point = std::move(there);
+    if (stage != nullptr) leave(now, point.value, problem.matrices(now.at.u), *options.journal, *stage, false);
   }
-  return {std::move(u), point.value, steps, converged};
+  if (stage != nullptr) leave(now, point.value, problem.matrices(now.at.u), *options.journal, *stage, true);
+  return {std::move(now.at.u), point.value, now.steps, now.converged};
 }
 
 /// Collective. `minimise` on a loss of a head, until what is left of it is the rounding of B.

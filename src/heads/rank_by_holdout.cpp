@@ -151,7 +151,8 @@ HeadFactors random_factors(const HeadPasses& passes, Index rank, std::uint64_t s
 }
 
 HeldOutChoice rank_by_holdout(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
-                              const HeadTargets& head, HeadLoss loss, const HeadOptions& options) {
+                              const HeadTargets& head, HeadLoss loss, const HeadOptions& options,
+                              const std::shared_ptr<Journal>& journal) {
   const Halves halves(communicator, sequences, head);
   HeadPasses fitted = halves.fitted(), held_out = halves.held_out();
   Index shortest = std::numeric_limits<Index>::max();
@@ -160,6 +161,7 @@ HeldOutChoice rank_by_holdout(const Communicator& communicator, const std::vecto
   const Index most = std::min({kRanks[0], std::max<Index>(shortest / 2, 1), halves.inputs().query_metric().dimension(),
                                halves.inputs().key_metric().dimension()});
   GaussNewtonOptions fit, compare;
+  fit.journal = compare.journal = journal;
   fit.steps = kFirstSteps;
   fit.rounding = compare.rounding = options.rounding;
   compare.steps = kStepsToCompare;

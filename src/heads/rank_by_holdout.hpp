@@ -30,7 +30,8 @@ struct HeldOutChoice {
 /// a single sequence the last eighth of its queries is held out. Ranks 64, 48, 40, 32, 24, 16, 8, each from the best X
 /// of that rank in the one above, which begins at a random one. More is not worth it: too high a rank is cheap.
 HeldOutChoice rank_by_holdout(const Communicator& communicator, const std::vector<AttentionSequence>& sequences,
-                              const HeadTargets& head, HeadLoss loss, const HeadOptions& options);
+                              const HeadTargets& head, HeadLoss loss, const HeadOptions& options,
+                              const std::shared_ptr<Journal>& journal);
 
 /// How any X predicts what is held out best.
 struct FullChoice {

@@ -48,8 +48,9 @@ struct Layer {
 /// The recovery of one head, step by step.
 class HeadRecovery {
  public:
-  HeadRecovery(Layer& layer, const HeadTargets& head)
+  HeadRecovery(Layer& layer, const HeadTargets& head, std::shared_ptr<Journal> journal)
       : layer_(layer),
+        journal_(std::move(journal)),
         options_(layer.options),
         head_(head),
         loss_(loss_of(options_.loss)),
@@ -92,6 +93,7 @@ class HeadRecovery {
   void describe(const SubspaceStart::Result& found, const SubspaceStart::Equations& equations);
 
   Layer& layer_;
+  std::shared_ptr<Journal> journal_;
   const HeadOptions& options_;
   const HeadTargets& head_;
   HeadLoss loss_;
@@ -128,7 +130,7 @@ HeadFactors HeadRecovery::start() {
     is_random_ = true;
     return random_factors(passes_, rank, options_.seed);
   }
-  const HeldOutChoice choice = rank_by_holdout(layer_.communicator, layer_.sequences, head_, loss_, options_);
+  const HeldOutChoice choice = rank_by_holdout(layer_.communicator, layer_.sequences, head_, loss_, options_, journal_);
   result_.rank_source = RankSource::hold_out;
   result_.steps += choice.steps;
   result_.products += choice.products;
@@ -208,6 +210,7 @@ HeadFactors HeadRecovery::fit_log_odds(HeadFactors u, HeadLoss loss) {
     return full_.rank > 0 ? truncated_full(passes_, u, full_.rank) : u;
   }
   GaussNewtonOptions options;
+  options.journal = journal_;
   if (loss_ == HeadLoss::log_odds || is_random_) options.steps = kLastSteps;
   // Gradients of random starts are too large to measure an end by.
   options.tolerance = is_random_ ? 0 : loss_ == HeadLoss::log_odds ? kOfLastLogOdds : kOfLogOdds;
@@ -238,6 +241,7 @@ void HeadRecovery::polish(HeadFactors& u, HeadValues& values) {
   if (queries.dimension() == 0 || keys.dimension() == 0) return;  // the loss is flat
   HeadPasses passes(layer_.inputs, target_, queries, keys, options_.weight * options_.weight);
   GaussNewtonOptions options;
+  options.journal = journal_;
   options.steps = kPolishSteps;
   options.products = kPolishProducts;
   options.tolerance = kOfLoss;
@@ -316,7 +320,8 @@ std::vector<HeadResult> recover_heads(const Communicator& communicator, const st
   std::vector<HeadResult> results;
   std::array before{0.0, before_all};
   for (const auto& target : targets) {
-    results.push_back(HeadRecovery(layer, target).run());
+    const auto journal = options.journal ? options.journal->part("head " + std::to_string(results.size())) : nullptr;
+    results.push_back(HeadRecovery(layer, target, journal).run());
     results.back().null_directions = null_directions(layer.inputs);
     results.back().has_query_constant = layer.inputs.has_query_constant();
     const std::array now{clock.sum(communicator), communicator.sum(process_seconds())};

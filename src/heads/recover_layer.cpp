@@ -200,7 +200,9 @@ LayerFit LayerRecovery::minimised(LayerPart& part, HeadFactors u, double level, 
   LayerPasses& passes = part.passes;
   set_level(part, level);
   const double rounding = options_.rounding;
-  GaussNewtonEnd end = minimise(passes, std::move(u), 0.5 * rounding * rounding * passes.target_square(), options);
+  GaussNewtonOptions with_journal = options;
+  with_journal.journal = options_.journal;
+  GaussNewtonEnd end = minimise(passes, std::move(u), 0.5 * rounding * rounding * passes.target_square(), with_journal);
   result_.steps += end.steps;
   const LayerPoint point = passes.linearise(end.u);
   LayerFit fit{std::move(end.u), 0, LayerEnd::kNone, level, end.converged, end.steps};

@@ -31,9 +31,11 @@ bool is_flat(Objective& objective, const Point& point, const Eigen::VectorXd& s)
 NewtonSummary newton(Objective& objective, Point& point, const NewtonOptions& options) {
   check(options);
   Progress progress(objective, point, options);
-  double radius = std::numeric_limits<double>::infinity();
+  double radius = progress.radius();
   bool full_step = false;  // the last one was
   bool convex = false;     // the last Hessian was
+
+  if (progress.was_finished()) return progress.summary();
 
   for (;;) {
     const bool stationary = progress.finished();
@@ -55,6 +57,7 @@ NewtonSummary newton(Objective& objective, Point& point, const NewtonOptions& op
     full_step = trial.t == 1 && !step.on_boundary;
     radius = next_radius(radius, step.length, step.on_boundary, trial.t);
     progress.stepped(trial, radius);
+    if (progress.leaves_checkpoint(radius)) return newton(objective, point, options);
   }
 }
 

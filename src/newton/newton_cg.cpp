@@ -115,11 +115,13 @@ double forcing_term(double relative_gradient, double mismatch, const NewtonOptio
 NewtonSummary newton_cg(Objective& objective, Point& point, const NewtonOptions& options, bool has_model) {
   check(options);
   Progress progress(objective, point, options);
-  double radius = std::numeric_limits<double>::infinity();
+  double radius = progress.radius();
   ConjugateGradients cg;
   ModelAge age;
   bool near = has_model;  // the last step was taken whole, inside the region
   double mismatch = 1;    // of the last step's model: |g - its residual| / |g before|
+
+  if (progress.was_finished()) return progress.summary();
 
   for (;;) {
     if (progress.finished()) {
@@ -157,6 +159,7 @@ NewtonSummary newton_cg(Objective& objective, Point& point, const NewtonOptions&
     mismatch = near ? objective.norm(point.gradient - cg.residual) / norm : 1;
     radius = next_radius(radius, length, cg.on_boundary, trial.t);
     progress.stepped(trial, radius, cg.iterations);
+    if (progress.leaves_checkpoint(radius)) return newton_cg(objective, point, options);
   }
 }
 

@@ -88,6 +88,8 @@ class Objective {
   virtual bool refresh_preconditioner(const Point& /*point*/, bool /*tired*/) { return false; }
   /// What another preconditioner will cost, in Hessian products. Local, replicated.
   virtual double preconditioner_price() const { return 0; }
+  /// Local. Forgets all models and what they were made from, as if none had been made yet.
+  virtual void forget_models() { preconditioner_ = {}; }
   const Preconditioner& preconditioner() const { return preconditioner_; }  ///< Local. The last one; empty: none yet.
 
   /// One read; none for s = 0.
@@ -110,6 +112,8 @@ class Objective {
 
   /// Local, replicated. Whether a message has told that the ranks were asked to stop.
   virtual bool is_stopped() const { return false; }
+  /// Local, replicated. Likewise for a checkpoint, since the last call.
+  virtual bool takes_checkpoint() { return false; }
   virtual double reads_of_a() const = 0;         ///< Local.
   virtual std::int64_t collectives() const = 0;  ///< Local. Without those of ScaLAPACK and of vectors to and from it.
 

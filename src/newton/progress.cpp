@@ -29,10 +29,59 @@ Progress::Progress(Objective& objective, Point& point, const NewtonOptions& opti
       options_(options),
       follows_largest_(options.reference == GradientReference::largest),
       good_x_(point.x) {
+  if (options.journal) stage_ = &options.journal->open("newton", point.seconds);
+  const bool is_resumed = stage_ != nullptr && !stage_->empty() && go_to_stage();
   gradient_norm_ = smallest_gradient_ = objective.norm(point.gradient);
   reference_ = options.gradient_reference > 0 ? options.gradient_reference : gradient_norm_;
   if (!std::isfinite(point.value) || !std::isfinite(gradient_norm_)) reason_ = Termination::breakdown;
-  record(0, 0, 0);
+  if (is_resumed)
+    resume();
+  else
+    record(0, 0, 0);
+}
+
+/// Whether the stage is one of this objective: L tells. Else it begins anew.
+bool Progress::go_to_stage() {
+  constexpr double kOfStart = 1e-9, kOfValue = 1e-6;
+  const Eigen::VectorXd& x = stage_->vectors.at(0);
+  const double value = stage_->numbers.at(0), slack = kOfValue * std::abs(value) + kOfStart * std::abs(point_.value);
+  if (x.size() == objective_.dimension()) {
+    Point there = objective_.evaluate(x);
+    if (std::abs(there.value - value) <= slack) {
+      point_ = std::move(there);
+      good_x_ = x;
+      return true;
+    }
+  }
+  options_.journal->forget();
+  return false;
+}
+
+void Progress::resume() {
+  const auto& numbers = stage_->numbers;
+  iterations_ = static_cast<int>(numbers.at(1));
+  reference_ = numbers.at(2);
+  radius_ = numbers.at(3);
+  follows_largest_ = numbers.at(4) != 0;
+  if (stage_->finished) {
+    reason_ = static_cast<Termination>(numbers.at(5));
+    floor_ = numbers.at(6);
+    singular_ = numbers.at(7) != 0;
+  }
+  objective_.forget_models();
+}
+
+void Progress::leave(double radius) {
+  stage_->vectors = {point_.x};
+  stage_->numbers = {point_.value, static_cast<double>(iterations_), reference_, radius, follows_largest_ ? 1.0 : 0.0};
+}
+
+bool Progress::leaves_checkpoint(double radius) {
+  if (stage_ == nullptr || reason_ || stalled_ > 0 || x_at_floor_.size() > 0) return false;
+  if (!options_.journal->is_due(point_.seconds, objective_.takes_checkpoint())) return false;
+  leave(radius);
+  options_.journal->checkpoint();
+  return true;
 }
 
 void Progress::record(double step, double radius, int cg_iterations) {
@@ -67,6 +116,7 @@ void Progress::stepped(const Trial& trial, double radius, int cg_iterations) {
   if (reason_ && options_.gradient_reference == 0) follows_largest_ = true;  // it left a stationary start
   reason_.reset();
   ++iterations_;
+  radius_ = radius;
   record(trial.t, radius, cg_iterations);
 }
 
@@ -118,7 +168,7 @@ bool Progress::finished() {
     small_gradient();
     if (reason_ == Termination::converged_rounding && try_to_pass_the_floor()) reason_.reset();
   }
-  if (!reason_ && stalled_ >= kMaxStalled) no_decrease();
+  if (!reason_ && stalled_ >= kMaxStalled) stop_without_decrease();
   if (reason_) return true;
   if (may_go_on()) return false;
   if (iterations_ >= options_.max_iterations) reason_ = Termination::iteration_limit;
@@ -131,14 +181,30 @@ bool is_converged(const NewtonSummary& summary) {
   return summary.termination == Termination::converged || summary.termination == Termination::converged_rounding;
 }
 
-NewtonSummary Progress::no_decrease() {
+void Progress::stop_without_decrease() {
   halved_ = false;
   if (!from_scratch_) move_to(point_.x);
   if (!small_gradient()) reason_ = Termination::stagnated;
+}
+
+NewtonSummary Progress::no_decrease() {
+  stop_without_decrease();
   return summary();
 }
 
-NewtonSummary Progress::summary(Termination reason) const {
+NewtonSummary Progress::summary(Termination reason) {
+  if (stage_ != nullptr && !stage_->finished) {
+    leave(radius_);
+    if (reason == Termination::stopped || reason == Termination::time_limit) {
+      options_.journal->cut_off();
+    } else {
+      stage_->numbers.insert(stage_->numbers.end(), {static_cast<double>(reason), floor_, singular_ ? 1.0 : 0.0});
+      if (options_.journal->finish(point_.seconds)) {
+        point_ = objective_.evaluate(point_.x);
+        objective_.forget_models();
+      }
+    }
+  }
   NewtonSummary summary{.termination = reason,
                         .gradient_reference = reference_,
                         .gradient_floor = reason == Termination::converged ? 0 : floor_,

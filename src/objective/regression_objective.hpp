@@ -83,6 +83,11 @@ class RegressionObjective final : public Objective {
   double curvature_rounding(const Point& point, const Direction& along) const override;
   bool refresh_preconditioner(const Point& point, bool tired) override;
   double preconditioner_price() const override { return model_.price(); }
+  void forget_models() override {
+    Objective::forget_models();
+    model_.forget();
+    curvature_of_model_ = 0;
+  }
 
   Direction direction(const Eigen::VectorXd& s) override;
   Direction likely_direction(const Point& point, const Eigen::VectorXd& s) override;
@@ -91,6 +96,7 @@ class RegressionObjective final : public Objective {
   Point step(Point point, Direction direction, const Trial& trial) override;
 
   bool is_stopped() const override { return A_.communicator().is_stopped(); }
+  bool takes_checkpoint() override { return A_.communicator().takes_checkpoint(); }
   double reads_of_a() const override { return A_.reads() - reads_before_; }
   std::int64_t collectives() const override { return A_.communicator().collectives() - collectives_before_; }
 

@@ -52,7 +52,18 @@ SampledModel::SampledModel(const RowMatrix& A, RidgeWeights w2, const SamplingOp
   const double sketch_rows = options.sketch_rows > 0 ? static_cast<double>(options.sketch_rows) : 6 * d;
   if (options_.oversampling == 0)
     options_.oversampling = A.is_sparse() ? kSparseOversampling : automatic_oversampling(A.rows_global(), A.columns());
-  all_rows_ = options_.oversampling * d >= n || sketch_rows >= n;
+  all_rows_ = all_rows_at_first_ = options_.oversampling * d >= n || sketch_rows >= n;
+}
+
+void SampledModel::forget() {
+  all_rows_ = all_rows_at_first_;
+  row_scale_.resize(0);
+  has_scores_ = rescale_ = singular_ = false;
+  models_ = 0;
+  tired_in_a_row_ = 0;
+  rows_kept_ = 0;
+  ridge_ = fresh_sum_ = 0;
+  score_sum_ = std::numeric_limits<double>::infinity();
 }
 
 void SampledModel::adopt_scores(const SampledModel& other, bool rescale) {

@@ -57,6 +57,9 @@ class SampledModel {
   /// first use, so that the scores sum to d: for models whose weights are about proportional.
   void adopt_scores(const SampledModel& other, bool rescale);
 
+  /// Local. As if no model had been made and no scores adopted.
+  void forget();
+
   /// Local. Takes these t_i, this rank's rows.
   void adopt_scores(Eigen::VectorXd row_scale);
   int models_made() const { return static_cast<int>(models_); }  ///< Local, replicated.
@@ -90,7 +93,7 @@ class SampledModel {
   const OffsetRidge* offset_ridge_;  // none: zero
   SamplingOptions options_;
   std::shared_ptr<const ProcessGrid> grid_;
-  bool all_rows_;
+  bool all_rows_at_first_, all_rows_;
   double stored_ = 0;           // numbers in A, on all ranks; known after the first model
   Eigen::VectorXd row_scale_;   // t, this rank's rows, which may be none
   bool has_scores_ = false;     // there is a row_scale_: replicated, unlike its size

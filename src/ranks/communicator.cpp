@@ -44,7 +44,7 @@ struct Communicator::State {
   int rank = 0, size = 1, ranks_on_node = 1;
   Limits limits;
   std::int64_t collectives = 0;
-  bool is_stopped = false;
+  bool is_stopped = false, takes_checkpoint = false;
   bool is_whole_job = false;
   JointSums* joint = nullptr;
   std::shared_ptr<void> owner;  // frees the handle
@@ -165,6 +165,8 @@ MPI_Comm Communicator::handle() const noexcept { return state_->handle; }
 std::int64_t Communicator::collectives() const noexcept { return state_->collectives; }
 bool Communicator::is_stopped() const noexcept { return state_->is_stopped; }
 void Communicator::note_stop() const noexcept { state_->is_stopped = true; }
+bool Communicator::takes_checkpoint() const noexcept { return std::exchange(state_->takes_checkpoint, false); }
+void Communicator::note_checkpoint() const noexcept { state_->takes_checkpoint = true; }
 
 void Communicator::sum(std::span<double> values) const {
   if (state_->joint != nullptr) {

@@ -17,14 +17,18 @@ class RootClock {
     return counts_ ? std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count() : 0;
   }
 
-  // A message with the time also tells whether a rank was asked to stop: that rank adds more than any run takes.
+  // A message with the time also tells whether a rank was asked to stop, or for a checkpoint: that rank adds more than
+  // any run takes.
   /// Local. What this rank adds to a sum, seconds included, when its part of the message is complete.
-  static double part(double seconds) { return seconds + (stop_signal() != 0 ? kStop : 0); }
-  /// Logically collective. The seconds of such a sum; notes a stop (`Communicator::is_stopped`).
+  static double part(double seconds) {
+    return seconds + (stop_signal() != 0 ? kStop : 0) + (is_checkpoint_asked_for() ? kCheckpoint : 0);
+  }
+  /// Logically collective. The seconds of such a sum; notes a stop (`Communicator::is_stopped`), or a checkpoint.
   static double seconds_of(const Communicator& communicator, double sum) {
-    if (!(sum >= kStop)) return sum;
-    communicator.note_stop();
-    return std::fmod(sum, kStop);
+    if (!(sum >= kCheckpoint)) return sum;
+    if (sum >= kStop) communicator.note_stop();
+    if (std::fmod(sum, kStop) >= kCheckpoint) communicator.note_checkpoint();
+    return std::fmod(sum, kCheckpoint);
   }
   /// Collective. An all-reduce of 8 bytes.
   double sum(const Communicator& communicator) const {
@@ -32,7 +36,8 @@ class RootClock {
   }
 
  private:
-  static constexpr double kStop = 0x1p30;  // 34 years; of 4096 ranks it leaves a millisecond of the time
+  static constexpr double kCheckpoint = 0x1p27;  // 4 years
+  static constexpr double kStop = 0x1p44;  // more than 100,000 ranks of the kind before; it costs digits of the time
 
   bool counts_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();

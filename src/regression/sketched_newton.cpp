@@ -108,9 +108,11 @@ class Iteration {
 
   SketchedNewtonSummary run(NewtonOptions options) {
     if (decides_by_distance()) options.relative_tolerance = std::numeric_limits<double>::min();
-    plan_draws(options.max_iterations);
+    if (draws_ == 0) plan_draws(options.max_iterations);
     Progress progress(objective_, point_, options);
-    for (std::uint32_t step = 0;; ++step) {
+    if (progress.was_finished()) return finish(progress.summary());
+    result_.distance_bound = distance_bound();
+    for (auto step = static_cast<std::uint32_t>(progress.iterations());; ++step) {
       if (near_enough()) return finish(progress.summary(Termination::converged));
       if (progress.finished()) return finish(progress.summary());
       if (result_.step_limit > 0 && step >= static_cast<std::uint32_t>(result_.step_limit)) {
@@ -118,6 +120,7 @@ class Iteration {
         return finish(progress.summary(Termination::iteration_limit));
       }
       if (!take_step(step, progress)) return finish(progress.summary(Termination::breakdown));
+      if (progress.leaves_checkpoint(progress.radius())) return run(options);
     }
   }
 

@@ -8,6 +8,7 @@
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
 #include "losses/losses.hpp"
+#include "newton/journal.hpp"
 #include "ranks/root_clock.hpp"
 #include "regression/one_regression.hpp"
 #include "regression/row_space.hpp"
@@ -170,6 +171,8 @@ std::vector<RegressionResult> targets_of(
     };
     for_all([&](std::size_t k) {
       RegressionOptions of_target = own;
+      if (own.newton.journal)
+        of_target.newton.journal = own.newton.journal->part("target " + std::to_string(before + k));
       if (on_iteration)
         of_target.newton.on_iteration = [&on_iteration, target = static_cast<int>(before + k)](const auto& record) {
           on_iteration(target, record);

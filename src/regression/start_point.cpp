@@ -32,6 +32,7 @@ StartPoint cross_entropy_start(const RegressionObjective& objective, double posi
   newton_options.time_limit_seconds =
       std::max(options.newton.time_limit_seconds - elapsed_seconds, std::numeric_limits<double>::min());
   newton_options.on_iteration = options.on_start_iteration;
+  newton_options.journal = options.newton.journal;
   Point point = cross_entropy.evaluate(VectorXd::Zero(A.columns()));
   const auto summary = minimise(method, cross_entropy, point, newton_options);
   const StartPoint start{point.x, Start::cross_entropy, "cross-entropy", summary.iterations};

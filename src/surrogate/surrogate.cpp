@@ -58,14 +58,18 @@ class SurrogateSolve {
 
   SurrogateSummary run() {
     reference_ = options_.gradient_reference > 0 ? options_.gradient_reference : all_.norm(point_.gradient);
-    record(0);
-    if (options_.gradient_reference > 0 && goes_on() && std::isfinite(point_.value)) {
+    if (options_.journal) stage_ = &options_.journal->open("surrogate", point_.seconds);
+    if (stage_ == nullptr || !resume()) record(0);
+    const bool was_finished = stage_ != nullptr && stage_->finished;
+    if (!was_finished && options_.gradient_reference > 0 && goes_on() && std::isfinite(point_.value)) {
       solve_coarsely();
       while (then_ == AfterSample::surrogates && goes_on()) {
+        if (leaves_checkpoint()) return surrogate(all_, point_, options_, own_);
         renew_sample();
         step();
       }
     }
+    if (stage_ != nullptr && !was_finished) finish();
     return hand_over();
   }
 
@@ -89,6 +93,11 @@ class SurrogateSolve {
   void judge(Point found, const SampledSurrogate::Next& next);
   std::vector<Point> read(std::span<const RegressionObjective::Expected> expected, const MatrixXd& projection);
   void record(double t);
+  bool resume();
+  void leave();
+  bool leaves_checkpoint();
+  void finish();
+  bool is_singular() const { return was_singular_ || surrogate_.is_singular(); }
   SurrogateSummary hand_over();
 
   RegressionObjective& all_;
@@ -109,6 +118,7 @@ class SurrogateSolve {
   double score_total_ = 1;
 
   int iterations_ = 0, failures_ = 0, slow_ = 0;
+  int first_ = 0;         // iterations before the coarse solve
   double rate_ = 1;       // |g| / |g before|
   double largest_u_ = 0;  // of the last step, on the sampled rows
   double moved_ = 0;      // since the sample was made, if the last step was taken
@@ -118,6 +128,10 @@ class SurrogateSolve {
   bool gives_up_ = false;
   std::vector<SampledEnd> ends_;
   std::vector<std::string> notes_;
+  // Of an earlier process, or before a checkpoint:
+  double sample_reads_ = 0;
+  bool was_singular_ = false;
+  Stage* stage_ = nullptr;
 };
 
 std::string start_of(int number) {
@@ -182,24 +196,25 @@ void SurrogateSolve::solve_coarsely() {
   surrogate_.remember(point_);
   use_sample(is_whole_ ? VectorXd(VectorXd::Ones(all_.A().rows_local())) : first_probabilities(all_, point_));
   RegressionObjective::drop_curvatures(point_);  // what follows has vectors of its own
-  SampledSurrogate::CoarseOptions options{.cross_entropy = own_.must_try_it,
-                                          .cross_entropy_if_far = own_.try_cross_entropy,
-                                          .random_starts = own_.random_starts,
+  const bool is_start = iterations_ == 0;
+  SampledSurrogate::CoarseOptions options{.cross_entropy = is_start && own_.must_try_it,
+                                          .cross_entropy_if_far = is_start && own_.try_cross_entropy,
+                                          .random_starts = is_start ? own_.random_starts : 0,
                                           .seconds = options_.time_limit_seconds - point_.seconds};
   if (is_whole_) {
     options.accuracy = kWhole * tolerance() / norm();
     options.max_iterations = options_.max_iterations;
   }
   const auto coarse = surrogate_.minimise_coarsely(point_, options, round());
-  then_ = coarse.is_near ? own_.if_near : own_.then;
+  if (is_start) then_ = coarse.is_near ? own_.if_near : own_.then;
   gives_up_ = coarse.candidates.empty();
   if (gives_up_) return;
   auto points = read(coarse.candidates, is_whole_ || then_ == AfterSample::newton ? MatrixXd() : coarse.projection);
   std::size_t lowest = 0;
   for (std::size_t k = 1; k < points.size(); ++k)
     if (points[k].value < points[lowest].value) lowest = k;
-  take_ends(coarse.ends, lowest);
-  if (own_.try_cross_entropy && all_.loss().name() == "softmax") explain_start(coarse);
+  if (is_start) take_ends(coarse.ends, lowest);
+  if (is_start && own_.try_cross_entropy && all_.loss().name() == "softmax") explain_start(coarse);
   std::swap(points[0], points[lowest]);
   for (std::size_t k = 1; k < points.size(); ++k) surrogate_.remember(points[k]);
   points.resize(1);
@@ -211,7 +226,7 @@ void SurrogateSolve::solve_coarsely() {
 
 /// A new sample where this one is dear; larger ones where they serve badly.
 void SurrogateSolve::renew_sample() {
-  const bool is_first = iterations_ == 1;
+  const bool is_first = iterations_ == first_ + 1;
   const bool stalled = accepted_ && rate_ > kSlow && iterations_ > 2 && largest_u_ < kShortMove;
   if (stalled || (!accepted_ && is_noise_)) ++draw_.iteration;
   const bool can_grow = c_ < largest_c_ && surrogate_.sample().rows() < all_.A().rows_global();
@@ -272,6 +287,72 @@ void SurrogateSolve::judge(Point found, const SampledSurrogate::Next& next) {
   record(t);
 }
 
+/// Whether there is something to go on from.
+bool SurrogateSolve::resume() {
+  constexpr std::size_t kNumbers = 7;
+  if (stage_->empty()) return false;
+  const auto& numbers = stage_->numbers;
+  if (stage_->vectors.at(0).size() != all_.dimension()) {
+    options_.journal->forget();
+    return false;
+  }
+  auto there = all_.evaluate(stage_->vectors.at(0));
+  iterations_ = first_ = static_cast<int>(numbers.at(0));
+  reference_ = numbers.at(1);
+  c_ = numbers.at(2);
+  draw_.iteration = static_cast<std::uint32_t>(numbers.at(3));
+  then_ = static_cast<AfterSample>(numbers.at(4));
+  sample_reads_ = numbers.at(5);
+  was_singular_ = numbers.at(6) != 0;
+  auto text = stage_->texts.begin();
+  for (std::size_t k = kNumbers; k < numbers.size(); ++k) {
+    const auto starts = static_cast<std::ptrdiff_t>(numbers[k]);
+    ends_.push_back({stage_->vectors.at(ends_.size() + 1), {text, text + starts}});
+    text += starts;
+  }
+  notes_.assign(text, stage_->texts.end());
+  point_ = std::move(there);
+  all_.forget_models();
+  return true;
+}
+
+void SurrogateSolve::leave() {
+  stage_->vectors = {point_.x};
+  stage_->numbers = {static_cast<double>(iterations_),
+                     reference_,
+                     c_,
+                     static_cast<double>(draw_.iteration),
+                     static_cast<double>(then_),
+                     sample_reads_ + surrogate_.sample_reads(),
+                     is_singular() ? 1.0 : 0.0};
+  stage_->texts.clear();
+  for (const auto& end : ends_) {
+    stage_->vectors.push_back(end.x);
+    stage_->numbers.push_back(static_cast<double>(end.starts.size()));
+    stage_->texts.insert(stage_->texts.end(), end.starts.begin(), end.starts.end());
+  }
+  stage_->texts.insert(stage_->texts.end(), notes_.begin(), notes_.end());
+}
+
+/// After a step that served: what is known of others would be missed.
+bool SurrogateSolve::leaves_checkpoint() {
+  if (stage_ == nullptr || !near_ || !options_.journal->is_due(point_.seconds, all_.takes_checkpoint())) return false;
+  leave();
+  options_.journal->checkpoint();
+  return true;
+}
+
+void SurrogateSolve::finish() {
+  leave();
+  if (all_.is_stopped() || !(point_.seconds < options_.time_limit_seconds)) {
+    options_.journal->cut_off();
+  } else if (options_.journal->finish(point_.seconds)) {
+    point_ = all_.evaluate(point_.x);
+    all_.forget_models();
+    has_norms_ = false;
+  }
+}
+
 /// newton_cg, or newton, confirms the end, or goes on from it.
 SurrogateSummary SurrogateSolve::hand_over() {
   if (!RegressionObjective::state_of(point_).is_fresh()) point_ = all_.refreshed(std::move(point_));
@@ -289,13 +370,13 @@ SurrogateSummary SurrogateSolve::hand_over() {
   const bool is_exact = then_ == AfterSample::newton;
   SurrogateSummary summary{.newton = is_exact ? newton(all_, point_, last) : newton_cg(all_, point_, last),
                            .then = then_,
-                           .sample_reads = surrogate_.sample_reads(),
+                           .sample_reads = sample_reads_ + surrogate_.sample_reads(),
                            .ends = std::move(ends_),
                            .notes = std::move(notes_)};
   if (then_ == AfterSample::surrogates && summary.newton.iterations > 0 && iterations_ > 0)
     summary.notes.push_back("after " + std::to_string(iterations_) + " surrogates newton-cg took " +
                             std::to_string(summary.newton.iterations) + " more steps");
-  if (summary.newton.iterations == 0) summary.newton.singular = surrogate_.is_singular();
+  if (summary.newton.iterations == 0) summary.newton.singular = is_singular();
   summary.newton.iterations += iterations_;
   return summary;
 }

@@ -18,9 +18,9 @@ class SlurmTest(CheckoutTest):
     def output(self, job):
         return (self.directory / f"attnreg-{job}.out").read_text()
 
-    def start_long_job(self):
+    def start_long_job(self, starts=100000):
         """A job that has begun to iterate, with its history in run/."""
-        job = self.submit("launch/slurm.sh", *SOLVE_WORDS, "--starts", "100000", "-o", "run")
+        job = self.submit("launch/slurm.sh", *SOLVE_WORDS, "--starts", str(starts), "-o", "run")
         wait_until(lambda: len(self.history()) > 1000, 30, "the job runs")
         return job
 
@@ -70,15 +70,23 @@ class SlurmTest(CheckoutTest):
         for name in ("slurm", "job"):
             self.assertEqual([1, 1], read_run(self.directory / "run" / name)["layout"]["ranks_per_node"])
 
-    def test_requeued_job_starts_again_unless_done(self):
-        job = self.start_long_job()
-        HOSTS.run("head", "scontrol", "requeue", job)
+    def wait_for_second_start(self, job):
         wait_until(lambda: SLURM.field(job, "JobState") == "PENDING", 20, "the job waits again")
         wait_until(lambda: self.start_now(job) or f"attnreg: start 2 of job {job}" in self.output(job), 60,
                    "the second start")
-        self.wait_for_more_history()
-        self.cancel(job)
+        wait_until(lambda: "attnreg: resumed from the checkpoint of" in self.output(job), 20, "the run goes on")
+        self.assertNotIn("from the beginning", self.output(job))
 
+    def test_preempted_job_goes_on_and_finishes(self):
+        job = self.start_long_job(starts=500)
+        HOSTS.run("head", "scontrol", "requeue", job)
+        self.wait_for_second_start(job)
+        self.assertEqual(("COMPLETED", 0), SLURM.wait(job), self.output(job))
+        run = read_run(self.directory / "run")
+        self.assertEqual(1, run["resumed"])
+        self.assertEqual(501, sum(minimum["starts"] for minimum in run["minima"]))
+
+    def test_finished_run_is_not_done_twice(self):
         subprocess.run([PROGRAM, *SOLVE_WORDS, "--max-iterations", "1", "-o", self.directory / "done"], check=False,
                        stdout=subprocess.DEVNULL)
         before = (self.directory / "done/x.npy").stat().st_mtime_ns
@@ -88,14 +96,19 @@ class SlurmTest(CheckoutTest):
         self.assertEqual(before, (self.directory / "done/x.npy").stat().st_mtime_ns)
 
     def test_warning_of_the_time_limit_ends_the_run_with_its_best_x(self):
-        """What --signal=B:USR2@120 sends, sent now. There is no checkpoint, so the job does not start again."""
+        """What --signal=B:USR2@120 sends, sent now; the job starts again and goes on from the checkpoint."""
         job = self.start_long_job()
         HOSTS.run("head", "scancel", "--batch", "--signal=USR2", job)
-        self.assertEqual(("FAILED", 4), SLURM.wait(job), self.output(job))
-        self.assertIn("Slurm will stop this job soon", self.output(job))
-        status = json.loads((self.directory / "run/status.json").read_text())
-        self.assertEqual(("stopped", 4), (status["state"], status["exit_code"]))
+        wait_until(lambda: "Slurm will stop this job soon" in self.output(job), 20, "the script was warned")
+        wait_until(lambda: self.status()["state"] == "stopped", 20, "the run has stopped")
+        self.assertEqual(75, self.status()["exit_code"])
         self.assertTrue((self.directory / "run/x.npy").exists())
+        self.wait_for_second_start(job)
+        self.wait_for_more_history()
+        self.cancel(job)
+
+    def status(self):
+        return json.loads((self.directory / "run/status.json").read_text())
 
     def test_node_dies(self):
         job = self.start_long_job()

@@ -20,7 +20,7 @@ import numpy as np
 from command_line import MPIRUN, PROGRAM, TIMEOUT_SECONDS, CommandLineTest, read_json, read_status, run
 
 SIGNALS = ("INT", "TERM", "HUP", "USR2")
-FILES = {"x.npy", "run.json", "history.csv", "status.json"}
+FILES = {"x.npy", "run.json", "history.csv", "status.json", "checkpoint"}
 
 
 def wait_until(condition, what):
@@ -93,15 +93,14 @@ class SignalTest(CommandLineTest):
 
     def assert_stopped(self, result, files=FILES):
         """One line on stderr about it, the code, the state, and these files."""
-        self.assert_code(4, result)
+        self.assert_code(75, result)
         self.assertEqual([], result.messages())
         self.assertEqual(1, result.stderr.count("stopped by"), repr(result))
-        self.assertEqual(("stopped", 4), read_status(self.out))
+        self.assertEqual(("stopped", 75), read_status(self.out))
         self.assertEqual(set(files), set(os.listdir(self.out)))
 
     def remove_run(self):
-        for path in self.out.iterdir():
-            path.unlink()
+        shutil.rmtree(self.out)
 
     def test_solve_ends_with_the_best_x(self):
         """Any rank may get the signal; with several starts, and with a certificate to come."""
@@ -125,7 +124,7 @@ class SignalTest(CommandLineTest):
         np.save(self.directory / "B.npy", np.load(self.b)[:, None] * np.ones(5))
         result = run("solve", self.A, "--targets", self.directory / "B.npy", "-o", self.out, ranks=3,
                      environment={"ATTNREG_FAULT": "1:in-iteration:TERM"})
-        self.assert_stopped(result, {"X.npy", "targets.csv", "run.json", "history.csv", "status.json"})
+        self.assert_stopped(result, {"X.npy", "targets.csv", "run.json", "history.csv", "status.json", "checkpoint"})
 
     def test_loading_ends_without_a_result(self):
         for ranks, rank in ((0, 0), (3, 2)):
@@ -137,7 +136,7 @@ class SignalTest(CommandLineTest):
                         self.assertIn("stopped by", result.stderr)
                         self.assertEqual("", result.stdout)
                     else:  # the last message of loading, or the first of the solve
-                        self.assertEqual(("stopped", 4), read_status(self.out))
+                        self.assertEqual(("stopped", 75), read_status(self.out))
                     if self.out.exists():
                         self.assertFalse([name for name in os.listdir(self.out) if ".tmp." in name or name == "lock"])
                         self.remove_run()
@@ -184,7 +183,7 @@ class SignalTest(CommandLineTest):
             with self.subTest(ranks=ranks):
                 result = run(*data, "--starts", 100, "--certificate", "full", "-o", self.out, ranks=ranks,
                              environment={"ATTNREG_FAULT": f"{rank}:in-iteration:TERM"})
-                self.assert_stopped(result, {"X.npy", "run.json", "history.csv", "status.json"})
+                self.assert_stopped(result, {"X.npy", "run.json", "history.csv", "status.json", "checkpoint"})
                 self.remove_run()
 
     def test_signals_from_outside(self):
@@ -197,8 +196,8 @@ class SignalTest(CommandLineTest):
                 wait_until(lambda: (self.out / "history.csv").exists(), "the first iteration")
                 work.process.send_signal(number) if rank is None else work.send(number, rank)
                 code, stdout, stderr = work.end()
-                self.assertEqual(1 if rank is None and number == signal.SIGTERM else 4, code, stderr)  # 1: of mpirun
-                self.assertEqual(("stopped", 4), read_status(self.out))
+                self.assertEqual(1 if rank is None and number == signal.SIGTERM else 75, code, stderr)  # 1: of mpirun
+                self.assertEqual(("stopped", 75), read_status(self.out))
                 self.assertEqual(FILES, set(os.listdir(self.out)))
                 self.remove_run()
 
@@ -255,8 +254,8 @@ class StatusTest(CommandLineTest):
         self.assertEqual((4, "done"), self.status())
         self.assert_code(3, run("solve", self.A, self.directory / "none.npy", "-o", self.out, "--force"))
         self.assertEqual((3, "failed"), self.status())
-        self.assert_code(4, run(*solve, "--force", environment={"ATTNREG_FAULT": "0:in-iteration:TERM"}))
-        self.assertEqual((4, "stopped"), self.status())
+        self.assert_code(75, run(*solve, "--force", environment={"ATTNREG_FAULT": "0:in-iteration:TERM"}))
+        self.assertEqual((75, "stopped"), self.status())
         found = json.loads(run("status", self.out, "--json").stdout)
         self.assertEqual("stopped", found["state"])
         self.assertEqual(socket.gethostname(), found["host"])

@@ -60,7 +60,7 @@ const Syntax kAttentionSyntax{
        {"rtol", 0, "R", Number{0, true, 1}, "1e-10",
         "stop when |g| <= R times |g| at X = 0, Y = 0 (at the start with --rank)"},
        {"max-iterations", 0, "N", Integer{0, 1000000000}, "200", "stop after N iterations"},
-       {"time-limit", 0, "SECONDS", Number{0, true}, "", "stop after the iteration in which this time is over"}}},
+       time_limit_option()}},
      head_options(),
      layer_options(),
      {"Certificate",
@@ -145,6 +145,7 @@ class Attention : public Session {
         arguments_.choice("certificate"));
     options.newton = newton_options(arguments_);
     options.newton.on_iteration = on_iteration();
+    options.newton.journal = journal_;
     options.on_start_iteration = on_start_iteration();
     return options;
   }

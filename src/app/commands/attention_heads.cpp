@@ -215,6 +215,7 @@ class HeadSession : public Session {
 
   HeadOptions options() const {
     HeadOptions options;
+    options.journal = journal_;
     options.loss = loss();
     options.rank = rank_option(arguments_);
     options.weight = arguments_.number("weight");

@@ -56,6 +56,7 @@ class LayerSession : public Session {
 
   LayerOptions options() const {
     LayerOptions options;
+    options.journal = journal_;
     options.rank = rank_option(arguments_);
     options.dense_limit = arguments_.integer("dense-limit");
     if (arguments_.given("values-known"))

@@ -46,7 +46,8 @@ namespace {
 
 constexpr std::string_view kExitCodes = R"(Exit codes, the same on all ranks:
   0 converged           2 wrong usage        3 bad input data            4 stopped by a limit or a signal
-  5 breakdown           6 cannot write       7 does not fit in memory    9 internal error
+  5 breakdown           6 cannot write       7 does not fit in memory    8 unusable checkpoint
+  9 internal error     75 stopped by a signal, `attnreg resume` goes on
 )";
 
 constexpr std::string_view kExamples = R"(Examples:
@@ -59,7 +60,7 @@ constexpr std::string_view kExamples = R"(Examples:
 std::vector<Command> commands() {
   return {solve_command(),    attention_command(), evaluate_command(),  predict_command(),    scores_command(),
           sparsify_command(), apply_command(),     private_command(),   experiment_command(), inspect_command(),
-          generate_command(), doctor_command(),    jobscript_command(), status_command()};
+          generate_command(), doctor_command(),    jobscript_command(), status_command(),     resume_command()};
 }
 
 std::string main_help() {
@@ -128,11 +129,14 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
     print_result(communicator, help_text(command.syntax));
     return ExitCode::converged;
   }
-  const Arguments arguments(command.syntax, rest);
+  const auto syntax_of = [&](const std::string& name) -> const Syntax& { return find_command(all, name).syntax; };
+  const Arguments given(command.syntax, rest);
+  const bool goes_on = words[0] == resume_command().syntax.name;
+  const Arguments arguments = goes_on ? resumed_arguments(communicator, given, syntax_of) : given;
   remember_inputs(arguments);
   if (arguments.knows("trust-input") && arguments.on("trust-input")) trust_inputs();
   if (const double seconds = watchdog_seconds(arguments); seconds > 0) watchdog.emplace(communicator, seconds);
-  return command.run(communicator, arguments);
+  return find_command(all, std::string(arguments.syntax().name)).run(communicator, arguments);
 }
 
 /// Ends the job: this rank failed alone, and the others may wait for it for ever.
@@ -156,7 +160,8 @@ ExitCode run_and_catch(const std::vector<std::string>& words) {
     return run(*communicator, words, watchdog);
   } catch (const Error& error) {
     if (error.scope() != Error::Scope::all_ranks) abort_job(error.code(), error.what());
-    const std::string kind = error.code() == ExitCode::limit ? "" : "error: ";  // asked for
+    const std::string kind = error.code() == ExitCode::limit || error.code() == ExitCode::stopped ? ""  // asked for
+                                                                                                  : "error: ";
     if (communicator->is_root()) print_line("attnreg: " + kind + printable(error.what()));
     return error.code();
   } catch (const std::bad_alloc&) {

@@ -237,6 +237,7 @@ class Solve : public Session {
     RegressionOptions options = this->options();
     if (const auto file = start_file(arguments_)) options.x0 = load_vector(communicator_, *file, "start", A.columns());
     options.newton.on_iteration = on_iteration();
+    options.newton.journal = journal_;
     options.on_start_iteration = on_start_iteration();
     return options;
   }

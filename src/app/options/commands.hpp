@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "app/options/options.hpp"
@@ -28,6 +29,11 @@ Command generate_command();
 Command doctor_command();
 Command jobscript_command();
 Command status_command();
+Command resume_command();
+
+/// Collective. Of a command line `resume DIR ...`, that of the run which goes on.
+Arguments resumed_arguments(const Communicator& communicator, const Arguments& resume,
+                            const std::function<const Syntax&(const std::string& command)>& find);
 
 /// Collective. Rank 0 writes `text` to stdout; `OutputError` on all ranks if that fails (a full disk behind it).
 void print_result(const Communicator& communicator, const std::string& text);

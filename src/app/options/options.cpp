@@ -191,7 +191,9 @@ std::int64_t identity(const cpu_set_t& cores) {
 
 }  // namespace
 
-Arguments::Arguments(const Syntax& syntax, std::span<const std::string> words) : syntax_(syntax) {
+Arguments::Arguments(const Syntax& syntax, std::span<const std::string> words)
+    : syntax_(syntax), words_(words.begin(), words.end()) {
+  words_.insert(words_.begin(), std::string(syntax.name));
   for (const auto& positional : syntax.positionals) declare(positional.name, positional.kind, "");
   for (const auto& group : syntax.groups)
     for (const auto& option : group.options) declare(option.name, option.kind, option.fallback);
@@ -205,6 +207,14 @@ Arguments::Arguments(const Syntax& syntax, std::span<const std::string> words) :
     }
   }
   set_positionals(positionals);
+}
+
+void Arguments::resume(std::shared_ptr<const Checkpoint> checkpoint, const std::string& directory,
+                       const Arguments& by) {
+  checkpoint_ = std::move(checkpoint);
+  values_.find("output")->second.text = directory;
+  for (const auto& [name, value] : by.values_)
+    if (const auto own = values_.find(name); value.given && own != values_.end()) own->second = value;
 }
 
 void Arguments::declare(std::string_view name, const ValueKind& kind, std::string_view fallback) {

@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <limits>
 #include <map>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <ranges>
@@ -18,6 +19,8 @@
 #include "attnreg/error.hpp"
 
 namespace attnreg::app {
+
+struct Checkpoint;
 
 /// Wrong use of the command line. All ranks see the same arguments, so all ranks throw.
 class UsageError : public Error {
@@ -103,6 +106,12 @@ class Arguments {
   std::vector<std::string> texts_but(std::initializer_list<std::string_view> names) const;
 
   const Syntax& syntax() const { return syntax_; }
+  /// The command line, from the command's name on.
+  const std::vector<std::string>& words() const { return words_; }
+
+  /// Makes these the arguments of a run that goes on: in `directory`, with the options that `by` has been given.
+  void resume(std::shared_ptr<const Checkpoint> checkpoint, const std::string& directory, const Arguments& by);
+  const Checkpoint* resumed() const { return checkpoint_.get(); }  ///< none: the run begins
   /// {"rtol": {"value": 1e-10, "source": "default"}, ...}: all arguments and options.
   nlohmann::ordered_json configuration() const;
 
@@ -119,6 +128,8 @@ class Arguments {
   const Value& value(std::string_view name) const;
 
   const Syntax& syntax_;
+  std::vector<std::string> words_;
+  std::shared_ptr<const Checkpoint> checkpoint_;
   std::vector<std::string_view> order_;
   std::map<std::string, Value, std::less<>> values_;
 };

@@ -65,6 +65,10 @@ LinearSolverOptions linear_solver_options(const Arguments& arguments, int ranks)
   return options;
 }
 
+Option time_limit_option() {
+  return {"time-limit", 0, "SECONDS", Number{0, true}, "", "stop after the iteration in which this time is over"};
+}
+
 std::vector<OptionGroup> solver_options() {
   return {
       {"Iteration",
@@ -87,7 +91,7 @@ std::vector<OptionGroup> solver_options() {
          "the reference. zero: |g(0)|, or for losses other than softmax and cross-entropy the larger one of |g(0)| and "
          "|g(x0)|; max: the largest |g| met"},
         {"max-iterations", 0, "N", Integer{0, 1000000000}, "200", "stop after N iterations"},
-        {"time-limit", 0, "SECONDS", Number{0, true}, "", "stop after the iteration in which this time is over"}}},
+        time_limit_option()}},
       {"Certificate",
        {{"certificate", 0, "LEVEL", Choice{{"none", "gradient", "full"}}, "gradient",
          "what is found out about x after the solve. gradient: |g| from a fresh A x; full: also the extreme "

@@ -38,6 +38,8 @@ std::optional<std::string> start_file(const Arguments& arguments,
                                       std::string_view expected = "the name of a .npy file");
 Start start_option(const Arguments& arguments);
 
+Option time_limit_option();
+
 /// --rtol, --max-iterations and --time-limit.
 NewtonOptions newton_options(const Arguments& arguments);
 

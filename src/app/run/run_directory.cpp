@@ -72,7 +72,8 @@ void remove_regular(const std::filesystem::path& path) {
 
 }  // namespace
 
-RunDirectory::RunDirectory(const Communicator& communicator, std::string path, bool force)
+RunDirectory::RunDirectory(const Communicator& communicator, std::string path, bool force,
+                           std::optional<std::int64_t> resumed_history)
     : communicator_(communicator), path_(std::move(path)), next_status_(Clock::now() + kStatusInterval) {
   if (!is_used()) return;
   bool is_running = false;  // it says so
@@ -81,13 +82,14 @@ RunDirectory::RunDirectory(const Communicator& communicator, std::string path, b
       create_directories(path_);
       lock_ = RunLock(path_);
       owner_ = this_process();
-      if (!force) refuse_finished_run();
+      if (!force && !resumed_history) refuse_finished_run();
       for (const char* const name : kResults)
         if (is_input(file(name)))
           throw OutputError(printable(file(name)) +
                             " is an input, which the run would replace; choose another directory");
       remove_temporaries();
       if (has_results()) live_history_ = kLateHistory;
+      if (resumed_history) reopen_history(*resumed_history);
       reserve("status.json", kStatusBytes);  // however full the disk gets, how the run ended can be said
       write_status("running", nullptr);
       is_running = true;
@@ -152,7 +154,8 @@ void RunDirectory::refuse_finished_run() const {
   finished = finished || (status.is_object() && status.contains("state") && status["state"] == "done");
   if (finished)
     throw OutputError(printable(path_) +
-                      " holds a finished run; choose another directory for -o, or add --force to replace the run");
+                      " holds a finished run; choose another directory for -o, or add --force to replace the run" +
+                      (std::filesystem::exists(file("checkpoint")) ? "; `attnreg resume` goes on with it" : ""));
 }
 
 void RunDirectory::record(const IterationRecord& record, std::optional<int> target) noexcept {
@@ -169,9 +172,28 @@ void RunDirectory::write_history(const IterationRecord& record, std::optional<in
   if (!history_.is_open()) {
     check_output(file("history.csv"), true);
     history_ = open_lines(path);
-    write_all(history_, path, (target ? "target," : "") + std::string(kHistoryHeader));
+    add_to_history((target ? "target," : "") + std::string(kHistoryHeader));
   }
-  write_all(history_, path, (target ? std::to_string(*target) + "," : "") + history_line(record));
+  add_to_history((target ? std::to_string(*target) + "," : "") + history_line(record));
+}
+
+void RunDirectory::add_to_history(std::string_view bytes) {
+  write_all(history_, file(live_history_), bytes);
+  history_bytes_ += std::ssize(bytes);
+}
+
+/// What an earlier process wrote up to its checkpoint; a new one begins where that is not there any more. Of a run that
+/// was stopped it has the last name already, beside results that are going to be replaced.
+void RunDirectory::reopen_history(std::int64_t bytes) {
+  std::error_code ignored;
+  if (live_history_ == kLateHistory && !std::filesystem::exists(file(kLateHistory), ignored))
+    std::filesystem::rename(file("history.csv"), file(kLateHistory), ignored);
+  FileDescriptor lines(::open(file(live_history_).c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC));
+  if (bytes == 0 || !lines.is_open() || ::lseek(lines.get(), 0, SEEK_END) < bytes) return;
+  if (::ftruncate(lines.get(), bytes) != 0 || ::lseek(lines.get(), 0, SEEK_END) != bytes)
+    throw OutputError("cannot write " + printable(file(live_history_)) + ": " + std::strerror(errno));
+  history_ = std::move(lines);
+  history_bytes_ = bytes;
 }
 
 void RunDirectory::refresh_status(const IterationRecord& record) noexcept {
@@ -230,7 +252,8 @@ void RunDirectory::finish(const NewtonSummary& summary, const nlohmann::ordered_
       error_ = "cannot write " + printable(file("history.csv"));
     write_file(*space_for("run.json"), json_text(run));
     if (!error_.empty()) throw OutputError(error_);
-    write_status(code == ExitCode::limit && communicator_.is_stopped() ? "stopped" : "done", &code);
+    const bool may_go_on = code == ExitCode::limit || code == ExitCode::stopped;
+    write_status(may_go_on && communicator_.is_stopped() ? "stopped" : "done", &code);
     lock_ = RunLock();
   });
   if (!is_used()) return;
@@ -240,7 +263,7 @@ void RunDirectory::finish(const NewtonSummary& summary, const nlohmann::ordered_
 void RunDirectory::fail(ExitCode code) noexcept {
   if (!is_used()) return;
   try {
-    write_status(code == ExitCode::limit ? "stopped" : "failed", &code);
+    write_status(code == ExitCode::limit || code == ExitCode::stopped ? "stopped" : "failed", &code);
     lock_ = RunLock();
   } catch (const std::exception&) {
     // The error that led here is the one to report.

@@ -29,8 +29,9 @@ class RunDirectory {
  public:
   /// Collective. Creates the directory, locks it, and says "running". Throws `OutputError` on all ranks, also for a
   /// directory in which another run is, or which holds a finished run, unless `force`. With an empty path nothing is
-  /// ever written.
-  RunDirectory(const Communicator& communicator, std::string path, bool force);
+  /// ever written. resumed_history: of a run that goes on, the bytes of the history that are kept.
+  RunDirectory(const Communicator& communicator, std::string path, bool force,
+               std::optional<std::int64_t> resumed_history = std::nullopt);
 
   /// An array that rank 0 will write: name and numbers.
   struct Array {
@@ -42,6 +43,8 @@ class RunDirectory {
   void reserve(const std::vector<Array>& arrays);
 
   bool is_used() const { return !path_.empty(); }
+  const std::string& path() const { return path_; }              ///< Local.
+  std::int64_t history_bytes() const { return history_bytes_; }  ///< Local, of rank 0.
   /// Local. Path and name of the files written so far, history.csv and status.json with `finish`.
   const std::vector<std::string>& files() const { return files_; }
 
@@ -79,6 +82,8 @@ class RunDirectory {
   void reserve(const std::string& name, std::int64_t bytes);
   std::unique_ptr<OutputFile> space_for(std::string_view name);
   void write_history(const IterationRecord& record, std::optional<int> target);
+  void add_to_history(std::string_view bytes);
+  void reopen_history(std::int64_t bytes);
   void write_status(std::string_view state, const ExitCode* code);
 
   Communicator communicator_;
@@ -88,6 +93,7 @@ class RunDirectory {
   RunOwner owner_;  // the process of rank 0
   std::map<std::string, std::unique_ptr<OutputFile>, std::less<>> reserved_;
   FileDescriptor history_;
+  std::int64_t history_bytes_ = 0;
   std::string_view live_history_ = "history.csv";
   bool is_replacing_ = false;
   IterationRecord last_;

@@ -1,9 +1,14 @@
 #include "app/run/session.hpp"
 
+#include <algorithm>
 #include <array>
 #include <csignal>
 #include <cstdlib>
+#include <ctime>
+#include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <ranges>
 #include <regex>
 #include <stdexcept>
 #include <utility>
@@ -24,6 +29,10 @@ std::string right(const std::string& text, std::size_t width) {
   return text.size() < width ? std::string(width - text.size(), ' ') + text : " " + text;
 }
 
+bool has_begun(const Journal::Parts& stages) {
+  return std::ranges::any_of(stages, [](const auto& part) { return !part.second.empty(); });
+}
+
 }  // namespace
 
 OptionGroup session_options(std::string_view output_help, std::vector<Option> more) {
@@ -31,6 +40,9 @@ OptionGroup session_options(std::string_view output_help, std::vector<Option> mo
   more.insert(more.end(), {{"force", 0, "", Switch{}, "", "replace a finished run in DIR"},
                            {"quiet", 'q', "", Switch{}, "", "no step lines"},
                            {"verbose", 'v', "", Switch{}, "", "say more about files, ranks and memory"},
+                           {"checkpoint", 0, "SECONDS", Number{}, "60",
+                            "leave a checkpoint in DIR every so many seconds, for `attnreg resume DIR`; 0: every "
+                            "iteration"},
                            help_option()});
   return {"Output", std::move(more)};
 }
@@ -42,19 +54,95 @@ void check_session_options(const Arguments& arguments, std::vector<std::string_v
   for (const auto name : with_output) arguments.refuse({name}, "needs a run directory; add -o DIR");
 }
 
+std::string Session::resume_text() const { return "; `attnreg resume " + printable(directory_.path()) + "` goes on"; }
+
 Session::Session(const Communicator& communicator, const Arguments& arguments)
     : communicator_(communicator),
       arguments_(arguments),
       threads_(set_threads(communicator, arguments)),
-      directory_(communicator, arguments.text("output"), arguments.on("force")),
-      clock_(communicator) {}
+      directory_(communicator, arguments.text("output"), arguments.on("force"),
+                 arguments.resumed() ? std::optional(arguments.resumed()->history_bytes) : std::nullopt),
+      clock_(communicator) {
+  if (!directory_.is_used()) return;
+  try {
+    start_checkpoints();
+  } catch (const Error& error) {
+    if (communicator_.is_root()) directory_.fail(error.code());
+    throw;
+  }
+}
+
+/// The first has the command only, from which a run that is killed before another one starts again.
+void Session::start_checkpoints() {
+  journal_ = std::make_shared<Journal>(arguments_.number("checkpoint"), [this] { write_checkpoint(); });
+  const Checkpoint* const before = arguments_.resumed();
+  if (before != nullptr) {
+    checkpoint_ = *before;
+    ++checkpoint_.resumed;
+    journal_->resume(std::move(checkpoint_.stages));
+  } else {
+    checkpoint_.words = arguments_.words();
+    checkpoint_.directory = std::filesystem::current_path();
+  }
+  communicator_.agree_on_root([&] { slots_ = CheckpointSlots(directory_.path(), before != nullptr); });
+  write_checkpoint();
+  if (before == nullptr || !communicator_.is_root() || (arguments_.on("quiet") && has_begun(before->stages))) return;
+  print_line("attnreg: resumed from the checkpoint of " + before->written +
+             (has_begun(before->stages) ? "" : ", which has no iteration yet: the run starts from the beginning"));
+}
+
+/// Those of a run that goes on must be the ones that it began with.
+void Session::remember_inputs(const std::vector<InputFile>& files) {
+  communicator_.agree_on_root([&] {
+    std::vector<std::string> paths = arguments_.texts_but({"output"});
+    for (const auto& file : files) paths.push_back(file.header.path.substr(0, file.header.path.rfind('[')));
+    auto found = identities(paths);
+    for (const auto& [path, identity] : checkpoint_.inputs.items())
+      if (!found.contains(path) || found[path] != identity)
+        throw CheckpointError(printable(path) +
+                              " has changed since the run began; run the command again, with --force");
+    checkpoint_.inputs = std::move(found);
+  });
+  write_checkpoint();
+}
+
+/// On rank 0. That a run has no checkpoint is said once, and does not end it.
+void Session::write_checkpoint() noexcept {
+  if (!communicator_.is_root()) return;
+  try {
+    checkpoint_.stages = journal_->kept();
+    checkpoint_.history_bytes = directory_.history_bytes();
+    checkpoint_.written = utc_time(std::time(nullptr));
+    slots_.write(checkpoint_);
+    has_checkpoint_ = true;
+  } catch (const std::exception& error) {
+    if (!std::exchange(checkpoint_failed_, true))
+      print_line(std::string("attnreg: warning: no checkpoint: ") + error.what());
+  }
+}
+
+/// Collective. After a stop: whether there is one to go on from.
+bool Session::leaves_checkpoint() {
+  if (!journal_) return false;
+  journal_->cut_off();
+  write_checkpoint();
+  return communicator_.max(std::int64_t{has_checkpoint_}) != 0;
+}
 
 ExitCode Session::run() {
   try {
     return load_and_solve();
   } catch (const Error& error) {
     const bool agreed = error.scope() == Error::Scope::all_ranks;
+    if (agreed && error.code() == ExitCode::limit) {
+      StopsEndPhases::end();
+      if (leaves_checkpoint()) {
+        directory_.fail(ExitCode::stopped);
+        throw Error(ExitCode::stopped, error.what() + resume_text(), Error::Scope::all_ranks);
+      }
+    }
     if (communicator_.is_root() || !agreed) directory_.fail(agreed ? error.code() : ExitCode::internal);
+    if (journal_ && !has_begun(journal_->kept())) slots_.remove();
     throw;
   } catch (...) {
     directory_.fail(ExitCode::internal);
@@ -69,6 +157,7 @@ void Session::begin(const std::vector<InputFile>& files, double bytes_needed, co
   use_fewer_threads(threads_, numbers / communicator_.size());
   if (communicator_.is_root()) describe(files, bytes_needed);
   note_activity("loading");
+  if (journal_) remember_inputs(files);
   require_memory(communicator_, bytes_needed, what);
 }
 
@@ -77,13 +166,18 @@ void Session::ready(const std::vector<RunDirectory::Array>& arrays, bool ends_on
   if (ends_on_stop) StopsEndPhases::end();
 }
 
-ExitCode Session::code_of(Termination termination) const { return exit_code(termination); }
+ExitCode Session::code_of(Termination termination) {
+  const ExitCode code = exit_code(termination);
+  return code == ExitCode::limit && communicator_.is_stopped() && leaves_checkpoint() ? ExitCode::stopped : code;
+}
 
 void Session::end(const std::function<void()>& write,
-                  const std::function<std::string(const std::vector<std::string>& files)>& page) const {
+                  const std::function<std::string(const std::vector<std::string>& files)>& page) {
   StopsEndPhases::end();
   if (communicator_.is_stopped() && communicator_.is_root())
-    print_line("attnreg: " + stop_text() + ": the best x so far is the result");
+    print_line("attnreg: " + stop_text() + ": the best x so far is the result" +
+               (has_checkpoint_ ? resume_text() : ""));
+  if (journal_ && journal_->is_cut_off() && !communicator_.is_stopped()) write_checkpoint();  // of a time limit
   note_activity("writing");
   inject_fault(communicator_.rank(), "before-write");
   try {
@@ -92,6 +186,7 @@ void Session::end(const std::function<void()>& write,
     print_result(communicator_, page({}));
     throw;
   }
+  if (journal_ && !journal_->is_cut_off()) slots_.remove();
   print_result(communicator_, page(directory_.files()));
 }
 
@@ -166,25 +261,33 @@ nlohmann::ordered_json Session::run_json(const std::vector<InputFile>& files, In
             {"threads", threads_.threads},
             {"cores", threads_.cores},
             {"tile_rows", tile_rows}}},
-          {"inputs", inputs}};
+          {"inputs", inputs},
+          {"resumed", checkpoint_.resumed}};
 }
 
 void inject_fault(int rank, std::string_view site) {
   const char* variable = std::getenv("ATTNREG_FAULT");
   if (variable == nullptr || *variable == 0) return;
 
-  const std::string plan(variable), here = std::to_string(rank) + ":" + std::string(site) + ":";
-  if (plan == here + "throw") throw std::logic_error("fault injected at '" + std::string(site) + "' by ATTNREG_FAULT");
-  constexpr std::array signals{std::pair{"INT", SIGINT},   std::pair{"TERM", SIGTERM}, std::pair{"HUP", SIGHUP},
-                               std::pair{"USR1", SIGUSR1}, std::pair{"USR2", SIGUSR2}, std::pair{"KILL", SIGKILL}};
-  static bool is_sent = false;
-  for (const auto& [name, signal] : signals)
-    if (plan == here + name && !std::exchange(is_sent, true)) std::raise(signal);
-  static const std::regex form("-?[0-9]+:(start|after-load|in-iteration|before-write):(throw|[A-Z0-9]+)");
-  if (!std::regex_match(plan, form))
-    throw UsageError("ATTNREG_FAULT is '" + printable(plan) +
-                     "'; expected rank:site:kind with a site of start, after-load, in-iteration, before-write, and "
-                     "throw or a signal, such as TERM");
+  static const std::regex form("(-?[0-9]+):(start|after-load|in-iteration|before-write):(throw|[A-Z0-9]+)(:([0-9]+))?");
+  static std::map<std::string, int, std::less<>> visits;
+  const int visit = ++visits[std::string(site)];
+  for (const auto part : std::views::split(std::string_view(variable), ',')) {
+    const std::string plan(part.begin(), part.end());
+    std::smatch words;
+    if (!std::regex_match(plan, words, form))
+      throw UsageError("ATTNREG_FAULT is '" + printable(variable) +
+                       "'; expected rank:site:kind with a site of start, after-load, in-iteration, before-write, and "
+                       "throw or a signal, such as TERM");
+    if (words[1] != std::to_string(rank) || words[2].str() != site ||
+        (words[5].matched ? words[5].str() : "1") != std::to_string(visit))
+      continue;
+    if (words[3] == "throw") throw std::logic_error("fault injected at '" + std::string(site) + "' by ATTNREG_FAULT");
+    constexpr std::array signals{std::pair{"INT", SIGINT},   std::pair{"TERM", SIGTERM}, std::pair{"HUP", SIGHUP},
+                                 std::pair{"USR1", SIGUSR1}, std::pair{"USR2", SIGUSR2}, std::pair{"KILL", SIGKILL}};
+    for (const auto& [name, signal] : signals)
+      if (words[3] == name) std::raise(signal);
+  }
 }
 
 }  // namespace attnreg::app

@@ -1,12 +1,14 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "app/options/options.hpp"
+#include "app/run/checkpoint.hpp"
 #include "app/run/problem.hpp"
 #include "app/run/run_directory.hpp"
 #include "attnreg/solver.hpp"
@@ -20,7 +22,8 @@ OptionGroup session_options(std::string_view output_help, std::vector<Option> mo
 /// Throws `UsageError` for options of a session that do not go together. `with_output`: options that need -o as well.
 void check_session_options(const Arguments& arguments, std::vector<std::string_view> with_output = {});
 
-/// What every command that iterates has around it: threads, run directory, step lines, and its state if it fails.
+/// What every command that iterates has around it: threads, run directory, step lines, checkpoints, and its state if it
+/// fails.
 class Session {
  public:
   /// Collective. Creates the run directory.
@@ -39,12 +42,12 @@ class Session {
   /// Collective. The data are there, and a solve begins that will write these arrays. `ends_on_stop`: once asked to
   /// stop it ends with what it has; else a stop is an error up to `end`.
   void ready(const std::vector<RunDirectory::Array>& arrays, bool ends_on_stop);
-  /// Local, replicated. The exit code of a termination, in the one place that knows what a stop leaves behind: 4.
-  ExitCode code_of(Termination termination) const;
+  /// Collective. The exit code of a termination; where the run was asked to stop and can go on from a checkpoint, 75.
+  ExitCode code_of(Termination termination);
   /// Collective. `write` fills the run directory; then page(its files) goes to stdout, without files where they could
   /// not be written: what was found must not be lost with them.
   void end(const std::function<void()>& write,
-           const std::function<std::string(const std::vector<std::string>& files)>& page) const;
+           const std::function<std::string(const std::vector<std::string>& files)>& page);
 
   /// The callbacks of an iteration and of its start: step lines, history, status. The session must outlive them.
   std::function<void(const IterationRecord&)> on_iteration();
@@ -58,20 +61,29 @@ class Session {
   const Arguments& arguments_;
   ThreadLayout threads_;
   RunDirectory directory_;
-  RootClock clock_;  ///< since the session began: on rank 0, which alone tells the time
+  std::shared_ptr<Journal> journal_;  ///< of the solve; none without a run directory
+  RootClock clock_;                   ///< since the session began: on rank 0, which alone tells the time
 
  private:
+  void start_checkpoints();
+  void remember_inputs(const std::vector<InputFile>& files);
+  void write_checkpoint() noexcept;
+  bool leaves_checkpoint();
+  std::string resume_text() const;
   void describe(const std::vector<InputFile>& files, double bytes_needed) const;
   /// Local, for rank 0. A step line on stderr in aligned columns, a header before the first.
   void print_step(const std::string& phase, const IterationRecord& record);
 
+  CheckpointSlots slots_;  // of rank 0
+  Checkpoint checkpoint_;  // likewise, but for its stages
+  bool has_checkpoint_ = false, checkpoint_failed_ = false;
   bool header_printed_ = false;
 };
 
 /// Local. A hook for tests: with the environment variable ATTNREG_FAULT="rank:site:kind", at `site` of that rank, and
 /// nowhere else, std::logic_error is thrown, a bug (throw), or this process gets a signal, once (INT, TERM, HUP, USR1,
-/// USR2, KILL). Sites: start, after-load, in-iteration, before-write. A variable that does not have this form is a
-/// `UsageError`.
+/// USR2, KILL); with "rank:site:kind:k" when it comes there for the k-th time. Several are divided by commas. Sites:
+/// start, after-load, in-iteration, before-write. A variable that does not have this form is a `UsageError`.
 void inject_fault(int rank, std::string_view site);
 
 }  // namespace attnreg::app

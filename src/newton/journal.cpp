@@ -1,0 +1,101 @@
+#include "newton/journal.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace attnreg {
+
+namespace {
+
+constexpr double kCheap = 100;  // times what a checkpoint costs lie between two of them
+
+}  // namespace
+
+Journal::Journal(double interval, std::function<void()> write)
+    : interval_(interval), write_(std::move(write)), due_(interval) {}
+
+Stage& Journal::open(std::string_view name, double seconds) {
+  const double cost = seconds - seconds_;  // of a checkpoint, if this is after one
+  seconds_ = seconds;
+  if (std::exchange(reopens_, false)) {
+    elapsed_ += cost;
+    if (interval_ > 0) due_ = elapsed_ + std::max(interval_, kCheap * cost);
+    return stages_[next_ - 1];
+  }
+  if (cut_off_) return nothing_ = Stage{std::string(name)};
+  if (next_ < stages_.size() && stages_[next_].name != name) stages_.resize(next_);
+  if (next_ == stages_.size()) stages_.push_back({std::string(name)});
+  return stages_[next_++];
+}
+
+bool Journal::is_due(double seconds, bool asked) {
+  elapsed_ += seconds - std::exchange(seconds_, seconds);
+  return !cut_off_ && (asked || elapsed_ >= due_);
+}
+
+void Journal::forget() {
+  if (cut_off_) return;
+  stages_.resize(next_);
+  stages_.back() = Stage{stages_.back().name};
+}
+
+void Journal::checkpoint() {
+  reopens_ = true;
+  keep();
+  write_();
+}
+
+bool Journal::finish(double seconds) {
+  if (cut_off_) return false;
+  stages_[next_ - 1].finished = true;
+  if (!is_due(seconds, false)) return false;
+  if (interval_ > 0) due_ = elapsed_ + interval_;
+  keep();
+  write_();
+  return true;
+}
+
+void Journal::update(bool finished) {
+  if (cut_off_) return;
+  stages_[next_ - 1].finished = finished;
+  keep();
+  const auto now = std::chrono::steady_clock::now();
+  if (std::chrono::duration<double>(now - updated_).count() < due_) return;
+  updated_ = now;
+  write_();
+  const double cost = std::chrono::duration<double>(std::chrono::steady_clock::now() - now).count();
+  if (interval_ > 0) due_ = std::max(interval_, kCheap * cost);
+}
+
+void Journal::cut_off() {
+  if (!std::exchange(cut_off_, true)) keep();
+  for (const auto& [name, part] : parts_) part->cut_off();
+}
+
+bool Journal::is_cut_off() const {
+  return cut_off_ || std::ranges::any_of(parts_, [](const auto& part) { return part.second->is_cut_off(); });
+}
+
+std::shared_ptr<Journal> Journal::part(const std::string& name) {
+  auto& part = parts_[name];
+  if (!part) {
+    part = std::make_shared<Journal>(interval_, write_);
+    if (const auto before = resumed_.extract(name); !before.empty()) part->resume({{"", before.mapped()}});
+  }
+  return part;
+}
+
+Journal::Parts Journal::kept() const {
+  Parts parts = resumed_;
+  parts[""] = kept_;
+  for (const auto& [name, part] : parts_) parts[name] = part->kept_;
+  return parts;
+}
+
+void Journal::resume(Parts parts) {
+  resumed_ = std::move(parts);
+  if (const auto own = resumed_.extract(""); !own.empty()) kept_ = own.mapped();
+  stages_.assign(kept_.begin(), kept_.end());
+}
+
+}  // namespace attnreg
