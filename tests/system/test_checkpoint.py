@@ -186,6 +186,8 @@ class CheckpointTest(CommandLineTest):
                 self.assertEqual(1, len(result.messages()), repr(result))
                 self.assertIn("--force", result.stderr)
         kill()
+        result = self.start("solve", self.A, self.b)  # would be lost
+        self.assert_error(result, 6, "attnreg resume", "--force")
         b = np.load(self.b)
         np.save(self.b, b[::-1])
         result = self.resume(ranks=2)

@@ -84,6 +84,10 @@ void remove_file(const std::filesystem::path& path) noexcept {
 
 }  // namespace
 
+bool Checkpoint::has_begun() const {
+  return std::ranges::any_of(stages, [](const auto& part) { return !part.second.empty(); });
+}
+
 std::string to_bytes(const Checkpoint& checkpoint, std::uint64_t count) {
   ordered_json stages;
   for (const auto& [part, list] : checkpoint.stages)

@@ -26,6 +26,8 @@ struct Checkpoint {
   std::int64_t history_bytes = 0;  ///< of the history
   std::string written;             ///< UTC
   int resumed = 0;                 ///< how often the run went on
+
+  bool has_begun() const;  ///< Local. Some iteration has left something.
 };
 
 /// Local. Size, time of modification, and a checksum of the first and the last 64 KiB of each of the files, by path;

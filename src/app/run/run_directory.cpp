@@ -14,6 +14,7 @@
 
 #include "app/options/commands.hpp"
 #include "app/report/text.hpp"
+#include "app/run/checkpoint.hpp"
 #include "attnreg/error.hpp"
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
@@ -152,10 +153,18 @@ void RunDirectory::refuse_finished_run() const {
   std::ifstream status_file(file("status.json"));
   const auto status = nlohmann::json::parse(status_file, nullptr, false);
   finished = finished || (status.is_object() && status.contains("state") && status["state"] == "done");
+  bool goes_on = false;
+  try {
+    goes_on = CheckpointSlots::read(path_).has_begun();
+  } catch (const CheckpointError&) {  // nothing that would be lost
+  }
+  if (!finished && goes_on)
+    throw OutputError(printable(path_) + " holds the checkpoint of a run that is not finished; `attnreg resume " +
+                      printable(path_) + "` goes on with it, --force begins anew");
   if (finished)
     throw OutputError(printable(path_) +
                       " holds a finished run; choose another directory for -o, or add --force to replace the run" +
-                      (std::filesystem::exists(file("checkpoint")) ? "; `attnreg resume` goes on with it" : ""));
+                      (goes_on ? "; `attnreg resume " + printable(path_) + "` goes on with it" : ""));
 }
 
 void RunDirectory::record(const IterationRecord& record, std::optional<int> target) noexcept {

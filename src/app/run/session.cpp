@@ -29,10 +29,6 @@ std::string right(const std::string& text, std::size_t width) {
   return text.size() < width ? std::string(width - text.size(), ' ') + text : " " + text;
 }
 
-bool has_begun(const Journal::Parts& stages) {
-  return std::ranges::any_of(stages, [](const auto& part) { return !part.second.empty(); });
-}
-
 }  // namespace
 
 OptionGroup session_options(std::string_view output_help, std::vector<Option> more) {
@@ -86,9 +82,9 @@ void Session::start_checkpoints() {
   }
   communicator_.agree_on_root([&] { slots_ = CheckpointSlots(directory_.path(), before != nullptr); });
   write_checkpoint();
-  if (before == nullptr || !communicator_.is_root() || (arguments_.on("quiet") && has_begun(before->stages))) return;
+  if (before == nullptr || !communicator_.is_root() || (arguments_.on("quiet") && before->has_begun())) return;
   print_line("attnreg: resumed from the checkpoint of " + before->written +
-             (has_begun(before->stages) ? "" : ", which has no iteration yet: the run starts from the beginning"));
+             (before->has_begun() ? "" : ", which has no iteration yet: the run starts from the beginning"));
 }
 
 /// Those of a run that goes on must be the ones that it began with.
@@ -142,7 +138,7 @@ ExitCode Session::run() {
       }
     }
     if (communicator_.is_root() || !agreed) directory_.fail(agreed ? error.code() : ExitCode::internal);
-    if (journal_ && !has_begun(journal_->kept())) slots_.remove();
+    if (journal_ && !checkpoint_.has_begun()) slots_.remove();
     throw;
   } catch (...) {
     directory_.fail(ExitCode::internal);
