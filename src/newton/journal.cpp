@@ -11,26 +11,23 @@ constexpr double kCheap = 100;  // times what a checkpoint costs lie between two
 
 }  // namespace
 
-Journal::Journal(double interval, std::function<void()> write)
-    : interval_(interval), write_(std::move(write)), due_(interval) {}
+Journal::Journal(double interval, std::function<void()> write) : interval_(interval), write_(std::move(write)) {}
 
 Stage& Journal::open(std::string_view name, double seconds) {
-  const double cost = seconds - seconds_;  // of a checkpoint, if this is after one
   seconds_ = seconds;
-  if (std::exchange(reopens_, false)) {
-    elapsed_ += cost;
-    if (interval_ > 0) due_ = elapsed_ + std::max(interval_, kCheap * cost);
-    return stages_[next_ - 1];
-  }
+  if (std::exchange(reopens_, false)) return stages_[next_ - 1];
   if (cut_off_) return nothing_ = Stage{std::string(name)};
   if (next_ < stages_.size() && stages_[next_].name != name) stages_.resize(next_);
   if (next_ == stages_.size()) stages_.push_back({std::string(name)});
   return stages_[next_++];
 }
 
-bool Journal::is_due(double seconds, bool asked) {
-  elapsed_ += seconds - std::exchange(seconds_, seconds);
-  return !cut_off_ && (asked || elapsed_ >= due_);
+Journal::Due Journal::due(double seconds, bool asked) {
+  const double iteration = seconds - std::exchange(seconds_, seconds);
+  since_left_ += iteration;
+  since_checkpoint_ += iteration;
+  if (cut_off_ || !(asked || since_left_ >= interval_)) return Due::no;
+  return interval_ == 0 || since_checkpoint_ >= kCheap * iteration ? Due::checkpoint : Due::as_it_is;
 }
 
 void Journal::forget() {
@@ -39,20 +36,26 @@ void Journal::forget() {
   stages_.back() = Stage{stages_.back().name};
 }
 
-void Journal::checkpoint() {
-  reopens_ = true;
+void Journal::leave() {
+  since_left_ = 0;
   keep();
   write_();
+}
+
+void Journal::checkpoint() {
+  reopens_ = true;
+  since_checkpoint_ = 0;
+  leave();
 }
 
 bool Journal::finish(double seconds) {
   if (cut_off_) return false;
   stages_[next_ - 1].finished = true;
-  if (!is_due(seconds, false)) return false;
-  if (interval_ > 0) due_ = elapsed_ + interval_;
-  keep();
-  write_();
-  return true;
+  const Due due = this->due(seconds, false);
+  if (due == Due::no) return false;
+  leave();
+  if (due == Due::checkpoint) since_checkpoint_ = 0;
+  return due == Due::checkpoint;
 }
 
 void Journal::update(bool finished) {
@@ -60,11 +63,10 @@ void Journal::update(bool finished) {
   stages_[next_ - 1].finished = finished;
   keep();
   const auto now = std::chrono::steady_clock::now();
-  if (std::chrono::duration<double>(now - updated_).count() < due_) return;
-  updated_ = now;
+  since_left_ += std::chrono::duration<double>(now - std::exchange(updated_, now)).count();
+  if (since_left_ < interval_) return;
+  since_left_ = 0;
   write_();
-  const double cost = std::chrono::duration<double>(std::chrono::steady_clock::now() - now).count();
-  if (interval_ > 0) due_ = std::max(interval_, kCheap * cost);
 }
 
 void Journal::cut_off() {

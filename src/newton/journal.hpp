@@ -27,27 +27,34 @@ struct Stage {
 /// The stages of a solve, in the order in which they begin: the start, the solve from it, the next start, ... With the
 /// same inputs and options they are the same in another process, which finds what the stages have left: it takes over
 /// the end of those that are finished, and goes on where the next one was. That one goes on as in the process before,
-/// to the last bit: at a checkpoint a stage keeps nothing but what it leaves here, and makes the rest anew.
+/// to the last bit: at a checkpoint a stage keeps nothing but what it leaves here, and makes the rest anew. Where that
+/// is dear, it leaves the same and keeps the rest, and x agrees up to rounding.
 ///
 /// All members are local, but replicated: without a message the journals of all ranks are the same. Seconds are those
 /// of rank 0 that ride on other messages.
 class Journal {
  public:
-  /// At least `interval` seconds lie between two checkpoints of a journal, and 100 times what the last one cost; 0:
-  /// every iteration makes one. `write` is called after each.
+  /// A stage is left every `interval` seconds; 0: at every iteration. `write` is called after each.
   Journal(double interval, std::function<void()> write);
 
   /// The next stage. `seconds` as in the `is_due` of this stage. What it has is of an earlier process, or of this one
   /// up to `checkpoint`; a stage of another name, and all that follow, are forgotten.
   Stage& open(std::string_view name, double seconds);
 
-  /// Whether the stage that was opened last should leave a checkpoint: its time has come, or `asked`.
-  bool is_due(double seconds, bool asked);
+  /// How the stage that was opened last should leave what another process needs: its time has come, or `asked`.
+  enum class Due {
+    no,
+    as_it_is,    ///< and go on: a `checkpoint` would take a hundredth of the time or more
+    checkpoint,  ///< about as dear as an iteration
+  };
+  Due due(double seconds, bool asked);
+  /// The stage has what another process needs, and goes on.
+  void leave();
   /// What the stage has is of something else: it and all that follow begin anew.
   void forget();
   /// The stage has what another process needs. Who opens a stage next opens this one.
   void checkpoint();
-  /// The stage is finished. Whether a checkpoint is due: then its caller keeps nothing of the stage but what it left.
+  /// The stage is finished. Whether this is a checkpoint: then its caller keeps nothing of the stage but what it left.
   bool finish(double seconds);
   /// For iterations that can go on from what the stage has as if they had not stopped: at any time, and `write` may be
   /// called by rank 0 alone, whose own clock tells.
@@ -75,7 +82,8 @@ class Journal {
   bool reopens_ = false, cut_off_ = false;
   Stage nothing_;  // for what comes after a cut
   std::chrono::steady_clock::time_point updated_ = std::chrono::steady_clock::now();
-  double elapsed_ = 0, seconds_ = 0, due_, left_at_ = 0;
+  double seconds_ = 0;  // when it was last asked
+  double since_left_ = 0, since_checkpoint_ = 0;
   std::map<std::string, std::shared_ptr<Journal>> parts_;
   Parts resumed_;  // of parts that were not asked for yet
 };

@@ -78,10 +78,12 @@ void Progress::leave(double radius) {
 
 bool Progress::leaves_checkpoint(double radius) {
   if (stage_ == nullptr || reason_ || stalled_ > 0 || x_at_floor_.size() > 0) return false;
-  if (!options_.journal->is_due(point_.seconds, objective_.takes_checkpoint())) return false;
+  const auto due = options_.journal->due(point_.seconds, objective_.takes_checkpoint());
+  if (due == Journal::Due::no) return false;
   leave(radius);
-  options_.journal->checkpoint();
-  return true;
+  const bool is_checkpoint = due == Journal::Due::checkpoint;
+  is_checkpoint ? options_.journal->checkpoint() : options_.journal->leave();
+  return is_checkpoint;
 }
 
 void Progress::record(double step, double radius, int cg_iterations) {

@@ -336,10 +336,13 @@ void SurrogateSolve::leave() {
 
 /// After a step that served: what is known of others would be missed.
 bool SurrogateSolve::leaves_checkpoint() {
-  if (stage_ == nullptr || !near_ || !options_.journal->is_due(point_.seconds, all_.takes_checkpoint())) return false;
+  if (stage_ == nullptr || !near_) return false;
+  const auto due = options_.journal->due(point_.seconds, all_.takes_checkpoint());
+  if (due == Journal::Due::no) return false;
   leave();
-  options_.journal->checkpoint();
-  return true;
+  const bool is_checkpoint = due == Journal::Due::checkpoint;
+  is_checkpoint ? options_.journal->checkpoint() : options_.journal->leave();
+  return is_checkpoint;
 }
 
 void SurrogateSolve::finish() {

@@ -149,21 +149,24 @@ TEST(Journal, OtherStagesAreForgotten) {
 }
 
 TEST(Journal, IsDueAfterItsInterval) {
+  using Due = Journal::Due;
   int written = 0;
   Journal journal(10, [&] { ++written; });
   Stage& stage = journal.open("newton", 100);
-  EXPECT_FALSE(journal.is_due(109, false));
-  EXPECT_TRUE(journal.is_due(109.5, true));  // asked for
-  EXPECT_TRUE(journal.is_due(110, false));
+  EXPECT_EQ(journal.due(109, false), Due::no);
+  EXPECT_EQ(journal.due(109.5, true), Due::as_it_is);  // asked for; a checkpoint takes half a second of 9.5
+  EXPECT_EQ(journal.due(109.55, true), Due::checkpoint);
+  EXPECT_EQ(journal.due(110, false), Due::as_it_is);
+  EXPECT_EQ(journal.due(110.1, false), Due::checkpoint);
   stage.numbers = {3};
   journal.checkpoint();
   EXPECT_EQ(written, 1);
-  EXPECT_EQ(&journal.open("newton", 110.5), &stage);  // half a second was the price
-  EXPECT_FALSE(journal.is_due(160, false));
-  EXPECT_TRUE(journal.is_due(160.6, false));
+  EXPECT_EQ(&journal.open("newton", 110.1), &stage);
+  EXPECT_EQ(journal.due(120, false), Due::no);
+  EXPECT_EQ(journal.due(120.2, false), Due::as_it_is);
   EXPECT_EQ(journal.kept().at("").size(), 1u);
   journal.cut_off();
-  EXPECT_TRUE(journal.open("newton", 161).empty());
+  EXPECT_TRUE(journal.open("newton", 121).empty());
   EXPECT_EQ(journal.kept().at("").size(), 1u);
 }
 

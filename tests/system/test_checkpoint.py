@@ -133,8 +133,8 @@ class CheckpointTest(CommandLineTest):
 
     def test_checkpoint_on_request(self):
         """USR1 of any rank: a checkpoint, and the run goes on."""
-        result = self.start("solve", self.A, self.b, "--method", "newton-cg", ranks=3, checkpoint=1e9,
-                            fault="2:in-iteration:USR1:3,0:in-iteration:KILL:6")
+        result = self.start("solve", self.A, self.b, "--start", "zero", "--starts", 4, ranks=3, checkpoint=1e9,
+                            fault="2:in-iteration:USR1:3,0:in-iteration:KILL:14")
         self.assertNotEqual(0, result.code)
         result = self.resume()
         self.assert_is_over(result)

@@ -45,7 +45,7 @@ OptionGroup session_options(std::string_view output_help, std::vector<Option> mo
 
 void check_session_options(const Arguments& arguments, std::vector<std::string_view> with_output) {
   arguments.exclude("quiet", "verbose");
-  with_output.push_back("force");
+  with_output.insert(with_output.end(), {"force", "checkpoint"});
   if (arguments.given("output")) return;
   for (const auto name : with_output) arguments.refuse({name}, "needs a run directory; add -o DIR");
 }
@@ -58,15 +58,7 @@ Session::Session(const Communicator& communicator, const Arguments& arguments)
       threads_(set_threads(communicator, arguments)),
       directory_(communicator, arguments.text("output"), arguments.on("force"),
                  arguments.resumed() ? std::optional(arguments.resumed()->history_bytes) : std::nullopt),
-      clock_(communicator) {
-  if (!directory_.is_used()) return;
-  try {
-    start_checkpoints();
-  } catch (const Error& error) {
-    if (communicator_.is_root()) directory_.fail(error.code());
-    throw;
-  }
-}
+      clock_(communicator) {}
 
 /// The first has the command only, from which a run that is killed before another one starts again.
 void Session::start_checkpoints() {
@@ -80,8 +72,10 @@ void Session::start_checkpoints() {
     checkpoint_.words = arguments_.words();
     checkpoint_.directory = std::filesystem::current_path();
   }
-  communicator_.agree_on_root([&] { slots_ = CheckpointSlots(directory_.path(), before != nullptr); });
-  write_checkpoint();
+  communicator_.agree_on_root([&] {
+    slots_ = CheckpointSlots(directory_.path(), before != nullptr);
+    write_checkpoint();
+  });
   if (before == nullptr || !communicator_.is_root() || (arguments_.on("quiet") && before->has_begun())) return;
   print_line("attnreg: resumed from the checkpoint of " + before->written +
              (before->has_begun() ? "" : ", which has no iteration yet: the run starts from the beginning"));
@@ -127,6 +121,7 @@ bool Session::leaves_checkpoint() {
 
 ExitCode Session::run() {
   try {
+    if (directory_.is_used()) start_checkpoints();
     return load_and_solve();
   } catch (const Error& error) {
     const bool agreed = error.scope() == Error::Scope::all_ranks;
