@@ -54,7 +54,10 @@ if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
     echo "attnreg: the run was done already, $status"
     exit "$(saved_code)"
   fi
-  if [ -n "$run" ] && [ -d "$run/checkpoint" ]; then set -- resume "$run"; fi
+  if [ -n "$run" ] && [ -d "$run/checkpoint" ]; then
+    echo "attnreg: the run goes on from its checkpoint, $run/checkpoint"
+    set -- resume "$run"
+  fi
 fi
 
 # Slurm warns this shell with USR2, two minutes before the time limit, and ends it with TERM, at a preemption or by
