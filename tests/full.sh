@@ -60,15 +60,15 @@ real_heads() {
 }
 
 # 200 kills and 100 of each signal, at random times, each resumed.
-kills() (
-  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMP_NUM_THREADS=1
-  cd tests/system || return 1
-  ATTNREG_PROGRAM=$PWD/../../build/dev/bin/attnreg
-  code=0
-  /usr/bin/python3 kills.py --count 200 || code=1
-  for name in INT TERM HUP USR1 USR2; do /usr/bin/python3 kills.py --signal "$name" --count 100 || code=1; done
+kills() {
+  local code=0 name program=$PWD/build/dev/bin/attnreg
+  for name in KILL KILL INT TERM HUP USR1 USR2; do
+    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMP_NUM_THREADS=1 \
+      ATTNREG_PROGRAM=$program /usr/bin/python3 -B tests/system/kills.py --count 100 --signal "$name" --seed "$RANDOM" ||
+      code=1
+  done
   return "$code"
-)
+}
 
 export ATTNREG_SOURCE_DIR=$PWD ATTNREG_PROGRAM=${ATTNREG_PROGRAM:-$PWD/build/release/bin/attnreg}
 step 'Debian packages' debian_packages_work

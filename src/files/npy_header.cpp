@@ -252,7 +252,11 @@ std::int64_t NpyHeader::elements() const {
 
 std::string NpyHeader::shape_text() const { return text_of(shape); }
 
-std::string NpyHeader::dtype_text() const { return (big_endian ? ">" : "<") + npy_dtype(type).substr(1); }
+std::string NpyHeader::dtype_text() const {
+  std::string text = npy_dtype(type);
+  text[0] = big_endian ? '>' : '<';
+  return text;
+}
 
 NpyName npy_name(const std::string& path) {
   const std::size_t open = path.rfind('[');

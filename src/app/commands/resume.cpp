@@ -61,6 +61,9 @@ Arguments resumed_arguments(const Communicator& communicator, const Arguments& r
                             ", which cannot be entered: " + error.message());
   });
   Arguments arguments(find(checkpoint->words[0]), std::span(checkpoint->words.begin() + 1, checkpoint->words.end()));
+  if (!arguments.knows("checkpoint"))
+    throw Error(ExitCode::checkpoint, "the checkpoint is of " + printable(arguments.words()[0]) + ", which leaves none",
+                Error::Scope::all_ranks);
   arguments.resume(std::move(checkpoint), directory, resume);
   return arguments;
 }

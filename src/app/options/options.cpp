@@ -213,6 +213,8 @@ void Arguments::resume(std::shared_ptr<const Checkpoint> checkpoint, const std::
                        const Arguments& by) {
   checkpoint_ = std::move(checkpoint);
   values_.find("output")->second.text = directory;
+  if (by.on("quiet") || by.on("verbose"))
+    for (const auto* const name : {"quiet", "verbose"}) values_.find(name)->second.given = false;
   for (const auto& [name, value] : by.values_)
     if (const auto own = values_.find(name); value.given && own != values_.end()) own->second = value;
 }
