@@ -36,16 +36,13 @@ void Journal::forget() {
   stages_.back() = Stage{stages_.back().name};
 }
 
-void Journal::leave() {
+bool Journal::leave(Due due) {
+  reopens_ = due == Due::checkpoint;
+  if (reopens_) since_checkpoint_ = 0;
   since_left_ = 0;
   keep();
   write_();
-}
-
-void Journal::checkpoint() {
-  reopens_ = true;
-  since_checkpoint_ = 0;
-  leave();
+  return reopens_;
 }
 
 bool Journal::finish(double seconds) {
@@ -53,9 +50,9 @@ bool Journal::finish(double seconds) {
   stages_[next_ - 1].finished = true;
   const Due due = this->due(seconds, false);
   if (due == Due::no) return false;
-  leave();
-  if (due == Due::checkpoint) since_checkpoint_ = 0;
-  return due == Due::checkpoint;
+  const bool is_checkpoint = leave(due);
+  reopens_ = false;
+  return is_checkpoint;
 }
 
 void Journal::update(bool finished) {

@@ -48,12 +48,11 @@ class Journal {
     checkpoint,  ///< about as dear as an iteration
   };
   Due due(double seconds, bool asked);
-  /// The stage has what another process needs, and goes on.
-  void leave();
   /// What the stage has is of something else: it and all that follow begin anew.
   void forget();
-  /// The stage has what another process needs. Who opens a stage next opens this one.
-  void checkpoint();
+  /// The stage has what another process needs. Whether this is a checkpoint: then who opens a stage next opens this
+  /// one.
+  bool leave(Due due);
   /// The stage is finished. Whether this is a checkpoint: then its caller keeps nothing of the stage but what it left.
   bool finish(double seconds);
   /// For iterations that can go on from what the stage has as if they had not stopped: at any time, and `write` may be

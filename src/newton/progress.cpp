@@ -81,9 +81,7 @@ bool Progress::leaves_checkpoint(double radius) {
   const auto due = options_.journal->due(point_.seconds, objective_.takes_checkpoint());
   if (due == Journal::Due::no) return false;
   leave(radius);
-  const bool is_checkpoint = due == Journal::Due::checkpoint;
-  is_checkpoint ? options_.journal->checkpoint() : options_.journal->leave();
-  return is_checkpoint;
+  return options_.journal->leave(due);
 }
 
 void Progress::record(double step, double radius, int cg_iterations) {

@@ -340,9 +340,7 @@ bool SurrogateSolve::leaves_checkpoint() {
   const auto due = options_.journal->due(point_.seconds, all_.takes_checkpoint());
   if (due == Journal::Due::no) return false;
   leave();
-  const bool is_checkpoint = due == Journal::Due::checkpoint;
-  is_checkpoint ? options_.journal->checkpoint() : options_.journal->leave();
-  return is_checkpoint;
+  return options_.journal->leave(due);
 }
 
 void SurrogateSolve::finish() {

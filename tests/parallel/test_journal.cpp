@@ -159,7 +159,7 @@ TEST(Journal, IsDueAfterItsInterval) {
   EXPECT_EQ(journal.due(110, false), Due::as_it_is);
   EXPECT_EQ(journal.due(110.1, false), Due::checkpoint);
   stage.numbers = {3};
-  journal.checkpoint();
+  EXPECT_TRUE(journal.leave(Due::checkpoint));
   EXPECT_EQ(written, 1);
   EXPECT_EQ(&journal.open("newton", 110.1), &stage);
   EXPECT_EQ(journal.due(120, false), Due::no);

@@ -91,7 +91,7 @@ def results(directory):
     return {path.name: np.load(path) for path in directory.glob("*.npy")}
 
 
-def is_same(found, wanted, name):
+def is_same(found, wanted):
     if set(found) != set(wanted):
         return False
     if "P.npy" in wanted:  # any factors of X
@@ -104,7 +104,7 @@ class Trial:
         self.directory, self.number, self.rng = directory, number, rng
         self.counts = collections.Counter()
 
-    def __call__(self, name, command, wanted, seconds):
+    def __call__(self, command, wanted, seconds):
         out = self.directory / "run"
         shutil.rmtree(out, ignore_errors=True)
         ranks = self.rng.choice((1, 2, 3))
@@ -120,7 +120,7 @@ class Trial:
             self.counts["beyond the beginning"] += "from the beginning" not in result.stderr
             if result.code != 0:
                 problem = repr(result)
-        if problem is None and not is_same(results(out), wanted, name):
+        if problem is None and not is_same(results(out), wanted):
             problem = "another minimum"
         if problem is None:
             stray = [path.name for path in out.iterdir() if path.name not in PLAIN and path.suffix != ".npy"]
@@ -178,7 +178,7 @@ def main():
         trial = Trial(directory, number, rng)
         for k in range(arguments.count):
             name = sorted(known)[k % len(known)]
-            problem = trial(name, *known[name])
+            problem = trial(*known[name])
             if problem:
                 failures += 1
                 print(f"trial {k}, {name}: {problem}", flush=True)

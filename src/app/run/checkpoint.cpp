@@ -152,6 +152,37 @@ ordered_json identities(const std::vector<std::string>& paths) {
   return found;
 }
 
+namespace {
+
+/// The newest whole checkpoint of two slots, and what is wrong with the others.
+struct Newest {
+  std::optional<Checkpoint> checkpoint;
+  std::uint64_t count = 0;
+  std::string problems;
+};
+
+Newest newest_in(const std::string& directory) {
+  Newest newest;
+  for (const char* const slot : kSlots) {
+    const std::string path = slot_path(directory, slot);
+    std::ifstream file(path, std::ios::binary);
+    if (!file.is_open()) continue;
+    const std::string bytes(std::istreambuf_iterator<char>(file), {});
+    try {
+      std::uint64_t count = 0;
+      Checkpoint found = from_bytes(bytes, count);
+      if (newest.checkpoint && count < newest.count) continue;
+      newest.checkpoint = std::move(found);
+      newest.count = count;
+    } catch (const CheckpointError& error) {
+      newest.problems += (newest.problems.empty() ? "" : "; ") + printable(path) + ": " + error.what();
+    }
+  }
+  return newest;
+}
+
+}  // namespace
+
 CheckpointSlots::CheckpointSlots(const std::string& run_directory, bool goes_on)
     : path_(run_directory + "/checkpoint") {
   create_directories(path_);
@@ -162,15 +193,7 @@ CheckpointSlots::CheckpointSlots(const std::string& run_directory, bool goes_on)
     const bool is_rest = name.starts_with("0.tmp.") || name.starts_with("1.tmp.");  // of a run that was killed
     if (is_rest || (is_slot && !goes_on)) remove_file(entry.path());
   }
-  if (!goes_on) return;
-  for (const char* const slot : kSlots) try {
-      std::ifstream file(slot_path(path_, slot), std::ios::binary);
-      const std::string bytes(std::istreambuf_iterator<char>(file), {});
-      std::uint64_t count = 0;
-      from_bytes(bytes, count);
-      count_ = std::max(count_, count);
-    } catch (const CheckpointError&) {  // it will be written over
-    }
+  if (goes_on) count_ = newest_in(path_).count;
 }
 
 void CheckpointSlots::write(const Checkpoint& checkpoint) {
@@ -186,26 +209,9 @@ void CheckpointSlots::remove() const noexcept {
 }
 
 Checkpoint CheckpointSlots::read(const std::string& run_directory) {
-  const std::string path = run_directory + "/checkpoint";
-  std::optional<Checkpoint> newest;
-  std::uint64_t largest = 0;
-  std::string problems;
-  for (const char* const slot : kSlots) {
-    std::ifstream file(slot_path(path, slot), std::ios::binary);
-    if (!file.is_open()) continue;
-    const std::string bytes(std::istreambuf_iterator<char>(file), {});
-    try {
-      std::uint64_t count = 0;
-      Checkpoint found = from_bytes(bytes, count);
-      if (newest && count < largest) continue;
-      newest = std::move(found);
-      largest = count;
-    } catch (const CheckpointError& error) {
-      problems += (problems.empty() ? "" : "; ") + printable(slot_path(path, slot)) + ": " + error.what();
-    }
-  }
-  if (newest) return *std::move(newest);
-  if (!problems.empty()) throw CheckpointError(problems + "; run the command again, with --force");
+  Newest newest = newest_in(run_directory + "/checkpoint");
+  if (newest.checkpoint) return *std::move(newest.checkpoint);
+  if (!newest.problems.empty()) throw CheckpointError(newest.problems + "; run the command again, with --force");
   throw CheckpointError(printable(run_directory) +
                         " holds no checkpoint: the run is finished, or is none; run the command again");
 }

@@ -93,7 +93,6 @@ void Session::remember_inputs(const std::vector<InputFile>& files) {
                               " has changed since the run began; run the command again, with --force");
     checkpoint_.inputs = std::move(found);
   });
-  write_checkpoint();
 }
 
 /// On rank 0. That a run has no checkpoint is said once, and does not end it.
