@@ -74,9 +74,8 @@ void add_dense_product(double alpha, const DensePart<const double>& A, const Den
   if (C.by_rows) return add_dense_product(alpha, B.transposed(), A.transposed(), C.transposed());
   if (A.rows + A.columns + B.columns < kSmall) return add_small_product(alpha, A, B, C);
   Eigen::Map<Eigen::MatrixXd, 0, Stride> sum(C.data, C.rows, C.columns, Stride(C.stride));
-  with_order(A, [&](const auto& left) {
-    with_order(B, [&](const auto& right) { sum.noalias() += alpha * (left * right); });
-  });
+  with_order(
+      A, [&](const auto& left) { with_order(B, [&](const auto& right) { sum.noalias() += alpha * (left * right); }); });
 }
 
 }  // namespace attnreg

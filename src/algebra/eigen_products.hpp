@@ -14,7 +14,8 @@ namespace attnreg {
 
 template <class Matrix>
 constexpr bool kInMemory = (Matrix::Flags & Eigen::DirectAccessBit) != 0 &&
-                           (Matrix::IsVectorAtCompileTime || Eigen::internal::inner_stride_at_compile_time<Matrix>::ret == 1);
+                           (Matrix::IsVectorAtCompileTime ||
+                            Eigen::internal::inner_stride_at_compile_time<Matrix>::ret == 1);
 
 template <class Number, class Matrix>
 DensePart<Number> dense_part(Matrix& A) {
@@ -58,12 +59,14 @@ concept DoublesOnly = std::is_same_v<typename Left::Scalar, double> && std::is_s
 namespace Eigen::internal {
 
 template <class Left, class Right>
-  requires attnreg::DoublesOnly<Left, Right>
-struct generic_product_impl<Left, Right, DenseShape, DenseShape, GemmProduct> : attnreg::DenseProduct<Left, Right> {};
+requires attnreg::DoublesOnly<Left, Right>
+struct generic_product_impl<Left, Right, DenseShape, DenseShape, GemmProduct> : attnreg::DenseProduct<Left, Right> {
+};
 
 template <class Left, class Right>
-  requires attnreg::DoublesOnly<Left, Right>
-struct generic_product_impl<Left, Right, DenseShape, DenseShape, GemvProduct> : attnreg::DenseProduct<Left, Right> {};
+requires attnreg::DoublesOnly<Left, Right>
+struct generic_product_impl<Left, Right, DenseShape, DenseShape, GemvProduct> : attnreg::DenseProduct<Left, Right> {
+};
 
 }  // namespace Eigen::internal
 #endif
