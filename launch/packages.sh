@@ -12,6 +12,8 @@ plot_packages=(python3 python3-matplotlib)
 # Tests on several hosts that are network namespaces of one machine, and their Slurm.
 cluster_packages=(iproute2 util-linux openssh-server openssh-client slurmctld slurmd slurm-client munge shellcheck
   "${plot_packages[@]}")
+# Readers under libFuzzer.
+fuzz_packages=(clang libclang-rt-14-dev)
 container_packages=(docker.io docker-compose iptables)
 debian_packages=(dpkg-dev debhelper fakeroot)
 

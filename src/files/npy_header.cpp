@@ -81,6 +81,7 @@ class DictionaryParser {
     std::int64_t size = 0;
     const auto [end, error] = std::from_chars(type.data() + 1, type.data() + type.size(), size);
     if (error != std::errc{} || end != type.data() + type.size() || size < 0 || size > npy_header_limit) return false;
+    if (size == 0 && std::string_view("SUV").find(header_.kind) == std::string_view::npos) return false;
     header_.item_bytes = header_.kind == 'U' ? 4 * size : size;
     return true;
   }
@@ -208,11 +209,11 @@ std::string text_of(const std::vector<std::int64_t>& shape) {
 
 void check_size(const NpyArray& header) {
   constexpr std::int64_t largest = std::numeric_limits<std::int64_t>::max();
-  std::int64_t expected = header.item_bytes;
+  std::int64_t expected = std::max<std::int64_t>(header.item_bytes, 1);  // the elements of no bytes are counted too
   bool fits = true;
   for (const std::int64_t extent : header.shape)
     fits = fits && !__builtin_mul_overflow(expected, extent == 0 ? 1 : extent, &expected);
-  if (fits && header.elements() == 0) expected = 0;
+  if (fits && (header.elements() == 0 || header.item_bytes == 0)) expected = 0;
   if (!fits || expected > largest - header.data_offset)
     refuse_file(header.path, "shape " + header.shape_text() + " needs more than 2^63 bytes; the file is damaged");
   expected += header.data_offset;

@@ -216,6 +216,18 @@ TEST(Npy, RefusesOtherDtypesWithAdvice) {
               HasSubstr("structured dtype"));
 }
 
+TEST(Npy, RefusesElementsOfNoBytesAndMoreOfThemThanCanBeCounted) {
+  for (const char* const descr : {"<f0", "<i0", "|b0"}) {
+    const std::string bytes = npy_bytes(npy_dictionary(descr, false, "(1, 1)"), "");
+    EXPECT_THROW(parse_npy_array(bytes, std::ssize(bytes), "A.npy"), InvalidArgument) << descr;
+  }
+  const std::string shape = "(4333033333, 4333033333, 3)";
+  for (const char* const descr : {"|S0", "<U0", "|V0", "|S1"}) {
+    const std::string bytes = npy_bytes(npy_dictionary(descr, false, shape), "");
+    EXPECT_THROW(parse_npy_array(bytes, std::ssize(bytes), "A.npy"), InvalidArgument) << descr;
+  }
+}
+
 TEST(Npy, RefusesDamagedDictionaries) {
   const std::string start = "{'descr': '<f8', 'fortran_order': False, 'shape': ";
   for (const std::string& dictionary :

@@ -8,7 +8,6 @@
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
-#include <ranges>
 #include <span>
 #include <string>
 #include <string_view>
@@ -143,12 +142,15 @@ std::optional<Number> number_in(std::string_view text) {
   return value;
 }
 
+/// What separators divide a text into; one part, the text, without any.
+std::vector<std::string_view> parts_of(std::string_view text, char separator);
+
 /// The numbers that separators divide a text into; empty if one of the parts is none.
 template <class Number>
 std::vector<Number> numbers_in(std::string_view text, char separator) {
   std::vector<Number> numbers;
-  for (const auto part : std::views::split(text, separator)) {
-    const auto number = number_in<Number>({part.begin(), part.end()});
+  for (const auto part : parts_of(text, separator)) {
+    const auto number = number_in<Number>(part);
     if (!number) return {};
     numbers.push_back(*number);
   }

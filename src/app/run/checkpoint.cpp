@@ -12,10 +12,9 @@
 #include <fstream>
 #include <iterator>
 #include <optional>
-#include <ranges>
 #include <utility>
 
-#include "app/report/text.hpp"
+#include "app/options/options.hpp"
 #include "errors/printable.hpp"
 #include "files/input_file.hpp"
 #include "files/output_file.hpp"
@@ -110,8 +109,7 @@ std::string to_bytes(const Checkpoint& checkpoint, std::uint64_t count) {
 Checkpoint from_bytes(std::string_view bytes, std::uint64_t& count) {
   const auto end = bytes.substr(0, 128).find('\n');
   if (end == bytes.npos) throw CheckpointError("it does not begin as a checkpoint does");
-  std::vector<std::string_view> words;
-  for (const auto word : std::views::split(bytes.substr(0, end), ' ')) words.emplace_back(word.begin(), word.end());
+  const auto words = parts_of(bytes.substr(0, end), ' ');
   const std::string_view body = bytes.substr(end + 1);
   if (!words[0].starts_with("attnreg-checkpoint-")) throw CheckpointError("it does not begin as a checkpoint does");
   if (words[0] != kFormat)

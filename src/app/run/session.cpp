@@ -8,7 +8,6 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <ranges>
 #include <regex>
 #include <stdexcept>
 #include <utility>
@@ -262,8 +261,8 @@ void inject_fault(int rank, std::string_view site) {
   static const std::regex form("(-?[0-9]+):(start|after-load|in-iteration|before-write):(throw|[A-Z0-9]+)(:([0-9]+))?");
   static std::map<std::string, int, std::less<>> visits;
   const int visit = ++visits[std::string(site)];
-  for (const auto part : std::views::split(std::string_view(variable), ',')) {
-    const std::string plan(part.begin(), part.end());
+  for (const auto part : parts_of(variable, ',')) {
+    const std::string plan(part);
     std::smatch words;
     if (!std::regex_match(plan, words, form))
       throw UsageError("ATTNREG_FAULT is '" + printable(variable) +

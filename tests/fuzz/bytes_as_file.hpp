@@ -1,0 +1,41 @@
+#pragma once
+
+#include <mpi.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+
+#include "attnreg/communicator.hpp"
+#include "attnreg/error.hpp"
+
+namespace attnreg::fuzz {
+
+/// The one rank of this process.
+inline const Communicator& communicator() {
+  static const bool started = [] { return MPI_Init(nullptr, nullptr) == MPI_SUCCESS; }();
+  static const Communicator self(MPI_COMM_SELF);
+  if (!started) std::abort();
+  return self;
+}
+
+/// The name of a file in memory that holds these bytes until the next call.
+inline std::string as_file(const std::uint8_t* data, std::size_t size) {
+  static const int file = ::memfd_create("fuzz", 0);
+  if (::ftruncate(file, 0) != 0 || ::pwrite(file, data, size, 0) != static_cast<ssize_t>(size)) std::abort();
+  return "/proc/self/fd/" + std::to_string(file);
+}
+
+/// A reader gives its result or throws an error of attnreg's, which says why; all else ends the process.
+template <class Read>
+void read_or_refuse(Read&& read) {
+  try {
+    read();
+  } catch (const Error&) {
+  }
+}
+
+}  // namespace attnreg::fuzz
