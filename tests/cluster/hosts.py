@@ -67,11 +67,12 @@ def is_alive(pid):
         return False
 
 
-def wait_until(condition, seconds, what):
+def wait_until(condition, seconds, what, facts=lambda: ""):
+    """facts: more to say where it was in vain."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds} s: {what}")
+            raise AssertionError(f"not within {seconds} s: {what}{facts()}")
         time.sleep(0.05)
 
 

@@ -73,7 +73,8 @@ class SlurmTest(CheckoutTest):
     def wait_for_second_start(self, job):
         wait_until(lambda: SLURM.field(job, "JobState") == "PENDING", 20, "the job waits again")
         wait_until(lambda: self.start_now(job) or f"attnreg: start 2 of job {job}" in self.output(job), 60,
-                   "the second start")
+                   "the second start", lambda: "\n" + HOSTS.run("head", "scontrol", "show", "job", job) +
+                   HOSTS.run("head", "sinfo", "--list-reasons") + self.output(job))
         wait_until(lambda: "the run goes on from its checkpoint" in self.output(job), 20, "the run goes on")
         self.assertNotIn("from the beginning", self.output(job))
 
