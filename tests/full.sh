@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # What does not fit into the CI: the container image and the Debian packages, each a build of its own, a quarter of an
-# hour on two idle cores, 50,000 problems of the test that hunts, and damaged and other attention heads. tests/full.sh;
-# installs what is missing. Ends with `N passed, N failed, N skipped`.
+# hour on two idle cores, 50,000 problems of the test that hunts, a minute of libFuzzer for each reader, and damaged and
+# other attention heads. tests/full.sh; installs what is missing. Ends with `N passed, N failed, N skipped`.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 . launch/packages.sh
 if ! docker version > /dev/null 2>&1; then require_packages "${container_packages[@]}"; fi
-require_packages "${build_packages[@]}" "${test_packages[@]}" "${debian_packages[@]}" debootstrap
+require_packages "${build_packages[@]}" "${test_packages[@]}" "${debian_packages[@]}" "${fuzz_packages[@]}" debootstrap
 
 passed=0 failed=0 skipped=0
 
@@ -48,6 +48,13 @@ hunt() {
       mpirun -n "$(nproc)" build/dev/tests/statistical/hunt --count 50000 --alone
 }
 
+# The readers under libFuzzer for a minute each.
+fuzz() {
+  configure dev -D CMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -D ATTNREG_FUZZ_SECONDS=60 &&
+    cmake --build build/dev -j "$(nproc)" --target attnreg && ctest --test-dir build/dev -L fuzz --output-on-failure &&
+    cmake -D ATTNREG_FUZZ_SECONDS=15 build/dev > /dev/null
+}
+
 # Of 16 + 8 sequences, of which examples/data has a part: a directory like that one in ATTNREG_HEAD_DATA. PyTorch is not
 # needed.
 real_heads() {
@@ -73,6 +80,7 @@ kills() {
 export ATTNREG_SOURCE_DIR=$PWD ATTNREG_PROGRAM=${ATTNREG_PROGRAM:-$PWD/build/release/bin/attnreg}
 step 'Debian packages' debian_packages_work
 step '50,000 problems' hunt
+step 'readers under libFuzzer' fuzz
 step containers /usr/bin/python3 -B tests/cluster/test_containers.py
 step 'certified distances' distances_hold
 step 'real heads' real_heads
