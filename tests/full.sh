@@ -66,6 +66,14 @@ real_heads() {
     bench/heads/other_heads.py "$ATTNREG_PROGRAM" "$ATTNREG_HEAD_DATA"
 }
 
+# A fault at each call of each site, one after the other.
+faults() {
+  (cd tests/system &&
+    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMP_NUM_THREADS=1 \
+      ATTNREG_PROGRAM=$ATTNREG_SOURCE_DIR/build/dev/bin/attnreg ATTNREG_TEST_FAULTS=1 ATTNREG_ALL_FAULTS=1 \
+      /usr/bin/python3 -B -m unittest test_faults.LoopTest)
+}
+
 # 200 kills and 100 of each signal, at random times, each resumed.
 kills() {
   local code=0 name program=$PWD/build/dev/bin/attnreg
@@ -85,5 +93,6 @@ step containers /usr/bin/python3 -B tests/cluster/test_containers.py
 step 'certified distances' distances_hold
 step 'real heads' real_heads
 step 'kills and signals' kills
+step 'a fault at each call' faults
 echo "$passed passed, $failed failed, $skipped skipped"
 test "$failed" -eq 0

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "attnreg/error.hpp"
+#include "errors/faults.hpp"
 #include "errors/printable.hpp"
 #include "ranks/stop.hpp"
 
@@ -135,7 +136,9 @@ void InputFile::read(std::int64_t offset, void* out, std::int64_t size) const {
   while (size > 0) {
     throw_if_stopped();
     const auto wanted = static_cast<std::size_t>(std::min(size, bytes_per_call));
-    const ssize_t got = retry_interrupted([&] { return ::pread(file_.get(), next, wanted, offset); });
+    const ssize_t got = faults::transfer("read", wanted, [&](std::size_t length) {
+      return retry_interrupted([&] { return ::pread(file_.get(), next, length, offset); });
+    });
     if (got < 0) fail_errno(path_, "cannot read at byte " + std::to_string(offset), errno);
     if (got == 0)
       refuse_file(path_, "the file ended at byte " + std::to_string(offset) + " while it was being read, " +

@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "attnreg/error.hpp"
+#include "errors/faults.hpp"
 #include "errors/printable.hpp"
 #include "files/input_file.hpp"
 #include "files/npy_header.hpp"
@@ -127,7 +128,9 @@ void OutputFile::reserve(std::int64_t bytes) {
 void OutputFile::write(std::int64_t offset, std::string_view bytes) {
   while (!bytes.empty()) {
     const std::size_t wanted = std::min(bytes.size(), bytes_per_write);
-    const ssize_t done = retry_interrupted([&] { return ::pwrite(file_.get(), bytes.data(), wanted, offset); });
+    const ssize_t done = faults::transfer("write", wanted, [&](std::size_t length) {
+      return retry_interrupted([&] { return ::pwrite(file_.get(), bytes.data(), length, offset); });
+    });
     if (done < 0) fail_to("write", path_, errno);
     if (done == 0) fail_to("write", path_, EIO);
     bytes.remove_prefix(static_cast<std::size_t>(done));
@@ -140,7 +143,8 @@ void OutputFile::cut(std::int64_t bytes) {
 }
 
 void OutputFile::sync() {
-  if (retry_interrupted([&] { return ::fsync(file_.get()); }) != 0) fail_to("write", path_, errno);
+  const auto secure = [&] { return retry_interrupted([&] { return ::fsync(file_.get()); }); };
+  if (faults::operate("sync", secure) != 0) fail_to("write", path_, errno);
 }
 
 void OutputFile::publish() {
@@ -153,7 +157,8 @@ void OutputFile::publish() {
     });
   }
   if (!file_.close()) fail_to("write", path_, errno);
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_to("replace", path_, errno);
+  const auto replace = [&] { return ::rename(temporary_.c_str(), path_.c_str()); };
+  if (faults::operate("rename", replace) != 0) fail_to("replace", path_, errno);
   remove_ = false;
   sync_directory_of(path_);
 }

@@ -1,4 +1,5 @@
 #include "attnreg/communicator.hpp"
+#include "errors/faults.hpp"
 #include "errors/refuse.hpp"
 #include "ranks/activity.hpp"
 #include "ranks/joint_sums.hpp"
@@ -56,6 +57,7 @@ struct Communicator::State {
   /// Counts one collective, `call`, of `count` numbers; it lasts while the result lives.
   InCollective begin(const char* call, std::size_t count, int root = 0) {
     ++collectives;
+    faults::at("message");
     return InCollective(check_collectives ? (check_same(call, count, root), call) : call, count);
   }
 

@@ -67,6 +67,14 @@ def is_alive(pid):
         return False
 
 
+def name_of(pid):
+    """The program of a process; none if it has ended."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
 def wait_until(condition, seconds, what, facts=lambda: ""):
     """facts: more to say where it was in vain."""
     end = time.monotonic() + seconds
@@ -140,7 +148,7 @@ class Hosts:
         """The living processes on a host; with a name only those of that program."""
         listed = subprocess.run(["ip", "netns", "pids", host], stdout=subprocess.PIPE, text=True).stdout.split()
         pids = [int(pid) for pid in listed if is_alive(pid)]
-        return [pid for pid in pids if name is None or pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == name]
+        return [pid for pid in pids if name is None or name_of(pid) == name]
 
     def kill(self, host, name=None):
         """All processes of a host at once, as if its power were lost; or those of one program."""

@@ -36,7 +36,12 @@ class Result:
 
 
 def run(*arguments, ranks=0, environment=None, preexec=None):
-    """Runs attnreg on `ranks` ranks; 0: without mpirun. Kills it, and all it started, when the time is over."""
+    """Runs attnreg on `ranks` ranks; 0: without mpirun. Kills it, and all it started, when the time is over.
+
+    A test that plays a fault is skipped with a program that cannot.
+    """
+    if "ATTNREG_FAULT" in (environment or {}) and os.environ.get("ATTNREG_TEST_FAULTS") != "1":
+        raise unittest.SkipTest("the program is built without ATTNREG_FAULT_INJECTION")
     # Open MPI waits for 2 s with a job that failed, between its signals, unless it is told not to. Without mpirun it
     # starts a daemon that only a program which spawns others needs, at the price of another run. Programs without one
     # share a directory, which the first of them to end removes while another starts: each gets one of its own.

@@ -7,7 +7,7 @@ import unittest
 
 import numpy as np
 
-from command_line import ErrorTest, read_status, run
+from command_line import CommandLineTest, ErrorTest, read_json, read_status, run
 
 
 class OutputTest(ErrorTest):
@@ -75,6 +75,66 @@ class FaultTest(ErrorTest):
 
     def test_malformed_hook(self):
         self.fails(2, "ATTNREG_FAULT", arguments=("--help",), environment={"ATTNREG_FAULT": "1:nowhere:throw"})
+
+
+class LoopTest(CommandLineTest):
+    """One fault at the k-th visit of a site, for one k after the other until the run ends without it.
+
+    Whatever happens: an end within 10 s, the code of the fault, and an x.npy that is the result, of this run or of the
+    one before it. With ATTNREG_ALL_FAULTS every k, else every k up to 4 and then each half as large again.
+    """
+
+    def setUp(self):
+        super().setUp()
+        self.write_problem()
+        self.out = self.directory / "run"
+        self.command = ("solve", self.directory / "A.npy", self.directory / "b.npy", "-o", self.out, "--force",
+                        "--checkpoint", "0")
+        self.assert_code(0, run(*self.command))
+        self.x = np.load(self.out / "x.npy")
+        self.files = set(os.listdir(self.out))
+
+    def run_with_fault(self, ranks, plan):
+        before = time.monotonic()
+        result = run(*self.command, ranks=ranks, environment={"ATTNREG_FAULT": plan})
+        self.assertLess(time.monotonic() - before, 10)
+        np.testing.assert_allclose(np.load(self.out / "x.npy"), self.x, rtol=0, atol=1e-9)
+        return result, "attnreg: fault played" in result.stderr
+
+    def loop(self, site, kind, codes, ranks=2, rank=0, ends=True):
+        """ends: by itself, so it leaves no file but those of a run."""
+        k, played = 1, True
+        while played:
+            with self.subTest(site=site, kind=kind, ranks=ranks, rank=rank, k=k):
+                result, played = self.run_with_fault(ranks, f"{rank}:{site}:{kind}:{k}")
+                self.assertIn(result.code, codes if played else {0}, repr(result))
+                if ends:
+                    self.assertLessEqual(set(os.listdir(self.out)), self.files | {"checkpoint", "history.partial.csv"})
+                    self.assertNotEqual("running", read_json(self.out / "status.json")["state"])
+            k = k + 1 if k < 4 or os.environ.get("ATTNREG_ALL_FAULTS") else k * 3 // 2
+        self.assertGreater(k, 2, "the site was never visited")
+
+    def test_disk(self):
+        for site in ("write", "sync", "rename"):
+            for kind in ("ENOSPC", "EIO"):
+                self.loop(site, kind, {0, 6})
+
+    def test_short_reads_and_writes(self):
+        self.loop("write", "short", {0})
+        self.loop("read", "short", {0})
+        self.loop("read", "short", {0}, rank=1)
+
+    def test_inputs_that_cannot_be_read(self):
+        for rank in (0, 1):
+            self.loop("read", "EIO", {3}, rank=rank)
+
+    def test_bugs_and_lost_ranks(self):
+        for rank in (0, 1):
+            self.loop("message", "throw", {9}, rank=rank, ends=False)
+            self.loop("message", "KILL", {137}, rank=rank, ends=False)
+
+    def test_memory(self):
+        self.loop("allocate", "bad_alloc", {0, 7}, ends=False)
 
 
 if __name__ == "__main__":

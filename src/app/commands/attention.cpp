@@ -14,6 +14,7 @@
 #include "app/run/sequence_list.hpp"
 #include "app/run/session.hpp"
 #include "attnreg/files.hpp"
+#include "errors/faults.hpp"
 #include "errors/printable.hpp"
 #include "losses/losses.hpp"
 
@@ -97,7 +98,7 @@ class Attention : public Session {
     begin(inputs_, attention_bytes(files_, communicator_.size(), threads_.threads, dense_limit()),
           "an attention regression over " + counted(std::ssize(files_), "sequence"));
     const auto sequences = load_sequences(communicator_, files_);
-    inject_fault(communicator_.rank(), "after-load");
+    faults::at("after-load");
     missing_mask_ = missing_mask(communicator_, sequences);
     if (!missing_mask_.empty() && communicator_.is_root() && !arguments_.on("quiet"))
       print_line("attnreg: warning: " + missing_mask_);

@@ -10,6 +10,7 @@
 #include "app/report/summary.hpp"
 #include "app/report/text.hpp"
 #include "app/run/session.hpp"
+#include "errors/faults.hpp"
 #include "errors/printable.hpp"
 #include "ranks/span_of.hpp"
 
@@ -80,7 +81,7 @@ class HeadSession : public Session {
     inputs_ = list_of(all);
     begin(inputs_, bytes(all), "heads over " + counted(std::ssize(files_), "sequence"));
     const Loaded fitted = load(files_), held_out = load(held_out_files);
-    inject_fault(communicator_.rank(), "after-load");
+    faults::at("after-load");
     const std::string mask = missing_mask(communicator_, fitted.sequences, fitted.heads[0]);
     if (!mask.empty() && communicator_.is_root() && !arguments_.on("quiet")) print_line("attnreg: warning: " + mask);
     ready({}, false);

@@ -10,6 +10,7 @@
 #include "app/report/text.hpp"
 #include "app/run/sequence_list.hpp"
 #include "app/run/session.hpp"
+#include "errors/faults.hpp"
 
 namespace attnreg::app {
 
@@ -27,7 +28,7 @@ class LayerSession : public Session {
     begin(inputs_, bytes(), "a layer over " + counted(std::ssize(files_), "sequence"));
     const auto sequences = load_sequences(communicator_, files_, dealt(files_, communicator_.size()));
     const LayerOptions chosen = options();
-    inject_fault(communicator_.rank(), "after-load");
+    faults::at("after-load");
     ready({{"X.npy", sequences[0].queries.cols() * sequences[0].keys.cols()}}, false);
     timing_.loading = clock_.seconds();
     const LayerResult layer = attnreg::recover_layer(communicator_, sequences, chosen);

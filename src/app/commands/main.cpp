@@ -18,6 +18,7 @@
 #include "app/options/commands.hpp"
 #include "app/report/text.hpp"
 #include "app/run/session.hpp"
+#include "errors/faults.hpp"
 #include "errors/printable.hpp"
 #include "files/input_file.hpp"
 #include "ranks/activity.hpp"
@@ -108,7 +109,8 @@ double watchdog_seconds(const Arguments& arguments) {
 
 ExitCode run(const Communicator& communicator, const std::vector<std::string>& words,
              std::optional<Watchdog>& watchdog) {
-  inject_fault(communicator.rank(), "start");
+  faults::start(communicator.rank());
+  faults::at("start");
   if (words.empty()) {
     if (communicator.is_root()) print_line(main_help());
     return ExitCode::usage;

@@ -10,6 +10,7 @@
 #include "app/run/session.hpp"
 #include "attnreg/files.hpp"
 #include "attnreg/regression.hpp"
+#include "errors/faults.hpp"
 #include "errors/printable.hpp"
 #include "losses/losses.hpp"
 #include "ranks/span_of.hpp"
@@ -76,7 +77,7 @@ class Solve : public Session {
           printable(files[0].header.path) + ": a solve with shape " + files[0].header.shape_text() +
               advice(files[0].header));
     const Problem problem = load_problem(communicator_, arguments_);
-    inject_fault(communicator_.rank(), "after-load");
+    faults::at("after-load");
     return has_targets(arguments_) ? solve_several(problem, files) : solve_one(problem, files);
   }
 

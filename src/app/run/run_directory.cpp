@@ -17,6 +17,7 @@
 #include "app/run/checkpoint.hpp"
 #include "attnreg/error.hpp"
 #include "attnreg/files.hpp"
+#include "errors/faults.hpp"
 #include "errors/printable.hpp"
 #include "files/input_file.hpp"
 #include "files/output_file.hpp"
@@ -45,7 +46,9 @@ std::string history_line(const IterationRecord& record) {
 
 void write_all(const FileDescriptor& file, const std::string& path, std::string_view bytes) {
   while (!bytes.empty()) {
-    const ssize_t done = retry_interrupted([&] { return ::write(file.get(), bytes.data(), bytes.size()); });
+    const ssize_t done = faults::transfer("write", bytes.size(), [&](std::size_t length) {
+      return retry_interrupted([&] { return ::write(file.get(), bytes.data(), length); });
+    });
     if (done <= 0) throw OutputError("cannot write " + printable(path) + ": " + std::strerror(done < 0 ? errno : EIO));
     bytes.remove_prefix(static_cast<std::size_t>(done));
   }

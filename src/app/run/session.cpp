@@ -1,20 +1,15 @@
 #include "app/run/session.hpp"
 
 #include <algorithm>
-#include <array>
-#include <csignal>
-#include <cstdlib>
 #include <ctime>
 #include <filesystem>
-#include <map>
 #include <nlohmann/json.hpp>
-#include <regex>
-#include <stdexcept>
 #include <utility>
 
 #include "app/options/commands.hpp"
 #include "app/report/summary.hpp"
 #include "app/report/text.hpp"
+#include "errors/faults.hpp"
 #include "errors/printable.hpp"
 #include "ranks/activity.hpp"
 #include "ranks/memory.hpp"
@@ -168,7 +163,7 @@ void Session::end(const std::function<void()>& write,
                (has_checkpoint_ ? resume_text() : ""));
   if (journal_ && journal_->is_cut_off() && !communicator_.is_stopped()) write_checkpoint();  // of a time limit
   note_activity("writing");
-  inject_fault(communicator_.rank(), "before-write");
+  faults::at("before-write");
   try {
     write();
   } catch (const OutputError&) {
@@ -213,7 +208,7 @@ void Session::print_step(const std::string& phase, const IterationRecord& record
 std::function<void(const IterationRecord&)> Session::on_iteration() {
   return [this](const IterationRecord& record) {
     note_activity("iteration " + std::to_string(record.iteration));
-    inject_fault(communicator_.rank(), "in-iteration");
+    faults::at("in-iteration");
     print_step("", record);
     directory_.record(record);
   };
@@ -230,7 +225,7 @@ std::function<void(const IterationRecord&)> Session::on_start_iteration() {
 std::function<void(int target, const IterationRecord&)> Session::on_target_iteration() {
   return [this](int target, const IterationRecord& record) {
     note_activity("target " + std::to_string(target) + ", iteration " + std::to_string(record.iteration));
-    inject_fault(communicator_.rank(), "in-iteration");
+    faults::at("in-iteration");
     print_step(std::to_string(target) + ": ", record);
     directory_.record(record, target);
   };
@@ -252,31 +247,6 @@ nlohmann::ordered_json Session::run_json(const std::vector<InputFile>& files, In
             {"tile_rows", tile_rows}}},
           {"inputs", inputs},
           {"resumed", checkpoint_.resumed}};
-}
-
-void inject_fault(int rank, std::string_view site) {
-  const char* variable = std::getenv("ATTNREG_FAULT");
-  if (variable == nullptr || *variable == 0) return;
-
-  static const std::regex form("(-?[0-9]+):(start|after-load|in-iteration|before-write):(throw|[A-Z0-9]+)(:([0-9]+))?");
-  static std::map<std::string, int, std::less<>> visits;
-  const int visit = ++visits[std::string(site)];
-  for (const auto part : parts_of(variable, ',')) {
-    const std::string plan(part);
-    std::smatch words;
-    if (!std::regex_match(plan, words, form))
-      throw UsageError("ATTNREG_FAULT is '" + printable(variable) +
-                       "'; expected rank:site:kind with a site of start, after-load, in-iteration, before-write, and "
-                       "throw or a signal, such as TERM");
-    if (words[1] != std::to_string(rank) || words[2].str() != site ||
-        (words[5].matched ? words[5].str() : "1") != std::to_string(visit))
-      continue;
-    if (words[3] == "throw") throw std::logic_error("fault injected at '" + std::string(site) + "' by ATTNREG_FAULT");
-    constexpr std::array signals{std::pair{"INT", SIGINT},   std::pair{"TERM", SIGTERM}, std::pair{"HUP", SIGHUP},
-                                 std::pair{"USR1", SIGUSR1}, std::pair{"USR2", SIGUSR2}, std::pair{"KILL", SIGKILL}};
-    for (const auto& [name, signal] : signals)
-      if (words[3] == name) std::raise(signal);
-  }
 }
 
 }  // namespace attnreg::app

@@ -80,10 +80,4 @@ class Session {
   bool header_printed_ = false;
 };
 
-/// Local. A hook for tests: with the environment variable ATTNREG_FAULT="rank:site:kind", at `site` of that rank, and
-/// nowhere else, std::logic_error is thrown, a bug (throw), or this process gets a signal, once (INT, TERM, HUP, USR1,
-/// USR2, KILL); with "rank:site:kind:k" when it comes there for the k-th time. Several are divided by commas. Sites:
-/// start, after-load, in-iteration, before-write. A variable that does not have this form is a `UsageError`.
-void inject_fault(int rank, std::string_view site);
-
 }  // namespace attnreg::app

@@ -1,0 +1,102 @@
+#include "errors/faults.hpp"
+
+#ifdef ATTNREG_FAULT_INJECTION
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <new>
+#include <regex>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "attnreg/error.hpp"
+#include "errors/printable.hpp"
+
+namespace attnreg::faults {
+
+namespace {
+
+constexpr std::array<std::string_view, 10> kSites{"start", "after-load", "in-iteration", "before-write", "read",
+                                                  "write", "sync",       "rename",       "message",      "allocate"};
+constexpr std::array kErrors{std::pair{"ENOSPC", ENOSPC}, std::pair{"EIO", EIO}};
+constexpr std::array kSignals{std::pair{"INT", SIGINT},   std::pair{"TERM", SIGTERM}, std::pair{"HUP", SIGHUP},
+                              std::pair{"USR1", SIGUSR1}, std::pair{"USR2", SIGUSR2}, std::pair{"KILL", SIGKILL},
+                              std::pair{"STOP", SIGSTOP}};
+
+struct Fault {
+  std::string_view site;
+  std::string kind;
+  long visit = 1;
+};
+
+std::vector<Fault> plan;  // of this rank; empty: nothing is counted
+std::array<std::atomic<long>, kSites.size()> visits;
+
+/// The number of a name; 0: it is none of them.
+template <class Table>
+int number_of(const Table& table, std::string_view name) {
+  for (const auto& [known, number] : table)
+    if (name == known) return number;
+  return 0;
+}
+
+bool is_kind(std::string_view kind) {
+  return kind == "throw" || kind == "bad_alloc" || kind == "short" || number_of(kErrors, kind) != 0 ||
+         number_of(kSignals, kind) != 0;
+}
+
+Played play(const Fault& fault) {
+  std::fprintf(stderr, "attnreg: fault played: %s %s %ld\n", fault.site.data(), fault.kind.c_str(), fault.visit);
+  if (fault.kind == "bad_alloc") throw std::bad_alloc();
+  if (fault.kind == "throw")
+    throw std::logic_error("fault injected at '" + std::string(fault.site) + "' by ATTNREG_FAULT");
+  if (const int signal = number_of(kSignals, fault.kind); signal != 0) std::raise(signal);
+  return {number_of(kErrors, fault.kind), fault.kind == "short"};
+}
+
+}  // namespace
+
+void start(int rank) {
+  const char* const variable = std::getenv("ATTNREG_FAULT");
+  if (variable == nullptr || *variable == 0) return;
+  static const std::regex form("(-?[0-9]+):([a-z-]+):([A-Za-z0-9_]+)(:([0-9]{1,9}))?");
+  std::vector<Fault> own;
+  std::string text = variable;
+  for (std::size_t end = 0; end != text.npos;) {
+    end = text.find(',');
+    const std::string one = text.substr(0, end);
+    if (end != text.npos) text.erase(0, end + 1);
+    std::smatch words;
+    const bool fits = std::regex_match(one, words, form);
+    const auto site = fits ? std::ranges::find(kSites, words[2].str()) : kSites.end();
+    if (site == kSites.end() || !is_kind(words[3].str()))
+      throw Error(ExitCode::usage,
+                  "ATTNREG_FAULT is '" + printable(variable) +
+                      "'; expected rank:site:kind or rank:site:kind:k with a site of start, after-load, in-iteration, "
+                      "before-write, read, write, sync, rename, message, allocate, and throw, bad_alloc, short, "
+                      "ENOSPC, EIO or a signal, such as TERM",
+                  Error::Scope::all_ranks);
+    if (words[1] == std::to_string(rank)) own.push_back({*site, words[3], words[5].matched ? std::stol(words[5]) : 1});
+  }
+  plan = std::move(own);
+}
+
+Played at(std::string_view site) {
+  if (plan.empty()) return {};
+  const auto index = static_cast<std::size_t>(std::ranges::find(kSites, site) - kSites.begin());
+  const long visit = ++visits.at(index);
+  Played played;
+  for (const auto& fault : plan)
+    if (fault.site == site && fault.visit == visit) played = play(fault);
+  return played;
+}
+
+}  // namespace attnreg::faults
+
+#endif

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <string_view>
+
+namespace attnreg::faults {
+
+// Faults that tests play: with the CMake option ATTNREG_FAULT_INJECTION, and no trace of them without it. The variable
+// ATTNREG_FAULT is a plan, "rank:site:kind" or "rank:site:kind:k", several divided by commas: when this rank comes to
+// the site for the first, or the k-th, time, and never else, there is
+//
+//   throw, bad_alloc   an exception, a bug or a lack of memory
+//   short              a read or write of half of the bytes
+//   ENOSPC, EIO        a system call that fails
+//   INT, TERM, HUP, USR1, USR2, KILL, STOP   a signal to this process
+//
+// A line on stderr says so.
+
+/// What a system call is to look like.
+struct Played {
+  int error = 0;  ///< errno, if it fails
+  bool is_short = false;
+};
+
+#ifdef ATTNREG_FAULT_INJECTION
+
+/// Local. The plan of this process, which is rank `rank`, holds from now on. Throws `Error` (all ranks), code 2, for
+/// one that does not have this form.
+void start(int rank);
+
+/// Local. This process is at a site: start, after-load, in-iteration, before-write; read, write, sync, rename, of
+/// files; message, a collective; allocate, of memory, where only bad_alloc and signals are played.
+Played at(std::string_view site);
+
+#else
+
+inline void start(int) {}
+constexpr Played at(std::string_view) { return {}; }
+
+#endif
+
+/// Local. The result of call(bytes), a system call that reads or writes up to so many bytes.
+template <class Call>
+ssize_t transfer(std::string_view site, std::size_t bytes, Call&& call) {
+  const Played played = at(site);
+  if (played.error == 0) return call(played.is_short ? (bytes + 1) / 2 : bytes);
+  errno = played.error;
+  return -1;
+}
+
+/// Local. The result of call(), a system call that returns 0 if it succeeds.
+template <class Call>
+int operate(std::string_view site, Call&& call) {
+  const Played played = at(site);
+  if (played.error == 0) return call();
+  errno = played.error;
+  return -1;
+}
+
+}  // namespace attnreg::faults
