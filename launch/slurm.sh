@@ -79,5 +79,9 @@ done
 # 75: stopped after a checkpoint, from which another start goes on. What was not warned of, a user's interrupt for
 # example, is no reason to start again; after a preemption Slurm does it by itself.
 if is_state stopped; then code=$(saved_code); fi
-if [ "$code" -eq 75 ] && [ -n "$warned" ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+if [ "$code" -eq 75 ] && [ -n "$warned" ]; then
+  trap - TERM USR2
+  # Then Slurm ends this shell. If the shell ended first, Slurm would take that for the end of the next start.
+  scontrol requeue "$SLURM_JOB_ID" && sleep 300
+fi
 exit "$code"

@@ -66,8 +66,8 @@ class PlantedFault(unittest.TestCase):
             self.assertIn("loop of includes", fault)
 
     def test_include_upward_in_angle_brackets(self):
-        line = self.plant("src/errors/printable.cpp", "#include <attnreg/regression.hpp>")
-        self.expect(f"src/errors/printable.cpp:{line}: include upward: errors is below regression")
+        line = self.plant("src/losses/softmax_loss.cpp", "#include <attnreg/regression.hpp>")
+        self.expect(f"src/losses/softmax_loss.cpp:{line}: include upward: losses is below regression")
 
     def test_include_upward_of_a_generated_header(self):
         line = self.plant("src/app/options/solver_options.cpp", '#include "build_info.hpp"')
