@@ -81,7 +81,7 @@ done
 if is_state stopped; then code=$(saved_code); fi
 if [ "$code" -eq 75 ] && [ -n "$warned" ]; then
   trap - TERM USR2
-  # Then Slurm ends this shell. If the shell ended first, Slurm would take that for the end of the next start.
+  # Slurm ends this shell then, which has no exit code of its own to say.
   scontrol requeue "$SLURM_JOB_ID" && sleep 300
 fi
 exit "$code"

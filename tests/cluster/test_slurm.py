@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 import unittest
 
 from checkout import PROGRAM, SOLVE_WORDS, CheckoutTest, blocks, read_run
@@ -72,6 +73,8 @@ class SlurmTest(CheckoutTest):
 
     def wait_for_second_start(self, job):
         wait_until(lambda: SLURM.field(job, "JobState") == "PENDING", 20, "the job waits again")
+        # Slurm itself starts it after two minutes; a start beside what is left of the first one fails at once.
+        time.sleep(10)
         wait_until(lambda: self.start_now(job) or f"attnreg: start 2 of job {job}" in self.output(job), 60,
                    "the second start", lambda: "\n" + HOSTS.run("head", "scontrol", "show", "job", job) +
                    HOSTS.run("head", "sinfo", "--list-reasons") + self.output(job))
