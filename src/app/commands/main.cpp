@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <new>
 #include <optional>
 #include <string>
@@ -153,6 +154,28 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
   std::abort();
 }
 
+/// Ends the job because of the exception that is being handled.
+[[noreturn]] void abort_job_for_exception() {
+  try {
+    throw;
+  } catch (const Error& error) {
+    abort_job(error.code(), error.what());
+  } catch (const std::bad_alloc&) {
+    abort_job(ExitCode::memory, "out of memory");
+  } catch (const std::exception& error) {
+    abort_job(ExitCode::internal, error.what());
+  } catch (...) {
+    abort_job(ExitCode::internal, "unknown exception");
+  }
+}
+
+/// In place of std::terminate's own end: what is thrown where nothing may be, a lack of memory for one, ends the job
+/// with the code and message that it has elsewhere.
+[[noreturn]] void end_of_terminate() {
+  if (std::current_exception() == nullptr) std::abort();
+  abort_job_for_exception();
+}
+
 ExitCode run_and_catch(const std::vector<std::string>& words) {
   std::optional<Communicator> communicator;  // outlives the handlers: freeing it may wait for the other ranks
   std::optional<Watchdog> watchdog;          // likewise
@@ -166,12 +189,8 @@ ExitCode run_and_catch(const std::vector<std::string>& words) {
                                                                                                   : "error: ";
     if (communicator->is_root()) print_line("attnreg: " + kind + printable(error.what()));
     return error.code();
-  } catch (const std::bad_alloc&) {
-    abort_job(ExitCode::memory, "out of memory");
-  } catch (const std::exception& error) {
-    abort_job(ExitCode::internal, error.what());
   } catch (...) {
-    abort_job(ExitCode::internal, "unknown exception");
+    abort_job_for_exception();
   }
 }
 
@@ -225,6 +244,7 @@ int main(int argc, char** argv) {
   attnreg::app::answer_signals();
   int provided = 0;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
+  std::set_terminate(attnreg::app::end_of_terminate);
   const attnreg::ExitCode code = attnreg::app::run_and_catch({argv + 1, argv + argc});
   MPI_Finalize();
   return static_cast<int>(code);
