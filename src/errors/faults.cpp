@@ -67,11 +67,8 @@ void start(int rank) {
   if (variable == nullptr || *variable == 0) return;
   static const std::regex form("(-?[0-9]+):([a-z-]+):([A-Za-z0-9_]+)(:([0-9]{1,9}))?");
   std::vector<Fault> own;
-  std::string text = variable;
-  for (std::size_t end = 0; end != text.npos;) {
-    end = text.find(',');
-    const std::string one = text.substr(0, end);
-    if (end != text.npos) text.erase(0, end + 1);
+  for (const auto part : parts_of(variable, ',')) {
+    const std::string one(part);
     std::smatch words;
     const bool fits = std::regex_match(one, words, form);
     const auto site = fits ? std::ranges::find(kSites, words[2].str()) : kSites.end();

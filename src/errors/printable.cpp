@@ -70,6 +70,16 @@ std::string printable(std::string_view text, std::size_t limit) {
   return text.size() <= limit ? printable(text) : printable(text.substr(0, limit)) + "...";
 }
 
+std::vector<std::string_view> parts_of(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  for (std::size_t end = 0; end != text.npos;) {
+    end = text.find(separator);
+    parts.push_back(text.substr(0, end));
+    if (end != text.npos) text.remove_prefix(end + 1);
+  }
+  return parts;
+}
+
 std::string text_of(double value) {
   std::array<char, 32> text{};
   return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::general, 6).ptr};

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace attnreg {
 
@@ -12,6 +13,9 @@ std::string printable(std::string_view text);
 
 /// The same, cut after `limit` bytes of `text` with "..." in place of the rest.
 std::string printable(std::string_view text, std::size_t limit);
+
+/// What separators divide a text into; one part, the text, without any.
+std::vector<std::string_view> parts_of(std::string_view text, char separator);
 
 /// A number for a message: six significant digits, independent of the locale.
 std::string text_of(double value);

@@ -94,19 +94,19 @@ class LoopTest(CommandLineTest):
         self.x = np.load(self.out / "x.npy")
         self.files = set(os.listdir(self.out))
 
-    def run_with_fault(self, ranks, plan):
+    def run_with_fault(self, ranks, plan, arguments):
         before = time.monotonic()
-        result = run(*self.command, ranks=ranks, environment={"ATTNREG_FAULT": plan})
+        result = run(*self.command, *arguments, ranks=ranks, environment={"ATTNREG_FAULT": plan})
         self.assertLess(time.monotonic() - before, 10)
         np.testing.assert_allclose(np.load(self.out / "x.npy"), self.x, rtol=0, atol=1e-9)
         return result, "attnreg: fault played" in result.stderr
 
-    def loop(self, site, kind, codes, ranks=2, rank=0, ends=True):
+    def loop(self, site, kind, codes, *arguments, ranks=2, rank=0, ends=True):
         """ends: by itself, so it leaves no file but those of a run."""
         k, played = 1, True
         while played:
             with self.subTest(site=site, kind=kind, ranks=ranks, rank=rank, k=k):
-                result, played = self.run_with_fault(ranks, f"{rank}:{site}:{kind}:{k}")
+                result, played = self.run_with_fault(ranks, f"{rank}:{site}:{kind}:{k}", arguments)
                 self.assertIn(result.code, codes if played else {0}, repr(result))
                 if ends:
                     self.assertLessEqual(set(os.listdir(self.out)), self.files | {"checkpoint", "history.partial.csv"})
@@ -132,6 +132,10 @@ class LoopTest(CommandLineTest):
         for rank in (0, 1):
             self.loop("message", "throw", {9}, rank=rank, ends=False)
             self.loop("message", "KILL", {137}, rank=rank, ends=False)
+
+    def test_stopped_ranks(self):
+        for rank in (0, 1):
+            self.loop("message", "STOP", {9}, "--watchdog", 1, rank=rank, ends=False)
 
     def test_memory(self):
         self.loop("allocate", "bad_alloc", {0, 7}, ends=False)

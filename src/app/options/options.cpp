@@ -308,16 +308,6 @@ nlohmann::ordered_json Arguments::configuration() const {
   return all;
 }
 
-std::vector<std::string_view> parts_of(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  for (std::size_t end = 0; end != text.npos;) {
-    end = text.find(separator);
-    parts.push_back(text.substr(0, end));
-    if (end != text.npos) text.remove_prefix(end + 1);
-  }
-  return parts;
-}
-
 std::string suggestion(std::string_view word, std::span<const std::string_view> names, const std::string& prefix) {
   std::string_view best;
   std::size_t best_distance = std::max<std::size_t>(2, word.size() / 3) + 2;

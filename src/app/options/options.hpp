@@ -16,6 +16,7 @@
 
 #include "attnreg/communicator.hpp"
 #include "attnreg/error.hpp"
+#include "errors/printable.hpp"
 
 namespace attnreg::app {
 
@@ -141,9 +142,6 @@ std::optional<Number> number_in(std::string_view text) {
   if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
   return value;
 }
-
-/// What separators divide a text into; one part, the text, without any.
-std::vector<std::string_view> parts_of(std::string_view text, char separator);
 
 /// The numbers that separators divide a text into; empty if one of the parts is none.
 template <class Number>
