@@ -41,8 +41,10 @@ struct RegressionOptions {
   std::string loss = "softmax";  ///< one of `loss_names`
   Method method = Method::automatic;
   Start start = Start::automatic;
-  Eigen::VectorXd x0;     ///< size d; only for `Start::given`
-  int random_starts = 0;  ///< solve from so many random points as well, and return the lowest end
+  Eigen::VectorXd x0;         ///< size d; only for `Start::given`
+  int random_starts = 0;      ///< solve from so many random points as well, and return the lowest end
+  double ridge = 0;           ///< >= 0: 1/2 ridge |x|^2 is added to L,
+  bool ridge_scaled = false;  ///< or 1/2 ridge sum_j s_j^2 x_j^2, s_j the norm of column j, about its mean for softmax
   SamplingOptions sampling;
   LinearSolverOptions linear_solver{};    ///< of newton and newton_cg; the others know rank0 only
   SketchedNewtonOptions sketched_newton;  ///< only for that method

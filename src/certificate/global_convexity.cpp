@@ -27,7 +27,7 @@ GlobalConvexity global_convexity(RegressionObjective& objective, bool singular_v
   const double c = result.indefiniteness = loss_bounds(objective.loss().name()).indefiniteness(sums[0], sums[1]);
   if (!std::isfinite(c)) return result;
   const double largest = w2.size() > 0 ? w2.maxCoeff() : 0;
-  if (!singular_values && !(A.communicator().max(largest) > c)) return result;
+  if (!singular_values && !objective.column_terms().has_ridge() && !(A.communicator().max(largest) > c)) return result;
 
   const Index d = A.columns();
   MatrixXd gram = MatrixXd::Zero(d, d);

@@ -192,10 +192,12 @@ bool SeparationSearch::look_at_signs() {
 }  // namespace
 
 Separation find_separation(const RegressionObjective& objective, const VectorXd& candidate) {
+  if (objective.column_terms().has_ridge()) return {};
   return SeparationSearch(objective, candidate).run();
 }
 
 bool minimiser_exists(const RegressionObjective& objective) {
+  if (objective.column_terms().has_ridge()) return true;
   if (objective.loss().name() != "cross-entropy") return false;
   std::array<double, 2> exceptions{static_cast<double>((objective.b().array() <= 0).count()),
                                    static_cast<double>((objective.weights_squared().array() == 0).count())};

@@ -25,11 +25,11 @@ struct Separation {
 /// by a projection, rows with w_i > 0 at 0, and the signs are then looked at. For cross-entropy and, where b can be
 /// reproduced in the limit, softmax and rescaled-exp; for others, and where all b_i > 0, nothing is read. Per round, of
 /// which there are up to 5: a Gram matrix of the held rows, 4 reads and 9 d^3 flops on rank 0; one read if one row is
-/// held and w = 0. "Not found" does not say that there is none.
+/// held and w = 0. "Not found" does not say that there is none; with a ridge there is.
 Separation find_separation(const RegressionObjective& objective, const Eigen::VectorXd& candidate);
 
-/// Collective, one all-reduce of 16 bytes. Whether b and w alone show that the convex loss, cross-entropy, has a
-/// minimiser: all b_i > 0, or no w_i = 0.
+/// Collective, one all-reduce of 16 bytes. Whether b and w alone show that L has a minimiser: that of cross-entropy,
+/// which is convex, if all b_i > 0, or no w_i = 0; any with a ridge.
 bool minimiser_exists(const RegressionObjective& objective);
 
 }  // namespace attnreg

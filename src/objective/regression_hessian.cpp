@@ -35,8 +35,8 @@ Hessian RegressionObjective::distributed_hessian(const Point& point) const {
   rows.ridge = weights_squared();
   DistributedMatrix M = distributed_gram(A_, grid_, rows, state.centre);
   const double uncentred = A_.communicator().sum(uncentred_sum(rows));
-  if (!offset_ridge_.is_zero())
-    M.for_each([&](Index i, Index j, double& entry) { entry += offset_ridge_.hessian(i, j); });
+  if (!column_terms_.is_zero())
+    M.for_each([&](Index i, Index j, double& entry) { entry += column_terms_.hessian(i, j); });
   const bool centred = loss_->form() == HessianForm::centred;
   DistributedMatrix H = distributed_gram(A_, grid_, {rows.curvature - curvatures(point).delta},
                                          centred ? state.centre : VectorXd::Zero(d));
@@ -60,7 +60,7 @@ const MatrixXd& RegressionObjective::ridge_gram_on_root() {
   MatrixXd gram = signed_gram(A_, {weights_squared()}).positive;
   A_.communicator().sum_to_root(span_of(gram));
   if (!A_.communicator().is_root()) return ridge_gram_.emplace();
-  if (!offset_ridge_.is_zero()) gram += offset_ridge_.hessian();
+  if (!column_terms_.is_zero()) gram += column_terms_.hessian();
   return ridge_gram_.emplace(std::move(gram));
 }
 
@@ -94,7 +94,7 @@ VectorXd RegressionObjective::hessian_product(const Point& point, Direction& p) 
   message[message.size() - 1] = RootClock::part(0);
   A_.communicator().sum(span_of(message));
   RootClock::seconds_of(A_.communicator(), message[message.size() - 1]);
-  VectorXd product = message.head(dimension()) + offset_ridge_.gradient(p.s) + correction_.product(p.s);
+  VectorXd product = message.head(dimension()) + column_terms_.gradient(p.s) + correction_.product(p.s);
   if (form == HessianForm::centred) product -= message[dimension()] * state.centre;
   if (form == HessianForm::coupled)  // (-h c^T - c h^T + k c c^T) p, h = A^T m
     product += (state.loss.self * along - state.coupled_centre.dot(p.s)) * state.centre - along * state.coupled_centre;
@@ -107,6 +107,7 @@ double RegressionObjective::total_curvature(const VectorXd& weights) const {
 }
 
 bool RegressionObjective::is_flat(const Point& point) const {
+  if (column_terms_.has_ridge()) return false;
   const VectorXd curvature = curvatures(point).delta.cwiseAbs() + weights_squared();
   return A_.communicator().sum(curvature.dot(columns_->row_norms())) == 0;
 }

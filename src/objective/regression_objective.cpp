@@ -70,14 +70,14 @@ RegressionObjective::RegressionObjective(std::shared_ptr<const ScaledColumns> co
       A_(columns_->A()),
       b_(b),
       w2_(w.squared()),
-      offset_ridge_(*columns_, w2_),
+      column_terms_(*columns_, w2_),
       loss_(std::move(loss)),
       reads_before_(A_.reads()),
       collectives_before_(A_.communicator().collectives()),
       clock_(A_.communicator()),
       grid_(solver.kind == LinearSolver::scalapack ? std::make_shared<const ProcessGrid>(A_.communicator(), solver)
                                                    : nullptr),
-      model_(A_, w2_, sampling, grid_, &offset_ridge_) {}
+      model_(A_, w2_, sampling, grid_, &column_terms_) {}
 
 LossRows RegressionObjective::rows_of(const VectorXd& z, Index first, Index rows) const {
   LossRows result{part(z, first, rows), part(b_, first, rows)};
@@ -120,7 +120,7 @@ Point RegressionObjective::unevaluated(const VectorXd& x) const {
   Point point{.x = x, .state = std::make_unique<RegressionState>()};
   RegressionState& state = own(point);
   state.largest_x = columns_->scale().cwiseProduct(x).lpNorm<Eigen::Infinity>();
-  state.offset = offset_ridge_.offset(x);
+  state.offset = column_terms_.offset(x);
   return point;
 }
 
@@ -207,7 +207,7 @@ double RegressionObjective::log_value(const Point& point) const {
   });
   A_.communicator().sum(sums);
   const double log_phi = loss_->log_value(loss_sums(sums.data()), exponent);
-  return log_phi + std::log1p(sums[8] * std::exp(-log_phi));
+  return log_phi + std::log1p((sums[8] + column_terms_.ridge(point.x)) * std::exp(-log_phi));
 }
 
 // In units of eps: the terms of q_i, and what the roundings of z_i, of the exponent z_i - reference, and of x and of
@@ -222,7 +222,7 @@ double RegressionObjective::rounding_of_row(const RegressionState& state, Index 
 /// All that z and its value leave to be found out; one read.
 void RegressionObjective::differentiate(Point& point, const Value& value) const {
   RegressionState& state = own(point);
-  point.value = value.total + correction_.value(point.x);
+  point.value = value.total + added_value(point.x);
   state.loss = value.loss;
   state.curvatures.reset();
   const double clock = clock_.seconds();
@@ -256,7 +256,7 @@ RowPasses::MapRequest RegressionObjective::one_read(const RegressionState& state
                                                     const VectorXd& v, Logits meaning, VectorXd& product) const {
   constexpr Index kScalars = 10;
   const Index of_loss = loss_->columns(), columns = of_loss + 1;
-  const double level = (meaning == Logits::step ? state.level() : state.shift) + offset_ridge_.offset(v);
+  const double level = (meaning == Logits::step ? state.level() : state.shift) + column_terms_.offset(v);
   const auto map = [this, &state, &product, guess, meaning, of_loss, columns, level](Index first, Index count,
                                                                                      double* U, double* scalars) {
     const VectorXd& norms = columns_->row_norms();
@@ -332,7 +332,7 @@ Point RegressionObjective::accept(Point point, ObjectiveState& found) const {
   auto& evaluation = static_cast<Evaluation&>(found);
   Value value = evaluation.value;
   if (!(value.loss.offset <= kLargestOffset)) value = value_at(state.z, state.level(), value.loss.reference);
-  point.value = value.total + correction_.value(point.x);
+  point.value = value.total + added_value(point.x);
   point.gradient = evaluation.gradient + added_gradient(point.x);
   point.seconds = evaluation.seconds;
   state.loss = value.loss;
@@ -390,10 +390,10 @@ VectorXd RegressionObjective::gradient_rounding(const Point& point) const {
   return kEps * (absolute + shared_rounding(point));
 }
 
-/// In units of eps: that of the offset's ridge, and of the numbers that rows share.
+/// In units of eps: that of `ColumnTerms`, and of the numbers that rows share.
 VectorXd RegressionObjective::shared_rounding(const Point& point) const {
   const RegressionState& state = state_of(point);
-  VectorXd rounding = offset_ridge_.rounding(point.x);
+  VectorXd rounding = column_terms_.rounding(point.x);
   if (loss_->form() != HessianForm::coupled) return rounding;
   const auto [reference, other] = loss_->shared_rounding(state.loss);
   return rounding + reference * (state.loss.self * state.centre - state.coupled_centre).cwiseAbs() +

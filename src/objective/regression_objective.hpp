@@ -9,8 +9,8 @@
 #include "losses/loss.hpp"
 #include "losses/loss_bounds.hpp"
 #include "newton/objective.hpp"
+#include "objective/column_terms.hpp"
 #include "objective/correction.hpp"
-#include "objective/offset_ridge.hpp"
 #include "objective/sampled_model.hpp"
 #include "ranks/root_clock.hpp"
 #include "rows/row_passes.hpp"
@@ -37,7 +37,7 @@ struct RegressionState final : ObjectiveState {
   double floor_bound = 0;          ///< sum r_i |a_i|_s >= | |A|^T r |_s, r = rounding_of_row
   double largest_x = 0;            ///< max |scale_j x_j|
   double shift = 0;   ///< about <f, A x>: phi does not see it, and where f_i is large z_i has a small rounding
-  double offset = 0;  ///< `OffsetRidge::offset`
+  double offset = 0;  ///< `ColumnTerms::offset`
   int updates = 0;    ///< of z by steps, since A x was made
   Eigen::VectorXd z;  ///< rows; the logits A x - shift
   std::optional<RowCurvatures> curvatures;  ///< none: not asked for yet, see `RegressionObjective::curvatures`
@@ -51,7 +51,7 @@ struct RegressionState final : ObjectiveState {
 ///
 /// It lives in the columns of `ScaledColumns`: its A, x, gradients and Hessians are those of the scaled and centred
 /// columns; x in the caller's is factor o x, g is g / factor. Where columns are centred, z and A s lack the offset,
-/// which phi does not see, and which the regulariser gets from `OffsetRidge`.
+/// which phi does not see, and which the regulariser gets from `ColumnTerms`. These have the ridge of the columns, too.
 ///
 /// A point keeps z = A x and a direction A s, so that nothing along a line reads A. Outputs of the loss that
 /// `RegressionState` does not have are made where they are used, tile by tile.
@@ -136,7 +136,7 @@ class RegressionObjective final : public Objective {
   static void drop_curvatures(const Point& point) { own(point).curvatures.reset(); }       ///< Local.
   const ScaledColumns& columns() const { return *columns_; }                               ///< Local.
   const std::shared_ptr<const ScaledColumns>& shared_columns() const { return columns_; }  ///< Local.
-  const OffsetRidge& offset_ridge() const { return offset_ridge_; }                        ///< Local.
+  const ColumnTerms& column_terms() const { return column_terms_; }                        ///< Local.
   /// Collective, one read. The estimated rounding error of each component of the gradient.
   Eigen::VectorXd gradient_rounding(const Point& point) const;
   /// Collective where columns are not centred. What estimates of the loss's rounding rest on.
@@ -196,8 +196,9 @@ class RegressionObjective final : public Objective {
   std::unique_ptr<ObjectiveState> renew_logits(Point& point, double& reference) const;
   Point accept(Point point, ObjectiveState& found) const;
   Point unevaluated(const Eigen::VectorXd& x) const;
+  double added_value(const Eigen::VectorXd& x) const { return column_terms_.ridge(x) + correction_.value(x); }
   Eigen::VectorXd added_gradient(const Eigen::VectorXd& x) const {
-    return offset_ridge_.gradient(x) + correction_.gradient(x);
+    return column_terms_.gradient(x) + correction_.gradient(x);
   }
 
   void differentiate(Point& point, const Value& value) const;
@@ -219,7 +220,7 @@ class RegressionObjective final : public Objective {
   const RowMatrix& A_;
   const Eigen::VectorXd& b_;
   RidgeWeights w2_;
-  OffsetRidge offset_ridge_;
+  ColumnTerms column_terms_;
   Correction correction_;
   Eigen::VectorXd terms_, shares_;  // of sampled rows, this rank's
   bool is_sample_ = false;

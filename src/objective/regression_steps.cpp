@@ -74,12 +74,12 @@ std::vector<Trial> RegressionObjective::try_steps(const Point& point, const Dire
     if (sums[kWidth * k + 8] == 0) {
       const LossChange change = loss_->change(loss_sums(&sums[kWidth * k]), state.loss);
       trial.change = change.value + t * ridge_slope + 0.5 * t * t * ridge_curvature +
-                     offset_ridge_.change(point.x, direction.s, t) + correction_.change(point.x, direction.s, t);
+                     column_terms_.change(point.x, direction.s, t) + correction_.change(point.x, direction.s, t);
       trial.reference = state.loss.reference + t * mean_y + change.reference_shift;
     } else {
-      const double level = state.level() + t * offset_ridge_.offset(direction.s);
+      const double level = state.level() + t * column_terms_.offset(direction.s);
       const Value there = value_from_scratch(state.z + t * direction.As, level);
-      trial.change = there.total + correction_.value(point.x + t * direction.s) - point.value;
+      trial.change = there.total + added_value(point.x + t * direction.s) - point.value;
       trial.reference = there.loss.reference;
     }
     if (!std::isfinite(trial.change)) trial.change = std::numeric_limits<double>::infinity();
@@ -92,7 +92,7 @@ Point RegressionObjective::step(Point point, Direction direction, const Trial& t
   RegressionState& state = static_cast<RegressionState&>(*point.state);
   point.x += trial.t * direction.s;
   state.largest_x = columns_->scale().cwiseProduct(point.x).lpNorm<Eigen::Infinity>();
-  state.offset = offset_ridge_.offset(point.x);
+  state.offset = column_terms_.offset(point.x);
   double reference = trial.reference.value_or(state.loss.reference);
   std::unique_ptr<ObjectiveState> found;
   if (++state.updates > kStepsBetweenRefreshes) {

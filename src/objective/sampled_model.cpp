@@ -46,8 +46,8 @@ double automatic_oversampling(std::int64_t rows, Eigen::Index columns) {
 }
 
 SampledModel::SampledModel(const RowMatrix& A, RidgeWeights w2, const SamplingOptions& options,
-                           std::shared_ptr<const ProcessGrid> grid, const OffsetRidge* offset_ridge)
-    : A_(A), w2_(std::move(w2)), offset_ridge_(offset_ridge), options_(options), grid_(std::move(grid)) {
+                           std::shared_ptr<const ProcessGrid> grid, const ColumnTerms* column_terms)
+    : A_(A), w2_(std::move(w2)), column_terms_(column_terms), options_(options), grid_(std::move(grid)) {
   const auto d = static_cast<double>(A.columns()), n = static_cast<double>(A.rows_global());
   const double sketch_rows = options.sketch_rows > 0 ? static_cast<double>(options.sketch_rows) : 6 * d;
   if (options_.oversampling == 0)
@@ -164,7 +164,7 @@ std::optional<MatrixXd> SampledModel::factor(WeightedRows rows, const VectorXd& 
   communicator.sum_to_root(span_of(message));
   if (communicator.is_root()) {
     MatrixXd M = message.head(entries).reshaped(d, d);
-    if (offset_ridge_ != nullptr && !offset_ridge_->is_zero()) M += offset_ridge_->model();
+    if (column_terms_ != nullptr && !column_terms_->is_zero()) M += column_terms_->model();
     const VectorXd scale = M.diagonal() + message[entries] * centre.cwiseAbs2();
     const auto damped = damped_factor(std::move(M), scale);
     if (damped.ridge > 0) message.head(entries) = damped.L.reshaped();
@@ -218,8 +218,8 @@ std::optional<VectorXd> SampledModel::direction_above(VectorXd nu, const VectorX
 std::optional<Preconditioner> SampledModel::distributed(WeightedRows rows, const VectorXd& centre, bool tired) {
   const Part part = choose_rows(std::move(rows), tired);
   DistributedMatrix M = distributed_gram(A_, grid_, part.rows, centre);
-  if (offset_ridge_ != nullptr && !offset_ridge_->is_zero())
-    M.for_each([&](Index i, Index j, double& entry) { entry += offset_ridge_->model(i, j); });
+  if (column_terms_ != nullptr && !column_terms_->is_zero())
+    M.for_each([&](Index i, Index j, double& entry) { entry += column_terms_->model(i, j); });
   std::array sums{uncentred_sum(part.rows), part.count(), part.scores, static_cast<double>(A_.entries_local())};
   A_.communicator().sum(sums);
   learn(sums[1], sums[2], sums[3]);

@@ -10,7 +10,7 @@
 #include "attnreg/leverage.hpp"
 #include "attnreg/row_matrix.hpp"
 #include "newton/objective.hpp"
-#include "objective/offset_ridge.hpp"
+#include "objective/column_terms.hpp"
 #include "rows/gram.hpp"
 
 namespace attnreg {
@@ -30,10 +30,10 @@ double automatic_oversampling(std::int64_t rows, Eigen::Index columns);
 /// A. When c d >= n or the sketch has as many rows as A, all rows are used, without sketch and scores.
 class SampledModel {
  public:
-  /// Local. w2: squared weights of this rank's rows. A, w2 and offset_ridge, if there is one, must outlive the model.
+  /// Local. w2: squared weights of this rank's rows. A, w2 and column_terms, if there is one, must outlive the model.
   /// With a grid, M is made and factored over its processes.
   SampledModel(const RowMatrix& A, RidgeWeights w2, const SamplingOptions& options,
-               std::shared_ptr<const ProcessGrid> grid = nullptr, const OffsetRidge* offset_ridge = nullptr);
+               std::shared_ptr<const ProcessGrid> grid = nullptr, const ColumnTerms* column_terms = nullptr);
 
   /// Collective. The model as a preconditioner: what `factor` makes, on all ranks, or a distributed factor of a model
   /// of the same rows. The distributed one takes one pass over these rows, ceil(d / 256) + 2 collectives, and one for
@@ -90,7 +90,7 @@ class SampledModel {
 
   const RowMatrix& A_;
   RidgeWeights w2_;
-  const OffsetRidge* offset_ridge_;  // none: zero
+  const ColumnTerms* column_terms_;  // none: zero
   SamplingOptions options_;
   std::shared_ptr<const ProcessGrid> grid_;
   bool all_rows_at_first_, all_rows_;

@@ -31,7 +31,8 @@ RowSpace::RowSpace(std::shared_ptr<const ScaledColumns> columns, bool sees_shift
                  "A, " + std::to_string(n) + " x " + std::to_string(d) +
                      ", is solved in its row space, for which rank 0 "
                      "holds it four times");
-  const VectorXd& scale = columns_->scale();
+  const VectorXd& ridge = columns_->ridge();
+  metric_ = ridge.size() > 0 ? VectorXd((ridge / ridge.maxCoeff()).cwiseSqrt()) : columns_->scale();
   RowMajorMatrix rows;
   communicator.agree([&] { rows = dense_rows(A, 0, A.rows_local()); });
   auto gathered = communicator.gather_to_root(span_of(rows));
@@ -42,9 +43,9 @@ RowSpace::RowSpace(std::shared_ptr<const ScaledColumns> columns, bool sees_shift
     if (!communicator.is_root()) return;
     MatrixXd M(d, n + 1);
     for (Index i = 0; i < n; ++i)
-      M.col(i) = Eigen::Map<const VectorXd>(gathered.data() + i * d, d).cwiseQuotient(scale);
+      M.col(i) = Eigen::Map<const VectorXd>(gathered.data() + i * d, d).cwiseQuotient(metric_);
     std::vector<double>().swap(gathered);
-    VectorXd level = columns_->offset().cwiseQuotient(scale);  // what the columns were centred about, and are now
+    VectorXd level = columns_->offset().cwiseQuotient(metric_);  // what the columns were centred about, and are now
     if (!sees_shift) {
       const VectorXd mean = M.leftCols(n).rowwise().mean();
       M.leftCols(n).colwise() -= mean;
@@ -69,15 +70,19 @@ RowSpace::RowSpace(std::shared_ptr<const ScaledColumns> columns, bool sees_shift
   if (!communicator.is_root()) small.resize(n + 1, rank_);
   communicator.broadcast(span_of(small));
   const RowMajorMatrix own = small.middleRows(static_cast<Index>(A.first_row()), A.rows_local());
-  reduced_ = std::make_shared<const ScaledColumns>(RowMatrix(communicator, A.partition(), own),
-                                                   VectorXd(small.row(n).transpose()));
+  auto reduced =
+      std::make_shared<ScaledColumns>(RowMatrix(communicator, A.partition(), own), VectorXd(small.row(n).transpose()));
+  if (ridge.size() > 0) reduced->add_ridge(ridge.maxCoeff(), false);
+  reduced_ = std::move(reduced);
 }
 
 RegressionOptions RowSpace::options(const RegressionOptions& options) const {
   RegressionOptions own = options;
+  const VectorXd ratio = metric_.cwiseQuotient(columns_->scale());  // |g|_s / |g_0|_s is at most that of y by max / min
+  own.newton.relative_tolerance *= ratio.minCoeff() / ratio.maxCoeff();
   if (options.start != Start::given) return own;
   own.x0 = VectorXd::Zero(rank_);
-  const VectorXd scaled = options.x0.cwiseQuotient(columns_->factor()).cwiseProduct(columns_->scale());
+  const VectorXd scaled = options.x0.cwiseQuotient(columns_->factor()).cwiseProduct(metric_);
   if (columns_->A().communicator().is_root()) own.x0 = U_.transpose() * scaled;
   columns_->A().communicator().broadcast(span_of(own.x0));
   return own;
@@ -87,7 +92,7 @@ void RowSpace::finish(const VectorXd& b, const RidgeWeights& w, const Regression
                       RegressionResult& result) const {
   const Communicator& communicator = columns_->A().communicator();
   VectorXd x = VectorXd::Zero(columns_->A().columns());
-  if (communicator.is_root()) x = (U_ * result.x).cwiseQuotient(columns_->scale());
+  if (communicator.is_root()) x = (U_ * result.x).cwiseQuotient(metric_);
   communicator.broadcast(span_of(x));
 
   RegressionObjective objective(columns_, b, w, make_loss(options.loss), options.sampling);
@@ -115,8 +120,10 @@ void RowSpace::finish(const VectorXd& b, const RidgeWeights& w, const Regression
   result.notes.insert(result.notes.end(), columns_->notes().begin(), columns_->notes().end());
   result.warnings.insert(result.warnings.end(), columns_->warnings().begin(), columns_->warnings().end());
   result.notes.push_back("A has more columns than rows: solved in the " + std::to_string(rank_) +
-                         " dimensions of its row space; of all x with this L the least is given, in columns of equal "
-                         "size");
+                         " dimensions of its row space" +
+                         (columns_->ridge().size() > 0 ? ""
+                                                       : "; of all x with this L the least is given, in columns of "
+                                                         "equal size"));
 }
 
 }  // namespace attnreg

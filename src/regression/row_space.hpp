@@ -19,8 +19,9 @@ bool solves_in_row_space(std::int64_t rows, std::int64_t columns, const Regressi
 ///
 ///     x = S^-1 U y,    A x = (V Sigma)_rows y + (offset . y) 1,    |y| = |S x|,
 ///
-/// is the same regression with n x r numbers, and |g_y| is |g|_s of x. Rank 0 has U, d x r; singular values of up to d
-/// eps times the largest are rounding, and left out.
+/// is the same regression with n x r numbers, and |g_y| is |g|_s of x. With a ridge, 1/2 sum_j r_j x_j^2, S is
+/// diag(r / max r)^1/2, so that its minimiser is a combination of the rows, too, and 1/2 max r |y|^2 is the ridge. Rank
+/// 0 has U, d x r; singular values of up to d eps times the largest are rounding, and left out.
 class RowSpace {
  public:
   /// Collective. Rows of A are sent to rank 0: 8 n d bytes; it holds four times that for a moment, and then d (r + 1)
@@ -39,7 +40,8 @@ class RowSpace {
 
  private:
   std::shared_ptr<const ScaledColumns> columns_, reduced_;
-  Eigen::MatrixXd U_;  // d x r, on rank 0
+  Eigen::VectorXd metric_;  // S
+  Eigen::MatrixXd U_;       // d x r, on rank 0
   Eigen::Index rank_ = 0;
 };
 

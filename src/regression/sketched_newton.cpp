@@ -56,7 +56,7 @@ VectorXd exact_curvatures(const RegressionObjective& objective, const Point& poi
                     .sum();
   });
   objective.A().communicator().sum(span_of(sums));
-  for (Index k = 0; k < V.cols(); ++k) sums[k] += 2 * objective.offset_ridge().value(V.col(k));
+  for (Index k = 0; k < V.cols(); ++k) sums[k] += 2 * objective.column_terms().value(V.col(k));
   return sums;
 }
 
@@ -223,7 +223,7 @@ Model Iteration::sampled_hessian(std::uint32_t step) {
   A_.communicator().sum_to_root(span_of(message));
   if (!A_.communicator().is_root()) return model;
   model.matrix = message.head(entries).reshaped(d, d);
-  if (!objective_.offset_ridge().is_zero()) model.matrix += objective_.offset_ridge().hessian();
+  if (!objective_.column_terms().is_zero()) model.matrix += objective_.column_terms().hessian();
   if (!low_rank) return model;
   // [abar, u] S [abar, u]^T = -(v abar^T + abar v^T)
   const VectorXd& centre = objective_.state_of(point_).centre;

@@ -71,7 +71,11 @@ bool sees_shift(const RegressionOptions& options) { return !make_loss(options.lo
 
 /// Collective.
 std::shared_ptr<const ScaledColumns> scaled_columns(const RowMatrix& A, const RegressionOptions& options) {
-  return std::make_shared<const ScaledColumns>(A, !sees_shift(options));
+  if (!(options.ridge >= 0 && std::isfinite(options.ridge)))
+    refuse("the ridge is " + text_of(options.ridge) + "; expected a finite number >= 0");
+  auto columns = std::make_shared<ScaledColumns>(A, !sees_shift(options));
+  if (options.ridge > 0) columns->add_ridge(options.ridge, options.ridge_scaled);
+  return columns;
 }
 
 /// Targets that are solved together, replicated: enough to share messages, or at least reads, without vectors of rows

@@ -49,11 +49,17 @@ class ScaledColumns {
     return columns;
   }
 
+  /// Local. Adds a ridge to what is asked of x: 1/2 strength |x|^2, or, `scaled`, 1/2 strength sum_j (scale_j
+  /// xhat_j)^2, which does not depend on the units of the columns.
+  void add_ridge(double strength, bool scaled) { ridge_ = strength * (scaled ? scale_ : factor_).cwiseAbs2(); }
+
   const RowMatrix& A() const { return A_; }                  ///< ahat
   const Eigen::VectorXd& factor() const { return factor_; }  ///< d; powers of two
   const Eigen::VectorXd& offset() const { return offset_; }  ///< d; centre_j factor_j
   const Eigen::VectorXd& scale() const { return scale_; }    ///< d, > 0; norms of the columns of ahat, or spreads
   const Eigen::VectorXd& mean() const { return mean_; }      ///< d; of the columns of ahat; 0: never looked at
+  /// d; r_j of 1/2 sum_j r_j xhat_j^2. Empty: no ridge.
+  const Eigen::VectorXd& ridge() const { return ridge_; }
   bool is_centred() const { return !offset_.isZero(0); }
   bool is_scaled() const { return (factor_.array() != 1).any(); }
   /// Local. |ahat_i / scale|, this rank's rows; made by the first call with a read that is not counted, unless a pass
@@ -65,7 +71,7 @@ class ScaledColumns {
 
  private:
   RowMatrix A_;
-  Eigen::VectorXd factor_, offset_, mean_, scale_, inverse_scale_;
+  Eigen::VectorXd factor_, offset_, mean_, scale_, inverse_scale_, ridge_;
   std::shared_ptr<Eigen::VectorXd> row_norms_ = std::make_shared<Eigen::VectorXd>();  // shared by copies
   std::vector<std::string> notes_, warnings_;
 };

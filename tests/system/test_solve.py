@@ -165,6 +165,31 @@ class RunDirectoryTest(CommandLineTest):
         self.assert_code(0, run("solve", *self.files, "-o", expected))
         np.testing.assert_allclose(np.load(self.directory / "second" / "x.npy"), np.load(expected / "x.npy"), rtol=1e-8)
 
+    def test_ridge(self):
+        A, b, _ = self.write_problem(rows=300, columns=4)
+        scale = np.array([1, 1e3, 1e-2, 1])
+        np.save(self.directory / "S.npy", A * scale)
+        for option, strength, sizes in (("--ridge", 0.01, np.ones(4)),
+                                        ("--ridge-scaled", 1e-5, np.linalg.norm((A - A.mean(0)) * scale, axis=0))):
+            for ranks in (1, 3):
+                with self.subTest(option=option, ranks=ranks):
+                    out = self.directory / f"{option}-{ranks}"
+                    result = run("solve", self.directory / "S.npy", self.directory / "b.npy", "--weight", 0, option,
+                                 strength, "-o", out, ranks=ranks)
+                    self.assert_code(0, result)
+                    self.assertIn(f"w = 0, {option[2:]} {strength}", result.stdout)
+                    x = np.load(out / "x.npy")
+                    f = softmax(A * scale @ x)
+                    q = f * (f - b) - f * (f @ (f - b))
+                    gradient = (A * scale).T @ q + strength * sizes**2 * x
+                    self.assertLess(np.max(np.abs(gradient / scale)), 1e-9 * np.max(np.abs((A.T @ b))))
+                    value = 0.5 * np.sum((f - b) ** 2) + 0.5 * strength * np.sum((sizes * x) ** 2)
+                    self.assertAlmostEqual(read_json(out / "run.json")["summary"]["value"] / value, 1, delta=1e-12)
+        for arguments, expected in ((("--ridge", -1), "--ridge"), (("--ridge", 1, "--ridge-scaled", 1), "--ridge")):
+            result = run("solve", self.directory / "S.npy", self.directory / "b.npy", *arguments)
+            self.assert_code(2, result)
+            self.assertIn(expected, result.stderr)
+
     def test_weights_file_equals_the_number(self):
         np.save(self.directory / "w.npy", np.full(57, 0.01))
         one, other = self.directory / "one", self.directory / "other"

@@ -40,7 +40,11 @@ const Syntax kSolveSyntax{
       groups.insert(groups.begin(),
                     model_options({{"targets", 0, "FILE", Text{}, "",
                                     "B, n x k, in place of b: k regressions with the same A, one for each column, "
-                                    "that share the reads of A"}}));
+                                    "that share the reads of A"},
+                                   {"ridge", 0, "R", Number{0}, "", "add 1/2 R |x|^2 to L"},
+                                   {"ridge-scaled", 0, "R", Number{0}, "",
+                                    "add 1/2 R sum s_j^2 x_j^2, s_j the norm of column j, about its mean for softmax "
+                                    "and cross-entropy: the same x_j s_j in any units of the columns"}}));
       groups.push_back(computing_options());
       groups.push_back(
           session_options("run directory for x.npy, run.json, history.csv, status.json; default: none",
@@ -56,6 +60,7 @@ void check(const Arguments& arguments, int ranks) {
   check_solver_options(arguments, ranks);
   check_session_options(arguments, {"write-fitted"});
   arguments.exclude("targets", "weights-path");
+  arguments.exclude("ridge", "ridge-scaled");
 }
 
 /// "0", "1", ...

@@ -170,6 +170,9 @@ RegressionOptions regression_options(const Arguments& arguments, int ranks) {
   options.method = kMethods[arguments.choice("method")];
   options.start = start_option(arguments);
   options.random_starts = arguments.count("starts");
+  options.ridge_scaled = arguments.has("ridge-scaled");
+  if (const char* const name = options.ridge_scaled ? "ridge-scaled" : "ridge"; arguments.has(name))
+    options.ridge = arguments.number(name);
   options.certificate = static_cast<CertificateLevel>(arguments.choice("certificate"));
   if (arguments.has("epsilon")) options.epsilon = arguments.number("epsilon");
   options.newton = newton_options(arguments);
@@ -185,10 +188,13 @@ RegressionOptions regression_options(const Arguments& arguments, int ranks) {
 }
 
 std::string weight_text(const Arguments& arguments) {
-  if (arguments.given("weights")) return printable(arguments.text("weights"));
+  std::string ridge;
+  for (const std::string name : {"ridge", "ridge-scaled"})
+    if (arguments.knows(name) && arguments.has(name)) ridge = ", " + name + " " + arguments.text(name);
+  if (arguments.given("weights")) return printable(arguments.text("weights")) + ridge;
   if (arguments.syntax().name == "solve" && arguments.has("weights-path"))
-    return "path " + printable(arguments.text("weights-path"));
-  return arguments.text("weight") + (arguments.given("weight") ? "" : " (default)");
+    return "path " + printable(arguments.text("weights-path")) + ridge;
+  return arguments.text("weight") + (arguments.given("weight") ? "" : " (default)") + ridge;
 }
 
 }  // namespace attnreg::app

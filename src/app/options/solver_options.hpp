@@ -49,7 +49,7 @@ std::vector<double> weights_path(const Arguments& arguments);
 /// All but x0 and the callbacks.
 RegressionOptions regression_options(const Arguments& arguments, int ranks);
 
-/// "1e-4", "1e-4 (default)" or the file's name.
+/// "1e-4", "1e-4 (default)" or the file's name; with the ridge, if there is one.
 std::string weight_text(const Arguments& arguments);
 
 }  // namespace attnreg::app
