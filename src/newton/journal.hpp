@@ -35,7 +35,11 @@ struct Stage {
 class Journal {
  public:
   /// A stage is left every `interval` seconds; 0: at every iteration. `write` is called after each.
-  Journal(double interval, std::function<void()> write);
+  ///
+  /// With `iterations` > 0 there is a checkpoint after so many iterations and at the end of every stage, whatever the
+  /// time, and nothing else is left: x has the same bits with and without an interruption. `write` is called after one
+  /// of them once the interval is over.
+  Journal(double interval, std::function<void()> write, int iterations = 0);
 
   /// The next stage. `seconds` as in the `is_due` of this stage. What it has is of an earlier process, or of this one
   /// up to `checkpoint`; a stage of another name, and all that follow, are forgotten.
@@ -75,6 +79,9 @@ class Journal {
 
   double interval_;
   std::function<void()> write_;
+  int iterations_;            // between checkpoints; 0: the time tells
+  int since_ = 0;             // iterations
+  bool asked_ = false;        // for a checkpoint
   std::deque<Stage> stages_;  // references to them last
   std::vector<Stage> kept_;
   std::size_t next_ = 0;

@@ -42,6 +42,7 @@ const Syntax kSolveSyntax{
                                     "B, n x k, in place of b: k regressions with the same A, one for each column, "
                                     "that share the reads of A"}}));
       groups.push_back(computing_options());
+      groups.push_back(reproducible_group());
       groups.push_back(
           session_options("run directory for x.npy, run.json, history.csv, status.json; default: none",
                           {{"write-fitted", 0, "", Switch{}, "", "also write f = softmax(A x) to f.npy there"}}));
@@ -198,7 +199,7 @@ class Solve : public Session {
            summary_line("problem", std::to_string(A.rows_global()) + " x " + std::to_string(A.columns()) + ", " +
                                        arguments_.text("loss") + " loss, w = " + weight_text(arguments_)) +
            summary_line("reads of A", fixed(reads, 1) + " in all; a read that several targets share is counted once") +
-           summary_line("seconds", seconds_text(timing_, communicator_.size(), threads_.threads)) +
+           summary_line("seconds", seconds_text(timing_, communicator_.processes(), threads_.threads)) +
            list_text("Notes", of_all_targets(results, &SolveResult::notes)) +
            list_text("Warnings", of_all_targets(results, &SolveResult::warnings)) + list_text("Files", written);
   }
@@ -228,7 +229,7 @@ class Solve : public Session {
     return solve_bytes({shape[0], A.header.columns(), A.nonzeros.value_or(0), A.nonzeros.has_value(),
                         held_as(storage_choice(arguments_), A.header.type),
                         solves_in_row_space(shape[0], A.header.columns(), options())},
-                       communicator_.size(), threads_.threads, linear_solver_options(arguments_, communicator_.size()),
+                       communicator_.size(), threads_of_rank(), linear_solver_options(arguments_, communicator_.size()),
                        arguments_.integer("sketch-rows"));
   }
 
