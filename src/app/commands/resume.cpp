@@ -17,7 +17,8 @@ constexpr std::string_view kResumeEpilogue = R"(Examples:
 
 The run goes on in its directory, with the options it was given and the files it read, which must not have changed, on
 any number of ranks, and reaches the same minimum; options given here replace those of the run. With the same numbers of
-ranks and threads x has the bits of a run that was not interrupted and left the same checkpoints.
+ranks and threads x has the bits of a run that was not interrupted and left the same checkpoints; of a run with
+--reproducible on any.
 
 Exit code: that of the run; 8: the checkpoint is damaged, of other inputs, or of another version, or there is none.
 )";
