@@ -76,6 +76,7 @@ class Blocks final : public BlockCalls {
   void serve_gather_to_root();
   Partial reduced(int begin, int end, const Header& header);
   void combine(Partial& left, const Partial& right, const Header& header) const;
+  void hear_of_requests() const;
   void throw_failure();
   int owner(int block) const;
   int first() const { return facts_.first_block; }
@@ -239,7 +240,16 @@ Blocks::Header Blocks::heard_by_all(Header header) const {
     throw InternalError("the blocks of rank " + std::to_string(processes_.rank()) +
                         " do not call what those of rank 0 do");
   }
+  if (some_are_idle_ && numbers[3] == 0) hear_of_requests();
   return header;
+}
+
+/// Collective. Requests ride on the blocks' sums: what processes without blocks were asked for, the others were.
+void Blocks::hear_of_requests() const {
+  const std::int64_t signal = processes_.max(std::int64_t{blocks_.empty() ? stop_signal() : 0});
+  if (signal != 0) ask_to_stop(static_cast<int>(signal));
+  if (processes_.max(std::int64_t{blocks_.empty() && is_checkpoint_asked_for()}) != 0 && !blocks_.empty())
+    ask_for_checkpoint();
 }
 
 /// Collective. The blocks' failure, which they have agreed on.

@@ -173,8 +173,7 @@ TEST(Journal, IsDueAfterItsInterval) {
 TEST(Journal, WithIterationsTheClockOnlyTellsWhatIsWritten) {
   using Due = Journal::Due;
   int written = 0;
-  Journal journal(
-      10, [&] { ++written; }, 3);
+  Journal journal(10, [&] { ++written; }, {.iterations = 3, .at_ends = true});
   journal.open("newton", 0).numbers = {1};
   for (int round = 0; round < 2; ++round) {
     EXPECT_EQ(journal.due(1000, true), Due::no);
@@ -195,6 +194,11 @@ TEST(Journal, WithIterationsTheClockOnlyTellsWhatIsWritten) {
   journal.open("next", 1020).numbers = {7};
   journal.cut_off();  // what was not left by a checkpoint is not kept
   EXPECT_EQ(journal.kept().at("").size(), 1u);
+  Journal single(10, [&] { ++written; }, {.iterations = 3});
+  single.open("newton", 0).numbers = {1};
+  EXPECT_FALSE(single.finish(20));
+  EXPECT_EQ(written, 3);
+  EXPECT_TRUE(single.kept().at("").empty());
 }
 
 }  // namespace attnreg::test_journal

@@ -197,44 +197,49 @@ TEST(Reproducible, Heads) {
 }
 
 /// From whatever the journal has at any checkpoint, on ranks of another number.
-TEST(Reproducible, InterruptionsLeaveNoTrace) {
-  const auto problem = reference::random_problem(4000, 8, 1, 1e-4, 8);
-  const Communicator self(MPI_COMM_SELF);
-  for (const Method method : {Method::newton, Method::newton_cg, Method::surrogate}) {
-    SCOPED_TRACE(method_name(method));
-    std::vector<Journal::Parts> left;
-    const auto with = [&](const std::shared_ptr<Journal>& journal) {
-      RegressionOptions options;
-      options.method = method;
-      options.start = Start::cross_entropy;
-      options.random_starts = 1;
-      options.newton.journal = journal;
-      return regression(problem, options, Holding::float64);
+void expect_no_trace_of_interruptions(const reference::Problem& problem, RegressionOptions options,
+                                      Journal::Cadence cadence, std::size_t fewest) {
+  std::vector<Journal::Parts> left;
+  const auto with = [&](const std::shared_ptr<Journal>& journal) {
+    options.newton.journal = journal;
+    return regression(problem, options, Holding::float64);
+  };
+  const VectorXd expected = of_block_0(Communicator(MPI_COMM_SELF), {kBlocks}, [&](const Communicator& block) {
+    std::shared_ptr<Journal> journal;
+    const auto keep = [&, is_root = block.is_root()] {
+      if (is_root) left.push_back(journal->kept());
     };
-    const VectorXd expected = of_block_0(self, {kBlocks}, [&](const Communicator& block) {
-      std::shared_ptr<Journal> journal;
-      journal = std::make_shared<Journal>(
-          0,
-          [&, is_root = block.is_root()] {
-            if (is_root) left.push_back(journal->kept());
-          },
-          3);
+    journal = std::make_shared<Journal>(0, keep, cadence);
+    return with(journal)(block);
+  });
+  EXPECT_GE(left.size(), fewest);
+  std::vector<int> deal(static_cast<std::size_t>(world().size()), 1);
+  deal[0] += kBlocks - world().size();
+  for (std::size_t k = 0; k < left.size(); ++k) {
+    SCOPED_TRACE("checkpoint " + std::to_string(k));
+    const VectorXd found = of_block_0(world(), deal, [&](const Communicator& block) {
+      const auto journal = std::make_shared<Journal>(
+          0, [] {}, cadence);
+      journal->resume(left[k]);
       return with(journal)(block);
     });
-    EXPECT_GE(left.size(), 3u);
-    std::vector<int> deal(static_cast<std::size_t>(world().size()), 1);
-    deal[0] += kBlocks - world().size();
-    for (std::size_t k = 0; k < left.size(); ++k) {
-      SCOPED_TRACE("checkpoint " + std::to_string(k));
-      const VectorXd found = of_block_0(world(), deal, [&](const Communicator& block) {
-        const auto journal = std::make_shared<Journal>(
-            0, [] {}, 3);
-        journal->resume(left[k]);
-        return with(journal)(block);
-      });
-      EXPECT_TRUE(found == expected);
-    }
+    EXPECT_TRUE(found == expected);
   }
+}
+
+TEST(Reproducible, InterruptionsLeaveNoTrace) {
+  const auto problem = reference::random_problem(4000, 8, 1, 1e-4, 8);
+  for (const Method method : {Method::newton, Method::newton_cg, Method::surrogate})
+    for (const Start start : {Start::zero, Start::cross_entropy, Start::automatic}) {
+      SCOPED_TRACE(std::string(method_name(method)) + " from " + std::string(start_name(start)));
+      RegressionOptions options;
+      options.method = method;
+      options.start = start;
+      for (const int iterations : {1, 3})
+        expect_no_trace_of_interruptions(problem, options, {.iterations = iterations, .at_ends = false}, 0);
+      options.random_starts = 1;
+      expect_no_trace_of_interruptions(problem, options, {.iterations = 2, .at_ends = true}, 2);
+    }
 }
 
 }  // namespace attnreg::test_reproducible

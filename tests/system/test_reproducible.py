@@ -31,17 +31,17 @@ class ReproducibleTest(CommandLineTest):
                 self.assertEqual(expected, self.bytes_of(*command, ranks=ranks, threads=threads, **options))
         return expected
 
-    def check_interruptions(self, *command, records, name="x.npy", fewest=1):
+    def check_interruptions(self, *command, records, name="x.npy", fewest, cadence=("--checkpoint", 0)):
         """Killed at a record of an iteration, and resumed on ranks of another number. `fewest`: resumed runs that go
         on beyond the beginning."""
-        expected, went_on = self.bytes_of(*command, name=name), 0
+        expected, went_on = self.bytes_of(*command, *cadence, name=name), 0
         for record in records:
             for before, after in ((3, 2), (0, 5)):
                 with self.subTest(command=command[3:], record=record, ranks=(before, after)):
                     shutil.rmtree(self.out)
                     blocks = 6 if before else 16  # of rank 0: every one comes to the site
                     visit = blocks * record + 1
-                    result = run(*command, "--reproducible", "--checkpoint", 0, "-q", "-o", self.out, ranks=before,
+                    result = run(*command, "--reproducible", *cadence, "-q", "-o", self.out, ranks=before,
                                  environment={"ATTNREG_FAULT": f"0:in-iteration:KILL:{visit}"})
                     self.assertNotEqual(0, result.code, "it was over before")
                     result = run("resume", self.out, "--threads", 2, ranks=after)
@@ -92,10 +92,11 @@ class ReproducibleTest(CommandLineTest):
                                  records=(2, 18), fewest=2)
 
     def test_interruptions(self):
-        self.check_interruptions("solve", self.A, self.b, "--weight", 1e-5, "--starts", 2, "--method",
-                                 "newton-cg", "--start", "cross-entropy", records=(3,))
+        self.check_interruptions("solve", self.A, self.b, "--weight", 1e-5, records=(2, 5), fewest=2)
+        self.check_interruptions("solve", self.A, self.b, "--weight", 1e-5, "--starts", 2, "--method", "newton-cg",
+                                 records=(3,), fewest=2)
         self.check_interruptions("solve", self.A, self.b, "--weights-path", "1e-3:1e-6:3", "--method", "newton-cg",
-                                 records=(4, 14), fewest=2)
+                                 records=(4, 14), fewest=2, cadence=("--checkpoint", 1e-9))
 
     def test_stop(self):
         """Of several targets, which share passes, a run that goes on does so from the beginning."""
@@ -112,6 +113,17 @@ class ReproducibleTest(CommandLineTest):
     def test_more_ranks_than_blocks(self):
         for blocks in (1, 3):
             self.check("solve", self.A, self.b, "--blocks", blocks, layouts=((4, 1), (5, 2)))
+
+    def test_a_signal_to_a_rank_without_blocks(self):
+        command = ("solve", self.A, self.b, "--weight", 1e-5, "--blocks", 2, "--method", "newton-cg")
+        expected = self.bytes_of(*command)
+        shutil.rmtree(self.out)
+        result = run(*command, "--reproducible", "-q", "-o", self.out, ranks=3,
+                     environment={"ATTNREG_FAULT": "2:message:TERM:120"})
+        self.assert_code(75, result)
+        self.assertIn("stopped by SIGTERM", result.stderr)
+        self.assert_code(0, run("resume", self.out, ranks=2))
+        self.assertEqual(expected, (self.out / "x.npy").read_bytes())
 
     def test_errors(self):
         """Of all ranks, those without blocks too."""

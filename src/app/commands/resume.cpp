@@ -65,7 +65,12 @@ Arguments resumed_arguments(const Communicator& communicator, const Arguments& r
   if (!arguments.knows("checkpoint"))
     throw Error(ExitCode::checkpoint, "the checkpoint is of " + printable(arguments.words()[0]) + ", which leaves none",
                 Error::Scope::all_ranks);
+  const bool at_each_iteration = arguments.number("checkpoint") == 0;
   arguments.resume(std::move(checkpoint), directory, resume);
+  if (reproducible_blocks(arguments) > 0 && (arguments.number("checkpoint") == 0) != at_each_iteration)
+    throw UsageError(
+        "--checkpoint: a run with --reproducible goes on with checkpoints at every iteration (0), or not, "
+        "as it began: its bits depend on that");
   return arguments;
 }
 

@@ -56,8 +56,14 @@ Session::Session(const Communicator& communicator, const Arguments& arguments)
 
 std::shared_ptr<Journal> Session::journal(std::function<void()> write) const {
   constexpr int kIterations = 20;  // between checkpoints of blocks: one is about as dear as an iteration
-  return std::make_shared<Journal>(arguments_.number("checkpoint"), std::move(write),
-                                   communicator_.is_of_blocks() ? kIterations : 0);
+  const double interval = arguments_.number("checkpoint");
+  Journal::Cadence cadence;
+  if (communicator_.is_of_blocks()) {
+    const auto has = [&](std::string_view name) { return arguments_.knows(name) && arguments_.has(name); };
+    const bool several = has("weights-path") || (has("starts") && arguments_.integer("starts") > 0);
+    cadence = interval == 0 ? Journal::Cadence{1, true} : Journal::Cadence{kIterations, several};
+  }
+  return std::make_shared<Journal>(interval, std::move(write), cadence);
 }
 
 /// The first has the command only, from which a run that is killed before another one starts again.
