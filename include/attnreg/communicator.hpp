@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <new>
 #include <optional>
@@ -16,6 +17,7 @@
 
 namespace attnreg {
 
+class BlockCalls;
 class JointSums;
 
 /// A group of ranks and everything that they say to each other.
@@ -24,7 +26,8 @@ class JointSums;
 /// duplicate with its last copy. Copies are cheap: they share the duplicate and the counter of collectives. Sizes are
 /// 64-bit; a call with more elements than MPI's `int` counts allow is split. A failing MPI call throws `InternalError`.
 ///
-/// A sum over ranks has the same bits on all ranks of a run; its order depends on the number of ranks.
+/// A sum over ranks has the same bits on all ranks of a run; its order depends on the number of ranks. On *blocks*
+/// (`in_blocks`) it does not.
 class Communicator {
  public:
   struct Limits {
@@ -39,7 +42,7 @@ class Communicator {
   int size() const noexcept;
   bool is_root() const noexcept { return rank() == 0; }
   int ranks_on_node() const noexcept;  ///< ranks that share this rank's memory
-  MPI_Comm handle() const noexcept;    ///< the duplicate
+  MPI_Comm handle() const noexcept;    ///< the duplicate; of blocks MPI_COMM_NULL
 
   /// Local. Collective operations of this communicator so far, agreements included. One that was split counts once.
   std::int64_t collectives() const noexcept;
@@ -51,6 +54,21 @@ class Communicator {
   /// Local, replicated. Whether one of them was asked for a checkpoint, since the last call.
   bool takes_checkpoint() const noexcept;
   void note_checkpoint() const noexcept;  ///< Logically collective.
+
+  /// Collective. Calls `work` with the communicators of so many *blocks*, which it cannot tell from ranks: what is
+  /// computed has the same bits on any number of processes with any number of threads, and however the blocks are dealt
+  /// out. blocks: how many of them each rank takes, in rank order, replicated; rank 0 one at least, others perhaps
+  /// none. The blocks of a rank take turns on its thread, each on a stack of its own, and go on from a collective when
+  /// all blocks of all ranks have called it. Sums are made along one binary tree over the blocks, and passes over rows
+  /// divided in a fixed number of parts. What a rank has once, each block has: d x d matrices, what is replicated. An
+  /// error that all blocks agree on is thrown here, on all ranks. Calls within `work` do not nest.
+  void in_blocks(const std::vector<int>& blocks, const std::function<void(const Communicator&)>& work) const;
+  /// Collective. The same with `blocks` blocks, spread evenly; those ranks that come last get none if they are more.
+  void in_blocks(int blocks, const std::function<void(const Communicator&)>& work) const;
+  bool is_of_blocks() const noexcept;
+  int processes() const noexcept;          ///< that the ranks are on: `size()`, but for blocks
+  int processes_on_node() const noexcept;  ///< likewise; of blocks those that have any
+  bool leads_process() const noexcept;     ///< whether this is the first rank of its process: not every block is
 
   /// Collective. Replaces `values` by their sum over the ranks, on every rank. One all-reduce of 8 size bytes.
   void sum(std::span<double> values) const;
@@ -116,6 +134,9 @@ class Communicator {
   /// Local. The same ranks with a counter of collectives of its own. Sums of doubles are left to `joint`, which must
   /// outlive the result.
   Communicator joined(JointSums& joint) const;
+
+  /// Local. That of a block of these ranks.
+  Communicator of_block(BlockCalls& calls, int block) const;
 
   struct Failure {
     ExitCode code;

@@ -3,6 +3,7 @@
 #include "algebra/distributed_matrix.hpp"
 #include "algebra/linear_solver_choice.hpp"
 #include "algebra/scalapack_grid.hpp"
+#include "errors/refuse.hpp"
 #include "ranks/memory.hpp"
 
 namespace attnreg {
@@ -26,6 +27,12 @@ std::string_view linear_solver_name(LinearSolver solver) {
 LinearSolverOptions chosen_linear_solver(const Communicator& communicator, Eigen::Index d,
                                          const LinearSolverOptions& options, double rank0_bytes) {
   LinearSolverOptions chosen = options;
+  if (communicator.is_of_blocks()) {
+    if (chosen.kind == LinearSolver::scalapack)
+      refuse("the linear solver scalapack does not run on blocks: its sums depend on the number of ranks");
+    chosen.kind = LinearSolver::rank0;
+    return chosen;
+  }
   with_grid(communicator.size(), options);
   if (chosen.kind != LinearSolver::automatic) return chosen;
   chosen.kind = LinearSolver::rank0;

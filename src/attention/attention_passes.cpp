@@ -1,13 +1,12 @@
 #include "attention/attention_passes.hpp"
 
-#include <omp.h>
-
 #include <cmath>
 #include <limits>
 
 #include "kernels/gram_kernels.hpp"
 #include "losses/losses.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/row_passes.hpp"
 
 namespace attnreg {
 
@@ -233,13 +232,11 @@ AttentionPasses::AttentionPasses(const Communicator& communicator, const std::ve
 }
 
 MatrixSums AttentionPasses::sum(const std::vector<std::pair<Index, Index>>& shapes, const Add& add, Receiver receiver) {
-  std::vector<MatrixSums> parts(static_cast<std::size_t>(omp_get_max_threads()), MatrixSums(shapes));
-#pragma omp parallel num_threads(static_cast <int>(parts.size()))
-  {
-    MatrixSums& part = parts[static_cast<std::size_t>(omp_get_thread_num())];
-#pragma omp for schedule(static)
-    for (std::size_t k = 0; k < blocks_.size(); ++k) add(blocks_[k], part);
-  }
+  std::vector<MatrixSums> parts(static_cast<std::size_t>(RowPasses::parts()), MatrixSums(shapes));
+  RowPasses::share(std::ssize(blocks_), [&](int part, Index first, Index last) {
+    for (Index k = first; k < last; ++k)
+      add(blocks_[static_cast<std::size_t>(k)], parts[static_cast<std::size_t>(part)]);
+  });
   VectorXd& total = parts[0].numbers();
   for (std::size_t k = 1; k < parts.size(); ++k) total += parts[k].numbers();
   if (receiver == Receiver::all) {

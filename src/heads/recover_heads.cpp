@@ -281,8 +281,11 @@ void HeadRecovery::take(const HeadFactors& u, const HeadValues& values) {
   result_.reads += passes_.reads() + 1;  // and the logarithms
 }
 
-/// CPU time of all threads of this process.
-double process_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
+/// Collective. CPU time of all threads of all processes.
+double process_seconds(const Communicator& communicator) {
+  const double own = static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
+  return communicator.sum(communicator.leads_process() ? own : 0);
+}
 
 /// Names what no data of these sequences can tell.
 std::vector<std::string> null_directions(const HeadInputs& inputs) {
@@ -315,7 +318,7 @@ std::vector<HeadResult> recover_heads(const Communicator& communicator, const st
   if (heads.empty()) targets.push_back(targets_of(sequences, {}));
   check_targets(communicator, sequences, targets);
   RootClock clock(communicator);
-  const double before_all = communicator.sum(process_seconds());
+  const double before_all = process_seconds(communicator);
   Layer layer{communicator, sequences, options, HeadInputs(communicator, sequences, targets), {}, 0};
   std::vector<HeadResult> results;
   std::array before{0.0, before_all};
@@ -324,7 +327,7 @@ std::vector<HeadResult> recover_heads(const Communicator& communicator, const st
     results.push_back(HeadRecovery(layer, target, journal).run());
     results.back().null_directions = null_directions(layer.inputs);
     results.back().has_query_constant = layer.inputs.has_query_constant();
-    const std::array now{clock.sum(communicator), communicator.sum(process_seconds())};
+    const std::array now{clock.sum(communicator), process_seconds(communicator)};
     results.back().seconds = now[0] - before[0];
     results.back().cpu_seconds = now[1] - before[1];
     before = now;

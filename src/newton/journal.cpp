@@ -11,7 +11,8 @@ constexpr double kCheap = 100;  // times what a checkpoint costs lie between two
 
 }  // namespace
 
-Journal::Journal(double interval, std::function<void()> write) : interval_(interval), write_(std::move(write)) {}
+Journal::Journal(double interval, std::function<void()> write, Cadence cadence)
+    : interval_(interval), write_(std::move(write)), cadence_(cadence) {}
 
 Stage& Journal::open(std::string_view name, double seconds) {
   seconds_ = seconds;
@@ -26,6 +27,8 @@ Journal::Due Journal::due(double seconds, bool asked) {
   const double iteration = seconds - std::exchange(seconds_, seconds);
   since_left_ += iteration;
   since_checkpoint_ += iteration;
+  asked_ = asked_ || asked;
+  if (cadence_.iterations > 0) return cut_off_ || ++since_ < cadence_.iterations ? Due::no : Due::checkpoint;
   if (cut_off_ || !(asked || since_left_ >= interval_)) return Due::no;
   return interval_ == 0 || since_checkpoint_ >= kCheap * iteration ? Due::checkpoint : Due::as_it_is;
 }
@@ -38,9 +41,11 @@ void Journal::forget() {
 
 bool Journal::leave(Due due) {
   reopens_ = due == Due::checkpoint;
-  if (reopens_) since_checkpoint_ = 0;
-  since_left_ = 0;
+  if (reopens_) since_checkpoint_ = 0, since_ = 0;
   keep();
+  if (cadence_.iterations > 0 && !asked_ && since_left_ < interval_) return reopens_;
+  since_left_ = 0;
+  asked_ = false;
   write_();
   return reopens_;
 }
@@ -48,7 +53,8 @@ bool Journal::leave(Due due) {
 bool Journal::finish(double seconds) {
   if (cut_off_) return false;
   stages_[next_ - 1].finished = true;
-  const Due due = this->due(seconds, false);
+  Due due = this->due(seconds, false);
+  if (cadence_.iterations > 0) due = cadence_.at_ends ? Due::checkpoint : Due::no;
   if (due == Due::no) return false;
   const bool is_checkpoint = leave(due);
   reopens_ = false;
@@ -67,7 +73,7 @@ void Journal::update(bool finished) {
 }
 
 void Journal::cut_off() {
-  if (!std::exchange(cut_off_, true)) keep();
+  if (!std::exchange(cut_off_, true) && cadence_.iterations == 0) keep();
   for (const auto& [name, part] : parts_) part->cut_off();
 }
 
@@ -78,7 +84,7 @@ bool Journal::is_cut_off() const {
 std::shared_ptr<Journal> Journal::part(const std::string& name) {
   auto& part = parts_[name];
   if (!part) {
-    part = std::make_shared<Journal>(interval_, write_);
+    part = std::make_shared<Journal>(interval_, write_, cadence_);
     if (const auto before = resumed_.extract(name); !before.empty()) part->resume({{"", before.mapped()}});
   }
   return part;

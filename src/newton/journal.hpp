@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace attnreg {
@@ -34,8 +35,15 @@ struct Stage {
 /// of rank 0 that ride on other messages.
 class Journal {
  public:
-  /// A stage is left every `interval` seconds; 0: at every iteration. `write` is called after each.
-  Journal(double interval, std::function<void()> write);
+  /// Where checkpoints of blocks are, whatever the time, so that x has the same bits with and without an interruption.
+  struct Cadence {
+    int iterations = 0;    ///< between checkpoints; 0: the time tells, and nothing else here counts
+    bool at_ends = false;  ///< of stages too: where ends are compared, or followed by other solves
+  };
+  /// A stage is left every `interval` seconds; 0: at every iteration. `write` is called after each. With a cadence
+  /// nothing is left but checkpoints, and `write` is called after one once the interval is over.
+  Journal(double interval, std::function<void()> write) : Journal(interval, std::move(write), Cadence{}) {}
+  Journal(double interval, std::function<void()> write, Cadence cadence);
 
   /// The next stage. `seconds` as in the `is_due` of this stage. What it has is of an earlier process, or of this one
   /// up to `checkpoint`; a stage of another name, and all that follow, are forgotten.
@@ -75,6 +83,9 @@ class Journal {
 
   double interval_;
   std::function<void()> write_;
+  Cadence cadence_;
+  int since_ = 0;             // iterations
+  bool asked_ = false;        // for a checkpoint
   std::deque<Stage> stages_;  // references to them last
   std::vector<Stage> kept_;
   std::size_t next_ = 0;

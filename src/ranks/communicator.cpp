@@ -2,6 +2,7 @@
 #include "errors/faults.hpp"
 #include "errors/refuse.hpp"
 #include "ranks/activity.hpp"
+#include "ranks/block_calls.hpp"
 #include "ranks/joint_sums.hpp"
 #include "ranks/mpi_facts.hpp"
 #include "ranks/stop.hpp"
@@ -48,11 +49,22 @@ struct Communicator::State {
   bool is_stopped = false, takes_checkpoint = false;
   bool is_whole_job = false;
   JointSums* joint = nullptr;
-  std::shared_ptr<void> owner;  // frees the handle
+  BlockCalls* blocks = nullptr;  // then this is a block, and there is no handle
+  std::shared_ptr<void> owner;   // frees the handle
 
   /// Collective, where the option ATTNREG_CHECK_COLLECTIVES is on: all ranks call the same, of the same length and with
   /// the same root, or all of them throw with what each one calls. Else it does nothing.
   void check_same(const char* call, std::size_t count, int root) const;
+
+  /// Of a block: counts one collective, which all blocks make together.
+  void meet(BlockCall call) {
+    ++collectives;
+    blocks->meet(rank, call);
+  }
+  std::int64_t met(BlockCall::Kind kind, std::int64_t value) {
+    meet({.kind = kind, .integer = &value});
+    return value;
+  }
 
   /// Counts one collective, `call`, of `count` numbers; it lasts while the result lives.
   InCollective begin(const char* call, std::size_t count, int root = 0) {
@@ -153,6 +165,16 @@ Communicator::Communicator(MPI_Comm parent, Limits limits) : state_(std::make_sh
   state_->is_whole_job = job == state_->size;
 }
 
+Communicator Communicator::of_block(BlockCalls& calls, int block) const {
+  auto state = std::make_shared<State>();
+  state->owner = state_->owner;
+  state->blocks = &calls;
+  state->rank = block;
+  state->size = calls.facts().blocks;
+  state->ranks_on_node = calls.facts().blocks_on_node;
+  return Communicator(std::move(state));
+}
+
 Communicator Communicator::joined(JointSums& joint) const {
   auto state = std::make_shared<State>(*state_);
   state->collectives = 0;
@@ -164,6 +186,14 @@ int Communicator::rank() const noexcept { return state_->rank; }
 int Communicator::size() const noexcept { return state_->size; }
 int Communicator::ranks_on_node() const noexcept { return state_->ranks_on_node; }
 MPI_Comm Communicator::handle() const noexcept { return state_->handle; }
+bool Communicator::is_of_blocks() const noexcept { return state_->blocks != nullptr; }
+int Communicator::processes() const noexcept { return is_of_blocks() ? state_->blocks->facts().processes : size(); }
+int Communicator::processes_on_node() const noexcept {
+  return is_of_blocks() ? state_->blocks->facts().processes_on_node : ranks_on_node();
+}
+bool Communicator::leads_process() const noexcept {
+  return !is_of_blocks() || rank() == state_->blocks->facts().first_block;
+}
 std::int64_t Communicator::collectives() const noexcept { return state_->collectives; }
 bool Communicator::is_stopped() const noexcept { return state_->is_stopped; }
 void Communicator::note_stop() const noexcept { state_->is_stopped = true; }
@@ -175,6 +205,7 @@ void Communicator::sum(std::span<double> values) const {
     ++state_->collectives;
     return state_->joint->sum(values);
   }
+  if (is_of_blocks()) return state_->meet({.kind = BlockCall::Kind::sum, .doubles = values});
   state_->reduce("sum of doubles", values, MPI_SUM);
 }
 
@@ -183,10 +214,12 @@ double Communicator::sum(double value) const {
   return value;
 }
 std::int64_t Communicator::sum(std::int64_t value) const {
+  if (is_of_blocks()) return state_->met(BlockCall::Kind::integer_sum, value);
   return state_->reduce("sum of an integer", value, MPI_INT64_T, MPI_SUM);
 }
 
 void Communicator::sum_to_root(std::span<double> values) const {
+  if (is_of_blocks()) return state_->meet({.kind = BlockCall::Kind::sum_to_root, .doubles = values});
   state_->in_pieces("sum of doubles to rank 0", values.size(), [&](std::size_t offset, int count) {
     double* part = values.data() + offset;
     check(is_root() ? MPI_Reduce(MPI_IN_PLACE, part, count, MPI_DOUBLE, MPI_SUM, 0, state_->handle)
@@ -197,6 +230,13 @@ void Communicator::sum_to_root(std::span<double> values) const {
 
 void Communicator::sum_scatter(std::span<const double> values, std::span<const std::int64_t> counts,
                                std::span<double> own) const {
+  if (is_of_blocks()) {
+    std::vector<double> all(values.begin(), values.end());
+    sum(all);
+    std::copy_n(all.begin() + std::accumulate(counts.begin(), counts.begin() + rank(), std::int64_t{0}), own.size(),
+                own.begin());
+    return;
+  }
   const auto limit = std::clamp<std::int64_t>(state_->limits.elements_per_call, 1, std::numeric_limits<int>::max());
   if (static_cast<std::int64_t>(values.size()) <= limit) {
     const InCollective now = state_->begin("sum that is dealt out", values.size());
@@ -219,17 +259,24 @@ void Communicator::sum_scatter(std::span<const double> values, std::span<const s
 }
 
 double Communicator::max(double value) const {
+  if (is_of_blocks()) return max(std::span(&value, 1)), value;
   return state_->reduce("maximum of a double", value, MPI_DOUBLE, MPI_MAX);
 }
-void Communicator::max(std::span<double> values) const { state_->reduce("maximum of doubles", values, MPI_MAX); }
+void Communicator::max(std::span<double> values) const {
+  if (is_of_blocks()) return state_->meet({.kind = BlockCall::Kind::max, .doubles = values});
+  state_->reduce("maximum of doubles", values, MPI_MAX);
+}
 std::int64_t Communicator::max(std::int64_t value) const {
+  if (is_of_blocks()) return state_->met(BlockCall::Kind::integer_max, value);
   return state_->reduce("maximum of an integer", value, MPI_INT64_T, MPI_MAX);
 }
 std::int64_t Communicator::min(std::int64_t value) const {
+  if (is_of_blocks()) return state_->met(BlockCall::Kind::integer_min, value);
   return state_->reduce("minimum of an integer", value, MPI_INT64_T, MPI_MIN);
 }
 
 void Communicator::broadcast(std::span<double> values, int root) const {
+  if (is_of_blocks()) return broadcast(std::span(reinterpret_cast<char*>(values.data()), values.size_bytes()), root);
   const auto send = [&](std::size_t offset, int count) {
     check(MPI_Bcast(values.data() + offset, count, MPI_DOUBLE, root, state_->handle), "MPI_Bcast");
   };
@@ -237,6 +284,7 @@ void Communicator::broadcast(std::span<double> values, int root) const {
 }
 
 void Communicator::broadcast(std::span<char> bytes, int root) const {
+  if (is_of_blocks()) return state_->meet({.kind = BlockCall::Kind::broadcast, .root = root, .bytes = bytes});
   const auto send = [&](std::size_t offset, int count) {
     check(MPI_Bcast(bytes.data() + offset, count, MPI_CHAR, root, state_->handle), "MPI_Bcast");
   };
@@ -245,17 +293,25 @@ void Communicator::broadcast(std::span<char> bytes, int root) const {
 
 std::string Communicator::broadcast(std::string text, int root) const {
   auto length = static_cast<std::int64_t>(text.size());
-  const InCollective now = state_->begin("broadcast of a text", 1, root);
+  if (is_of_blocks()) {
+    broadcast(std::span(reinterpret_cast<char*>(&length), sizeof length), root);
+  } else {
+    const InCollective now = state_->begin("broadcast of a text", 1, root);
+    check(MPI_Bcast(&length, 1, MPI_INT64_T, root, state_->handle), "MPI_Bcast");
+  }
   --state_->collectives;  // the next one counts
-  check(MPI_Bcast(&length, 1, MPI_INT64_T, root, state_->handle), "MPI_Bcast");
   text.resize(static_cast<std::size_t>(length));
   broadcast(std::span<char>(text), root);
   return text;
 }
 
 std::vector<std::int64_t> Communicator::all_gather(std::int64_t value) const {
-  const InCollective now = state_->begin("gathering of an integer", 1);
   std::vector<std::int64_t> all(static_cast<std::size_t>(size()));
+  if (is_of_blocks()) {
+    state_->meet({.kind = BlockCall::Kind::all_gather, .integer = &value, .all_integers = &all});
+    return all;
+  }
+  const InCollective now = state_->begin("gathering of an integer", 1);
   check(MPI_Allgather(&value, 1, MPI_INT64_T, all.data(), 1, MPI_INT64_T, state_->handle), "MPI_Allgather");
   return all;
 }
@@ -276,6 +332,11 @@ std::vector<double> Communicator::all_gather(std::span<const double> values) con
 }
 
 std::vector<double> Communicator::gather_to_root(std::span<const double> values) const {
+  if (is_of_blocks()) {
+    std::vector<double> own(values.begin(), values.end()), all;
+    state_->meet({.kind = BlockCall::Kind::gather_to_root, .doubles = own, .all_doubles = &all});
+    return all;
+  }
   const auto lengths = all_gather(static_cast<std::int64_t>(values.size()));
   const std::int64_t total = std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
   const auto before = std::accumulate(lengths.begin(), lengths.begin() + rank(), std::int64_t{0});
@@ -298,6 +359,7 @@ std::vector<double> Communicator::gather_to_root(std::span<const double> values)
 }
 
 void Communicator::barrier() const {
+  if (is_of_blocks()) return state_->meet({.kind = BlockCall::Kind::barrier});
   const InCollective now = state_->begin("barrier", 0);
   check(MPI_Barrier(state_->handle), "MPI_Barrier");
 }
@@ -306,6 +368,11 @@ bool Communicator::is_replicated(std::span<const double> values) const {
   std::uint64_t hash = 1469598103934665603u + values.size();  // FNV-1a over the bits
   for (double value : values) hash = (hash ^ std::bit_cast<std::uint64_t>(value)) * 1099511628211u;
   std::int64_t extremes[2] = {std::bit_cast<std::int64_t>(hash), ~std::bit_cast<std::int64_t>(hash)};
+  if (is_of_blocks()) {
+    for (auto& extreme : extremes) extreme = max(extreme);
+    --state_->collectives;
+    return extremes[0] == ~extremes[1];
+  }
   const InCollective now = state_->begin("comparison of replicated values", 1);
   check(MPI_Allreduce(MPI_IN_PLACE, extremes, 2, MPI_INT64_T, MPI_MAX, state_->handle), "MPI_Allreduce");
   return extremes[0] == ~extremes[1];

@@ -15,19 +15,18 @@ namespace attnreg {
 
 namespace {
 
-/// out += what `add(first, last, part)` makes of the parts [first, last) of `count` things that the threads get, in
-/// the order of the threads.
+/// out += what `add(first, last, sum)` makes of the parts [first, last) of `count` things, in their order.
 template <class Matrix, class Add>
-void add_by_threads(Index count, Matrix& out, Add&& add) {
-  std::vector<Matrix> parts(static_cast<std::size_t>(RowPasses::threads()));
-  RowPasses::share(count, [&](int thread, Index first, Index last) {
+void add_by_parts(Index count, Matrix& out, Add&& add) {
+  std::vector<Matrix> sums(static_cast<std::size_t>(RowPasses::parts()));
+  RowPasses::share(count, [&](int part, Index first, Index last) {
     if (first == last) return;
-    auto& part = parts[static_cast<std::size_t>(thread)];
-    part = Matrix::Zero(out.rows(), out.cols());
-    add(first, last, part);
+    auto& sum = sums[static_cast<std::size_t>(part)];
+    sum = Matrix::Zero(out.rows(), out.cols());
+    add(first, last, sum);
   });
-  for (const auto& part : parts)
-    if (part.size() != 0) out += part;
+  for (const auto& sum : sums)
+    if (sum.size() != 0) out += sum;
 }
 
 template <class Number>
@@ -87,7 +86,7 @@ struct Squares {
       if (stays_sparse) couplings.push_back(sign * m);
     }
     if (sparse.count() == 0 || centre.isZero(0)) return;
-    add_by_threads(sparse.count(), crossed, [&](Index first, Index last, VectorXd& sum) {
+    add_by_parts(sparse.count(), crossed, [&](Index first, Index last, VectorXd& sum) {
       with_sparse(A, [&](const auto& block) {
         for (auto k = static_cast<std::size_t>(first); k < static_cast<std::size_t>(last); ++k)
           kernels::add_scaled_row(block, sparse.numbers[k], couplings[k], sum.data());
@@ -133,7 +132,7 @@ MatrixXd gram_of(const RowMatrix& A, const Squares& squares) {
   RowMajorMatrix lower = RowMajorMatrix::Zero(A.columns(), A.columns());
   if (A.is_sparse()) {
     const Squares::Rows& rows = squares.sparse;
-    add_by_threads(rows.count(), lower, [&](Index first, Index last, RowMajorMatrix& sum) {
+    add_by_parts(rows.count(), lower, [&](Index first, Index last, RowMajorMatrix& sum) {
       with_sparse(A, [&](const auto& block) {
         kernels::add_gram(block, between(rows.numbers, first, last), between(rows.weights, first, last), 0, sum.cols(),
                           sum.cols(), sum.data());
@@ -247,7 +246,7 @@ double gram_reads(Index d) {
 void add_gram(const RowMajorMatrix& P, RowMajorMatrix& gram) {
   constexpr Index kRows = 512;
   const Index d = P.cols(), blocks = (P.rows() + kRows - 1) / kRows;
-  add_by_threads(blocks, gram, [&](Index first, Index last, RowMajorMatrix& sum) {
+  add_by_parts(blocks, gram, [&](Index first, Index last, RowMajorMatrix& sum) {
     const Index begin = first * kRows, end = std::min(last * kRows, P.rows());
     kernels::add_gram(P.data() + begin * d, end - begin, d, sum.data());
   });

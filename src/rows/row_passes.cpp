@@ -13,6 +13,7 @@
 #include "errors/refuse.hpp"
 #include "kernels/csr_kernels.hpp"
 #include "numbers/compensated_sum.hpp"
+#include "ranks/block_calls.hpp"
 #include "ranks/stop.hpp"
 
 namespace attnreg {
@@ -178,17 +179,17 @@ RowPasses::RowPasses(Communicator communicator, RowPartition partition, const Ro
            std::to_string(communicator_.size()));
 }
 
-int RowPasses::threads() { return omp_in_parallel() ? 1 : omp_get_max_threads(); }
+int RowPasses::parts() { return omp_in_parallel() ? 1 : runs_in_block() ? parts_of_block : omp_get_max_threads(); }
 
 void RowPasses::share(Index count, const std::function<void(int, Index, Index)>& body) {
-  const int threads = RowPasses::threads();
-  std::vector<std::exception_ptr> failures(static_cast<std::size_t>(threads));
+  const int parts = RowPasses::parts(), threads = std::min(parts, omp_get_max_threads());
+  std::vector<std::exception_ptr> failures(static_cast<std::size_t>(parts));
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
-  for (int thread = 0; thread < threads; ++thread) {
+  for (int part = 0; part < parts; ++part) {
     try {
-      body(thread, count * thread / threads, count * (thread + 1) / threads);
+      body(part, count * part / parts, count * (part + 1) / parts);
     } catch (...) {
-      failures[static_cast<std::size_t>(thread)] = std::current_exception();
+      failures[static_cast<std::size_t>(part)] = std::current_exception();
     }
   }
   for (const auto& failure : failures)
@@ -198,13 +199,13 @@ void RowPasses::share(Index count, const std::function<void(int, Index, Index)>&
 void RowPasses::visit_tiles(TileSize size, const std::function<void(int, const Tile&)>& visit) const {
   const std::int64_t begin = first_row(), end = begin + rows_local(), tile = tile_rows(columns());
   const std::int64_t first_tile = begin / tile, tiles = begin == end ? 0 : (end + tile - 1) / tile - first_tile;
-  share(tiles, [&](int thread, Index first, Index last) {
+  share(tiles, [&](int part, Index first, Index last) {
     const Index step = size == TileSize::cached ? 1 : last - first;
     std::vector<double> scratch;
     for (Index k = first; k < last && !is_in_vain(); k += step) {
       const std::int64_t from = std::max(begin, (first_tile + k) * tile);
       const std::int64_t to = std::min(end, (first_tile + k + step) * tile);
-      visit(thread, Tile(rows_, static_cast<Index>(from - begin), static_cast<Index>(to - from), scratch));
+      visit(part, Tile(rows_, static_cast<Index>(from - begin), static_cast<Index>(to - from), scratch));
     }
   });
 }

@@ -26,9 +26,9 @@ enum class TileSize {
 
 /// The *passes* over the rows of a `RowMatrix`: one streaming read of the local rows, shared tile by tile between
 /// OpenMP threads; the threads' accumulators are merged in a fixed order, so equal rank and thread counts give equal
-/// bits. Nothing else loops over rows of A, but the Gram matrices of sparse ones (gram.cpp). Passes are local: they
-/// return this rank's part of a sum, and the caller adds the parts of all ranks in one all-reduce together with what
-/// else it has to sum. Each counts as one read of A.
+/// bits. On blocks (`Communicator::in_blocks`) any counts do. Nothing else loops over rows of A, but the Gram matrices
+/// of sparse ones (gram.cpp). Passes are local: they return this rank's part of a sum, and the caller adds the parts of
+/// all ranks in one all-reduce together with what else it has to sum. Each counts as one read of A.
 class RowPasses {
  public:
   /// Local. Rows of any storage, kept alive by `owner` unless that is null. `InvalidArgument` on all ranks if A has no
@@ -118,20 +118,20 @@ class RowPasses {
   void visit_rows(std::span<const Index> rows_local, const RowVisitor& visit) const;
   void count_reads(double reads) const { *reads_ += reads; }  ///< Local. The same number on every rank.
 
-  /// Local, one read. Calls `function(tile, accumulator)` for every tile, each thread with its own copy of `zero`, and
-  /// returns the copies' sum in thread order. `Accumulator` needs `operator+=`.
+  /// Local, one read. Calls `function(tile, accumulator)` for every tile, each part with its own copy of `zero`, and
+  /// returns the copies' sum in their order. `Accumulator` needs `operator+=`.
   template <class Accumulator, class Function>
   Accumulator pass(Accumulator zero, Function&& function, TileSize size = TileSize::cached) const;
 
-  /// Local. Threads of a pass.
-  static int threads();
-  /// Local. Calls `body` on every one of these threads with its part [first, last) of `count` things; an exception of a
-  /// thread is thrown after all have ended.
-  static void share(Index count, const std::function<void(int thread, Index first, Index last)>& body);
+  /// Local. Parts of a pass: one for each thread, or of a block a fixed number, for `share` among the threads.
+  static int parts();
+  /// Local. Calls `body` for every part [first, last) of `count` things, on the threads; an exception of a part is
+  /// thrown after all have ended.
+  static void share(Index count, const std::function<void(int part, Index first, Index last)>& body);
 
  private:
-  /// The tiles of every thread, in order.
-  void visit_tiles(TileSize size, const std::function<void(int thread, const Tile&)>& visit) const;
+  /// The tiles of every part, in order.
+  void visit_tiles(TileSize size, const std::function<void(int part, const Tile&)>& visit) const;
 
   Communicator communicator_;
   RowPartition partition_;
@@ -152,12 +152,12 @@ class PassServer : public JointSums {
 
 template <class Accumulator, class Function>
 Accumulator RowPasses::pass(Accumulator zero, Function&& function, TileSize size) const {
-  std::vector<Accumulator> parts(static_cast<std::size_t>(threads() - 1), zero);
-  parts.push_back(std::move(zero));
-  visit_tiles(size, [&](int thread, const Tile& tile) { function(tile, parts[static_cast<std::size_t>(thread)]); });
-  for (std::size_t k = 1; k < parts.size(); ++k) parts[0] += parts[k];
+  std::vector<Accumulator> sums(static_cast<std::size_t>(parts() - 1), zero);
+  sums.push_back(std::move(zero));
+  visit_tiles(size, [&](int part, const Tile& tile) { function(tile, sums[static_cast<std::size_t>(part)]); });
+  for (std::size_t k = 1; k < sums.size(); ++k) sums[0] += sums[k];
   *reads_ += 1;
-  return std::move(parts[0]);
+  return std::move(sums[0]);
 }
 
 }  // namespace attnreg

@@ -66,12 +66,12 @@ Moments moments_about(const RowMatrix& A, const ArrayXd& centre, const ArrayXd& 
   const auto& passes = A.passes();
   Moments total(d);
   if (passes.is_sparse()) {
-    std::vector<Moments> parts(static_cast<std::size_t>(RowPasses::threads()), Moments(d));
-    RowPasses::share(A.rows_local(), [&](int thread, Index first, Index last) {
+    std::vector<Moments> parts(static_cast<std::size_t>(RowPasses::parts()), Moments(d));
+    RowPasses::share(A.rows_local(), [&](int part, Index first, Index last) {
       kernels::with_block(*passes.sparse(), first, last - first, [&](const auto& block) {
         for (auto k = block.offsets[0]; k < block.offsets[block.rows]; ++k) {
           const Index j = block.indices[k];
-          parts[static_cast<std::size_t>(thread)].add(j, block.values[k], centre[j], unit[j]);
+          parts[static_cast<std::size_t>(part)].add(j, block.values[k], centre[j], unit[j]);
         }
       });
     });

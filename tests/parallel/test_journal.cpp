@@ -170,4 +170,35 @@ TEST(Journal, IsDueAfterItsInterval) {
   EXPECT_EQ(journal.kept().at("").size(), 1u);
 }
 
+TEST(Journal, WithIterationsTheClockOnlyTellsWhatIsWritten) {
+  using Due = Journal::Due;
+  int written = 0;
+  Journal journal(10, [&] { ++written; }, {.iterations = 3, .at_ends = true});
+  journal.open("newton", 0).numbers = {1};
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_EQ(journal.due(1000, true), Due::no);
+    EXPECT_EQ(journal.due(1001, false), Due::no);
+    EXPECT_EQ(journal.due(1002, false), Due::checkpoint);
+    EXPECT_TRUE(journal.leave(Due::checkpoint));
+    EXPECT_EQ(written, 1 + round);  // asked for before
+    journal.open("newton", 1002);
+  }
+  for (int iteration = 0; iteration < 3; ++iteration) journal.due(1003, false);
+  journal.leave(Due::checkpoint);
+  EXPECT_EQ(written, 2);  // too soon
+  journal.open("newton", 1003).numbers = {2};
+  EXPECT_EQ(journal.due(1004, false), Due::no);
+  EXPECT_TRUE(journal.finish(1020));
+  EXPECT_EQ(written, 3);
+  EXPECT_TRUE(journal.kept().at("").at(0).finished);
+  journal.open("next", 1020).numbers = {7};
+  journal.cut_off();  // what was not left by a checkpoint is not kept
+  EXPECT_EQ(journal.kept().at("").size(), 1u);
+  Journal single(10, [&] { ++written; }, {.iterations = 3});
+  single.open("newton", 0).numbers = {1};
+  EXPECT_FALSE(single.finish(20));
+  EXPECT_EQ(written, 3);
+  EXPECT_TRUE(single.kept().at("").empty());
+}
+
 }  // namespace attnreg::test_journal

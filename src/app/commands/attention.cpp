@@ -70,6 +70,7 @@ const Syntax kAttentionSyntax{
         "a "
         "minimum, up to 300 passes (varpro: 600)"}}},
      {"Computing", {threads_option(), watchdog_option()}},
+     reproducible_group(),
      session_options(
          "run directory for X.npy (Y.npy, P.npy, Q.npy), run.json, history.csv, status.json; default: none")},
     kAttentionEpilogue};
@@ -95,7 +96,7 @@ class Attention : public Session {
 
  private:
   ExitCode load_and_solve() override {
-    begin(inputs_, attention_bytes(files_, communicator_.size(), threads_.threads, dense_limit()),
+    begin(inputs_, attention_bytes(files_, communicator_.size(), threads_of_rank(), dense_limit()),
           "an attention regression over " + counted(std::ssize(files_), "sequence"));
     const auto sequences = load_sequences(communicator_, files_);
     faults::at("after-load");
@@ -194,7 +195,7 @@ class Attention : public Session {
     const SummaryPage page{
         arguments_,
         result,
-        communicator_.size(),
+        communicator_.processes(),
         threads_.threads,
         reference_name(result),
         "",

@@ -277,7 +277,7 @@ class HeadSession : public Session {
            summary_line("method", "log-odds, " + counted(steps, "step") +
                                       (polish > 0 ? ", " + counted(polish, "step") + " on " + loss() : "")) +
            summary_line("reads of B", std::to_string(reads) + ", and " + counted(products, "product")) +
-           summary_line("seconds", seconds_text(timing_, communicator_.size(), threads_.threads)) +
+           summary_line("seconds", seconds_text(timing_, communicator_.processes(), threads_.threads)) +
            (one ? head_text(reports[0]) : heads_text(reports)) +
            list_text("Notes", remarks(heads, &HeadResult::notes)) +
            list_text("Warnings", remarks(heads, &HeadResult::warnings)) + list_text("Files", written);

@@ -51,7 +51,7 @@ class LayerSession : public Session {
     };
     double attention = 0;
     for (const auto& file : files_) attention += rows(file.queries) * rows(file.keys);
-    return (1 + kTimesStacked) * attention_bytes(files_, communicator_.size(), threads_.threads, -1) +
+    return (1 + kTimesStacked) * attention_bytes(files_, communicator_.size(), threads_of_rank(), -1) +
            kPoints * 8 * attention / communicator_.size();
   }
 
@@ -99,8 +99,9 @@ class LayerSession : public Session {
            summary_line("method", "Gauss-Newton, Y eliminated: " + counted(layer.steps, "step") + " from " +
                                       counted(std::ssize(layer.ends), "start")) +
            summary_line("reads of B", std::to_string(layer.reads) + ", and " + counted(layer.products, "product")) +
-           summary_line("seconds", seconds_text(timing_, communicator_.size(), threads_.threads)) + layer_text(layer) +
-           list_text("Notes", layer.notes) + list_text("Warnings", layer.warnings) + list_text("Files", written);
+           summary_line("seconds", seconds_text(timing_, communicator_.processes(), threads_.threads)) +
+           layer_text(layer) + list_text("Notes", layer.notes) + list_text("Warnings", layer.warnings) +
+           list_text("Files", written);
   }
 
   std::vector<SequenceFiles> files_;

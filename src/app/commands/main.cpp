@@ -12,11 +12,13 @@
 #include <exception>
 #include <new>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "app/options/commands.hpp"
+#include "app/options/solver_options.hpp"
 #include "app/report/text.hpp"
 #include "app/run/session.hpp"
 #include "errors/faults.hpp"
@@ -139,7 +141,16 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
   remember_inputs(arguments);
   if (arguments.knows("trust-input") && arguments.on("trust-input")) trust_inputs();
   if (const double seconds = watchdog_seconds(arguments); seconds > 0) watchdog.emplace(communicator, seconds);
-  return find_command(all, std::string(arguments.syntax().name)).run(communicator, arguments);
+  const auto run_command = find_command(all, std::string(arguments.syntax().name)).run;
+  const int blocks = reproducible_blocks(arguments);
+  if (blocks == 0) return run_command(communicator, arguments);
+  double code = 0;  // of block 0, which rank 0 has
+  communicator.in_blocks(blocks, [&](const Communicator& block) {
+    const ExitCode of_block = run_command(block, arguments);
+    if (block.is_root()) code = static_cast<double>(of_block);
+  });
+  communicator.broadcast(std::span(&code, 1));  // to ranks without blocks
+  return static_cast<ExitCode>(static_cast<int>(code));
 }
 
 /// Ends the job: this rank failed alone, and the others may wait for it for ever.

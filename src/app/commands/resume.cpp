@@ -17,7 +17,8 @@ constexpr std::string_view kResumeEpilogue = R"(Examples:
 
 The run goes on in its directory, with the options it was given and the files it read, which must not have changed, on
 any number of ranks, and reaches the same minimum; options given here replace those of the run. With the same numbers of
-ranks and threads x has the bits of a run that was not interrupted and left the same checkpoints.
+ranks and threads x has the bits of a run that was not interrupted and left the same checkpoints; of a run with
+--reproducible on any.
 
 Exit code: that of the run; 8: the checkpoint is damaged, of other inputs, or of another version, or there is none.
 )";
@@ -64,7 +65,12 @@ Arguments resumed_arguments(const Communicator& communicator, const Arguments& r
   if (!arguments.knows("checkpoint"))
     throw Error(ExitCode::checkpoint, "the checkpoint is of " + printable(arguments.words()[0]) + ", which leaves none",
                 Error::Scope::all_ranks);
+  const bool at_each_iteration = arguments.number("checkpoint") == 0;
   arguments.resume(std::move(checkpoint), directory, resume);
+  if (reproducible_blocks(arguments) > 0 && (arguments.number("checkpoint") == 0) != at_each_iteration)
+    throw UsageError(
+        "--checkpoint: a run with --reproducible goes on with checkpoints at every iteration (0), or not, "
+        "as it began: its bits depend on that");
   return arguments;
 }
 

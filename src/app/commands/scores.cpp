@@ -35,6 +35,7 @@ const Syntax kScoresSyntax{
                       {"exact", 0, "", Switch{}, "", "by a QR factorization of A, D^2 operations a row"}})},
      linear_solver_group(),
      computing_options(),
+     reproducible_group(),
      {"Output",
       {{"output", 'o', "FILE", Text{}, "", "where the scores go, n values, .npy; needed"},
        {"json", 0, "", Switch{}, "", "print JSON"},

@@ -46,6 +46,7 @@ const Syntax kSolveSyntax{
                                     "add 1/2 R sum s_j^2 x_j^2, s_j the norm of column j, about its mean for softmax "
                                     "and cross-entropy: the same x_j s_j in any units of the columns"}}));
       groups.push_back(computing_options());
+      groups.push_back(reproducible_group());
       groups.push_back(
           session_options("run directory for x.npy, run.json, history.csv, status.json; default: none",
                           {{"write-fitted", 0, "", Switch{}, "", "also write f = softmax(A x) to f.npy there"}}));
@@ -150,7 +151,9 @@ class Solve : public Session {
         B.col(k) = b;
       }
     require_squares(A, B, arguments_.text("targets"), false);
-    const RegressionOptions chosen = options(A);
+    RegressionOptions chosen = options(A);
+    // Whose passes the targets share after a checkpoint is not the same, and neither are their roundings.
+    if (communicator_.is_of_blocks()) chosen.newton.journal = nullptr;
     ready({{"X.npy", A.columns() * B.cols()}}, true);
     timing_.loading = clock_.seconds();
     auto results = solve_targets(A, B, problem.w, chosen, on_target_iteration());
@@ -203,7 +206,7 @@ class Solve : public Session {
            summary_line("problem", std::to_string(A.rows_global()) + " x " + std::to_string(A.columns()) + ", " +
                                        arguments_.text("loss") + " loss, w = " + weight_text(arguments_)) +
            summary_line("reads of A", fixed(reads, 1) + " in all; a read that several targets share is counted once") +
-           summary_line("seconds", seconds_text(timing_, communicator_.size(), threads_.threads)) +
+           summary_line("seconds", seconds_text(timing_, communicator_.processes(), threads_.threads)) +
            list_text("Notes", of_all_targets(results, &SolveResult::notes)) +
            list_text("Warnings", of_all_targets(results, &SolveResult::warnings)) + list_text("Files", written);
   }
@@ -233,7 +236,7 @@ class Solve : public Session {
     return solve_bytes({shape[0], A.header.columns(), A.nonzeros.value_or(0), A.nonzeros.has_value(),
                         held_as(storage_choice(arguments_), A.header.type),
                         solves_in_row_space(shape[0], A.header.columns(), options())},
-                       communicator_.size(), threads_.threads, linear_solver_options(arguments_, communicator_.size()),
+                       communicator_.size(), threads_of_rank(), linear_solver_options(arguments_, communicator_.size()),
                        arguments_.integer("sketch-rows"));
   }
 

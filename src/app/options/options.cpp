@@ -402,7 +402,8 @@ ThreadLayout set_threads(const Communicator& communicator, const Arguments& argu
   const std::int64_t mine = identity(cores);
   ThreadLayout layout;
   layout.cores = CPU_COUNT(&cores);
-  layout.ranks_on_cores = static_cast<int>(std::ranges::count(communicator.all_gather(mine), mine));
+  const auto of_processes = communicator.all_gather(communicator.leads_process() ? mine : 0);
+  layout.ranks_on_cores = static_cast<int>(std::max<std::int64_t>(1, std::ranges::count(of_processes, mine)));
   layout.is_asked = arguments.has("threads") || std::getenv("OMP_NUM_THREADS") != nullptr;
   if (arguments.has("threads")) {
     layout.threads = arguments.count("threads");

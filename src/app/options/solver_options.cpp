@@ -65,6 +65,28 @@ LinearSolverOptions linear_solver_options(const Arguments& arguments, int ranks)
   return options;
 }
 
+OptionGroup reproducible_group() {
+  return {"Reproducibility",
+          {{"reproducible", 0, "", Switch{}, "",
+            "the same bits on any number of ranks with any number of threads, interrupted or not: the rows are divided "
+            "into blocks, which are dealt out to the ranks, and every sum is made over the blocks in one order"},
+           {"blocks", 0, "N", Integer{1, 65536}, "16",
+            "of --reproducible: as many ranks get rows at most, and another number gives other bits. What a rank has "
+            "once, D x D matrices for example, a block has once"}}};
+}
+
+int reproducible_blocks(const Arguments& arguments) {
+  if (!arguments.knows("reproducible")) return 0;
+  if (!arguments.on("reproducible")) {
+    arguments.refuse({"blocks"}, "is for --reproducible");
+    return 0;
+  }
+  if (arguments.knows("linear-solver") &&
+      arguments.text("linear-solver") == linear_solver_name(LinearSolver::scalapack))
+    throw UsageError("--linear-solver scalapack does not serve --reproducible: its sums depend on the number of ranks");
+  return arguments.count("blocks");
+}
+
 Option time_limit_option() {
   return {"time-limit", 0, "SECONDS", Number{0, true}, "", "stop after the iteration in which this time is over"};
 }

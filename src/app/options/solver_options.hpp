@@ -38,6 +38,11 @@ std::optional<std::string> start_file(const Arguments& arguments,
                                       std::string_view expected = "the name of a .npy file");
 Start start_option(const Arguments& arguments);
 
+/// --reproducible and --blocks, and what they say: the blocks of `Communicator::in_blocks`; 0: none. Throws
+/// `UsageError` for what does not go together with them.
+OptionGroup reproducible_group();
+int reproducible_blocks(const Arguments& arguments);
+
 Option time_limit_option();
 
 /// --rtol, --max-iterations and --time-limit.

@@ -292,7 +292,8 @@ std::string summary_text(const SolveReport& report, const std::vector<std::strin
   const RegressionResult& result = report.result;
   const Arguments& arguments = report.arguments;
   const std::string page = page_text(
-      {arguments, result, report.A.communicator().size(), report.threads, reference_name(arguments), verdict(report),
+      {arguments, result, report.A.communicator().processes(), report.threads, reference_name(arguments),
+       verdict(report),
        std::to_string(report.A.rows_global()) + " x " + std::to_string(report.A.columns()) + " as " +
            storage_name(report.A.storage()) + ", " + arguments.text("loss") + " loss, w = " + weight_text(arguments),
        std::string(method_name(result.method)) + " from " + start_text(report),

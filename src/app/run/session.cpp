@@ -54,9 +54,21 @@ Session::Session(const Communicator& communicator, const Arguments& arguments)
                  arguments.resumed() ? std::optional(arguments.resumed()->history_bytes) : std::nullopt),
       clock_(communicator) {}
 
+std::shared_ptr<Journal> Session::journal(std::function<void()> write) const {
+  constexpr int kIterations = 20;  // between checkpoints of blocks: one is about as dear as an iteration
+  const double interval = arguments_.number("checkpoint");
+  Journal::Cadence cadence;
+  if (communicator_.is_of_blocks()) {
+    const auto has = [&](std::string_view name) { return arguments_.knows(name) && arguments_.has(name); };
+    const bool several = has("weights-path") || (has("starts") && arguments_.integer("starts") > 0);
+    cadence = interval == 0 ? Journal::Cadence{1, true} : Journal::Cadence{kIterations, several};
+  }
+  return std::make_shared<Journal>(interval, std::move(write), cadence);
+}
+
 /// The first has the command only, from which a run that is killed before another one starts again.
 void Session::start_checkpoints() {
-  journal_ = std::make_shared<Journal>(arguments_.number("checkpoint"), [this] { write_checkpoint(); });
+  journal_ = journal([this] { write_checkpoint(); });
   const Checkpoint* const before = arguments_.resumed();
   if (before != nullptr) {
     checkpoint_ = *before;
@@ -106,7 +118,7 @@ void Session::write_checkpoint() noexcept {
 
 /// Collective. After a stop: whether there is one to go on from.
 bool Session::leaves_checkpoint() {
-  if (!journal_) return false;
+  if (!directory_.is_used()) return false;
   journal_->cut_off();
   write_checkpoint();
   return communicator_.max(std::int64_t{has_checkpoint_}) != 0;
@@ -114,7 +126,10 @@ bool Session::leaves_checkpoint() {
 
 ExitCode Session::run() {
   try {
-    if (directory_.is_used()) start_checkpoints();
+    if (directory_.is_used())
+      start_checkpoints();
+    else if (communicator_.is_of_blocks())
+      journal_ = journal([] {});  // for the same bits as with a run directory
     return load_and_solve();
   } catch (const Error& error) {
     const bool agreed = error.scope() == Error::Scope::all_ranks;
@@ -126,7 +141,7 @@ ExitCode Session::run() {
       }
     }
     if (communicator_.is_root() || !agreed) directory_.fail(agreed ? error.code() : ExitCode::internal);
-    if (journal_ && !checkpoint_.has_begun()) slots_.remove();
+    if (directory_.is_used() && !checkpoint_.has_begun()) slots_.remove();
     throw;
   } catch (...) {
     directory_.fail(ExitCode::internal);
@@ -141,7 +156,7 @@ void Session::begin(const std::vector<InputFile>& files, double bytes_needed, co
   use_fewer_threads(threads_, numbers / communicator_.size());
   if (communicator_.is_root()) describe(files, bytes_needed);
   note_activity("loading");
-  if (journal_) remember_inputs(files);
+  if (directory_.is_used()) remember_inputs(files);
   require_memory(communicator_, bytes_needed, what);
 }
 
@@ -161,7 +176,8 @@ void Session::end(const std::function<void()>& write,
   if (communicator_.is_stopped() && communicator_.is_root())
     print_line("attnreg: " + stop_text() + ": the best x so far is the result" +
                (has_checkpoint_ ? resume_text() : ""));
-  if (journal_ && journal_->is_cut_off() && !communicator_.is_stopped()) write_checkpoint();  // of a time limit
+  if (directory_.is_used() && journal_->is_cut_off() && !communicator_.is_stopped())
+    write_checkpoint();  // of a time limit
   note_activity("writing");
   faults::at("before-write");
   try {
@@ -170,7 +186,7 @@ void Session::end(const std::function<void()>& write,
     print_result(communicator_, page({}));
     throw;
   }
-  if (journal_ && !journal_->is_cut_off()) slots_.remove();
+  if (directory_.is_used() && !journal_->is_cut_off()) slots_.remove();
   print_result(communicator_, page(directory_.files()));
 }
 
@@ -184,9 +200,10 @@ void Session::describe(const std::vector<InputFile>& files, double bytes_needed)
     print_line("attnreg: " + file.role + ": " + printable(file.header.path) + ", " + file.header.shape_text() + " " +
                file.dtype_text() + (file.nonzeros ? ", " + std::to_string(*file.nonzeros) + " entries" : "") + ", " +
                std::to_string(file.bytes) + " bytes");
-  print_line("attnreg: " + counted(communicator_.size(), "rank") + ", " +
-             std::to_string(communicator_.ranks_on_node()) + " on this node, " + counted(threads_.threads, "thread") +
-             " each");
+  print_line("attnreg: " + counted(communicator_.processes(), "rank") + ", " +
+             std::to_string(communicator_.processes_on_node()) + " on this node, " +
+             counted(threads_.threads, "thread") + " each" +
+             (communicator_.is_of_blocks() ? ", " + counted(communicator_.size(), "block") + " in all" : ""));
   print_line("attnreg: memory: at least " + plain(bytes_needed / 1e6, 4) + " MB per rank, " +
              plain(available_node_memory() / 1e6, 4) + " MB available on this node");
 }
@@ -232,7 +249,9 @@ std::function<void(int target, const IterationRecord&)> Session::on_target_itera
 }
 
 nlohmann::ordered_json Session::run_json(const std::vector<InputFile>& files, Index tile_rows) const {
-  const auto ranks_on_node = communicator_.all_gather(std::int64_t{communicator_.ranks_on_node()});
+  auto ranks_on_node =
+      communicator_.all_gather(communicator_.leads_process() ? std::int64_t{communicator_.processes_on_node()} : 0);
+  std::erase(ranks_on_node, 0);
   nlohmann::ordered_json inputs;
   for (const auto& file : files) inputs[file.role] = to_json(file);
   return {{"schema", "attnreg-run-1"},
@@ -240,11 +259,12 @@ nlohmann::ordered_json Session::run_json(const std::vector<InputFile>& files, In
           {"configuration", arguments_.configuration()},
           {"build", build_facts()},
           {"layout",
-           {{"ranks", communicator_.size()},
+           {{"ranks", communicator_.processes()},
             {"ranks_per_node", ranks_on_node},
             {"threads", threads_.threads},
             {"cores", threads_.cores},
-            {"tile_rows", tile_rows}}},
+            {"tile_rows", tile_rows},
+            {"blocks", communicator_.is_of_blocks() ? communicator_.size() : 0}}},
           {"inputs", inputs},
           {"resumed", checkpoint_.resumed}};
 }

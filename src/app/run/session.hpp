@@ -42,6 +42,8 @@ class Session {
   /// Collective. The data are there, and a solve begins that will write these arrays. `ends_on_stop`: once asked to
   /// stop it ends with what it has; else a stop is an error up to `end`.
   void ready(const std::vector<RunDirectory::Array>& arrays, bool ends_on_stop);
+  /// Local. Threads with memory of their own: blocks of a process, which take turns, share those of its threads.
+  int threads_of_rank() const { return communicator_.is_of_blocks() ? 1 : threads_.threads; }
   /// Collective. The exit code of a termination; where the run was asked to stop and can go on from a checkpoint, 75.
   ExitCode code_of(Termination termination);
   /// Collective. `write` fills the run directory; then page(its files) goes to stdout, without files where they could
@@ -61,10 +63,11 @@ class Session {
   const Arguments& arguments_;
   ThreadLayout threads_;
   RunDirectory directory_;
-  std::shared_ptr<Journal> journal_;  ///< of the solve; none without a run directory
+  std::shared_ptr<Journal> journal_;  ///< of the solve; none without a run directory, unless of blocks
   RootClock clock_;                   ///< since the session began: on rank 0, which alone tells the time
 
  private:
+  std::shared_ptr<Journal> journal(std::function<void()> write) const;
   void start_checkpoints();
   void remember_inputs(const std::vector<InputFile>& files);
   void write_checkpoint() noexcept;
