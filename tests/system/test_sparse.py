@@ -164,7 +164,7 @@ class MalformedTest(ErrorTest):
         self.refused("csc", "A.tocsr()", format=np.array(b"csc"))
         self.refused("csc", "A.tocsr()", format=np.array("csc"))
         self.refused("coo", "A.tocsr()", format=np.array(b"coo"), indptr=None, indices=None)
-        self.refused("no array", "numpy.save", format=None)
+        self.refused("no array", "scipy.sparse.save_npz", format=None)
         self.refused("no array 'indptr'", indptr=None)
 
     def test_wrong_arrays(self):
