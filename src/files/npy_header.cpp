@@ -179,6 +179,8 @@ void check_magic(std::string_view bytes, const std::string& path) {
   if (start == npy_magic.substr(0, start.size())) return;
   if (start.starts_with("PK")) refuse_file(path, "this is a .npz or .zip archive; extract the .npy file in it first");
   if (start.starts_with("\x1f\x8b")) refuse_file(path, "the file is compressed by gzip; decompress it first");
+  if (start.starts_with("\x89HDF"))
+    refuse_file(path, "this is an HDF5 file, expected a .npy file; numpy.save('A.npy', h5py.File(...)['A'][...])");
   refuse_file(path, "not a .npy file: found '" + printable(start) +
                         "' at the start, expected '\\x93NUMPY'; save the array with numpy.save");
 }
@@ -269,20 +271,27 @@ void require_numbers(const ArrayHeader& header) {
   if (!header.element.is_number()) refuse_type(header);
 }
 
-ArrayHeader parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const std::string& path) {
+namespace {
+
+ArrayHeader parse_npy(std::string_view bytes, std::int64_t file_bytes, const std::string& path, bool only_numbers) {
   ArrayHeader header;
   header.path = path;
   header.file_bytes = file_bytes;
   check_magic(bytes, path);
   DictionaryParser(header_text(bytes, header), header).parse();
+  if (only_numbers) require_numbers(header);
   check_size(header);
   return header;
 }
 
+}  // namespace
+
+ArrayHeader parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const std::string& path) {
+  return parse_npy(bytes, file_bytes, path, false);
+}
+
 ArrayHeader parse_npy_header(std::string_view bytes, std::int64_t file_bytes, const std::string& path) {
-  ArrayHeader header = parse_npy_array(bytes, file_bytes, path);
-  require_numbers(header);
-  return header;
+  return parse_npy(bytes, file_bytes, path, true);
 }
 
 std::string npy_header_bytes(std::string_view dtype, const std::vector<std::int64_t>& shape, bool fortran_order) {

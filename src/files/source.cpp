@@ -1,14 +1,17 @@
 #include "files/source.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <utility>
 
 #include "errors/printable.hpp"
 #include "files/input_file.hpp"
+#include "files/matrix_market.hpp"
 #include "files/npz_archive.hpp"
 #include "files/safetensors.hpp"
 #include "files/source_name.hpp"
+#include "files/text_table.hpp"
 
 namespace attnreg {
 namespace {
@@ -45,8 +48,13 @@ class MemberBytes : public ArrayBytes {
 };
 
 std::unique_ptr<ArrayBytes> open_bytes(const Source& source) {
-  if (source.format == Source::Format::npz) return std::make_unique<MemberBytes>(source);
-  return std::make_unique<FileBytes>(source);
+  switch (source.format) {
+    case Source::Format::npz: return std::make_unique<MemberBytes>(source);
+    case Source::Format::table:
+      return std::make_unique<TableRows>(source.file, source.table, source.disk_bytes, source.modified_ns);
+    case Source::Format::symmetric: return std::make_unique<SymmetricArray>(source);
+    default: return std::make_unique<FileBytes>(source);
+  }
 }
 
 void take_header(Source& source, const ArrayHeader& header) {
@@ -80,6 +88,36 @@ void read_npz(Source& source) {
   take_header(source, member.header());
   require_numbers(source);
   if (!member.is_stored()) require_honest_growth(source.path, archive.bytes(), source.file_bytes);
+}
+
+/// Numbers in a text are read as those of an array of f8.
+void read_text(Source& source, char separator) {
+  if (!source.member.empty())
+    refuse_file(source.path,
+                "a text has one matrix, without a name; leave out ':" + printable(source.member, 80) + "'");
+  TextReader text(source.file);
+  source.format = Source::Format::table;
+  source.dtype = "text";
+  source.file_bytes = source.disk_bytes;
+  source.element.big_endian = std::endian::native == std::endian::big;
+  if (separator != '\0') {
+    source.table = std::make_shared<TextTable>(source.path, text, separator);
+    source.shape = {source.table->rows(), source.table->columns()};
+    return;
+  }
+  const MatrixMarketHeader header = read_matrix_market_header(source.path, text);
+  if (header.is_sparse)
+    refuse_file(source.path, "a sparse matrix, expected a dense one; scipy.io.mmwrite(..., A.toarray())");
+  source.shape = {header.rows, header.columns};
+  source.fortran_order = true;
+  if (header.symmetry != MatrixMarketHeader::Symmetry::general) {
+    source.format = Source::Format::symmetric;
+    return;
+  }
+  source.table = std::make_shared<TextTable>(source.path, text, header.line);
+  if (source.table->rows() != header.stored)
+    refuse_file(source.path, "found " + std::to_string(source.table->rows()) + " numbers, expected " +
+                                 std::to_string(header.stored) + " for shape " + source.shape_text());
 }
 
 /// Several files, one below another.
@@ -138,16 +176,6 @@ void take_part(Source& source, const std::vector<std::int64_t>& places) {
 
 }  // namespace
 
-Source Source::transposed() const {
-  Source result = *this;
-  std::swap(result.shape.at(0), result.shape.at(1));
-  std::swap(result.row_step, result.column_step);
-  result.fortran_order = !fortran_order;
-  for (Source& shard : result.shards) shard = shard.transposed();
-  result.shards_are_columns = !shards_are_columns;
-  return result;
-}
-
 Source open_source(const std::string& path) {
   const SourceName name(path);
   Source source;
@@ -169,6 +197,8 @@ Source open_source(const std::string& path) {
       source.format = Source::Format::safetensors;
       const ArrayHeader tensor = read_safetensors(file, path, source.member);
       take_header(source, tensor);
+    } else if (const char separator = separator_of(name.file); separator != '\0' || is_matrix_market(file, name.file)) {
+      read_text(source, separator);
     } else {
       read_npy(source, file);
     }

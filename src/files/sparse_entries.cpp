@@ -15,23 +15,13 @@
 namespace attnreg {
 namespace {
 
-/// The entries of some rows in the order of the file; with `Orientation::transposed` of some columns, which are rows
-/// here.
-template <class Scalar>
-struct Entries {
-  std::vector<Index> rows;  ///< from the first one on
-  std::vector<std::int32_t> columns;
-  std::vector<Scalar> values;
-};
-
 /// Takes those entries of a file that lie in rows [begin, end).
-template <class Scalar>
 class Collector {
  public:
   Collector(SparseFile& file, Orientation orientation, std::int64_t begin, std::int64_t end)
       : file_(file), transposed_(orientation == Orientation::transposed), begin_(begin), end_(end) {}
 
-  Entries<Scalar> read() {
+  SparseEntries read() {
     const std::string& format = file_.header().format;
     if (format == "coo") {
       read_places();
@@ -59,7 +49,7 @@ class Collector {
   }
 
   /// The value of an entry in a block of entries [first, first + count), which is read when the first one is wanted.
-  Scalar value_in(std::int64_t first, std::size_t count, std::size_t k) {
+  double value_in(std::int64_t first, std::size_t count, std::size_t k) {
     if (block_first_ != first) {
       block_.resize(count);
       file_.data().read(first, std::span(block_));
@@ -151,54 +141,10 @@ class Collector {
   SparseFile& file_;
   bool transposed_;
   std::int64_t begin_, end_;
-  Entries<Scalar> entries_;
-  std::vector<Scalar> block_;
+  SparseEntries entries_;
+  std::vector<double> block_;
   std::int64_t block_first_ = -1;
 };
-
-/// Local. The entries row by row, each row's in the order of the file.
-template <class Scalar>
-void sort_by_row(const Entries<Scalar>& entries, std::vector<Scalar> CsrRows::*values, CsrRows& rows) {
-  for (const Index row : entries.rows) ++rows.offsets[static_cast<std::size_t>(row) + 1];
-  std::partial_sum(rows.offsets.begin(), rows.offsets.end(), rows.offsets.begin());
-  std::vector<std::int64_t> next(rows.offsets.begin(), rows.offsets.end() - 1);
-  rows.indices.resize(entries.columns.size());
-  (rows.*values).resize(entries.columns.size());
-  for (std::size_t k = 0; k < entries.columns.size(); ++k) {
-    const auto place = static_cast<std::size_t>(next[static_cast<std::size_t>(entries.rows[k])]++);
-    rows.indices[place] = entries.columns[k];
-    (rows.*values)[place] = entries.values[k];
-  }
-}
-
-/// Collective.
-template <class Scalar>
-CsrRows collect_rows(const Communicator& communicator, SparseFile& file, const RowPartition& partition,
-                     Orientation orientation, std::vector<Scalar> CsrRows::*values) {
-  const std::int64_t begin = partition.begin(communicator.rank()), end = partition.end(communicator.rank());
-  const bool transposed = orientation == Orientation::transposed;
-  Entries<Scalar> entries;
-  communicator.agree([&] {
-    entries = Collector<Scalar>(file, orientation, begin, end).read();
-    file.check_unchanged();
-  });
-  require_finite<Scalar>(communicator, entries.values, [&](std::int64_t entry, std::int64_t count) {
-    const auto k = static_cast<std::size_t>(entry);
-    const double value = Collector<double>(file, orientation, begin, end).read().values[k];  // as it is in the file
-    std::int64_t row = begin + entries.rows[k], column = entries.columns[k];
-    if (transposed) std::swap(row, column);
-    file.refuse_value_at(row, column, value, count);
-  });
-  CsrRows rows;
-  communicator.agree([&] {
-    rows.columns = static_cast<Index>(transposed ? file.header().rows : file.header().columns);
-    rows.is_single = std::is_same_v<Scalar, float>;
-    rows.offsets.assign(static_cast<std::size_t>(end - begin) + 1, 0);
-    sort_by_row(entries, values, rows);
-  });
-  sum_duplicates(communicator, file, begin, rows, transposed);
-  return rows;
-}
 
 }  // namespace
 
@@ -206,19 +152,22 @@ SparseRows read_scattered(const Communicator& communicator, SparseFile& file, St
                           Orientation orientation) {
   const SparseHeader& header = file.header();
   const bool single = is_held_as_float(header, storage), transposed = orientation == Orientation::transposed;
-  const std::int64_t rows = transposed ? header.columns : header.rows;
-  const std::int64_t columns = transposed ? header.rows : header.columns;
-  if (columns > std::numeric_limits<std::int32_t>::max())
-    refuse(printable(header.path) + ": " + std::to_string(columns) + (transposed ? " rows" : " columns") +
-           ", expected fewer than 2^31" + (transposed ? "; save it with A.tocsc()" : ""));
-  RowPartition partition = RowPartition::tiled(rows, static_cast<Index>(columns), communicator.size());
+  require_indices(header, orientation);
+  RowPartition partition =
+      RowPartition::tiled(transposed ? header.columns : header.rows,
+                          static_cast<Index>(transposed ? header.rows : header.columns), communicator.size());
   // Twice: in the order of the file and by rows. Even shares of the entries are a guess.
   const double entries = static_cast<double>(header.nonzeros) / communicator.size();
   const double indptr = file.is_compressed() ? 8 * static_cast<double>(file.compressed_rows()) : 0;
-  require_memory(communicator, 40 * entries + indptr, printable(header.path) + ": " + file.summary());
-  CsrRows loaded = single ? collect_rows(communicator, file, partition, orientation, &CsrRows::singles)
-                          : collect_rows(communicator, file, partition, orientation, &CsrRows::values);
-  return {std::move(partition), std::move(loaded)};
+  require_memory(communicator, 40 * entries + indptr, printable(header.path) + ": " + sparse_summary(header));
+  SparseEntries found;
+  communicator.agree([&] {
+    found =
+        Collector(file, orientation, partition.begin(communicator.rank()), partition.end(communicator.rank())).read();
+    file.check_unchanged();
+  });
+  CsrRows rows = rows_of_entries(communicator, header, partition, orientation, found, single);
+  return {std::move(partition), std::move(rows)};
 }
 
 }  // namespace attnreg

@@ -9,6 +9,7 @@
 #include "errors/refuse.hpp"
 #include "files/input_file.hpp"
 #include "files/source_name.hpp"
+#include "files/sparse_text.hpp"
 #include "ranks/memory.hpp"
 
 namespace attnreg {
@@ -73,11 +74,6 @@ RowPartition partition_by_entries(const Communicator& communicator, SparseFile& 
   return RowPartition(std::move(first_rows));
 }
 
-/// Local. The row of this rank that has an entry, both counted from this rank's first.
-std::int64_t row_of(const CsrRows& rows, std::int64_t entry) {
-  return std::ranges::upper_bound(rows.offsets, entry) - rows.offsets.begin() - 1;
-}
-
 /// Throws: a place of the compressed matrix.
 [[noreturn]] void refuse_place(const SparseFile& file, std::int64_t row, std::int64_t column) {
   file.by_columns() ? file.refuse_place(column, row) : file.refuse_place(row, column);
@@ -121,9 +117,9 @@ CsrRows read_rows(const Communicator& communicator, SparseFile& file, const RowP
     file.data().read(first_entry + entry, std::span(&value, 1));
     std::int64_t row = first_row + row_of(rows, entry), column = rows.indices[static_cast<std::size_t>(entry)];
     if (file.by_columns()) std::swap(row, column);
-    file.refuse_value_at(row, column, value, count);
+    refuse_value_at(file.header().path, row, column, value, count);
   });
-  sum_duplicates(communicator, file, first_row, rows, file.by_columns());
+  sum_duplicates(communicator, file.header().path, first_row, rows, file.by_columns());
   return rows;
 }
 
@@ -243,53 +239,15 @@ void SparseFile::refuse_place(std::int64_t row, std::int64_t column) const {
                         " (counted from 0)" + how_to_save);
 }
 
-void SparseFile::refuse_value_at(std::int64_t row, std::int64_t column, double value, std::int64_t count) const {
-  refuse_value(header_.path, value, "row " + std::to_string(row) + ", column " + std::to_string(column), count,
-               "numpy.isfinite(A.data)");
-}
-
-void SparseFile::refuse_sum_at(std::int64_t row, std::int64_t column, double sum, std::int64_t count) const {
-  refuse_file(header_.path,
-              "row " + std::to_string(row) + ", column " + std::to_string(column) +
-                  " has several entries, whose sum is " + text_of(sum) + "; " + std::to_string(count) +
-                  (count == 1 ? " sum is" : " sums are") +
-                  " not finite (rows and columns counted from 0); sum them with A.sum_duplicates() and look at A.data");
-}
-
-std::string SparseFile::summary() const {
-  return "shape (" + std::to_string(header_.rows) + ", " + std::to_string(header_.columns) + ") with " +
-         std::to_string(header_.nonzeros) + " entries of " + header_.element.text().substr(1) +
-         (header_.format == "csr" ? "" : " (" + header_.format + ")");
-}
-
-void sum_duplicates(const Communicator& communicator, const SparseFile& file, std::int64_t first_row, CsrRows& rows,
-                    bool transposed) {
-  communicator.agree([&] { sort_rows(rows); });
-  const auto check = [&](const auto& values) {
-    require_finite(communicator, std::span(values), [&](std::int64_t entry, std::int64_t count) {
-      const auto k = static_cast<std::size_t>(entry);
-      std::int64_t row = first_row + row_of(rows, entry), column = rows.indices[k];
-      if (transposed) std::swap(row, column);
-      file.refuse_sum_at(row, column, static_cast<double>(values[k]), count);
-    });
-  };
-  rows.is_single ? check(rows.singles) : check(rows.values);
-}
-
 bool is_sparse(const std::string& path) {
   const SourceName name(path);
   if (name.is_pattern || !name.member.empty() || !name.places.empty()) return false;
-  return is_npz(InputFile(name.file, "a file with a matrix"), name.file) && NpzArchive(name.file).is_sparse();
+  const InputFile file(name.file, "a file with a matrix");
+  return is_npz(file, name.file) ? NpzArchive(name.file).is_sparse() : is_sparse_text(file, name.file);
 }
 
-SparseHeader read_sparse_header(const std::string& path) { return SparseFile(path).header(); }
-
-bool is_held_as_float(const SparseHeader& header, StorageChoice storage) {
-  const Storage held = held_as(storage, header.type);
-  if (held == Storage::float16 || held == Storage::bfloat16)
-    refuse(printable(header.path) + ": sparse rows are held in float or double, not in " +
-           std::string(option_name(held)) + "; use --storage float");
-  return held == Storage::float32;
+SparseHeader read_sparse_header(const std::string& path) {
+  return is_sparse_text(InputFile(path), path) ? read_sparse_text_header(path) : SparseFile(path).header();
 }
 
 SparseRows read_compressed(const Communicator& communicator, SparseFile& file, StorageChoice storage) {
@@ -299,8 +257,9 @@ SparseRows read_compressed(const Communicator& communicator, SparseFile& file, S
   std::int64_t entries = 0;
   communicator.agree([&] { entries = entries_of(file, begin, end); });
   const double bytes = static_cast<double>(entries) * (single ? 8 : 12) + 8 * static_cast<double>(end - begin);
-  require_memory(communicator, bytes,
-                 printable(file.header().path) + ": " + file.summary() + " as " + (single ? "float" : "double"));
+  require_memory(
+      communicator, bytes,
+      printable(file.header().path) + ": " + sparse_summary(file.header()) + " as " + (single ? "float" : "double"));
   CsrRows rows = single ? read_rows(communicator, file, partition, &CsrRows::singles)
                         : read_rows(communicator, file, partition, &CsrRows::values);
   return {std::move(partition), std::move(rows)};
@@ -309,8 +268,13 @@ SparseRows read_compressed(const Communicator& communicator, SparseFile& file, S
 SparseRows load_sparse(const Communicator& communicator, const std::string& path, StorageChoice storage,
                        Orientation orientation) {
   std::optional<SparseFile> file;
-  communicator.agree([&] { file.emplace(path); });
-  require_same_file(communicator, path, "", file->summary());
+  bool is_text = false;
+  communicator.agree([&] {
+    is_text = is_sparse_text(InputFile(path, "a file with a matrix"), path);
+    if (!is_text) file.emplace(path);
+  });
+  if (is_text) return load_sparse_text(communicator, path, storage, orientation);
+  require_same_file(communicator, path, "", sparse_summary(file->header()));
   const bool rows_in_order = file->by_columns() == (orientation == Orientation::transposed);
   if (file->is_compressed() && rows_in_order) return read_compressed(communicator, *file, storage);
   return read_scattered(communicator, *file, storage, orientation);

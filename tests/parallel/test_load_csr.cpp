@@ -255,7 +255,8 @@ TEST_F(LoadCsr, RefusesOtherArchives) {
     return outcome(write(other)).message;
   };
   using test::npy_bytes, test::npy_dictionary;
-  EXPECT_THAT(with(4, npy_bytes(npy_dictionary("<i8", false, "(1,)"), std::string(8, '\0'))), HasSubstr("dtype <i8"));
+  EXPECT_THAT(with(4, npy_bytes(npy_dictionary("<i8", false, "(1,)"), std::string(8, '\0'))),
+              HasSubstr("found shape (6,), expected (1,)"));
   EXPECT_THAT(with(4, npy_bytes(npy_dictionary("<c16", false, "(1,)"), std::string(16, '\0'))),
               HasSubstr("dtype <c16"));
   EXPECT_THAT(with(0, npy_bytes(npy_dictionary("<f8", false, "(1,)"), std::string(8, '\0'))), HasSubstr("dtype <f8"));

@@ -2,20 +2,21 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import unittest
 
-from command_line import PROGRAM, SOURCE_DIR, TIMEOUT_SECONDS, CommandLineTest
+from command_line import MPIRUN, PROGRAM, SOURCE_DIR, TIMEOUT_SECONDS, CommandLineTest
 
-NEEDED = {"scipy": "scipy.sparse", "h5py": "h5py"}
+NEEDED = {"scipy": "scipy.sparse"}
 
 
 class DataPageTest(CommandLineTest):
     def run_block(self, language, text, directory):
         command = [sys.executable, "-c", text] if language == "python" else ["bash", "-e", "-o", "pipefail", "-c", text]
         tools = self.directory / "bin"
-        variables = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+        variables = {**os.environ, "PATH": f"{tools}:{os.path.dirname(shutil.which(MPIRUN))}:{os.environ['PATH']}"}
         result = subprocess.run(command, cwd=directory, env=variables, stdin=subprocess.DEVNULL, capture_output=True,
                                 timeout=4 * TIMEOUT_SECONDS, check=False)
         self.assertEqual(0, result.returncode, f"{text}\n{result.stdout.decode()}\n{result.stderr.decode()}")
