@@ -170,7 +170,9 @@ void SparseFile::check_compressed() {
   require_vector(second_->header(), entries,
                  header_.format == "coo" ? "one column per value of data.npy" : "one index per value of data.npy");
   require_vector(first_->header(), header_.format == "coo" ? entries : compressed_rows() + 1,
-                 header_.format == "coo" ? "one row per value of data.npy" : "one position per row, and the end");
+                 header_.format == "coo" ? "one row per value of data.npy"
+                 : by_columns()          ? "one position per column, and the end"
+                                         : "one position per row, and the end");
 }
 
 void SparseFile::check_blocks() {
