@@ -8,8 +8,8 @@
 #include <new>
 
 #include "attnreg/files.hpp"
-#include "files/csr_file.hpp"
-#include "files/npy_header.hpp"
+#include "files/source.hpp"
+#include "files/sparse_file.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
 
@@ -164,7 +164,7 @@ BenchMatrix BenchMatrix::sparse(const Communicator& communicator, std::int64_t r
 
 BenchMatrix BenchMatrix::load(const Communicator& communicator, const std::string& directory, RowType type) {
   if (type == RowType::csr) {
-    SparseRows loaded = load_csr(communicator, directory + "/A.npz", StorageChoice::float64);
+    SparseRows loaded = load_sparse(communicator, directory + "/A.npz", StorageChoice::float64);
     CsrRows csr;
     csr.columns = loaded.rows.columns;
     const auto copy = [](auto& to, const auto& from) {
@@ -176,15 +176,14 @@ BenchMatrix BenchMatrix::load(const Communicator& communicator, const std::strin
     copy(csr.values, loaded.rows.values);
     return over(communicator, std::move(loaded.partition), std::move(csr));
   }
-  const NpyHeader header = read_npy_header(directory + "/A.npy");
+  const Source header = open_source(directory + "/A.npy");
   const Index columns = static_cast<Index>(header.shape[1]);
   const auto partition = RowPartition::tiled(header.shape[0], columns, communicator.size());
   const std::int64_t first = partition.begin(communicator.rank()), local = partition.rows_local(communicator.rank());
   return with_type(type, [&]<class T>(T) {
     const auto array = huge_array<T>(local * columns);
-    communicator.agree([&] {
-      read_npy_rows(header, first, local, std::span<T>(array.get(), static_cast<std::size_t>(local * columns)));
-    });
+    communicator.agree(
+        [&] { read_rows(header, first, local, std::span<T>(array.get(), static_cast<std::size_t>(local * columns))); });
     return over(communicator, partition, columns, array);
   });
 }

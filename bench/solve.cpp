@@ -10,8 +10,8 @@
 
 #include "attnreg/files.hpp"
 #include "attnreg/regression.hpp"
-#include "files/csr_file.hpp"
-#include "files/npy_header.hpp"
+#include "files/source.hpp"
+#include "files/sparse_file.hpp"
 #include "problems/problem_generator.hpp"
 
 namespace attnreg::bench {
@@ -86,12 +86,12 @@ double memory_goal(const Communicator& communicator, const SolvePlan& plan) {
 
 void read_shape(const Communicator& communicator, SolvePlan& plan) {
   if (std::filesystem::exists(plan.problem + "/A.npz")) {
-    const SparseRows A = load_csr(communicator, plan.problem + "/A.npz", StorageChoice::float64);
+    const SparseRows A = load_sparse(communicator, plan.problem + "/A.npz", StorageChoice::float64);
     plan.rows = A.partition.rows_global(), plan.columns = A.rows.columns, plan.type = RowType::csr;
     plan.nonzeros = 0;  // it varies
     return;
   }
-  const NpyHeader header = read_npy_header(plan.problem + "/A.npy");
+  const Source header = open_source(plan.problem + "/A.npy");
   if (header.shape.size() != 2)
     throw InvalidArgument(plan.problem + "/A.npy: shape " + header.shape_text() + ", a matrix is needed",
                           Error::Scope::all_ranks);

@@ -16,22 +16,22 @@ namespace attnreg {
 
 class SharedArray;
 
-// Matrices and vectors in files: NumPy's .npy, and for sparse matrices .npz as `scipy.sparse.save_npz` writes it.
+// Matrices and vectors in files; `path` is PATH[:NAME][INDEX], "F.npy[3]", "data.npz:A", "A.*.npy": docs/data.md.
 
-/// The type in which a matrix is held in memory; `as_file`: that of the file. float16 and bfloat16: dense ones.
+/// The type in which a matrix is held; `as_file`: that of the file, of integers float or double. Half: dense ones.
 enum class StorageChoice { as_file, float64, float32, float16, bfloat16 };
 
 /// Collective. Loads A by rows; each rank reads its own rows and no others. All values must be finite, and before they
 /// are read the rows must fit in the memory that the node still has. No messages but agreements, and 8 bytes for each
 /// rank for sparse files.
 ///
-/// - Dense, `.npy` of f2, f4 or f8 in either byte order, in C or Fortran order: n x d, or a vector of n values as n
-/// x 1.
-///   The rows go to the ranks by `RowPartition::tiled`.
-/// - Sparse, a name that ends with `.npz` or a file that begins as an archive: format csr, arrays stored or deflated;
-///   of a deflated array a rank decompresses all that comes before its part. Rank k begins with the first row before
-///   which there are at least k / P of all entries, so that no rank has more than its share of the entries and one row;
-///   a rank may have no rows. Within a row the columns may come in any order, and entries of one column are summed.
+/// - Dense, of f2, f4, f8, bfloat16, i1 to i8, u1 to u8 or bool in either byte order, in C or Fortran order: n x d, or
+///   a vector of n values as n x 1. The rows go to the ranks by `RowPartition::tiled`.
+/// - Sparse, an archive as `scipy.sparse.save_npz` writes it: format csr, csc, coo, bsr or dia, arrays stored or
+///   deflated; of a deflated array a rank decompresses all that comes before its part. Of csr rank k begins with the
+///   first row before which there are at least k / P of all entries, so that no rank has more than its share of the
+///   entries and one row; a rank may have no rows. Of the others each rank reads all places, and the rows go to the
+///   ranks in even tiles. Within a row the columns may come in any order, and entries of one column are summed.
 ///
 /// Numbers that the type does not have are rounded to the nearest that it has.
 ///
@@ -44,14 +44,14 @@ RowMatrix load_matrix(const Communicator& communicator, const std::string& path,
 
 /// Collective. Loads the transpose of an n x d matrix, d x n: its columns as rows, for d >> n. Each rank reads its
 /// columns. Dense: n contiguous pieces of a file in C order, one of a file in Fortran order; a vector is refused.
-/// Sparse: the format csc as `load_matrix` reads csr; of a csr file each rank reads indptr and indices whole, and of
-/// the values the blocks in which it has entries; the columns go to the ranks in even tiles, d is below 2^31. Failures
-/// as for `load_matrix`.
+/// Sparse: the format csc as `load_matrix` reads csr, and csr as it reads csc: each rank reads all places, and of
+/// the values the blocks in which it has entries; the columns go to the ranks in even tiles. n is below 2^31.
+/// Failures as for `load_matrix`.
 RowMatrix load_transpose(const Communicator& communicator, const std::string& path, StorageChoice storage);
 
 /// Collective. Loads this rank's rows of a dense matrix in double, or in float; each rank reads its own. The shape must
 /// be that of the partition and `columns`; a vector of n values counts as n x 1. `role`, such as "target", names the
-/// matrix in messages. path: "F.npy", or "F.npy[3]", a part of an array of more axes. Failures as for `load_matrix`.
+/// matrix in messages. Failures as for `load_matrix`.
 template <class Scalar = double>
 Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> load_matrix_rows(
     const Communicator& communicator, const std::string& path, const std::string& role, const RowPartition& partition,

@@ -86,25 +86,4 @@ Scalar converted(Stored value) {
   }
 }
 
-/// Local. Fills `out` from numbers that are stored as `Stored`: `read(part)` gets the next of them as they are stored.
-template <class Stored, class Scalar, class Read>
-void read_converted(std::span<Scalar> out, bool big_endian, Read&& read) {
-  constexpr std::size_t buffer_elements = std::size_t{1} << 17;  // at most 1 MiB: stays in the cache
-  const auto read_native = [&](std::span<Stored> part) {
-    read(part);
-    if (big_endian != (std::endian::native == std::endian::big)) swap_bytes(part);
-  };
-  if constexpr (std::is_same_v<Stored, Scalar>) {
-    read_native(out);
-  } else {
-    std::vector<Stored> buffer(std::min(out.size(), buffer_elements));
-    while (!out.empty()) {
-      const std::span<Stored> part(buffer.data(), std::min(out.size(), buffer.size()));
-      read_native(part);
-      std::ranges::transform(part, out.begin(), converted<Scalar, Stored>);
-      out = out.subspan(part.size());
-    }
-  }
-}
-
 }  // namespace attnreg

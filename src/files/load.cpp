@@ -4,9 +4,9 @@
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
-#include "files/csr_file.hpp"
 #include "files/input_file.hpp"
-#include "files/npy_header.hpp"
+#include "files/source.hpp"
+#include "files/sparse_file.hpp"
 #include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 
@@ -15,25 +15,26 @@ namespace {
 
 /// Collective. `check(header)` throws if the shape is not the expected one.
 template <class Check>
-NpyHeader load_header(const Communicator& communicator, const std::string& path, Check&& check) {
-  NpyHeader header;
+Source load_header(const Communicator& communicator, const std::string& path, Check&& check) {
+  Source header;
   communicator.agree([&] {
-    header = read_npy_header(path);
+    header = open_source(path);
     check(header);
   });
   require_same_file(communicator, path, "shape ",
-                    header.shape_text() + " of " + header.dtype_text() + (header.fortran_order ? " (F)" : ""));
+                    header.shape_text() + " of " + header.dtype_text() + (header.fortran_order ? " (F)" : "") +
+                        (header.shards.empty() ? "" : " in " + std::to_string(header.shards.size()) + " files"));
   return header;
 }
 
-void require_matrix(const NpyHeader& header) {
+void require_matrix(const Source& header) {
   const std::string found = "found shape " + header.shape_text() + ", expected ";
   if (header.shape.empty() || header.shape.size() > 2)
     refuse_file(header.path, found + "a matrix (n, d) or a vector (n,); use numpy.reshape");
   if (header.shape[0] < 1 || header.columns() < 1) refuse_file(header.path, found + "at least one row and one column");
 }
 
-void require_vector(const NpyHeader& header, const std::string& role, std::int64_t size, const std::string& meaning) {
+void require_vector(const Source& header, const std::string& role, std::int64_t size, const std::string& meaning) {
   const bool is_vector = header.shape.size() == 1 || (header.shape.size() == 2 && header.shape[1] == 1);
   if (is_vector && header.shape[0] == size) return;
   const std::string n = std::to_string(size);
@@ -41,16 +42,13 @@ void require_vector(const NpyHeader& header, const std::string& role, std::int64
                                ", 1): " + meaning);
 }
 
-/// What the rows that are read are in the file.
-enum class Orientation { as_file, transposed };
-
 /// Local. Throws: the value at a position of the matrix is not finite in the type in which it is to be held, and so
 /// many are not.
-[[noreturn]] void refuse_at(const NpyHeader& header, std::int64_t position, std::int64_t count,
+[[noreturn]] void refuse_at(const Source& header, std::int64_t position, std::int64_t count,
                             Storage held = Storage::float64, Orientation orientation = Orientation::as_file) {
   std::int64_t row = position / header.columns(), column = position % header.columns();
   std::vector<double> values(static_cast<std::size_t>(header.columns()));
-  read_npy_rows(header, row, 1, std::span<double>(values));
+  read_rows(header, row, 1, std::span<double>(values));
   const double value = values[static_cast<std::size_t>(column)];
   if (orientation == Orientation::transposed) std::swap(row, column);
   const std::string place = header.shape.size() == 2 ? ", column " + std::to_string(column) : "";
@@ -68,7 +66,7 @@ using Rows = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMaj
 
 /// Collective. Throws where a column that is not 0 has no number of 2^-14 or more, below which half has fewer digits:
 /// of smaller ones it keeps little or nothing. rows: this rank's, from row `first` on, rounded from the file.
-void require_digits(const Communicator& communicator, const NpyHeader& header, std::int64_t first,
+void require_digits(const Communicator& communicator, const Source& header, std::int64_t first,
                     const Rows<Eigen::half>& rows, Orientation orientation) {
   constexpr double kLeast = 0x1p-14;
   Eigen::VectorXd largest = Eigen::VectorXd::Zero(rows.cols());
@@ -78,8 +76,9 @@ void require_digits(const Communicator& communicator, const NpyHeader& header, s
   if (largest.minCoeff() >= kLeast) return;
   communicator.agree([&] {  // are they 0 in the file? There are few such files
     Rows<double> row(1, rows.cols());
+    RowReader reader(header);
     for (Index i = 0; i < rows.rows(); ++i) {
-      read_npy_rows(header, first + i, 1, span_of(row));
+      reader.read(first + i, 1, span_of(row));
       add(row);
     }
   });
@@ -94,7 +93,7 @@ void require_digits(const Communicator& communicator, const NpyHeader& header, s
 
 /// Collective. This rank's rows of the matrix, all finite.
 template <class Scalar>
-Rows<Scalar> load_rows(const Communicator& communicator, const NpyHeader& header, const RowPartition& partition,
+Rows<Scalar> load_rows(const Communicator& communicator, const Source& header, const RowPartition& partition,
                        Orientation orientation = Orientation::as_file) {
   const Index rows_local = partition.rows_local(communicator.rank());
   const std::int64_t first = partition.begin(communicator.rank());
@@ -102,7 +101,7 @@ Rows<Scalar> load_rows(const Communicator& communicator, const NpyHeader& header
   communicator.agree([&] {
     rows.resize(rows_local, header.columns());
     advise_huge_pages(rows.data(), sizeof(Scalar) * static_cast<std::size_t>(rows.size()));
-    read_npy_rows(header, first, rows_local, span_of(rows));
+    read_rows(header, first, rows_local, span_of(rows));
   });
   require_finite<Scalar>(communicator, span_of(rows), [&](std::int64_t position, std::int64_t count) {
     refuse_at(header, first * header.columns() + position, count, storage_of<Scalar>, orientation);
@@ -115,7 +114,7 @@ Rows<Scalar> load_rows(const Communicator& communicator, const NpyHeader& header
 /// Collective. Rank 0 looks.
 bool is_sparse_file(const Communicator& communicator, const std::string& path) {
   bool sparse = false;
-  communicator.agree([&] { sparse = communicator.is_root() && is_npz(path); });
+  communicator.agree([&] { sparse = communicator.is_root() && is_sparse(path); });
   return communicator.max(std::int64_t{sparse}) != 0;
 }
 
@@ -124,7 +123,7 @@ RowMatrix from_sparse(const Communicator& communicator, SparseRows loaded) {
 }
 
 /// Collective.
-RowMatrix load_dense(const Communicator& communicator, const NpyHeader& header, StorageChoice storage,
+RowMatrix load_dense(const Communicator& communicator, const Source& header, StorageChoice storage,
                      Orientation orientation) {
   const Storage held = held_as(storage, header.type);
   const std::int64_t columns = header.columns();
@@ -152,28 +151,25 @@ RowMatrix load_dense(const Communicator& communicator, const NpyHeader& header, 
 }  // namespace
 
 RowMatrix load_matrix(const Communicator& communicator, const std::string& path, StorageChoice storage) {
-  if (is_sparse_file(communicator, path)) return from_sparse(communicator, load_csr(communicator, path, storage));
+  if (is_sparse_file(communicator, path)) return from_sparse(communicator, load_sparse(communicator, path, storage));
   return load_dense(communicator, load_header(communicator, path, require_matrix), storage, Orientation::as_file);
 }
 
 RowMatrix load_transpose(const Communicator& communicator, const std::string& path, StorageChoice storage) {
   if (is_sparse_file(communicator, path))
-    return from_sparse(communicator, load_csr_transpose(communicator, path, storage));
-  NpyHeader header = load_header(communicator, path, [](const NpyHeader& found) {
+    return from_sparse(communicator, load_sparse(communicator, path, storage, Orientation::transposed));
+  const Source header = load_header(communicator, path, [](const Source& found) {
     require_matrix(found);
     if (found.shape.size() == 1)
       refuse_file(found.path, "found shape " + found.shape_text() + ", expected a matrix (n, d); use numpy.reshape");
   });
-  // The bytes of X in one order are those of its transpose in the other.
-  std::swap(header.shape[0], header.shape[1]);
-  header.fortran_order = !header.fortran_order;
-  return load_dense(communicator, header, storage, Orientation::transposed);
+  return load_dense(communicator, header.transposed(), storage, Orientation::transposed);
 }
 
 template <class Scalar>
 Rows<Scalar> load_matrix_rows(const Communicator& communicator, const std::string& path, const std::string& role,
                               const RowPartition& partition, std::int64_t columns) {
-  const NpyHeader header = load_header(communicator, path, [&](const NpyHeader& found) {
+  const Source header = load_header(communicator, path, [&](const Source& found) {
     require_matrix(found);
     if (found.shape[0] != partition.rows_global() || found.columns() != columns)
       refuse_file(found.path, printable(role) + " has shape " + found.shape_text() + ", expected (" +
@@ -187,7 +183,7 @@ template Rows<float> load_matrix_rows(const Communicator&, const std::string&, c
                                       std::int64_t);
 
 RowMajorMatrix load_replicated_matrix(const Communicator& communicator, const std::string& path) {
-  const NpyHeader header = load_header(communicator, path, require_matrix);
+  const Source header = load_header(communicator, path, require_matrix);
   const auto one_block = RowPartition::in_blocks(header.shape[0], header.shape[0], communicator.size());
   RowMajorMatrix matrix = load_rows<double>(communicator, header, one_block);  // rank 0 reads
   communicator.agree([&] { matrix.conservativeResize(header.shape[0], header.columns()); });
@@ -197,7 +193,7 @@ RowMajorMatrix load_replicated_matrix(const Communicator& communicator, const st
 
 Eigen::VectorXd load_rows_vector(const Communicator& communicator, const std::string& path, const std::string& role,
                                  const RowPartition& partition) {
-  const NpyHeader header = load_header(communicator, path, [&](const NpyHeader& found) {
+  const Source header = load_header(communicator, path, [&](const Source& found) {
     require_vector(found, role, partition.rows_global(), "one value per row of A");
   });
   return load_rows<double>(communicator, header, partition).col(0);
@@ -209,9 +205,9 @@ Eigen::VectorXd load_vector(const Communicator& communicator, const std::string&
   communicator.agree([&] {
     vector.resize(size);
     if (!communicator.is_root()) return;
-    const NpyHeader header = read_npy_header(path);
+    const Source header = open_source(path);
     require_vector(header, role, size, "one value per column of A");
-    read_npy_rows(header, 0, size, span_of(vector));
+    read_rows(header, 0, size, span_of(vector));
     const NonFinite found = find_non_finite(span_of(vector));
     if (found.count > 0) refuse_at(header, found.first, found.count);
   });

@@ -5,18 +5,14 @@
 #include <string>
 
 #include "attnreg/row_partition.hpp"
-#include "files/npy_header.hpp"
 
 namespace attnreg {
 
 /// 0 and 1 (False and True), queries x keys.
 using MaskRows = Eigen::Matrix<std::uint8_t, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
-/// Local. Like `read_npy_header`, of an array of bool, integers or floating-point numbers.
-NpyArray read_mask_header(const std::string& path);
-
-/// Collective. Loads this rank's rows of a mask in a .npy file of bool, integers or floating-point numbers; each rank
-/// reads its own. Failures as for `load_matrix_rows`, and for any other number, with row, column and value.
+/// Collective. Loads this rank's rows of a mask; each rank reads its own. Failures as for `load_matrix_rows`, and for
+/// any other number, with row, column and value.
 MaskRows load_mask_rows(const Communicator& communicator, const std::string& path, const std::string& role,
                         const RowPartition& partition, std::int64_t columns);
 

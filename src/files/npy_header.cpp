@@ -4,7 +4,6 @@
 #include <array>
 #include <bit>
 #include <charconv>
-#include <filesystem>
 #include <functional>
 #include <limits>
 #include <numeric>
@@ -16,15 +15,26 @@
 namespace attnreg {
 namespace {
 
-constexpr std::string_view magic = "\x93NUMPY";
 constexpr std::size_t most_extents = 64;  // NumPy's own limit
 constexpr const char* save_again = "; the file is damaged: save the array again with numpy.save";
+
+/// Throws: the elements are no numbers.
+[[noreturn]] void refuse_type(const ArrayHeader& header) {
+  const std::string found = "found dtype " + printable(header.dtype, 40);
+  if (header.element.kind == 'c')
+    refuse_file(header.path, found +
+                                 ", complex numbers, expected real ones; save both parts with "
+                                 "numpy.concatenate([a.real, a.imag], axis=-1), or one: numpy.asarray(a, "
+                                 "dtype='<f8') keeps the real part");
+  refuse_file(header.path, found +
+                               ", expected floating-point numbers of 2, 4 or 8 bytes, bfloat16, integers or bool; "
+                               "convert with numpy.asarray(a, dtype='<f8')");
+}
 
 /// A strict reader of the Python dictionary in the header. No recursion: a nested value is an error at once.
 class DictionaryParser {
  public:
-  DictionaryParser(std::string_view text, bool only_floats, NpyArray& header)
-      : text_(text), only_floats_(only_floats), header_(header) {}
+  DictionaryParser(std::string_view text, ArrayHeader& header) : text_(text), header_(header) {}
 
   void parse() {
     expect('{');
@@ -57,32 +67,30 @@ class DictionaryParser {
   void parse_descr() {
     if (peek() == '[')
       refuse(
-          "found a structured dtype, expected <f4 or <f8; save one field with "
+          "found a structured dtype, expected numbers; save one field with "
           "numpy.asarray(a['field'], dtype='<f8')");
-    const std::string_view descr = parse_string("a dtype in quotes");
-    std::string_view type = descr;
+    header_.dtype = parse_string("a dtype in quotes");
+    std::string_view type = header_.dtype;
     char order = '=';
     if (!type.empty() && std::string_view("<>=|").find(type.front()) != std::string_view::npos) {
       order = type.front();
       type.remove_prefix(1);
     }
-    const bool is_type = parse_type(type) && (order != '|' || header_.item_bytes == 1 || header_.kind == 'S');
-    if (!is_type || (only_floats_ && type != "f2" && type != "f4" && type != "f8"))
-      refuse("found dtype " + printable(descr, 40) +
-             ", expected <f2, <f4 or <f8 (or >f2, >f4, >f8); convert with numpy.asarray(a, dtype='<f8')");
-    header_.dtype = descr;
-    header_.big_endian = order == '>' || (order == '=' && std::endian::native == std::endian::big);
+    if (!parse_type(type) || (order == '|' && header_.element.bytes != 1 && !is_of("SV"))) refuse_type(header_);
+    header_.element.big_endian = order == '>' || (order == '=' && std::endian::native == std::endian::big);
   }
+
+  bool is_of(std::string_view kinds) const { return kinds.find(header_.element.kind) != std::string_view::npos; }
 
   /// A letter and the bytes of an element; characters of 'U' have four.
   bool parse_type(std::string_view type) {
     if (type.size() < 2) return false;
-    header_.kind = type.front();
+    header_.element.kind = type.front();
     std::int64_t size = 0;
     const auto [end, error] = std::from_chars(type.data() + 1, type.data() + type.size(), size);
     if (error != std::errc{} || end != type.data() + type.size() || size < 0 || size > npy_header_limit) return false;
-    if (size == 0 && std::string_view("SUV").find(header_.kind) == std::string_view::npos) return false;
-    header_.item_bytes = header_.kind == 'U' ? 4 * size : size;
+    if (size == 0 && !is_of("SUV")) return false;
+    header_.element.bytes = is_of("U") ? 4 * size : size;
     return true;
   }
 
@@ -160,24 +168,25 @@ class DictionaryParser {
   static constexpr std::array<std::string_view, 3> keys{"descr", "fortran_order", "shape"};
 
   std::string_view text_;
-  bool only_floats_;
-  NpyArray& header_;
+  ArrayHeader& header_;
   std::size_t position_ = 0;
   std::array<bool, keys.size()> seen_{};
 };
 
 void check_magic(std::string_view bytes, const std::string& path) {
   if (bytes.empty()) refuse_file(path, "the file is empty; expected a .npy file");
-  const std::string_view start = bytes.substr(0, magic.size());
-  if (start == magic.substr(0, start.size())) return;
+  const std::string_view start = bytes.substr(0, npy_magic.size());
+  if (start == npy_magic.substr(0, start.size())) return;
   if (start.starts_with("PK")) refuse_file(path, "this is a .npz or .zip archive; extract the .npy file in it first");
   if (start.starts_with("\x1f\x8b")) refuse_file(path, "the file is compressed by gzip; decompress it first");
+  if (start.starts_with("\x89HDF"))
+    refuse_file(path, "this is an HDF5 file, expected a .npy file; numpy.save('A.npy', h5py.File(...)['A'][...])");
   refuse_file(path, "not a .npy file: found '" + printable(start) +
                         "' at the start, expected '\\x93NUMPY'; save the array with numpy.save");
 }
 
 /// Reads version and header length; returns the text of the header.
-std::string_view header_text(std::string_view bytes, NpyArray& header) {
+std::string_view header_text(std::string_view bytes, ArrayHeader& header) {
   const auto byte = [&](std::size_t i) { return std::int64_t{static_cast<unsigned char>(bytes[i])}; };
   const auto need = [&](std::int64_t wanted) {
     if (static_cast<std::int64_t>(bytes.size()) >= wanted) return;
@@ -201,21 +210,9 @@ std::string_view header_text(std::string_view bytes, NpyArray& header) {
   return bytes.substr(static_cast<std::size_t>(prefix), static_cast<std::size_t>(length));
 }
 
-std::string text_of(const std::vector<std::int64_t>& shape) {
-  std::string text = "(";
-  for (std::size_t k = 0; k < shape.size(); ++k) text += (k == 0 ? "" : ", ") + std::to_string(shape[k]);
-  return text + (shape.size() == 1 ? ",)" : ")");
-}
-
-void check_size(const NpyArray& header) {
-  constexpr std::int64_t largest = std::numeric_limits<std::int64_t>::max();
-  std::int64_t expected = std::max<std::int64_t>(header.item_bytes, 1);  // the elements of no bytes are counted too
-  bool fits = true;
-  for (const std::int64_t extent : header.shape)
-    fits = fits && !__builtin_mul_overflow(expected, extent == 0 ? 1 : extent, &expected);
-  if (fits && (header.elements() == 0 || header.item_bytes == 0)) expected = 0;
-  if (!fits || expected > largest - header.data_offset)
-    refuse_file(header.path, "shape " + header.shape_text() + " needs more than 2^63 bytes; the file is damaged");
+void check_size(const ArrayHeader& header) {
+  std::int64_t expected = array_bytes(header);
+  if (header.elements() == 0 || header.element.bytes == 0) expected = 0;
   expected += header.data_offset;
   if (header.file_bytes == expected) return;
   const bool truncated = header.file_bytes < expected;
@@ -246,62 +243,63 @@ Storage held_as_float(StorageChoice choice, Storage type) {
   return held_as(choice, type) == Storage::float64 ? Storage::float64 : Storage::float32;
 }
 
-std::int64_t NpyHeader::elements() const {
+std::int64_t ArrayHeader::elements() const {
   if (std::ranges::find(shape, 0) != shape.end()) return 0;  // whatever the others, whose product may overflow
   return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
 }
 
-std::string NpyHeader::shape_text() const { return text_of(shape); }
+std::string ArrayHeader::shape_text() const { return attnreg::shape_text(shape); }
 
-std::string NpyHeader::dtype_text() const {
-  std::string text = npy_dtype(type);
-  text[0] = big_endian ? '>' : '<';
-  return text;
+std::string shape_text(const std::vector<std::int64_t>& shape) {
+  std::string text = "(";
+  for (std::size_t k = 0; k < shape.size(); ++k) text += (k == 0 ? "" : ", ") + std::to_string(shape[k]);
+  return text + (shape.size() == 1 ? ",)" : ")");
 }
 
-NpyName npy_name(const std::string& path) {
-  const std::size_t open = path.rfind('[');
-  std::error_code error;
-  if (open == std::string::npos || !path.ends_with(']') || std::filesystem::exists(path, error)) return {path, {}};
-  NpyName name{path.substr(0, open), {}};
-  const char *next = path.data() + open + 1, *const end = path.data() + path.size() - 1;
-  while (true) {
-    std::int64_t place = 0;
-    const auto [last, failure] = std::from_chars(next, end, place);
-    if (failure != std::errc{} || place < 0 || (last != end && *last != ',')) return {path, {}};
-    name.places.push_back(place);
-    if (last == end) return name;
-    next = last + 1;
-  }
+std::int64_t array_bytes(const ArrayHeader& header) {
+  constexpr std::int64_t largest = std::numeric_limits<std::int64_t>::max();
+  std::int64_t bytes = std::max<std::int64_t>(header.element.bytes, 1);  // the elements of no bytes are counted too
+  bool fits = true;
+  for (const std::int64_t extent : header.shape)
+    fits = fits && !__builtin_mul_overflow(bytes, extent == 0 ? 1 : extent, &bytes);
+  if (!fits || bytes > largest - header.data_offset)
+    refuse_file(header.path, "shape " + header.shape_text() + " needs more than 2^63 bytes; the file is damaged");
+  return bytes;
 }
 
-std::string npy_part(const std::string& path, std::int64_t place) {
-  if (npy_name(path).places.empty()) return path + "[" + std::to_string(place) + "]";
-  return path.substr(0, path.size() - 1) + "," + std::to_string(place) + "]";
+void require_numbers(const ArrayHeader& header) {
+  if (!header.element.is_number()) refuse_type(header);
 }
 
-NpyArray parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const std::string& path, bool only_floats) {
-  NpyArray header;
-  header.path = header.file = path;
+namespace {
+
+ArrayHeader parse_npy(std::string_view bytes, std::int64_t file_bytes, const std::string& path, bool only_numbers) {
+  ArrayHeader header;
+  header.path = path;
   header.file_bytes = file_bytes;
   check_magic(bytes, path);
-  DictionaryParser(header_text(bytes, header), only_floats, header).parse();
-  if (header.item_bytes == 4) header.type = Storage::float32;
-  if (header.kind == 'f' && header.item_bytes == 2) header.type = Storage::float16;
+  DictionaryParser(header_text(bytes, header), header).parse();
+  if (only_numbers) require_numbers(header);
   check_size(header);
   return header;
 }
 
-NpyHeader parse_npy_header(std::string_view bytes, std::int64_t file_bytes, const std::string& path) {
-  return parse_npy_array(bytes, file_bytes, path, true);
+}  // namespace
+
+ArrayHeader parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const std::string& path) {
+  return parse_npy(bytes, file_bytes, path, false);
+}
+
+ArrayHeader parse_npy_header(std::string_view bytes, std::int64_t file_bytes, const std::string& path) {
+  return parse_npy(bytes, file_bytes, path, true);
 }
 
 std::string npy_header_bytes(std::string_view dtype, const std::vector<std::int64_t>& shape, bool fortran_order) {
   std::string text = "{'descr': '" + std::string(dtype) + "', 'fortran_order': " + (fortran_order ? "True" : "False") +
-                     ", 'shape': " + text_of(shape) + ", }";
+                     ", 'shape': " + shape_text(shape) + ", }";
   text.append(63 - (10 + text.size()) % 64, ' ');  // with the newline the data start at a multiple of 64
   text += '\n';
-  std::string bytes(magic);
+  std::string bytes(npy_magic);
   bytes += {'\x01', '\x00', static_cast<char>(text.size() & 0xff), static_cast<char>(text.size() >> 8)};
   return bytes + text;
 }

@@ -5,6 +5,7 @@
 #include <zip.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdio>
 
 #include "errors/printable.hpp"
@@ -43,6 +44,15 @@ zip_t* open_zip(const std::string& path, const InputFile& file) {
 
 }  // namespace
 
+bool is_npz(const InputFile& file, const std::string& name) {
+  if (name.ends_with(".npz")) return true;
+  if (file.bytes() < 4) return false;
+  char start[4];
+  file.read(0, start, 4);
+  const std::string_view magic(start, 4);
+  return magic == "PK\x03\x04" || magic == "PK\x05\x06";  // the second one begins an archive of no files
+}
+
 void NpzArchive::Discard::operator()(zip* archive) const { zip_discard(archive); }
 void NpzMember::Close::operator()(zip_file* file) const { zip_fclose(file); }
 
@@ -53,10 +63,12 @@ NpzArchive::NpzArchive(const std::string& path)
       modified_ns_(file_.modified_ns()),
       zip_(open_zip(path, file_)) {}
 
+std::int64_t NpzArchive::count() const { return zip_get_num_entries(zip_.get(), 0); }
+
 std::vector<std::string> NpzArchive::names(std::int64_t most) const {
   std::vector<std::string> names;
-  const std::int64_t count = std::min<std::int64_t>(most, zip_get_num_entries(zip_.get(), 0));
-  for (std::int64_t k = 0; k < count; ++k) {
+  const std::int64_t listed = std::min(most, count());
+  for (std::int64_t k = 0; k < listed; ++k) {
     const char* const name = zip_get_name(zip_.get(), static_cast<zip_uint64_t>(k), ZIP_FL_ENC_RAW);
     if (name == nullptr) continue;
     std::string text(name);
@@ -64,6 +76,13 @@ std::vector<std::string> NpzArchive::names(std::int64_t most) const {
     names.push_back(std::move(text));
   }
   return names;
+}
+
+std::string names_text(const std::vector<std::string>& names, std::int64_t count) {
+  std::string text;
+  for (const auto& name : names) text += (text.empty() ? "" : ", ") + printable(name, 80);
+  const auto others = count - std::ssize(names);
+  return "found " + (text.empty() ? "none" : text) + (others > 0 ? " and " + std::to_string(others) + " more" : "");
 }
 
 bool NpzArchive::has(std::string_view name) const {
@@ -74,7 +93,9 @@ NpzMember::NpzMember(const NpzArchive& archive, const std::string& name) : archi
   const std::string file = name + ".npy";
   header_.path = archive.path() + "/" + file;
   const std::int64_t index = zip_name_locate(archive.zip_.get(), file.c_str(), 0);
-  if (index < 0) refuse("the archive has no such array");
+  if (index < 0)
+    refuse_file(archive.path(), "the archive has no array '" + printable(name, 80) + "', " +
+                                    names_text(archive.names(), archive.count()));
   index_ = static_cast<std::uint64_t>(index);
   const auto same = [&](zip_uint64_t k) {
     const char* const other = zip_get_name(archive.zip_.get(), k, ZIP_FL_ENC_RAW);
@@ -133,41 +154,55 @@ void NpzMember::read_bytes(void* out, std::int64_t size) {
   }
 }
 
-template <class Stored, class Scalar>
-void NpzMember::read_as(std::int64_t first, std::span<Scalar> out) {
-  seek(header_.data_offset + first * static_cast<std::int64_t>(sizeof(Stored)));
-  read_converted<Stored>(out, header_.big_endian, [&](std::span<Stored> part) {
-    read_bytes(part.data(), static_cast<std::int64_t>(part.size_bytes()));
-  });
+void NpzMember::read_data(std::int64_t position, void* out, std::int64_t size) {
+  if (size == 0) return;
+  seek(header_.data_offset + position);
+  read_bytes(out, size);
   char beyond = 0;
   if (position_ == header_.file_bytes && zip_fread(file_.get(), &beyond, 1) != 0)
     refuse("damaged: the checksum or the length is another (" + std::string(zip_file_strerror(file_.get())) +
            "); save or copy the file again");
 }
 
-template <class Scalar>
-void NpzMember::read_any(std::int64_t first, std::span<Scalar> out) {
-  if (out.empty()) return;
-  if (first < 0 || static_cast<std::int64_t>(out.size()) > header_.elements() - first)
+void NpzMember::check_range(std::int64_t first, std::size_t count) const {
+  if (first < 0 || static_cast<std::int64_t>(count) > header_.elements() - first)
     refuse("elements from " + std::to_string(first) + " on asked of shape " + header_.shape_text());
-  const bool single = header_.item_bytes == 4;
-  if (header_.kind == 'f') return single ? read_as<float>(first, out) : read_as<double>(first, out);
-  return single ? read_as<std::int32_t>(first, out) : read_as<std::int64_t>(first, out);
 }
 
-void NpzMember::read(std::int64_t first, std::span<double> out) { read_any(first, out); }
-void NpzMember::read(std::int64_t first, std::span<float> out) { read_any(first, out); }
-void NpzMember::read(std::int64_t first, std::span<std::int64_t> out) { read_any(first, out); }
+template <class Scalar>
+void NpzMember::read(std::int64_t first, std::span<Scalar> out) {
+  check_range(first, out.size());
+  std::int64_t position = first * header_.element.bytes;
+  read_elements(header_.element, out, [&](void* to, std::int64_t size) {
+    read_data(position, to, size);
+    position += size;
+  });
+}
+template void NpzMember::read(std::int64_t, std::span<double>);
+template void NpzMember::read(std::int64_t, std::span<float>);
+
+void NpzMember::read(std::int64_t first, std::span<std::int64_t> out) {
+  check_range(first, out.size());
+  const bool swapped = header_.element.big_endian != (std::endian::native == std::endian::big);
+  const auto read_as = [&]<class Stored>(std::span<Stored> part) {
+    read_data(first * header_.element.bytes, part.data(), static_cast<std::int64_t>(part.size_bytes()));
+    if (swapped) swap_bytes(part);
+  };
+  if (header_.element.bytes == 8) return read_as(out);
+  std::vector<std::int32_t> narrow(out.size());
+  read_as(std::span(narrow));
+  std::ranges::copy(narrow, out.begin());
+}
 
 std::string NpzMember::read_text() {
-  const bool wide = header_.kind == 'U';
-  if ((!wide && header_.kind != 'S') || header_.elements() != 1 || header_.item_bytes > 256)
+  const bool wide = header_.element.kind == 'U';
+  if ((!wide && header_.element.kind != 'S') || header_.elements() != 1 || header_.element.bytes > 256)
     refuse("found " + printable(header_.dtype, 40) + " of shape " + header_.shape_text() +
            ", expected one short string");
-  std::string bytes(static_cast<std::size_t>(header_.item_bytes), '\0'), text;
+  std::string bytes(static_cast<std::size_t>(header_.element.bytes), '\0'), text;
   seek(header_.data_offset);
-  read_bytes(bytes.data(), header_.item_bytes);
-  const std::size_t step = wide ? 4 : 1, used = wide && header_.big_endian ? 3 : 0;
+  read_bytes(bytes.data(), header_.element.bytes);
+  const std::size_t step = wide ? 4 : 1, used = wide && header_.element.big_endian ? 3 : 0;
   for (std::size_t k = 0; k + step <= bytes.size(); k += step) {
     const char c = bytes[k + used];
     if (c == '\0') break;

@@ -186,4 +186,22 @@ void commit_sparse(NpzWriter& archive, const Communicator& communicator, std::st
   archive.commit();
 }
 
+void write_sparse(const Communicator& communicator, const std::string& path, std::string_view format,
+                  std::int64_t first_row, std::int64_t rows_global, CsrRows rows) {
+  const auto entries = RowPartition::from_local(communicator, rows.entries());
+  const std::int64_t before = entries.begin(communicator.rank());
+  for (std::int64_t& offset : rows.offsets) offset += before;
+  if (communicator.rank() < communicator.size() - 1) rows.offsets.pop_back();  // where the next rank begins
+
+  const Storage type = rows.is_single ? Storage::float32 : Storage::float64;
+  NpzWriter archive(communicator, path, sparse_arrays(rows_global, entries.rows_global(), type));
+  archive.write(indices_array, 4 * before, little_endian(std::move(rows.indices)));
+  archive.write(indptr_array, 8 * first_row, little_endian(std::move(rows.offsets)));
+  archive.write(data_array, item_bytes(type) * before,
+                rows.is_single ? little_endian(std::move(rows.singles)) : little_endian(std::move(rows.values)));
+  const bool by_columns = format == "csc";
+  commit_sparse(archive, communicator, format, by_columns ? rows.columns : rows_global,
+                by_columns ? rows_global : rows.columns);
+}
+
 }  // namespace attnreg

@@ -62,4 +62,9 @@ std::vector<ArrayFormat> sparse_arrays(std::int64_t compressed_rows, std::int64_
 void commit_sparse(NpzWriter& archive, const Communicator& communicator, std::string_view format, std::int64_t rows,
                    std::int64_t columns);
 
+/// Collective. Writes a sparse matrix: this rank's rows, from `first_row` of `rows_global` on, as "csr"; as "csc",
+/// where they are the columns of the matrix. Values as they are held. Messages: 8 P bytes, and those of `commit`.
+void write_sparse(const Communicator& communicator, const std::string& path, std::string_view format,
+                  std::int64_t first_row, std::int64_t rows_global, CsrRows rows);
+
 }  // namespace attnreg

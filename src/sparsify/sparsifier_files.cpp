@@ -29,29 +29,14 @@ void write_dense(const RowMatrix& Y, const std::string& path) {
   file.commit();
 }
 
-/// Collective. The rows of Y are the columns of the matrix in the file.
-void write_csc(const RowMatrix& Y, const std::string& path) {
-  const Communicator& communicator = Y.communicator();
-  CsrRows rows = sparse_rows(dense_rows(Y, 0, Y.rows_local()));
-  const auto entries = RowPartition::from_local(communicator, rows.entries());
-  const std::int64_t before = entries.begin(communicator.rank());
-  for (std::int64_t& offset : rows.offsets) offset += before;
-  if (communicator.rank() < communicator.size() - 1) rows.offsets.pop_back();  // where the next rank begins
-
-  NpzWriter archive(communicator, path, sparse_arrays(Y.rows_global(), entries.rows_global(), Storage::float64));
-  archive.write(indices_array, 4 * before, little_endian(std::move(rows.indices)));
-  archive.write(indptr_array, 8 * Y.first_row(), little_endian(std::move(rows.offsets)));
-  archive.write(data_array, 8 * before, little_endian(std::move(rows.values)));
-  commit_sparse(archive, communicator, "csc", Y.columns(), Y.rows_global());
-}
-
 }  // namespace
 
 std::vector<std::string> write_sparsifier(const Sparsifier& result, ColumnMethod method, const std::string& directory) {
   const RowMatrix& Y = result.Y;
   const std::string name = directory + (Y.is_sparse() ? "/Y.npz" : "/Y.npy");
   if (Y.is_sparse())
-    write_csc(Y, name);
+    write_sparse(Y.communicator(), name, "csc", Y.first_row(), Y.rows_global(),
+                 sparse_rows(dense_rows(Y, 0, Y.rows_local())));  // the rows of Y are the columns in the file
   else
     write_dense(Y, name);
   if (method == ColumnMethod::jl) return {name};

@@ -29,6 +29,14 @@ inline std::string as_file(const std::uint8_t* data, std::size_t size) {
   return "/proc/self/fd/" + std::to_string(file);
 }
 
+/// The same under a name that ends so, for formats that the name tells.
+inline std::string as_file(const std::uint8_t* data, std::size_t size, const std::string& ending) {
+  const std::string name = "/tmp/attnreg-fuzz-" + std::to_string(::getpid()) + ending;
+  ::unlink(name.c_str());
+  if (::symlink(as_file(data, size).c_str(), name.c_str()) != 0) std::abort();
+  return name;
+}
+
 /// A reader gives its result or throws an error of attnreg's, which says why; all else ends the process.
 template <class Read>
 void read_or_refuse(Read&& read) {

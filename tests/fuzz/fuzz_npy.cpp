@@ -2,7 +2,7 @@
 
 #include "attnreg/files.hpp"
 #include "bytes_as_file.hpp"
-#include "files/npy_header.hpp"
+#include "files/source.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace attnreg;
@@ -13,7 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   fuzz::read_or_refuse([&] { load_transpose(communicator, path, StorageChoice::float64); });
   fuzz::read_or_refuse([&] { load_replicated_matrix(communicator, path + "[1]"); });
   fuzz::read_or_refuse([&] {
-    const NpyHeader header = read_npy_header(path);
+    const Source header = open_source(path);
     const RowPartition rows = RowPartition::tiled(header.shape.at(0), header.columns(), 1);
     load_matrix_rows<float>(communicator, path, "target", rows, header.columns());
     load_rows_vector(communicator, path, "b", rows);

@@ -12,7 +12,7 @@
 
 #include "attnreg/communicator.hpp"
 #include "attnreg/files.hpp"
-#include "files/npy_header.hpp"
+#include "files/source.hpp"
 #include "problems/problem_generator.hpp"
 
 namespace attnreg {
@@ -53,10 +53,10 @@ struct GeneratedFiles {
 };
 
 inline RowMajorMatrix read_matrix(const std::string& path, std::vector<Storage>& types) {
-  const NpyHeader header = read_npy_header(path);
+  const Source header = open_source(path);
   types.push_back(header.type);
   RowMajorMatrix values(header.shape[0], header.shape.size() > 1 ? header.shape[1] : 1);
-  read_npy_rows(header, 0, header.shape[0], std::span<double>(values.data(), static_cast<std::size_t>(values.size())));
+  read_rows(header, 0, header.shape[0], std::span<double>(values.data(), static_cast<std::size_t>(values.size())));
   return values;
 }
 

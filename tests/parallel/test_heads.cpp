@@ -7,7 +7,7 @@
 #include <numeric>
 #include <string>
 
-#include "files/npy_header.hpp"
+#include "files/source.hpp"
 #include "support/attention_problems.hpp"
 #include "support/refusal.hpp"
 
@@ -339,9 +339,9 @@ TEST_F(Heads, WorkIsDealtInWholeSequences) {
 class RealHead : public Heads {
  protected:
   static RowMajorMatrix load(const std::string& name) {
-    const NpyHeader header = read_npy_header(ATTNREG_TEST_DATA "/../../examples/data/head-l2h5/" + name + ".npy");
+    const Source header = open_source(ATTNREG_TEST_DATA "/../../examples/data/head-l2h5/" + name + ".npy");
     RowMajorMatrix matrix(header.shape[0], header.columns());
-    read_npy_rows(header, 0, header.shape[0], std::span(matrix.data(), static_cast<std::size_t>(matrix.size())));
+    read_rows(header, 0, header.shape[0], std::span(matrix.data(), static_cast<std::size_t>(matrix.size())));
     return matrix;
   }
   static std::vector<Whole> sequences(const std::string& part, int count) {

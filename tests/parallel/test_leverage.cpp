@@ -6,7 +6,7 @@
 #include <limits>
 #include <string>
 
-#include "files/csr_file.hpp"
+#include "files/sparse_file.hpp"
 #include "sampling/leverage_basis.hpp"
 #include "support/score_problems.hpp"
 

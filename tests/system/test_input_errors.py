@@ -79,7 +79,7 @@ class DataTest(ErrorTest):
         self.fails(3, "x0.npy", "4", "3", arguments=("solve", self.A, self.b, "--start", self.directory / "x0.npy"))
 
     def test_wrong_dtype(self):
-        for array in (self.array.astype("<c16"), self.array.astype("<i8"), self.array.astype("<i2"),
+        for array in (self.array.astype("<c16"), self.array.astype("<f16"), self.array.astype("S8"),
                       self.array.astype(object), self.array.astype([("a", "<f8")])):
             np.save(self.A, array, allow_pickle=True)
             self.assert_error(run("solve", self.A, self.b, ranks=3), 3, "A.npy", "expected")

@@ -11,7 +11,8 @@
 
 #include "attnreg/files.hpp"
 #include "files/input_file.hpp"
-#include "files/npy_header.hpp"
+#include "files/source.hpp"
+#include "files/source_name.hpp"
 #include "support/npy_bytes.hpp"
 #include "support/temporary_directory.hpp"
 
@@ -101,9 +102,9 @@ std::string file_of(const Format& format, const std::vector<Scalar>& rows) {
 }
 
 template <class Scalar>
-std::vector<Scalar> rows_of(const NpyHeader& header, std::int64_t first, std::int64_t rows) {
+std::vector<Scalar> rows_of(const Source& header, std::int64_t first, std::int64_t rows) {
   std::vector<Scalar> values(static_cast<std::size_t>(rows * header.columns()), Scalar{42});
-  read_npy_rows(header, first, rows, std::span<Scalar>(values));
+  read_rows(header, first, rows, std::span<Scalar>(values));
   return values;
 }
 
@@ -113,9 +114,9 @@ TEST(Npy, ReadsEveryFormatBitByBit) {
     SCOPED_TRACE(format.descr + (format.fortran_order ? " F " : " C ") + std::to_string(format.version));
     const auto path =
         directory.write("A.npy", format.single ? file_of(format, float_rows) : file_of(format, double_rows));
-    const NpyHeader header = read_npy_header(path);
+    const Source header = open_source(path);
     EXPECT_EQ(header.type, format.single ? Storage::float32 : Storage::float64);
-    EXPECT_EQ(header.big_endian, format.big_endian);
+    EXPECT_EQ(header.element.big_endian, format.big_endian);
     EXPECT_EQ(header.fortran_order, format.fortran_order);
     EXPECT_EQ(header.version_major, format.version);
     EXPECT_THAT(header.shape, ElementsAre(4, 3));
@@ -138,7 +139,7 @@ TEST(Npy, RoundsDoublesToFloatOnce) {
   const TemporaryDirectory directory;
   const std::vector<double> values{0.1, 16777217.0, -1.0000000596046448};
   const auto path = directory.write("A.npy", npy_bytes(npy_dictionary("<f8", false, "(1, 3)"), scalar_bytes(values)));
-  EXPECT_THAT(rows_of<float>(read_npy_header(path), 0, 1), ElementsAre(0.1f, 16777216.0f, -1.0f));
+  EXPECT_THAT(rows_of<float>(open_source(path), 0, 1), ElementsAre(0.1f, 16777216.0f, -1.0f));
 }
 
 TEST(Npy, ReadsHalves) {
@@ -154,7 +155,7 @@ TEST(Npy, ReadsHalves) {
           data += static_cast<char>(half >> (8 * byte) & 0xff);
       const auto path = directory.write(
           "A.npy", npy_bytes(npy_dictionary(big_endian ? ">f2" : "<f2", fortran_order, "(3, 3)"), data));
-      const NpyHeader header = read_npy_header(path);
+      const Source header = open_source(path);
       EXPECT_EQ(header.dtype_text(), big_endian ? ">f2" : "<f2");
       EXPECT_EQ(header.type, Storage::float16);
       EXPECT_EQ(bits(rows_of<double>(header, 0, 3)), bits(values));
@@ -172,7 +173,7 @@ TEST(Npy, ReadsMatricesLargerThanItsBuffers) {
     const auto path = directory.write(
         "A.npy", npy_bytes(npy_dictionary(">f4", fortran_order, "(40000, 19)"), scalar_bytes(stored, true)));
     std::vector<double> read((rows - 5) * columns);
-    read_npy_rows(read_npy_header(path), 3, rows - 5, std::span<double>(read));
+    read_rows(open_source(path), 3, rows - 5, std::span<double>(read));
     EXPECT_TRUE(std::equal(read.begin(), read.end(), values.begin() + 3 * columns)) << fortran_order;
   }
 }
@@ -182,10 +183,10 @@ TEST(Npy, ReadsVectors) {
   for (const bool fortran_order : {false, true}) {
     const auto path = directory.write(
         "b.npy", npy_bytes(npy_dictionary("<f8", fortran_order, "(3,)"), scalar_bytes(std::vector{1.0, 2.0, 3.0})));
-    const NpyHeader header = read_npy_header(path);
+    const Source header = open_source(path);
     EXPECT_EQ(header.shape_text(), "(3,)");
     std::vector<double> values(2);
-    read_npy_rows(header, 1, 2, std::span<double>(values));
+    read_rows(header, 1, 2, std::span<double>(values));
     EXPECT_THAT(values, ElementsAre(2, 3));
   }
 }
@@ -197,7 +198,7 @@ TEST(Npy, AcceptsEverySpellingOfTheDictionary) {
            "  { 'descr' : '<f8' , 'fortran_order' : False , 'shape' : ( 2L , 1L ) , }   \n",
        }) {
     const std::string bytes = npy_bytes(dictionary, std::string(16, '\0'));
-    const NpyHeader header = parse_npy_header(bytes, static_cast<std::int64_t>(bytes.size()), "A.npy");
+    const ArrayHeader header = parse_npy_header(bytes, static_cast<std::int64_t>(bytes.size()), "A.npy");
     EXPECT_THAT(header.shape, ElementsAre(2, 1)) << dictionary;
     EXPECT_EQ(header.dtype_text(), "<f8");
     EXPECT_FALSE(header.fortran_order);
@@ -206,7 +207,7 @@ TEST(Npy, AcceptsEverySpellingOfTheDictionary) {
 
 TEST(Npy, RefusesOtherDtypesWithAdvice) {
   for (const char* const descr :
-       {"<i8", "|u1", "|b1", "<f3", "<f16", "<c16", "|O", "<U3", "<M8[ns]", "|f8", "<<f8", "", "f"}) {
+       {"<i3", "<u16", "<f3", "<f16", "<c16", "|O", "<U3", "|S8", "<V4", "<M8[ns]", "|f8", "<<f8", "", "f"}) {
     EXPECT_THAT(
         dictionary_refusal(npy_dictionary(descr, false, "(1, 1)")),
         AllOf(HasSubstr(std::string("A.npy: found dtype ") + descr), HasSubstr("numpy.asarray(a, dtype='<f8')")))
@@ -326,7 +327,7 @@ TEST(Npy, RefusesEveryTruncationAndTrailingBytes) {
   const std::string whole = npy_bytes(npy_dictionary("<f8", false, "(4, 3)"), scalar_bytes(double_rows));
   for (std::size_t size = 0; size < whole.size(); ++size) {
     const auto path = directory.write("A.npy", whole.substr(0, size));
-    const std::string message = refusal([&] { read_npy_header(path); });
+    const std::string message = refusal([&] { open_source(path); });
     EXPECT_THAT(message, AllOf(HasSubstr("A.npy: "), Not(HasSubstr("(another")))) << size;
     const bool in_data = size >= whole.size() - 96;
     if (in_data) {
@@ -335,17 +336,17 @@ TEST(Npy, RefusesEveryTruncationAndTrailingBytes) {
     }
   }
   const auto path = directory.write("A.npy", whole + "x");
-  EXPECT_THAT(refusal([&] { read_npy_header(path); }), HasSubstr("1 trailing bytes"));
+  EXPECT_THAT(refusal([&] { open_source(path); }), HasSubstr("1 trailing bytes"));
 }
 
 TEST(Npy, RefusesWhatIsNotAFile) {
   const TemporaryDirectory directory;
-  EXPECT_THAT(refusal([&] { read_npy_header(directory.path("none.npy")); }), HasSubstr("No such file"));
-  EXPECT_THAT(refusal([&] { read_npy_header(directory.path("")); }), HasSubstr("directory"));
+  EXPECT_THAT(refusal([&] { open_source(directory.path("none.npy")); }), HasSubstr("No such file"));
+  EXPECT_THAT(refusal([&] { open_source(directory.path("")); }), HasSubstr("directory"));
   EXPECT_EQ(::mkfifo(directory.path("pipe").c_str(), 0600), 0);
-  EXPECT_THAT(refusal([&] { read_npy_header(directory.path("pipe")); }), HasSubstr("not a regular file"));
-  EXPECT_THAT(refusal([&] { read_npy_header("/dev/zero"); }), HasSubstr("not a regular file"));
-  EXPECT_THAT(refusal([&] { read_npy_header(directory.path("\x1b[31mred\n")); }),
+  EXPECT_THAT(refusal([&] { open_source(directory.path("pipe")); }), HasSubstr("not a regular file"));
+  EXPECT_THAT(refusal([&] { open_source("/dev/zero"); }), HasSubstr("not a regular file"));
+  EXPECT_THAT(refusal([&] { open_source(directory.path("\x1b[31mred\n")); }),
               AllOf(HasSubstr("\\x1b[31mred\\x0a"), Not(HasSubstr("\x1b"))));
 }
 
@@ -353,9 +354,9 @@ TEST(Npy, NoticesThatTheFileChanged) {
   const TemporaryDirectory directory;
   const std::string whole = npy_bytes(npy_dictionary("<f8", false, "(4, 3)"), scalar_bytes(double_rows));
   const auto path = directory.write("A.npy", whole);
-  const NpyHeader header = read_npy_header(path);
+  const Source header = open_source(path);
   std::vector<double> values(12);
-  const auto read = [&] { read_npy_rows(header, 0, 4, std::span<double>(values)); };
+  const auto read = [&] { read_rows(header, 0, 4, std::span<double>(values)); };
   EXPECT_EQ(refusal(read), "(accepted)");
   std::filesystem::last_write_time(path, std::filesystem::last_write_time(path) + std::chrono::seconds(1));
   EXPECT_THAT(refusal(read), HasSubstr("time of modification"));
@@ -369,11 +370,11 @@ TEST(Npy, RefusesRowsOutsideTheFile) {
   const TemporaryDirectory directory;
   const auto path =
       directory.write("A.npy", npy_bytes(npy_dictionary("<f8", false, "(4, 3)"), scalar_bytes(double_rows)));
-  const NpyHeader header = read_npy_header(path);
+  const Source header = open_source(path);
   std::vector<double> values(3);
   for (const auto& [first, rows] : std::vector<std::pair<std::int64_t, std::int64_t>>{
            {-1, 1}, {4, 1}, {0, 2}, {0, -1}, {std::numeric_limits<std::int64_t>::max(), 1}}) {
-    EXPECT_THROW(read_npy_rows(header, first, rows, std::span<double>(values)), InvalidArgument);
+    EXPECT_THROW(read_rows(header, first, rows, std::span<double>(values)), InvalidArgument);
   }
 }
 
@@ -392,9 +393,9 @@ TEST(Npy, WritesTheBytesOfNumpy) {
 TEST(Npy, ReadsWhatItWrites) {
   const TemporaryDirectory directory;
   write_npy(directory.path("a.npy"), double_rows, {4, 3});
-  EXPECT_EQ(bits(rows_of<double>(read_npy_header(directory.path("a.npy")), 0, 4)), bits(double_rows));
+  EXPECT_EQ(bits(rows_of<double>(open_source(directory.path("a.npy")), 0, 4)), bits(double_rows));
   write_npy(directory.path("empty.npy"), std::span<const double>(), {0});
-  EXPECT_EQ(read_npy_header(directory.path("empty.npy")).elements(), 0);
+  EXPECT_EQ(open_source(directory.path("empty.npy")).elements(), 0);
 }
 
 TEST(Npy, PartsOfArraysAreMatrices) {
@@ -402,20 +403,19 @@ TEST(Npy, PartsOfArraysAreMatrices) {
   std::vector<double> values(24);
   std::iota(values.begin(), values.end(), 0);
   write_npy(directory.path("a.npy"), values, {4, 3, 2});
-  const NpyHeader part = read_npy_header(directory.path("a.npy[2]"));
+  const Source part = open_source(directory.path("a.npy[2]"));
   EXPECT_THAT(part.shape, ElementsAre(3, 2));
   EXPECT_EQ(bits(rows_of<double>(part, 1, 2)), bits(std::vector<double>{14, 15, 16, 17}));
-  EXPECT_EQ(bits(rows_of<double>(read_npy_header(directory.path("a.npy[3,2]")), 0, 2)),
-            bits(std::vector<double>{22, 23}));
-  EXPECT_EQ(npy_part("a.npy", 3), "a.npy[3]");
-  EXPECT_EQ(npy_part("a.npy[3]", 7), "a.npy[3,7]");
+  EXPECT_EQ(bits(rows_of<double>(open_source(directory.path("a.npy[3,2]")), 0, 2)), bits(std::vector<double>{22, 23}));
+  EXPECT_EQ(part_of("a.npy", 3), "a.npy[3]");
+  EXPECT_EQ(part_of("a.npy[3]", 7), "a.npy[3,7]");
   for (const char* const name :
        {"a.npy[4]", "a.npy[0,0,0]", "a.npy[-1]", "a.npy[]", "a.npy[1,]", "a.npy[1", "a.npy[9999999999999999999]"})
-    EXPECT_THROW(read_npy_header(directory.path(name)), InvalidArgument) << name;
+    EXPECT_THROW(open_source(directory.path(name)), InvalidArgument) << name;
   write_npy(directory.path("b[1].npy"), values, {24});  // such names are names first
   write_npy(directory.path("a.npy[2]"), values, {6, 4});
-  EXPECT_THAT(read_npy_header(directory.path("b[1].npy")).shape, ElementsAre(24));
-  EXPECT_THAT(read_npy_header(directory.path("a.npy[2]")).shape, ElementsAre(6, 4));
+  EXPECT_THAT(open_source(directory.path("b[1].npy")).shape, ElementsAre(24));
+  EXPECT_THAT(open_source(directory.path("a.npy[2]")).shape, ElementsAre(6, 4));
 }
 
 TEST(Npy, RefusesToWriteAShapeThatDoesNotFit) {

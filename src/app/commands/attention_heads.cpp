@@ -12,6 +12,7 @@
 #include "app/run/session.hpp"
 #include "errors/faults.hpp"
 #include "errors/printable.hpp"
+#include "files/source_name.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {
@@ -125,7 +126,7 @@ class HeadSession : public Session {
       for (std::size_t k = 0; k < files.size(); ++k) {
         const InputFile& target = files[k].target;
         const auto& sequence = loaded.sequences[k];
-        const std::string path = count ? npy_part(target.header.path, h) : target.header.path;
+        const std::string path = count ? part_of(target.header.path, h) : target.header.path;
         const Index keys = sequence.keys.rows();
         if (held_as_float(storage_choice(arguments_), target.header.type) == Storage::float32)
           head.emplace_back(load_matrix_rows<float>(communicator_, path, target.role, sequence.partition, keys));

@@ -10,8 +10,8 @@
 #include "attnreg/files.hpp"
 #include "attnreg/row_partition.hpp"
 #include "errors/printable.hpp"
-#include "files/csr_file.hpp"
-#include "files/npy_header.hpp"
+#include "files/source.hpp"
+#include "files/sparse_file.hpp"
 
 namespace attnreg::app {
 
@@ -25,8 +25,8 @@ Exit code 3: the file is not one that attnreg reads, or has values that are not 
 
 const Syntax kInspectSyntax{
     "inspect",
-    "Say what is in a .npy or sparse .npz file: shape, type, range of the values, and whether all are finite.",
-    {{"FILE", "matrix or vector, .npy; sparse matrix, .npz"}},
+    "Say what is in a matrix or vector: shape, type, range of the values, and whether all are finite.",
+    {{"FILE", "matrix or vector; sparse matrix"}},
     {{"Output", {{"json", 0, "", Switch{}, "", "print JSON"}, trust_option(), help_option()}}},
     kInspectEpilogue};
 
@@ -67,7 +67,7 @@ struct Scan {
 };
 
 /// Collective. Every rank reads its rows, a block at a time.
-Scan scan(const Communicator& communicator, const NpyHeader& header) {
+Scan scan(const Communicator& communicator, const Source& header) {
   const std::int64_t rows = header.shape[0], columns = header.columns();
   Scan found;
   if (header.elements() == 0) return found;  // the other extent may be any number
@@ -76,10 +76,11 @@ Scan scan(const Communicator& communicator, const NpyHeader& header) {
     const std::int64_t end = partition.end(communicator.rank());
     const std::int64_t block_rows = std::max<std::int64_t>(1, (std::int64_t{1} << 20) / columns);
     std::vector<double> block;
+    RowReader reader(header);
     for (std::int64_t row = partition.begin(communicator.rank()); row < end; row += block_rows) {
       const std::int64_t count = std::min(block_rows, end - row);
       block.resize(static_cast<std::size_t>(count * columns));
-      read_npy_rows(header, row, count, std::span(block));
+      reader.read(row, count, std::span(block));
       found.add(block, row * columns);
     }
   });
@@ -89,7 +90,7 @@ Scan scan(const Communicator& communicator, const NpyHeader& header) {
 
 /// Collective. Every rank loads its rows. Values that are not finite, and all that is wrong with the rows, end it.
 Scan scan_sparse(const Communicator& communicator, const std::string& path) {
-  const CsrRows rows = load_csr(communicator, path, StorageChoice::as_file).rows;
+  const CsrRows rows = load_sparse(communicator, path, StorageChoice::as_file).rows;
   Scan found;
   found.add(rows.is_single ? std::vector<double>(rows.singles.begin(), rows.singles.end()) : rows.values, 0);
   for (std::size_t i = 1; i < rows.offsets.size(); ++i) {
@@ -101,23 +102,23 @@ Scan scan_sparse(const Communicator& communicator, const std::string& path) {
   return found;
 }
 
-std::string place(const NpyHeader& header, std::int64_t position) {
+std::string place(const Source& header, std::int64_t position) {
   if (header.shape.size() < 2) return "row " + std::to_string(position);
   return "row " + std::to_string(position / header.shape[1]) + ", column " + std::to_string(position % header.shape[1]);
 }
 
 std::string human_text(const InputFile& file, const Scan& found) {
-  const NpyHeader& header = file.header;
+  const Source& header = file.header;
   const auto line = [](const char* label, const std::string& text) { return padded(label, 10) + text + "\n"; };
   std::string text = line("file", printable(header.path)) + line("shape", header.shape_text()) +
-                     line("type", header.dtype_text() + ", " + storage_name(header.type));
+                     line("type", header.dtype_text() + ", held as " + storage_name(header.type));
   if (file.nonzeros)
-    text += line("sparse", "CSR, " + std::to_string(*file.nonzeros) + " entries, at most " +
+    text += line("sparse", file.format + ", " + std::to_string(*file.nonzeros) + " entries, at most " +
                                std::to_string(found.longest_row) + " in a row; " + std::to_string(found.empty_rows) +
                                " empty rows");
   else
     text += line("order", header.fortran_order ? "Fortran (columns)" : "C (rows)");
-  text += line("bytes", std::to_string(file.bytes)) + line("modified", file.modified);
+  text += line("bytes", std::to_string(header.disk_bytes)) + line("modified", file.modified());
   if (found.minimum <= found.maximum)
     text += line("minimum", exact(found.minimum)) + line("maximum", exact(found.maximum));
   if (header.shape.size() == 1) text += line("sum", std::isfinite(found.sum) ? exact(found.sum) : "overflows");

@@ -24,6 +24,7 @@
 #include "errors/faults.hpp"
 #include "errors/printable.hpp"
 #include "files/input_file.hpp"
+#include "files/source_name.hpp"
 #include "ranks/activity.hpp"
 #include "ranks/mpi_facts.hpp"
 #include "ranks/stop.hpp"
@@ -62,9 +63,10 @@ constexpr std::string_view kExamples = R"(Examples:
 )";
 
 std::vector<Command> commands() {
-  return {solve_command(),    attention_command(), evaluate_command(),  predict_command(),    scores_command(),
-          sparsify_command(), apply_command(),     private_command(),   experiment_command(), inspect_command(),
-          generate_command(), doctor_command(),    jobscript_command(), status_command(),     resume_command()};
+  return {solve_command(),      attention_command(), evaluate_command(), predict_command(),
+          scores_command(),     sparsify_command(),  apply_command(),    private_command(),
+          experiment_command(), inspect_command(),   convert_command(),  generate_command(),
+          doctor_command(),     jobscript_command(), status_command(),   resume_command()};
 }
 
 std::string main_help() {
@@ -92,9 +94,8 @@ const Command& find_command(const std::vector<Command>& all, const std::string& 
 
 /// Every file that the command line names, but for those that are to be written: none of them will be replaced.
 void remember_inputs(const Arguments& arguments) {
-  for (const std::string& text : arguments.texts_but({"output", "gradient", "hessian"})) {
-    remember_input(text);
-    remember_input(text.substr(0, text.rfind('[')));                                  // a part of an array
+  for (const std::string& text : arguments.texts_but({"output", "gradient", "hessian", "OUT"})) {
+    for (const auto& file : files_of(text)) remember_input(file);
     for (const char* const name : {"/X.npy", "/Y.npy"}) remember_input(text + name);  // of a run to start from
   }
 }

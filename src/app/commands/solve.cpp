@@ -221,7 +221,7 @@ class Solve : public Session {
   }
 
   /// What a solve of more columns than rows takes, and how it takes less.
-  std::string advice(const NpyHeader& A) const {
+  std::string advice(const Source& A) const {
     if (A.shape.empty() || A.columns() <= A.shape[0]) return "";
     if (solves_in_row_space(A.shape[0], A.columns(), options()))
       return ", more columns than rows, for which rank 0 holds A four times in double";

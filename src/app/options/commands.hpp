@@ -25,6 +25,7 @@ Command apply_command();
 Command private_command();
 Command experiment_command();
 Command inspect_command();
+Command convert_command();
 Command generate_command();
 Command doctor_command();
 Command jobscript_command();

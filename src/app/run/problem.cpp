@@ -1,7 +1,5 @@
 #include "app/run/problem.hpp"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -12,9 +10,10 @@
 #include "attention/visible_keys.hpp"
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
-#include "files/csr_file.hpp"
 #include "files/input_file.hpp"
 #include "files/mask_file.hpp"
+#include "files/source_name.hpp"
+#include "files/sparse_file.hpp"
 #include "losses/losses.hpp"
 #include "numbers/exact_sum.hpp"
 
@@ -45,14 +44,6 @@ std::vector<std::string_view> form_names(bool to_solve) {
   return names;
 }
 
-/// Size and time of modification.
-void take_facts(InputFile& file) {
-  struct stat facts {};
-  if (::stat(file.header.file.c_str(), &facts) != 0) return;
-  file.bytes = facts.st_size;
-  file.modified = utc_time(facts.st_mtime);
-}
-
 std::int64_t rows_of(const InputFile& file) { return file.header.shape.empty() ? 0 : file.header.shape[0]; }
 
 RowMajorMatrix load_part(const Communicator& communicator, const InputFile& file, const RowPartition& partition,
@@ -73,32 +64,38 @@ AttentionSequence load_input(const Communicator& communicator, const SequenceFil
 }  // namespace
 
 InputFile examine(const std::string& role, const std::string& path) {
-  remember_input(path.substr(0, path.rfind('[')));
+  for (const auto& file : files_of(path)) remember_input(file);
   InputFile file;
   file.role = role;
-  if (role == "A" && is_npz(path)) {
-    const NpzHeader found = read_npz_header(path);
+  if (role == "A" && is_sparse(path)) {
+    const SparseHeader found = read_sparse_header(path);
     file.nonzeros = found.nonzeros;
+    file.format = found.format;
     file.header.path = file.header.file = path;
+    file.header.element = found.element;
     file.header.type = found.type;
     file.header.shape = {found.rows, found.columns};
+    file.header.disk_bytes = found.bytes;
+    file.header.modified_ns = found.modified_ns;
   } else {
-    file.header = read_npy_header(path);
+    file.header = open_source(path);
   }
-  take_facts(file);
   return file;
 }
 
+std::string InputFile::modified() const { return utc_time(header.modified_ns / 1'000'000'000); }
+
 nlohmann::ordered_json to_json(const InputFile& file) {
-  nlohmann::ordered_json json{{"path", file.header.path}, {"shape", file.header.shape}, {"dtype", file.dtype_text()}};
+  nlohmann::ordered_json json{
+      {"path", file.header.path}, {"shape", file.header.shape}, {"dtype", file.header.dtype_text()}};
   if (file.nonzeros) {
-    json["format"] = "csr";
+    json["format"] = file.format;
     json["nonzeros"] = *file.nonzeros;
   } else {
     json["fortran_order"] = file.header.fortran_order;
   }
-  json["bytes"] = file.bytes;
-  json["modified"] = file.modified;
+  json["bytes"] = file.header.disk_bytes;
+  json["modified"] = file.modified();
   return json;
 }
 
@@ -188,8 +185,9 @@ std::vector<std::string> rounding_note(const RowMatrix& matrix, Storage file_typ
           " bits (--storage " + std::string(option_name(held)) + "): all results are those of the rounded " + role};
 }
 
-double rounding_of(const NpyHeader& header, StorageChoice choice) {
+double rounding_of(const Source& header, StorageChoice choice) {
   if (header.type == Storage::float16) return 0x1p-10;
+  if (header.type == Storage::bfloat16) return 0x1p-7;
   return held_as(choice, header.type) == Storage::float32 ? 0x1p-23 : 0x1p-52;
 }
 
@@ -223,13 +221,7 @@ void check_mask_option(const Arguments& arguments) {
 
 MaskSource examine_mask(const std::string& text, const std::string& role, const std::string& directory) {
   if (text == "none" || text == "causal") return {text == "causal", std::nullopt};
-  InputFile file;
-  file.role = role;
-  const NpyArray header = read_mask_header((std::filesystem::path(directory) / text).string());
-  file.header = header;
-  file.dtype = header.dtype;
-  take_facts(file);
-  return {false, std::move(file)};
+  return {false, examine(role, (std::filesystem::path(directory) / text).string())};
 }
 
 std::optional<AttentionMask> load_mask(const Communicator& communicator, const MaskSource& source,

@@ -10,20 +10,18 @@
 #include "attnreg/attention_regression.hpp"
 #include "attnreg/files.hpp"
 #include "attnreg/row_matrix.hpp"
-#include "files/npy_header.hpp"
+#include "files/source.hpp"
 
 namespace attnreg::app {
 
 /// What is known of an input file before it is read.
 struct InputFile {
-  std::string role;  ///< "A"
-  NpyHeader header;
-  std::optional<std::int64_t> nonzeros;  ///< entries of a sparse matrix; the header then has its shape and type
-  std::int64_t bytes = 0;
-  std::string modified;                ///< ISO 8601, UTC
-  std::optional<std::string> dtype{};  ///< of a mask, which may have types that `header` does not know
+  std::string role;                      ///< "A"
+  Source header;                         ///< of a sparse matrix: name, shape, type
+  std::optional<std::int64_t> nonzeros;  ///< entries of a sparse matrix
+  std::string format;                    ///< of a sparse matrix, "csr"
 
-  std::string dtype_text() const { return dtype ? *dtype : header.dtype_text(); }
+  std::string modified() const;  ///< ISO 8601, UTC
 };
 
 /// Local. Opens the file and reads its header; throws `InvalidArgument` (this rank). Role A may be a sparse matrix.
@@ -69,7 +67,7 @@ StorageChoice storage_choice(const Arguments& arguments);
 /// `file_type`; else none. role: "A".
 std::vector<std::string> rounding_note(const RowMatrix& matrix, Storage file_type, const std::string& role);
 /// Relative, of the numbers of a file in the type in which they are held.
-double rounding_of(const NpyHeader& header, StorageChoice choice);
+double rounding_of(const Source& header, StorageChoice choice);
 
 /// The option --scale of attention logits, and its number for inner products of d terms.
 Option scale_option(std::string_view help);

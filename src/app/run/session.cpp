@@ -11,6 +11,7 @@
 #include "app/report/text.hpp"
 #include "errors/faults.hpp"
 #include "errors/printable.hpp"
+#include "files/source_name.hpp"
 #include "ranks/activity.hpp"
 #include "ranks/memory.hpp"
 #include "ranks/stop.hpp"
@@ -91,7 +92,8 @@ void Session::start_checkpoints() {
 void Session::remember_inputs(const std::vector<InputFile>& files) {
   communicator_.agree_on_root([&] {
     std::vector<std::string> paths = arguments_.texts_but({"output"});
-    for (const auto& file : files) paths.push_back(file.header.path.substr(0, file.header.path.rfind('[')));
+    for (const auto& file : files)
+      for (const auto& path : files_of(file.header.path)) paths.push_back(path);
     auto found = identities(paths);
     for (const auto& [path, identity] : checkpoint_.inputs.items())
       if (!found.contains(path) || found[path] != identity)
@@ -198,8 +200,8 @@ void Session::describe(const std::vector<InputFile>& files, double bytes_needed)
   if (!arguments_.on("verbose")) return;
   for (const auto& file : files)
     print_line("attnreg: " + file.role + ": " + printable(file.header.path) + ", " + file.header.shape_text() + " " +
-               file.dtype_text() + (file.nonzeros ? ", " + std::to_string(*file.nonzeros) + " entries" : "") + ", " +
-               std::to_string(file.bytes) + " bytes");
+               file.header.dtype_text() + (file.nonzeros ? ", " + std::to_string(*file.nonzeros) + " entries" : "") +
+               ", " + std::to_string(file.header.disk_bytes) + " bytes");
   print_line("attnreg: " + counted(communicator_.processes(), "rank") + ", " +
              std::to_string(communicator_.processes_on_node()) + " on this node, " +
              counted(threads_.threads, "thread") + " each" +
