@@ -11,9 +11,9 @@ from . import _attnreg
 from ._attention import attention, attention_matrix, evaluate_attention
 from ._errors import (CopyWarning, DataError, Error, InternalError, LimitError, NotFiniteError, OutOfMemoryError,
                       OutputError, UsageError)
+from ._matrices import generate, leverage_scores, sparsify
 from ._result import Certificate, Record, Result
-from ._solve import (LOSSES, certify, evaluate, generate, leverage_scores, path, predict, solve, solve_targets,
-                     sparsify)
+from ._solve import LOSSES, certify, evaluate, path, predict, solve, solve_targets
 
 __version__ = _attnreg.__version__
 __all__ = ["LOSSES", "AttentionHead", "Certificate", "CopyWarning", "DataError", "Error", "InternalError",

@@ -5,7 +5,6 @@ import pytest
 from matplotlib import pyplot
 
 import attnreg
-from conftest import Problem
 
 
 @pytest.fixture(autouse=True)

@@ -34,9 +34,8 @@ def test_the_others(comm, share, problem):
     A, b, w = problem
     x = np.linspace(-1, 1, 6)
     np.testing.assert_allclose(attnreg.predict(share(A), x, comm=comm), share(attnreg.predict(A, x)), rtol=1e-10)
-    here, there = (attnreg.evaluate(*given, hessian=True) for given in ((share(A), share(b), x, w), (A, b, x, w))
-                   ) if comm.size == 1 else (attnreg.evaluate(share(A), share(b), x, w, hessian=True, comm=comm),
-                                             attnreg.evaluate(A, b, x, w, hessian=True))
+    here = attnreg.evaluate(share(A), share(b), x, w, hessian=True, comm=comm)
+    there = attnreg.evaluate(A, b, x, w, hessian=True)
     for name in ("fun", "jac", "hess"):
         np.testing.assert_allclose(here[name], there[name], rtol=1e-8, atol=1e-16)
     scores = attnreg.leverage_scores(share(A), exact=True, comm=comm)
@@ -107,7 +106,7 @@ def test_ranks_that_do_not_give_the_same(comm, share, problem):
     A, b, w = problem
     mine, target = share(A), share(b)
     if comm.size == 1:
-        return
+        pytest.skip("one rank is always alike")
     with pytest.raises(attnreg.UsageError, match="not the same on all ranks"):
         attnreg.solve(mine, target, w, rtol=1e-8 if last(comm) else 1e-6, comm=comm)
     with pytest.raises(attnreg.UsageError, match="not the same on all ranks"):
