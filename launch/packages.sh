@@ -5,6 +5,10 @@ build_packages=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libe
   libboost-program-options-dev libboost-context-dev nlohmann-json3-dev librandom123-dev libhwy-dev libzip-dev
   zlib1g-dev libscalapack-openmpi-dev)
 test_packages=(libgtest-dev libgmock-dev python3 python3-numpy python3-scipy ccache git)
+# The Python package, and what its tests need.
+python_packages=(python3-dev pybind11-dev)
+pip_packages=(python3-dev python3-venv)
+python_test_packages=(python3-numpy python3-scipy python3-mpi4py python3-pytest python3-sklearn python3-matplotlib)
 # What running needs, without compilers: the image of docker/Dockerfile.
 runtime_packages=(openmpi-bin libopenblas0-serial libscalapack-openmpi2.2 libboost-program-options1.74.0
   libboost-context1.74.0 libzip4 libhwy1 libgomp1 openssh-server openssh-client tini)
@@ -15,11 +19,23 @@ cluster_packages=(iproute2 util-linux openssh-server openssh-client slurmctld sl
 # Readers under libFuzzer.
 fuzz_packages=(clang libclang-rt-14-dev)
 container_packages=(docker.io docker-compose iptables)
-debian_packages=(dpkg-dev debhelper fakeroot)
+debian_packages=(dpkg-dev debhelper dh-python fakeroot)
+
+# missing_packages PACKAGE...: puts those that are not installed into `missing`.
+missing_packages() {
+  local package
+  missing=()
+  for package in "$@"; do
+    # Several packages provide these.
+    if [ "$package" = pkg-config ] && command -v pkg-config > /dev/null; then continue; fi
+    if [ "$package" = libopenblas-serial-dev ] && pkg-config --exists openblas 2> /dev/null; then continue; fi
+    if [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null)" != installed ]; then missing+=("$package"); fi
+  done
+}
 
 # require_packages PACKAGE...: says and does nothing when all are installed.
 require_packages() {
-  local id='' id_like='' missing=() package
+  local id='' id_like='' missing=()
   if [ -r /etc/os-release ]; then
     id=$(. /etc/os-release && echo "${ID:-}")
     id_like=$(. /etc/os-release && echo "${ID_LIKE:-}")
@@ -39,12 +55,7 @@ require_packages() {
     exit 1
   fi
 
-  for package in "$@"; do
-    # Several packages provide these.
-    if [ "$package" = pkg-config ] && command -v pkg-config > /dev/null; then continue; fi
-    if [ "$package" = libopenblas-serial-dev ] && pkg-config --exists openblas 2> /dev/null; then continue; fi
-    if [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null)" != installed ]; then missing+=("$package"); fi
-  done
+  missing_packages "$@"
   if [ ${#missing[@]} -eq 0 ]; then return; fi
 
   local as_root=()

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/packages.sh
 
-require_packages "${build_packages[@]}" "${test_packages[@]}"
+require_packages "${build_packages[@]}" "${test_packages[@]}" "${python_packages[@]}" "${python_test_packages[@]}"
 # -O1 and no debugging symbols: the tests are compiled once and run for seconds.
 configure dev -D ATTNREG_PYTHON=/usr/bin/python3 -D CMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1
 cmake --build build/dev -j "$(nproc)"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Debian packages of the committed sources: packaging/build-debian.sh leaves attnreg_*.deb, libattnreg-dev_*.deb in
-# build/debian. The packages are for one's own machines: they are not signed.
+# Debian packages of the committed sources: packaging/build-debian.sh leaves attnreg_*.deb, libattnreg-dev_*.deb and
+# python3-attnreg_*.deb in build/debian. The packages are for one's own machines: they are not signed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/packages.sh
-require_packages "${build_packages[@]}" "${debian_packages[@]}" git
+require_packages "${build_packages[@]}" "${python_packages[@]}" python3-numpy "${debian_packages[@]}" git
 
 version=$(sed -n 's/^  VERSION \([0-9.]*\)$/\1/p' CMakeLists.txt)
 revision=$(git rev-parse --short=12 HEAD)

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# What does not fit into the CI: the container image and the Debian packages, each a build of its own, a quarter of an
-# hour on two idle cores, 50,000 problems of the test that hunts, a minute of libFuzzer for each reader, and damaged and
+# What does not fit into the CI: the container image, the Debian packages and two of the Python package, each a build of
+# its own, a quarter of an hour on two idle cores, 50,000 problems of the test that hunts, a minute of libFuzzer for each reader, and damaged and
 # other attention heads. tests/full.sh; installs what is missing. Ends with `N passed, N failed, N skipped`.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 . launch/packages.sh
 if ! docker version > /dev/null 2>&1; then require_packages "${container_packages[@]}"; fi
-require_packages "${build_packages[@]}" "${test_packages[@]}" "${debian_packages[@]}" "${fuzz_packages[@]}" debootstrap
+require_packages "${build_packages[@]}" "${test_packages[@]}" "${python_packages[@]}" "${python_test_packages[@]}" \
+  "${debian_packages[@]}" "${fuzz_packages[@]}" debootstrap
 
 passed=0 failed=0 skipped=0
 
@@ -30,7 +31,8 @@ debian_packages_work() {
   packaging/build-debian.sh && root=$(mktemp -d) || return 1
   for package in build/debian/*.deb; do dpkg-deb -x "$package" "$root" || return 1; done
   "$root/usr/bin/attnreg" solve examples/data/words-4096/A.npy examples/data/words-4096/b.npy --weight 1e-4 -q > /dev/null &&
-    test -f "$root/usr/include/attnreg/regression.hpp" && test -x "$root/usr/share/attnreg/launch/slurm.sh"
+    test -f "$root/usr/include/attnreg/regression.hpp" && test -x "$root/usr/share/attnreg/launch/slurm.sh" &&
+    PYTHONPATH=$root/usr/lib/python3/dist-packages /usr/bin/python3 -B examples/python/words.py
   local code=$?
   rm -rf "$root"
   return "$code"
@@ -66,6 +68,12 @@ real_heads() {
     bench/heads/other_heads.py "$ATTNREG_PROGRAM" "$ATTNREG_HEAD_DATA"
 }
 
+# `pip install .` of this tree, and a source distribution in a fresh environment: both build the library.
+python_packages_work() {
+  require_packages "${pip_packages[@]}"
+  tests/python/pip.sh
+}
+
 # A fault at each call of each site, one after the other.
 faults() {
   (cd tests/system &&
@@ -87,6 +95,7 @@ kills() {
 
 export ATTNREG_SOURCE_DIR=$PWD ATTNREG_PROGRAM=${ATTNREG_PROGRAM:-$PWD/build/release/bin/attnreg}
 step 'Debian packages' debian_packages_work
+step 'Python: pip and sdist' python_packages_work
 step '50,000 problems' hunt
 step 'readers under libFuzzer' fuzz
 step containers /usr/bin/python3 -B tests/cluster/test_containers.py

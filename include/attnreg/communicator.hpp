@@ -34,7 +34,8 @@ class Communicator {
     std::int64_t elements_per_call = std::int64_t{1} << 30;  ///< longer messages are split; tests make it small
   };
 
-  /// Collective over `parent`: duplicates it. MPI must be initialized and outlive every copy.
+  /// Collective over `parent`: duplicates it. MPI must be initialized and outlive every copy. Threads of a
+  /// process take turns with attnreg: two must be neither in a collective of one communicator nor in BLAS at once.
   explicit Communicator(MPI_Comm parent, Limits limits);
   explicit Communicator(MPI_Comm parent) : Communicator(parent, Limits{}) {}
 
@@ -47,8 +48,13 @@ class Communicator {
   /// Local. Collective operations of this communicator so far, agreements included. One that was split counts once.
   std::int64_t collectives() const noexcept;
 
-  /// Local, replicated. Whether a message has told that one of the ranks was asked to stop. Nothing asks but the
-  /// program.
+  /// Local, from any thread and from a signal handler. Asks what runs on this communicator, or on a copy, to end with
+  /// what it has: a solve ends after the pass over A that it is in, on all ranks, with `Termination::stopped`. It
+  /// cannot be taken back: what comes later on this communicator stops at once. Signals are the caller's business; the
+  /// program has its own way.
+  void ask_to_stop() const noexcept;
+  bool is_asked_to_stop() const noexcept;  ///< Local. This rank, by `ask_to_stop` or as the program is.
+  /// Local, replicated. Whether a message has told that one of the ranks was asked to stop.
   bool is_stopped() const noexcept;
   void note_stop() const noexcept;  ///< Logically collective.
   /// Local, replicated. Whether one of them was asked for a checkpoint, since the last call.
@@ -131,6 +137,8 @@ class Communicator {
 
  private:
   friend class RowPasses;  // makes the communicators of tasks that share messages
+  friend Communicator alone(const Communicator& other);
+  void stop_with(const Communicator& other);  ///< Local. From now on a request to stop is one of both.
   /// Local. The same ranks with a counter of collectives of its own. Sums of doubles are left to `joint`, which must
   /// outlive the result.
   Communicator joined(JointSums& joint) const;

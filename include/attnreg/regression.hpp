@@ -77,6 +77,7 @@ struct SolveResult {
 
 struct RegressionResult : SolveResult {
   Eigen::VectorXd x;                         ///< d, replicated
+  Eigen::VectorXd gradient;                  ///< of L at x; d, replicated
   Eigen::VectorXd fitted;                    ///< f, this rank's rows
   Method method = Method::newton;            ///< the one that was used
   std::vector<SketchedStep> sketched_steps;  ///< of `Method::sketched_newton`
@@ -117,6 +118,27 @@ std::vector<RegressionResult> solve_path(const RowMatrix& A, const Eigen::Vector
 std::vector<RegressionResult> solve_targets(
     const RowMatrix& A, const Eigen::MatrixXd& B, const RidgeWeights& w, const RegressionOptions& options,
     const std::function<void(int target, const IterationRecord& record)>& on_iteration = {});
+
+/// L at a point. Replicated.
+struct RegressionEvaluation {
+  double value = 0;          ///< L; infinite where it overflows
+  double log_value = 0;      ///< ln L, also there
+  Eigen::VectorXd gradient;  ///< d
+  Eigen::MatrixXd hessian;   ///< d x d, the exact one; empty unless asked for
+};
+
+/// Collective, one read of A; with the Hessian up to two more, n d^2 flops, one all-reduce of 16 d^2 bytes and one
+/// broadcast of 8 d^2. Value and derivatives of L at x, d numbers, replicated. Errors as for `solve_regression`;
+/// what overflows is infinite or NaN.
+RegressionEvaluation evaluate_regression(const RowMatrix& A, const Eigen::VectorXd& b, const RidgeWeights& w,
+                                         const Eigen::VectorXd& x, std::string_view loss = "softmax",
+                                         bool with_hessian = false);
+
+/// Collective. What can be said about any x, wherever it comes from; its |g|_s is compared with that at x = 0. Two
+/// reads of A, `full` up to 10 more. Errors as for `solve_regression`.
+Certificate certify_regression(const RowMatrix& A, const Eigen::VectorXd& b, const RidgeWeights& w,
+                               const Eigen::VectorXd& x, std::string_view loss = "softmax",
+                               CertificateLevel level = CertificateLevel::full);
 
 /// Collective, one read of A and up to three small all-reduces. What the loss compares with b, this rank's rows:
 /// softmax(A x), exp(A x), exp(A x) / <exp(A x), 1>, ... An unknown loss: `InvalidArgument`; a value that is not

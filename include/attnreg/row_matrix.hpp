@@ -31,6 +31,8 @@ class RowMatrix {
   static RowMatrix view(Communicator communicator, RowPartition partition, const float* rows, Index columns);
   static RowMatrix view(Communicator communicator, RowPartition partition, const Eigen::half* rows, Index columns);
   static RowMatrix view(Communicator communicator, RowPartition partition, const Eigen::bfloat16* rows, Index columns);
+  /// Local. Sparse ones likewise, as `check_rows` wants them. `InvalidArgument` as for rows that are taken over.
+  static RowMatrix view(Communicator communicator, RowPartition partition, const CsrView& rows);
 
   // Local.
   const Communicator& communicator() const;

@@ -3,6 +3,7 @@
 #include <Eigen/Core>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -44,11 +45,33 @@ struct CsrRows {
   std::int64_t entries() const { return offsets.back(); }
 };
 
+/// Such rows in memory of the caller's, or those of a `CsrRows`: the same meaning, nothing owned.
+struct CsrView {
+  Index columns = 0;
+  std::span<const std::int64_t> offsets;
+  std::span<const std::int32_t> indices;
+  std::span<const double> values;
+  std::span<const float> singles;
+  bool is_single = false;
+
+  CsrView() = default;
+  CsrView(const CsrRows& rows)
+      : columns(rows.columns),
+        offsets(rows.offsets),
+        indices(rows.indices),
+        values(rows.values),
+        singles(rows.singles),
+        is_single(rows.is_single) {}
+
+  Index rows() const { return static_cast<Index>(offsets.size()) - 1; }
+  std::int64_t entries() const { return offsets.back(); }
+};
+
 /// Local. Sorts each row by column and sums entries of the same column, floats in float. The columns must be in range.
 /// Rows that are sorted already cost one read of the columns.
 void sort_rows(CsrRows& rows);
 
 /// Local. Throws `InvalidArgument` (this rank), with row and position, unless the rows are as described above.
-void check_rows(const CsrRows& rows);
+void check_rows(const CsrView& rows);
 
 }  // namespace attnreg

@@ -242,7 +242,7 @@ MatrixSums AttentionPasses::sum(const std::vector<std::pair<Index, Index>>& shap
   if (receiver == Receiver::all) {
     const Index size = total.size();
     total.conservativeResize(size + 1);
-    total[size] = RootClock::part(clock_.seconds());
+    total[size] = RootClock::part(communicator_, clock_.seconds());
     communicator_.sum(span_of(total));
     seconds_ = RootClock::seconds_of(communicator_, total[size]);
     total.conservativeResize(size);

@@ -8,7 +8,7 @@
 
 namespace attnreg::kernels {
 
-/// Consecutive rows of `CsrRows`; the entries of row i of the block are at [offsets[i], offsets[i + 1]).
+/// Consecutive rows of a `CsrView`; the entries of row i of the block are at [offsets[i], offsets[i + 1]).
 template <class Scalar>
 struct CsrBlock {
   const std::int64_t* offsets;
@@ -20,7 +20,7 @@ struct CsrBlock {
 
 /// Calls `use` with rows [first, first + count) as a CsrBlock of the type in which the values are held.
 template <class Use>
-decltype(auto) with_block(const CsrRows& rows, Index first, Index count, Use&& use) {
+decltype(auto) with_block(const CsrView& rows, Index first, Index count, Use&& use) {
   const std::int64_t* const offsets = rows.offsets.data() + first;
   if (rows.is_single)
     return use(CsrBlock<float>{offsets, rows.indices.data(), rows.singles.data(), first, count, rows.columns});

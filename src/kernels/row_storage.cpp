@@ -75,7 +75,7 @@ void sort_rows(CsrRows& rows) {
   }
 }
 
-void check_rows(const CsrRows& rows) {
+void check_rows(const CsrView& rows) {
   if (rows.columns < 1 || rows.columns > std::numeric_limits<std::int32_t>::max())
     fail("found " + std::to_string(rows.columns) + " columns, expected 1 to 2^31 - 1");
   if (rows.offsets.empty() || rows.offsets.front() != 0) fail("the offsets must begin with 0");

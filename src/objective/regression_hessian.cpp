@@ -91,7 +91,7 @@ VectorXd RegressionObjective::hessian_product(const Point& point, Direction& p) 
   const RowCurvature weights{curvatures(point).delta.data(), w2_.data(), centre_p, w2_.stride()};
   VectorXd message = A_.passes().normal_product(p.s, weights, p.As);
   message.conservativeResize(message.size() + 1);
-  message[message.size() - 1] = RootClock::part(0);
+  message[message.size() - 1] = RootClock::part(A_.communicator(), 0);
   A_.communicator().sum(span_of(message));
   RootClock::seconds_of(A_.communicator(), message[message.size() - 1]);
   VectorXd product = message.head(dimension()) + column_terms_.gradient(p.s) + correction_.product(p.s);

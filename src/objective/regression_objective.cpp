@@ -26,7 +26,7 @@ std::pair<RowPasses::MapSums, double> total(const Communicator& communicator, co
                                             double clock) {
   const auto& [columns, scalars] = local;
   VectorXd message(columns.size() + scalars.size() + 1);
-  message << columns.reshaped(), scalars, RootClock::part(clock);
+  message << columns.reshaped(), scalars, RootClock::part(communicator, clock);
   communicator.sum(span_of(message));
   return {{message.head(columns.size()).reshaped(columns.rows(), columns.cols()),
            message.segment(columns.size(), scalars.size())},

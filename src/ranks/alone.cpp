@@ -2,6 +2,10 @@
 
 namespace attnreg {
 
-Communicator alone() { return Communicator(MPI_COMM_SELF); }
+Communicator alone(const Communicator& other) {
+  Communicator communicator(MPI_COMM_SELF);
+  communicator.stop_with(other);
+  return communicator;
+}
 
 }  // namespace attnreg

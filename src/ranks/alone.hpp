@@ -4,7 +4,8 @@
 
 namespace attnreg {
 
-/// Local. This rank by itself: collectives are local, and counted apart.
-Communicator alone();
+/// Local. This rank by itself: collectives are local, and counted apart. What `ask_to_stop` asks of `other` ends what
+/// runs there, too.
+Communicator alone(const Communicator& other);
 
 }  // namespace attnreg

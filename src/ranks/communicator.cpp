@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <limits>
 #include <numeric>
@@ -47,6 +48,7 @@ struct Communicator::State {
   Limits limits;
   std::int64_t collectives = 0;
   bool is_stopped = false, takes_checkpoint = false;
+  std::shared_ptr<std::atomic<bool>> asked_to_stop = std::make_shared<std::atomic<bool>>(false);  // of all copies
   bool is_whole_job = false;
   JointSums* joint = nullptr;
   BlockCalls* blocks = nullptr;  // then this is a block, and there is no handle
@@ -195,6 +197,11 @@ bool Communicator::leads_process() const noexcept {
   return !is_of_blocks() || rank() == state_->blocks->facts().first_block;
 }
 std::int64_t Communicator::collectives() const noexcept { return state_->collectives; }
+void Communicator::stop_with(const Communicator& other) { state_->asked_to_stop = other.state_->asked_to_stop; }
+void Communicator::ask_to_stop() const noexcept { state_->asked_to_stop->store(true, std::memory_order_relaxed); }
+bool Communicator::is_asked_to_stop() const noexcept {
+  return state_->asked_to_stop->load(std::memory_order_relaxed) || stop_signal() != 0;
+}
 bool Communicator::is_stopped() const noexcept { return state_->is_stopped; }
 void Communicator::note_stop() const noexcept { state_->is_stopped = true; }
 bool Communicator::takes_checkpoint() const noexcept { return std::exchange(state_->takes_checkpoint, false); }

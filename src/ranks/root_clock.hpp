@@ -20,8 +20,8 @@ class RootClock {
   // A message with the time also tells whether a rank was asked to stop, or for a checkpoint: that rank adds more than
   // any run takes.
   /// Local. What this rank adds to a sum, seconds included, when its part of the message is complete.
-  static double part(double seconds) {
-    return seconds + (stop_signal() != 0 ? kStop : 0) + (is_checkpoint_asked_for() ? kCheckpoint : 0);
+  static double part(const Communicator& communicator, double seconds) {
+    return seconds + (communicator.is_asked_to_stop() ? kStop : 0) + (is_checkpoint_asked_for() ? kCheckpoint : 0);
   }
   /// Logically collective. The seconds of such a sum; notes a stop (`Communicator::is_stopped`), or a checkpoint.
   static double seconds_of(const Communicator& communicator, double sum) {
@@ -32,7 +32,7 @@ class RootClock {
   }
   /// Collective. An all-reduce of 8 bytes.
   double sum(const Communicator& communicator) const {
-    return seconds_of(communicator, communicator.sum(part(seconds())));
+    return seconds_of(communicator, communicator.sum(part(communicator, seconds())));
   }
 
  private:

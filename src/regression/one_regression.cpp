@@ -106,6 +106,7 @@ RegressionResult Regression::run() {
                result_.summary.value <= kFits * value_at_zero_ && point_.x.norm() <= 1e-8 * x0_.norm(), value_at_zero_,
                result_);
   result_.x = point_.x.cwiseProduct(objective_.columns().factor());
+  result_.gradient = point_.gradient.cwiseQuotient(objective_.columns().factor());
   result_.fitted = objective_.fitted(point_);
   if (objective_.uses_all_rows() && !all_rows_at_first_)
     result_.notes.push_back(

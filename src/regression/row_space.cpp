@@ -117,6 +117,7 @@ void RowSpace::finish(const VectorXd& b, const RidgeWeights& w, const Regression
   result.certificate.minimiser_exists = exists;
   result.certificate.seconds += seconds;
   result.x = x.cwiseProduct(columns_->factor());
+  result.gradient = point.gradient.cwiseQuotient(columns_->factor());
   result.notes.insert(result.notes.end(), columns_->notes().begin(), columns_->notes().end());
   result.warnings.insert(result.warnings.end(), columns_->warnings().begin(), columns_->warnings().end());
   result.notes.push_back("A has more columns than rows: solved in the " + std::to_string(rank_) +

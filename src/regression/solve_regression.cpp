@@ -5,11 +5,14 @@
 #include <memory>
 #include <string>
 
+#include "certificate/certify.hpp"
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
 #include "losses/losses.hpp"
 #include "newton/journal.hpp"
+#include "objective/regression_objective.hpp"
 #include "ranks/root_clock.hpp"
+#include "ranks/span_of.hpp"
 #include "regression/one_regression.hpp"
 #include "regression/row_space.hpp"
 #include "rows/joint_passes.hpp"
@@ -28,9 +31,19 @@ std::string_view start_name(Start start) {
 
 namespace {
 
+/// Collective. x, the `name` of an argument.
+void check_point(const RowMatrix& A, const VectorXd& x, const std::string& name) {
+  if (!A.communicator().is_replicated({x.data(), static_cast<std::size_t>(x.size())}))
+    refuse(name + " must be the same on all ranks");
+  if (x.size() != A.columns())
+    refuse(name + " has " + std::to_string(x.size()) + " values for " + std::to_string(A.columns()) + " columns of A");
+  for (Index j = 0; j < x.size(); ++j)
+    if (!std::isfinite(x[j]))
+      refuse(name + " is " + text_of(x[j]) + " at column " + std::to_string(j) + " (counted from 0)");
+}
+
 /// Collective. b: of one target or several.
-void check_arguments(const RowMatrix& A, const Eigen::Ref<const MatrixXd>& b, const RidgeWeights& w,
-                     const RegressionOptions& options) {
+void check_arguments(const RowMatrix& A, const Eigen::Ref<const MatrixXd>& b, const RidgeWeights& w) {
   A.communicator().agree([&] {
     const VectorXd& weights = w.numbers();
     const auto check_square = [&](Index i) {
@@ -56,15 +69,11 @@ void check_arguments(const RowMatrix& A, const Eigen::Ref<const MatrixXd>& b, co
     require_finite_rows_of("w", weights);
     for (Index i = 0; i < weights.size(); ++i) check_square(i);
   });
-  if (options.start != Start::given) return;
-  if (!A.communicator().is_replicated({options.x0.data(), static_cast<std::size_t>(options.x0.size())}))
-    refuse("x0 must be the same on all ranks");
-  if (options.x0.size() != A.columns())
-    refuse("x0 has " + std::to_string(options.x0.size()) + " values for " + std::to_string(A.columns()) +
-           " columns of A");
-  for (Index j = 0; j < options.x0.size(); ++j)
-    if (!std::isfinite(options.x0[j]))
-      refuse("x0 is " + text_of(options.x0[j]) + " at column " + std::to_string(j) + " (counted from 0)");
+}
+void check_arguments(const RowMatrix& A, const Eigen::Ref<const MatrixXd>& b, const RidgeWeights& w,
+                     const RegressionOptions& options) {
+  check_arguments(A, b, w);
+  if (options.start == Start::given) check_point(A, options.x0, "x0");
 }
 
 bool sees_shift(const RegressionOptions& options) { return !make_loss(options.loss)->is_shift_invariant(); }
@@ -97,6 +106,7 @@ bool is_stopped(const RegressionResult& result) { return result.summary.terminat
 RegressionResult left_out(const RowMatrix& A) {
   RegressionResult result;
   result.x = VectorXd::Zero(A.columns());
+  result.gradient = VectorXd::Constant(A.columns(), std::numeric_limits<double>::quiet_NaN());
   result.fitted = VectorXd::Zero(A.rows_local());
   result.summary.termination = Termination::stopped;
   result.summary.value = std::numeric_limits<double>::quiet_NaN();
@@ -201,6 +211,35 @@ std::vector<RegressionResult> targets_of(
 }
 
 }  // namespace
+
+RegressionEvaluation evaluate_regression(const RowMatrix& A, const VectorXd& b, const RidgeWeights& w,
+                                         const VectorXd& x, std::string_view loss, bool with_hessian) {
+  check_arguments(A, b, w);
+  check_point(A, x, "x");
+  RegressionObjective objective(A, b, w, make_loss(loss));
+  Point point = objective.evaluate(x);
+  RegressionEvaluation result{point.value, objective.log_value(point), point.gradient, {}};
+  if (!with_hessian) return result;
+  result.hessian = objective.hessian_on_root(point).exact;
+  if (!A.communicator().is_root()) result.hessian.resize(A.columns(), A.columns());
+  A.communicator().broadcast(span_of(result.hessian));
+  return result;
+}
+
+Certificate certify_regression(const RowMatrix& A, const VectorXd& b, const RidgeWeights& w, const VectorXd& x,
+                               std::string_view loss, CertificateLevel level) {
+  check_arguments(A, b, w);
+  check_point(A, x, "x");
+  RegressionOptions options;
+  options.loss = loss;
+  const auto columns = scaled_columns(A, options);
+  RegressionObjective objective(columns, b, w, make_loss(loss));
+  Point point = objective.evaluate(VectorXd::Zero(A.columns()));
+  const double at_zero = objective.norm(point.gradient);
+  const double reference = at_zero > objective.gradient_floor(point, at_zero) ? at_zero : 0;
+  point = objective.evaluate(x.cwiseQuotient(columns->factor()));
+  return certify(objective, point, {.level = level, .gradient_reference = reference});
+}
 
 RegressionResult solve_regression(const RowMatrix& A, const VectorXd& b, const RidgeWeights& w,
                                   const RegressionOptions& options) {

@@ -16,7 +16,7 @@ GatheredRows::GatheredRows(const RowMatrix& A, std::span<const Index> rows_local
     });
     return;
   }
-  const CsrRows& all = *A.passes().sparse();
+  const CsrView& all = *A.passes().sparse();
   sparse_.columns = A.columns();
   for (const Index row : rows_local) {
     const auto first = all.offsets[static_cast<std::size_t>(row)],

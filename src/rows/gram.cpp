@@ -36,7 +36,7 @@ std::span<const Number> between(const std::vector<Number>& values, Index first, 
 
 template <class Use>
 void with_sparse(const RowMatrix& A, Use&& use) {
-  const CsrRows& rows = *A.passes().sparse();
+  const CsrView& rows = *A.passes().sparse();
   kernels::with_block(rows, 0, rows.rows(), use);
 }
 

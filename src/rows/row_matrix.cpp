@@ -1,6 +1,7 @@
 #include "attnreg/row_matrix.hpp"
 
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "rows/row_passes.hpp"
@@ -9,17 +10,22 @@ namespace attnreg {
 
 namespace {
 
+/// Throws unless this rank gave as many rows as the partition says.
+void check_count(const RowPasses& passes, Index count) {
+  if (count != passes.rows_local())
+    throw InvalidArgument("rank " + std::to_string(passes.communicator().rank()) + " owns " +
+                          std::to_string(passes.rows_local()) + " rows but was given " + std::to_string(count));
+}
+
 /// Passes over rows that they own from now on; `storage` tells where the moved rows are.
-template <class Rows, class StorageOf>
+template <class Owner = void, class Rows, class StorageOf>
 std::shared_ptr<const RowPasses> owning(Communicator communicator, RowPartition partition, Rows rows,
                                         StorageOf&& storage) {
   const auto count = rows.rows();
-  auto owner = std::make_shared<const Rows>(std::move(rows));
+  auto owner = std::make_shared<const std::conditional_t<std::is_void_v<Owner>, Rows, Owner>>(std::move(rows));
   auto passes =
       std::make_shared<const RowPasses>(std::move(communicator), std::move(partition), storage(*owner), owner);
-  if (count != passes->rows_local())
-    throw InvalidArgument("rank " + std::to_string(passes->communicator().rank()) + " owns " +
-                          std::to_string(passes->rows_local()) + " rows but was given " + std::to_string(count));
+  check_count(*passes, count);
   return passes;
 }
 
@@ -48,8 +54,9 @@ RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, RowMajor
     : RowMatrix(owning(std::move(communicator), std::move(partition), std::move(rows), kDense)) {}
 
 RowMatrix::RowMatrix(Communicator communicator, RowPartition partition, CsrRows rows)
-    : RowMatrix(owning(std::move(communicator), std::move(partition), std::move(rows),
-                       [](const CsrRows& owned) { return RowPointers{.columns = owned.columns, .sparse = &owned}; })) {}
+    : RowMatrix(owning<HeldCsr>(
+          std::move(communicator), std::move(partition), std::move(rows),
+          [](const HeldCsr& held) { return RowPointers{.columns = held.view.columns, .sparse = &held.view}; })) {}
 
 RowMatrix RowMatrix::view(Communicator communicator, RowPartition partition, const double* rows, Index columns) {
   return RowMatrix(viewing(std::move(communicator), std::move(partition), rows, columns));
@@ -63,6 +70,15 @@ RowMatrix RowMatrix::view(Communicator communicator, RowPartition partition, con
 RowMatrix RowMatrix::view(Communicator communicator, RowPartition partition, const Eigen::bfloat16* rows,
                           Index columns) {
   return RowMatrix(viewing(std::move(communicator), std::move(partition), rows, columns));
+}
+
+RowMatrix RowMatrix::view(Communicator communicator, RowPartition partition, const CsrView& rows) {
+  auto owner = std::make_shared<const CsrView>(rows);  // of the pointers
+  const RowPointers pointers{.columns = owner->columns, .sparse = owner.get()};
+  const auto count = owner->rows();
+  RowMatrix matrix(std::make_shared<const RowPasses>(std::move(communicator), std::move(partition), pointers, owner));
+  check_count(matrix.passes(), count);
+  return matrix;
 }
 
 const Communicator& RowMatrix::communicator() const { return passes_->communicator(); }

@@ -251,16 +251,19 @@ std::shared_ptr<const RowPasses> RowPasses::transformed(std::shared_ptr<const Co
         owner_, std::move(transform));
     return passes;
   }
-  auto rows = std::make_shared<CsrRows>(*rows_.sparse);
-  rows->values.resize(rows->indices.size());
-  kernels::with_block(*rows_.sparse, 0, rows->rows(), [&](const auto& block) {
-    for (std::size_t k = 0; k < rows->indices.size(); ++k)
-      rows->values[k] = (block.values[k] - transform->centre[rows->indices[k]]) * transform->factor[rows->indices[k]];
+  const CsrView& own = *rows_.sparse;
+  CsrRows rows;
+  rows.columns = own.columns;
+  rows.offsets.assign(own.offsets.begin(), own.offsets.end());
+  rows.indices.assign(own.indices.begin(), own.indices.end());
+  rows.values.resize(rows.indices.size());
+  kernels::with_block(own, 0, own.rows(), [&](const auto& block) {
+    for (std::size_t k = 0; k < rows.indices.size(); ++k)
+      rows.values[k] = (block.values[k] - transform->centre[rows.indices[k]]) * transform->factor[rows.indices[k]];
   });
-  rows->singles = {};
-  rows->is_single = false;
-  passes->rows_.sparse = rows.get();
-  passes->owner_ = std::move(rows);
+  auto held = std::make_shared<const HeldCsr>(std::move(rows));
+  passes->rows_.sparse = &held->view;
+  passes->owner_ = std::move(held);
   return passes;
 }
 

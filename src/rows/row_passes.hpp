@@ -44,7 +44,7 @@ class RowPasses {
   Index columns() const { return rows_.columns; }
   Storage storage() const { return rows_.type(); }
   bool is_sparse() const { return rows_.sparse != nullptr; }
-  const CsrRows* sparse() const { return rows_.sparse; }  ///< the rows, if they are sparse
+  const CsrView* sparse() const { return rows_.sparse; }  ///< the rows, if they are sparse
   std::int64_t entries_local() const;                     ///< stored entries of this rank: rows x columns unless sparse
   double bytes_local() const;  ///< of the stored entries, with the indices and offsets of sparse rows
 

@@ -97,7 +97,7 @@ Moments moments_about(const RowMatrix& A, const ArrayXd& centre, const ArrayXd& 
 ArrayXd some_row(const RowMatrix& A) {
   ArrayXd row = ArrayXd::Zero(A.columns());
   if (A.rows_local() == 0) return row;
-  const CsrRows* rows = A.passes().sparse();
+  const CsrView* rows = A.passes().sparse();
   if (rows == nullptr) {
     const std::vector<Index> first{0};
     A.passes().visit_rows(first, [&](std::size_t, std::span<const double> values) {

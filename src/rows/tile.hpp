@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <span>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -27,7 +28,7 @@ struct ColumnTransform {
 struct RowPointers {
   Index columns = 0;
   kernels::DenseRows dense{};
-  const CsrRows* sparse = nullptr;             ///< in place of dense ones
+  const CsrView* sparse = nullptr;             ///< in place of dense ones
   const ColumnTransform* transform = nullptr;  ///< of dense ones, or none
 
   /// The same on all ranks, those without rows included.
@@ -35,6 +36,16 @@ struct RowPointers {
     constexpr std::array types{Storage::float64, Storage::float32, Storage::float16, Storage::bfloat16};
     return sparse == nullptr ? types[dense.index()] : sparse->is_single ? Storage::float32 : Storage::float64;
   }
+};
+
+/// Sparse rows that are held, with the view of them that `RowPointers` points to.
+struct HeldCsr {
+  explicit HeldCsr(CsrRows from) : rows(std::move(from)), view(rows) {}
+  HeldCsr(const HeldCsr&) = delete;
+  HeldCsr& operator=(const HeldCsr&) = delete;
+
+  const CsrRows rows;
+  const CsrView view;
 };
 
 /// Consecutive rows that lie in one tile of the global numbering, as a pass sees them. The kernels below know in what

@@ -69,7 +69,7 @@ RowSample::RowSample(const RegressionObjective& all, const Point& base, const Ve
     shares_[size - 1] = std::exp(exponents[1]);
     rows.append(own);
   }
-  const Communicator there = is_on_root_ ? alone() : A.communicator();
+  const Communicator there = is_on_root_ ? alone(A.communicator()) : A.communicator();
   columns_ = std::make_shared<const ScaledColumns>(all.columns().of_rows(std::move(rows).matrix(there)));
 }
 

@@ -345,4 +345,36 @@ TEST_F(LoadCsr, GeneratesTheProblemThatIsPromised) {
   EXPECT_NEAR(facts.z_true_std, x.norm() / 10, 0.1 * x.norm() / 10);
 }
 
+TEST(CsrView, RowsOfTheCallerAreNotCopied) {
+  const Communicator comm(MPI_COMM_WORLD);
+  for (const bool is_single : {false, true}) {
+    CsrRows rows;
+    rows.columns = 3;
+    rows.offsets = {0, 2, 2, 3};
+    rows.indices = {0, 2, 1};
+    rows.values = {1, 2, 3};
+    if (is_single) {
+      rows.singles = {1, 2, 3};
+      rows.values.clear();
+      rows.is_single = true;
+    }
+    const auto partition = RowPartition::from_local(comm, rows.rows());
+    const RowMatrix view = RowMatrix::view(comm, partition, rows);
+    EXPECT_EQ(is_single ? Storage::float32 : Storage::float64, view.storage());
+    EXPECT_TRUE(view.is_sparse());
+    EXPECT_EQ(3, view.entries_local());
+    const Eigen::VectorXd x = Eigen::VectorXd::LinSpaced(3, 1, 3);
+    EXPECT_EQ(Eigen::VectorXd({{7, 0, 6}}), view.multiply(x));
+    if (is_single)
+      rows.singles[2] = 5;  // there is no copy
+    else
+      rows.values[2] = 5;
+    EXPECT_EQ(Eigen::VectorXd({{7, 0, 10}}), view.multiply(x));
+    EXPECT_EQ(view.multiply(x), RowMatrix(comm, partition, rows).multiply(x));
+    CsrView more = rows;
+    more.offsets = more.offsets.first(3);
+    EXPECT_THROW(RowMatrix::view(comm, partition, more), InvalidArgument);
+  }
+}
+
 }  // namespace attnreg::test_load_csr

@@ -41,6 +41,41 @@ class Regression : public testing::Test {
   }
 };
 
+TEST_F(Regression, EvaluatesAndCertifiesAnyPoint) {
+  const auto data = distributed();
+  const VectorXd x = reference::random_vector(kColumns, 3);
+  const auto expected = reference::evaluate(problem_, x);
+  const auto found = evaluate_regression(data.A, data.b, data.w, x, "softmax", true);
+  const auto expected_value = static_cast<double>(expected.value);
+  EXPECT_NEAR(expected_value, found.value, 1e-12 * expected_value);
+  EXPECT_NEAR(std::log(expected_value), found.log_value, 1e-12);
+  const VectorXd g = reference::to_double(expected.gradient);
+  EXPECT_LE((found.gradient - g).norm(), 1e-11 * g.norm());
+  const Eigen::MatrixXd& H = found.hessian;
+  ASSERT_EQ(kColumns, H.rows());
+  const double step = 1e-6;  // of central differences: step^2 and eps / step
+  for (Index j = 0; j < kColumns; ++j) {
+    const VectorXd e = step * VectorXd::Unit(kColumns, j);
+    const VectorXd ahead = reference::to_double(reference::evaluate(problem_, x + e).gradient),
+                   behind = reference::to_double(reference::evaluate(problem_, x - e).gradient);
+    EXPECT_LE((H.col(j) - (ahead - behind) / (2 * step)).norm(), 1e-6 * H.norm());
+  }
+  EXPECT_TRUE(comm_.is_replicated({H.data(), static_cast<std::size_t>(H.size())}));
+  EXPECT_EQ(0, evaluate_regression(data.A, data.b, data.w, x).hessian.size());
+
+  const auto minimum = solve();
+  EXPECT_LE((minimum.gradient - evaluate_regression(data.A, data.b, data.w, minimum.x).gradient).norm(),
+            1e-9 * g.norm());
+  const Certificate certificate = certify_regression(data.A, data.b, data.w, minimum.x);
+  EXPECT_EQ(StationaryKind::local_minimum, certificate.kind);
+  EXPECT_LE(certificate.relative_gradient, 1e-9);
+  EXPECT_TRUE(certificate.distance_bound);
+  EXPECT_GT(certify_regression(data.A, data.b, data.w, x, "softmax", CertificateLevel::gradient).relative_gradient,
+            1e-9);
+  EXPECT_THROW(evaluate_regression(data.A, data.b, data.w, VectorXd::Zero(kColumns + 1)), InvalidArgument);
+  EXPECT_THROW(certify_regression(data.A, data.b, data.w, VectorXd::Constant(kColumns, kNaN)), InvalidArgument);
+}
+
 TEST_F(Regression, FindsAMinimumFromAnyStart) {
   auto given = start(Start::given);
   given.x0 = reference::random_vector(kColumns, 5);

@@ -85,7 +85,7 @@ TEST_F(Stop, EndsPhasesAtTheNextMessage) {
       EXPECT_EQ(static_cast<int>(ExitCode::limit), code_of(message));
       EXPECT_EQ(1, comm_.collectives() - before);
     }
-    const Communicator one = alone();  // others would not hear of it
+    const Communicator one(MPI_COMM_SELF);  // others would not hear of it
     if (comm_.size() > 1) {
       EXPECT_EQ(0, code_of([&] { one.sum(1.0); }));
     }
@@ -94,6 +94,31 @@ TEST_F(Stop, EndsPhasesAtTheNextMessage) {
   }
   for (const auto& message : messages) EXPECT_EQ(0, code_of(message));
   EXPECT_FALSE(comm_.is_stopped());
+}
+
+TEST_F(Stop, OfACommunicatorEndsWhatRunsOnItsCopies) {
+  for (const Method method : {Method::newton, Method::newton_cg, Method::surrogate}) {
+    const Communicator comm(MPI_COMM_WORLD), other(MPI_COMM_WORLD);
+    const auto data = reference::distribute(comm, problem_, reference::Layout::random);
+    RegressionOptions options;
+    options.method = method;
+    options.start = Start::zero;
+    options.newton.relative_tolerance = 1e-15;
+    options.newton.on_iteration = [&](const IterationRecord& record) {
+      if (is_last() && record.iteration == 1) comm.ask_to_stop();
+    };
+    const auto result = solve_regression(data.A, data.b, data.w, options);
+    EXPECT_EQ(Termination::stopped, result.summary.termination) << method_name(method);
+    EXPECT_LE(result.summary.iterations, 3) << method_name(method);
+    EXPECT_TRUE(comm.is_stopped());
+    EXPECT_EQ(is_last(), comm.is_asked_to_stop());
+    EXPECT_EQ(is_last(), alone(comm).is_asked_to_stop());
+    EXPECT_FALSE(other.is_asked_to_stop());
+    EXPECT_FALSE(comm_.is_asked_to_stop());
+    RootClock(other).sum(other);
+    EXPECT_FALSE(other.is_stopped());
+    EXPECT_EQ(0, stop_signal());
+  }
 }
 
 TEST_F(Stop, EachMethodEndsWithWhatItHas) {
