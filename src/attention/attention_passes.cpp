@@ -7,6 +7,7 @@
 
 #include "kernels/gram_kernels.hpp"
 #include "losses/losses.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -234,11 +235,15 @@ AttentionPasses::AttentionPasses(const Communicator& communicator, const std::ve
 
 MatrixSums AttentionPasses::sum(const std::vector<std::pair<Index, Index>>& shapes, const Add& add, Receiver receiver) {
   std::vector<MatrixSums> parts(static_cast<std::size_t>(omp_get_max_threads()), MatrixSums(shapes));
+  const InWork pass("pass", "blocks", static_cast<double>(blocks_.size()));
 #pragma omp parallel num_threads(static_cast <int>(parts.size()))
   {
     MatrixSums& part = parts[static_cast<std::size_t>(omp_get_thread_num())];
 #pragma omp for schedule(static)
-    for (std::size_t k = 0; k < blocks_.size(); ++k) add(blocks_[k], part);
+    for (std::size_t k = 0; k < blocks_.size(); ++k) {
+      add(blocks_[k], part);
+      InWork::add(1);
+    }
   }
   VectorXd& total = parts[0].numbers();
   for (std::size_t k = 1; k < parts.size(); ++k) total += parts[k].numbers();

@@ -55,10 +55,10 @@ struct Communicator::State {
   void check_same(const char* call, std::size_t count, int root) const;
 
   /// Counts one collective, `call`, of `count` numbers; it lasts while the result lives.
-  InCollective begin(const char* call, std::size_t count, int root = 0) {
-    ++collectives;
+  InCollective begin(const char* call, std::size_t count, int root = 0, bool counts = true) {
+    if (counts) ++collectives;
     faults::at("message");
-    return InCollective(check_collectives ? (check_same(call, count, root), call) : call, count);
+    return InCollective(check_collectives ? (check_same(call, count, root), call) : call, count, counts);
   }
 
   /// Calls `piece(offset, count)` for pieces that an MPI count can hold; counts one collective.
@@ -116,7 +116,7 @@ struct Communicator::State {
 };
 
 void Communicator::State::check_same(const char* call, std::size_t count, int root) const {
-  const InCollective checking(call, count);
+  const InCollective checking(call, count, false);
   std::string own = std::string(call) + " of length " + std::to_string(count) + " at root " + std::to_string(root);
   const auto hash = std::bit_cast<std::int64_t>(hash_of(own));
   std::int64_t extremes[2] = {hash, ~hash};
@@ -245,9 +245,10 @@ void Communicator::broadcast(std::span<char> bytes, int root) const {
 
 std::string Communicator::broadcast(std::string text, int root) const {
   auto length = static_cast<std::int64_t>(text.size());
-  const InCollective now = state_->begin("broadcast of a text", 1, root);
-  --state_->collectives;  // the next one counts
-  check(MPI_Bcast(&length, 1, MPI_INT64_T, root, state_->handle), "MPI_Bcast");
+  {
+    const InCollective now = state_->begin("broadcast of a text", 1, root, false);  // the next one counts
+    check(MPI_Bcast(&length, 1, MPI_INT64_T, root, state_->handle), "MPI_Bcast");
+  }
   text.resize(static_cast<std::size_t>(length));
   broadcast(std::span<char>(text), root);
   return text;

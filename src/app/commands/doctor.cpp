@@ -69,7 +69,7 @@ ExitCode doctor(const Communicator& communicator, const Arguments& arguments) {
   if (communicator.is_root()) {
     const auto found = checks(mpi, ranks, test);
     problem = std::ranges::any_of(found, is_problem);
-    text = arguments.on("json") ? json_page(found, ranks, mpi, test) : page(found, mpi);
+    text = arguments.on("json") ? json_page(found, ranks, mpi, test) : to_width(page(found, mpi));
   }
   print_result(communicator, text);
   return communicator.max(std::int64_t{problem}) == 0 ? ExitCode::converged : ExitCode::bad_input;

@@ -149,7 +149,7 @@ ExitCode inspect(const Communicator& communicator, const Arguments& arguments) {
                             ", expected one or two extents");
   });
   const Scan found = file.nonzeros ? scan_sparse(communicator, file.header.path) : scan(communicator, file.header);
-  print_result(communicator, arguments.on("json") ? inspect_json(file, found) : human_text(file, found));
+  print_result(communicator, arguments.on("json") ? inspect_json(file, found) : to_width(human_text(file, found)));
   return found.not_finite == 0 ? ExitCode::converged : ExitCode::bad_input;
 }
 

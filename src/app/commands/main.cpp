@@ -17,7 +17,8 @@
 #include <vector>
 
 #include "app/options/commands.hpp"
-#include "app/report/text.hpp"
+#include "app/report/option_pages.hpp"
+#include "app/run/progress_line.hpp"
 #include "app/run/session.hpp"
 #include "errors/faults.hpp"
 #include "errors/printable.hpp"
@@ -29,14 +30,9 @@
 
 namespace attnreg::app {
 
-void print_line(const std::string& text) {
-  note_message(text);
-  const std::string line = text + "\n";  // one write, so that the lines of several ranks do not mix
-  std::fwrite(line.data(), 1, line.size(), stderr);
-}
-
 void print_result(const Communicator& communicator, const std::string& text) {
   StopsEndPhases::end();
+  ProgressLine::clear();
   communicator.agree_on_root([&] {
     const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
     if (std::fflush(stdout) != 0 || !written)
@@ -47,9 +43,10 @@ void print_result(const Communicator& communicator, const std::string& text) {
 namespace {
 
 constexpr std::string_view kExitCodes = R"(Exit codes, the same on all ranks:
-  0 converged           2 wrong usage        3 bad input data            4 stopped by a limit or a signal
-  5 breakdown           6 cannot write       7 does not fit in memory    8 unusable checkpoint
-  9 internal error     75 stopped by a signal, `attnreg resume` goes on
+   0  converged            4  stopped before     7  not enough memory
+   2  wrong usage          5  breakdown          8  unusable checkpoint
+   3  bad input data       6  cannot write       9  internal error
+  75  stopped by a signal; `attnreg resume` goes on
 )";
 
 constexpr std::string_view kExamples = R"(Examples:
@@ -62,7 +59,8 @@ constexpr std::string_view kExamples = R"(Examples:
 std::vector<Command> commands() {
   return {solve_command(),    attention_command(), evaluate_command(),  predict_command(),    scores_command(),
           sparsify_command(), apply_command(),     private_command(),   experiment_command(), inspect_command(),
-          generate_command(), doctor_command(),    jobscript_command(), status_command(),     resume_command()};
+          generate_command(), doctor_command(),    jobscript_command(), status_command(),     watch_command(),
+          report_command(),   resume_command()};
 }
 
 std::string main_help() {
@@ -72,11 +70,22 @@ std::string main_help() {
       "columns, on any number of MPI ranks.\n\nCommands:\n";
   for (const auto& [syntax, run] : commands())
     text += "  " + padded(std::string(syntax.name), 12) + std::string(syntax.summary) + "\n";
-  return text +
-         "\nOptions:\n  -h, --help      this page; `attnreg COMMAND --help` lists the options of a command\n"
-         "      --version   version and build facts\n\n" +
-         std::string(kExitCodes) + "\n" + std::string(kExamples);
+  return to_width(text +
+                  "\nOptions:\n"
+                  "  -h, --help  this page; `attnreg COMMAND --help` has the options of a command\n"
+                  "  --version   version and build facts\n\n" +
+                  std::string(kExitCodes) + "\n" + std::string(kExamples));
 }
+
+}  // namespace
+
+const Syntax& command_syntax(const std::string& name) {
+  for (const auto& command : commands())
+    if (command.syntax.name == name) return command.syntax;
+  throw UsageError("unknown command '" + printable(name) + "'");
+}
+
+namespace {
 
 const Command& find_command(const std::vector<Command>& all, const std::string& name) {
   const auto found = std::ranges::find_if(all, [&](const Command& command) { return command.syntax.name == name; });
@@ -108,8 +117,8 @@ double watchdog_seconds(const Arguments& arguments) {
   return *seconds;
 }
 
-ExitCode run(const Communicator& communicator, const std::vector<std::string>& words,
-             std::optional<Watchdog>& watchdog) {
+ExitCode run(const Communicator& communicator, const std::vector<std::string>& words, std::optional<Watchdog>& watchdog,
+             std::optional<ProgressLine>& progress) {
   faults::start(communicator.rank());
   faults::at("start");
   if (words.empty()) {
@@ -121,15 +130,15 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
     return ExitCode::converged;
   }
   if (words[0] == "--version") {
-    print_result(communicator, version_text(mpi_facts().library));
+    print_result(communicator, to_width(version_text(mpi_facts().library)));
     return ExitCode::converged;
   }
   const auto all = commands();
   const Command& command = find_command(all, words[0]);
   const std::vector<std::string> rest(words.begin() + 1, words.end());
-  const auto asks_for_help = [](const std::string& word) { return word == "--help" || word == "-h"; };
-  if (std::ranges::any_of(rest, asks_for_help)) {
-    print_result(communicator, help_text(command.syntax));
+  const auto asks = [&](std::string_view word) { return std::ranges::find(rest, word) != rest.end(); };
+  if (asks("--help") || asks("-h") || asks("--help-all")) {
+    print_result(communicator, help_text(command.syntax, asks("--help-all")));
     return ExitCode::converged;
   }
   const auto syntax_of = [&](const std::string& name) -> const Syntax& { return find_command(all, name).syntax; };
@@ -139,7 +148,10 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
   remember_inputs(arguments);
   if (arguments.knows("trust-input") && arguments.on("trust-input")) trust_inputs();
   if (const double seconds = watchdog_seconds(arguments); seconds > 0) watchdog.emplace(communicator, seconds);
-  return find_command(all, std::string(arguments.syntax().name)).run(communicator, arguments);
+  if (arguments.knows("progress")) progress.emplace(communicator, ProgressLine::style_of(arguments));
+  const ExitCode code = find_command(all, std::string(arguments.syntax().name)).run(communicator, arguments);
+  if (arguments.knows("report") && arguments.on("report")) report_on_run(communicator, arguments.text("output"));
+  return code;
 }
 
 /// Ends the job: this rank failed alone, and the others may wait for it for ever.
@@ -179,10 +191,11 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
 ExitCode run_and_catch(const std::vector<std::string>& words) {
   std::optional<Communicator> communicator;  // outlives the handlers: freeing it may wait for the other ranks
   std::optional<Watchdog> watchdog;          // likewise
+  std::optional<ProgressLine> progress;
   try {
     communicator.emplace(MPI_COMM_WORLD);
     const StopsEndPhases until_there_is_a_result;
-    return run(*communicator, words, watchdog);
+    return run(*communicator, words, watchdog, progress);
   } catch (const Error& error) {
     if (error.scope() != Error::Scope::all_ranks) abort_job(error.code(), error.what());
     const std::string kind = error.code() == ExitCode::limit || error.code() == ExitCode::stopped ? ""  // asked for
@@ -245,6 +258,7 @@ int main(int argc, char** argv) {
   int provided = 0;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
   std::set_terminate(attnreg::app::end_of_terminate);
+  attnreg::start_phases();
   const attnreg::ExitCode code = attnreg::app::run_and_catch({argv + 1, argv + argc});
   MPI_Finalize();
   return static_cast<int>(code);

@@ -11,7 +11,6 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <numeric>
-#include <sstream>
 
 #include "algebra/blas_products.hpp"
 #include "errors/printable.hpp"
@@ -127,51 +126,6 @@ nlohmann::ordered_json json_value(const ValueKind& kind, const std::string& text
   return text;
 }
 
-constexpr std::size_t kWidth = 100;
-constexpr std::size_t kTextColumn = 28;
-
-/// `term` in the left column and `text` wrapped in the right one.
-std::string entry(const std::string& term, std::string_view text) {
-  std::string result = "  " + term;
-  std::size_t column = result.size();
-  if (column + 2 > kTextColumn) {
-    result += '\n';
-    column = 0;
-  }
-  result.append(kTextColumn - column, ' ');
-  column = kTextColumn;
-  std::istringstream words{std::string(text)};
-  for (std::string word; words >> word;) {
-    if (column > kTextColumn && column + 1 + word.size() > kWidth) {
-      result += '\n' + std::string(kTextColumn, ' ');
-      column = kTextColumn;
-    } else if (column > kTextColumn) {
-      result += ' ';
-      ++column;
-    }
-    result += word;
-    column += word.size();
-  }
-  return result + '\n';
-}
-
-std::string term(const Option& option) {
-  std::string text = option.letter != 0 ? std::string("-") + option.letter + ", " : std::string("    ");
-  text += "--" + std::string(option.name);
-  if (!option.value_name.empty()) text += " " + std::string(option.value_name);
-  return text;
-}
-
-std::string description(const Option& option) {
-  std::string text(option.help);
-  if (const auto* choice = std::get_if<Choice>(&option.kind)) {
-    text += ":";
-    for (const auto name : choice->names) text += (name == choice->names.front() ? " " : " | ") + std::string(name);
-  }
-  if (!option.fallback.empty()) text += " [" + std::string(option.fallback) + "]";
-  return text;
-}
-
 cpu_set_t affinity() {
   cpu_set_t cores;
   CPU_ZERO(&cores);
@@ -237,6 +191,10 @@ void Arguments::set_positionals(std::span<const std::string> words) {
   auto wanted = replaced ? std::vector<Positional>{} : syntax_.positionals;
   if (!syntax_.instead_of_last.empty() && given(syntax_.instead_of_last)) wanted.pop_back();
   const std::string command = "attnreg " + std::string(syntax_.name);
+  if (syntax_.takes_more && words.size() > wanted.size()) {
+    rest_.assign(words.begin() + std::ssize(wanted), words.end());
+    words = words.first(wanted.size());
+  }
   if (words.size() > wanted.size())
     throw UsageError("surplus argument '" + printable(words[wanted.size()]) + "'; `" + command +
                      " --help` shows the usage");
@@ -364,6 +322,17 @@ Option watchdog_option() {
           "never. Default: ATTNREG_WATCHDOG if set, else 0"};
 }
 
+Option progress_option() {
+  return {
+      "progress",
+      0,
+      "STYLE",
+      Choice{{"auto", "bar", "lines", "none"}},
+      "auto",
+      "what is seen on stderr of work that is silent for more than 2 s. bar: one line that is redrawn; lines: a line "
+      "for each step, and each minute; auto: a bar on a terminal, else lines"};
+}
+
 Option trust_option() {
   return {
       "trust-input",
@@ -383,21 +352,8 @@ OptionGroup computing_options() {
             "rounded, and results are those of the rounded matrix"},
            trust_option(),
            threads_option(),
-           watchdog_option()}};
-}
-
-std::string help_text(const Syntax& syntax) {
-  std::string text = "Usage: attnreg " + std::string(syntax.name);
-  for (const auto& positional : syntax.positionals) text += " " + std::string(positional.name);
-  if (!syntax.instead_of_last.empty()) text += "|--" + std::string(syntax.instead_of_last) + " FILE";
-  text += " [options]\n\n" + std::string(syntax.summary) + "\n\n";
-  for (const auto& positional : syntax.positionals) text += entry(std::string(positional.name), positional.help);
-  for (const auto& group : syntax.groups) {
-    text += "\n" + std::string(group.title) + ":\n";
-    for (const auto& option : group.options) text += entry(term(option), description(option));
-  }
-  if (!syntax.epilogue.empty()) text += "\n" + std::string(syntax.epilogue);
-  return text;
+           watchdog_option(),
+           progress_option()}};
 }
 
 std::string host_name() {

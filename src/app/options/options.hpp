@@ -51,6 +51,7 @@ struct Option {
   ValueKind kind;
   std::string_view fallback;  ///< default, as it would be typed; empty: none
   std::string_view help;
+  bool is_expert = false;  ///< on the page of --help-all only
 };
 
 struct OptionGroup {
@@ -73,6 +74,7 @@ struct Syntax {
   std::string_view epilogue;                                  ///< examples; printed as it is
   std::vector<std::string_view> instead_of_positionals = {};  ///< options that each stand for all of them
   std::string_view instead_of_last = {};                      ///< option that stands for the last one
+  bool takes_more = false;                                    ///< as many more of the last one as one likes
 };
 
 /// A checked command line: every value is there and in its range. Local; equal arguments give equal results.
@@ -104,6 +106,9 @@ class Arguments {
   /// All texts on the command line but those of these options.
   std::vector<std::string> texts_but(std::initializer_list<std::string_view> names) const;
 
+  /// Of a syntax that takes more: what was given behind the positionals.
+  const std::vector<std::string>& rest() const { return rest_; }
+
   const Syntax& syntax() const { return syntax_; }
   /// The command line, from the command's name on.
   const std::vector<std::string>& words() const { return words_; }
@@ -127,7 +132,7 @@ class Arguments {
   const Value& value(std::string_view name) const;
 
   const Syntax& syntax_;
-  std::vector<std::string> words_;
+  std::vector<std::string> words_, rest_;
   std::shared_ptr<const Checkpoint> checkpoint_;
   std::vector<std::string_view> order_;
   std::map<std::string, Value, std::less<>> values_;
@@ -164,6 +169,7 @@ std::string suggestion(std::string_view word, std::span<const std::string_view> 
 /// The options that several commands share.
 Option threads_option();
 Option watchdog_option();
+Option progress_option();
 Option trust_option();  ///< of commands that read .npz archives
 Option force_option();  ///< of commands that write single files
 OptionGroup computing_options();
@@ -190,8 +196,5 @@ ThreadLayout set_threads(const Communicator& communicator, const Arguments& argu
 /// Local. Fewer, unless a number was asked for, where a pass reads so few numbers that threads would wait for each
 /// other.
 void use_fewer_threads(ThreadLayout& layout, double numbers_read);
-
-/// The help page of one command.
-std::string help_text(const Syntax& syntax);
 
 }  // namespace attnreg::app
