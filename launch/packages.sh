@@ -3,8 +3,8 @@
 
 build_packages=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libeigen3-dev libopenblas-serial-dev
   libboost-program-options-dev libboost-context-dev nlohmann-json3-dev librandom123-dev libhwy-dev libzip-dev
-  zlib1g-dev libscalapack-openmpi-dev)
-test_packages=(libgtest-dev libgmock-dev python3 python3-numpy ccache git)
+  zlib1g-dev libscalapack-openmpi-dev libtomlplusplus-dev)
+test_packages=(libgtest-dev libgmock-dev python3 python3-numpy ccache git man-db zsh)
 # What running needs, without compilers: the image of docker/Dockerfile.
 runtime_packages=(openmpi-bin libopenblas0-serial libscalapack-openmpi2.2 libboost-program-options1.74.0
   libboost-context1.74.0 libzip4 libhwy1 libgomp1 openssh-server openssh-client tini)

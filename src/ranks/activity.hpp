@@ -78,7 +78,7 @@ class InSteps {
 };
 
 /// This rank is in a collective while it lives; `call` is a literal. Its begin and its end are the progress that a
-/// watchdog looks for. Local; three stores, and the clock. counts: it is a message of the phase.
+/// watchdog looks for. Local; three stores, and the clock. counts: it is a message of the phase, to another rank.
 class InCollective {
  public:
   InCollective(const char* call, std::size_t count, bool counts = true);

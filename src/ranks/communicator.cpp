@@ -58,7 +58,7 @@ struct Communicator::State {
   InCollective begin(const char* call, std::size_t count, int root = 0, bool counts = true) {
     if (counts) ++collectives;
     faults::at("message");
-    return InCollective(check_collectives ? (check_same(call, count, root), call) : call, count, counts);
+    return InCollective(check_collectives ? (check_same(call, count, root), call) : call, count, counts && size > 1);
   }
 
   /// Calls `piece(offset, count)` for pieces that an MPI count can hold; counts one collective.

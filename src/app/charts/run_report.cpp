@@ -51,6 +51,7 @@ void add_words(ReportPage& page, const ordered_json& run) {
   bool is_first = true;
   for (const auto& section : sections) {
     if (section.title.empty() || section.title == "Files" || section.title.starts_with("Ends:")) continue;
+    if (section.title.starts_with("Path of weights")) continue;  // it has a section of its own
     if (is_first) {
       page.add_paragraph(section.title + ".");
     } else {
@@ -78,7 +79,7 @@ std::vector<std::pair<std::string, std::vector<std::size_t>>> solves_of(const Cs
       if (!history.has(column)) continue;
       const std::string& text = history.columns.find(column)->second[k];
       const auto weight = number_in<double>(text);
-      if (text.empty() || text == "nan") continue;
+      if (text.empty() || (text == "file" && !name.empty())) continue;
       name +=
           (name.empty() ? "" : ", ") + (std::string_view(column) == "start"              ? text
                                         : std::string_view(column) == "weight" && weight ? "w " + scientific(*weight, 3)
@@ -297,8 +298,8 @@ void add_sparsify(ReportPage& page, const ordered_json& run) {
     std::size_t k = 0;
     for (const auto& [whose, values] : errors.items()) bars.series[k++].y.push_back(number_at(values, key));
   }
-  page.begin_section("Errors", string_at(run, "verdict") + ".");
-  page.add_facts({{"columns", value_text(member(run, "columns")) + " of " + value_text(member(run, "n"))},
+  page.begin_section("Errors", "What Y does to the Gram matrix and the attention matrix of X.");
+  page.add_facts({{"columns", value_text(member(run, "columns")) + " of " + value_text(member(run, "d"))},
                   {"asked for", value_text(member(run, "columns_asked"))},
                   {"spectral error e", value_text(member(run, "epsilon"))},
                   {"reads of X", value_text(member(run, "reads_of_x"))}});

@@ -45,8 +45,7 @@ const Syntax kApplySyntax{
      {"Output",
       {{"output", 'o', "FILE", Text{}, "", "where O goes, n_q x d_v, .npy; needed"},
        {"json", 0, "", Switch{}, "", "print the figures as JSON"},
-       force_option(),
-       help_option()}}},
+       force_option()}}},
     kApplyEpilogue};
 
 struct Inputs {

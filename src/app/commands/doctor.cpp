@@ -26,7 +26,7 @@ const Syntax kDoctorSyntax{
     {{"Where",
       {{"directory", 0, "DIR", Text{}, ".", "where runs are to be written"},
        {"threads", 0, "N", Integer{1, 4096}, "", "threads per rank, as for solve"}}},
-     {"Output", {{"json", 0, "", Switch{}, "", "print JSON, with the facts of every rank"}, help_option()}}},
+     {"Output", {{"json", 0, "", Switch{}, "", "print JSON, with the facts of every rank"}}}},
     kDoctorEpilogue};
 
 using Status = Check::Status;

@@ -48,8 +48,7 @@ const Syntax kEvaluateSyntax{"evaluate",
                                {{"json", 0, "", Switch{}, "", "print JSON"},
                                 {"gradient", 0, "FILE", Text{}, "", "write the gradient, d values, .npy"},
                                 {"hessian", 0, "FILE", Text{}, "", "write the exact Hessian, d x d, .npy"},
-                                force_option(),
-                                help_option()}}},
+                                force_option()}}},
                              kEvaluateEpilogue,
                              {"queries", "sequences"}};
 

@@ -61,8 +61,7 @@ const Syntax kGenerateSyntax{
       {{"threads", 0, "N", Integer{1, 4096}, "", "threads per rank"}, watchdog_option(), progress_option()}},
      {"Output",
       {{"output", 'o', "DIR", Text{}, "", "directory for the files; needed"},
-       {"force", 0, "", Switch{}, "", "replace a problem in DIR"},
-       help_option()}}},
+       {"force", 0, "", Switch{}, "", "replace a problem in DIR"}}}},
     kGenerateEpilogue};
 
 ProblemOptions problem_options(const Arguments& arguments) {

@@ -27,7 +27,7 @@ const Syntax kInspectSyntax{
     "inspect",
     "Say what is in a .npy or sparse .npz file: shape, type, range of the values, and whether all are finite.",
     {{"FILE", "matrix or vector, .npy; sparse matrix, .npz"}},
-    {{"Output", {{"json", 0, "", Switch{}, "", "print JSON"}, trust_option(), help_option()}}},
+    {{"Output", {{"json", 0, "", Switch{}, "", "print JSON"}, trust_option()}}},
     kInspectEpilogue};
 
 constexpr std::int64_t kNowhere = std::numeric_limits<std::int64_t>::max();

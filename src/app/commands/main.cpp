@@ -17,12 +17,14 @@
 #include <vector>
 
 #include "app/options/commands.hpp"
+#include "app/options/settings.hpp"
 #include "app/report/option_pages.hpp"
 #include "app/run/progress_line.hpp"
 #include "app/run/session.hpp"
 #include "errors/faults.hpp"
 #include "errors/printable.hpp"
 #include "files/input_file.hpp"
+#include "files/output_file.hpp"
 #include "ranks/activity.hpp"
 #include "ranks/mpi_facts.hpp"
 #include "ranks/stop.hpp"
@@ -72,7 +74,7 @@ std::string main_help() {
     text += "  " + padded(std::string(syntax.name), 12) + std::string(syntax.summary) + "\n";
   return to_width(text +
                   "\nOptions:\n"
-                  "  -h, --help  this page; `attnreg COMMAND --help` has the options of a command\n"
+                  "  -h, --help  this page; `attnreg help COMMAND` has the options of a command\n"
                   "  --version   version and build facts\n\n" +
                   std::string(kExitCodes) + "\n" + std::string(kExamples));
 }
@@ -106,15 +108,9 @@ void remember_inputs(const Arguments& arguments) {
   }
 }
 
-/// --watchdog, else the variable; 0: none.
+/// 0: none.
 double watchdog_seconds(const Arguments& arguments) {
-  if (arguments.knows("watchdog") && arguments.given("watchdog")) return arguments.number("watchdog");
-  const char* const variable = std::getenv("ATTNREG_WATCHDOG");
-  if (variable == nullptr || *variable == 0) return 0;
-  const auto seconds = number_in<double>(variable);
-  if (!seconds || !std::isfinite(*seconds) || *seconds < 0)
-    throw UsageError("ATTNREG_WATCHDOG is '" + printable(variable) + "'; expected a finite number of seconds >= 0");
-  return *seconds;
+  return arguments.knows("watchdog") && arguments.given("watchdog") ? arguments.number("watchdog") : 0;
 }
 
 ExitCode run(const Communicator& communicator, const std::vector<std::string>& words, std::optional<Watchdog>& watchdog,
@@ -134,15 +130,26 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
     return ExitCode::converged;
   }
   const auto all = commands();
-  const Command& command = find_command(all, words[0]);
-  const std::vector<std::string> rest(words.begin() + 1, words.end());
+  std::vector<std::string> rest(words.begin() + 1, words.end());
+  const bool is_help = words[0] == "help";  // help COMMAND, as COMMAND --help
+  if (is_help && (rest.empty() || rest[0].starts_with("-"))) {
+    print_result(communicator, main_help());
+    return ExitCode::converged;
+  }
+  const Command& command = find_command(all, is_help ? rest[0] : words[0]);
+  if (is_help) rest.emplace_back("--help");
   const auto asks = [&](std::string_view word) { return std::ranges::find(rest, word) != rest.end(); };
   if (asks("--help") || asks("-h") || asks("--help-all")) {
     print_result(communicator, help_text(command.syntax, asks("--help-all")));
     return ExitCode::converged;
   }
   const auto syntax_of = [&](const std::string& name) -> const Syntax& { return find_command(all, name).syntax; };
-  const Arguments given(command.syntax, rest);
+  const auto settings = settings_of(communicator, command.syntax, rest);
+  const Arguments given(command.syntax, rest, settings);
+  if (given.on("print-config")) {
+    print_result(communicator, config_text(given));
+    return ExitCode::converged;
+  }
   const bool goes_on = words[0] == resume_command().syntax.name;
   const Arguments arguments = goes_on ? resumed_arguments(communicator, given, syntax_of) : given;
   remember_inputs(arguments);
@@ -250,9 +257,29 @@ void answer_signals() {
 }
 
 }  // namespace
+
+/// `pages DIR`, for packages: pages of man and completions, without MPI, as machines that build have no use for it.
+int write_pages(const std::string& directory) {
+  std::vector<const Syntax*> all;
+  for (const auto& command : commands()) all.push_back(&command.syntax);
+  try {
+    create_directories(directory);
+    write_file(directory + "/attnreg.1", man_page(all));
+    for (const Syntax* const syntax : all)
+      write_file(directory + "/attnreg-" + std::string(syntax->name) + ".1", man_page(*syntax));
+    write_file(directory + "/attnreg.bash", bash_completion(all));
+    write_file(directory + "/_attnreg", zsh_completion(all));
+  } catch (const Error& error) {
+    print_line("attnreg: error: " + printable(error.what()));
+    return static_cast<int>(error.code());
+  }
+  return 0;
+}
+
 }  // namespace attnreg::app
 
 int main(int argc, char** argv) {
+  if (argc == 3 && std::string_view(argv[1]) == "pages") return attnreg::app::write_pages(argv[2]);
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of write(), which has a message
   attnreg::app::answer_signals();
   int provided = 0;

@@ -26,8 +26,7 @@ const Syntax kPredictSyntax{
     {{"A", "n x d matrix, .npy"}, {"x", "d values, .npy"}},
     {{"Model", {{"loss", 0, "NAME", Choice{loss_names()}, "softmax", "of the fit; says what f is"}}},
      computing_options(),
-     {"Output",
-      {{"output", 'o', "FILE", Text{}, "", "where f goes, n values, .npy; needed"}, force_option(), help_option()}}},
+     {"Output", {{"output", 'o', "FILE", Text{}, "", "where f goes, n values, .npy; needed"}, force_option()}}},
     kPredictEpilogue};
 
 ExitCode predict_rows(const Communicator& communicator, const Arguments& arguments) {

@@ -33,8 +33,7 @@ const Syntax kResumeSyntax{
        watchdog_option(),
        progress_option(),
        {"quiet", 'q', "", Switch{}, "", "no step lines"},
-       {"verbose", 'v', "", Switch{}, "", "say more about files, ranks and memory"},
-       help_option()}}},
+       {"verbose", 'v', "", Switch{}, "", "say more about files, ranks and memory"}}}},
     kResumeEpilogue};
 
 ExitCode resume(const Communicator& /*communicator*/, const Arguments& /*arguments*/) {

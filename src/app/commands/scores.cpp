@@ -39,8 +39,7 @@ const Syntax kScoresSyntax{
      {"Output",
       {{"output", 'o', "FILE", Text{}, "", "where the scores go, n values, .npy; needed"},
        {"json", 0, "", Switch{}, "", "print JSON"},
-       force_option(),
-       help_option()}}},
+       force_option()}}},
     kScoresEpilogue};
 
 /// Collective. w times a power of two that brings the rows of diag(w) A to ordinary sizes, which leaves the scores as

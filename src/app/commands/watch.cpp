@@ -32,8 +32,7 @@ const Syntax kWatchSyntax{
     {{"DIR", "run directory, the -o of solve or attention"}},
     {{"Output",
       {{"interval", 0, "SECONDS", Number{0.1, false, 3600}, "1", "between two looks"},
-       {"once", 0, "", Switch{}, "", "one look, also in a terminal"},
-       help_option()}}},
+       {"once", 0, "", Switch{}, "", "one look, also in a terminal"}}}},
     kWatchEpilogue};
 
 /// Numbers as blocks of eight heights, on a logarithmic scale; of more than `most`, the last of each stretch.

@@ -79,7 +79,7 @@ std::string help_text(const Syntax& syntax, bool all, std::size_t width) {
   for (const auto& positional : syntax.positionals)
     text += "  " + std::string(positional.name) + "  " + std::string(positional.help) + "\n";
   std::string page = to_width(text, width), left_out;
-  for (const auto& group : syntax.groups) {
+  for (const auto& group : groups_of(syntax)) {
     std::string entries;
     for (const auto& option : group.options)
       if (all || !option.is_expert)

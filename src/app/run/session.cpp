@@ -40,8 +40,7 @@ OptionGroup session_options(std::string_view output_help, std::vector<Option> mo
                            {"verbose", 'v', "", Switch{}, "", "say more about files, ranks and memory"},
                            {"checkpoint", 0, "SECONDS", Number{}, "60",
                             "leave a checkpoint in DIR every so many seconds, for `attnreg resume DIR`; 0: every "
-                            "iteration"},
-                           help_option()});
+                            "iteration"}});
   return {"Output", std::move(more)};
 }
 
