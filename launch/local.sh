@@ -31,6 +31,8 @@ if [ "$(id -u)" -eq 0 ]; then
   echo 'Open MPI does not start programs for root unless told to; told so for this run only.' >&2
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
+# mpirun hides the terminal from the ranks.
+if [ -t 2 ]; then export ATTNREG_PROGRESS=${ATTNREG_PROGRESS:-bar}; fi
 if [ "$ranks" -gt "$cores" ]; then
   echo "$ranks ranks share $cores cores (--oversubscribe)." >&2
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}

@@ -93,6 +93,10 @@ kills() {
   return "$code"
 }
 
+pictures() {
+  require_packages chromium fonts-dejavu-core && tests/report_pictures.sh "$ATTNREG_PROGRAM" build/pictures
+}
+
 export ATTNREG_SOURCE_DIR=$PWD ATTNREG_PROGRAM=${ATTNREG_PROGRAM:-$PWD/build/release/bin/attnreg}
 step 'Debian packages' debian_packages_work
 step 'Python: pip and sdist' python_packages_work
@@ -103,5 +107,6 @@ step 'certified distances' distances_hold
 step 'real heads' real_heads
 step 'kills and signals' kills
 step 'a fault at each call' faults
+step 'pictures of reports' pictures
 echo "$passed passed, $failed failed, $skipped skipped"
 test "$failed" -eq 0

@@ -52,6 +52,9 @@ struct IterationRecord {
   double reads_of_a = 0;         ///< since the start of the solve
   std::int64_t collectives = 0;  ///< likewise
   double seconds = 0;            ///< likewise
+  std::string
+      start{};  ///< where the solve began: "zero", "cross-entropy", "random 3", "sample" (the lowest end on one)
+  double weight = std::numeric_limits<double>::quiet_NaN();  ///< w, on a path of weights
 };
 
 /// When the iteration stops.

@@ -12,6 +12,7 @@
 #include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
 #include "numbers/vector_math.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/dense_rows.hpp"
 
@@ -200,6 +201,7 @@ void visit_attention_blocks(const RowMatrix& queries, const RowMatrix& keys, con
   const RowMajorMatrix Q = dense_rows(queries, 0, queries.rows_local());
   const Index query_blocks = (Q.rows() + kQueryBlockRows - 1) / kQueryBlockRows;
   std::vector<RowMajorMatrix> products(static_cast<std::size_t>(omp_get_max_threads()));
+  const InWork blocks("attention", "keys", static_cast<double>(keys.rows_global()));
   for (std::int64_t first = 0; first < keys.rows_global(); first += kKeyBlockRows) {
     const auto count = static_cast<Index>(std::min<std::int64_t>(kKeyBlockRows, keys.rows_global() - first));
     const RowMajorMatrix K = shared_rows(keys, first, count).transpose(), V = shared_rows(values, first, count);
@@ -211,6 +213,7 @@ void visit_attention_blocks(const RowMatrix& queries, const RowMatrix& keys, con
       kernels::add_matrix_product(Q.row(begin).data(), rows, Q.cols(), K.data(), count, false, S.data());
       add({begin, S, V, first});
     }
+    InWork::add(count);
   }
 }
 

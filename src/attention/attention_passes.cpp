@@ -5,6 +5,7 @@
 
 #include "kernels/gram_kernels.hpp"
 #include "losses/losses.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/row_passes.hpp"
 
@@ -233,9 +234,12 @@ AttentionPasses::AttentionPasses(const Communicator& communicator, const std::ve
 
 MatrixSums AttentionPasses::sum(const std::vector<std::pair<Index, Index>>& shapes, const Add& add, Receiver receiver) {
   std::vector<MatrixSums> parts(static_cast<std::size_t>(RowPasses::parts()), MatrixSums(shapes));
+  const InWork pass("pass", "blocks", static_cast<double>(blocks_.size()));
   RowPasses::share(std::ssize(blocks_), [&](int part, Index first, Index last) {
-    for (Index k = first; k < last; ++k)
+    for (Index k = first; k < last; ++k) {
       add(blocks_[static_cast<std::size_t>(k)], parts[static_cast<std::size_t>(part)]);
+      InWork::add(1);
+    }
   });
   VectorXd& total = parts[0].numbers();
   for (std::size_t k = 1; k < parts.size(); ++k) total += parts[k].numbers();

@@ -8,6 +8,7 @@
 #include "attention/attention_gauge.hpp"
 #include "attention/hessian_rounding.hpp"
 #include "certificate/least_eigenvalue.hpp"
+#include "ranks/activity.hpp"
 
 namespace attnreg {
 
@@ -41,6 +42,7 @@ AttentionCertificate certify_attention(AttentionObjective& objective, AttentionP
                                        const std::vector<AttentionSequence>& sequences,
                                        const AttentionParameters& parameters, const Point& point,
                                        const AttentionCertificateOptions& options) {
+  const InPhase phase(Phase::certificate);
   AttentionCertificate certificate;
   certificate.level = options.level;
   if (options.level == CertificateLevel::none) return certificate;

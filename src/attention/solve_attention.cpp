@@ -17,6 +17,7 @@
 #include "newton/minimise.hpp"
 #include "newton/progress.hpp"
 #include "numbers/random.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/span_of.hpp"
 #include "regression/start_point.hpp"
 
@@ -165,6 +166,7 @@ class AttentionSolve {
   }
 
   AttentionResult run() {
+    const InPhase solving(Phase::solve);
     AttentionObjective objective(passes_, parameters_, options_.method, result_.model);
     NewtonOptions newton = options_.newton;
     const bool refers_to_zero = newton.gradient_reference == 0 && !parameters_.is_low_rank();
@@ -184,9 +186,14 @@ class AttentionSolve {
     };
     const Start kind = start_kind();
     const std::string name(kind == Start::given ? "file" : kind == Start::random ? "random 0" : start_name(kind));
-    const StartPoint first = start_of(kind, name, starting_point(kind));
+    const StartPoint first = [&] {
+      const InPhase starting(Phase::start);
+      const AttentionUnknowns at = starting_point(kind);
+      return start_of(kind, name, at);
+    }();
     const auto solve = [&](const StartPoint& start) {
       start_at(objective, point, start, loss(), value_at_zero, result_.notes);
+      newton.on_iteration = with_start(options_.newton.on_iteration, start.name);
       const NewtonSummary summary = newton_cg(objective, point, newton);
       newton.gradient_reference = summary.gradient_reference;
       if (options_.random_starts > 0) note_cut_off("the solve from " + start.name, summary, result_.notes);
@@ -434,6 +441,7 @@ AttentionResult solve_attention(const Communicator& communicator, const std::vec
     require(options.x0.Y.size() == 0 || (options.x0.Y.rows() == shape.d3 && options.x0.Y.cols() == shape.dv),
             "Y of x0 is " + shape_of(options.x0.Y) + ", expected " + shape_of(shape.d3, shape.dv));
   }
+  const InPhase scan(Phase::scan);
   return AttentionSolve(communicator, sequences, shape, options).run();
 }
 

@@ -15,6 +15,7 @@
 #include "certificate/hessian_variation.hpp"
 #include "certificate/separation.hpp"
 #include "losses/losses.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/root_clock.hpp"
 #include "ranks/span_of.hpp"
 
@@ -53,16 +54,22 @@ class Examination {
         certificate_(certificate),
         rows_(objective.point_rows(point)) {
     if (is_over()) return;
+    InSteps steps(5);
+    steps.next("rounding");
     find_rounding(objective.gradient_rounding(point));
     if (is_over()) return;
+    steps.next("Hessian and its eigenvalues");
     find_spectrum(objective.hessian_on_root(point));
     if (is_over()) return;
+    steps.next("convexity");
     const GlobalConvexity global = global_convexity(objective, true);
     certificate_.convexity = global.convexity;
     if (is_over()) return;
+    steps.next("distance");
     bound_distance_by_curvature();
     bound_distance_by_convexity();
     if (is_over()) return;
+    steps.next("separation and assumptions");
     look_for_separation();
     if (objective.loss().name() == "softmax" && !is_over()) look_up_assumptions(global);
   }
@@ -273,6 +280,7 @@ Certificate certify(RegressionObjective& objective, Point& point, const Certific
   Certificate certificate;
   certificate.level = options.level;
   if (options.level == CertificateLevel::none) return certificate;
+  const InPhase phase(Phase::certificate);
   const double reads_before = objective.reads_of_a();
   const RootClock clock(objective.A().communicator());
   if (!objective.state_of(point).is_fresh()) point = objective.refreshed(std::move(point));

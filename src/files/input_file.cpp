@@ -17,6 +17,7 @@
 #include "attnreg/error.hpp"
 #include "errors/faults.hpp"
 #include "errors/printable.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/stop.hpp"
 
 namespace attnreg {
@@ -143,6 +144,7 @@ void InputFile::read(std::int64_t offset, void* out, std::int64_t size) const {
     if (got == 0)
       refuse_file(path_, "the file ended at byte " + std::to_string(offset) + " while it was being read, " +
                              std::to_string(size) + " bytes early; start again when it is complete");
+    InWork::add(got);
     next += got;
     offset += got;
     size -= got;

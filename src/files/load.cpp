@@ -7,6 +7,7 @@
 #include "files/input_file.hpp"
 #include "files/source.hpp"
 #include "files/sparse_file.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 
@@ -101,6 +102,7 @@ Rows<Scalar> load_rows(const Communicator& communicator, const Source& header, c
   communicator.agree([&] {
     rows.resize(rows_local, header.columns());
     advise_huge_pages(rows.data(), sizeof(Scalar) * static_cast<std::size_t>(rows.size()));
+    const InWork reading("reading", "bytes", static_cast<double>(rows.size()) * sizeof(Scalar));
     read_rows(header, first, rows_local, span_of(rows));
   });
   require_finite<Scalar>(communicator, span_of(rows), [&](std::int64_t position, std::int64_t count) {

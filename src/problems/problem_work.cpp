@@ -9,6 +9,7 @@
 
 #include "algebra/dense_factors.hpp"
 #include "numbers/exact_sum.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -34,11 +35,14 @@ ProblemWork::ProblemWork(const Communicator& communicator, const ProblemOptions&
 void ProblemWork::for_each_range(const std::function<void(Index first_local, Index rows)>& visit) const {
   const Index blocks = (rows_local() + ProblemRows::block_rows - 1) / ProblemRows::block_rows;
   std::exception_ptr failure;
+  const InWork work("problem", "rows", static_cast<double>(rows_local()));
 #pragma omp parallel for schedule(dynamic)
   for (Index block = 0; block < blocks; ++block) {
     try {
       const Index from = block * ProblemRows::block_rows;
-      visit(from, std::min(ProblemRows::block_rows, rows_local() - from));
+      const Index rows = std::min(ProblemRows::block_rows, rows_local() - from);
+      visit(from, rows);
+      InWork::add(rows);
     } catch (...) {
 #pragma omp critical(attnreg_problem_failure)
       failure = std::current_exception();

@@ -187,12 +187,14 @@ void Blocks::advance() {
   for (Block& block : blocks_) {
     if (block.done) continue;
     std::memcpy(current, &block.exceptions, sizeof own);
+    mute_phases(&block != blocks_.data());
     is_in_block = true;
     block.stack = std::move(block.stack).resume();
     is_in_block = false;
     std::memcpy(&block.exceptions, current, sizeof own);
   }
   std::memcpy(current, &own, sizeof own);
+  mute_phases(false);
 }
 
 void Blocks::meet(int block, BlockCall call) {

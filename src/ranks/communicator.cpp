@@ -69,10 +69,10 @@ struct Communicator::State {
   }
 
   /// Counts one collective, `call`, of `count` numbers; it lasts while the result lives.
-  InCollective begin(const char* call, std::size_t count, int root = 0) {
-    ++collectives;
+  InCollective begin(const char* call, std::size_t count, int root = 0, bool counts = true) {
+    if (counts) ++collectives;
     faults::at("message");
-    return InCollective(check_collectives ? (check_same(call, count, root), call) : call, count);
+    return InCollective(check_collectives ? (check_same(call, count, root), call) : call, count, counts && size > 1);
   }
 
   /// Calls `piece(offset, count)` for pieces that an MPI count can hold; counts one collective.
@@ -130,7 +130,7 @@ struct Communicator::State {
 };
 
 void Communicator::State::check_same(const char* call, std::size_t count, int root) const {
-  const InCollective checking(call, count);
+  const InCollective checking(call, count, false);
   std::string own = std::string(call) + " of length " + std::to_string(count) + " at root " + std::to_string(root);
   const auto hash = std::bit_cast<std::int64_t>(hash_of(own));
   std::int64_t extremes[2] = {hash, ~hash};
@@ -302,11 +302,11 @@ std::string Communicator::broadcast(std::string text, int root) const {
   auto length = static_cast<std::int64_t>(text.size());
   if (is_of_blocks()) {
     broadcast(std::span(reinterpret_cast<char*>(&length), sizeof length), root);
+    --state_->collectives;  // the next one counts
   } else {
-    const InCollective now = state_->begin("broadcast of a text", 1, root);
+    const InCollective now = state_->begin("broadcast of a text", 1, root, false);  // the next one counts
     check(MPI_Bcast(&length, 1, MPI_INT64_T, root, state_->handle), "MPI_Bcast");
   }
-  --state_->collectives;  // the next one counts
   text.resize(static_cast<std::size_t>(length));
   broadcast(std::span<char>(text), root);
   return text;

@@ -18,6 +18,7 @@
 #include "losses/losses.hpp"
 #include "newton/minimise.hpp"
 #include "newton/progress.hpp"
+#include "ranks/activity.hpp"
 #include "regression/null_space.hpp"
 #include "regression/sketched_newton.hpp"
 
@@ -56,6 +57,7 @@ Regression::Regression(const std::shared_ptr<const ScaledColumns>& columns, cons
       objective_(columns, b, w, make_loss(options.loss), options.sampling, options_.linear_solver),
       target_(describe_target(A_, b, objective_.loss())) {
   result_.notes = columns->notes();
+  options_.newton.on_iteration = with_start(options.newton.on_iteration, start_);
   const bool fits_softmax = objective_.loss().fitted_expression() == "softmax(A x)";
   if (options.start == Start::cross_entropy && !fits_softmax)
     refuse("the start cross-entropy serves the losses that fit softmax(A x), not " + options.loss);
@@ -87,9 +89,8 @@ void Regression::share_scores_of(Regression& other) {
 }
 
 RegressionResult Regression::run() {
-  const StartPoint start = starts_on_sample_
-                               ? StartPoint{point_.x, Start::zero, "zero"}
-                               : choose_start(objective_, point_, options_, start_method(), result_.notes);
+  const InPhase solve(Phase::solve);
+  const StartPoint start = starts_on_sample_ ? StartPoint{point_.x, Start::zero, "zero"} : first_start();
   x0_ = solve_from_starts(
             objective_, point_, start, options_.random_starts > 0, kSameMinimum * std::abs(value_at_zero_),
             [&](StartPoint& from) {
@@ -150,6 +151,11 @@ void Regression::choose_method() {
     result_.notes.push_back("the preconditioner uses all rows: a sample would leave none out");
 }
 
+StartPoint Regression::first_start() {
+  const InPhase start(Phase::start);
+  return choose_start(objective_, point_, options_, start_method(), result_.notes);
+}
+
 /// Another start, while there is time: where starts on the sample ended, then random ones.
 std::optional<StartPoint> Regression::next_start(int k) {
   const int ends = starts_on_sample_ ? static_cast<int>(ends_.size()) - 1 : 0;  // the first is where the solve began
@@ -208,6 +214,7 @@ NewtonSummary Regression::solve_by_samples(StartPoint& start) {
 
 NewtonSummary Regression::solve_from(StartPoint& start) {
   start_at(objective_, point_, start, objective_.loss(), value_at_zero_, result_.notes);
+  start_ = starts_on_sample_ && is_first_solve_ ? "sample" : start.name;
   if (result_.method == Method::surrogate || (starts_on_sample_ && is_first_solve_)) return solve_by_samples(start);
   const Method method = std::exchange(is_first_solve_, false) ? result_.method : start_method();
   if (method != Method::sketched_newton) return minimise(method, objective_, point_, options_.newton);
@@ -251,6 +258,7 @@ bool Regression::is_far() const {
 
 /// Collective. What a small gradient means where no minimum is near.
 void Regression::look_for_minimiser() {
+  const InPhase certificate(Phase::certificate);
   std::string& no_minimiser = result_.certificate.no_minimiser;
   const bool far = no_minimiser.empty() && is_far();
   if (far && is_centred() && options_.certificate != CertificateLevel::full)

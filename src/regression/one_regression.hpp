@@ -30,6 +30,7 @@ class Regression {
 
  private:
   void choose_method();
+  StartPoint first_start();
   std::optional<StartPoint> next_start(int k);
   Method start_method() const { return result_.method == Method::newton ? Method::newton : Method::newton_cg; }
   NewtonSummary solve_from(StartPoint& start);
@@ -53,6 +54,7 @@ class Regression {
   bool is_first_solve_ = true;
   bool starts_on_sample_ = false;
   std::vector<SampledEnd> ends_;  // of starts on a sample
+  std::string start_;             // the name of the one that is solved from
 };
 
 }  // namespace attnreg

@@ -11,6 +11,7 @@
 #include "losses/losses.hpp"
 #include "newton/journal.hpp"
 #include "objective/regression_objective.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/root_clock.hpp"
 #include "ranks/span_of.hpp"
 #include "regression/one_regression.hpp"
@@ -131,6 +132,13 @@ std::vector<RegressionResult> path_of(const std::shared_ptr<const ScaledColumns>
   const RootClock clock(A.communicator());
   const double limit = options.newton.time_limit_seconds;
   for (const double weight : weights) {
+    for (const auto& [of, report] : {std::pair{&next.newton.on_iteration, &options.newton.on_iteration},
+                                     std::pair{&next.on_start_iteration, &options.on_start_iteration}})
+      if (*report)
+        *of = [weight, report](IterationRecord record) {
+          record.weight = weight;
+          (*report)(record);
+        };
     if (std::isfinite(limit) && !results.empty()) {
       next.newton.time_limit_seconds = limit - clock.sum(A.communicator());
     }
@@ -155,6 +163,7 @@ std::vector<RegressionResult> targets_of(
     const std::shared_ptr<const ScaledColumns>& shared, const Eigen::MatrixXd& B, const RidgeWeights& w,
     const RegressionOptions& options,
     const std::function<void(int target, const IterationRecord& record)>& on_iteration) {
+  const InPhase all(Phase::solve, true);  // targets take turns
   const RowMatrix& A = shared->A();
   shared->row_norms();  // once for all
   JointPasses passes(shared->A());
@@ -243,6 +252,7 @@ Certificate certify_regression(const RowMatrix& A, const VectorXd& b, const Ridg
 
 RegressionResult solve_regression(const RowMatrix& A, const VectorXd& b, const RidgeWeights& w,
                                   const RegressionOptions& options) {
+  const InPhase scan(Phase::scan);
   check_arguments(A, b, w, options);
   const auto columns = scaled_columns(A, options);
   if (!solves_in_row_space(A.rows_global(), A.columns(), options)) return Regression(columns, b, w, options).run();
@@ -254,6 +264,7 @@ RegressionResult solve_regression(const RowMatrix& A, const VectorXd& b, const R
 
 std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, const std::vector<double>& weights,
                                          const RegressionOptions& options) {
+  const InPhase scan(Phase::scan);
   if (weights.empty()) refuse("a path needs at least one weight");
   check_arguments(A, b, weights.front(), options);
   const auto columns = scaled_columns(A, options);
@@ -268,6 +279,7 @@ std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, 
 std::vector<RegressionResult> solve_targets(
     const RowMatrix& A, const Eigen::MatrixXd& B, const RidgeWeights& w, const RegressionOptions& options,
     const std::function<void(int target, const IterationRecord& record)>& on_iteration) {
+  const InPhase scan(Phase::scan);
   if (B.cols() < 1) refuse("there are no targets: B has no columns");
   check_arguments(A, B, w, options);
   const auto columns = scaled_columns(A, options);

@@ -206,4 +206,13 @@ std::optional<StartPoint> random_start(RegressionObjective& objective, const Poi
   return StartPoint{*x, Start::random, "random " + std::to_string(k), 0, kMostOfRandom};
 }
 
+std::function<void(const IterationRecord&)> with_start(const std::function<void(const IterationRecord&)>& report,
+                                                       const std::string& name) {
+  if (!report) return {};
+  return [report, &name](IterationRecord record) {
+    record.start = name;
+    report(record);
+  };
+}
+
 }  // namespace attnreg

@@ -74,4 +74,8 @@ StartPoint start_from(const SampledEnd& end);
 /// Empty if none can be made.
 std::optional<StartPoint> random_start(RegressionObjective& objective, const Point& point, std::uint64_t seed, int k);
 
+/// Local. Reports records with the name of their start, which must outlive the result; none of none.
+std::function<void(const IterationRecord&)> with_start(const std::function<void(const IterationRecord&)>& report,
+                                                       const std::string& name);
+
 }  // namespace attnreg

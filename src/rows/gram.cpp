@@ -8,6 +8,7 @@
 
 #include "kernels/csr_kernels.hpp"
 #include "kernels/gram_kernels.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/row_passes.hpp"
 
@@ -107,6 +108,7 @@ void gather(const RowMatrix& A, const Squares& squares, Index first_column, Inde
   const Index width = A.columns() - first_column;
   const Squares::Rows& rows = squares.centred;
   RowMajorMatrix gathered;
+  const InWork gram("Gram matrix", "rows", static_cast<double>(rows.count()));
   for (Index first = 0; first < rows.count(); first += at_once) {
     const Index last = std::min(first + at_once, rows.count());
     gathered.resize(last - first, width);
@@ -118,6 +120,7 @@ void gather(const RowMatrix& A, const Squares& squares, Index first_column, Inde
       out -= scale * rows.shares[k] * squares.centre.tail(width).transpose();
     });
     use(gathered);
+    InWork::add(last - first);
   }
 }
 

@@ -13,6 +13,7 @@
 #include "errors/refuse.hpp"
 #include "kernels/csr_kernels.hpp"
 #include "numbers/compensated_sum.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/block_calls.hpp"
 #include "ranks/stop.hpp"
 
@@ -199,6 +200,7 @@ void RowPasses::share(Index count, const std::function<void(int, Index, Index)>&
 void RowPasses::visit_tiles(TileSize size, const std::function<void(int, const Tile&)>& visit) const {
   const std::int64_t begin = first_row(), end = begin + rows_local(), tile = tile_rows(columns());
   const std::int64_t first_tile = begin / tile, tiles = begin == end ? 0 : (end + tile - 1) / tile - first_tile;
+  const InWork read("read of A", "rows", static_cast<double>(rows_local()));
   share(tiles, [&](int part, Index first, Index last) {
     const Index step = size == TileSize::cached ? 1 : last - first;
     std::vector<double> scratch;
@@ -206,6 +208,7 @@ void RowPasses::visit_tiles(TileSize size, const std::function<void(int, const T
       const std::int64_t from = std::max(begin, (first_tile + k) * tile);
       const std::int64_t to = std::min(end, (first_tile + k + step) * tile);
       visit(part, Tile(rows_, static_cast<Index>(from - begin), static_cast<Index>(to - from), scratch));
+      InWork::add(to - from);
     }
   });
 }

@@ -9,6 +9,7 @@
 #include "algebra/pivoted_factor.hpp"
 #include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/span_of.hpp"
 #include "sparsify/choose_by_barriers.hpp"
 
@@ -153,6 +154,7 @@ AttentionErrors attention_errors(const RowMatrix& X, std::span<const RowMatrix> 
   const MatrixXd V = size > 0 ? MatrixXd(values * scale_for(size)) : values;  // its squares may not overflow
   const Units units{options.scale, scale_for_squares(X)};
   Totals totals{VectorXd::Zero(2 * matrices - 1), VectorXd::Zero(matrices)};
+  const InWork rows("errors", "rows", static_cast<double>(n));
   for (Index first = 0; first < n; first += options.block_rows) {
     const Index height = std::min(options.block_rows, n - first);
     std::vector<RowMajorMatrix> blocks{gram_rows(X, first, height, units.columns)};
@@ -162,6 +164,7 @@ AttentionErrors attention_errors(const RowMatrix& X, std::span<const RowMatrix> 
       add_row(blocks, row, V, units, totals);
     if (spectral && communicator.is_root())
       for (std::size_t k = 0; k < blocks.size(); ++k) whole[k].middleRows(first, height) = blocks[k];
+    InWork::add(height);
   }
   AttentionErrors result = summed_up(communicator, units, totals);
   if (spectral) add_spectral_errors(X, whole, result);

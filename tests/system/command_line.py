@@ -48,7 +48,7 @@ def run(*arguments, ranks=0, environment=None, preexec=None):
     command = [MPIRUN, "--mca", "odls_base_sigkill_timeout", "0", "-n", str(ranks)] if ranks else []
     command += [PROGRAM, *map(str, arguments)]
     with contextlib.ExitStack() as resources:
-        variables = dict(os.environ)
+        variables = {"COLUMNS": "1000"} | dict(os.environ)
         if not ranks:
             sessions = resources.enter_context(tempfile.TemporaryDirectory(prefix="attnreg-mpi-"))
             variables |= {"OMPI_MCA_ess_singleton_isolated": "1", "OMPI_MCA_orte_tmpdir_base": sessions}

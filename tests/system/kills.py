@@ -23,7 +23,8 @@ from command_line import run
 from test_signals import Background
 
 SAME = 1e-5  # |x - x*| / |x*|: |g| <= 1e-10 |g(0)|, conditions below 1e5
-PLAIN = {"run.json", "history.csv", "status.json", "targets.csv", "path.csv", "lock", "checkpoint", "history.partial.csv"}
+PLAIN = {"run.json", "history.csv", "status.json", "targets.csv", "path.csv", "lock", "checkpoint", "history.partial.csv",
+         "timing.json", "report.html"}
 
 
 def softmax(Z):

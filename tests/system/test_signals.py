@@ -20,7 +20,7 @@ import numpy as np
 from command_line import MPIRUN, PROGRAM, TIMEOUT_SECONDS, CommandLineTest, read_json, read_status, run
 
 SIGNALS = ("INT", "TERM", "HUP", "USR2")
-DONE = {"x.npy", "run.json", "history.csv", "status.json"}
+DONE = {"x.npy", "run.json", "history.csv", "timing.json", "status.json"}
 FILES = DONE | {"checkpoint"}
 
 
@@ -125,7 +125,8 @@ class SignalTest(CommandLineTest):
         np.save(self.directory / "B.npy", np.load(self.b)[:, None] * np.ones(5))
         result = run("solve", self.A, "--targets", self.directory / "B.npy", "-o", self.out, ranks=3,
                      environment={"ATTNREG_FAULT": "1:in-iteration:TERM"})
-        self.assert_stopped(result, {"X.npy", "targets.csv", "run.json", "history.csv", "status.json", "checkpoint"})
+        self.assert_stopped(result, {"X.npy", "targets.csv", "run.json", "history.csv", "timing.json", "status.json",
+                                     "checkpoint"})
 
     def test_loading_ends_without_a_result(self):
         for ranks, rank in ((0, 0), (3, 2)):

@@ -9,6 +9,7 @@
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
 #include "files/output_file.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {
@@ -44,8 +45,7 @@ const Syntax kApplySyntax{
      {"Output",
       {{"output", 'o', "FILE", Text{}, "", "where O goes, n_q x d_v, .npy; needed"},
        {"json", 0, "", Switch{}, "", "print the figures as JSON"},
-       force_option(),
-       help_option()}}},
+       force_option()}}},
     kApplyEpilogue};
 
 struct Inputs {
@@ -126,6 +126,7 @@ ExitCode run_apply(const Communicator& communicator, const Arguments& arguments)
   Inputs in{load("Q"), load("K"), load("V")};
   in.loaded_mask = load_mask(communicator, mask, in.queries.partition(), in.keys.rows_global());
   const double scale = scale_factor(arguments, in.queries.columns());
+  const InPhase working(Phase::solve);
   nlohmann::ordered_json json{{"schema", "attnreg-apply-1"},
                               {"configuration", arguments.configuration()},
                               {"output", path},
@@ -145,7 +146,7 @@ ExitCode run_apply(const Communicator& communicator, const Arguments& arguments)
   }
   write_npy(communicator, path, {in.queries.rows_global(), in.values.columns()}, in.queries.first_row(),
             span_of(output));
-  print_result(communicator, arguments.on("json") ? json_text(json) : figures_text(json));
+  print_result(communicator, arguments.on("json") ? json_text(json) : to_width(figures_text(json)));
   return ExitCode::converged;
 }
 

@@ -69,7 +69,7 @@ const Syntax kAttentionSyntax{
         "what is looked at afterwards. full: the smallest eigenvalue of the Hessian, by products, and so whether X is "
         "a "
         "minimum, up to 300 passes (varpro: 600)"}}},
-     {"Computing", {threads_option(), watchdog_option()}},
+     {"Computing", {threads_option(), watchdog_option(), progress_option()}},
      reproducible_group(),
      session_options(
          "run directory for X.npy (Y.npy, P.npy, Q.npy), run.json, history.csv, status.json; default: none")},

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "app/options/commands.hpp"
 #include "app/report/head_report.hpp"
@@ -13,6 +14,7 @@
 #include "errors/faults.hpp"
 #include "errors/printable.hpp"
 #include "files/source_name.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {
@@ -87,18 +89,20 @@ class HeadSession : public Session {
     if (!mask.empty() && communicator_.is_root() && !arguments_.on("quiet")) print_line("attnreg: warning: " + mask);
     ready({}, false);
     timing_.loading = clock_.seconds();
-    std::vector<HeadResult> heads = attnreg::recover_heads(communicator_, fitted.sequences, fitted.heads, options());
+    std::vector<HeadResult> heads = recover(fitted);
     timing_.solve = clock_.seconds() - timing_.loading;
     for (auto& head : heads) {
       if (!mask.empty()) head.warnings.insert(head.warnings.begin(), mask);
       add_notes_on_bias(head);
     }
+    std::optional<InPhase> measuring(Phase::certificate);
     std::vector<HeadReport> reports;
     for (std::size_t h = 0; h < heads.size(); ++h) {
       reports.push_back({heads[h], head_quality(communicator_, fitted.sequences, heads[h], fitted.heads[h]), {}});
       if (!held_out_files.empty())
         reports.back().held_out = head_quality(communicator_, held_out.sequences, heads[h], held_out.heads[h]);
     }
+    measuring.reset();
     const bool converged = std::ranges::all_of(heads, &HeadResult::converged);
     int steps = 0;
     for (const auto& head : heads) steps += head.steps + head.polish_steps;
@@ -116,6 +120,11 @@ class HeadSession : public Session {
     std::vector<AttentionSequence> sequences;
     std::vector<std::vector<AttentionMatrix>> heads;
   };
+
+  std::vector<HeadResult> recover(const Loaded& fitted) const {
+    const InPhase solve(Phase::solve);
+    return attnreg::recover_heads(communicator_, fitted.sequences, fitted.heads, options());
+  }
 
   Loaded load(const std::vector<SequenceFiles>& files) const {
     Loaded loaded{load_inputs(communicator_, files), {}};
@@ -280,8 +289,8 @@ class HeadSession : public Session {
            summary_line("reads of B", std::to_string(reads) + ", and " + counted(products, "product")) +
            summary_line("seconds", seconds_text(timing_, communicator_.processes(), threads_.threads)) +
            (one ? head_text(reports[0]) : heads_text(reports)) +
-           list_text("Notes", remarks(heads, &HeadResult::notes)) +
-           list_text("Warnings", remarks(heads, &HeadResult::warnings)) + list_text("Files", written);
+           folded_text("Notes", remarks(heads, &HeadResult::notes), arguments_) +
+           folded_text("Warnings", remarks(heads, &HeadResult::warnings), arguments_) + list_text("Files", written);
   }
 
   std::vector<SequenceFiles> files_;  ///< of the fit

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "app/commands/attention_heads.hpp"
 #include "app/report/layer_report.hpp"
@@ -11,6 +12,7 @@
 #include "app/run/sequence_list.hpp"
 #include "app/run/session.hpp"
 #include "errors/faults.hpp"
+#include "ranks/activity.hpp"
 
 namespace attnreg::app {
 
@@ -31,7 +33,9 @@ class LayerSession : public Session {
     faults::at("after-load");
     ready({{"X.npy", sequences[0].queries.cols() * sequences[0].keys.cols()}}, false);
     timing_.loading = clock_.seconds();
+    std::optional<InPhase> solving(Phase::solve);
     const LayerResult layer = attnreg::recover_layer(communicator_, sequences, chosen);
+    solving.reset();
     timing_.solve = clock_.seconds() - timing_.loading;
     const NewtonSummary outcome{.termination = layer.converged ? Termination::converged : Termination::iteration_limit,
                                 .relative_gradient = std::numeric_limits<double>::quiet_NaN(),
@@ -100,8 +104,8 @@ class LayerSession : public Session {
                                       counted(std::ssize(layer.ends), "start")) +
            summary_line("reads of B", std::to_string(layer.reads) + ", and " + counted(layer.products, "product")) +
            summary_line("seconds", seconds_text(timing_, communicator_.processes(), threads_.threads)) +
-           layer_text(layer) + list_text("Notes", layer.notes) + list_text("Warnings", layer.warnings) +
-           list_text("Files", written);
+           layer_text(layer) + folded_text("Notes", layer.notes, arguments_) +
+           folded_text("Warnings", layer.warnings, arguments_) + list_text("Files", written);
   }
 
   std::vector<SequenceFiles> files_;

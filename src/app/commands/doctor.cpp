@@ -26,7 +26,7 @@ const Syntax kDoctorSyntax{
     {{"Where",
       {{"directory", 0, "DIR", Text{}, ".", "where runs are to be written"},
        {"threads", 0, "N", Integer{1, 4096}, "", "threads per rank, as for solve"}}},
-     {"Output", {{"json", 0, "", Switch{}, "", "print JSON, with the facts of every rank"}, help_option()}}},
+     {"Output", {{"json", 0, "", Switch{}, "", "print JSON, with the facts of every rank"}}}},
     kDoctorEpilogue};
 
 using Status = Check::Status;
@@ -69,7 +69,7 @@ ExitCode doctor(const Communicator& communicator, const Arguments& arguments) {
   if (communicator.is_root()) {
     const auto found = checks(mpi, ranks, test);
     problem = std::ranges::any_of(found, is_problem);
-    text = arguments.on("json") ? json_page(found, ranks, mpi, test) : page(found, mpi);
+    text = arguments.on("json") ? json_page(found, ranks, mpi, test) : to_width(page(found, mpi));
   }
   print_result(communicator, text);
   return communicator.max(std::int64_t{problem}) == 0 ? ExitCode::converged : ExitCode::bad_input;

@@ -48,8 +48,7 @@ const Syntax kEvaluateSyntax{"evaluate",
                                {{"json", 0, "", Switch{}, "", "print JSON"},
                                 {"gradient", 0, "FILE", Text{}, "", "write the gradient, d values, .npy"},
                                 {"hessian", 0, "FILE", Text{}, "", "write the exact Hessian, d x d, .npy"},
-                                force_option(),
-                                help_option()}}},
+                                force_option()}}},
                              kEvaluateEpilogue,
                              {"queries", "sequences"}};
 
@@ -67,9 +66,9 @@ std::string result_text(const Problem& problem, const RegressionObjective& objec
   std::string value = exact(point.value);
   if (!std::isfinite(point.value)) value = "overflows";
   if (!std::isfinite(point.value) && std::isfinite(log_value)) value += "; ln L = " + exact(log_value);
-  return "L    " + value + "\n|g|  " + (std::isfinite(norm) ? exact(norm) : "overflows") + "\nwith " +
-         arguments.text("loss") + " loss, w = " + weight_text(arguments) + ", " +
-         std::to_string(problem.A.rows_global()) + " x " + std::to_string(problem.A.columns()) + "\n";
+  return to_width("L    " + value + "\n|g|  " + (std::isfinite(norm) ? exact(norm) : "overflows") + "\nwith " +
+                  arguments.text("loss") + " loss, w = " + weight_text(arguments) + ", " +
+                  std::to_string(problem.A.rows_global()) + " x " + std::to_string(problem.A.columns()) + "\n");
 }
 
 /// Local. The files to be written can be.
@@ -192,19 +191,19 @@ ExitCode evaluate_sequences(const Communicator& communicator, const Arguments& a
   const double norm = gradient.norm();
   const std::string warning = missing_mask(communicator, sequences);
   const auto warnings = warning.empty() ? nlohmann::json::array() : nlohmann::json::array({warning});
-  const std::string text = arguments.on("json")
-                               ? json_text({{"value", found.value},
-                                            {"gradient_norm", norm},
-                                            {"form", arguments.text("form")},
-                                            {"sequences", sequences.size()},
-                                            {"X", {at.X.rows(), at.X.cols()}},
-                                            {"Y", {at.Y.rows(), at.Y.cols()}},
-                                            {"warnings", warnings}})
-                               : (warning.empty() ? "" : "WARNING: " + warning + "\n") + "L    " +
-                                     (std::isfinite(found.value) ? exact(found.value) : "overflows") + "\n|g|  " +
-                                     (std::isfinite(norm) ? exact(norm) : "overflows") + "\nwith form " +
-                                     arguments.text("form") + ", " +
-                                     counted(static_cast<std::int64_t>(sequences.size()), "sequence") + "\n";
+  const std::string text =
+      arguments.on("json")
+          ? json_text({{"value", found.value},
+                       {"gradient_norm", norm},
+                       {"form", arguments.text("form")},
+                       {"sequences", sequences.size()},
+                       {"X", {at.X.rows(), at.X.cols()}},
+                       {"Y", {at.Y.rows(), at.Y.cols()}},
+                       {"warnings", warnings}})
+          : to_width((warning.empty() ? "" : "WARNING: " + warning + "\n") + "L    " +
+                     (std::isfinite(found.value) ? exact(found.value) : "overflows") + "\n|g|  " +
+                     (std::isfinite(norm) ? exact(norm) : "overflows") + "\nwith form " + arguments.text("form") +
+                     ", " + counted(static_cast<std::int64_t>(sequences.size()), "sequence") + "\n");
   return write_outputs(communicator, arguments, text, found.value, gradient, found.hessian);
 }
 

@@ -6,6 +6,7 @@
 #include "app/run/run_directory.hpp"
 #include "experiments/experiments.hpp"
 #include "files/output_file.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/stop.hpp"
 
 namespace attnreg::experiments {
@@ -41,7 +42,8 @@ const Syntax kExperimentSyntax{
     {{"Computing",
       {{"seed", 0, "S", Integer{0}, "1", "of all random numbers"},
        {"threads", 0, "N", Integer{1, 4096}, "", "threads per rank; default: as for solve"},
-       watchdog_option()}},
+       watchdog_option(),
+       progress_option()}},
      report_options("for a .csv file a table and report.json; default: print only")},
     kExperimentEpilogue};
 
@@ -67,16 +69,23 @@ std::string table_text(const Table& table) {
     auto& line = lines.emplace_back();
     for (const double value : row) line.push_back(plain(value, 4));
   }
+  std::vector<std::size_t> widths(table.columns.size());
+  for (const auto& line : lines)
+    for (std::size_t column = 0; column < line.size(); ++column)
+      widths[column] = std::max(widths[column], 2 + line[column].size());
   std::string text = table.title + "\n\n";
-  for (const auto& line : lines) {
-    for (std::size_t column = 0; column < line.size(); ++column) {
-      std::size_t width = 0;
-      for (const auto& other : lines) width = std::max(width, other[column].size());
-      text += std::string(2 + width - line[column].size(), ' ') + line[column];
+  for (std::size_t first = 1, last = 1; first < widths.size() || first == 1; first = last) {  // as many as fit the page
+    std::size_t width = widths[0];
+    while (last < widths.size() && (last == first || width + widths[last] <= page_width())) width += widths[last++];
+    for (const auto& line : lines) {
+      text += std::string(widths[0] - line[0].size(), ' ') + line[0];
+      for (std::size_t column = first; column < last; ++column)
+        text += std::string(widths[column] - line[column].size(), ' ') + line[column];
+      text += "\n";
     }
     text += "\n";
+    if (last >= widths.size()) break;
   }
-  text += "\n";
   for (const auto& sentence : table.reading) text += "  " + sentence + "\n";
   return text;
 }
@@ -101,6 +110,7 @@ std::string file_name(const std::vector<Table>& all, std::size_t index) {
 ExitCode run_experiment(const Communicator& communicator, const Arguments& arguments) {
   set_threads(communicator, arguments);
   const ReportDirectory directory(communicator, arguments);
+  const InPhase working(Phase::solve);
   const auto all = tables(communicator, arguments.text("NAME"), arguments.seed());
   StopsEndPhases::end();
   communicator.agree_on_root([&] {

@@ -7,6 +7,7 @@
 #include "errors/printable.hpp"
 #include "files/output_file.hpp"
 #include "losses/losses.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/stop.hpp"
 
 namespace attnreg {
@@ -56,11 +57,11 @@ const Syntax kGenerateSyntax{
        {"logit-noise", 0, "V", Number{0}, "2", "standard deviation of the noise on the true logits (misfit)"},
        {"zipf", 0, "", Switch{}, "", "b by Zipf's law, whatever A is, and w = 0.1 / N (misfit)"},
        {"dtype", 0, "TYPE", Choice{{"float64", "float32"}}, "float64", "type of A"}}},
-     {"Computing", {{"threads", 0, "N", Integer{1, 4096}, "", "threads per rank"}, watchdog_option()}},
+     {"Computing",
+      {{"threads", 0, "N", Integer{1, 4096}, "", "threads per rank"}, watchdog_option(), progress_option()}},
      {"Output",
       {{"output", 'o', "DIR", Text{}, "", "directory for the files; needed"},
-       {"force", 0, "", Switch{}, "", "replace a problem in DIR"},
-       help_option()}}},
+       {"force", 0, "", Switch{}, "", "replace a problem in DIR"}}}},
     kGenerateEpilogue};
 
 ProblemOptions problem_options(const Arguments& arguments) {
@@ -115,6 +116,7 @@ ExitCode generate(const Communicator& communicator, const Arguments& arguments) 
   set_threads(communicator, arguments);
   communicator.agree_on_root(
       [&] { prepare_directory(directory, file_names(options.preset), arguments.on("force"), "problem"); });
+  const InPhase working(Phase::solve);
   const ProblemFacts facts = generate_problem(communicator, options, directory);
   StopsEndPhases::end();
   communicator.agree_on_root([&] { write_file(directory + "/meta.json", meta_text(arguments, facts)); });
@@ -122,9 +124,10 @@ ExitCode generate(const Communicator& communicator, const Arguments& arguments) 
   const std::string size = std::to_string(options.rows) + " x " + std::to_string(options.columns) + " " +
                            arguments.text("dtype") +
                            (is_sparse ? ", " + std::to_string(options.nonzeros_per_row) + " entries in a row" : "");
-  print_result(communicator, printable(directory) + (is_sparse ? ": A.npz (" : ": A.npy (") + size +
-                                 "), b.npy, w.npy, x_true.npy, meta.json; effective support of b " +
-                                 scientific(facts.neff_b, 4) + " rows, mean w " + scientific(facts.w_mean, 4) + "\n");
+  print_result(communicator,
+               to_width(printable(directory) + (is_sparse ? ": A.npz (" : ": A.npy (") + size +
+                        "), b.npy, w.npy, x_true.npy, meta.json; effective support of b " +
+                        scientific(facts.neff_b, 4) + " rows, mean w " + scientific(facts.w_mean, 4) + "\n"));
   return ExitCode::converged;
 }
 

@@ -27,7 +27,7 @@ const Syntax kInspectSyntax{
     "inspect",
     "Say what is in a matrix or vector: shape, type, range of the values, and whether all are finite.",
     {{"FILE", "matrix or vector; sparse matrix"}},
-    {{"Output", {{"json", 0, "", Switch{}, "", "print JSON"}, trust_option(), help_option()}}},
+    {{"Output", {{"json", 0, "", Switch{}, "", "print JSON"}, trust_option()}}},
     kInspectEpilogue};
 
 constexpr std::int64_t kNowhere = std::numeric_limits<std::int64_t>::max();
@@ -150,7 +150,7 @@ ExitCode inspect(const Communicator& communicator, const Arguments& arguments) {
                             ", expected one or two extents");
   });
   const Scan found = file.nonzeros ? scan_sparse(communicator, file.header.path) : scan(communicator, file.header);
-  print_result(communicator, arguments.on("json") ? inspect_json(file, found) : human_text(file, found));
+  print_result(communicator, arguments.on("json") ? inspect_json(file, found) : to_width(human_text(file, found)));
   return found.not_finite == 0 ? ExitCode::converged : ExitCode::bad_input;
 }
 

@@ -54,8 +54,7 @@ const Syntax kJobscriptSyntax{
        {"hosts", 0, "LIST", Text{}, "", "ssh: host names with commas between them"},
        {"program", 0, "FILE", Text{}, "", "attnreg on the nodes; default: this one"},
        {"output", 'o', "FILE", Text{}, "", "where the script goes; default: stdout"},
-       force_option(),
-       help_option()}}},
+       force_option()}}},
     kJobscriptEpilogue};
 
 SolveShape solve_shape(const Arguments& arguments) {

@@ -18,12 +18,16 @@
 #include <vector>
 
 #include "app/options/commands.hpp"
+#include "app/options/settings.hpp"
 #include "app/options/solver_options.hpp"
+#include "app/report/option_pages.hpp"
 #include "app/report/text.hpp"
+#include "app/run/progress_line.hpp"
 #include "app/run/session.hpp"
 #include "errors/faults.hpp"
 #include "errors/printable.hpp"
 #include "files/input_file.hpp"
+#include "files/output_file.hpp"
 #include "files/source_name.hpp"
 #include "ranks/activity.hpp"
 #include "ranks/mpi_facts.hpp"
@@ -32,14 +36,9 @@
 
 namespace attnreg::app {
 
-void print_line(const std::string& text) {
-  note_message(text);
-  const std::string line = text + "\n";  // one write, so that the lines of several ranks do not mix
-  std::fwrite(line.data(), 1, line.size(), stderr);
-}
-
 void print_result(const Communicator& communicator, const std::string& text) {
   StopsEndPhases::end();
+  ProgressLine::clear();
   communicator.agree_on_root([&] {
     const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
     if (std::fflush(stdout) != 0 || !written)
@@ -50,9 +49,10 @@ void print_result(const Communicator& communicator, const std::string& text) {
 namespace {
 
 constexpr std::string_view kExitCodes = R"(Exit codes, the same on all ranks:
-  0 converged           2 wrong usage        3 bad input data            4 stopped by a limit or a signal
-  5 breakdown           6 cannot write       7 does not fit in memory    8 unusable checkpoint
-  9 internal error     75 stopped by a signal, `attnreg resume` goes on
+   0  converged            4  stopped before     7  not enough memory
+   2  wrong usage          5  breakdown          8  unusable checkpoint
+   3  bad input data       6  cannot write       9  internal error
+  75  stopped by a signal; `attnreg resume` goes on
 )";
 
 constexpr std::string_view kExamples = R"(Examples:
@@ -63,10 +63,10 @@ constexpr std::string_view kExamples = R"(Examples:
 )";
 
 std::vector<Command> commands() {
-  return {solve_command(),      attention_command(), evaluate_command(), predict_command(),
-          scores_command(),     sparsify_command(),  apply_command(),    private_command(),
-          experiment_command(), inspect_command(),   convert_command(),  generate_command(),
-          doctor_command(),     jobscript_command(), status_command(),   resume_command()};
+  return {solve_command(),    attention_command(), evaluate_command(), predict_command(),    scores_command(),
+          sparsify_command(), apply_command(),     private_command(),  experiment_command(), inspect_command(),
+          convert_command(),  generate_command(),  doctor_command(),   jobscript_command(),  status_command(),
+          watch_command(),    report_command(),    resume_command()};
 }
 
 std::string main_help() {
@@ -76,11 +76,22 @@ std::string main_help() {
       "columns, on any number of MPI ranks.\n\nCommands:\n";
   for (const auto& [syntax, run] : commands())
     text += "  " + padded(std::string(syntax.name), 12) + std::string(syntax.summary) + "\n";
-  return text +
-         "\nOptions:\n  -h, --help      this page; `attnreg COMMAND --help` lists the options of a command\n"
-         "      --version   version and build facts\n\n" +
-         std::string(kExitCodes) + "\n" + std::string(kExamples);
+  return to_width(text +
+                  "\nOptions:\n"
+                  "  -h, --help  this page; `attnreg help COMMAND` has the options of a command\n"
+                  "  --version   version and build facts\n\n" +
+                  std::string(kExitCodes) + "\n" + std::string(kExamples));
 }
+
+}  // namespace
+
+const Syntax& command_syntax(const std::string& name) {
+  for (const auto& command : commands())
+    if (command.syntax.name == name) return command.syntax;
+  throw UsageError("unknown command '" + printable(name) + "'");
+}
+
+namespace {
 
 const Command& find_command(const std::vector<Command>& all, const std::string& name) {
   const auto found = std::ranges::find_if(all, [&](const Command& command) { return command.syntax.name == name; });
@@ -100,19 +111,26 @@ void remember_inputs(const Arguments& arguments) {
   }
 }
 
-/// --watchdog, else the variable; 0: none.
+/// 0: none.
 double watchdog_seconds(const Arguments& arguments) {
-  if (arguments.knows("watchdog") && arguments.given("watchdog")) return arguments.number("watchdog");
-  const char* const variable = std::getenv("ATTNREG_WATCHDOG");
-  if (variable == nullptr || *variable == 0) return 0;
-  const auto seconds = number_in<double>(variable);
-  if (!seconds || !std::isfinite(*seconds) || *seconds < 0)
-    throw UsageError("ATTNREG_WATCHDOG is '" + printable(variable) + "'; expected a finite number of seconds >= 0");
-  return *seconds;
+  return arguments.knows("watchdog") && arguments.given("watchdog") ? arguments.number("watchdog") : 0;
 }
 
-ExitCode run(const Communicator& communicator, const std::vector<std::string>& words,
-             std::optional<Watchdog>& watchdog) {
+/// Collective. The command, on blocks in place of ranks where it is to be reproducible.
+ExitCode run_in_blocks(const Communicator& communicator, const Arguments& arguments, const Command& command) {
+  const int blocks = reproducible_blocks(arguments);
+  if (blocks == 0) return command.run(communicator, arguments);
+  double code = 0;  // of block 0, which rank 0 has
+  communicator.in_blocks(blocks, [&](const Communicator& block) {
+    const ExitCode of_block = command.run(block, arguments);
+    if (block.is_root()) code = static_cast<double>(of_block);
+  });
+  communicator.broadcast(std::span(&code, 1));  // to ranks without blocks
+  return static_cast<ExitCode>(static_cast<int>(code));
+}
+
+ExitCode run(const Communicator& communicator, const std::vector<std::string>& words, std::optional<Watchdog>& watchdog,
+             std::optional<ProgressLine>& progress) {
   faults::start(communicator.rank());
   faults::at("start");
   if (words.empty()) {
@@ -124,34 +142,39 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
     return ExitCode::converged;
   }
   if (words[0] == "--version") {
-    print_result(communicator, version_text(mpi_facts().library));
+    print_result(communicator, to_width(version_text(mpi_facts().library)));
     return ExitCode::converged;
   }
   const auto all = commands();
-  const Command& command = find_command(all, words[0]);
-  const std::vector<std::string> rest(words.begin() + 1, words.end());
-  const auto asks_for_help = [](const std::string& word) { return word == "--help" || word == "-h"; };
-  if (std::ranges::any_of(rest, asks_for_help)) {
-    print_result(communicator, help_text(command.syntax));
+  std::vector<std::string> rest(words.begin() + 1, words.end());
+  const bool is_help = words[0] == "help";  // help COMMAND, as COMMAND --help
+  if (is_help && (rest.empty() || rest[0].starts_with("-"))) {
+    print_result(communicator, main_help());
+    return ExitCode::converged;
+  }
+  const Command& command = find_command(all, is_help ? rest[0] : words[0]);
+  if (is_help) rest.emplace_back("--help");
+  const auto asks = [&](std::string_view word) { return std::ranges::find(rest, word) != rest.end(); };
+  if (asks("--help") || asks("-h") || asks("--help-all")) {
+    print_result(communicator, help_text(command.syntax, asks("--help-all")));
     return ExitCode::converged;
   }
   const auto syntax_of = [&](const std::string& name) -> const Syntax& { return find_command(all, name).syntax; };
-  const Arguments given(command.syntax, rest);
+  const auto settings = settings_of(communicator, command.syntax, rest);
+  const Arguments given(command.syntax, rest, settings);
+  if (given.on("print-config")) {
+    print_result(communicator, config_text(given));
+    return ExitCode::converged;
+  }
   const bool goes_on = words[0] == resume_command().syntax.name;
   const Arguments arguments = goes_on ? resumed_arguments(communicator, given, syntax_of) : given;
   remember_inputs(arguments);
   if (arguments.knows("trust-input") && arguments.on("trust-input")) trust_inputs();
   if (const double seconds = watchdog_seconds(arguments); seconds > 0) watchdog.emplace(communicator, seconds);
-  const auto run_command = find_command(all, std::string(arguments.syntax().name)).run;
-  const int blocks = reproducible_blocks(arguments);
-  if (blocks == 0) return run_command(communicator, arguments);
-  double code = 0;  // of block 0, which rank 0 has
-  communicator.in_blocks(blocks, [&](const Communicator& block) {
-    const ExitCode of_block = run_command(block, arguments);
-    if (block.is_root()) code = static_cast<double>(of_block);
-  });
-  communicator.broadcast(std::span(&code, 1));  // to ranks without blocks
-  return static_cast<ExitCode>(static_cast<int>(code));
+  if (arguments.knows("progress")) progress.emplace(communicator, ProgressLine::style_of(arguments));
+  const ExitCode code = run_in_blocks(communicator, arguments, find_command(all, std::string(arguments.syntax().name)));
+  if (arguments.knows("report") && arguments.on("report")) report_on_run(communicator, arguments.text("output"));
+  return code;
 }
 
 /// Ends the job: this rank failed alone, and the others may wait for it for ever.
@@ -191,10 +214,11 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
 ExitCode run_and_catch(const std::vector<std::string>& words) {
   std::optional<Communicator> communicator;  // outlives the handlers: freeing it may wait for the other ranks
   std::optional<Watchdog> watchdog;          // likewise
+  std::optional<ProgressLine> progress;
   try {
     communicator.emplace(MPI_COMM_WORLD);
     const StopsEndPhases until_there_is_a_result;
-    return run(*communicator, words, watchdog);
+    return run(*communicator, words, watchdog, progress);
   } catch (const Error& error) {
     if (error.scope() != Error::Scope::all_ranks) abort_job(error.code(), error.what());
     const std::string kind = error.code() == ExitCode::limit || error.code() == ExitCode::stopped ? ""  // asked for
@@ -249,14 +273,35 @@ void answer_signals() {
 }
 
 }  // namespace
+
+/// `pages DIR`, for packages: pages of man and completions, without MPI, as machines that build have no use for it.
+int write_pages(const std::string& directory) {
+  std::vector<const Syntax*> all;
+  for (const auto& command : commands()) all.push_back(&command.syntax);
+  try {
+    create_directories(directory);
+    write_file(directory + "/attnreg.1", man_page(all));
+    for (const Syntax* const syntax : all)
+      write_file(directory + "/attnreg-" + std::string(syntax->name) + ".1", man_page(*syntax));
+    write_file(directory + "/attnreg.bash", bash_completion(all));
+    write_file(directory + "/_attnreg", zsh_completion(all));
+  } catch (const Error& error) {
+    print_line("attnreg: error: " + printable(error.what()));
+    return static_cast<int>(error.code());
+  }
+  return 0;
+}
+
 }  // namespace attnreg::app
 
 int main(int argc, char** argv) {
+  if (argc == 3 && std::string_view(argv[1]) == "pages") return attnreg::app::write_pages(argv[2]);
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of write(), which has a message
   attnreg::app::answer_signals();
   int provided = 0;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
   std::set_terminate(attnreg::app::end_of_terminate);
+  attnreg::start_phases();
   const attnreg::ExitCode code = attnreg::app::run_and_catch({argv + 1, argv + argc});
   MPI_Finalize();
   return static_cast<int>(code);

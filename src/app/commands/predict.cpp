@@ -8,6 +8,7 @@
 #include "errors/printable.hpp"
 #include "files/output_file.hpp"
 #include "losses/losses.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {
@@ -25,8 +26,7 @@ const Syntax kPredictSyntax{
     {{"A", "n x d matrix, .npy"}, {"x", "d values, .npy"}},
     {{"Model", {{"loss", 0, "NAME", Choice{loss_names()}, "softmax", "of the fit; says what f is"}}},
      computing_options(),
-     {"Output",
-      {{"output", 'o', "FILE", Text{}, "", "where f goes, n values, .npy; needed"}, force_option(), help_option()}}},
+     {"Output", {{"output", 'o', "FILE", Text{}, "", "where f goes, n values, .npy; needed"}, force_option()}}},
     kPredictEpilogue};
 
 ExitCode predict_rows(const Communicator& communicator, const Arguments& arguments) {
@@ -41,6 +41,7 @@ ExitCode predict_rows(const Communicator& communicator, const Arguments& argumen
   const RowMatrix A = load_matrix(communicator, arguments.text("A"), storage_choice(arguments));
   const Eigen::VectorXd x = load_vector(communicator, arguments.text("x"), "x", A.columns());
 
+  const InPhase working(Phase::solve);
   const Eigen::VectorXd f = predict(A, x, arguments.text("loss"));
   write_npy(communicator, path, {A.rows_global()}, A.first_row(), span_of(f));
 
@@ -48,9 +49,9 @@ ExitCode predict_rows(const Communicator& communicator, const Arguments& argumen
   const double size = communicator.max(f.size() > 0 ? f.cwiseAbs().maxCoeff() : 0.0);  // the squares might overflow
   const Eigen::VectorXd scaled = size > 0 ? Eigen::VectorXd(f / size) : f;
   const double sum = communicator.sum(scaled.sum()), squares = communicator.sum(scaled.squaredNorm());
-  print_result(communicator, printable(path) + ": " + std::to_string(A.rows_global()) + " values, largest " +
-                                 scientific(largest, 6) + ", effective support " + scientific(sum * sum / squares, 6) +
-                                 " rows\n");
+  print_result(communicator, to_width(printable(path) + ": " + std::to_string(A.rows_global()) + " values, largest " +
+                                      scientific(largest, 6) + ", effective support " +
+                                      scientific(sum * sum / squares, 6) + " rows\n"));
   return ExitCode::converged;
 }
 

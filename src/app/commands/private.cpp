@@ -12,6 +12,7 @@
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/dense_rows.hpp"
 
@@ -157,8 +158,8 @@ std::string errors_table(const PrivateAttention& result) {
          row("attention, max |P^ / P - 1|", &ReleaseError::entry) +
          row("attention, |P^ - P| / |P|", &ReleaseError::attention) +
          row("covariance, |S - X X^T| / |X X^T|", &ReleaseError::covariance) +
-         "  nothing: attention 1 / n everywhere, S = 0; ridge alone: as many samples as one likes, S = Sigma; norms\n"
-         "  are Frobenius norms\n";
+         "  nothing: attention 1 / n everywhere, S = 0; ridge alone: as many samples as one likes, S = Sigma; norms "
+         "are Frobenius norms\n";
 }
 
 std::string report_text(const Arguments& arguments, const PrivateAttention& result, double sensitivity,
@@ -182,7 +183,7 @@ std::string report_text(const Arguments& arguments, const PrivateAttention& resu
   const std::string promise = arguments.text("neighbours") == "row"
                                   ? "norm of the rows of all neighbours, which is the caller's promise"
                                   : "sensitivity, which is the caller's promise";
-  text += "\nNot certified: sampling in floating point; the generator, which is not a cryptographic one; the\n" +
+  text += "\nNot certified: sampling in floating point; the generator, which is not a cryptographic one; the " +
           promise + "; the conditions, which were checked on X itself.\n";
   if (arguments.given("seed")) text += "Not private at all towards anyone who knows --seed: for tests only.\n";
   return text;
@@ -194,6 +195,7 @@ ExitCode run_private(const Communicator& communicator, const Arguments& argument
   const ReportDirectory directory(communicator, arguments);
   const Eigen::MatrixXd covariance = load_covariance(communicator, arguments);
   const PrivateAttentionOptions options = private_options(communicator, arguments, covariance);
+  const InPhase working(Phase::solve);
   const PrivateAttention result = private_attention(communicator, covariance, options);
 
   const std::int64_t n = covariance.rows();

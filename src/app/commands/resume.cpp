@@ -32,9 +32,9 @@ const Syntax kResumeSyntax{
        {"checkpoint", 0, "SECONDS", Number{}, "", "as that of the run"},
        threads_option(),
        watchdog_option(),
+       progress_option(),
        {"quiet", 'q', "", Switch{}, "", "no step lines"},
-       {"verbose", 'v', "", Switch{}, "", "say more about files, ranks and memory"},
-       help_option()}}},
+       {"verbose", 'v', "", Switch{}, "", "say more about files, ranks and memory"}}}},
     kResumeEpilogue};
 
 ExitCode resume(const Communicator& /*communicator*/, const Arguments& /*arguments*/) {

@@ -10,6 +10,7 @@
 #include "attnreg/leverage.hpp"
 #include "errors/printable.hpp"
 #include "files/output_file.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/row_passes.hpp"
@@ -39,8 +40,7 @@ const Syntax kScoresSyntax{
      {"Output",
       {{"output", 'o', "FILE", Text{}, "", "where the scores go, n values, .npy; needed"},
        {"json", 0, "", Switch{}, "", "print JSON"},
-       force_option(),
-       help_option()}}},
+       force_option()}}},
     kScoresEpilogue};
 
 /// Collective. w times a power of two that brings the rows of diag(w) A to ordinary sizes, which leaves the scores as
@@ -73,12 +73,12 @@ std::string result_text(const LeverageScores& scores, const RowMatrix& A, const 
                       {"coherence", scores.coherence},
                       {"rank", scores.rank},
                       {"reads_of_a", A.reads()}});
-  return printable(arguments.text("output")) + ": " + std::to_string(A.rows_global()) + " " +
-         (arguments.on("exact") ? "exact" : "approximate") + " leverage scores\n  rank       " +
-         std::to_string(scores.rank) + " of " + std::to_string(A.columns()) + " columns\n  sum        " +
-         plain(scores.sum, 6) + "  (exact scores: the rank)\n  largest    " + plain(scores.largest, 6) +
-         "\n  coherence  " + plain(scores.coherence, 6) +
-         "  (1: all rows alike, n / rank: one row alone in a direction)\n";
+  return to_width(printable(arguments.text("output")) + ": " + std::to_string(A.rows_global()) + " " +
+                  (arguments.on("exact") ? "exact" : "approximate") + " leverage scores\n  rank       " +
+                  std::to_string(scores.rank) + " of " + std::to_string(A.columns()) + " columns\n  sum        " +
+                  plain(scores.sum, 6) + "  (exact scores: the rank)\n  largest    " + plain(scores.largest, 6) +
+                  "\n  coherence  " + plain(scores.coherence, 6) +
+                  "  (1: all rows alike, n / rank: one row alone in a direction)\n");
 }
 
 ExitCode scores(const Communicator& communicator, const Arguments& arguments) {
@@ -102,6 +102,7 @@ ExitCode scores(const Communicator& communicator, const Arguments& arguments) {
   Eigen::VectorXd weights;
   if (arguments.has("weights"))
     weights = scaled_weights(A, load_rows_vector(communicator, arguments.text("weights"), "w", A.partition()));
+  const InPhase working(Phase::solve);
   const LeverageScores found = find_scores(A, weights, arguments);
 
   write_npy(communicator, path, {A.rows_global()}, A.first_row(), span_of(found.scores));

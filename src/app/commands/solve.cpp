@@ -113,7 +113,7 @@ class Solve : public Session {
       shown.push_back(scientific(weights[k], 3));
       exactly.push_back(exact(weights[k]));
     }
-    std::string table = weights.empty() ? "" : results_table("w          ", shown, path, true);
+    std::string table = weights.empty() ? "" : results_table("w        ", shown, path, true);
     if (cut_off)
       table += std::string("  NOT solved, ") + (communicator_.is_stopped() ? "stopped: " : "time limit: ") +
                counted(std::ssize(weights) - std::ssize(path), "weight") + " from " +
@@ -202,13 +202,14 @@ class Solve : public Session {
     }
     const bool parts = make_loss(arguments_.text("loss"))->fits_distribution();
     return std::to_string(converged) + " of " + counted(std::ssize(results), "target") + " converged\n\n" +
-           results_table("target  ", numbers_to(results.size()), results, parts) + "\n" +
+           results_table("target ", numbers_to(results.size()), results, parts) + "\n" +
            summary_line("problem", std::to_string(A.rows_global()) + " x " + std::to_string(A.columns()) + ", " +
                                        arguments_.text("loss") + " loss, w = " + weight_text(arguments_)) +
            summary_line("reads of A", fixed(reads, 1) + " in all; a read that several targets share is counted once") +
            summary_line("seconds", seconds_text(timing_, communicator_.processes(), threads_.threads)) +
-           list_text("Notes", of_all_targets(results, &SolveResult::notes)) +
-           list_text("Warnings", of_all_targets(results, &SolveResult::warnings)) + list_text("Files", written);
+           folded_text("Notes", of_all_targets(results, &SolveResult::notes), arguments_) +
+           folded_text("Warnings", of_all_targets(results, &SolveResult::warnings), arguments_) +
+           list_text("Files", written);
   }
 
   std::vector<InputFile> examine_files() const {

@@ -12,6 +12,7 @@
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/root_clock.hpp"
 #include "rows/dense_rows.hpp"
 #include "sampling/sampling.hpp"
@@ -98,6 +99,7 @@ ExitCode run_sparsify(const Communicator& communicator, const Arguments& argumen
   const Eigen::MatrixXd values = load_values(communicator, arguments, X.columns());
   const double read_seconds = reading.seconds(), scale = scale_factor(arguments, X.rows_global());
 
+  const InPhase working(Phase::solve);
   const RootClock choosing(communicator);
   const std::int64_t collectives = communicator.collectives();
   const Sparsifier result = sparsify(X, options);

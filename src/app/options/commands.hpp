@@ -30,7 +30,15 @@ Command generate_command();
 Command doctor_command();
 Command jobscript_command();
 Command status_command();
+Command watch_command();
+Command report_command();
 Command resume_command();
+
+/// Local. Throws `UsageError` for another name.
+const Syntax& command_syntax(const std::string& name);
+
+/// Collective. Writes report.html into the directory of a run that is over, and prints where it is.
+void report_on_run(const Communicator& communicator, const std::string& directory);
 
 /// Collective. Of a command line `resume DIR ...`, that of the run which goes on.
 Arguments resumed_arguments(const Communicator& communicator, const Arguments& resume,

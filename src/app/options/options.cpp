@@ -11,7 +11,6 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <numeric>
-#include <sstream>
 
 #include "algebra/blas_products.hpp"
 #include "errors/printable.hpp"
@@ -86,9 +85,9 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
   return row.back();
 }
 
-po::options_description boost_description(const Syntax& syntax) {
+po::options_description boost_description(const std::vector<OptionGroup>& groups) {
   po::options_description description;
-  for (const auto& group : syntax.groups)
+  for (const auto& group : groups)
     for (const auto& option : group.options) {
       std::string name(option.name);
       if (option.letter != 0) name += std::string(",") + option.letter;
@@ -100,15 +99,16 @@ po::options_description boost_description(const Syntax& syntax) {
 
 /// The words as Boost splits them. No abbreviations.
 std::vector<po::option> split(const Syntax& syntax, std::span<const std::string> words) {
+  const auto groups = groups_of(syntax);
   const std::string see_help = "; `attnreg " + std::string(syntax.name) + " --help` lists the options";
   try {
     const auto style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
-    const auto description = boost_description(syntax);
+    const auto description = boost_description(groups);
     const std::vector<std::string> copy(words.begin(), words.end());
     return po::command_line_parser(copy).options(description).style(style).run().options;
   } catch (const po::unknown_option& error) {
     std::vector<std::string_view> names;
-    for (const auto& group : syntax.groups)
+    for (const auto& group : groups)
       for (const auto& option : group.options) names.push_back(option.name);
     const std::string name = error.get_option_name();
     const std::string near = name.starts_with("--") ? suggestion(std::string_view(name).substr(2), names, "--") : "";
@@ -124,51 +124,6 @@ nlohmann::ordered_json json_value(const ValueKind& kind, const std::string& text
   if (text.empty()) return nullptr;
   if (std::holds_alternative<Number>(kind)) return *number_in<double>(text);
   if (std::holds_alternative<Integer>(kind)) return *number_in<std::int64_t>(text);
-  return text;
-}
-
-constexpr std::size_t kWidth = 100;
-constexpr std::size_t kTextColumn = 28;
-
-/// `term` in the left column and `text` wrapped in the right one.
-std::string entry(const std::string& term, std::string_view text) {
-  std::string result = "  " + term;
-  std::size_t column = result.size();
-  if (column + 2 > kTextColumn) {
-    result += '\n';
-    column = 0;
-  }
-  result.append(kTextColumn - column, ' ');
-  column = kTextColumn;
-  std::istringstream words{std::string(text)};
-  for (std::string word; words >> word;) {
-    if (column > kTextColumn && column + 1 + word.size() > kWidth) {
-      result += '\n' + std::string(kTextColumn, ' ');
-      column = kTextColumn;
-    } else if (column > kTextColumn) {
-      result += ' ';
-      ++column;
-    }
-    result += word;
-    column += word.size();
-  }
-  return result + '\n';
-}
-
-std::string term(const Option& option) {
-  std::string text = option.letter != 0 ? std::string("-") + option.letter + ", " : std::string("    ");
-  text += "--" + std::string(option.name);
-  if (!option.value_name.empty()) text += " " + std::string(option.value_name);
-  return text;
-}
-
-std::string description(const Option& option) {
-  std::string text(option.help);
-  if (const auto* choice = std::get_if<Choice>(&option.kind)) {
-    text += ":";
-    for (const auto name : choice->names) text += (name == choice->names.front() ? " " : " | ") + std::string(name);
-  }
-  if (!option.fallback.empty()) text += " [" + std::string(option.fallback) + "]";
   return text;
 }
 
@@ -191,11 +146,23 @@ std::int64_t identity(const cpu_set_t& cores) {
 
 }  // namespace
 
-Arguments::Arguments(const Syntax& syntax, std::span<const std::string> words)
+std::vector<OptionGroup> groups_of(const Syntax& syntax) {
+  std::vector<OptionGroup> groups = syntax.groups;
+  groups.push_back(
+      {"General",
+       {{"config", 0, "FILE", Text{}, "",
+         "a .toml or .json file with values for options that are not given here; the run.json of a run repeats it"},
+        {"print-config", 0, "", Switch{}, "", "print each value and where it is from, and do nothing else"},
+        {"help-all", 0, "", Switch{}, "", "show this page with the options for experts"},
+        {"help", 'h', "", Switch{}, "", "show this page"}}});
+  return groups;
+}
+
+Arguments::Arguments(const Syntax& syntax, std::span<const std::string> words, std::span<const Setting> settings)
     : syntax_(syntax), words_(words.begin(), words.end()) {
   words_.insert(words_.begin(), std::string(syntax.name));
   for (const auto& positional : syntax.positionals) declare(positional.name, positional.kind, "");
-  for (const auto& group : syntax.groups)
+  for (const auto& group : groups_of(syntax))
     for (const auto& option : group.options) declare(option.name, option.kind, option.fallback);
 
   std::vector<std::string> positionals;
@@ -206,7 +173,29 @@ Arguments::Arguments(const Syntax& syntax, std::span<const std::string> words)
       set(option.string_key, "--" + option.string_key, option.value.empty() ? std::string() : option.value.front());
     }
   }
-  set_positionals(positionals);
+  for (const auto& setting : settings)
+    if (std::ranges::none_of(syntax.positionals, [&](const auto& one) { return one.name == setting.name; }))
+      take(setting);
+  set_positionals(positionals, settings);
+}
+
+/// Unless the value is there, or the command knows no such.
+void Arguments::take(const Setting& setting) {
+  if (!knows(setting.name) || given(setting.name)) return;
+  const bool is_positional =
+      std::ranges::any_of(syntax_.positionals, [&](const auto& one) { return one.name == setting.name; });
+  if (!is_positional) words_.push_back("--" + setting.name);  // a run that goes on has them, too
+  if (!std::holds_alternative<Switch>(value(setting.name).kind)) {
+    set(setting.name, setting.shown, setting.text, setting.source);
+    words_.push_back(setting.text);
+    return;
+  }
+  if (setting.text != "true" && setting.text != "false")
+    throw UsageError(setting.shown + " is '" + printable(setting.text) + "'; expected true or false");
+  if (setting.text == "true")
+    set(setting.name, setting.shown, "", setting.source);
+  else
+    words_.pop_back();
 }
 
 void Arguments::resume(std::shared_ptr<const Checkpoint> checkpoint, const std::string& directory,
@@ -221,26 +210,36 @@ void Arguments::resume(std::shared_ptr<const Checkpoint> checkpoint, const std::
 
 void Arguments::declare(std::string_view name, const ValueKind& kind, std::string_view fallback) {
   order_.push_back(name);
-  values_[std::string(name)] = {&kind, std::string(fallback), false};
+  values_[std::string(name)] = {kind, std::string(fallback)};
 }
 
-void Arguments::set(std::string_view name, std::string_view shown, const std::string& text) {
+void Arguments::set(std::string_view name, std::string_view shown, const std::string& text, const std::string& source) {
   Value& value = values_.find(name)->second;
   if (value.given) throw UsageError(std::string(shown) + " is given twice");
-  check_value(shown, *value.kind, text);
+  check_value(shown, value.kind, text);
   value.text = text;
   value.given = true;
+  value.source = source;
 }
 
-void Arguments::set_positionals(std::span<const std::string> words) {
+void Arguments::set_positionals(std::span<const std::string> words, std::span<const Setting> settings) {
   const bool replaced = std::ranges::any_of(syntax_.instead_of_positionals, [&](auto name) { return given(name); });
   auto wanted = replaced ? std::vector<Positional>{} : syntax_.positionals;
   if (!syntax_.instead_of_last.empty() && given(syntax_.instead_of_last)) wanted.pop_back();
   const std::string command = "attnreg " + std::string(syntax_.name);
+  if (syntax_.takes_more && words.size() > wanted.size()) {
+    rest_.assign(words.begin() + std::ssize(wanted), words.end());
+    words = words.first(wanted.size());
+  }
   if (words.size() > wanted.size())
     throw UsageError("surplus argument '" + printable(words[wanted.size()]) + "'; `" + command +
                      " --help` shows the usage");
-  if (words.size() < wanted.size()) {
+  if (words.empty())  // a configuration has all of them or none
+    for (const auto& positional : wanted)
+      for (const auto& setting : settings)
+        if (setting.name == positional.name) take(setting);
+  const bool has_all = std::ranges::all_of(wanted, [&](const auto& positional) { return given(positional.name); });
+  if (words.size() < wanted.size() && !has_all && !on("print-config")) {
     const auto& missing = wanted[words.size()];
     throw UsageError("missing argument " + std::string(missing.name) + " (" + std::string(missing.help) + "); `" +
                      command + " --help` shows the usage");
@@ -264,7 +263,7 @@ std::int64_t Arguments::integer(std::string_view name) const {
 }
 
 std::size_t Arguments::choice(std::string_view name) const {
-  const auto& names = std::get<Choice>(*value(name).kind).names;
+  const auto& names = std::get<Choice>(value(name).kind).names;
   return static_cast<std::size_t>(std::ranges::find(names, value(name).text) - names.begin());
 }
 
@@ -292,7 +291,7 @@ void Arguments::exclude(std::string_view one, std::string_view other) const {
 std::vector<std::string> Arguments::texts_but(std::initializer_list<std::string_view> names) const {
   std::vector<std::string> texts;
   for (const auto& [name, value] : values_)
-    if (value.given && std::holds_alternative<Text>(*value.kind) && std::ranges::find(names, name) == names.end())
+    if (value.given && std::holds_alternative<Text>(value.kind) && std::ranges::find(names, name) == names.end())
       texts.push_back(value.text);
   return texts;
 }
@@ -300,10 +299,9 @@ std::vector<std::string> Arguments::texts_but(std::initializer_list<std::string_
 nlohmann::ordered_json Arguments::configuration() const {
   nlohmann::ordered_json all;
   for (const auto name : order_) {
-    if (name == "help") continue;
+    if (name == "help" || name == "help-all" || name == "print-config" || name == "config") continue;
     const Value& entry = value(name);
-    all[std::string(name)] = {{"value", json_value(*entry.kind, entry.text, entry.given)},
-                              {"source", entry.given ? "command line" : "default"}};
+    all[std::string(name)] = {{"value", json_value(entry.kind, entry.text, entry.given)}, {"source", entry.source}};
   }
   return all;
 }
@@ -322,14 +320,11 @@ std::string suggestion(std::string_view word, std::span<const std::string_view> 
   return best.empty() ? "" : "; did you mean '" + prefix + std::string(best) + "'?";
 }
 
-Option help_option() { return {"help", 'h', "", Switch{}, "", "show this page"}; }
-
 OptionGroup report_options(std::string_view help) {
   return {"Output",
           {{"output", 'o', "DIR", Text{}, "", help},
            {"force", 0, "", Switch{}, "", "replace the files of an earlier run"},
-           {"json", 0, "", Switch{}, "", "print report.json"},
-           help_option()}};
+           {"json", 0, "", Switch{}, "", "print report.json"}}};
 }
 
 Option force_option() { return {"force", 0, "", Switch{}, "", "replace a file that is there"}; }
@@ -351,7 +346,18 @@ Option watchdog_option() {
           Number{0},
           "",
           "if a rank neither begins nor ends a message for so long, print what every rank does and end with code 9; 0: "
-          "never. Default: ATTNREG_WATCHDOG if set, else 0"};
+          "never, the default"};
+}
+
+Option progress_option() {
+  return {
+      "progress",
+      0,
+      "STYLE",
+      Choice{{"auto", "bar", "lines", "none"}},
+      "auto",
+      "what is seen on stderr of work that is silent for more than 2 s. bar: one line that is redrawn; lines: a line "
+      "for each step, and each minute; auto: a bar on a terminal, else lines"};
 }
 
 Option trust_option() {
@@ -373,21 +379,8 @@ OptionGroup computing_options() {
             "rounded, and results are those of the rounded matrix"},
            trust_option(),
            threads_option(),
-           watchdog_option()}};
-}
-
-std::string help_text(const Syntax& syntax) {
-  std::string text = "Usage: attnreg " + std::string(syntax.name);
-  for (const auto& positional : syntax.positionals) text += " " + std::string(positional.name);
-  if (!syntax.instead_of_last.empty()) text += "|--" + std::string(syntax.instead_of_last) + " FILE";
-  text += " [options]\n\n" + std::string(syntax.summary) + "\n\n";
-  for (const auto& positional : syntax.positionals) text += entry(std::string(positional.name), positional.help);
-  for (const auto& group : syntax.groups) {
-    text += "\n" + std::string(group.title) + ":\n";
-    for (const auto& option : group.options) text += entry(term(option), description(option));
-  }
-  if (!syntax.epilogue.empty()) text += "\n" + std::string(syntax.epilogue);
-  return text;
+           watchdog_option(),
+           progress_option()}};
 }
 
 std::string host_name() {

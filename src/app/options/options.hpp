@@ -52,6 +52,7 @@ struct Option {
   ValueKind kind;
   std::string_view fallback;  ///< default, as it would be typed; empty: none
   std::string_view help;
+  bool is_expert = false;  ///< on the page of --help-all only
 };
 
 struct OptionGroup {
@@ -65,6 +66,14 @@ struct Positional {
   ValueKind kind = Text{};
 };
 
+/// A value from somewhere else than the command line.
+struct Setting {
+  std::string name;    ///< of an option or a positional argument
+  std::string text;    ///< of a switch: "true" or "false"
+  std::string source;  ///< "environment" or "configuration file"
+  std::string shown;   ///< in messages: "ATTNREG_WEIGHT", "run.toml: weight"
+};
+
 /// The command line of one command. The strings are literals.
 struct Syntax {
   std::string_view name;
@@ -74,18 +83,23 @@ struct Syntax {
   std::string_view epilogue;                                  ///< examples; printed as it is
   std::vector<std::string_view> instead_of_positionals = {};  ///< options that each stand for all of them
   std::string_view instead_of_last = {};                      ///< option that stands for the last one
+  bool takes_more = false;                                    ///< as many more of the last one as one likes
 };
+
+/// The options of a command, with those that all commands have: --config, --print-config, --help-all, --help.
+std::vector<OptionGroup> groups_of(const Syntax& syntax);
 
 /// A checked command line: every value is there and in its range. Local; equal arguments give equal results.
 class Arguments {
  public:
-  /// Throws `UsageError`: unknown option (names the nearest), abbreviation, repetition, missing or surplus argument,
-  /// value that is not a number, not finite or out of range.
-  Arguments(const Syntax& syntax, std::span<const std::string> words);
+  /// settings: for what the words leave open, the first of each name; names that the command does not have are left
+  /// out. Throws `UsageError`: unknown option (names the nearest), abbreviation, repetition, missing or surplus
+  /// argument, value that is not a number, not finite or out of range.
+  Arguments(const Syntax& syntax, std::span<const std::string> words, std::span<const Setting> settings = {});
 
   bool knows(std::string_view name) const;                      ///< the command has such an option
   bool has(std::string_view name) const;                        ///< given or with a default
-  bool given(std::string_view name) const;                      ///< on the command line
+  bool given(std::string_view name) const;                      ///< on the command line or by a setting
   bool on(std::string_view name) const { return given(name); }  ///< of a switch
   std::string text(std::string_view name) const;                ///< empty if it has no value
   double number(std::string_view name) const;
@@ -105,6 +119,9 @@ class Arguments {
   /// All texts on the command line but those of these options.
   std::vector<std::string> texts_but(std::initializer_list<std::string_view> names) const;
 
+  /// Of a syntax that takes more: what was given behind the positionals.
+  const std::vector<std::string>& rest() const { return rest_; }
+
   const Syntax& syntax() const { return syntax_; }
   /// The command line, from the command's name on.
   const std::vector<std::string>& words() const { return words_; }
@@ -117,18 +134,21 @@ class Arguments {
 
  private:
   struct Value {
-    const ValueKind* kind = nullptr;
+    ValueKind kind;
     std::string text;
     bool given = false;
+    std::string source = "default";
   };
 
   void declare(std::string_view name, const ValueKind& kind, std::string_view fallback);
-  void set(std::string_view name, std::string_view shown, const std::string& text);
-  void set_positionals(std::span<const std::string> words);
+  void set(std::string_view name, std::string_view shown, const std::string& text,
+           const std::string& source = "command line");
+  void set_positionals(std::span<const std::string> words, std::span<const Setting> settings);
+  void take(const Setting& setting);
   const Value& value(std::string_view name) const;
 
   const Syntax& syntax_;
-  std::vector<std::string> words_;
+  std::vector<std::string> words_, rest_;
   std::shared_ptr<const Checkpoint> checkpoint_;
   std::vector<std::string_view> order_;
   std::map<std::string, Value, std::less<>> values_;
@@ -162,10 +182,10 @@ std::string suggestion(std::string_view word, std::span<const std::string_view> 
 /// The options that several commands share.
 Option threads_option();
 Option watchdog_option();
+Option progress_option();
 Option trust_option();  ///< of commands that read .npz archives
 Option force_option();  ///< of commands that write single files
 OptionGroup computing_options();
-Option help_option();
 
 /// --output (`help` says for what), --force and --json of commands that write report.json, and --help.
 OptionGroup report_options(std::string_view help);
@@ -188,8 +208,5 @@ ThreadLayout set_threads(const Communicator& communicator, const Arguments& argu
 /// Local. Fewer, unless a number was asked for, where a pass reads so few numbers that threads would wait for each
 /// other.
 void use_fewer_threads(ThreadLayout& layout, double numbers_read);
-
-/// The help page of one command.
-std::string help_text(const Syntax& syntax);
 
 }  // namespace attnreg::app

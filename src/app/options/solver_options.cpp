@@ -30,11 +30,12 @@ std::vector<Option> sketch_options(std::vector<Option> first) {
   first.insert(
       first.end(),
       {{"sketch-rows", 0, "N", Integer{0, 100000000}, "0",
-        "rows of the sketch from which the leverage scores are made; 0: 6 D"},
-       {"nonzeros", 0, "N", Integer{1, 64}, "4", "nonzeros in each column of the sketch"},
+        "rows of the sketch from which the leverage scores are made; 0: 6 D", true},
+       {"nonzeros", 0, "N", Integer{1, 64}, "4", "nonzeros in each column of the sketch", true},
        {"jl-columns", 0, "N", Integer{0, 100000}, "16",
         "columns of the random projection that estimates row norms: 64 make scores right to a factor of 2, 0 makes "
-        "row norms exact"},
+        "row norms exact",
+        true},
        {"seed", 0, "S", Integer{0}, "1", "of the random numbers; it draws the same rows on any number of ranks"}});
   return first;
 }
@@ -44,9 +45,9 @@ OptionGroup linear_solver_group() {
           {{"linear-solver", 0, "NAME", choice_of(kLinearSolvers, linear_solver_name), "auto",
             "who factors the D x D matrices. rank0: rank 0; scalapack: all ranks together, and none holds a whole one; "
             "auto: scalapack on 2 ranks or more if D >= 2000, or if D >= 512 and memory is short, else rank0"},
-           {"block-size", 0, "N", Integer{1, 1 << 20}, "64", "rows and columns of a block of ScaLAPACK's layout"},
+           {"block-size", 0, "N", Integer{1, 1 << 20}, "64", "rows and columns of a block of ScaLAPACK's layout", true},
            {"grid", 0, "RxC", Text{}, "",
-            "R rows and C columns of processes for ScaLAPACK, R C at most the ranks; default: near-square"}}};
+            "R rows and C columns of processes for ScaLAPACK, R C at most the ranks; default: near-square", true}}};
 }
 
 LinearSolverOptions linear_solver_options(const Arguments& arguments, int ranks) {
@@ -111,7 +112,8 @@ std::vector<OptionGroup> solver_options() {
         {"rtol", 0, "R", Number{0, true, 1}, "1e-10", "stop when |g| <= R times the reference gradient"},
         {"rtol-of", 0, "REFERENCE", Choice{{"zero", "max"}}, "zero",
          "the reference. zero: |g(0)|, or for losses other than softmax and cross-entropy the larger one of |g(0)| and "
-         "|g(x0)|; max: the largest |g| met"},
+         "|g(x0)|; max: the largest |g| met",
+         true},
         {"max-iterations", 0, "N", Integer{0, 1000000000}, "200", "stop after N iterations"},
         time_limit_option()}},
       {"Certificate",
@@ -128,11 +130,12 @@ std::vector<OptionGroup> solver_options() {
                         "saves"}})},
       linear_solver_group(),
       {"sketched-newton",
-       {{"delta", 0, "P", Number{0, true, 0.999999}, "0.05", "probability that any of the samples fails"},
-        {"radius", 0, "R", Number{0, true}, "", "bound on |x0 - x*|; default: |g(x0)| / l where H >= l I is certified"},
+       {{"delta", 0, "P", Number{0, true, 0.999999}, "0.05", "probability that any of the samples fails", true},
+        {"radius", 0, "R", Number{0, true}, "", "bound on |x0 - x*|; default: |g(x0)| / l where H >= l I is certified",
+         true},
         {"sampling-error", 0, "E0", Number{0, true, 0.999999}, "0.1",
-         "the relative error that every sample is to have at most"},
-        {"no-low-rank", 0, "", Switch{}, "", "drop the rank-2 part of the Hessian, as the papers do"}}}};
+         "the relative error that every sample is to have at most", true},
+        {"no-low-rank", 0, "", Switch{}, "", "drop the rank-2 part of the Hessian, as the papers do", true}}}};
 }
 
 std::optional<std::string> start_file(const Arguments& arguments, std::string_view expected) {

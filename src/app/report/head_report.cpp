@@ -88,18 +88,22 @@ std::string head_text(const HeadReport& report) {
 
 std::string heads_text(const std::vector<HeadReport>& reports) {
   const bool held_out = reports[0].held_out.has_value();
-  std::string text = "\nFit and prediction, |F - B| / |B|\n  " + padded("head", 6) + padded("rank", 6) +
-                     padded("by", 14) + padded("fit", 12) + padded("held out", 12) + padded("uniform", 12) +
-                     padded("singular values", 30) + (held_out ? "verdict" : "") + "\n";
+  std::string text = "\nFit and prediction, |F - B| / |B|; singular values of X, first and last\n  " +
+                     padded("head", 5) + padded("rank", 5) + padded("by", 12) + padded("fit", 9) +
+                     padded("held out", 9) + padded("uniform", 9) + padded("singular", 18) +
+                     (held_out ? "verdict" : "") + "\n";
   for (std::size_t h = 0; h < reports.size(); ++h) {
     const auto& [result, fit, held] = reports[h];
+    const auto& values = result.singular_values;
+    const std::string ends = values.size() == 0   ? "-"
+                             : values.size() == 1 ? plain(values[0], 3)
+                                                  : plain(values[0], 3) + ", " + plain(values[values.size() - 1], 3);
     text +=
-        "  " + padded(std::to_string(h), 6) + padded(result.rank > 0 ? std::to_string(result.rank) : "any", 6) +
-        padded(std::string(source_name(result.rank_source)) + (result.gap > 0 ? " " + scientific(result.gap, 2) : ""),
-               14) +
-        padded(scientific(fit.all.error, 3), 12) + padded(held ? scientific(held->all.error, 3) : "-", 12) +
-        padded(scientific((held ? held->uniform : fit.uniform).error, 3), 12) +
-        padded(spectrum_text(result.singular_values), 30) +
+        "  " + padded(std::to_string(h), 5) + padded(result.rank > 0 ? std::to_string(result.rank) : "any", 5) +
+        padded(std::string(source_name(result.rank_source)) + (result.gap > 0 ? " " + scientific(result.gap, 1) : ""),
+               12) +
+        padded(scientific(fit.all.error, 2), 9) + padded(held ? scientific(held->all.error, 2) : "-", 9) +
+        padded(scientific((held ? held->uniform : fit.uniform).error, 2), 9) + padded(ends, 18) +
         (held ? std::string(verdict_name(head_verdict(fit, *held))) : "") + "\n";
   }
   for (const auto& direction : reports[0].result.null_directions) text += summary_line("not determined", direction);

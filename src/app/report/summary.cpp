@@ -197,17 +197,27 @@ std::string sketched_text(const std::vector<SketchedStep>& steps) {
   return text;
 }
 
+constexpr std::size_t kShown = 5;  // of a list that is folded
+
+/// "... and 7 more: run/run.json has all"
+std::string more_text(std::size_t count, const Arguments& arguments) {
+  const std::string directory = arguments.text("output");
+  return "... and " + std::to_string(count) + " more: -v shows all" +
+         (directory.empty() ? ", with -o DIR run.json has them" : ", " + printable(directory) + "/run.json has them");
+}
+
 /// Where several starts ended; empty without any.
-std::string minima_text(const std::vector<Minimum>& minima) {
-  if (minima.empty()) return "";
-  std::string text = "\nEnds: L, how, number of starts, which\n";
+std::string minima_text(const std::vector<Minimum>& minima, const Arguments& arguments) {
+  std::vector<std::string> lines;
   for (const auto& minimum : minima) {
-    text += "  " + scientific(minimum.value, 9) + "  " + std::string(termination_name(minimum.termination)) + "  " +
-            std::to_string(minimum.starts) + "  ";
-    for (std::size_t k = 0; k < minimum.from.size(); ++k) text += (k > 0 ? ", " : "") + minimum.from[k];
-    text += "\n";
+    const std::size_t shown = arguments.on("verbose") ? minimum.from.size() : std::min(kShown, minimum.from.size());
+    std::string line = scientific(minimum.value, 9) + "  " + std::string(termination_name(minimum.termination)) + "  " +
+                       std::to_string(minimum.starts) + "  ";
+    for (std::size_t k = 0; k < shown; ++k) line += (k > 0 ? ", " : "") + minimum.from[k];
+    if (shown < minimum.from.size()) line += " and " + std::to_string(minimum.from.size() - shown) + " more";
+    lines.push_back(line);
   }
-  return text;
+  return folded_text("Ends: L, how, number of starts, which", std::move(lines), arguments);
 }
 
 }  // namespace
@@ -261,6 +271,15 @@ std::string list_text(std::string_view title, const std::vector<std::string>& li
   return text;
 }
 
+std::string folded_text(std::string_view title, std::vector<std::string> lines, const Arguments& arguments) {
+  if (lines.size() > kShown && !arguments.on("verbose")) {
+    const std::string more = more_text(lines.size() - kShown, arguments);
+    lines.resize(kShown);
+    lines.push_back(more);
+  }
+  return list_text(title, lines);
+}
+
 ExitCode exit_code(Termination termination) {
   switch (termination) {
     case Termination::converged:
@@ -284,8 +303,8 @@ std::string page_text(const SummaryPage& page, const std::vector<std::string>& f
                                         (start > 0 ? " + " + std::to_string(start) + " for the start" : "")) +
          page.cost + summary_line("collectives", std::to_string(summary.collectives)) +
          summary_line("seconds", seconds_text(page.timing, page.ranks, page.threads)) + page.sections +
-         minima_text(page.result.minima) + list_text("Notes", page.result.notes) +
-         list_text("Warnings", page.result.warnings) + list_text("Files", files);
+         minima_text(page.result.minima, page.arguments) + folded_text("Notes", page.result.notes, page.arguments) +
+         folded_text("Warnings", page.result.warnings, page.arguments) + list_text("Files", files);
 }
 
 std::string summary_text(const SolveReport& report, const std::vector<std::string>& files) {
@@ -333,15 +352,16 @@ std::vector<std::size_t> shown_of(const std::vector<RegressionResult>& results) 
 
 std::string results_table(const std::string& name, const std::vector<std::string>& names,
                           const std::vector<RegressionResult>& results, bool parts) {
-  std::string text = "  " + name + "L                relative |g|  " + (parts ? "total variation" : "|f - b| / |b|  ") +
-                     "  R^2       iterations  reads  termination\n";
+  std::string text = "  " + name + padded("L", 12) + padded("|g|/|g_ref|", 12) +
+                     padded(parts ? "TV" : "|f-b|/|b|", 10) + padded("R^2", 8) + padded("it", 5) + padded("reads", 7) +
+                     "termination\n";
   for (const std::size_t k : shown_of(results)) {
     const NewtonSummary& summary = results[k].summary;
     const FitQuality& fit = results[k].fit;
-    text += "  " + padded(names[k], name.size()) + padded(scientific(summary.value, 9), 17) +
-            padded(scientific(summary.relative_gradient, 3), 14) +
-            padded(plain(parts ? fit.total_variation : fit.relative_residual, 4), 17) +
-            padded(plain(fit.r_squared, 4), 10) + padded(std::to_string(summary.iterations), 12) +
+    text += "  " + padded(names[k], name.size()) + padded(scientific(summary.value, 6), 12) +
+            padded(scientific(summary.relative_gradient, 3), 12) +
+            padded(plain(parts ? fit.total_variation : fit.relative_residual, 3), 10) +
+            padded(plain(fit.r_squared, 3), 8) + padded(std::to_string(summary.iterations), 5) +
             padded(fixed(summary.reads_of_a, 1), 7) + std::string(termination_name(summary.termination)) + "\n";
   }
   if (results.size() > kMostLines) text += "  ... and " + std::to_string(results.size() - kMostLines) + " more\n";

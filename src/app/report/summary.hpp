@@ -48,6 +48,8 @@ std::string seconds_text(const Timing& timing, int ranks, int threads);
 nlohmann::ordered_json timing_json(const Timing& timing);
 /// "\nNotes\n  ..." with one line each; nothing without any.
 std::string list_text(std::string_view title, const std::vector<std::string>& lines);
+/// The same of notes and the like: five of them unless there is --verbose, and where the others are.
+std::string folded_text(std::string_view title, std::vector<std::string> lines, const Arguments& arguments);
 
 /// The page on stdout: why it stopped, as an inequality with its numbers; what was found; what it cost; how well f
 /// reproduces b; what to think of it. files: those written.

@@ -5,6 +5,7 @@
 #include <ctime>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <string_view>
 
 #include "attnreg/row_storage.hpp"
 
@@ -27,6 +28,12 @@ std::string padded(std::string text, std::size_t width);
 
 /// One labelled line of a summary.
 std::string summary_line(std::string label, const std::string& text);
+
+/// Local. Columns of a page: the variable COLUMNS, else those of the terminal that stdout is, else 80.
+std::size_t page_width();
+/// A page whose lines are at most `width` columns wide: what is longer goes on below the text behind its label, or
+/// where there is none `hanging` columns in. Words that are wider stay whole.
+std::string to_width(std::string_view page, std::size_t width = page_width(), std::size_t hanging = 2);
 
 /// "float32".
 std::string storage_name(Storage storage);

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <ctime>
 #include <filesystem>
@@ -15,6 +16,8 @@
 #include "app/options/commands.hpp"
 #include "app/report/text.hpp"
 #include "app/run/checkpoint.hpp"
+#include "app/run/progress_line.hpp"
+#include "app/run/timing.hpp"
 #include "attnreg/error.hpp"
 #include "attnreg/files.hpp"
 #include "errors/faults.hpp"
@@ -34,14 +37,16 @@ constexpr const char* kLateHistory = "history.partial.csv";  // while the result
 constexpr std::int64_t kHeaderBytes = 256, kStatusBytes = 1 << 12, kRunBytes = 1 << 16;  // reserved
 
 constexpr std::string_view kHistoryHeader =
-    "iteration,value,gradient_norm,relative_gradient,step,radius,cg_iterations,reads_of_a,collectives,seconds\n";
+    "iteration,value,gradient_norm,relative_gradient,step,radius,cg_iterations,reads_of_a,collectives,seconds,start,"
+    "weight\n";
 
 std::string history_line(const IterationRecord& record) {
   std::string line = std::to_string(record.iteration);
   for (const double value : {record.value, record.gradient_norm, record.relative_gradient, record.step, record.radius})
     line += "," + exact(value);
   return line + "," + std::to_string(record.cg_iterations) + "," + exact(record.reads_of_a) + "," +
-         std::to_string(record.collectives) + "," + exact(record.seconds) + "\n";
+         std::to_string(record.collectives) + "," + exact(record.seconds) + "," + record.start + "," +
+         (std::isnan(record.weight) ? "" : exact(record.weight)) + "\n";
 }
 
 void write_all(const FileDescriptor& file, const std::string& path, std::string_view bytes) {
@@ -64,9 +69,9 @@ FileDescriptor open_lines(const std::string& path) {
 }
 
 /// What a run may write, whatever its options; what says that a run is finished comes first.
-constexpr std::array<const char*, 14> kResults{"run.json",    "x.npy",       "f.npy",      "x_path.npy", "X.npy",
-                                               "Y.npy",       "P.npy",       "Q.npy",      "F.npy",      "path.csv",
-                                               "targets.csv", "history.csv", kLateHistory, "status.json"};
+constexpr std::array<const char*, 16> kResults{
+    "run.json", "x.npy",    "f.npy",       "x_path.npy",  "X.npy",      "Y.npy",       "P.npy",       "Q.npy",
+    "F.npy",    "path.csv", "targets.csv", "history.csv", kLateHistory, "timing.json", "report.html", "status.json"};
 
 void remove_regular(const std::filesystem::path& path) {
   std::error_code ignored;
@@ -96,7 +101,7 @@ RunDirectory::RunDirectory(const Communicator& communicator, std::string path, b
       if (resumed_history) reopen_history(*resumed_history);
       reserve("status.json", kStatusBytes);  // however full the disk gets, how the run ended can be said
       write_status("running", nullptr);
-      is_running = true;
+      is_running = is_running_ = true;
     });
   } catch (const Error& error) {  // of another rank, or a stop
     if (is_running) fail(error.code());
@@ -209,6 +214,7 @@ void RunDirectory::reopen_history(std::int64_t bytes) {
 }
 
 void RunDirectory::refresh_status(const IterationRecord& record) noexcept {
+  const std::lock_guard lock(status_mutex_);
   last_ = record;  // on every rank: any of them may have to say where it failed
   if (!is_used() || !communicator_.is_root()) return;
   if (Clock::now() < next_status_) return;
@@ -262,8 +268,16 @@ void RunDirectory::finish(const NewtonSummary& summary, const nlohmann::ordered_
         !(history_.close() &&
           (live_history_ != kLateHistory || ::rename(file(live_history_).c_str(), file("history.csv").c_str()) == 0)))
       error_ = "cannot write " + printable(file("history.csv"));
-    write_file(*space_for("run.json"), json_text(run));
+    nlohmann::ordered_json whole = run;
+    whole["page"] = page_;
+    write_file(*space_for("run.json"), json_text(whole));
     if (!error_.empty()) throw OutputError(error_);
+  });
+  const RunTiming timing = run_timing(communicator_);
+  write_on_root("timing.json", [&](const std::string& path) {
+    write_file(path, json_text(timing_file(timing, communicator_.size())));
+    const std::lock_guard lock(status_mutex_);
+    is_running_ = false;
     const bool may_go_on = code == ExitCode::limit || code == ExitCode::stopped;
     write_status(may_go_on && communicator_.is_stopped() ? "stopped" : "done", &code);
     lock_ = RunLock();
@@ -272,8 +286,20 @@ void RunDirectory::finish(const NewtonSummary& summary, const nlohmann::ordered_
   for (const std::string_view name : {"history.csv", "status.json"}) files_.push_back(file(name));
 }
 
+void RunDirectory::show_work() noexcept {
+  if (!is_used() || !communicator_.is_root()) return;
+  const std::lock_guard lock(status_mutex_);
+  try {
+    if (is_running_) write_status("running", nullptr);
+  } catch (const std::exception&) {
+    // The rank itself will notice.
+  }
+}
+
 void RunDirectory::fail(ExitCode code) noexcept {
   if (!is_used()) return;
+  const std::lock_guard lock(status_mutex_);
+  is_running_ = false;
   try {
     write_status(code == ExitCode::limit || code == ExitCode::stopped ? "stopped" : "failed", &code);
     lock_ = RunLock();
@@ -287,6 +313,7 @@ void RunDirectory::write_status(std::string_view state, const ExitCode* code) {
                                 {"iteration", last_.iteration}, {"relative_gradient", last_.relative_gradient},
                                 {"exit_code", nullptr},         {"updated", utc_time(std::time(nullptr))}};
   if (code != nullptr) status["exit_code"] = static_cast<int>(*code);
+  if (code == nullptr) status["work"] = to_json(work_figures());
   status.update(to_json(owner_));
   if (code != nullptr)
     write_file(*space_for("status.json"), json_text(status));
@@ -318,7 +345,7 @@ void ReportDirectory::finish(const nlohmann::ordered_json& report, const std::st
   communicator_.agree_on_root([&] {
     if (is_used()) write_file(file("report.json"), json_text(report));
   });
-  print_result(communicator_, arguments_.on("json") ? json_text(report) : text);
+  print_result(communicator_, arguments_.on("json") ? json_text(report) : to_width(text));
 }
 
 }  // namespace attnreg::app

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
@@ -21,10 +22,10 @@
 
 namespace attnreg::app {
 
-/// The files of one solve: x.npy, f.npy, run.json, history.csv and status.json in one directory. Rank 0 writes, but for
-/// matrices whose rows are spread. Nobody else runs there up to the last status (`RunLock`). The results of an earlier
-/// run stay until this one has its own: then all of them go, and its x is replaced. At no time the directory has those
-/// of two; the history is history.partial.csv so long.
+/// The files of one solve: x.npy, f.npy, run.json, history.csv, timing.json and status.json in one directory. Rank 0
+/// writes, but for matrices whose rows are spread. Nobody else runs there up to the last status (`RunLock`). The
+/// results of an earlier run stay until this one has its own: then all of them go, and its x is replaced. At no time
+/// the directory has those of two; the history is history.partial.csv so long.
 class RunDirectory {
  public:
   /// Collective. Creates the directory, locks it, and says "running". Throws `OutputError` on all ranks, also for a
@@ -53,6 +54,11 @@ class RunDirectory {
   void record(const IterationRecord& record, std::optional<int> target = std::nullopt) noexcept;
   /// Local. For records that are not part of the history.
   void refresh_status(const IterationRecord& record) noexcept;
+  /// Local, from another thread: refreshes it in between, with what the rank is at.
+  void show_work() noexcept;
+
+  /// Local. The summary, which becomes part of run.json.
+  void keep_page(std::string page) { page_ = std::move(page); }
 
   // Collective, and without a directory nothing is done. They throw `OutputError` on all ranks.
   /// An array that rank 0 has. shape: of .npy, row-major.
@@ -87,7 +93,7 @@ class RunDirectory {
   void write_status(std::string_view state, const ExitCode* code);
 
   Communicator communicator_;
-  std::string path_, error_;
+  std::string path_, error_, page_;
   std::vector<std::string> files_;
   RunLock lock_;
   RunOwner owner_;  // the process of rank 0
@@ -96,6 +102,8 @@ class RunDirectory {
   std::int64_t history_bytes_ = 0;
   std::string_view live_history_ = "history.csv";
   bool is_replacing_ = false;
+  std::mutex status_mutex_;  // of status.json, and what is next
+  bool is_running_ = false;  // rank 0 says so there
   IterationRecord last_;
   std::chrono::steady_clock::time_point next_status_;
 };

@@ -1,6 +1,7 @@
 #include "app/run/session.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <ctime>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -9,6 +10,7 @@
 #include "app/options/commands.hpp"
 #include "app/report/summary.hpp"
 #include "app/report/text.hpp"
+#include "app/run/timing.hpp"
 #include "errors/faults.hpp"
 #include "errors/printable.hpp"
 #include "files/source_name.hpp"
@@ -20,6 +22,11 @@ namespace attnreg::app {
 
 namespace {
 
+std::string working_directory() {
+  std::error_code ignored;
+  return std::filesystem::current_path(ignored).string();
+}
+
 std::string right(const std::string& text, std::size_t width) {
   return text.size() < width ? std::string(width - text.size(), ' ') + text : " " + text;
 }
@@ -29,18 +36,18 @@ std::string right(const std::string& text, std::size_t width) {
 OptionGroup session_options(std::string_view output_help, std::vector<Option> more) {
   more.insert(more.begin(), {"output", 'o', "DIR", Text{}, "", output_help});
   more.insert(more.end(), {{"force", 0, "", Switch{}, "", "replace a finished run in DIR"},
+                           {"report", 0, "", Switch{}, "", "also write report.html, a page on the run, there"},
                            {"quiet", 'q', "", Switch{}, "", "no step lines"},
                            {"verbose", 'v', "", Switch{}, "", "say more about files, ranks and memory"},
                            {"checkpoint", 0, "SECONDS", Number{}, "60",
                             "leave a checkpoint in DIR every so many seconds, for `attnreg resume DIR`; 0: every "
-                            "iteration"},
-                           help_option()});
+                            "iteration"}});
   return {"Output", std::move(more)};
 }
 
 void check_session_options(const Arguments& arguments, std::vector<std::string_view> with_output) {
   arguments.exclude("quiet", "verbose");
-  with_output.insert(with_output.end(), {"force", "checkpoint"});
+  with_output.insert(with_output.end(), {"force", "report", "checkpoint"});
   if (arguments.given("output")) return;
   for (const auto name : with_output) arguments.refuse({name}, "needs a run directory; add -o DIR");
 }
@@ -53,7 +60,9 @@ Session::Session(const Communicator& communicator, const Arguments& arguments)
       threads_(set_threads(communicator, arguments)),
       directory_(communicator, arguments.text("output"), arguments.on("force"),
                  arguments.resumed() ? std::optional(arguments.resumed()->history_bytes) : std::nullopt),
-      clock_(communicator) {}
+      clock_(communicator) {
+  if (directory_.is_used() && communicator.is_root()) while_silent_.emplace([this] { directory_.show_work(); });
+}
 
 std::shared_ptr<Journal> Session::journal(std::function<void()> write) const {
   constexpr int kIterations = 20;  // between checkpoints of blocks: one is about as dear as an iteration
@@ -180,16 +189,20 @@ void Session::end(const std::function<void()>& write,
                (has_checkpoint_ ? resume_text() : ""));
   if (directory_.is_used() && journal_->is_cut_off() && !communicator_.is_stopped())
     write_checkpoint();  // of a time limit
+  const InPhase writing(Phase::write);
   note_activity("writing");
   faults::at("before-write");
+  directory_.keep_page(page({}));
   try {
     write();
   } catch (const OutputError&) {
-    print_result(communicator_, page({}));
+    while_silent_.reset();
+    print_result(communicator_, to_width(page({}) + timing_text(run_timing(communicator_))));
     throw;
   }
   if (directory_.is_used() && !journal_->is_cut_off()) slots_.remove();
-  print_result(communicator_, page(directory_.files()));
+  while_silent_.reset();
+  print_result(communicator_, to_width(page(directory_.files()) + timing_text(run_timing(communicator_))));
 }
 
 void Session::describe(const std::vector<InputFile>& files, double bytes_needed) const {
@@ -210,25 +223,44 @@ void Session::describe(const std::vector<InputFile>& files, double bytes_needed)
              plain(available_node_memory() / 1e6, 4) + " MB available on this node");
 }
 
-void Session::print_step(const std::string& phase, const IterationRecord& record) {
+void Session::print_step(const std::string& name, const IterationRecord& record) {
   if (arguments_.on("quiet") || !communicator_.is_root()) return;
   const bool verbose = arguments_.on("verbose"), stepped = record.iteration > 0;
+  const auto if_stepped = [&](double value) { return stepped ? scientific(value, 3) : "-"; };
   if (!std::exchange(header_printed_, true))
-    print_line(right("iteration", 9) + right("L", 17) + right("|g|/|g_ref|", 13) + right("step", 11) +
-               right("radius", 11) + right("reads of A", 12) + (verbose ? right("collectives", 13) : "") +
-               right("seconds", 11));
-  print_line(right(phase + std::to_string(record.iteration), 9) + right(scientific(record.value, 9), 17) +
-             right(scientific(record.relative_gradient, 3), 13) +
-             right(stepped ? scientific(record.step, 3) : "-", 11) +
-             right(stepped ? scientific(record.radius, 3) : "-", 11) + right(fixed(record.reads_of_a, 1), 12) +
-             (verbose ? right(std::to_string(record.collectives), 13) : "") + right(fixed(record.seconds, 3), 11));
+    print_line(verbose
+                   ? padded("start", 15) + right("it", 4) + right("L", 13) + right("|g|/ref", 9) + right("step", 9) +
+                         right("radius", 9) + right("reads", 7) + right("sums", 6) + right("seconds", 8)
+                   : padded("start", 15) + right("it", 5) + right("L", 17) + right("|g|/|g_ref|", 12) +
+                         right("step", 11) + right("reads", 10) + right("seconds", 10));
+  std::string line = padded(name, 15);
+  if (verbose)
+    line += right(std::to_string(record.iteration), 4) + right(scientific(record.value, 6), 13) +
+            right(scientific(record.relative_gradient, 3), 9) + right(if_stepped(record.step), 9) +
+            right(if_stepped(record.radius), 9) + right(fixed(record.reads_of_a, 1), 7) +
+            right(std::to_string(record.collectives), 6) + right(fixed(record.seconds, 2), 8);
+  else
+    line += right(std::to_string(record.iteration), 5) + right(scientific(record.value, 9), 17) +
+            right(scientific(record.relative_gradient, 3), 12) + right(if_stepped(record.step), 11) +
+            right(fixed(record.reads_of_a, 1), 10) + right(fixed(record.seconds, 2), 10);
+  print_line(line);
 }
+
+namespace {
+
+/// What tells the solves of one run apart: "w 1.00e-05", else the start.
+std::string name_of(const IterationRecord& record) {
+  return std::isnan(record.weight) ? record.start : "w " + scientific(record.weight, 3);
+}
+
+}  // namespace
 
 std::function<void(const IterationRecord&)> Session::on_iteration() {
   return [this](const IterationRecord& record) {
-    note_activity("iteration " + std::to_string(record.iteration));
+    const std::string name = name_of(record);
+    note_activity(name + (name.empty() ? "" : ", ") + "iteration " + std::to_string(record.iteration));
     faults::at("in-iteration");
-    print_step("", record);
+    print_step(name, record);
     directory_.record(record);
   };
 }
@@ -236,16 +268,17 @@ std::function<void(const IterationRecord&)> Session::on_iteration() {
 std::function<void(const IterationRecord&)> Session::on_start_iteration() {
   return [this](const IterationRecord& record) {
     note_activity("start, iteration " + std::to_string(record.iteration));
-    print_step("start ", record);
+    print_step("start", record);
     directory_.refresh_status(record);
   };
 }
 
 std::function<void(int target, const IterationRecord&)> Session::on_target_iteration() {
   return [this](int target, const IterationRecord& record) {
-    note_activity("target " + std::to_string(target) + ", iteration " + std::to_string(record.iteration));
+    const std::string name = "target " + std::to_string(target);
+    note_activity(name + ", iteration " + std::to_string(record.iteration));
     faults::at("in-iteration");
-    print_step(std::to_string(target) + ": ", record);
+    print_step(record.start.starts_with("random") ? std::to_string(target) + " " + record.start : name, record);
     directory_.record(record, target);
   };
 }
@@ -258,6 +291,7 @@ nlohmann::ordered_json Session::run_json(const std::vector<InputFile>& files, In
   for (const auto& file : files) inputs[file.role] = to_json(file);
   return {{"schema", "attnreg-run-1"},
           {"command", arguments_.syntax().name},
+          {"directory", working_directory()},
           {"configuration", arguments_.configuration()},
           {"build", build_facts()},
           {"layout",

@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "app/options/options.hpp"
 #include "app/run/checkpoint.hpp"
 #include "app/run/problem.hpp"
+#include "app/run/progress_line.hpp"
 #include "app/run/run_directory.hpp"
 #include "attnreg/solver.hpp"
 #include "ranks/root_clock.hpp"
@@ -75,10 +77,11 @@ class Session {
   std::string resume_text() const;
   void describe(const std::vector<InputFile>& files, double bytes_needed) const;
   /// Local, for rank 0. A step line on stderr in aligned columns, a header before the first.
-  void print_step(const std::string& phase, const IterationRecord& record);
+  void print_step(const std::string& name, const IterationRecord& record);
 
-  CheckpointSlots slots_;  // of rank 0
-  Checkpoint checkpoint_;  // likewise, but for its stages
+  std::optional<WhileSilent> while_silent_;  // of rank 0: the status is kept up to date
+  CheckpointSlots slots_;                    // likewise
+  Checkpoint checkpoint_;                    // likewise, but for its stages
   bool has_checkpoint_ = false, checkpoint_failed_ = false;
   bool header_printed_ = false;
 };

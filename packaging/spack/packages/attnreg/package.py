@@ -28,6 +28,7 @@ class Attnreg(CMakePackage):
     depends_on("libzip")
     depends_on("zlib-api")
     depends_on("random123")
+    depends_on("tomlplusplus")
 
     requires("%gcc@12:", "%clang@16:", policy="one_of", msg="attnreg is written in C++20")
 
