@@ -53,9 +53,8 @@ void expect_the_same_bits(const Solve& solve) {
   const VectorXd expected = of_block_0(Communicator(MPI_COMM_SELF), {kBlocks}, solve);
   ASSERT_TRUE(expected.allFinite() && expected.size() > 0);
   const auto ranks = static_cast<std::size_t>(world().size());
-  std::vector<int> even(ranks, 0), last(ranks, ranks > 2 ? 0 : 1), rising(ranks, 0);
+  std::vector<int> even(ranks, 0), last(ranks, 1), rising(ranks, 0);
   for (int block = 0; block < kBlocks; ++block) ++even[static_cast<std::size_t>(block) % ranks];
-  last[0] = 1;
   last.back() += kBlocks - std::accumulate(last.begin(), last.end(), 0);
   for (int block = 0; block < kBlocks; ++block)
     ++rising[std::min(static_cast<std::size_t>(block * block / 4), ranks - 1)];
@@ -228,15 +227,14 @@ void expect_no_trace_of_interruptions(const reference::Problem& problem, Regress
 }
 
 TEST(Reproducible, InterruptionsLeaveNoTrace) {
-  const auto problem = reference::random_problem(4000, 8, 1, 1e-4, 8);
+  const auto problem = reference::random_problem(1200, 5, 1, 1e-4, 8);
   for (const Method method : {Method::newton, Method::newton_cg, Method::surrogate})
-    for (const Start start : {Start::zero, Start::cross_entropy, Start::automatic}) {
+    for (const Start start : {Start::cross_entropy, Start::automatic}) {
       SCOPED_TRACE(std::string(method_name(method)) + " from " + std::string(start_name(start)));
       RegressionOptions options;
       options.method = method;
       options.start = start;
-      for (const int iterations : {1, 3})
-        expect_no_trace_of_interruptions(problem, options, {.iterations = iterations, .at_ends = false}, 0);
+      expect_no_trace_of_interruptions(problem, options, {.iterations = 3, .at_ends = false}, 0);
       options.random_starts = 1;
       expect_no_trace_of_interruptions(problem, options, {.iterations = 2, .at_ends = true}, 2);
     }
