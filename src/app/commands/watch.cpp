@@ -65,13 +65,17 @@ std::string watch_page(const std::string& directory, const SavedStatus& status) 
   std::string text = printable(directory) + ": " + status.line() + "\n";
   if (status.state() == "running" && status.json.contains("work")) {
     const auto& work = status.json["work"];
-    const std::string what = work.value("what", "");
-    std::string line = work.value("phase", "") + (what.empty() ? "" : ": " + what);
-    if (!work.value("unit", "").empty())
-      line += ", " + fixed(100 * work.value("share", 0.0), 0) + " %, " + plain(work.value("rate", 0.0), 3) + " " +
-              work.value("unit", "") + "/s";
-    if (work.contains("seconds_left") && work["seconds_left"].is_number())
-      line += ", " + fixed(std::ceil(work["seconds_left"].get<double>()), 0) + " s left";
+    const auto word = [&](const char* name) {
+      return work.is_object() && work.contains(name) && work[name].is_string() ? work[name].get<std::string>() : "";
+    };
+    const auto number = [&](const char* name) {
+      return work.is_object() && work.contains(name) && work[name].is_number() ? work[name].get<double>() : NAN;
+    };
+    const std::string what = word("what"), unit = word("unit");
+    std::string line = word("phase") + (what.empty() ? "" : ": " + what);
+    if (!unit.empty())
+      line += ", " + fixed(100 * number("share"), 0) + " %, " + plain(number("rate"), 3) + " " + unit + "/s";
+    if (std::isfinite(number("seconds_left"))) line += ", " + fixed(std::ceil(number("seconds_left")), 0) + " s left";
     text += printable(line) + "\n";
   }
   const CsvTable history = read_history(directory);

@@ -85,7 +85,7 @@ std::vector<Setting> settings_in(const std::string& path, const Syntax& syntax) 
       throw usage_error(printable(path) + " is of attnreg " + printable(file["command"].dump()) + ", not of " +
                         command);
     for (const auto& [name, entry] : file["configuration"].items())
-      if (entry.is_object() && entry.contains("value") && entry.value("source", "default") != "default")
+      if (entry.is_object() && entry.contains("value") && entry.contains("source") && entry["source"] != "default")
         add(name, entry["value"]);
     return settings;
   }
