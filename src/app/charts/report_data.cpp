@@ -17,6 +17,7 @@
 #include "attnreg/leverage.hpp"
 #include "attnreg/regression.hpp"
 #include "errors/printable.hpp"
+#include "files/source_name.hpp"
 #include "losses/losses.hpp"
 #include "objective/regression_objective.hpp"
 #include "ranks/span_of.hpp"
@@ -168,7 +169,7 @@ void add_attention(const Communicator& communicator, const Arguments& arguments,
         continue;
       }
       const RowMajorMatrix target =
-          heads > 0 ? load_matrix_rows(communicator, npy_part(files[s].target.header.path, h), files[s].target.role,
+          heads > 0 ? load_matrix_rows(communicator, part_of(files[s].target.header.path, h), files[s].target.role,
                                        sequence.partition, sequence.keys.rows())
                     : sequence.target;
       auto map = attention_map(communicator, sequence, X, Y, target);

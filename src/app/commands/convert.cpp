@@ -38,8 +38,7 @@ const Syntax kConvertSyntax{
        {"dense", 0, "", Switch{}, "", "write zeros too; default where IN is dense"},
        {"shards", 0, "K", Integer{1, 100000}, "8", "files to write, of equally many rows, where OUT has %05d"},
        force_option(),
-       trust_option(),
-       help_option()}}},
+       trust_option()}}},
     kConvertEpilogue};
 
 /// What is read: rows of a dense array, a block at a time, or sparse rows, which this rank has.
