@@ -10,6 +10,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 import unittest
@@ -20,7 +21,7 @@ from command_line import MPIRUN, PROGRAM, SOURCE_DIR, TIMEOUT_SECONDS, CommandLi
 
 COLUMNS = 80
 COMMANDS = ("solve", "attention", "evaluate", "predict", "scores", "sparsify", "apply", "private", "experiment",
-            "inspect", "generate", "doctor", "jobscript", "status", "watch", "report", "resume")
+            "inspect", "convert", "generate", "doctor", "jobscript", "status", "watch", "report", "resume")
 
 
 def in_terminal(command, directory, columns=COLUMNS, environment=None, until=None):
@@ -60,8 +61,12 @@ def widest(text):
 
 def commands_of(path):
     """The command lines of a page of documentation that begin with attnreg or mpirun, without their comments."""
+    return commands_in(path.read_text())
+
+
+def commands_in(text):
     found = []
-    for line in path.read_text().splitlines():
+    for line in text.splitlines():
         line = line.strip().split(" #")[0].strip()
         if re.match(r"(mpirun -n \d+ )?attnreg [a-z]+ ", line + " ") and not line.startswith("attnreg COMMAND"):
             found.append(line)
@@ -103,19 +108,34 @@ class TerminalTest(CommandLineTest):
     def test_no_line_of_the_documentation_wraps(self):
         self.write_files()
         pages = [SOURCE_DIR / "README.md", *sorted((SOURCE_DIR / "docs").glob("*.md"))]
+        pages.remove(SOURCE_DIR / "docs" / "data.md")  # below
         lines = [line for page in pages for line in commands_of(page)]
         self.assertGreater(len(lines), 25)
         for line in lines:
             if line == "attnreg resume run":  # goes on with a run that was cut off
                 self.interrupt_run()
-            words = [{"attnreg": PROGRAM, "mpirun": MPIRUN}.get(word, word) for word in shlex.split(line)]
-            if "-o" in words:  # some lines write to the same place as others
-                output = self.directory / words[words.index("-o") + 1]
-                shutil.rmtree(output) if output.is_dir() else output.unlink(missing_ok=True)
-            with self.subTest(command=line):
-                code, text = in_terminal(words, self.directory)
-                self.assertIn(code, (0, 4), text)
-                self.assertLessEqual(len(widest(text)), COLUMNS, text)
+            self.does_not_wrap(line, self.directory)
+
+    def test_no_line_of_the_page_on_data_wraps(self):
+        sections = [text for text in (SOURCE_DIR / "docs" / "data.md").read_text().split("\n## ") if "```python" in text]
+        self.assertGreater(len(sections), 3)
+        for number, text in enumerate(sections):  # each makes the files that it reads
+            directory = self.directory / str(number)
+            directory.mkdir()
+            for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+                subprocess.run([sys.executable, "-c", block], cwd=directory, check=True)
+            for line in commands_in(text):
+                self.does_not_wrap(line, directory)
+
+    def does_not_wrap(self, line, directory):
+        words = [{"attnreg": PROGRAM, "mpirun": MPIRUN}.get(word, word) for word in shlex.split(line)]
+        if "-o" in words:  # some lines write to the same place as others
+            output = directory / words[words.index("-o") + 1]
+            shutil.rmtree(output) if output.is_dir() else output.unlink(missing_ok=True)
+        with self.subTest(command=line):
+            code, text = in_terminal(words, directory)
+            self.assertIn(code, (0, 4), text)
+            self.assertLessEqual(len(widest(text)), COLUMNS, text)
 
     def interrupt_run(self):
         result = run("solve", self.directory / "A.npy", self.directory / "b.npy", "--max-iterations", 1, "--start",

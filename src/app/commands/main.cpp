@@ -111,6 +111,17 @@ void remember_inputs(const Arguments& arguments) {
   }
 }
 
+/// What the command line alone says, which all ranks have: it counts before the first message. 0: none so far.
+double first_watchdog_seconds(const std::vector<std::string>& words) {
+  constexpr std::string_view kName = "--watchdog";
+  const auto word = std::ranges::find_if(words, [&](std::string_view text) {
+    return text.starts_with(kName) && (text.size() == kName.size() || text[kName.size()] == '=');
+  });
+  if (word == words.end() || (*word == kName && std::next(word) == words.end())) return 0;
+  const auto seconds = number_in<double>(*word == kName ? *std::next(word) : word->substr(kName.size() + 1));
+  return seconds && std::isfinite(*seconds) ? std::max(0.0, *seconds) : 0;  // what is wrong is said later
+}
+
 /// 0: none.
 double watchdog_seconds(const Arguments& arguments) {
   return arguments.knows("watchdog") && arguments.given("watchdog") ? arguments.number("watchdog") : 0;
@@ -145,6 +156,10 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
     print_result(communicator, to_width(version_text(mpi_facts().library)));
     return ExitCode::converged;
   }
+  const auto watch_for = [&](double seconds) {
+    if (seconds > 0 && !watchdog) watchdog.emplace(communicator, seconds);
+  };
+  watch_for(first_watchdog_seconds(words));
   const auto all = commands();
   std::vector<std::string> rest(words.begin() + 1, words.end());
   const bool is_help = words[0] == "help";  // help COMMAND, as COMMAND --help
@@ -170,7 +185,7 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
   const Arguments arguments = goes_on ? resumed_arguments(communicator, given, syntax_of) : given;
   remember_inputs(arguments);
   if (arguments.knows("trust-input") && arguments.on("trust-input")) trust_inputs();
-  if (const double seconds = watchdog_seconds(arguments); seconds > 0) watchdog.emplace(communicator, seconds);
+  watch_for(watchdog_seconds(arguments));
   if (arguments.knows("progress")) progress.emplace(communicator, ProgressLine::style_of(arguments));
   const ExitCode code = run_in_blocks(communicator, arguments, find_command(all, std::string(arguments.syntax().name)));
   if (arguments.knows("report") && arguments.on("report")) report_on_run(communicator, arguments.text("output"));
