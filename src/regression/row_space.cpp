@@ -98,6 +98,11 @@ void RowSpace::finish(const VectorXd& b, const RidgeWeights& w, const Regression
   RegressionObjective objective(columns_, b, w, make_loss(options.loss), options.sampling);
   Point point = objective.evaluate(x);
   NewtonSummary summary = result.summary;
+  if (columns_->ridge().size() > 0) {  // |g_y| is not |g|_s then
+    const VectorXd g = objective.evaluate(VectorXd::Zero(x.size())).gradient;
+    const double of_y = g.cwiseQuotient(metric_).norm();
+    if (of_y > 0) summary.gradient_reference *= objective.norm(g) / of_y;
+  }
   measure(objective, point, summary);
   summary.reads_of_a += result.summary.reads_of_a;
   summary.collectives += result.summary.collectives;

@@ -33,8 +33,9 @@ class RowSpace {
   const std::shared_ptr<const ScaledColumns>& columns() const { return reduced_; }  ///< n x r
   /// Collective. The options with x0 as a y; what A x0 does not see of it is left out.
   RegressionOptions options(const RegressionOptions& options) const;
-  /// Collective, 2 reads of A. Turns a result of the regression in y into one of that in x, with the value and the
-  /// gradient of A itself; one whose gradient there is larger than the tolerance, and than rounding, is `stagnated`.
+  /// Collective, 2 reads of A, one more with a ridge. Turns a result of the regression in y into one of that in x, with
+  /// the value and the gradient of A itself; one whose gradient there is larger than the tolerance, and than rounding,
+  /// is `stagnated`.
   void finish(const Eigen::VectorXd& b, const RidgeWeights& w, const RegressionOptions& options,
               RegressionResult& result) const;
 

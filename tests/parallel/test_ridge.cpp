@@ -191,6 +191,8 @@ TEST(Ridge, InTheRowSpaceOfAWideMatrixWithColumnsInDifferentUnits) {
     EXPECT_TRUE(is_good(found)) << termination_name(found.summary.termination);
     EXPECT_TRUE(is_good(expected)) << termination_name(expected.summary.termination);
     EXPECT_NEAR(found.summary.value, expected.summary.value, 1e-12 * expected.summary.value);
+    EXPECT_NEAR(found.summary.gradient_reference, expected.summary.gradient_reference,
+                1e-10 * expected.summary.gradient_reference);
     EXPECT_LE((found.x - expected.x).norm(), 1e-6 * expected.x.norm());
   }
 }
