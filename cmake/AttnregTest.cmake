@@ -46,7 +46,7 @@ function(attnreg_add_tests kind)
   endforeach()
 endfunction()
 
-# attnreg_add_ranks(name RANKS 1 2 ... [THREADS 1] [TIMEOUT 60] [LABELS label...] [ARGUMENTS word...])
+# attnreg_add_ranks(name RANKS 1 2 ... [THREADS 1] [TIMEOUT 180] [LABELS label...] [ARGUMENTS word...])
 #
 # Registers the executable `name`, or a file of attnreg_add_tests, with some numbers of ranks or threads:
 # `name.np<ranks>`, `name.np<ranks>.omp<threads>`.
@@ -59,7 +59,7 @@ function(attnreg_add_ranks name)
     set(arg_THREADS 1)
   endif()
   if(NOT arg_TIMEOUT)
-    set(arg_TIMEOUT 60)
+    set(arg_TIMEOUT 180)
   endif()
   if(name MATCHES "^(unit|parallel)\\.(.*)$")
     set(command $<TARGET_FILE:${CMAKE_MATCH_1}_tests> test_${CMAKE_MATCH_2}.cpp)

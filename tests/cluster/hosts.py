@@ -15,6 +15,7 @@ import time
 import unittest
 
 SKIPPED = 77  # what ctest counts as skipped
+PATIENCE_SECONDS = 180  # for what takes seconds on an idle machine: beyond it something hangs
 STATE = pathlib.Path("/run/attnreg-hosts")  # /run is private in the box
 # In the namespaces of a host: its name, the table of all names, an empty /dev/shm.
 SET_UP_HOST = (f'hostname "$1"; mount --bind {STATE}/hosts /etc/hosts; '
@@ -75,12 +76,12 @@ def name_of(pid):
         return None
 
 
-def wait_until(condition, seconds, what, facts=lambda: ""):
+def wait_until(condition, what, facts=lambda: ""):
     """facts: more to say where it was in vain."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds} s: {what}{facts()}")
+            raise AssertionError(f"not within {PATIENCE_SECONDS} s: {what}{facts()}")
         time.sleep(0.05)
 
 
@@ -132,7 +133,7 @@ class Hosts:
         return subprocess.Popen([*self._enter(host), *map(str, command)], stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, env=environment, **options)
 
-    def run(self, host, *command, timeout=60, code=0, **options):
+    def run(self, host, *command, timeout=PATIENCE_SECONDS, code=0, **options):
         """The output of a command that must end with `code`."""
         process = self.start(host, *command, **options)
         try:
@@ -163,7 +164,7 @@ class Hosts:
 
     def heal(self, host):
         self._ip(f"-n switch link set port-{host} up")
-        wait_until(lambda: self._answers(host), 30, f"{host} answers again")
+        wait_until(lambda: self._answers(host), f"{host} answers again")
 
     def _answers(self, host):
         """Whether the head can talk to it: nobody listens at port 9, so an answer is a refusal."""

@@ -53,7 +53,7 @@ class Slurm:
         hosts.run("head", "slurmctld")
         for node in self.nodes:
             self.start_node(node)
-        wait_until(lambda: self.states() == ["idle"] * len(self.nodes), 30, "all nodes are idle")
+        wait_until(lambda: self.states() == ["idle"] * len(self.nodes), "all nodes are idle")
 
     @staticmethod
     def _start_munge():
@@ -78,10 +78,10 @@ class Slurm:
         found = re.search(rf"\b{name}=(\S*)", self.hosts.run("head", "scontrol", "show", "job", job))
         return found.group(1) if found else None
 
-    def wait(self, job, seconds=60):
+    def wait(self, job):
         """The state in which the job ends, and its exit code."""
         ended = ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL")
-        wait_until(lambda: self.field(job, "JobState") in ended, seconds, f"job {job} ends")
+        wait_until(lambda: self.field(job, "JobState") in ended, f"job {job} ends")
         return self.field(job, "JobState"), int(self.field(job, "ExitCode").split(":")[0])
 
     def logs(self):

@@ -149,7 +149,7 @@ class ContainersTest(unittest.TestCase):
                                 "/data/words-4096/b.npy", "--starts", "100000", "--quiet", "--force", "-o",
                                 "run/words-4096"], cwd=self.checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                text=True, env={**os.environ, "COMPOSE_PROJECT_NAME": PROJECT, "ATTNREG_TIMEOUT": "120"})
-        wait_until(lambda: read_state(run) == "running" and (run / "history.csv").stat().st_size > 1000, 60,
+        wait_until(lambda: read_state(run) == "running" and (run / "history.csv").stat().st_size > 1000,
                    "the job runs")
         workers = [name for name in self.containers() if "worker" in name]
         begin = time.monotonic()
@@ -161,7 +161,7 @@ class ContainersTest(unittest.TestCase):
         self.assertLess(seconds, 30)
         for name in self.containers():
             wait_until(lambda name=name: "attnreg\n" not in command("docker", "exec", name, "sh", "-c",
-                                                                    "cat /proc/[0-9]*/comm"), 10, f"{name} is free")
+                                                                    "cat /proc/[0-9]*/comm"), f"{name} is free")
         self.assertEqual(before, (run / "x.npy").read_bytes())
 
     def test_4_tests_of_the_command_line_pass_in_the_image(self):

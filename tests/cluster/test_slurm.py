@@ -22,7 +22,7 @@ class SlurmTest(CheckoutTest):
     def start_long_job(self, starts=100000):
         """A job that has begun to iterate, with its history in run/."""
         job = self.submit("launch/slurm.sh", *SOLVE_WORDS, "--starts", str(starts), "-o", "run")
-        wait_until(lambda: len(self.history()) > 1000, 30, "the job runs")
+        wait_until(lambda: len(self.history()) > 1000, "the job runs")
         return job
 
     def history(self):
@@ -32,7 +32,7 @@ class SlurmTest(CheckoutTest):
 
     def wait_for_more_history(self):
         before = self.history()
-        wait_until(lambda: self.history() != before, 30, "the job goes on")
+        wait_until(lambda: self.history() != before, "the job goes on")
 
     @staticmethod
     def start_now(job):
@@ -44,7 +44,7 @@ class SlurmTest(CheckoutTest):
     def cancel(self, job):
         HOSTS.run("head", "scancel", job)
         self.assertEqual("CANCELLED", SLURM.wait(job)[0])
-        wait_until(lambda: not any(HOSTS.processes(node, "attnreg") for node in SLURM.nodes), 15, "no rank is left")
+        wait_until(lambda: not any(HOSTS.processes(node, "attnreg") for node in SLURM.nodes), "no rank is left")
 
     def assert_solved(self, job, directory, x):
         self.assertEqual(("COMPLETED", 0), SLURM.wait(job), self.output(job))
@@ -72,13 +72,13 @@ class SlurmTest(CheckoutTest):
             self.assertEqual([1, 1], read_run(self.directory / "run" / name)["layout"]["ranks_per_node"])
 
     def wait_for_second_start(self, job):
-        wait_until(lambda: SLURM.field(job, "JobState") == "PENDING", 20, "the job waits again")
+        wait_until(lambda: SLURM.field(job, "JobState") == "PENDING", "the job waits again")
         # Slurm itself starts it after two minutes; a start beside what is left of the first one fails at once.
         time.sleep(10)
-        wait_until(lambda: self.start_now(job) or f"attnreg: start 2 of job {job}" in self.output(job), 60,
+        wait_until(lambda: self.start_now(job) or f"attnreg: start 2 of job {job}" in self.output(job),
                    "the second start", lambda: "\n" + HOSTS.run("head", "scontrol", "show", "job", job) +
                    HOSTS.run("head", "sinfo", "--list-reasons") + self.output(job))
-        wait_until(lambda: "the run goes on from its checkpoint" in self.output(job), 20, "the run goes on")
+        wait_until(lambda: "the run goes on from its checkpoint" in self.output(job), "the run goes on")
         self.assertNotIn("from the beginning", self.output(job))
 
     def test_preempted_job_goes_on_and_finishes(self):
@@ -103,8 +103,8 @@ class SlurmTest(CheckoutTest):
         """What --signal=B:USR2@120 sends, sent now; the job starts again and goes on from the checkpoint."""
         job = self.start_long_job()
         HOSTS.run("head", "scancel", "--batch", "--signal=USR2", job)
-        wait_until(lambda: "Slurm will stop this job soon" in self.output(job), 20, "the script was warned")
-        wait_until(lambda: self.status()["state"] == "stopped", 20, "the run has stopped")
+        wait_until(lambda: "Slurm will stop this job soon" in self.output(job), "the script was warned")
+        wait_until(lambda: self.status()["state"] == "stopped", "the run has stopped")
         self.assertEqual(75, self.status()["exit_code"])
         self.assertTrue((self.directory / "run/x.npy").exists())
         self.wait_for_second_start(job)
@@ -122,7 +122,7 @@ class SlurmTest(CheckoutTest):
         self.assertNotEqual(0, code)
         self.assertEqual([], HOSTS.processes("w1", "attnreg"))
         SLURM.start_node("w2")
-        wait_until(lambda: SLURM.states() == ["idle", "idle"], 30, "the node is back")
+        wait_until(lambda: SLURM.states() == ["idle", "idle"], "the node is back")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def run(name, *words, ranks=None):
     command = [sys.executable, ROOT / "examples/python" / name, *words]
     if ranks:
         command = ["mpirun", "-n", str(ranks), *command]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -74,7 +74,7 @@ def test_documentation_runs(path, tmp_path):
     code = "\n".join(python_blocks(path))
     assert code
     (tmp_path / "code.py").write_text(code)
-    done = subprocess.run([sys.executable, tmp_path / "code.py"], cwd=ROOT, capture_output=True, text=True, timeout=200,
+    done = subprocess.run([sys.executable, tmp_path / "code.py"], cwd=ROOT, capture_output=True, text=True, timeout=300,
                           env={**os.environ, "MPLBACKEND": "agg"})
     assert done.returncode == 0, done.stderr
 
