@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <set>
 #include <string>
 
 #include "attnreg/communicator.hpp"
@@ -29,11 +30,16 @@ inline std::string as_file(const std::uint8_t* data, std::size_t size) {
   return "/proc/self/fd/" + std::to_string(file);
 }
 
-/// The same under a name that ends so, for formats that the name tells.
+/// The same under a name that ends so, for formats that the name tells. The name goes when the process ends.
 inline std::string as_file(const std::uint8_t* data, std::size_t size, const std::string& ending) {
+  static std::set<std::string> names;
   const std::string name = "/tmp/attnreg-fuzz-" + std::to_string(::getpid()) + ending;
-  ::unlink(name.c_str());
-  if (::symlink(as_file(data, size).c_str(), name.c_str()) != 0) std::abort();
+  const std::string file = as_file(data, size);
+  if (names.empty())
+    std::atexit([] {
+      for (const auto& one : names) ::unlink(one.c_str());
+    });
+  if (names.insert(name).second && ::symlink(file.c_str(), name.c_str()) != 0) std::abort();
   return name;
 }
 
