@@ -76,6 +76,14 @@ void write_npy(const Communicator& communicator, const std::string& path, const 
   writer.commit();
 }
 
+void write_integers(const Communicator& communicator, const std::string& path, std::vector<std::int64_t> values,
+                    std::int64_t first, std::int64_t size) {
+  SharedArray file(communicator, path, {{}, "<i8", sizeof(std::int64_t), {size}});
+  if (!values.empty())
+    file.write(first * static_cast<std::int64_t>(sizeof(std::int64_t)), little_endian(std::move(values)));
+  file.commit();
+}
+
 NpyWriter::NpyWriter(const Communicator& communicator, std::string path, Storage type, std::vector<std::int64_t> shape)
     : type_(type) {
   communicator.agree([&] {

@@ -63,6 +63,10 @@ void write_file(OutputFile& file, std::string_view bytes);
 void write_npy(OutputFile& file, const std::string& path, std::span<const double> values,
                const std::vector<std::int64_t>& shape);
 
+/// Collective. A vector of int64 in a .npy file, of which this rank has the values from `first` on.
+void write_integers(const Communicator& communicator, const std::string& path, std::vector<std::int64_t> values,
+                    std::int64_t first, std::int64_t size);
+
 /// Local. Creates the directory and those above it; it may be there already.
 void create_directories(const std::string& path);
 

@@ -88,10 +88,19 @@ void check_row_numbers(const RowMatrix& A, const VectorXd& numbers, const std::s
                             std::to_string(numbers[i]) + ": it must be a number >= 0");
 }
 
-SampledRows keep_rows(const RowMatrix& A, const VectorXd& scores, const PoissonOptions& options) {
+double keeping_probability(const RowMatrix& A, double score, const PoissonOptions& options) {
   const double c = options.oversampling, u = options.uniform_share;
-  const RandomStream stream(options.seed, Purpose::sample_poisson, options.iteration);
   const double uniform_part = u * static_cast<double>(A.columns()) / static_cast<double>(A.rows_global());
+  return std::min(1.0, c * ((1 - u) * (rounded(score) * kUnit) + uniform_part));
+}
+
+double poisson_oversampling(Index rank, double epsilon, double delta, const PoissonOptions& options) {
+  const double exponent = (1 + epsilon) * std::log1p(epsilon) - epsilon;
+  return std::log(2 * static_cast<double>(rank) / delta) / (exponent * (1 - options.uniform_share));
+}
+
+SampledRows keep_rows(const RowMatrix& A, const VectorXd& scores, const PoissonOptions& options) {
+  const RandomStream stream(options.seed, Purpose::sample_poisson, options.iteration);
   SampledRows sample;
   std::vector<double> weights;
   std::array<double, 512> uniform;
@@ -101,7 +110,7 @@ SampledRows keep_rows(const RowMatrix& A, const VectorXd& scores, const PoissonO
     if (k == 0)
       stream.uniforms(A.first_row() + i,
                       block.first(std::min(block.size(), static_cast<std::size_t>(scores.size() - i))));
-    const double p = std::min(1.0, c * ((1 - u) * (rounded(scores[i]) * kUnit) + uniform_part));
+    const double p = keeping_probability(A, scores[i], options);
     if (!(uniform[k] < p)) continue;
     sample.rows.push_back(i);
     weights.push_back(1 / p);

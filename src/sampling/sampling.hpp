@@ -28,7 +28,15 @@ struct PoissonOptions {
   std::uint32_t iteration = 0;
 };
 
-/// Collective. Keeps row i with p_i = min(1, c ((1 - u) score_i + u d / n)) and weight 1 / p_i; about c d rows
+/// Local. p_i = min(1, c ((1 - u) score_i + u d / n)), the score in units of 2^-40.
+double keeping_probability(const RowMatrix& A, double score, const PoissonOptions& options);
+
+/// Local. The c for which (1 - epsilon) A^T D A <= A^T D~ A <= (1 + epsilon) A^T D A with probability at least 1 -
+/// delta, for the scores of D^{1/2} A, of this rank: ln(2 rank / delta) / ((1 - u) ((1 + epsilon) ln(1 + epsilon) -
+/// epsilon)), as in `with_replacement_size`.
+double poisson_oversampling(Index rank, double epsilon, double delta, const PoissonOptions& options);
+
+/// Collective. Keeps row i with `keeping_probability` and weight 1 / p_i; about c d rows
 /// at most. Rows with p_i = 1 are kept for certain.
 /// No read of A, one all-reduce of 8 bytes. scores: rows_local; rounded, and at most 1 is counted.
 /// Options out of range, scores of wrong length, negative or not finite on any rank: `InvalidArgument` on all ranks.

@@ -35,12 +35,6 @@ void require_finite(const RowMatrix& X) {
   });
 }
 
-/// ln(2 n / delta) / ((1 + epsilon) ln(1 + epsilon) - epsilon), by the share of the scores in the probabilities.
-double chernoff_oversampling(const SparsifyOptions& options, Index n) {
-  const double exponent = (1 + options.epsilon) * std::log1p(options.epsilon) - options.epsilon;
-  return std::log(2 * static_cast<double>(n) / options.delta) / (exponent * (1 - PoissonOptions{}.uniform_share));
-}
-
 /// Collective. Rows in proportion to `shares` >= 0, with replacement. The scores of `sample_with_replacement` are at
 /// most 1 and sum to less than 2^21.
 SampledRows draw_by(const RowMatrix& X, const VectorXd& shares, std::int64_t draws, std::uint64_t seed) {
@@ -150,7 +144,8 @@ std::int64_t columns_for(const SparsifyOptions& options, Index n) {
   check(options);
   if (options.columns > 0) return options.columns;
   if (options.method == ColumnMethod::leverage && !options.with_replacement)
-    return static_cast<std::int64_t>(std::ceil(chernoff_oversampling(options, n) * static_cast<double>(n)));
+    return static_cast<std::int64_t>(
+        std::ceil(poisson_oversampling(n, options.epsilon, options.delta, {}) * static_cast<double>(n)));
   return with_replacement_size(n, options.epsilon, options.delta);
 }
 

@@ -1,22 +1,15 @@
 #include "sparsify/sparsifier_files.hpp"
 
+#include "attnreg/files.hpp"
 #include "files/byte_order.hpp"
 #include "files/npz_writer.hpp"
 #include "files/output_file.hpp"
+#include "ranks/span_of.hpp"
 #include "rows/dense_rows.hpp"
 
 namespace attnreg {
 
 namespace {
-
-/// Collective. A vector, of which this rank has the values from `first` on.
-template <class Scalar>
-void write_vector(const Communicator& communicator, const std::string& path, const std::string& dtype,
-                  std::vector<Scalar> values, std::int64_t first, std::int64_t size) {
-  SharedArray file(communicator, path, {{}, dtype, sizeof(Scalar), {size}});
-  if (!values.empty()) file.write(first * static_cast<std::int64_t>(sizeof(Scalar)), little_endian(std::move(values)));
-  file.commit();
-}
 
 /// Collective.
 void write_dense(const RowMatrix& Y, const std::string& path) {
@@ -40,11 +33,10 @@ std::vector<std::string> write_sparsifier(const Sparsifier& result, ColumnMethod
   else
     write_dense(Y, name);
   if (method == ColumnMethod::jl) return {name};
-  const std::vector<double> weights(result.weights.begin(), result.weights.end());
-  const std::int64_t first = weights.empty() ? 0 : Y.first_row();
+  const std::int64_t first = result.columns.empty() ? 0 : Y.first_row();
   const Communicator& communicator = Y.communicator();
-  write_vector(communicator, directory + "/columns.npy", "<i8", result.columns, first, result.columns_global);
-  write_vector(communicator, directory + "/weights.npy", "<f8", weights, first, result.columns_global);
+  write_integers(communicator, directory + "/columns.npy", result.columns, first, result.columns_global);
+  write_npy(communicator, directory + "/weights.npy", {result.columns_global}, first, span_of(result.weights));
   return {name, directory + "/columns.npy", directory + "/weights.npy"};
 }
 

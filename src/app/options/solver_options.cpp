@@ -26,13 +26,13 @@ Choice choice_of(const std::array<Value, size>& values, std::string_view (*name)
 
 }  // namespace
 
-std::vector<Option> sketch_options(std::vector<Option> first) {
+std::vector<Option> sketch_options(std::vector<Option> first, std::string_view jl_columns) {
   first.insert(
       first.end(),
       {{"sketch-rows", 0, "N", Integer{0, 100000000}, "0",
         "rows of the sketch from which the leverage scores are made; 0: 6 D", true},
        {"nonzeros", 0, "N", Integer{1, 64}, "4", "nonzeros in each column of the sketch", true},
-       {"jl-columns", 0, "N", Integer{0, 100000}, "16",
+       {"jl-columns", 0, "N", Integer{0, 100000}, jl_columns,
         "columns of the random projection that estimates row norms: 64 make scores right to a factor of 2, 0 makes "
         "row norms exact",
         true},

@@ -12,8 +12,9 @@ namespace attnreg::app {
 /// The options of `solve` that say how to solve: --method, --start, tolerances, sampling, certificate.
 std::vector<OptionGroup> solver_options();
 
-/// The options about sketches and samples, --seed among them, behind `first`.
-std::vector<Option> sketch_options(std::vector<Option> first = {});
+/// The options about sketches and samples, --seed among them, behind `first`; jl_columns: the default, "64" where the
+/// scores themselves are wanted, or a bound rests on them.
+std::vector<Option> sketch_options(std::vector<Option> first = {}, std::string_view jl_columns = "16");
 
 /// Puts what they say into options of samples or scores.
 template <class Options>
