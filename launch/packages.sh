@@ -4,7 +4,7 @@
 build_packages=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libeigen3-dev libopenblas-serial-dev
   libboost-program-options-dev libboost-context-dev nlohmann-json3-dev librandom123-dev libhwy-dev libzip-dev
   zlib1g-dev libscalapack-openmpi-dev libtomlplusplus-dev)
-test_packages=(libgtest-dev libgmock-dev python3 python3-numpy python3-scipy ccache git man-db zsh)
+test_packages=(libgtest-dev libgmock-dev python3 python3-numpy python3-scipy python3-jsonschema ccache git man-db zsh)
 # The Python package, and what its tests need.
 python_packages=(python3-dev pybind11-dev)
 pip_packages=(python3-dev python3-venv)

@@ -54,12 +54,14 @@ class Examination {
         certificate_(certificate),
         rows_(objective.point_rows(point)) {
     if (is_over()) return;
-    InSteps steps(5);
+    InSteps steps(6);
     steps.next("rounding");
     find_rounding(objective.gradient_rounding(point));
     if (is_over()) return;
-    steps.next("Hessian and its eigenvalues");
-    find_spectrum(objective.hessian_on_root(point));
+    steps.next("Hessian");
+    const Hessian hessian = objective.hessian_on_root(point);
+    steps.next("its eigenvalues, by LAPACK");
+    find_spectrum(hessian);
     if (is_over()) return;
     steps.next("convexity");
     const GlobalConvexity global = global_convexity(objective, true);

@@ -102,7 +102,7 @@ Rows<Scalar> load_rows(const Communicator& communicator, const Source& header, c
   communicator.agree([&] {
     rows.resize(rows_local, header.columns());
     advise_huge_pages(rows.data(), sizeof(Scalar) * static_cast<std::size_t>(rows.size()));
-    const InWork reading("reading", "bytes", static_cast<double>(rows.size()) * sizeof(Scalar));
+    const InWork reading("reading", "bytes", bytes_of_rows(header, rows_local));
     read_rows(header, first, rows_local, span_of(rows));
   });
   require_finite<Scalar>(communicator, span_of(rows), [&](std::int64_t position, std::int64_t count) {

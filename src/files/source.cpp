@@ -336,4 +336,10 @@ void RowReader::read_run(std::int64_t at, std::int64_t step, std::span<Scalar> o
   }
 }
 
+double bytes_of_rows(const Source& source, std::int64_t rows) {
+  const auto share = static_cast<double>(rows) / static_cast<double>(std::max<std::int64_t>(source.shape.at(0), 1));
+  return share * (source.table ? static_cast<double>(source.disk_bytes)
+                               : static_cast<double>(source.elements()) * static_cast<double>(source.element.bytes));
+}
+
 }  // namespace attnreg

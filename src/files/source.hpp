@@ -51,4 +51,7 @@ void read_rows(const Source& source, std::int64_t first, std::int64_t rows, std:
   if (!out.empty() || rows != 0) RowReader(source).read(first, rows, out);
 }
 
+/// Local. What is read of a file for so many of its rows, about.
+double bytes_of_rows(const Source& source, std::int64_t rows);
+
 }  // namespace attnreg

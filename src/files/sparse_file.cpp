@@ -10,6 +10,7 @@
 #include "files/input_file.hpp"
 #include "files/source_name.hpp"
 #include "files/sparse_text.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/memory.hpp"
 
 namespace attnreg {
@@ -271,10 +272,14 @@ SparseRows load_sparse(const Communicator& communicator, const std::string& path
                        Orientation orientation) {
   std::optional<SparseFile> file;
   bool is_text = false;
+  std::int64_t bytes = 0;
   communicator.agree([&] {
-    is_text = is_sparse_text(InputFile(path, "a file with a matrix"), path);
+    const InputFile input(path, "a file with a matrix");
+    bytes = input.bytes();
+    is_text = is_sparse_text(input, path);
     if (!is_text) file.emplace(path);
   });
+  const InWork reading("reading", "bytes", static_cast<double>(bytes) / communicator.size());
   if (is_text) return load_sparse_text(communicator, path, storage, orientation);
   require_same_file(communicator, path, "", sparse_summary(file->header()));
   const bool rows_in_order = file->by_columns() == (orientation == Orientation::transposed);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "errors/printable.hpp"
+#include "ranks/activity.hpp"
 
 namespace attnreg {
 namespace {
@@ -129,6 +130,7 @@ void TextTable::check_names(std::string_view line, std::int64_t number) const {
 }
 
 void TextTable::scan(TextReader& text, std::int64_t line_number) {
+  const InWork scanning("looking for rows of text", "bytes", static_cast<double>(text.file_bytes()));
   std::string_view line;
   for (std::int64_t position = text.position(); text.next(line); position = text.position(), ++line_number) {
     if (is_left_out(line)) continue;

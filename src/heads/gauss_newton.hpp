@@ -5,10 +5,12 @@
 #include <concepts>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "heads/head_passes.hpp"
 #include "newton/journal.hpp"
+#include "ranks/activity.hpp"
 
 namespace attnreg {
 
@@ -27,6 +29,7 @@ struct GaussNewtonOptions {
   double no_change = 1e-4;
   double rounding = 0x1p-23;  ///< of B: an expected gain of the square of it, relative to the loss at X = 0, is none
   std::shared_ptr<Journal> journal{};  ///< of which the iteration is a stage; none: it leaves nothing
+  std::string name{};                  ///< for who watches, before the number of the step: "head 3 of 12, "
 };
 
 struct GaussNewtonEnd {
@@ -130,6 +133,8 @@ GaussNewtonEnd minimise(Problem& problem, HeadFactors start, double none, const 
   if (stage != nullptr && !stage->empty() && !go_to(*stage, problem, now, point)) options.journal->forget();
   while (!now.converged && now.steps < options.steps && (stage == nullptr || !stage->finished)) {
     auto& [u, values] = now.at;
+    note_activity(options.name + "Gauss-Newton step " + std::to_string(now.steps + 1) + ", at most " +
+                  std::to_string(options.steps));
     now.converged = true;  // where no step follows
     const double added = point.mean_curvature * now.damping * values.maxCoeff();
     const VectorXd diagonal = diagonal_model(u, values, point.mean_curvature, added + point.ridge);

@@ -9,6 +9,7 @@
 #include "attention/visible_keys.hpp"
 #include "attnreg/attention_regression.hpp"
 #include "heads/whitening.hpp"
+#include "ranks/activity.hpp"
 
 namespace attnreg {
 
@@ -68,7 +69,10 @@ template <class Use>
 void for_each_block(const HeadRows& rows, Use&& use) {
   constexpr Index kMost = 256, kFewest = 16, kNumbers = Index{1} << 20;
   const Index all = rows.queries(), size = std::clamp(kNumbers / std::max<Index>(rows.key_count(), 1), kFewest, kMost);
-  for (Index first = 0; first < all; first += size) use(first, std::min(size, all - first));
+  for (Index first = 0; first < all; first += size) {
+    use(first, std::min(size, all - first));
+    InWork::add(std::min(size, all - first));
+  }
 }
 
 /// What heads with the same inputs share: the queries of all sequences in one matrix, a column each, and the keys,

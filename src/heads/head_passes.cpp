@@ -89,6 +89,7 @@ void hide(const HeadRows& rows, Index first, Part Z) {
 }  // namespace
 
 HeadValues HeadPasses::values(const HeadFactors& u) {
+  const InWork pass("pass", "queries", static_cast<double>(inputs_.A().cols()));
   const HeadRowsAt at = rows_at(u);
   std::array<double, 3> sums{};
   for (std::size_t k = 0; k < inputs_.rows().size(); ++k) {
@@ -109,6 +110,7 @@ HeadValues HeadPasses::values(const HeadFactors& u) {
 }
 
 HeadLinearisation HeadPasses::linearise(const HeadFactors& u, HeadLoss loss) {
+  const InWork pass("pass", "queries", static_cast<double>(inputs_.A().cols()));
   HeadLinearisation result;
   result.loss = loss;
   result.at = rows_at(u);
@@ -171,6 +173,7 @@ Eigen::Vector3d HeadPasses::linearise_rows(std::size_t k, HeadLinearisation& res
 }
 
 VectorXd HeadPasses::product(const HeadFactors& u, const HeadLinearisation& around, const VectorXd& p) {
+  const InWork pass("pass", "queries", static_cast<double>(inputs_.A().cols()));
   if (u.is_full() && has_floats()) return product_of_full(u.with(p), around);
   const HeadRowsAt move = has_floats() ? rows_in_float(u.with(p)) : rows_at(u.with(p));
   PullBack pull_back{MatrixXd(around.at.a.rows(), around.at.a.cols()),

@@ -100,6 +100,7 @@ void LayerPasses::find_best_Y(LayerPoint& point) const {
 }
 
 LayerPoint LayerPasses::linearise(const HeadFactors& u) {
+  const InWork passes("passes", "queries", 3 * static_cast<double>(inputs_.A().cols()));
   LayerPoint point;
   point.at = rows_at(u);
   point.seen.resize(value_dimension(), target_.cols());
@@ -170,6 +171,7 @@ void LayerPasses::add_outputs(std::size_t k, const LayerPoint& point, MatrixPart
 }
 
 VectorXd LayerPasses::product(const HeadFactors& u, const LayerPoint& around, const VectorXd& p) {
+  const InWork passes("passes", "queries", 2 * static_cast<double>(inputs_.A().cols()));
   const HeadRowsAt move = rows_at(u.with(p));
   MatrixXd change(columns(), target_.cols());  // of F A3 Y, with Y as it is
   for (std::size_t k = 0; k < inputs_.rows().size(); ++k) {
@@ -198,6 +200,7 @@ VectorXd LayerPasses::product(const HeadFactors& u, const LayerPoint& around, co
 }
 
 double LayerPasses::error(const HeadFactors& u, const MatrixXd& Y) const {
+  const InWork pass("pass", "queries", static_cast<double>(inputs_.A().cols()));
   const HeadRowsAt at = rows_at(u);
   const MatrixXd values = transposed_times(Y, values_);
   std::array<double, 1> sum{};

@@ -48,6 +48,7 @@ HeadFactors from_random_Y(LayerPasses& passes, double size, const RandomStream& 
   passes.hold(Y);
   GaussNewtonOptions options;
   options.steps = kStepsForY;
+  options.name = "a random Y, ";
   GaussNewtonEnd end = minimise(passes, zero, 0, options);
   passes.hold(std::nullopt);
   passes.set_ridges({});

@@ -7,6 +7,7 @@
 
 #include "algebra/dense_factors.hpp"
 #include "numbers/random.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -98,7 +99,9 @@ HeadFactors solve_full(HeadPasses& passes, HeadLoss loss, double ridge, HeadFact
   double rr = r.squaredNorm(), step = 1, growth = 0;
   // What is left is compared with the gradient at 0, not with that of a good start.
   const double size = from.numbers().isZero(0) ? rr : passes.linearise(passes.factors(0), loss).gradient.squaredNorm();
+  InSteps products(kProductsOfFull);
   for (int k = 0; k < kProductsOfFull && rr > kFullTolerance * kFullTolerance * size; ++k) {
+    products.next("any X by conjugate gradients");
     const VectorXd h = passes.product(from, around, p) + ridge * p;
     const double curvature = p.dot(h), last_step = std::exchange(step, rr / curvature);
     if (!(curvature > 0)) break;
@@ -172,6 +175,7 @@ HeldOutChoice rank_by_holdout(const Communicator& communicator, const std::vecto
   for (const Index rank : kRanks) {
     if (rank > most && !(is_first && rank == kRanks.back())) continue;
     const Index tried = std::min(rank, most);
+    fit.name = compare.name = "hold-out with rank " + std::to_string(is_first ? most : tried) + ", ";
     GaussNewtonEnd end = gauss_newton(fitted, truncated(fitted, u, is_first ? most : tried), HeadLoss::log_odds, fit);
     u = std::move(end.u);
     choice.steps += end.steps;

@@ -10,6 +10,7 @@
 #include "heads/gauss_newton.hpp"
 #include "heads/rank_by_holdout.hpp"
 #include "heads/subspace_start.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/root_clock.hpp"
 #include "ranks/span_of.hpp"
 
@@ -43,6 +44,7 @@ struct Layer {
   HeadInputs inputs;
   std::optional<SubspaceFrame> frame;  ///< of heads with a target everywhere
   Index last_rank = 0;
+  std::string name{};  ///< of the head at hand, "head 3 of 12, "; empty where there is one
 };
 
 /// The recovery of one head, step by step.
@@ -211,6 +213,7 @@ HeadFactors HeadRecovery::fit_log_odds(HeadFactors u, HeadLoss loss) {
   }
   GaussNewtonOptions options;
   options.journal = journal_;
+  options.name = layer_.name;
   if (loss_ == HeadLoss::log_odds || is_random_) options.steps = kLastSteps;
   // Gradients of random starts are too large to measure an end by.
   options.tolerance = is_random_ ? 0 : loss_ == HeadLoss::log_odds ? kOfLastLogOdds : kOfLogOdds;
@@ -242,6 +245,7 @@ void HeadRecovery::polish(HeadFactors& u, HeadValues& values) {
   HeadPasses passes(layer_.inputs, target_, queries, keys, options_.weight * options_.weight);
   GaussNewtonOptions options;
   options.journal = journal_;
+  options.name = layer_.name + "polish, ";
   options.steps = kPolishSteps;
   options.products = kPolishProducts;
   options.tolerance = kOfLoss;
@@ -319,11 +323,15 @@ std::vector<HeadResult> recover_heads(const Communicator& communicator, const st
   check_targets(communicator, sequences, targets);
   RootClock clock(communicator);
   const double before_all = process_seconds(communicator);
+  note_activity("steps of the start");
   Layer layer{communicator, sequences, options, HeadInputs(communicator, sequences, targets), {}, 0};
   std::vector<HeadResult> results;
   std::array before{0.0, before_all};
   for (const auto& target : targets) {
     const auto journal = options.journal ? options.journal->part("head " + std::to_string(results.size())) : nullptr;
+    if (targets.size() > 1)
+      layer.name = "head " + std::to_string(results.size() + 1) + " of " + std::to_string(targets.size()) + ", ";
+    note_activity(layer.name + "steps of the start");
     results.push_back(HeadRecovery(layer, target, journal).run());
     results.back().null_directions = null_directions(layer.inputs);
     results.back().has_query_constant = layer.inputs.has_query_constant();

@@ -7,6 +7,7 @@
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
 #include "heads/layer_starts.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/root_clock.hpp"
 #include "ranks/span_of.hpp"
 
@@ -87,6 +88,7 @@ class LayerRecovery {
     if (fitted_) {
       const HeadMatrices X = part.passes.matrices(best.u);
       best.u = all_.passes.coordinates(X);
+      name_ = "all sequences, ";
       prepare(all_);
       const double level = best.level, held_out = best.held_out;
       best = last_fit(all_, std::move(best.u), level);
@@ -118,6 +120,7 @@ class LayerRecovery {
   LayerPart all_;
   std::optional<LayerPart> fitted_, held_out_;
   Index rank_;
+  std::string name_;  ///< what is fitted, for who watches
   bool with_ridge_ = false;
   int most_starts_ = 0;
   double size_ = 0;  ///< |F A3 Y - B|^2 per query with uniform attention
@@ -149,6 +152,8 @@ LayerFit LayerRecovery::best_of_starts(LayerPart& part) {
   LayerFit best;
   for (int k = 0; k < most_starts_; ++k) {
     part.passes.set_ridges({});
+    name_ = "start " + std::to_string(k + 1) + " of at most " + std::to_string(most_starts_) + ", ";
+    note_activity(name_ + "first steps");
     LayerStart start = layer_start(part.passes, rank_, options_.Y.has_value(), k, options_.seed);
     LayerFit end = fit(part, std::move(start.u));
     result_.ends.push_back({start.name, end.error, end.held_out});
@@ -202,6 +207,7 @@ LayerFit LayerRecovery::minimised(LayerPart& part, HeadFactors u, double level, 
   const double rounding = options_.rounding;
   GaussNewtonOptions with_journal = options;
   with_journal.journal = options_.journal;
+  with_journal.name = name_;
   GaussNewtonEnd end = minimise(passes, std::move(u), 0.5 * rounding * rounding * passes.target_square(), with_journal);
   result_.steps += end.steps;
   const LayerPoint point = passes.linearise(end.u);

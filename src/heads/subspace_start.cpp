@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "algebra/dense_factors.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -42,7 +43,11 @@ MatrixXd solved_rows(MatrixPart C, const MatrixXd& CB) {
 }  // namespace
 
 SubspaceStart::SubspaceStart(SubspaceFrame& frame, const HeadTarget& target) : frame_(frame) {
-  for (const auto& piece : frame.pieces()) log_odds_.push_back(target.log_odds(piece.rows, piece.queries, piece.keys));
+  const InWork work("log-odds", "pieces", static_cast<double>(frame.pieces().size()));
+  for (const auto& piece : frame.pieces()) {
+    log_odds_.push_back(target.log_odds(piece.rows, piece.queries, piece.keys));
+    InWork::add(1);
+  }
 }
 
 RankGap SubspaceStart::gap_of(const std::vector<PieceSpectrum>& spectra) const {
@@ -65,10 +70,12 @@ RankGap SubspaceStart::gap_of(const std::vector<PieceSpectrum>& spectra) const {
 RankGap SubspaceStart::gap_of_leading(Index rank) {
   subspaces_.clear();
   std::vector<PieceSpectrum> spectra;
+  const InWork work("leading subspaces", "pieces", static_cast<double>(log_odds_.size()));
   for (const auto& L : log_odds_) {
     subspaces_.push_back(leading_subspace(L, std::min({rank, L.rows(), L.cols()})));
     const VectorXd& values = subspaces_.back().values;
     if (values.size() > rank + 1) spectra.push_back({values, {}, values.size() - 1});
+    InWork::add(1);
   }
   return gap_of(spectra);
 }
@@ -76,7 +83,9 @@ RankGap SubspaceStart::gap_of_leading(Index rank) {
 /// Of the first sequences.
 RankGap SubspaceStart::gap_of_spectra(std::size_t sequences) const {
   std::vector<PieceSpectrum> spectra;
+  const InWork work("spectra", "pieces", static_cast<double>(log_odds_.size()));
   for (std::size_t k = 0; k < log_odds_.size(); ++k) {
+    InWork::add(1);
     const Piece& piece = frame_.pieces()[k];
     if (2 * piece.shorter_side() <= frame_.largest_side()) continue;
     if (frame_.inputs().rows()[piece.rows].index >= sequences) continue;
@@ -105,8 +114,10 @@ MatrixXd SubspaceStart::intersection(Index rank, bool of_queries, Result& result
   const Whitening& metric = of_queries ? frame_.query_metric() : frame_.key_metric();
   MatrixXd spans(metric.W.rows(), rank * std::ssize(frame_.pieces()));
   Index used = 0;
+  const InWork work("common subspace", "pieces", static_cast<double>(log_odds_.size()));
   for (std::size_t p = 0; p < log_odds_.size(); ++p) {
     const Piece& piece = frame_.pieces()[p];
+    InWork::add(1);
     if (!frame_.has(piece)) continue;
     auto span = spans.middleCols(rank * used++, rank);
     if (!of_queries) {

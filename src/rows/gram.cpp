@@ -193,7 +193,7 @@ SignedGram centred_gram(const RowMatrix& A, const VectorXd& weights, const Vecto
                          sums.negative.data());
   };
   const auto size =
-      tile_rows(A.columns()) >= kEnough || A.passes().is_transformed() ? TileSize::cached : TileSize::all_of_a_thread;
+      tile_rows(A.columns()) >= kEnough || A.passes().is_transformed() ? TileSize::cached : TileSize::many;
   const LowerTriangles sums = A.passes().pass(LowerTriangles{zero, zero}, add, size);
   return {full_symmetric(sums.positive), full_symmetric(sums.negative)};
 }

@@ -197,16 +197,28 @@ void RowPasses::share(Index count, const std::function<void(int, Index, Index)>&
     if (failure) std::rethrow_exception(failure);
 }
 
+namespace {
+
+/// So that a visit takes a second at most, after which it is seen how far the pass is, and whether it is to stop.
+Index many_tiles(Index columns) {
+  constexpr double kProducts = 0x1p31, kFewestRows = 1024;
+  const auto d = static_cast<double>(std::max<Index>(columns, 1));
+  const auto rows = static_cast<Index>(std::max(kFewestRows, kProducts / (d * d)));
+  return std::max<Index>(1, rows / static_cast<Index>(tile_rows(columns)));
+}
+
+}  // namespace
+
 void RowPasses::visit_tiles(TileSize size, const std::function<void(int, const Tile&)>& visit) const {
   const std::int64_t begin = first_row(), end = begin + rows_local(), tile = tile_rows(columns());
   const std::int64_t first_tile = begin / tile, tiles = begin == end ? 0 : (end + tile - 1) / tile - first_tile;
   const InWork read("read of A", "rows", static_cast<double>(rows_local()));
   share(tiles, [&](int part, Index first, Index last) {
-    const Index step = size == TileSize::cached ? 1 : last - first;
+    const Index step = size == TileSize::cached ? 1 : many_tiles(columns());
     std::vector<double> scratch;
     for (Index k = first; k < last && !is_in_vain(); k += step) {
       const std::int64_t from = std::max(begin, (first_tile + k) * tile);
-      const std::int64_t to = std::min(end, (first_tile + k + step) * tile);
+      const std::int64_t to = std::min(end, (first_tile + std::min(k + step, last)) * tile);
       visit(part, Tile(rows_, static_cast<Index>(from - begin), static_cast<Index>(to - from), scratch));
       InWork::add(to - from);
     }

@@ -20,8 +20,8 @@ class PassServer;
 
 /// The rows that a pass sees at once.
 enum class TileSize {
-  cached,           ///< `tile_rows`, which stay in the second-level cache
-  all_of_a_thread,  ///< all rows of a thread, for functions that cut them up themselves
+  cached,  ///< `tile_rows`, which stay in the second-level cache
+  many,    ///< as many of a thread as 2^31 products of columns take, for functions that cut them up themselves
 };
 
 /// The *passes* over the rows of a `RowMatrix`: one streaming read of the local rows, shared tile by tile between

@@ -14,6 +14,7 @@
 #include "kernels/gram_kernels.hpp"
 #include "numbers/exact_sum.hpp"
 #include "numbers/vector_clones.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/dense_rows.hpp"
@@ -117,7 +118,9 @@ class Iteration {
 
   /// Collective.
   void run() {
+    InSteps steps(static_cast<int>(std::min<std::int64_t>(most_steps_, std::numeric_limits<int>::max())));
     while (begin_step()) {
+      steps.next("choice of a column");
       const std::int64_t row = best_row(V_, gain_);
       if (row == kNoRow) return end_by_rounding();
       const VectorXd v = row_on_all(V_, row);

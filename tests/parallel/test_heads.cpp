@@ -8,6 +8,7 @@
 #include <string>
 
 #include "files/source.hpp"
+#include "ranks/activity.hpp"
 #include "support/attention_problems.hpp"
 #include "support/refusal.hpp"
 
@@ -165,6 +166,8 @@ TEST_F(Heads, NoiseIsAveraged) {
     EXPECT_EQ(head.rank, kRank);
     EXPECT_LE(error_of(head.X, planted), 2e-3) << loss;  // 18432 numbers for 57 unknowns, noise 1e-2
     EXPECT_EQ(head.polish_steps > 0, loss != "log-odds");
+    const std::string shown = loss == "log-odds" ? "Gauss-Newton step" : "polish, Gauss-Newton step";
+    EXPECT_TRUE(own_activity().phase.starts_with(shown)) << own_activity().phase;
   }
 }
 
@@ -244,6 +247,7 @@ TEST_F(Heads, ManyAtOnceAreTheSameAsOneByOne) {
       heads.back().push_back(softmax_rows(sequence.queries * other.unknowns.X * sequence.keys.transpose()));
   }
   const auto found = recover_heads(comm_, all, heads, exact());
+  EXPECT_TRUE(own_activity().phase.starts_with("head 3 of 3, ")) << own_activity().phase;
   ASSERT_EQ(found.size(), 3u);
   for (std::size_t h = 0; h < 3; ++h) {
     EXPECT_EQ(found[h].rank, h < 2 ? 3 : 2);

@@ -4,7 +4,6 @@ The environment names the program (ATTNREG_PROGRAM), mpirun (ATTNREG_MPIRUN) and
 """
 
 import contextlib
-import json
 import os
 import pathlib
 import signal
@@ -14,11 +13,14 @@ import unittest
 
 import numpy as np
 
+import schemas
+
 os.environ.setdefault("COLUMNS", "1000")  # what is looked for stands in one line
 
 PROGRAM = os.environ["ATTNREG_PROGRAM"]
 MPIRUN = os.environ.get("ATTNREG_MPIRUN", "mpirun")
 SOURCE_DIR = pathlib.Path(os.environ.get("ATTNREG_SOURCE_DIR", pathlib.Path(__file__).parents[2]))
+SCHEMAS = SOURCE_DIR / "docs" / "schemas"
 WORDS = SOURCE_DIR / "examples" / "data" / "words-4096"
 
 # A hang must end the test, not the patience of the user; runs take a second or two where the machine is idle.
@@ -37,10 +39,20 @@ class Result:
         return f"code {self.code}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
 
 
+def result_directory(words):
+    """Where a command line has its results written, as far as it says so."""
+    for word, after in zip(words, [*words[1:], ""]):
+        if word in ("-o", "--output"):
+            return after
+        if word.startswith("--output="):
+            return word[9:]
+    return words[1] if words[:1] == ["resume"] and len(words) > 1 else ""
+
+
 def run(*arguments, ranks=0, environment=None, preexec=None):
     """Runs attnreg on `ranks` ranks; 0: without mpirun. Kills it, and all it started, when the time is over.
 
-    A test that plays a fault is skipped with a program that cannot.
+    All JSON that it writes must be as docs/schemas says: on stdout with --json, and in the directory of -o. A test that plays a fault is skipped with a program that cannot.
     """
     if "ATTNREG_FAULT" in (environment or {}) and os.environ.get("ATTNREG_TEST_FAULTS") != "1":
         raise unittest.SkipTest("the program is built without ATTNREG_FAULT_INJECTION")
@@ -48,7 +60,10 @@ def run(*arguments, ranks=0, environment=None, preexec=None):
     # starts a daemon that only a program which spawns others needs, at the price of another run. Programs without one
     # share a directory, which the first of them to end removes while another starts: each gets one of its own.
     command = [MPIRUN, "--mca", "odls_base_sigkill_timeout", "0", "-n", str(ranks)] if ranks else []
-    command += [PROGRAM, *map(str, arguments)]
+    words = [str(argument) for argument in arguments]
+    command += [PROGRAM, *words]
+    directory = result_directory(words)
+    before = schemas.versions(directory)
     with contextlib.ExitStack() as resources:
         variables = dict(os.environ)
         if not ranks:
@@ -62,7 +77,13 @@ def run(*arguments, ranks=0, environment=None, preexec=None):
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             raise AssertionError(f"no end after {TIMEOUT_SECONDS} s: {' '.join(command)}") from None
-    return Result(process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+    result = Result(process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+    if "--json" in words and result.stdout and not {"-h", "--help", "--help-all"} & set(words):
+        schemas.require(SCHEMAS, schemas.parse(result.stdout))
+    for name, version in schemas.versions(directory).items():
+        if version != before.get(name):
+            read_json(pathlib.Path(directory) / name)
+    return result
 
 
 def softmax(z):
@@ -71,10 +92,10 @@ def softmax(z):
 
 
 def read_json(path):
-    def refuse(constant):
-        raise ValueError(f"{constant} is not JSON")
-
-    return json.loads(pathlib.Path(path).read_text(), parse_constant=refuse)
+    """A document that the program wrote, as its schema says."""
+    document = schemas.parse(pathlib.Path(path).read_text())
+    schemas.require(SCHEMAS, document)
+    return document
 
 
 def read_status(directory):

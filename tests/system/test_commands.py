@@ -1,5 +1,6 @@
 """evaluate, predict, inspect, generate, and the pages of --help and --version."""
 
+import json
 import unittest
 
 import numpy as np
@@ -76,7 +77,7 @@ class EvaluateTest(CommandLineTest):
         for ranks in (1, 3):
             result = run("evaluate", *(self.directory / f"{name}.npy" for name in "Abx"), "--json", ranks=ranks)
             self.assert_code(5, result)
-            self.assertIn('"value": null', result.stdout)
+            self.assertIsNone(json.loads(result.stdout)["value"])
 
 
 class PredictTest(CommandLineTest):

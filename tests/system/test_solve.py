@@ -93,7 +93,7 @@ class RunDirectoryTest(CommandLineTest):
 
         summary, history = document["summary"], read_history(self.out / "history.csv")
         self.assertEqual("iteration,value,gradient_norm,relative_gradient,step,radius,cg_iterations,reads_of_a,"
-                         "collectives,seconds,start,weight", (self.out / "history.csv").read_text().splitlines()[0])
+                         "collectives,seconds,start,target,weight", (self.out / "history.csv").read_text().splitlines()[0])
         self.assertEqual(list(range(summary["iterations"] + 1)), list(history["iteration"]))
         self.assertAlmostEqual(summary["value"] / history["value"][-1], 1, delta=1e-12)
         self.assertTrue(np.all(np.diff(history["reads_of_a"]) > 0))

@@ -1,5 +1,6 @@
 """Matrices as NumPy, SciPy and others write them: each is read equal to what its maker reads, on 1, 2 and 3 ranks."""
 
+import json
 import unittest
 import zipfile
 
@@ -236,8 +237,8 @@ class CommandsTest(CommandLineTest):
         found = run("evaluate", place("data.npz:A"), place("data.npz:b"), place("data.npz:x[1]"), "--weights",
                     place("data.safetensors:w"), "--json", ranks=2)
         self.assert_code(0, found)
-        self.assertAlmostEqual(1, float(found.stdout.split('"value": ')[1].split(",")[0]) /
-                               float(expected.stdout.split('"value": ')[1].split(",")[0]), delta=1e-13)
+        self.assertAlmostEqual(1, json.loads(found.stdout)["value"] / json.loads(expected.stdout)["value"],
+                               delta=1e-13)
         result = run("solve", place("data.npz:A"), "--targets", place("data.safetensors:B"), "-o", place("run"), ranks=2)
         self.assert_code(0, result)
         self.assert_code(0, run("solve", place("A.npy"), place("b.npy"), "-o", place("one")))

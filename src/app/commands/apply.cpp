@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "app/options/commands.hpp"
+#include "app/report/json.hpp"
 #include "app/report/text.hpp"
 #include "app/run/problem.hpp"
 #include "attnreg/apply_attention.hpp"
@@ -44,7 +44,7 @@ const Syntax kApplySyntax{
      computing_options(),
      {"Output",
       {{"output", 'o', "FILE", Text{}, "", "where O goes, n_q x d_v, .npy; needed"},
-       {"json", 0, "", Switch{}, "", "print the figures as JSON"},
+       json_option("print the figures as JSON"),
        force_option()}}},
     kApplyEpilogue};
 
@@ -68,7 +68,9 @@ nlohmann::ordered_json threshold_figures(const Inputs& in, const ThresholdAttent
   communicator.sum(sums);
   std::int64_t marked = 0, grover = 0, scanned = 0;
   double law = 0;
+  const InWork searches("simulated searches", "queries", static_cast<double>(result.marked.size()));
   for (std::size_t i = 0; i < result.marked.size(); ++i) {
+    InWork::add(1);
     const std::int64_t keys = result.visible[i];
     marked += result.marked[i];
     scanned += keys;
@@ -127,12 +129,11 @@ ExitCode run_apply(const Communicator& communicator, const Arguments& arguments)
   in.loaded_mask = load_mask(communicator, mask, in.queries.partition(), in.keys.rows_global());
   const double scale = scale_factor(arguments, in.queries.columns());
   const InPhase working(Phase::solve);
-  nlohmann::ordered_json json{{"schema", "attnreg-apply-1"},
-                              {"configuration", arguments.configuration()},
-                              {"output", path},
-                              {"queries", in.queries.rows_global()},
-                              {"keys", in.keys.rows_global()},
-                              {"value_columns", in.values.columns()}};
+  nlohmann::ordered_json json = document_of("apply", arguments);
+  json.update({{"output", path},
+               {"queries", in.queries.rows_global()},
+               {"keys", in.keys.rows_global()},
+               {"value_columns", in.values.columns()}});
   RowMajorMatrix output;
   if (arguments.text("kernel") == "threshold") {
     ThresholdAttention result =

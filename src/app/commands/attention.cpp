@@ -11,6 +11,7 @@
 #include "app/options/solver_options.hpp"
 #include "app/report/summary.hpp"
 #include "app/report/text.hpp"
+#include "app/report/verdict.hpp"
 #include "app/run/sequence_list.hpp"
 #include "app/run/session.hpp"
 #include "attnreg/files.hpp"
@@ -109,8 +110,8 @@ class Attention : public Session {
     AttentionResult result = solve_attention(communicator_, sequences, chosen);
     result.summary.seconds = timing_.solve = clock_.seconds() - timing_.loading;
     const ExitCode code = code_of(result.summary.termination);
-    end([&] { write(result, sequences[0], code); },
-        [&](const std::vector<std::string>& written) { return summary(result, sequences, written); });
+    end({result.summary, code, [&] { return json_of(result, sequences[0]); }, [&] { write(result); },
+         [&](const std::vector<std::string>& written) { return summary(result, sequences, written); }});
     return code;
   }
 
@@ -152,19 +153,29 @@ class Attention : public Session {
     return options;
   }
 
-  void write(const AttentionResult& result, const AttentionSequence& first, ExitCode code) {
+  nlohmann::ordered_json json_of(const AttentionResult& result, const AttentionSequence& first) const {
     nlohmann::ordered_json summary = result_json(result);
-    summary.update(
-        {{"method", method_name(result)}, {"model", model_name(result.model)}, {"relative_error", result.error}});
+    summary.update({{"method", method_name(result)},
+                    {"model", model_name(result.model)},
+                    {"relative_error", result.error},
+                    {"verdict", verdict_text(arguments_, result)},
+                    {"reading", reading(result)}});
     nlohmann::ordered_json run = run_json(inputs_, tile_rows(first.keys.rows()));
     summary.update(timing_json(timing_));
     run.update({{"summary", summary}, {"certificate", certificate_json(result.certificate)}});
     run.update(remarks_json(result));
+    return run;
+  }
+
+  void write(const AttentionResult& result) {
     directory_.write_matrix("X.npy", result.unknowns.X);
     directory_.write_matrix("Y.npy", result.unknowns.Y);
     directory_.write_matrix("P.npy", result.P);
     directory_.write_matrix("Q.npy", result.Q);
-    directory_.finish(result.summary, run, code);
+  }
+
+  static std::string reading(const AttentionResult& result) {
+    return residual_reading(result.error, result.unknowns.Y.size() > 0 ? "F A3 Y" : "F", "B");
   }
 
   std::string method_name(const AttentionResult& result) const {
@@ -198,13 +209,13 @@ class Attention : public Session {
         communicator_.processes(),
         threads_.threads,
         reference_name(result),
-        "",
+        verdict_text(arguments_, result),
         sequences_text(sequences, found.X.rows(), found.X.cols()) + low_rank + Y + ", form " +
             (arguments_.text("form") == "auto" ? "normalised" : arguments_.text("form")),
         method_name(result) + " from " + start_text(result) + ", " + std::string(model_name(result.model)) + " model",
         summary_line("passes", fixed(result.summary.reads_of_a, 0)),
         "\nFit\n" + summary_line("relative error", scientific(result.error, 4) + error + result.fitted + ")") +
-            certificate_text(result.certificate),
+            summary_line("reading", reading(result)) + certificate_text(result.certificate),
         timing_};
     return warning + page_text(page, written);
   }

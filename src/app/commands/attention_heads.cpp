@@ -10,6 +10,7 @@
 #include "app/report/head_report.hpp"
 #include "app/report/summary.hpp"
 #include "app/report/text.hpp"
+#include "app/report/verdict.hpp"
 #include "app/run/session.hpp"
 #include "errors/faults.hpp"
 #include "errors/printable.hpp"
@@ -110,8 +111,8 @@ class HeadSession : public Session {
                                 .relative_gradient = std::numeric_limits<double>::quiet_NaN(),
                                 .iterations = steps};
     const ExitCode code = code_of(outcome.termination);
-    end([&] { write(heads, reports, fitted.sequences, outcome, code); },
-        [&](const std::vector<std::string>& written) { return summary(heads, reports, fitted.sequences, written); });
+    end({outcome, code, [&] { return json_of(heads, reports, fitted.sequences, outcome); }, [&] { write(heads); },
+         [&](const std::vector<std::string>& written) { return summary(heads, reports, fitted.sequences, written); }});
     return code;
   }
 
@@ -236,15 +237,16 @@ class HeadSession : public Session {
     return options;
   }
 
-  void write(const std::vector<HeadResult>& heads, const std::vector<HeadReport>& reports,
-             const std::vector<AttentionSequence>& sequences, const NewtonSummary& outcome, ExitCode code) {
+  nlohmann::ordered_json json_of(const std::vector<HeadResult>& heads, const std::vector<HeadReport>& reports,
+                                 const std::vector<AttentionSequence>& sequences, const NewtonSummary& outcome) const {
     nlohmann::ordered_json run = run_json(inputs_, tile_rows(sequences[0].keys.rows()));
-    double worst = 0;
-    for (const auto& head : heads) worst = std::max(worst, head.error);
+    const double worst = worst_error(heads);
     nlohmann::ordered_json summary{{"termination", termination_name(outcome.termination)},
                                    {"method", "log-odds"},
                                    {"form", loss()},
-                                   {"relative_error", worst}};
+                                   {"relative_error", worst},
+                                   {"verdict", heads_verdict_text(reports)},
+                                   {"reading", residual_reading(worst, "F", "B")}};
     summary.update(timing_json(timing_));
     run["summary"] = summary;
     if (heads_of(files_[0])) {
@@ -253,6 +255,16 @@ class HeadSession : public Session {
       run["head"] = head_json(reports[0]);
     }
     run.update({{"notes", remarks(heads, &HeadResult::notes)}, {"warnings", remarks(heads, &HeadResult::warnings)}});
+    return run;
+  }
+
+  static double worst_error(const std::vector<HeadResult>& heads) {
+    double worst = 0;
+    for (const auto& head : heads) worst = std::max(worst, head.error);
+    return worst;
+  }
+
+  void write(const std::vector<HeadResult>& heads) {
     const bool with_x = heads.size() == 1 || arguments_.on("write-x") ||
                         std::ranges::any_of(heads, [](const auto& head) { return head.rank == 0; });
     const auto write_matrix = [&](std::string_view name, RowMajorMatrix HeadResult::*matrix, bool wanted) {
@@ -263,26 +275,25 @@ class HeadSession : public Session {
     write_matrix("X.npy", &HeadResult::X, with_x);
     write_matrix("P.npy", &HeadResult::P, true);
     write_matrix("Q.npy", &HeadResult::Q, true);
-    directory_.finish(outcome, run, code);
   }
 
   std::string summary(const std::vector<HeadResult>& heads, const std::vector<HeadReport>& reports,
                       const std::vector<AttentionSequence>& sequences, const std::vector<std::string>& written) const {
     const HeadResult& first = heads[0];
     int steps = 0, polish = 0, reads = 0, products = 0;
-    double worst = 0;
+    const double worst = worst_error(heads);
     for (const auto& head : heads) {
       steps += head.steps;
       polish += head.polish_steps;
       reads += head.reads;
       products += head.products;
-      worst = std::max(worst, head.error);
     }
     const bool one = heads.size() == 1, converged = std::ranges::all_of(heads, &HeadResult::converged);
     const std::string rank = one && first.rank > 0 ? " = P Q^T of rank " + std::to_string(first.rank) : "";
     return std::string(converged ? "recovered" : "stopped at the limit of steps") +
            (one ? "" : ", " + counted(std::ssize(heads), "head")) + ": |F - B| / |B| " + (one ? "= " : "at most ") +
-           scientific(worst, 3) + ", F = softmax(A1 X A2^T)\n" +
+           scientific(worst, 3) + ", F = softmax(A1 X A2^T)\n" + summary_line("verdict", heads_verdict_text(reports)) +
+           summary_line("reading", residual_reading(worst, "F", "B")) +
            summary_line("problem", sequences_text(sequences, first.X.rows(), first.X.cols()) + rank) +
            summary_line("method", "log-odds, " + counted(steps, "step") +
                                       (polish > 0 ? ", " + counted(polish, "step") + " on " + loss() : "")) +

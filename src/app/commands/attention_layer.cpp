@@ -9,6 +9,7 @@
 #include "app/report/layer_report.hpp"
 #include "app/report/summary.hpp"
 #include "app/report/text.hpp"
+#include "app/report/verdict.hpp"
 #include "app/run/sequence_list.hpp"
 #include "app/run/session.hpp"
 #include "errors/faults.hpp"
@@ -41,8 +42,8 @@ class LayerSession : public Session {
                                 .relative_gradient = std::numeric_limits<double>::quiet_NaN(),
                                 .iterations = layer.steps};
     const ExitCode code = code_of(outcome.termination);
-    end([&] { write(layer, sequences, outcome, code); },
-        [&](const std::vector<std::string>& written) { return summary(layer, sequences, written); });
+    end({outcome, code, [&] { return json_of(layer, sequences, outcome); }, [&] { write(layer); },
+         [&](const std::vector<std::string>& written) { return summary(layer, sequences, written); }});
     return code;
   }
 
@@ -72,21 +73,26 @@ class LayerSession : public Session {
     return options;
   }
 
-  void write(const LayerResult& layer, const std::vector<AttentionSequence>& sequences, const NewtonSummary& outcome,
-             ExitCode code) {
+  nlohmann::ordered_json json_of(const LayerResult& layer, const std::vector<AttentionSequence>& sequences,
+                                 const NewtonSummary& outcome) const {
     nlohmann::ordered_json run = run_json(inputs_, tile_rows(sequences[0].keys.rows()));
     nlohmann::ordered_json summary{{"termination", termination_name(outcome.termination)},
                                    {"method", "gauss-newton"},
                                    {"form", "softmax"},
-                                   {"relative_error", layer.error}};
+                                   {"relative_error", layer.error},
+                                   {"verdict", verdict_text(arguments_, layer)},
+                                   {"reading", residual_reading(layer.error, "F A3 Y", "B")}};
     summary.update(timing_json(timing_));
     run.update({{"summary", summary}, {"layer", layer_json(layer)}});
     run.update({{"notes", layer.notes}, {"warnings", layer.warnings}});
+    return run;
+  }
+
+  void write(const LayerResult& layer) {
     directory_.write_matrix("X.npy", layer.unknowns.X);
     directory_.write_matrix("Y.npy", layer.unknowns.Y);
     directory_.write_matrix("P.npy", layer.P);
     directory_.write_matrix("Q.npy", layer.Q);
-    directory_.finish(outcome, run, code);
   }
 
   std::string summary(const LayerResult& layer, const std::vector<AttentionSequence>& sequences,
@@ -96,6 +102,8 @@ class LayerSession : public Session {
                              : layer.is_exact ? "recovered"
                                               : "converged";
     return word + ": |F A3 Y - B| / |B| = " + scientific(layer.error, 3) + ", F = softmax(A1 X A2^T)\n" +
+           summary_line("verdict", verdict_text(arguments_, layer)) +
+           summary_line("reading", residual_reading(layer.error, "F A3 Y", "B")) +
            summary_line("problem", sequences_text(sequences, X.rows(), X.cols()) +
                                        (layer.rank > 0 ? " = P Q^T of rank " + std::to_string(layer.rank) : "") +
                                        ", Y " + std::to_string(Y.rows()) + " x " + std::to_string(Y.cols()) +

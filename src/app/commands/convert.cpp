@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "app/options/commands.hpp"
+#include "app/report/json.hpp"
 #include "app/report/text.hpp"
 #include "app/run/problem.hpp"
 #include "attnreg/files.hpp"
@@ -14,6 +15,7 @@
 #include "files/source.hpp"
 #include "files/source_name.hpp"
 #include "files/sparse_file.hpp"
+#include "ranks/activity.hpp"
 
 namespace attnreg::app {
 
@@ -37,8 +39,10 @@ const Syntax kConvertSyntax{
        {"sparse", 0, "", Switch{}, "", "write csr to .npz, without the zeros; default where IN is sparse"},
        {"dense", 0, "", Switch{}, "", "write zeros too; default where IN is dense"},
        {"shards", 0, "K", Integer{1, 100000}, "8", "files to write, of equally many rows, where OUT has %05d"},
+       json_option("print what was written as JSON"),
        force_option(),
-       trust_option()}}},
+       trust_option()}},
+     {"Computing", {watchdog_option(), progress_option()}}},
     kConvertEpilogue};
 
 /// What is read: rows of a dense array, a block at a time, or sparse rows, which this rank has.
@@ -57,6 +61,7 @@ class Input {
   std::int64_t rows() const { return file_.shape[0]; }
   std::int64_t columns() const { return file_.columns(); }
   CsrRows& sparse() { return *sparse_; }
+  double bytes_of(std::int64_t rows) const { return bytes_of_rows(file_, rows); }
 
   /// Which rows of [begin, end) this rank deals with.
   RowPartition shares(const Communicator& communicator, std::int64_t begin, std::int64_t end) const {
@@ -115,6 +120,7 @@ void each_block(const Communicator& communicator, Input& input, Storage type, st
   communicator.agree([&] {
     std::vector<double> block;
     const std::int64_t last = shares.end(communicator.rank()), at_once = block_rows(input.columns());
+    const InWork reading("reading", "bytes", input.bytes_of(shares.rows_local(communicator.rank())));
     for (std::int64_t row = shares.begin(communicator.rank()); row < last; row += at_once) {
       const std::int64_t count = std::min(at_once, last - row);
       block.resize(static_cast<std::size_t>(count * input.columns()));
@@ -255,9 +261,19 @@ ExitCode convert(const Communicator& communicator, const Arguments& arguments) {
       write_npy_rows(communicator, input, names[static_cast<std::size_t>(k)], type,
                      n / count * k + std::min(k, n % count), n / count * (k + 1) + std::min(k + 1, n % count));
   }
-  print_result(communicator, printable(arguments.text("OUT")) + ": " + file.header.shape_text() + " of " +
-                                 npy_dtype(type) + (sparse ? ", csr" : "") +
-                                 (output.is_pattern ? ", " + counted(count, "file") : "") + "\n");
+  auto json = document_of("convert", arguments);
+  json.update({{"output", arguments.text("OUT")},
+               {"shape", file.header.shape},
+               {"dtype", npy_dtype(type)},
+               {"format", sparse              ? "csr"
+                          : output.is_archive ? "npz"
+                                              : "npy"},
+               {"files", count}});
+  print_result(communicator, arguments.on("json")
+                                 ? json_text(json)
+                                 : to_width(printable(arguments.text("OUT")) + ": " + file.header.shape_text() +
+                                            " of " + npy_dtype(type) + (sparse ? ", csr" : "") +
+                                            (output.is_pattern ? ", " + counted(count, "file") : "") + "\n"));
   return ExitCode::converged;
 }
 

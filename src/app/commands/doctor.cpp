@@ -26,7 +26,7 @@ const Syntax kDoctorSyntax{
     {{"Where",
       {{"directory", 0, "DIR", Text{}, ".", "where runs are to be written"},
        {"threads", 0, "N", Integer{1, 4096}, "", "threads per rank, as for solve"}}},
-     {"Output", {{"json", 0, "", Switch{}, "", "print JSON, with the facts of every rank"}}}},
+     {"Output", {json_option("print JSON, with the facts of every rank")}}},
     kDoctorEpilogue};
 
 using Status = Check::Status;
@@ -45,17 +45,18 @@ std::string page(const std::vector<Check>& checks, const MpiFacts& mpi) {
          (problems == 0 ? "No problem was found.\n" : counted(problems, "problem") + " found.\n");
 }
 
-std::string json_page(const std::vector<Check>& checks, const std::vector<NodeFacts>& ranks, const MpiFacts& mpi,
-                      const SelfTest& test) {
-  return json_text({{"schema", "attnreg-doctor-1"},
-                    {"build", build_facts()},
-                    {"mpi",
-                     {{"library", mpi.library.substr(0, mpi.library.find('\0'))},
-                      {"standard", mpi.standard},
-                      {"thread_level", mpi.thread_level}}},
-                    {"self_test", test},
-                    {"checks", checks},
-                    {"ranks", ranks}});
+std::string json_page(const Arguments& arguments, const std::vector<Check>& checks, const std::vector<NodeFacts>& ranks,
+                      const MpiFacts& mpi, const SelfTest& test) {
+  auto json = document_of("doctor", arguments);
+  json.update({{"build", build_facts()},
+               {"mpi",
+                {{"library", mpi.library.substr(0, mpi.library.find('\0'))},
+                 {"standard", mpi.standard},
+                 {"thread_level", mpi.thread_level}}},
+               {"self_test", test},
+               {"checks", checks},
+               {"ranks", ranks}});
+  return json_text(json);
 }
 
 ExitCode doctor(const Communicator& communicator, const Arguments& arguments) {
@@ -69,7 +70,7 @@ ExitCode doctor(const Communicator& communicator, const Arguments& arguments) {
   if (communicator.is_root()) {
     const auto found = checks(mpi, ranks, test);
     problem = std::ranges::any_of(found, is_problem);
-    text = arguments.on("json") ? json_page(found, ranks, mpi, test) : to_width(page(found, mpi));
+    text = arguments.on("json") ? json_page(arguments, found, ranks, mpi, test) : to_width(page(found, mpi));
   }
   print_result(communicator, text);
   return communicator.max(std::int64_t{problem}) == 0 ? ExitCode::converged : ExitCode::bad_input;

@@ -1,10 +1,10 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <nlohmann/json.hpp>
 
 #include "app/options/commands.hpp"
 #include "app/options/solver_options.hpp"
+#include "app/report/json.hpp"
 #include "app/report/text.hpp"
 #include "app/run/sequence_list.hpp"
 #include "attention/attention_passes.hpp"
@@ -13,6 +13,7 @@
 #include "files/output_file.hpp"
 #include "losses/losses.hpp"
 #include "objective/regression_objective.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/span_of.hpp"
 #include "ranks/stop.hpp"
 #include "rows/row_passes.hpp"
@@ -45,7 +46,7 @@ const Syntax kEvaluateSyntax{"evaluate",
                               with_unknowns(attention_options(false)),
                               computing_options(),
                               {"Output",
-                               {{"json", 0, "", Switch{}, "", "print JSON"},
+                               {json_option("print the figures as JSON"),
                                 {"gradient", 0, "FILE", Text{}, "", "write the gradient, d values, .npy"},
                                 {"hessian", 0, "FILE", Text{}, "", "write the exact Hessian, d x d, .npy"},
                                 force_option()}}},
@@ -56,13 +57,16 @@ const Syntax kEvaluateSyntax{"evaluate",
 std::string result_text(const Problem& problem, const RegressionObjective& objective, const Point& point,
                         const Arguments& arguments) {
   const double norm = point.gradient.norm(), log_value = objective.log_value(point);
-  if (arguments.on("json"))
-    return json_text({{"value", point.value},
-                      {"log_value", log_value},
-                      {"gradient_norm", norm},
-                      {"loss", arguments.text("loss")},
-                      {"rows", problem.A.rows_global()},
-                      {"columns", problem.A.columns()}});
+  if (arguments.on("json")) {
+    auto json = document_of("evaluate", arguments);
+    json.update({{"value", point.value},
+                 {"log_value", log_value},
+                 {"gradient_norm", norm},
+                 {"loss", arguments.text("loss")},
+                 {"rows", problem.A.rows_global()},
+                 {"columns", problem.A.columns()}});
+    return json_text(json);
+  }
   std::string value = exact(point.value);
   if (!std::isfinite(point.value)) value = "overflows";
   if (!std::isfinite(point.value) && std::isfinite(log_value)) value += "; ln L = " + exact(log_value);
@@ -159,6 +163,7 @@ ExitCode evaluate_regression(const Communicator& communicator, const Arguments& 
   const Problem problem = load_problem(communicator, arguments);
   const Eigen::VectorXd x = load_vector(communicator, arguments.text("x"), "x", problem.A.columns());
 
+  const InPhase working(Phase::solve);
   RegressionObjective objective(problem.A, problem.b, problem.w, make_loss(arguments.text("loss")));
   const Point point = objective.evaluate(x);
   if (!std::isfinite(point.value) || !point.gradient.allFinite()) explain_overflow(problem.A, x);
@@ -184,22 +189,24 @@ ExitCode evaluate_sequences(const Communicator& communicator, const Arguments& a
   AttentionUnknowns at{load_replicated_matrix(communicator, arguments.text("X")), RowMajorMatrix(0, 0)};
   if (arguments.given("Y")) at.Y = load_replicated_matrix(communicator, arguments.text("Y"));
 
+  const InPhase working(Phase::solve);
   const auto found = evaluate_attention(communicator, sequences, form_loss(arguments), at, arguments.has("hessian"));
   Eigen::VectorXd gradient(at.X.size() + at.Y.size());
   gradient << found.gradient.X.reshaped<Eigen::RowMajor>(), found.gradient.Y.reshaped<Eigen::RowMajor>();
   if (!std::isfinite(found.value) || !gradient.allFinite()) explain_overflow(communicator, sequences, at.X);
   const double norm = gradient.norm();
   const std::string warning = missing_mask(communicator, sequences);
-  const auto warnings = warning.empty() ? nlohmann::json::array() : nlohmann::json::array({warning});
+  auto json = document_of("evaluate", arguments);
+  json.update({{"value", found.value},
+               {"gradient_norm", norm},
+               {"form", arguments.text("form")},
+               {"sequences", sequences.size()},
+               {"X", {at.X.rows(), at.X.cols()}},
+               {"Y", {at.Y.rows(), at.Y.cols()}},
+               {"warnings", warning.empty() ? std::vector<std::string>{} : std::vector{warning}}});
   const std::string text =
       arguments.on("json")
-          ? json_text({{"value", found.value},
-                       {"gradient_norm", norm},
-                       {"form", arguments.text("form")},
-                       {"sequences", sequences.size()},
-                       {"X", {at.X.rows(), at.X.cols()}},
-                       {"Y", {at.Y.rows(), at.Y.cols()}},
-                       {"warnings", warnings}})
+          ? json_text(json)
           : to_width((warning.empty() ? "" : "WARNING: " + warning + "\n") + "L    " +
                      (std::isfinite(found.value) ? exact(found.value) : "overflows") + "\n|g|  " +
                      (std::isfinite(norm) ? exact(norm) : "overflows") + "\nwith form " + arguments.text("form") +

@@ -119,8 +119,9 @@ ExitCode run_experiment(const Communicator& communicator, const Arguments& argum
   });
   std::string text;
   for (const auto& table : all) text += (text.empty() ? "" : "\n") + table_text(table);
-  directory.finish({{"schema", "attnreg-experiment-1"}, {"configuration", arguments.configuration()}, {"tables", all}},
-                   text);
+  auto report = document_of("experiment", arguments);
+  report["tables"] = all;
+  directory.finish(report, text);
   return ExitCode::converged;
 }
 

@@ -61,6 +61,7 @@ const Syntax kGenerateSyntax{
       {{"threads", 0, "N", Integer{1, 4096}, "", "threads per rank"}, watchdog_option(), progress_option()}},
      {"Output",
       {{"output", 'o', "DIR", Text{}, "", "directory for the files; needed"},
+       json_option("print meta.json in place of a line"),
        {"force", 0, "", Switch{}, "", "replace a problem in DIR"}}}},
     kGenerateEpilogue};
 
@@ -89,24 +90,21 @@ std::vector<std::string> file_names(Preset preset) {
   return names;
 }
 
-std::string meta_text(const Arguments& arguments, const ProblemFacts& facts) {
-  nlohmann::ordered_json meta{{"preset", arguments.text("PRESET")},
-                              {"loss", arguments.text("loss")},
-                              {"n", arguments.integer("rows")},
-                              {"d", arguments.integer("cols")},
-                              {"seed", arguments.integer("seed")},
-                              {"spread", arguments.number("spread")},
-                              {"weight_scale", arguments.number("weight-scale")},
-                              {"decay", arguments.number("decay")},
-                              {"neff", arguments.number("neff")},
-                              {"dtype", arguments.text("dtype")}};
+nlohmann::ordered_json meta_json(const Arguments& arguments, const ProblemFacts& facts) {
+  nlohmann::ordered_json meta{
+      {"schema", "attnreg-problem-1"},        {"preset", arguments.text("PRESET")},
+      {"loss", arguments.text("loss")},       {"n", arguments.integer("rows")},
+      {"d", arguments.integer("cols")},       {"seed", arguments.integer("seed")},
+      {"spread", arguments.number("spread")}, {"weight_scale", arguments.number("weight-scale")},
+      {"decay", arguments.number("decay")},   {"neff", arguments.number("neff")},
+      {"dtype", arguments.text("dtype")}};
   if (arguments.text("PRESET") == "sparse") meta["nonzeros_per_row"] = arguments.integer("nonzeros-per-row");
   if (arguments.text("PRESET") == "misfit")
     meta.update({{"logit_noise", arguments.number("logit-noise")}, {"zipf", arguments.on("zipf")}});
   if (facts.row_norm2_max_over_mean) meta["row_norm2_max_over_mean"] = *facts.row_norm2_max_over_mean;
   if (facts.row_norm2_top_quarter_d_share) meta["row_norm2_top_quarter_d_share"] = *facts.row_norm2_top_quarter_d_share;
   meta.update(facts);
-  return json_text(meta);
+  return meta;
 }
 
 ExitCode generate(const Communicator& communicator, const Arguments& arguments) {
@@ -118,16 +116,19 @@ ExitCode generate(const Communicator& communicator, const Arguments& arguments) 
       [&] { prepare_directory(directory, file_names(options.preset), arguments.on("force"), "problem"); });
   const InPhase working(Phase::solve);
   const ProblemFacts facts = generate_problem(communicator, options, directory);
+  const auto meta = meta_json(arguments, facts);
   StopsEndPhases::end();
-  communicator.agree_on_root([&] { write_file(directory + "/meta.json", meta_text(arguments, facts)); });
+  communicator.agree_on_root([&] { write_file(directory + "/meta.json", json_text(meta)); });
   const bool is_sparse = options.preset == Preset::sparse;
   const std::string size = std::to_string(options.rows) + " x " + std::to_string(options.columns) + " " +
                            arguments.text("dtype") +
                            (is_sparse ? ", " + std::to_string(options.nonzeros_per_row) + " entries in a row" : "");
   print_result(communicator,
-               to_width(printable(directory) + (is_sparse ? ": A.npz (" : ": A.npy (") + size +
-                        "), b.npy, w.npy, x_true.npy, meta.json; effective support of b " +
-                        scientific(facts.neff_b, 4) + " rows, mean w " + scientific(facts.w_mean, 4) + "\n"));
+               arguments.on("json")
+                   ? json_text(meta)
+                   : to_width(printable(directory) + (is_sparse ? ": A.npz (" : ": A.npy (") + size +
+                              "), b.npy, w.npy, x_true.npy, meta.json; effective support of b " +
+                              scientific(facts.neff_b, 4) + " rows, mean w " + scientific(facts.w_mean, 4) + "\n"));
   return ExitCode::converged;
 }
 

@@ -1,10 +1,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "app/options/commands.hpp"
+#include "app/report/json.hpp"
 #include "app/report/text.hpp"
 #include "app/run/problem.hpp"
 #include "attnreg/files.hpp"
@@ -12,6 +12,7 @@
 #include "errors/printable.hpp"
 #include "files/source.hpp"
 #include "files/sparse_file.hpp"
+#include "ranks/activity.hpp"
 
 namespace attnreg::app {
 
@@ -27,7 +28,7 @@ const Syntax kInspectSyntax{
     "inspect",
     "Say what is in a matrix or vector: shape, type, range of the values, and whether all are finite.",
     {{"FILE", "matrix or vector; sparse matrix"}},
-    {{"Output", {{"json", 0, "", Switch{}, "", "print JSON"}, trust_option()}}},
+    {{"Output", {json_option("print JSON"), trust_option()}}, {"Computing", {watchdog_option(), progress_option()}}},
     kInspectEpilogue};
 
 constexpr std::int64_t kNowhere = std::numeric_limits<std::int64_t>::max();
@@ -76,6 +77,7 @@ Scan scan(const Communicator& communicator, const Source& header) {
     const std::int64_t end = partition.end(communicator.rank());
     const std::int64_t block_rows = std::max<std::int64_t>(1, (std::int64_t{1} << 20) / columns);
     std::vector<double> block;
+    const InWork reading("reading", "bytes", bytes_of_rows(header, partition.rows_local(communicator.rank())));
     RowReader reader(header);
     for (std::int64_t row = partition.begin(communicator.rank()); row < end; row += block_rows) {
       const std::int64_t count = std::min(block_rows, end - row);
@@ -128,8 +130,9 @@ std::string human_text(const InputFile& file, const Scan& found) {
                                                            place(header, found.first_not_finite) + ")");
 }
 
-std::string inspect_json(const InputFile& file, const Scan& found) {
-  nlohmann::ordered_json json = to_json(file);
+std::string inspect_json(const Arguments& arguments, const InputFile& file, const Scan& found) {
+  auto json = document_of("inspect", arguments);
+  json.update(to_json(file));
   json["minimum"] = found.minimum;
   json["maximum"] = found.maximum;
   if (file.header.shape.size() == 1) json["sum"] = found.sum;
@@ -150,7 +153,8 @@ ExitCode inspect(const Communicator& communicator, const Arguments& arguments) {
                             ", expected one or two extents");
   });
   const Scan found = file.nonzeros ? scan_sparse(communicator, file.header.path) : scan(communicator, file.header);
-  print_result(communicator, arguments.on("json") ? inspect_json(file, found) : to_width(human_text(file, found)));
+  print_result(communicator,
+               arguments.on("json") ? inspect_json(arguments, file, found) : to_width(human_text(file, found)));
   return found.not_finite == 0 ? ExitCode::converged : ExitCode::bad_input;
 }
 

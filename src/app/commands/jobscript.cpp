@@ -6,6 +6,7 @@
 
 #include "app/node/job_plan.hpp"
 #include "app/options/commands.hpp"
+#include "app/report/json.hpp"
 #include "app/report/text.hpp"
 #include "app/run/problem.hpp"
 #include "build_info.hpp"
@@ -54,6 +55,7 @@ const Syntax kJobscriptSyntax{
        {"hosts", 0, "LIST", Text{}, "", "ssh: host names with commas between them"},
        {"program", 0, "FILE", Text{}, "", "attnreg on the nodes; default: this one"},
        {"output", 'o', "FILE", Text{}, "", "where the script goes; default: stdout"},
+       json_option("print the script and what it rests on as JSON"),
        force_option()}}},
     kJobscriptEpilogue};
 
@@ -185,7 +187,15 @@ std::string ssh_script(const Arguments& arguments, const JobLayout& layout, cons
          std::string(launch_scripts::hostfile);
 }
 
-std::string script(const Arguments& arguments) {
+/// A script, and what it rests on.
+struct JobScript {
+  SolveShape shape;
+  JobLayout layout;
+  JobPlan plan;
+  std::string text{};
+};
+
+JobScript script(const Arguments& arguments) {
   const SolveShape shape = solve_shape(arguments);
   const JobLayout layout = job_layout(arguments);
   JobPlan plan = plan_job(shape, layout, arguments.number("bandwidth") * 1e9);
@@ -197,18 +207,37 @@ std::string script(const Arguments& arguments) {
                       Error::Scope::all_ranks);
   const std::string kind = arguments.text("KIND");
   const std::string top = head(arguments, shape, layout, plan);
-  if (kind == "slurm") return top + slurm_script(arguments, layout, plan);
-  if (kind == "pbs") return top + pbs_script(arguments, layout, plan);
-  return top + ssh_script(arguments, layout, plan);
+  JobScript made{shape, layout, plan};
+  made.text = top + (kind == "slurm" ? slurm_script(arguments, layout, plan)
+                     : kind == "pbs" ? pbs_script(arguments, layout, plan)
+                                     : ssh_script(arguments, layout, plan));
+  return made;
+}
+
+std::string jobscript_json(const Arguments& arguments, const JobScript& made) {
+  const auto& [shape, layout, plan, text] = made;
+  auto json = document_of("jobscript", arguments);
+  json.update({{"kind", arguments.text("KIND")},
+               {"nodes", layout.nodes()},
+               {"ranks", layout.ranks},
+               {"ranks_per_node", layout.ranks_per_node},
+               {"threads", layout.threads},
+               {"bytes_per_rank", solve_bytes(shape, layout.ranks, layout.threads)},
+               {"bytes_per_node", plan.bytes_per_node},
+               {"seconds", plan.seconds},
+               {"minutes", plan.minutes},
+               {"script", text}});
+  return json_text(json);
 }
 
 ExitCode jobscript(const Communicator& communicator, const Arguments& arguments) {
   for (const std::string_view name : {"rows", "cols", "ranks"}) arguments.require(name);
   if (arguments.text("KIND") == "ssh") arguments.require("hosts");
-  const std::string text = script(arguments);
+  const JobScript made = script(arguments);
+  const std::string& text = made.text;
   const std::string path = arguments.text("output");
   if (path.empty()) {
-    print_result(communicator, text);
+    print_result(communicator, arguments.on("json") ? jobscript_json(arguments, made) : text);
     return ExitCode::converged;
   }
   StopsEndPhases::end();
@@ -217,7 +246,7 @@ ExitCode jobscript(const Communicator& communicator, const Arguments& arguments)
     write_file(path, text);
     std::filesystem::permissions(path, std::filesystem::perms::owner_exec, std::filesystem::perm_options::add);
   });
-  print_result(communicator, printable(path) + "\n");
+  print_result(communicator, arguments.on("json") ? jobscript_json(arguments, made) : printable(path) + "\n");
   return ExitCode::converged;
 }
 

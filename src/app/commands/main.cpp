@@ -20,6 +20,7 @@
 #include "app/options/commands.hpp"
 #include "app/options/settings.hpp"
 #include "app/options/solver_options.hpp"
+#include "app/report/json.hpp"
 #include "app/report/option_pages.hpp"
 #include "app/report/text.hpp"
 #include "app/run/progress_line.hpp"
@@ -178,7 +179,9 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
   const auto settings = settings_of(communicator, command.syntax, rest);
   const Arguments given(command.syntax, rest, settings);
   if (given.on("print-config")) {
-    print_result(communicator, config_text(given));
+    auto json = document_of("config", given);
+    json["command"] = command.syntax.name;
+    print_result(communicator, given.on("json") ? json_text(json) : config_text(given));
     return ExitCode::converged;
   }
   const bool goes_on = words[0] == resume_command().syntax.name;
@@ -188,7 +191,7 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
   watch_for(watchdog_seconds(arguments));
   if (arguments.knows("progress")) progress.emplace(communicator, ProgressLine::style_of(arguments));
   const ExitCode code = run_in_blocks(communicator, arguments, find_command(all, std::string(arguments.syntax().name)));
-  if (arguments.knows("report") && arguments.on("report")) report_on_run(communicator, arguments.text("output"));
+  if (arguments.knows("report") && arguments.on("report")) report_on_run(communicator, arguments);
   return code;
 }
 

@@ -1,6 +1,7 @@
 #include <limits>
 
 #include "app/options/commands.hpp"
+#include "app/report/json.hpp"
 #include "app/report/text.hpp"
 #include "app/run/problem.hpp"
 #include "attnreg/files.hpp"
@@ -26,7 +27,10 @@ const Syntax kPredictSyntax{
     {{"A", "n x d matrix, .npy"}, {"x", "d values, .npy"}},
     {{"Model", {{"loss", 0, "NAME", Choice{loss_names()}, "softmax", "of the fit; says what f is"}}},
      computing_options(),
-     {"Output", {{"output", 'o', "FILE", Text{}, "", "where f goes, n values, .npy; needed"}, force_option()}}},
+     {"Output",
+      {{"output", 'o', "FILE", Text{}, "", "where f goes, n values, .npy; needed"},
+       json_option("print the figures as JSON"),
+       force_option()}}},
     kPredictEpilogue};
 
 ExitCode predict_rows(const Communicator& communicator, const Arguments& arguments) {
@@ -49,9 +53,14 @@ ExitCode predict_rows(const Communicator& communicator, const Arguments& argumen
   const double size = communicator.max(f.size() > 0 ? f.cwiseAbs().maxCoeff() : 0.0);  // the squares might overflow
   const Eigen::VectorXd scaled = size > 0 ? Eigen::VectorXd(f / size) : f;
   const double sum = communicator.sum(scaled.sum()), squares = communicator.sum(scaled.squaredNorm());
-  print_result(communicator, to_width(printable(path) + ": " + std::to_string(A.rows_global()) + " values, largest " +
-                                      scientific(largest, 6) + ", effective support " +
-                                      scientific(sum * sum / squares, 6) + " rows\n"));
+  auto json = document_of("predict", arguments);
+  json.update(
+      {{"output", path}, {"rows", A.rows_global()}, {"largest", largest}, {"effective_support", sum * sum / squares}});
+  print_result(communicator, arguments.on("json")
+                                 ? json_text(json)
+                                 : to_width(printable(path) + ": " + std::to_string(A.rows_global()) +
+                                            " values, largest " + scientific(largest, 6) + ", effective support " +
+                                            scientific(sum * sum / squares, 6) + " rows\n"));
   return ExitCode::converged;
 }
 

@@ -132,18 +132,18 @@ nlohmann::ordered_json report_json(const Arguments& arguments, const PrivateAtte
                                    std::int64_t n) {
   nlohmann::ordered_json errors = result;
   errors["worse_than_nothing"] = result.is_worse_than_nothing();
-  return {{"schema", "attnreg-private-1"},
-          {"configuration", arguments.configuration()},
-          {"n", n},
-          {"samples", result.samples},
-          {"dp_epsilon", arguments.number("dp-epsilon")},
-          {"dp_delta", arguments.number("dp-delta")},
-          {"neighbours", arguments.text("neighbours")},
-          {"sensitivity", sensitivity},
-          {"sensitivity_limit", result.sensitivity_limit},
-          {"seed_from_system", !arguments.given("seed")},
-          {"certified", false},
-          {"not_private", errors}};
+  auto json = document_of("private", arguments);
+  json.update({{"n", n},
+               {"samples", result.samples},
+               {"dp_epsilon", arguments.number("dp-epsilon")},
+               {"dp_delta", arguments.number("dp-delta")},
+               {"neighbours", arguments.text("neighbours")},
+               {"sensitivity", sensitivity},
+               {"sensitivity_limit", result.sensitivity_limit},
+               {"seed_from_system", !arguments.given("seed")},
+               {"certified", false},
+               {"not_private", errors}});
+  return json;
 }
 
 /// The errors of the release beside those of what needs none.

@@ -4,6 +4,7 @@
 
 #include "app/charts/run_report.hpp"
 #include "app/options/commands.hpp"
+#include "app/report/json.hpp"
 #include "app/report/text.hpp"
 #include "errors/printable.hpp"
 #include "files/output_file.hpp"
@@ -31,7 +32,9 @@ const Syntax kReportSyntax{
        {"no-data", 0, "", Switch{}, "", "only what the directory holds: the data are not read"}}},
      {"Computing", {threads_option(), watchdog_option(), progress_option(), trust_option()}},
      {"Output",
-      {{"output", 'o', "FILE", Text{}, "", "where the page goes; default: report.html in DIR"}, force_option()}}},
+      {{"output", 'o', "FILE", Text{}, "", "where the page goes; default: report.html in DIR"},
+       json_option("print where the page is as JSON"),
+       force_option()}}},
     kReportEpilogue,
     {},
     {},
@@ -46,8 +49,21 @@ std::vector<std::string> read_labels(const std::string& path) {
   return labels;
 }
 
-/// Collective. Writes the page; the text on it, on rank 0.
-std::string write_page(const Communicator& communicator, const std::vector<std::string>& directories,
+/// A page that was written; of rank 0, empty elsewhere.
+struct WrittenPage {
+  std::string path;
+  std::size_t bytes = 0;
+  std::vector<std::string> notes{};
+
+  std::string text() const {
+    std::string text = printable(path) + ": " + std::to_string((bytes + 1023) / 1024) + " KiB\n";
+    for (const auto& note : notes) text += "  " + printable(note) + "\n";
+    return to_width(text);
+  }
+};
+
+/// Collective.
+WrittenPage write_page(const Communicator& communicator, const std::vector<std::string>& directories,
                        const std::string& path, const std::string& labels_file, bool with_data) {
   const InPhase working(Phase::solve);
   std::vector<ReportedRun> runs;
@@ -60,14 +76,14 @@ std::string write_page(const Communicator& communicator, const std::vector<std::
   if (directories.size() == 1 && with_data)
     data = report_data(communicator, communicator.is_root() ? runs[0] : ReportedRun{}, command_syntax);
   StopsEndPhases::end();
-  std::string text;
+  WrittenPage page{path};
   communicator.agree_on_root([&] {
     const std::string html = runs.size() > 1 ? comparison_html(runs) : report_html(runs[0], data, labels);
     write_file(path, html);
-    text = printable(path) + ": " + std::to_string((html.size() + 1023) / 1024) + " KiB\n";
-    for (const auto& note : data.notes) text += "  " + printable(note) + "\n";
+    page.bytes = html.size();
+    page.notes = data.notes;
   });
-  return to_width(text);
+  return page;
 }
 
 ExitCode report(const Communicator& communicator, const Arguments& arguments) {
@@ -77,15 +93,21 @@ ExitCode report(const Communicator& communicator, const Arguments& arguments) {
   const std::string given = arguments.text("output");
   const std::string path = given.empty() ? directories[0] + "/report.html" : given;
   communicator.agree_on_root([&] { check_output(path, arguments.on("force")); });
-  print_result(communicator,
-               write_page(communicator, directories, path, arguments.text("labels"), !arguments.on("no-data")));
+  const WrittenPage page =
+      write_page(communicator, directories, path, arguments.text("labels"), !arguments.on("no-data"));
+  auto json = document_of("report", arguments);
+  json.update({{"output", page.path}, {"bytes", page.bytes}, {"notes", page.notes}});
+  print_result(communicator, arguments.on("json") ? json_text(json) : page.text());
   return ExitCode::converged;
 }
 
 }  // namespace
 
-void report_on_run(const Communicator& communicator, const std::string& directory) {
-  print_result(communicator, "\n" + write_page(communicator, {directory}, directory + "/report.html", "", true));
+void report_on_run(const Communicator& communicator, const Arguments& run) {
+  const std::string directory = run.text("output");
+  const WrittenPage page = write_page(communicator, {directory}, directory + "/report.html", "", true);
+  if (!run.on("json")) return print_result(communicator, "\n" + page.text());
+  if (communicator.is_root()) print_line("attnreg: " + page.text());
 }
 
 Command report_command() { return {kReportSyntax, report}; }

@@ -33,6 +33,7 @@ const Syntax kResumeSyntax{
        threads_option(),
        watchdog_option(),
        progress_option(),
+       json_option("print run.json in place of the page"),
        {"quiet", 'q', "", Switch{}, "", "no step lines"},
        {"verbose", 'v', "", Switch{}, "", "say more about files, ranks and memory"}}}},
     kResumeEpilogue};

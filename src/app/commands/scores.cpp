@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "app/options/commands.hpp"
 #include "app/options/solver_options.hpp"
+#include "app/report/json.hpp"
 #include "app/report/text.hpp"
 #include "app/run/problem.hpp"
 #include "attnreg/files.hpp"
@@ -41,7 +41,7 @@ const Syntax kScoresSyntax{
      reproducible_group(),
      {"Output",
       {{"output", 'o', "FILE", Text{}, "", "where the scores go, n values, .npy; needed"},
-       {"json", 0, "", Switch{}, "", "print JSON"},
+       json_option("print the figures as JSON"),
        force_option()}}},
     kScoresEpilogue};
 
@@ -67,14 +67,17 @@ LeverageScores find_scores(const RowMatrix& A, const Eigen::VectorXd& weights, c
 }
 
 std::string result_text(const LeverageScores& scores, const RowMatrix& A, const Arguments& arguments) {
-  if (arguments.on("json"))
-    return json_text({{"rows", A.rows_global()},
-                      {"columns", A.columns()},
-                      {"sum", scores.sum},
-                      {"largest", scores.largest},
-                      {"coherence", scores.coherence},
-                      {"rank", scores.rank},
-                      {"reads_of_a", A.reads()}});
+  if (arguments.on("json")) {
+    auto json = document_of("scores", arguments);
+    json.update({{"rows", A.rows_global()},
+                 {"columns", A.columns()},
+                 {"sum", scores.sum},
+                 {"largest", scores.largest},
+                 {"coherence", scores.coherence},
+                 {"rank", scores.rank},
+                 {"reads_of_a", A.reads()}});
+    return json_text(json);
+  }
   return to_width(printable(arguments.text("output")) + ": " + std::to_string(A.rows_global()) + " " +
                   (arguments.on("exact") ? "exact" : "approximate") + " leverage scores\n  rank       " +
                   std::to_string(scores.rank) + " of " + std::to_string(A.columns()) + " columns\n  sum        " +

@@ -6,6 +6,7 @@
 #include "app/options/solver_options.hpp"
 #include "app/report/summary.hpp"
 #include "app/report/text.hpp"
+#include "app/report/verdict.hpp"
 #include "app/run/problem.hpp"
 #include "app/run/session.hpp"
 #include "attnreg/files.hpp"
@@ -114,28 +115,33 @@ class Solve : public Session {
       exactly.push_back(exact(weights[k]));
     }
     std::string table = weights.empty() ? "" : results_table("w        ", shown, path, true);
+    for (const auto& line : failures_text(arguments_, path, "weight"))
+      if (!weights.empty()) table += "  NOT converged, " + line + "\n";
     if (cut_off)
       table += std::string("  NOT solved, ") + (communicator_.is_stopped() ? "stopped: " : "time limit: ") +
                counted(std::ssize(weights) - std::ssize(path), "weight") + " from " +
-               scientific(weights[path.size()], 3) + " on\n";
+               scientific(weights[path.size()], 3) + " on" + cut_off_text(arguments_, communicator_.is_stopped()) +
+               "\n";
     const SolveReport report{arguments_, result, A, threads_.threads, timing_, table};
-    end(
-        [&] {
-          directory_.write_array("x.npy", span_of(result.x), {result.x.size()});  // first: it must not be lost
-          if (with_fitted()) directory_.write_rows("f.npy", span_of(result.fitted), A.partition(), {A.rows_global()});
-          if (!weights.empty()) {
-            RowMajorMatrix X(std::ssize(path), A.columns());
-            for (Index k = 0; k < X.rows(); ++k) X.row(k) = path[static_cast<std::size_t>(k)].x.transpose();
-            directory_.write_array("x_path.npy", span_of(X), {X.rows(), X.cols()});
-            directory_.write_text("path.csv", results_csv("weight", exactly, path, false));
-          }
-          nlohmann::ordered_json run = run_json(files, tile_rows(A.columns()));
-          run["seed"] = arguments_.integer("seed");
-          run.update(regression_json(result));
-          run["summary"].update(timing_json(timing_));
-          directory_.finish(result.summary, run, code);
-        },
-        [&](const std::vector<std::string>& written) { return summary_text(report, written); });
+    end({result.summary, code,
+         [&] {
+           nlohmann::ordered_json run = run_json(files, tile_rows(A.columns()));
+           run["seed"] = arguments_.integer("seed");
+           run.update(regression_json(report));
+           run["summary"].update(timing_json(timing_));
+           return run;
+         },
+         [&] {
+           directory_.write_array("x.npy", span_of(result.x), {result.x.size()});  // first: it must not be lost
+           if (with_fitted()) directory_.write_rows("f.npy", span_of(result.fitted), A.partition(), {A.rows_global()});
+           if (!weights.empty()) {
+             RowMajorMatrix X(std::ssize(path), A.columns());
+             for (Index k = 0; k < X.rows(); ++k) X.row(k) = path[static_cast<std::size_t>(k)].x.transpose();
+             directory_.write_array("x_path.npy", span_of(X), {X.rows(), X.cols()});
+             directory_.write_text("path.csv", results_csv("weight", exactly, path, false));
+           }
+         },
+         [&](const std::vector<std::string>& written) { return summary_text(report, written); }});
     return code;
   }
 
@@ -163,21 +169,17 @@ class Solve : public Session {
       for (const auto& note : rounding_note(A, files[0].header.type, "A")) result.notes.push_back(note);
     const ExitCode code = code_of(worst_result(results).summary.termination);
     B.resize(0, 0);
-    end([&] { write_several(results, A, files, code); },
-        [&](const std::vector<std::string>& written) { return targets_text(results, A, written); });
+    end({worst_result(results).summary, code, [&] { return targets_json(results, A, files); },
+         [&] { write_several(results, A); },
+         [&](const std::vector<std::string>& written) { return targets_text(results, A, written); }});
     return code;
   }
 
-  void write_several(const std::vector<RegressionResult>& results, const RowMatrix& A,
-                     const std::vector<InputFile>& files, ExitCode code) {
-    const auto targets = std::ssize(results);
-    RowMajorMatrix X(A.columns(), targets), F(with_fitted() ? A.rows_local() : 0, targets);
+  nlohmann::ordered_json targets_json(const std::vector<RegressionResult>& results, const RowMatrix& A,
+                                      const std::vector<InputFile>& files) const {
     auto summaries = nlohmann::ordered_json::array();
-    for (Index k = 0; k < targets; ++k) {
-      const RegressionResult& result = results[static_cast<std::size_t>(k)];
-      X.col(k) = result.x;
-      if (with_fitted()) F.col(k) = result.fitted;
-      nlohmann::ordered_json summary = summary_json(result);
+    for (const auto& result : results) {
+      nlohmann::ordered_json summary = summary_json(arguments_, result, A.rows_global());
       summary.update({{"certificate", certificate_json(result.certificate)},
                       {"notes", result.notes},
                       {"warnings", result.warnings}});
@@ -185,10 +187,20 @@ class Solve : public Session {
     }
     nlohmann::ordered_json run = run_json(files, tile_rows(A.columns()));
     run.update({{"seed", arguments_.integer("seed")}, {"timing", timing_json(timing_)}, {"targets", summaries}});
+    return run;
+  }
+
+  void write_several(const std::vector<RegressionResult>& results, const RowMatrix& A) {
+    const auto targets = std::ssize(results);
+    RowMajorMatrix X(A.columns(), targets), F(with_fitted() ? A.rows_local() : 0, targets);
+    for (Index k = 0; k < targets; ++k) {
+      const RegressionResult& result = results[static_cast<std::size_t>(k)];
+      X.col(k) = result.x;
+      if (with_fitted()) F.col(k) = result.fitted;
+    }
     directory_.write_matrix("X.npy", X);
     if (with_fitted()) directory_.write_rows("F.npy", span_of(F), A.partition(), {A.rows_global(), targets});
     directory_.write_text("targets.csv", results_csv("target", numbers_to(results.size()), results, true));
-    directory_.finish(worst_result(results).summary, run, code);
   }
 
   /// The page of several targets: a line for each, what all of them cost, notes and warnings.
@@ -201,8 +213,10 @@ class Solve : public Session {
       reads += result.summary.reads_of_a;
     }
     const bool parts = make_loss(arguments_.text("loss"))->fits_distribution();
+    std::string failures;
+    for (const auto& line : failures_text(arguments_, results, "target")) failures += summary_line("verdict", line);
     return std::to_string(converged) + " of " + counted(std::ssize(results), "target") + " converged\n\n" +
-           results_table("target ", numbers_to(results.size()), results, parts) + "\n" +
+           results_table("target ", numbers_to(results.size()), results, parts) + "\n" + failures +
            summary_line("problem", std::to_string(A.rows_global()) + " x " + std::to_string(A.columns()) + ", " +
                                        arguments_.text("loss") + " loss, w = " + weight_text(arguments_)) +
            summary_line("reads of A", fixed(reads, 1) + " in all; a read that several targets share is counted once") +

@@ -25,7 +25,7 @@ const Syntax kStatusSyntax{
     {{"Output",
       {{"stale-after", 0, "SECONDS", Number{0, true}, "600",
         "on another host, where its lock cannot be seen: gone, if status.json was not renewed for so long"},
-       {"json", 0, "", Switch{}, "", "print JSON: status.json, with the state that was found, and age_seconds"}}}},
+       json_option("print JSON: status.json, with the state that was found, and age_seconds")}}},
     kStatusEpilogue};
 
 ExitCode run_status(const Communicator& communicator, const Arguments& arguments) {

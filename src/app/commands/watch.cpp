@@ -32,7 +32,8 @@ const Syntax kWatchSyntax{
     {{"DIR", "run directory, the -o of solve or attention"}},
     {{"Output",
       {{"interval", 0, "SECONDS", Number{0.1, false, 3600}, "1", "between two looks"},
-       {"once", 0, "", Switch{}, "", "one look, also in a terminal"}}}},
+       {"once", 0, "", Switch{}, "", "one look, also in a terminal"},
+       json_option("one look, as JSON: status.json and the iterations so far")}}},
     kWatchEpilogue};
 
 /// Numbers as blocks of eight heights, on a logarithmic scale; of more than `most`, the last of each stretch.
@@ -59,6 +60,17 @@ std::string convergence_line(const char* name, const std::vector<double>& values
   if (blocks.empty()) return "";
   return padded(name, 12) + blocks + "  " + scientific(values.front(), 2) + " to " + scientific(values.back(), 2) +
          "\n";
+}
+
+/// status.json and the history so far.
+std::string watch_json(const std::string& directory, const SavedStatus& status) {
+  const CsvTable history = read_history(directory);
+  nlohmann::ordered_json columns = nlohmann::ordered_json::object();
+  for (const char* const name : {"iteration", "value", "relative_gradient", "reads_of_a", "seconds"})
+    columns[name] = history.numbers(name);
+  nlohmann::ordered_json json{{"schema", "attnreg-watch-1"}, {"status", status.json}, {"history", columns}};
+  json["status"]["age_seconds"] = status.age_seconds;
+  return json_text(json);
 }
 
 std::string watch_page(const std::string& directory, const SavedStatus& status) {
@@ -91,7 +103,7 @@ ExitCode watch(const Communicator& communicator, const Arguments& arguments) {
   std::int64_t code = 0;
   std::string page;
   communicator.agree_on_root([&] {
-    const bool draws = isatty(STDOUT_FILENO) != 0 && !arguments.on("once");
+    const bool draws = isatty(STDOUT_FILENO) != 0 && !arguments.on("once") && !arguments.on("json");
     SavedStatus status = read_status(directory, kStaleAfter);
     while (draws && status.state() == "running") {
       page = watch_page(directory, status);
@@ -102,7 +114,8 @@ ExitCode watch(const Communicator& communicator, const Arguments& arguments) {
       throw_if_stopped();
       status = read_status(directory, kStaleAfter);
     }
-    page = (draws ? "\x1b[H\x1b[2J" : "") + watch_page(directory, status);
+    page = arguments.on("json") ? watch_json(directory, status)
+                                : (draws ? "\x1b[H\x1b[2J" : "") + watch_page(directory, status);
     code = status.exit_code();
   });
   code = communicator.max(code);

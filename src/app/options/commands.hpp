@@ -38,8 +38,9 @@ Command resume_command();
 /// Local. Throws `UsageError` for another name.
 const Syntax& command_syntax(const std::string& name);
 
-/// Collective. Writes report.html into the directory of a run that is over, and prints where it is.
-void report_on_run(const Communicator& communicator, const std::string& directory);
+/// Collective. Writes report.html into the directory of a run that is over, and says where it is: on stdout, or where
+/// JSON is there on stderr.
+void report_on_run(const Communicator& communicator, const Arguments& run);
 
 /// Collective. Of a command line `resume DIR ...`, that of the run which goes on.
 Arguments resumed_arguments(const Communicator& communicator, const Arguments& resume,

@@ -324,8 +324,10 @@ OptionGroup report_options(std::string_view help) {
   return {"Output",
           {{"output", 'o', "DIR", Text{}, "", help},
            {"force", 0, "", Switch{}, "", "replace the files of an earlier run"},
-           {"json", 0, "", Switch{}, "", "print report.json"}}};
+           json_option("report.json in place of the page")}};
 }
+
+Option json_option(std::string_view what) { return {"json", 0, "", Switch{}, "", what}; }
 
 Option force_option() { return {"force", 0, "", Switch{}, "", "replace a file that is there"}; }
 

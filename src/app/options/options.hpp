@@ -183,8 +183,9 @@ std::string suggestion(std::string_view word, std::span<const std::string_view> 
 Option threads_option();
 Option watchdog_option();
 Option progress_option();
-Option trust_option();  ///< of commands that read .npz archives
-Option force_option();  ///< of commands that write single files
+Option trust_option();                      ///< of commands that read .npz archives
+Option force_option();                      ///< of commands that write single files
+Option json_option(std::string_view what);  ///< every command has it; what: "the figures as JSON"
 OptionGroup computing_options();
 
 /// --output (`help` says for what), --force and --json of commands that write report.json, and --help.

@@ -2,6 +2,7 @@
 
 #include "app/report/summary.hpp"
 #include "app/report/text.hpp"
+#include "app/report/verdict.hpp"
 
 namespace attnreg::app {
 

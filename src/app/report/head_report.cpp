@@ -7,6 +7,7 @@
 
 #include "app/report/json.hpp"
 #include "app/report/text.hpp"
+#include "app/report/verdict.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -19,15 +20,6 @@ ATTNREG_JSON(HeadQuality, all, uniform, sequences)
 namespace attnreg::app {
 
 namespace {
-
-std::string_view verdict_text(HeadVerdict verdict) {
-  switch (verdict) {
-    case HeadVerdict::predicts: return "predicts: held-out attention is reproduced as well as that of the fit";
-    case HeadVerdict::roughly: return "predicts roughly: held-out attention is much better than uniform attention";
-    case HeadVerdict::fits_only: return "fits, but does not predict: give more sequences, or a lower rank";
-    default: return "neither fits nor predicts: this is no attention of the form softmax(A1 X A2^T)";
-  }
-}
 
 std::string_view verdict_name(HeadVerdict verdict) {
   constexpr std::array<std::string_view, 4> names{"predicts", "roughly", "fits_only", "neither"};
@@ -70,9 +62,8 @@ std::string head_text(const HeadReport& report) {
       summary_line("", padded("|F-B|/|B|", 12) + padded("total variation", 18) + padded("KL", 12) + "same largest") +
       quality_line("sequences of the fit", report.fit.all);
   if (report.held_out)
-    text += quality_line("held out", report.held_out->all) +
-            quality_line("uniform attention", report.held_out->uniform) +
-            summary_line("verdict", std::string(verdict_text(head_verdict(report.fit, *report.held_out))));
+    text +=
+        quality_line("held out", report.held_out->all) + quality_line("uniform attention", report.held_out->uniform);
   else
     text += quality_line("uniform attention", report.fit.uniform);
   text += summary_line("rank", rank_text(result));
@@ -107,6 +98,25 @@ std::string heads_text(const std::vector<HeadReport>& reports) {
         (held ? std::string(verdict_name(head_verdict(fit, *held))) : "") + "\n";
   }
   for (const auto& direction : reports[0].result.null_directions) text += summary_line("not determined", direction);
+  return text;
+}
+
+std::string heads_verdict_text(const std::vector<HeadReport>& reports) {
+  std::vector<std::string> verdicts;
+  for (const auto& report : reports)
+    verdicts.push_back(
+        verdict_text(report.result.converged,
+                     report.held_out ? std::optional(head_verdict(report.fit, *report.held_out)) : std::nullopt));
+  std::string text;
+  for (std::size_t h = 0; h < verdicts.size(); ++h) {
+    if (std::find(verdicts.begin(), verdicts.begin() + static_cast<std::ptrdiff_t>(h), verdicts[h]) !=
+        verdicts.begin() + static_cast<std::ptrdiff_t>(h))
+      continue;
+    const auto same = std::ranges::count(verdicts, verdicts[h]);
+    const bool all = same == std::ssize(verdicts);
+    text += (text.empty() ? "" : "; ") +
+            (all ? "" : std::to_string(same) + " of " + counted(std::ssize(verdicts), "head") + ": ") + verdicts[h];
+  }
   return text;
 }
 

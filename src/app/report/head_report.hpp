@@ -20,6 +20,8 @@ struct HeadReport {
 std::string head_text(const HeadReport& report);
 /// The same of several heads: a table.
 std::string heads_text(const std::vector<HeadReport>& reports);
+/// What the heads are worth: the verdict of all, or each with the number of heads that it is of.
+std::string heads_verdict_text(const std::vector<HeadReport>& reports);
 /// The notes, or warnings, of all heads, each once, with the heads that it is of if these are not all.
 std::vector<std::string> remarks(const std::vector<HeadResult>& heads, std::vector<std::string> HeadResult::*of);
 /// Members for run.json.

@@ -161,29 +161,27 @@ std::string sparsify_text(const SparsifyReport& report) {
 
 nlohmann::ordered_json sparsify_json(const SparsifyReport& report) {
   const Sparsifier& result = report.result;
-  nlohmann::ordered_json json{
-      {"schema", "attnreg-sparsify-1"},
-      {"configuration", report.arguments.configuration()},
-      {"n", report.X.columns()},
-      {"d", report.X.rows_global()},
-      {"storage", storage_name(report.X.storage())},
-      {"sparse", report.X.is_sparse()},
-      {"verdict", headline(report) + "; " + verdict(report)},
-      {"columns", result.columns_global},
-      {"draws", result.draws},
-      {"columns_asked", report.columns_asked},
-      {"end", end_name(result.end)},
-      {"epsilon", epsilon_of(report)},
-      {"certified_epsilon", result.certified_epsilon},
-      {"within_epsilon",
-       promises_epsilon(report) ? nlohmann::ordered_json(!misses_epsilon(report)) : nlohmann::ordered_json()},
-      {"reads_of_x", report.reads},
-      {"collectives", report.collectives},
-      {"ranks", report.X.communicator().size()},
-      {"threads", report.threads},
-      {"read_seconds", report.read_seconds},
-      {"choose_seconds", report.choose_seconds},
-      {"measure_seconds", report.measure_seconds}};
+  auto json = document_of("sparsify", report.arguments);
+  json.update({{"n", report.X.columns()},
+               {"d", report.X.rows_global()},
+               {"storage", storage_name(report.X.storage())},
+               {"sparse", report.X.is_sparse()},
+               {"verdict", headline(report) + "; " + verdict(report)},
+               {"columns", result.columns_global},
+               {"draws", result.draws},
+               {"columns_asked", report.columns_asked},
+               {"end", end_name(result.end)},
+               {"epsilon", epsilon_of(report)},
+               {"certified_epsilon", result.certified_epsilon},
+               {"within_epsilon",
+                promises_epsilon(report) ? nlohmann::ordered_json(!misses_epsilon(report)) : nlohmann::ordered_json()},
+               {"reads_of_x", report.reads},
+               {"collectives", report.collectives},
+               {"ranks", report.X.communicator().size()},
+               {"threads", report.threads},
+               {"read_seconds", report.read_seconds},
+               {"choose_seconds", report.choose_seconds},
+               {"measure_seconds", report.measure_seconds}});
   if (!is_measured(report)) return json;
   json["scale"] = report.scale;
   json["largest_logit"] = report.errors.largest_logit;

@@ -8,6 +8,7 @@
 #include "app/options/solver_options.hpp"
 #include "app/report/json.hpp"
 #include "app/report/text.hpp"
+#include "app/report/verdict.hpp"
 #include "errors/printable.hpp"
 #include "losses/losses.hpp"
 
@@ -44,63 +45,13 @@ std::string start_text(const SolveReport& report) {
   return report.result.start == Start::zero ? "x = 0" : "the cross-entropy minimiser";
 }
 
-/// What it means for the user, in one sentence.
-std::string verdict(const SolveReport& report) {
-  switch (report.result.summary.termination) {
-    case Termination::converged:
-    case Termination::converged_rounding:
-      if (!report.result.certificate.no_minimiser.empty()) return report.result.certificate.no_minimiser;
-      if (report.arguments.text("loss") == "cross-entropy")
-        return report.result.certificate.minimiser_exists || report.result.certificate.distance_bound
-                   ? "x is a minimiser: this loss is convex"
-                   : "x is a minimiser if one exists: this loss is convex; --certificate full looks whether it does";
-      if (report.result.certificate.kind == StationaryKind::local_minimum)
-        return "x is a local minimum of L; there may be others: --starts K looks for them";
-      if (report.result.certificate.kind == StationaryKind::degenerate)
-        return "x is a stationary point of L; along some direction its curvature is 0 to rounding";
-      return "x is a stationary point of L, --certificate full says which kind; there may be others: --starts K";
-    case Termination::saddle: return "x is a saddle point of L, not a minimum; start elsewhere";
-    case Termination::no_minimiser: return "raise --weight: then there is a minimiser";
-    case Termination::diverged: return "do not use x; try --start zero, or raise --weight";
-    case Termination::breakdown: return "do not use x; look for huge values in A and w, or raise --weight";
-    case Termination::uncertified: return "x is as good as |g| says; the certificate below says what is missing";
-    case Termination::stagnated:
-      return "x may serve for a looser --rtol; try --start cross-entropy or --storage double";
-    case Termination::stopped: return "the best x so far; go on from it with --start DIR/x.npy";
-    default: return "x is not a solution yet; raise the limit, or go on from it with --start DIR/x.npy";
-  }
+std::string reading(const Arguments& arguments, const RegressionResult& result, std::int64_t rows) {
+  return make_loss(arguments.text("loss"))->fits_distribution() ? fit_reading(result.fit, rows)
+                                                                : residual_reading(result.fit.relative_residual);
 }
 
-constexpr double kSumSlack = 0.01;  // of sums for which shares of a mass make sense
-
-std::string degree_of_fit(double mismatch) {
-  if (mismatch <= 0.01) return "f reproduces b almost exactly: ";
-  if (mismatch <= 0.1) return "f reproduces b well: ";
-  return mismatch <= 0.5 ? "f reproduces b roughly: " : "f reproduces little of b: ";
-}
-
-std::string fit_reading(const SolveReport& report) {
-  const FitQuality& fit = report.result.fit;
-  const double mismatch = fit.total_variation;
-  if (!std::isfinite(mismatch)) return "f is not finite";
-  if (std::abs(fit.target_sum - 1) > kSumSlack)
-    return "b sums to " + plain(fit.target_sum, 6) + " and f to 1: f cannot reproduce b" +
-           (fit.target_sum > 0 ? "; --normalise-b divides b by its sum" : "");
-  const bool flat = fit.support_fitted > 0.9 * static_cast<double>(report.A.rows_global()) &&
-                    fit.support_target < 0.7 * fit.support_fitted;
-  if (mismatch > 0.1 && flat)
-    return "f is nearly uniform and hardly follows b: the weight w is too large for these data; try a smaller one";
-  const std::string share = fixed(100 * mismatch, mismatch < 0.1 ? 2 : 0) + " % of the mass of f is not where b has it";
-  if (mismatch <= 0.5) return degree_of_fit(mismatch) + share;
-  return degree_of_fit(mismatch) + share +
-         (fit.r_squared > 0.9 ? "; the largest values are right (R^2), the many small ones are not"
-                              : "; try a smaller weight");
-}
-
-/// For losses whose f is no distribution.
-std::string residual_reading(double residual) {
-  if (!std::isfinite(residual)) return "there is nothing to reproduce, or f is not finite";
-  return degree_of_fit(residual) + "|f - b| is " + plain(100 * residual, 3) + " % of |b|";
+std::string reading(const SolveReport& report) {
+  return reading(report.arguments, report.result, report.A.rows_global());
 }
 
 std::string fit_text(const SolveReport& report) {
@@ -111,7 +62,7 @@ std::string fit_text(const SolveReport& report) {
       summary_line("R^2", plain(fit.r_squared, 4) + "  (1: equal, 0: no better than the mean of b)");
   if (!loss->fits_distribution())
     return title + summary_line("residual", plain(fit.relative_residual, 4) + "  (|f - b| / |b|)") + r_squared +
-           summary_line("reading", residual_reading(fit.relative_residual));
+           summary_line("reading", reading(report));
   return title +
          summary_line("total variation", plain(fit.total_variation, 4) + "  (1/2 sum |f - b|; 0: equal, 1: disjoint)") +
          summary_line("KL(b | f)", plain(fit.kullback_leibler, 4) + " nats  (sum b ln(b / f) - b + f; 0: equal)") +
@@ -119,42 +70,7 @@ std::string fit_text(const SolveReport& report) {
          summary_line("effective support", "f " + plain(fit.support_fitted, 6) + ", b " + plain(fit.support_target, 6) +
                                                " of " + std::to_string(report.A.rows_global()) +
                                                " rows  (1 / sum of squares)") +
-         summary_line("reading", fit_reading(report));
-}
-
-/// Why an iteration stopped, in words and numbers.
-std::string termination_text(const Arguments& arguments, const NewtonSummary& summary, const std::string& reference) {
-  const double tolerance = arguments.number("rtol") * summary.gradient_reference;
-  const std::string g = "|g|_s = " + scientific(summary.scaled_gradient, 3);
-  const std::string bound = arguments.text("rtol") + " " + reference + " = " + scientific(tolerance, 3);
-  const std::string missed = g + " > " + bound;
-  const std::string floor = scientific(summary.gradient_floor, 3);
-  switch (summary.termination) {
-    case Termination::converged: return "converged: " + g + " <= " + bound;
-    case Termination::converged_rounding:
-      return "converged to rounding: " + g + " <= " + floor + ", the rounding error of g; the tolerance " + bound +
-             " is out of reach";
-    case Termination::stagnated:
-      return "NOT converged, stagnated: no step lowers L any more, but " + missed +
-             (summary.scaled_gradient > summary.gradient_floor
-                  ? " and > " + floor + ", the rounding error of g"
-                  : ", and " + floor + ", the rounding error of g, is too large to speak of a minimum");
-    case Termination::iteration_limit:
-      return "NOT converged, iteration limit: " + counted(summary.iterations, "iteration") + ", " + missed;
-    case Termination::time_limit:
-      return "NOT converged, time limit: " + fixed(summary.seconds, 1) + " s >= " + arguments.text("time-limit") +
-             " s, " + missed;
-    case Termination::stopped: return "NOT finished, stopped by a signal: " + g + ", the tolerance is " + bound;
-    case Termination::breakdown:
-      return "NOT converged, breakdown: a value, gradient or Hessian is not finite; x is the last good iterate";
-    case Termination::saddle: return "NOT a minimum, saddle: " + g + ", but the Hessian has negative curvature at x";
-    case Termination::no_minimiser:
-      return "NO MINIMISER exists: " + g + ", but L goes on falling along a direction, and x runs away along it";
-    case Termination::diverged: return "NOT converged, diverged: " + g + ", but L is larger than at x = 0";
-    case Termination::uncertified:
-      return "NOT certified: " + g + ", but |x - x*| <= " + arguments.text("epsilon") + " could not be shown";
-  }
-  return missed;
+         summary_line("reading", reading(report));
 }
 
 std::string assumption_text(const Assumption& assumption) {
@@ -254,16 +170,6 @@ nlohmann::ordered_json certificate_json(const Certificate& certificate) {
   return json;
 }
 
-std::string kind_text(StationaryKind kind) {
-  switch (kind) {
-    case StationaryKind::local_minimum: return "local minimum: the smallest eigenvalue of the Hessian is positive";
-    case StationaryKind::saddle: return "NOT a minimum: the Hessian has a negative eigenvalue";
-    case StationaryKind::degenerate: return "degenerate: the smallest eigenvalue of the Hessian is 0 to rounding";
-    case StationaryKind::unknown: return "unknown: the eigenvalues were not found";
-  }
-  return "";
-}
-
 std::string list_text(std::string_view title, const std::vector<std::string>& lines) {
   if (lines.empty()) return "";
   std::string text = "\n" + std::string(title) + "\n";
@@ -278,15 +184,6 @@ std::string folded_text(std::string_view title, std::vector<std::string> lines, 
     lines.push_back(more);
   }
   return list_text(title, lines);
-}
-
-ExitCode exit_code(Termination termination) {
-  switch (termination) {
-    case Termination::converged:
-    case Termination::converged_rounding: return ExitCode::converged;
-    case Termination::breakdown: return ExitCode::breakdown;
-    default: return ExitCode::limit;
-  }
 }
 
 std::string page_text(const SummaryPage& page, const std::vector<std::string>& files) {
@@ -312,7 +209,7 @@ std::string summary_text(const SolveReport& report, const std::vector<std::strin
   const Arguments& arguments = report.arguments;
   const std::string page = page_text(
       {arguments, result, report.A.communicator().processes(), report.threads, reference_name(arguments),
-       verdict(report),
+       verdict_text(arguments, result),
        std::to_string(report.A.rows_global()) + " x " + std::to_string(report.A.columns()) + " as " +
            storage_name(report.A.storage()) + ", " + arguments.text("loss") + " loss, w = " + weight_text(arguments),
        std::string(method_name(result.method)) + " from " + start_text(report),
@@ -416,9 +313,12 @@ nlohmann::ordered_json result_json(const SolveResult& result) {
   return json;
 }
 
-nlohmann::ordered_json summary_json(const RegressionResult& result) {
+nlohmann::ordered_json summary_json(const Arguments& arguments, const RegressionResult& result, std::int64_t rows) {
   nlohmann::ordered_json json = result_json(result);
-  json.update({{"method", method_name(result.method)}, {"fit", result.fit}});
+  json.update({{"method", method_name(result.method)},
+               {"fit", result.fit},
+               {"verdict", verdict_text(arguments, result)},
+               {"reading", reading(arguments, result, rows)}});
   return json;
 }
 
@@ -426,8 +326,9 @@ nlohmann::ordered_json remarks_json(const SolveResult& result) {
   return {{"minima", result.minima}, {"notes", result.notes}, {"warnings", result.warnings}};
 }
 
-nlohmann::ordered_json regression_json(const RegressionResult& result) {
-  nlohmann::ordered_json json{{"summary", summary_json(result)},
+nlohmann::ordered_json regression_json(const SolveReport& report) {
+  const RegressionResult& result = report.result;
+  nlohmann::ordered_json json{{"summary", summary_json(report.arguments, result, report.A.rows_global())},
                               {"certificate", certificate_json(result.certificate)},
                               {"sketched_steps", result.sketched_steps},
                               {"sample_reads", result.sample_reads}};

@@ -40,8 +40,6 @@ struct SummaryPage {
   Timing timing{};
 };
 
-ExitCode exit_code(Termination termination);
-
 /// "1.234 on 2 ranks with 1 thread each; certificate 0.100, loading 0.020"
 std::string seconds_text(const Timing& timing, int ranks, int threads);
 /// The same as members of the summary in run.json.
@@ -75,18 +73,16 @@ std::vector<std::string> of_all_targets(const std::vector<RegressionResult>& res
 
 nlohmann::ordered_json certificate_json(const Certificate& certificate);
 
-/// What kind of stationary point it is, in words.
-std::string kind_text(StationaryKind kind);
 /// The certificate of an attention regression; the text is empty for the level none.
 std::string certificate_text(const AttentionCertificate& certificate);
 nlohmann::ordered_json certificate_json(const AttentionCertificate& certificate);
 
-/// The same for run.json: what every solve has, and what a regression has.
+/// The same for run.json: what every solve has, and what a regression with so many rows has.
 nlohmann::ordered_json result_json(const SolveResult& result);
-nlohmann::ordered_json summary_json(const RegressionResult& result);
+nlohmann::ordered_json summary_json(const Arguments& arguments, const RegressionResult& result, std::int64_t rows);
 /// The rest of what every solve has there: minima, notes, warnings.
 nlohmann::ordered_json remarks_json(const SolveResult& result);
 /// All of it, of one regression.
-nlohmann::ordered_json regression_json(const RegressionResult& result);
+nlohmann::ordered_json regression_json(const SolveReport& report);
 
 }  // namespace attnreg::app

@@ -98,20 +98,24 @@ WorkFigures work_figures() {
   constexpr double kKnown = 0.02;  // of the work: from here on the rest can be told
   Activity& own = own_activity();
   const Phase phase = own.now.load();
-  WorkFigures figures{.phase = std::string(phase_name(phase)), .what = {}, .unit = {}};
-  const auto add = [&](const std::string& text) { figures.what += (figures.what.empty() ? "" : "; ") + text; };
+  WorkFigures figures{.phase = std::string(phase_name(phase)), .what = {}, .kind = {}, .unit = {}};
+  const auto add = [&](const std::string& text, const std::string& kind) {
+    figures.what += (figures.what.empty() ? "" : "; ") + text;
+    figures.kind += kind + "; ";
+  };
   if (phase == Phase::start || phase == Phase::solve) {
     const std::lock_guard lock(own.mutex);
-    if (own.phase.find("iteration") != std::string::npos) add(own.phase);
+    if (own.phase.find("iteration") != std::string::npos || own.phase.find("step") != std::string::npos)
+      add(own.phase, own.phase);
   }
   const char *const step = own.step.load(), *const work = own.work.load(), *const unit = own.unit.load();
   const int steps = own.steps.load(), number = std::clamp(own.step_number.load(), 1, std::max(1, steps));
   const bool in_steps = steps > 0 && step != nullptr, counts = work != nullptr && unit != nullptr;
   double share = 0;
-  if (in_steps) add("step " + std::to_string(number) + " of " + std::to_string(steps) + ", " + step);
+  if (in_steps) add("step " + std::to_string(number) + " of " + std::to_string(steps) + ", " + step, step);
   const auto age = [](std::int64_t since) { return seconds_now() - 1e-9 * static_cast<double>(since); };
   if (counts) {
-    add(work);
+    add(work, work);
     figures.unit = unit;
     figures.total = own.total.load();
     figures.done = std::min(static_cast<double>(own.done.load()), figures.total);
@@ -201,7 +205,7 @@ void ProgressLine::show_once() {
   }
   if (style_ == Style::none) return;
   const WorkFigures figures = work_figures();
-  const std::string key = figures.phase + figures.what;
+  const std::string key = figures.phase + figures.kind;
   const std::lock_guard lock(terminal().mutex);
   if (now - terminal().last_line < kSilence) return;
   if (style_ == Style::bar) {

@@ -15,13 +15,14 @@ namespace attnreg::app {
 
 /// What this rank is at, and how far it is.
 struct WorkFigures {
-  std::string phase;                     ///< "certificate"
-  std::string what;                      ///< "step 2 of 5, convexity; read of A"; may be empty
-  std::string unit;                      ///< of the numbers: "rows"; empty: they cannot be counted
-  double done = 0, total = 0;            ///< of the innermost piece of work
-  double rate = 0;                       ///< units a second
-  double share = 0;                      ///< of the steps, or of that piece, from 0 to 1
-  double seconds = 0;                    ///< since they began
+  std::string phase;           ///< "certificate"
+  std::string what;            ///< "step 2 of 5, convexity; read of A"; may be empty
+  std::string kind{};          ///< the same without the numbers of steps: where it changes, something new began
+  std::string unit;            ///< of the numbers: "rows"; empty: they cannot be counted
+  double done = 0, total = 0;  ///< of the innermost piece of work
+  double rate = 0;             ///< units a second
+  double share = 0;            ///< of the steps, or of that piece, from 0 to 1
+  double seconds = 0;          ///< since they began
   std::optional<double> seconds_left{};  ///< once that can be said
 
   std::string work_text() const;  ///< "certificate: step 2 of 5, convexity, 1200 of 4000 rows, 300 rows/s"

@@ -38,15 +38,15 @@ constexpr std::int64_t kHeaderBytes = 256, kStatusBytes = 1 << 12, kRunBytes = 1
 
 constexpr std::string_view kHistoryHeader =
     "iteration,value,gradient_norm,relative_gradient,step,radius,cg_iterations,reads_of_a,collectives,seconds,start,"
-    "weight\n";
+    "target,weight\n";
 
-std::string history_line(const IterationRecord& record) {
+std::string history_line(const IterationRecord& record, std::optional<int> target) {
   std::string line = std::to_string(record.iteration);
   for (const double value : {record.value, record.gradient_norm, record.relative_gradient, record.step, record.radius})
     line += "," + exact(value);
   return line + "," + std::to_string(record.cg_iterations) + "," + exact(record.reads_of_a) + "," +
          std::to_string(record.collectives) + "," + exact(record.seconds) + "," + record.start + "," +
-         (std::isnan(record.weight) ? "" : exact(record.weight)) + "\n";
+         (target ? std::to_string(*target) : "") + "," + (std::isnan(record.weight) ? "" : exact(record.weight)) + "\n";
 }
 
 void write_all(const FileDescriptor& file, const std::string& path, std::string_view bytes) {
@@ -189,9 +189,9 @@ void RunDirectory::write_history(const IterationRecord& record, std::optional<in
   if (!history_.is_open()) {
     check_output(file("history.csv"), true);
     history_ = open_lines(path);
-    add_to_history((target ? "target," : "") + std::string(kHistoryHeader));
+    add_to_history(kHistoryHeader);
   }
-  add_to_history((target ? std::to_string(*target) + "," : "") + history_line(record));
+  add_to_history(history_line(record, target));
 }
 
 void RunDirectory::add_to_history(std::string_view bytes) {
@@ -268,9 +268,7 @@ void RunDirectory::finish(const NewtonSummary& summary, const nlohmann::ordered_
         !(history_.close() &&
           (live_history_ != kLateHistory || ::rename(file(live_history_).c_str(), file("history.csv").c_str()) == 0)))
       error_ = "cannot write " + printable(file("history.csv"));
-    nlohmann::ordered_json whole = run;
-    whole["page"] = page_;
-    write_file(*space_for("run.json"), json_text(whole));
+    write_file(*space_for("run.json"), json_text(run));
     if (!error_.empty()) throw OutputError(error_);
   });
   const RunTiming timing = run_timing(communicator_);

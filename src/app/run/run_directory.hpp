@@ -50,15 +50,12 @@ class RunDirectory {
   const std::vector<std::string>& files() const { return files_; }
 
   /// Local. Adds a line to history.csv, and refreshes status.json once a second. A failure to write is kept for
-  /// `finish`: the solve goes on. Of several targets each line begins with the target, from 0.
+  /// `finish`: the solve goes on. Of several targets each line names the target, from 0.
   void record(const IterationRecord& record, std::optional<int> target = std::nullopt) noexcept;
   /// Local. For records that are not part of the history.
   void refresh_status(const IterationRecord& record) noexcept;
   /// Local, from another thread: refreshes it in between, with what the rank is at.
   void show_work() noexcept;
-
-  /// Local. The summary, which becomes part of run.json.
-  void keep_page(std::string page) { page_ = std::move(page); }
 
   // Collective, and without a directory nothing is done. They throw `OutputError` on all ranks.
   /// An array that rank 0 has. shape: of .npy, row-major.
@@ -93,7 +90,7 @@ class RunDirectory {
   void write_status(std::string_view state, const ExitCode* code);
 
   Communicator communicator_;
-  std::string path_, error_, page_;
+  std::string path_, error_;
   std::vector<std::string> files_;
   RunLock lock_;
   RunOwner owner_;  // the process of rank 0

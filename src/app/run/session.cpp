@@ -8,8 +8,9 @@
 #include <utility>
 
 #include "app/options/commands.hpp"
-#include "app/report/summary.hpp"
+#include "app/report/json.hpp"
 #include "app/report/text.hpp"
+#include "app/report/verdict.hpp"
 #include "app/run/timing.hpp"
 #include "errors/faults.hpp"
 #include "errors/printable.hpp"
@@ -37,6 +38,7 @@ OptionGroup session_options(std::string_view output_help, std::vector<Option> mo
   more.insert(more.begin(), {"output", 'o', "DIR", Text{}, "", output_help});
   more.insert(more.end(), {{"force", 0, "", Switch{}, "", "replace a finished run in DIR"},
                            {"report", 0, "", Switch{}, "", "also write report.html, a page on the run, there"},
+                           json_option("print run.json in place of the page"),
                            {"quiet", 'q', "", Switch{}, "", "no step lines"},
                            {"verbose", 'v', "", Switch{}, "", "say more about files, ranks and memory"},
                            {"checkpoint", 0, "SECONDS", Number{}, "60",
@@ -181,8 +183,7 @@ ExitCode Session::code_of(Termination termination) {
   return code == ExitCode::limit && communicator_.is_stopped() && leaves_checkpoint() ? ExitCode::stopped : code;
 }
 
-void Session::end(const std::function<void()>& write,
-                  const std::function<std::string(const std::vector<std::string>& files)>& page) {
+void Session::end(const Ending& ending) {
   StopsEndPhases::end();
   if (communicator_.is_stopped() && communicator_.is_root())
     print_line("attnreg: " + stop_text() + ": the best x so far is the result" +
@@ -192,17 +193,23 @@ void Session::end(const std::function<void()>& write,
   const InPhase writing(Phase::write);
   note_activity("writing");
   faults::at("before-write");
-  directory_.keep_page(page({}));
-  try {
-    write();
-  } catch (const OutputError&) {
+  nlohmann::ordered_json run = ending.run();
+  run["page"] = ending.page({});
+  const auto print = [&](const std::vector<std::string>& files) {
     while_silent_.reset();
-    print_result(communicator_, to_width(page({}) + timing_text(run_timing(communicator_))));
+    print_result(communicator_, arguments_.on("json")
+                                    ? json_text(run)
+                                    : to_width(ending.page(files) + timing_text(run_timing(communicator_))));
+  };
+  try {
+    ending.write();
+    directory_.finish(ending.summary, run, ending.code);
+  } catch (const OutputError&) {
+    print({});
     throw;
   }
   if (directory_.is_used() && !journal_->is_cut_off()) slots_.remove();
-  while_silent_.reset();
-  print_result(communicator_, to_width(page(directory_.files()) + timing_text(run_timing(communicator_))));
+  print(directory_.files());
 }
 
 void Session::describe(const std::vector<InputFile>& files, double bytes_needed) const {
@@ -289,20 +296,20 @@ nlohmann::ordered_json Session::run_json(const std::vector<InputFile>& files, In
   std::erase(ranks_on_node, 0);
   nlohmann::ordered_json inputs;
   for (const auto& file : files) inputs[file.role] = to_json(file);
-  return {{"schema", "attnreg-run-1"},
-          {"command", arguments_.syntax().name},
-          {"directory", working_directory()},
-          {"configuration", arguments_.configuration()},
-          {"build", build_facts()},
-          {"layout",
-           {{"ranks", communicator_.processes()},
-            {"ranks_per_node", ranks_on_node},
-            {"threads", threads_.threads},
-            {"cores", threads_.cores},
-            {"tile_rows", tile_rows},
-            {"blocks", communicator_.is_of_blocks() ? communicator_.size() : 0}}},
-          {"inputs", inputs},
-          {"resumed", checkpoint_.resumed}};
+  auto run = document_of("run", arguments_);
+  run.update({{"command", arguments_.syntax().name},
+              {"directory", working_directory()},
+              {"build", build_facts()},
+              {"layout",
+               {{"ranks", communicator_.processes()},
+                {"ranks_per_node", ranks_on_node},
+                {"threads", threads_.threads},
+                {"cores", threads_.cores},
+                {"tile_rows", tile_rows},
+                {"blocks", communicator_.is_of_blocks() ? communicator_.size() : 0}}},
+              {"inputs", inputs},
+              {"resumed", checkpoint_.resumed}});
+  return run;
 }
 
 }  // namespace attnreg::app

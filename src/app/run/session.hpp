@@ -2,7 +2,7 @@
 
 #include <functional>
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -48,10 +48,17 @@ class Session {
   int threads_of_rank() const { return communicator_.is_of_blocks() ? 1 : threads_.threads; }
   /// Collective. The exit code of a termination; where the run was asked to stop and can go on from a checkpoint, 75.
   ExitCode code_of(Termination termination);
-  /// Collective. `write` fills the run directory; then page(its files) goes to stdout, without files where they could
-  /// not be written: what was found must not be lost with them.
-  void end(const std::function<void()>& write,
-           const std::function<std::string(const std::vector<std::string>& files)>& page);
+  /// What a run ends with. All calls are collective.
+  struct Ending {
+    const NewtonSummary& summary;
+    ExitCode code;
+    std::function<nlohmann::ordered_json()> run;  ///< run.json, but for the page
+    std::function<void()> write;                  ///< the arrays and tables of the run directory
+    std::function<std::string(const std::vector<std::string>& files)> page;  ///< the summary, with the files written
+  };
+  /// Collective. Fills the run directory; then the page, or with --json run.json, goes to stdout, without files where
+  /// they could not be written: what was found must not be lost with them.
+  void end(const Ending& ending);
 
   /// The callbacks of an iteration and of its start: step lines, history, status. The session must outlive them.
   std::function<void(const IterationRecord&)> on_iteration();

@@ -1,0 +1,37 @@
+// Gram matrices of so many columns that the rows of a thread are visited in several pieces.
+
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include "attnreg/row_matrix.hpp"
+#include "rows/gram.hpp"
+#include "support/reference.hpp"
+
+namespace attnreg::test_gram {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+
+TEST(WideGram, EveryRowIsThereOnceWhateverTheThreads) {
+  const Communicator comm(MPI_COMM_WORLD);
+  constexpr Index d = 1500;
+  constexpr Index n = 2600;  // 1024 rows make a piece
+  const RowMajorMatrix whole = reference::random_matrix(n, d, 1);
+  const VectorXd weights = reference::random_vector(n, 2), centre = reference::random_vector(d, 3);
+  const RowMatrix A = reference::distribute(comm, whole, reference::Layout::even, reference::Holding::float64);
+  const MatrixXd probes = reference::random_matrix(d, 3, 4);
+  const MatrixXd seen = (whole * probes).rowwise() - (centre.transpose() * probes).row(0);
+  const int before = omp_get_max_threads();
+  for (const int threads : {1, 2}) {
+    omp_set_num_threads(threads);
+    const SignedGram part = signed_gram(A, {reference::local_part(A, weights)}, centre);
+    const MatrixXd difference = reference::summed(comm, MatrixXd(part.positive - part.negative));
+    const MatrixXd found = probes.transpose() * difference * probes;
+    const MatrixXd expected = seen.transpose() * weights.asDiagonal() * seen;
+    const double size = (seen.transpose() * weights.cwiseAbs().asDiagonal() * seen).trace();
+    EXPECT_LE((found - expected).cwiseAbs().maxCoeff(), 10 * static_cast<double>(n) * reference::eps * size) << threads;
+  }
+  omp_set_num_threads(before);
+}
+
+}  // namespace attnreg::test_gram
