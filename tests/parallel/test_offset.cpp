@@ -195,7 +195,7 @@ TEST(Offset, EveryMethodStorageAndStartEndsAtTheMinimum) {
             How{Method::automatic, Start::automatic, Holding::float32, 0}}) {
         SCOPED_TRACE(loss + (masks ? ", masks, " : ", ") + std::string(method_name(method)) + " from " +
                      std::string(start_name(start)));
-        Problem problem = problem_of(loss, 1e-4, masks, false, 3000);
+        Problem problem = problem_of(loss, 1e-4, masks, false, 1000);
         problem.A = reference::rounded_for_all(problem.A);
         RegressionOptions options;
         options.method = method;
@@ -273,7 +273,7 @@ TEST(Offset, AMaskedRowHasNoPartInTheCertificate) {
 TEST(Offset, TheDistanceBoundHolds) {
   int bounds = 0;
   for (const auto loss : loss_names())
-    for (int k = 0; k < 6; ++k) {
+    for (int k = 0; k < 4; ++k) {
       SCOPED_TRACE(std::string(loss) + ", " + std::to_string(k));
       Problem problem = reference::random_problem(60, 3, 0.3 + 0.1 * k, 0.1, static_cast<std::uint64_t>(50 + k));
       problem.loss = loss;
@@ -296,7 +296,7 @@ TEST(Offset, TheDistanceBoundHolds) {
       EXPECT_NEAR(again.smallest_eigenvalue, rough.certificate.smallest_eigenvalue,
                   1e-8 * std::abs(again.largest_eigenvalue));
     }
-  EXPECT_GE(bounds, 40);  // of 48
+  EXPECT_GE(bounds, 26);  // of 32
 }
 
 // b has one row: without a ridge or weights the cross-entropy has no minimiser, whatever the offset and the masked
@@ -341,12 +341,13 @@ TEST(Offset, InTheRowSpaceOfAWideMatrix) {
       RegressionOptions options;
       options.newton.relative_tolerance = 1e-11;
       const RegressionResult found = solved(problem, options), removed = solved(without_masked(problem), options);
+      EXPECT_TRUE(is_good(found)) << termination_name(found.summary.termination);
+      EXPECT_LE((found.x - removed.x).norm(), 1e-5 * removed.x.norm());  // of all x with this L the least
+      if (loss != "softmax" || masks) continue;
       options.certificate = CertificateLevel::full;  // with all columns
       const RegressionResult expected = solved(problem, options);
-      EXPECT_TRUE(is_good(found)) << termination_name(found.summary.termination);
       EXPECT_TRUE(is_good(expected)) << termination_name(expected.summary.termination);
       EXPECT_LE((found.x - expected.x).norm(), 1e-5 * expected.x.norm());
-      EXPECT_LE((found.x - removed.x).norm(), 1e-5 * removed.x.norm());  // of all x with this L the least
     }
 }
 

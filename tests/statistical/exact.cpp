@@ -71,6 +71,13 @@ Spectrum spectrum(ExactMatrix matrix) {
   return {matrix.diagonal(), std::move(vectors)};
 }
 
+/// row - centre; of a constant column 0, and not the rounding of 50 digits.
+ExactVector about(const ExactVector& row, const ExactVector& centre) {
+  return row.binaryExpr(centre, [](const Exact& a, const Exact& c) {
+    return size_of(a - c) <= Exact(kZero) * size_of(a) ? Exact(0) : Exact(a - c);
+  });
+}
+
 /// L, g and H at a point, and how large the terms are that they are sums of. H is the sum over the rows of curvature_i
 /// (a_i - centre)(a_i - centre)^T + w_i^2 a_i a_i^T, and of coupling.
 struct Evaluation {
@@ -187,7 +194,7 @@ void ExactProblem::Parts::sum_rows(Evaluation& at) const {
   at.gradient = A.transpose() * (at.slopes + w2.cwiseProduct(at.Ax));
   at.hessian = at.coupling;
   for (Index i = 0; i < A.rows(); ++i) {
-    const ExactVector row = A.row(i).transpose(), from_centre = row - at.centre;
+    const ExactVector row = A.row(i).transpose(), from_centre = about(row, at.centre);
     for (Index j = 0; j < columns; ++j)
       for (Index k = 0; k < columns; ++k)
         at.hessian(j, k) += at.curvature[i] * from_centre[j] * from_centre[k] + w2[i] * row[j] * row[k];
@@ -217,7 +224,7 @@ ExactVector ExactProblem::Parts::scales(const Evaluation& at) const {
   ExactVector squares = at.coupling_terms.diagonal();
   for (Index i = 0; i < A.rows(); ++i) {
     const ExactVector row = A.row(i).transpose();
-    squares += at.curvature_terms[i] * (row - at.centre).cwiseAbs2() + w2[i] * row.cwiseAbs2();
+    squares += at.curvature_terms[i] * about(row, at.centre).cwiseAbs2() + w2[i] * row.cwiseAbs2();
   }
   return squares.unaryExpr([](const Exact& square) { return square > 0 ? Exact(sqrt(square)) : Exact(1); });
 }

@@ -75,6 +75,8 @@ class OffsetTest(CommandLineTest):
         result, _ = self.solve("counts", "masked", "--normalise-b", out="misfit")
         self.assert_code(0, result)
         self.assertIn(f"{np.count_nonzero(self.counts[self.masked])} values of b in masked rows", result.stdout)
+        self.assertIn(f"b was divided by its sum, {self.counts[rest].sum():.0f}", result.stdout)
+        self.assertNotIn("not to 1", result.stdout)
 
     def test_evaluate_has_offset_and_ridge(self):
         x = np.array([0.4, -0.2, 0.3])

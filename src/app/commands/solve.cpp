@@ -144,7 +144,8 @@ class Solve : public Session {
     if (arguments_.on("normalise-b"))
       for (Index k = 0; k < B.cols(); ++k) {
         Eigen::VectorXd b = B.col(k);
-        sums.push_back(normalise(communicator_, b, A.rows_global(), "target " + std::to_string(k)));
+        sums.push_back(
+            normalise(communicator_, b, A.rows_global(), "target " + std::to_string(k), problem.offset.get()));
         B.col(k) = b;
       }
     require_squares(A, B, arguments_.text("targets"), false);

@@ -142,10 +142,17 @@ bool has_targets(const Arguments& arguments) {
   return !arguments.syntax().instead_of_last.empty() && arguments.given(arguments.syntax().instead_of_last);
 }
 
-double normalise(const Communicator& communicator, Eigen::VectorXd& b, std::int64_t rows, const std::string& role) {
-  const double largest = communicator.max(b.size() > 0 ? b.cwiseAbs().maxCoeff() : 0.0);
+double normalise(const Communicator& communicator, Eigen::VectorXd& b, std::int64_t rows, const std::string& role,
+                 const Eigen::VectorXd* offset) {
+  const auto counted = [&](const Eigen::VectorXd& values) {
+    return Eigen::VectorXd(offset->array().isInf().select(0.0, values));
+  };
+  const auto size = [](const Eigen::VectorXd& values) {
+    return values.size() > 0 ? values.cwiseAbs().maxCoeff() : 0.0;
+  };
+  const double largest = communicator.max(offset == nullptr ? size(b) : size(counted(b)));
   if (largest > 0) b /= largest;  // the sum might overflow
-  const double sum = exact_sum(communicator, b, rows);
+  const double sum = offset == nullptr ? exact_sum(communicator, b, rows) : exact_sum(communicator, counted(b), rows);
   if (!(sum > 0))
     refuse(role + " has the sum " + plain(sum * largest, 6) + ", expected a sum > 0 to divide by (--normalise-b)");
   b /= sum;
@@ -187,14 +194,15 @@ Problem load_problem(const Communicator& communicator, const Arguments& argument
   RowMatrix A = load_matrix(communicator, arguments.text("A"), storage_choice(arguments));
   Eigen::VectorXd b;
   if (!has_targets(arguments)) b = load_rows_vector(communicator, arguments.text("b"), "b", A.partition());
+  auto offset = load_offset(A, arguments);
   std::optional<double> b_sum;
-  if (!has_targets(arguments) && arguments.on("normalise-b")) b_sum = normalise(communicator, b, A.rows_global(), "b");
+  if (!has_targets(arguments) && arguments.on("normalise-b"))
+    b_sum = normalise(communicator, b, A.rows_global(), "b", offset.get());
   RidgeWeights w = arguments.given("weights")
                        ? RidgeWeights(load_rows_vector(communicator, arguments.text("weights"), "w", A.partition()))
                        : RidgeWeights(arguments.number("weight"));
   if (!has_targets(arguments)) require_squares(A, b, arguments.text("b"), false);
   if (arguments.given("weights")) require_squares(A, w.numbers(), arguments.text("weights"), true);
-  auto offset = load_offset(A, arguments);
   return {std::move(A), std::move(b), std::move(w), std::move(offset), b_sum};
 }
 

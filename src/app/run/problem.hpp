@@ -52,8 +52,10 @@ bool has_targets(const Arguments& arguments);
 std::vector<InputFile> examine_problem(const Arguments& arguments);
 
 /// Collective. Divides a vector of `rows` values, one per row of A, by its sum, which does not depend on the ranks, and
-/// returns that. role: "b". `InvalidArgument` on all ranks unless it is above 0.
-double normalise(const Communicator& communicator, Eigen::VectorXd& b, std::int64_t rows, const std::string& role);
+/// returns that: of the rows that the offset, if there is one, does not mask. role: "b". `InvalidArgument` on all ranks
+/// unless it is above 0.
+double normalise(const Communicator& communicator, Eigen::VectorXd& b, std::int64_t rows, const std::string& role,
+                 const Eigen::VectorXd* offset);
 /// Local. A note on that.
 std::string normalised_text(double sum);
 
