@@ -47,7 +47,9 @@ distances_hold() {
 hunt() {
   configure dev -D CMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 && cmake --build build/dev -j "$(nproc)" --target hunt &&
     OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 \
-      mpirun -n "$(nproc)" build/dev/tests/statistical/hunt --count 50000 --alone
+      mpirun -n "$(nproc)" build/dev/tests/statistical/hunt --count 50000 --alone &&
+    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 \
+      mpirun -n "$(nproc)" build/dev/tests/statistical/hunt --count 10000 --alone --offsets
 }
 
 # The readers under libFuzzer for a minute each.

@@ -66,6 +66,9 @@ RowMajorMatrix load_replicated_matrix(const Communicator& communicator, const st
 Eigen::VectorXd load_rows_vector(const Communicator& communicator, const std::string& path, const std::string& role,
                                  const RowPartition& partition);
 
+/// Collective. Likewise offsets of logits, of which -infinity is one: it masks a row.
+Eigen::VectorXd load_offset(const Communicator& communicator, const std::string& path, const RowPartition& partition);
+
 /// Collective. Loads a vector of `size` values, such as x, on every rank: rank 0 reads, one broadcast. Failures as for
 /// `load_matrix`.
 Eigen::VectorXd load_vector(const Communicator& communicator, const std::string& path, const std::string& role,

@@ -1,8 +1,10 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <concepts>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,14 +39,26 @@ std::string_view start_name(Start start);     ///< "cross-entropy"
 /// Local. The names of the losses: "softmax", "cross-entropy", "exp", ...; docs/losses.md.
 const std::vector<std::string_view>& loss_names();
 
-struct RegressionOptions {
+/// What L(x) = phi(A x + o) + 1/2 |diag(w) A x|^2 + 1/2 ridge |x|^2 is made of besides A, b and w.
+struct RegressionModel {
+  RegressionModel() = default;
+  /// The loss of this name alone.
+  template <std::convertible_to<std::string_view> Name>
+  RegressionModel(const Name& name) : loss(std::string_view(name)) {}
+
   std::string loss = "softmax";  ///< one of `loss_names`
+  double ridge = 0;              ///< >= 0: 1/2 ridge |x|^2 is added to L,
+  bool ridge_scaled = false;  ///< or 1/2 ridge sum_j s_j^2 x_j^2, s_j the norm of column j, about its mean for softmax
+  /// o, this rank's rows: numbers of size 1e300 at most. -infinity masks a row, of softmax and cross-entropy: it has no
+  /// part in L, whatever its A, b and w; b of cross-entropy must be 0 there. None: 0, on all ranks.
+  std::shared_ptr<const Eigen::VectorXd> offset{};
+};
+
+struct RegressionOptions : RegressionModel {
   Method method = Method::automatic;
   Start start = Start::automatic;
-  Eigen::VectorXd x0;         ///< size d; only for `Start::given`
-  int random_starts = 0;      ///< solve from so many random points as well, and return the lowest end
-  double ridge = 0;           ///< >= 0: 1/2 ridge |x|^2 is added to L,
-  bool ridge_scaled = false;  ///< or 1/2 ridge sum_j s_j^2 x_j^2, s_j the norm of column j, about its mean for softmax
+  Eigen::VectorXd x0;     ///< size d; only for `Start::given`
+  int random_starts = 0;  ///< solve from so many random points as well, and return the lowest end
   SamplingOptions sampling;
   LinearSolverOptions linear_solver{};    ///< of newton and newton_cg; the others know rank0 only
   SketchedNewtonOptions sketched_newton;  ///< only for that method
@@ -86,13 +100,15 @@ struct RegressionResult : SolveResult {
   FitQuality fit;
 };
 
-/// Collective. Finds x with softmax(A x) ~ b, or what else the loss compares with b: a (local) minimiser of phi(A x) +
-/// 1/2 |diag(w) A x|^2.
+/// Collective. Finds x with softmax(A x) ~ b, or what else the loss compares with b: a (local) minimiser of phi(A x +
+/// o)
+/// + 1/2 |diag(w) A x|^2, with a ridge if there is one: `RegressionModel`.
 ///
 /// b: this rank's rows; w likewise, or one number; finite. x is replicated. Memory beyond A: 8 rows_local doubles, b
-/// among them, and what `linear_solver_bytes` says. `OutOfMemory` on all ranks where ScaLAPACK's matrices find no room.
-/// Throws `InvalidArgument` on all ranks for wrong sizes, values that are not finite, an unknown loss, or cross-entropy
-/// with sum b <= 0. Source: Deng, Li, Song 2023, arXiv 2304.10411, with the corrections of docs/algorithms.md.
+/// among them, with offsets one more, theirs, with masked rows up to two more, and what `linear_solver_bytes` says.
+/// `OutOfMemory` on all ranks where ScaLAPACK's matrices find no room. Throws `InvalidArgument` on all ranks for wrong
+/// sizes, values that are not finite, an unknown loss, cross-entropy with sum b <= 0, masks that a loss does not know,
+/// or no row without one. Source: Deng, Li, Song 2023, arXiv 2304.10411, with the corrections of docs/algorithms.md.
 RegressionResult solve_regression(const RowMatrix& A, const Eigen::VectorXd& b, const RidgeWeights& w,
                                   const RegressionOptions& options);
 
@@ -131,18 +147,18 @@ struct RegressionEvaluation {
 /// broadcast of 8 d^2. Value and derivatives of L at x, d numbers, replicated. Errors as for `solve_regression`;
 /// what overflows is infinite or NaN.
 RegressionEvaluation evaluate_regression(const RowMatrix& A, const Eigen::VectorXd& b, const RidgeWeights& w,
-                                         const Eigen::VectorXd& x, std::string_view loss = "softmax",
+                                         const Eigen::VectorXd& x, const RegressionModel& model = {},
                                          bool with_hessian = false);
 
 /// Collective. What can be said about any x, wherever it comes from; its |g|_s is compared with that at x = 0. Two
 /// reads of A, `full` up to 10 more. Errors as for `solve_regression`.
 Certificate certify_regression(const RowMatrix& A, const Eigen::VectorXd& b, const RidgeWeights& w,
-                               const Eigen::VectorXd& x, std::string_view loss = "softmax",
+                               const Eigen::VectorXd& x, const RegressionModel& model = {},
                                CertificateLevel level = CertificateLevel::full);
 
 /// Collective, one read of A and up to three small all-reduces. What the loss compares with b, this rank's rows:
-/// softmax(A x), exp(A x), exp(A x) / <exp(A x), 1>, ... An unknown loss: `InvalidArgument`; a value that is not
-/// finite: `NotFinite` with its row; on all ranks.
-Eigen::VectorXd predict(const RowMatrix& A, const Eigen::VectorXd& x, std::string_view loss = "softmax");
+/// softmax(A x + o), exp(A x + o), exp(A x + o) / <exp(A x + o), 1>, ...; 0 of masked rows. An unknown loss, or offsets
+/// as above: `InvalidArgument`; a value that is not finite: `NotFinite` with its row; on all ranks.
+Eigen::VectorXd predict(const RowMatrix& A, const Eigen::VectorXd& x, const RegressionModel& model = {});
 
 }  // namespace attnreg

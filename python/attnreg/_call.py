@@ -95,6 +95,11 @@ class Call:
         """Collective. One weight for all rows, or one per row."""
         return self._rows(w, name, matrix, True)
 
+    def model(self, model, offset, matrix):
+        """Collective. What L is made of, with the offset: nothing, one number per row, or a file."""
+        self.alike("offset, given or not", offset is None)
+        return model if offset is None else {**model, "offset": self._rows(offset, "offset", matrix, False)}
+
     def _rows(self, values, name, matrix, or_number):
         kind = "numbers"
         with self.agreed():

@@ -54,11 +54,20 @@ def sketch_options(sketch_rows, nonzeros, jl_columns, seed):
             "seed": integer("seed", seed, 0, 2**64 - 1)}
 
 
-def solve_options(loss, method, start, starts, rtol, rtol_of, max_iterations, time_limit, certificate, epsilon,
+def model_options(loss, ridge=None, ridge_scaled=None):
+    choice("loss", loss, LOSSES)
+    if ridge is not None and ridge_scaled is not None:
+        raise UsageError("ridge and ridge_scaled exclude each other")
+    strength = number("ridge", 0 if ridge is None else ridge, 0, strict=False)
+    if ridge_scaled is not None:
+        strength = number("ridge_scaled", ridge_scaled, 0, strict=False)
+    return {"loss": loss, "ridge": strength, "ridge_scaled": ridge_scaled is not None}
+
+
+def solve_options(model, method, start, starts, rtol, rtol_of, max_iterations, time_limit, certificate, epsilon,
                   oversampling, sketch_rows, nonzeros, jl_columns, seed, linear_solver, sketched):
     options = newton_options(rtol, rtol_of, max_iterations, time_limit)
-    choice("loss", loss, LOSSES)
-    options.update(loss=loss, method=choice("method", method, METHODS), starts=integer("starts", starts, 0, 10**5),
+    options.update(model, method=choice("method", method, METHODS), starts=integer("starts", starts, 0, 10**5),
                    certificate=choice("certificate", certificate, LEVELS),
                    linear_solver=choice("linear_solver", linear_solver, LINEAR_SOLVERS))
     options.update(sketch_options(sketch_rows, nonzeros, jl_columns, seed))
@@ -85,8 +94,9 @@ def solve_options(loss, method, start, starts, rtol, rtol_of, max_iterations, ti
 
 def solve(A, b, w=1e-4, *, loss="softmax", method="auto", start="auto", starts=0, rtol=1e-10, rtol_of="zero",
           max_iterations=200, time_limit=None, certificate="gradient", epsilon=None, oversampling=None, sketch_rows=0,
-          nonzeros=4, jl_columns=16, seed=1, linear_solver="auto", sketched=None, callback=None, comm=None):
-    """Find x with softmax(A x) ~ b: a (local) minimiser of L(x) = phi(A x) + 1/2 |diag(w) A x|^2.
+          nonzeros=4, jl_columns=16, seed=1, linear_solver="auto", sketched=None, offset=None, ridge=None,
+          ridge_scaled=None, callback=None, comm=None):
+    """Find x with softmax(A x) ~ b: a (local) minimiser of L(x) = phi(A x + o) + 1/2 |diag(w) A x|^2.
 
     Collective. Rows of A are spread over the ranks of `comm`, each of which gives its own.
 
@@ -123,6 +133,12 @@ def solve(A, b, w=1e-4, *, loss="softmax", method="auto", start="auto", starts=0
         Who factors d x d matrices.
     sketched : dict
         Of the method "sketched-newton": delta, radius, sampling_error, keep_low_rank.
+    offset : (n,) array or path, optional
+        o, added to the logits, this rank's rows: the logarithm of an exposure, or a prior. -inf masks a row of softmax
+        and cross-entropy, which has no part in L then; b of cross-entropy must be 0 there.
+    ridge, ridge_scaled : float, optional
+        Adds 1/2 ridge |x|^2 to L, or 1/2 ridge_scaled sum_j s_j^2 x_j^2, s_j the norm of column j, for softmax and
+        cross-entropy about its mean.
     callback : callable
         Called after each iteration with a record of its figures, on each rank that gives one. What returns true, or
         raises StopIteration, ends the solve; another exception does, too, and is raised.
@@ -156,19 +172,22 @@ def solve(A, b, w=1e-4, *, loss="softmax", method="auto", start="auto", starts=0
     """
     with Call(comm) as call:
         with call.agreed():
-            options = solve_options(loss, method, start, starts, rtol, rtol_of, max_iterations, time_limit, certificate,
+            options = solve_options(model_options(loss, ridge, ridge_scaled), method, start, starts, rtol, rtol_of,
+                                    max_iterations, time_limit, certificate,
                                     epsilon, oversampling, sketch_rows, nonzeros, jl_columns, seed, linear_solver,
                                     sketched)
             shown = shown_to(callback)
         call.alike("the options", {name: value for name, value in options.items() if name != "x0"})
         rows = call.matrix(A)
         target, weights = call.vector(b, "b", rows), call.weights(w, rows)
+        options = call.model(options, offset, rows)
         return _checked(call, finished(_attnreg.solve(call.native, rows, target, weights, options, shown)))
 
 
 def path(A, b, weights, *, loss="softmax", method="auto", start="auto", starts=0, rtol=1e-10, rtol_of="zero",
          max_iterations=200, time_limit=None, certificate="gradient", oversampling=None, sketch_rows=0, nonzeros=4,
-         jl_columns=16, seed=1, linear_solver="auto", callback=None, comm=None):
+         jl_columns=16, seed=1, linear_solver="auto", offset=None, ridge=None, ridge_scaled=None, callback=None,
+         comm=None):
     """Solve for several weights, each from the solution before.
 
     Collective. The other parameters are those of `solve`; `start` is that of the first weight, `time_limit` that of all
@@ -187,13 +206,15 @@ def path(A, b, weights, *, loss="softmax", method="auto", start="auto", starts=0
     """
     with Call(comm) as call:
         with call.agreed():
-            options = solve_options(loss, method, start, starts, rtol, rtol_of, max_iterations, time_limit, certificate,
+            options = solve_options(model_options(loss, ridge, ridge_scaled), method, start, starts, rtol, rtol_of,
+                                    max_iterations, time_limit, certificate,
                                     None, oversampling, sketch_rows, nonzeros, jl_columns, seed, linear_solver, None)
             shown = shown_to(callback)
             given = [number("a weight", weight, -np.inf, strict=False) for weight in np.ravel(weights)]
         call.alike("the options", (options, given))
         rows = call.matrix(A)
         target = call.vector(b, "b", rows)
+        options = call.model(options, offset, rows)
         results = [_checked(call, finished(values)) for values in
                    _attnreg.path(call.native, rows, target, given, options, shown)]
         return _several(results, np.array([result.x for result in results]), weights=np.array(given[:len(results)]),
@@ -221,7 +242,8 @@ def _several(results, x, left_out=0, **more):
 
 def solve_targets(A, B, w=1e-4, *, loss="softmax", method="auto", start="auto", starts=0, rtol=1e-10, rtol_of="zero",
                   max_iterations=200, time_limit=None, certificate="gradient", oversampling=None, sketch_rows=0,
-                  nonzeros=4, jl_columns=16, seed=1, linear_solver="auto", callback=None, comm=None):
+                  nonzeros=4, jl_columns=16, seed=1, linear_solver="auto", offset=None, ridge=None, ridge_scaled=None,
+                  callback=None, comm=None):
     """Solve k regressions with the same A and w, one for each column of B; they share reads of A and messages.
 
     Collective. The other parameters are those of `solve`.
@@ -239,7 +261,8 @@ def solve_targets(A, B, w=1e-4, *, loss="softmax", method="auto", start="auto", 
     """
     with Call(comm) as call:
         with call.agreed():
-            options = solve_options(loss, method, start, starts, rtol, rtol_of, max_iterations, time_limit, certificate,
+            options = solve_options(model_options(loss, ridge, ridge_scaled), method, start, starts, rtol, rtol_of,
+                                    max_iterations, time_limit, certificate,
                                     None, oversampling, sketch_rows, nonzeros, jl_columns, seed, linear_solver, None)
             shown = shown_to(callback)
             targets = numbers(B, "B")
@@ -248,20 +271,21 @@ def solve_targets(A, B, w=1e-4, *, loss="softmax", method="auto", start="auto", 
         call.alike("the options, or the number of targets", (options, targets.shape[1]))
         rows = call.matrix(A)
         weights = call.weights(w, rows)
+        options = call.model(options, offset, rows)
         results = [_checked(call, finished(values)) for values in
                    _attnreg.targets(call.native, rows, targets, weights, options, shown)]
         X = np.array([result.x for result in results]).T
         return _several(results, X, X=X)
 
 
-def predict(A, x, loss="softmax", *, comm=None):
-    """What the loss compares with b: softmax(A x), exp(A x), ...
+def predict(A, x, loss="softmax", *, offset=None, comm=None):
+    """What the loss compares with b: softmax(A x + o), exp(A x + o), ...
 
     Collective, one read of A.
 
     Parameters
     ----------
-    A, loss, comm
+    A, loss, offset, comm
         As of `solve`.
     x : (d,) array
         The same on all ranks.
@@ -278,20 +302,21 @@ def predict(A, x, loss="softmax", *, comm=None):
     """
     with Call(comm) as call:
         with call.agreed():
-            choice("loss", loss, LOSSES)
+            model = model_options(loss)
         call.alike("the loss", loss)
         rows, point = call.matrix(A), call.point(x)
         with call.agreed():
             if len(point) != rows.shape[1]:
                 raise DataError(f"x has {len(point)} values for {rows.shape[1]} columns of A")
+        model = call.model(model, offset, rows)
         try:
-            return _attnreg.predict(call.native, rows, point, loss)
+            return _attnreg.predict(call.native, rows, point, model)
         except NotFiniteError:
             call.refuse_not_finite()
             raise
 
 
-def evaluate(A, b, x, w=1e-4, *, loss="softmax", hessian=False, comm=None):
+def evaluate(A, b, x, w=1e-4, *, loss="softmax", offset=None, ridge=None, ridge_scaled=None, hessian=False, comm=None):
     """L(x), its gradient and, if asked for, Hessian.
 
     Collective, one read of A; two more and n d^2 operations for the Hessian. Parameters as of `solve`.
@@ -303,17 +328,18 @@ def evaluate(A, b, x, w=1e-4, *, loss="softmax", hessian=False, comm=None):
     """
     with Call(comm) as call:
         with call.agreed():
-            choice("loss", loss, LOSSES)
-        call.alike("the options", (loss, bool(hessian)))
+            model = model_options(loss, ridge, ridge_scaled)
+        call.alike("the options", (model, bool(hessian)))
         rows = call.matrix(A)
         target, weights, point = call.vector(b, "b", rows), call.weights(w, rows), call.point(x)
-        found = Record(_attnreg.evaluate(call.native, rows, target, weights, point, loss, bool(hessian)))
+        model = call.model(model, offset, rows)
+        found = Record(_attnreg.evaluate(call.native, rows, target, weights, point, model, bool(hessian)))
         if not np.isfinite(found.fun):
             call.refuse_not_finite()
         return found
 
 
-def certify(A, b, x, w=1e-4, *, loss="softmax", level="full", comm=None):
+def certify(A, b, x, w=1e-4, *, loss="softmax", offset=None, ridge=None, ridge_scaled=None, level="full", comm=None):
     """What can be proved about any x, wherever it comes from.
 
     Collective, up to 12 reads of A. Parameters as of `solve`; d is at most 2048 for the level "full".
@@ -324,12 +350,13 @@ def certify(A, b, x, w=1e-4, *, loss="softmax", level="full", comm=None):
     """
     with Call(comm) as call:
         with call.agreed():
-            choice("loss", loss, LOSSES)
+            model = model_options(loss, ridge, ridge_scaled)
             number_of_level = choice("level", level, LEVELS)
-        call.alike("the options", (loss, level))
+        call.alike("the options", (model, level))
         rows = call.matrix(A)
         target, weights, point = call.vector(b, "b", rows), call.weights(w, rows), call.point(x)
-        found = certificate_of(_attnreg.certify(call.native, rows, target, weights, point, loss, number_of_level))
+        model = call.model(model, offset, rows)
+        found = certificate_of(_attnreg.certify(call.native, rows, target, weights, point, model, number_of_level))
         if not np.isfinite(found.gradient_norm):
             call.refuse_not_finite()
         return found

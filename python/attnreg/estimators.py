@@ -41,7 +41,7 @@ class SoftmaxRegressor(RegressorMixin, BaseEstimator):
     ----------
     w : float
         Weight of the ridge 1/2 |w A x|^2.
-    loss, method, start, rtol, max_iterations, certificate, seed
+    loss, method, start, rtol, max_iterations, certificate, seed, ridge, ridge_scaled
         As of `attnreg.solve`.
 
     Attributes
@@ -68,7 +68,7 @@ class SoftmaxRegressor(RegressorMixin, BaseEstimator):
     """
 
     def __init__(self, w=1e-4, *, loss="softmax", method="auto", start="auto", rtol=1e-10, max_iterations=200,
-                 certificate="gradient", seed=1):
+                 certificate="gradient", seed=1, ridge=None, ridge_scaled=None):
         self.w = w
         self.loss = loss
         self.method = method
@@ -77,8 +77,10 @@ class SoftmaxRegressor(RegressorMixin, BaseEstimator):
         self.max_iterations = max_iterations
         self.certificate = certificate
         self.seed = seed
+        self.ridge = ridge
+        self.ridge_scaled = ridge_scaled
 
-    def fit(self, A, b, row_weights=None):
+    def fit(self, A, b, row_weights=None, offset=None):
         """Find x.
 
         Parameters
@@ -89,6 +91,8 @@ class SoftmaxRegressor(RegressorMixin, BaseEstimator):
         row_weights : (n,) array, optional
             A ridge for each row in place of `w`. It is no sample weight: a row of weight 0 has its part in the fit, and
             a large weight holds its logit near 0.
+        offset : (n,) array, optional
+            Added to the logits; -inf masks a row.
 
         Returns
         -------
@@ -100,18 +104,21 @@ class SoftmaxRegressor(RegressorMixin, BaseEstimator):
             raise DataError(f"b has shape {b.shape}, expected one axis; attnreg.solve_targets has several targets")
         self.result_ = solve(A, b, self.w if row_weights is None else row_weights, loss=self.loss, method=self.method,
                              start=self.start, rtol=self.rtol, max_iterations=self.max_iterations,
-                             certificate=self.certificate, seed=self.seed)
+                             certificate=self.certificate, seed=self.seed, offset=offset, ridge=self.ridge,
+                             ridge_scaled=self.ridge_scaled)
         self.coef_ = self.result_.x
         self.n_iter_ = max(1, self.result_.nit)
         _warn_unless_converged(self.result_)
         return self
 
-    def predict(self, A):
-        """softmax(A x), or what else the loss compares with b, over the rows of A together.
+    def predict(self, A, offset=None):
+        """softmax(A x + offset), or what else the loss compares with b, over the rows of A together.
 
         Parameters
         ----------
         A : (n, d) array or CSR matrix
+        offset : (n,) array, optional
+            Of these rows.
 
         Returns
         -------
@@ -119,7 +126,7 @@ class SoftmaxRegressor(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         A = _validated(self, A, accept_sparse="csr", dtype=[np.float64, np.float32], order="C", reset=False)
-        return predict(A, self.coef_, self.loss)
+        return predict(A, self.coef_, self.loss, offset=offset)
 
     def _more_tags(self):  # before scikit-learn 1.6
         return {"poor_score": True, "_xfail_checks": EXPECTED_FAILED_CHECKS}

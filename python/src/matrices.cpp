@@ -83,8 +83,11 @@ std::shared_ptr<Matrix> load(Call& call, const std::string& path) {
 
 /// Collective. This rank's values of a file with one per row.
 py::array load_rows(Call& call, const std::string& path, const std::string& role, const Matrix& A) {
-  return array_of(
-      call.run([&] { return load_rows_vector(call.communicator(), path, role, A.rows.value().partition()); }));
+  const RowPartition& partition = A.rows.value().partition();
+  return array_of(call.run([&] {
+    return role == "offset" ? load_offset(call.communicator(), path, partition)
+                            : load_rows_vector(call.communicator(), path, role, partition);
+  }));
 }
 
 py::dict scores(Call& call, const Matrix& A, const DoubleArray& weights, bool exact, const py::dict& options) {

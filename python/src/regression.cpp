@@ -2,6 +2,7 @@
 #include "attnreg/regression.hpp"
 
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,9 +14,19 @@ namespace attnreg::python {
 
 namespace {
 
+RegressionModel model_of(const py::dict& given) {
+  RegressionModel model;
+  take(given, "loss", model.loss);
+  take(given, "ridge", model.ridge);
+  take(given, "ridge_scaled", model.ridge_scaled);
+  if (given.contains("offset"))
+    model.offset = std::make_shared<const Eigen::VectorXd>(vector_of(given["offset"].cast<DoubleArray>()));
+  return model;
+}
+
 RegressionOptions options_of(Call& call, const py::dict& given, const py::object& callback) {
   RegressionOptions options;
-  take(given, "loss", options.loss);
+  static_cast<RegressionModel&>(options) = model_of(given);
   take_choice(given, "method", options.method);
   take_choice(given, "start", options.start);
   if (given.contains("x0")) options.x0 = vector_of(given["x0"].cast<DoubleArray>());
@@ -175,17 +186,19 @@ py::list targets(Call& call, const Matrix& A, const DoubleArray& B, const py::ob
   return list_of(call, std::move(results));
 }
 
-py::array predict_rows(Call& call, const Matrix& A, const DoubleArray& x, const std::string& loss) {
+py::array predict_rows(Call& call, const Matrix& A, const DoubleArray& x, const py::dict& model) {
   const Eigen::VectorXd point = vector_of(x);
-  return array_of(call.run([&] { return predict(*A.rows, point, loss); }));
+  const RegressionModel chosen = model_of(model);
+  return array_of(call.run([&] { return predict(*A.rows, point, chosen); }));
 }
 
 py::dict evaluate(Call& call, const Matrix& A, const DoubleArray& b, const py::object& w, const DoubleArray& x,
-                  const std::string& loss, bool hessian) {
+                  const py::dict& model, bool hessian) {
+  const RegressionModel chosen = model_of(model);
   const Eigen::VectorXd target = vector_of(b), point = vector_of(x);
   const RidgeWeights weights = weights_of(w);
   RegressionEvaluation found =
-      call.run([&] { return evaluate_regression(*A.rows, target, weights, point, loss, hessian); });
+      call.run([&] { return evaluate_regression(*A.rows, target, weights, point, chosen, hessian); });
   py::dict result;
   result["fun"] = found.value;
   result["log_fun"] = found.log_value;
@@ -195,11 +208,13 @@ py::dict evaluate(Call& call, const Matrix& A, const DoubleArray& b, const py::o
 }
 
 py::dict certify(Call& call, const Matrix& A, const DoubleArray& b, const py::object& w, const DoubleArray& x,
-                 const std::string& loss, int level) {
+                 const py::dict& model, int level) {
+  const RegressionModel chosen = model_of(model);
   const Eigen::VectorXd target = vector_of(b), point = vector_of(x);
   const RidgeWeights weights = weights_of(w);
-  return certificate_dict(call.run(
-      [&] { return certify_regression(*A.rows, target, weights, point, loss, static_cast<CertificateLevel>(level)); }));
+  return certificate_dict(call.run([&] {
+    return certify_regression(*A.rows, target, weights, point, chosen, static_cast<CertificateLevel>(level));
+  }));
 }
 
 }  // namespace

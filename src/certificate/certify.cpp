@@ -187,7 +187,8 @@ void Examination::bound_distance_by_curvature() {
   figures.hessian_rounding = theta;
   figures.eta = eta;
   figures.ball = 2 * eta / (1 - theta);
-  const auto made = hessian_variation(A_, rows_, loss_bounds_, {state_.centre, state_.coupled_centre, N_});
+  const auto made = hessian_variation(A_, rows_, loss_bounds_,
+                                      {state_.centre, state_.coupled_centre, N_, objective_.logit_offsets()});
   const HessianVariation& variation = *made;
   figures.row_distance = variation.row_distance();
   figures.third_derivative = variation.bound(figures.ball);
@@ -238,8 +239,9 @@ void Examination::look_for_separation() {
 /// The table of arXiv 2304.10411 and its exposition, with the corrected constants next to theirs.
 void Examination::look_up_assumptions(const GlobalConvexity& global) {
   constexpr double kNone = Certificate::kNone, kGoodStart = 0.1;  // |x0 - x*| M <= 0.1 l
-  const auto w2 = objective_.weights_squared();
-  const double most = w2.size() > 0 ? -w2.minCoeff() : -std::numeric_limits<double>::infinity();
+  const double infinity = std::numeric_limits<double>::infinity();
+  const VectorXd w2 = objective_.logit_offsets().without_masked(objective_.weights_squared(), infinity);
+  const double most = w2.size() > 0 ? -w2.minCoeff() : -infinity;
   const double smallest_weight = -A_.communicator().max(most);
   const VectorXd x = callers(point_.x);
   const double R = std::max(global.norm_A, x.norm());

@@ -32,7 +32,7 @@ GlobalConvexity global_convexity(RegressionObjective& objective, bool singular_v
   const Index d = A.columns();
   MatrixXd gram = MatrixXd::Zero(d, d);
   if (c > 0) {
-    gram = signed_gram(A, {VectorXd::Ones(A.rows_local())}).positive;
+    gram = signed_gram(A, {objective.unmasked_rows()}).positive;
     A.communicator().sum_to_root(span_of(gram));
   }
   MatrixXd ridge = objective.ridge_gram_on_root();

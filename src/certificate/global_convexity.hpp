@@ -17,9 +17,10 @@ struct GlobalConvexity {
 };
 
 /// Collective. With l, |x - x*| <= |g(x)| / l for every x and the only minimum x*. It is the smallest eigenvalue of
-/// A^T (W^2 - c I) A less its rounding, c = `LossBounds::indefiniteness` (softmax: 0.2405 or 1/12 + 0.19246 |b|_1). So
-/// w_i^2 >= c + l / sigma_min(A)^2 on all rows is enough, and not all rows need it. One read of A and n d^2 flops, and
-/// `ridge_gram_on_root`. Without `singular_values` there are none of them, and no read where no w_i^2 is above c.
+/// A^T (W^2 - c I) A less its rounding, over the rows that are not masked, c = `LossBounds::indefiniteness` (softmax:
+/// 0.2405 or 1/12 + 0.19246 |b|_1). So w_i^2 >= c + l / sigma_min(A)^2 on all rows is enough, and not all rows need it.
+/// One read of A and n d^2 flops, and `ridge_gram_on_root`. Without `singular_values` there are none of them, and no
+/// read where no w_i^2 is above c.
 GlobalConvexity global_convexity(RegressionObjective& objective, bool singular_values = false);
 
 }  // namespace attnreg

@@ -8,7 +8,7 @@ namespace attnreg {
 
 GrowthVariation::GrowthVariation(const RowMatrix& A, const PointRows& rows, const GrowthBounds& loss,
                                  const VariationFrame& frame)
-    : HessianVariation(A, frame.N, VectorXd::Zero(A.columns())), rows_(rows), loss_(loss) {
+    : HessianVariation(A, frame, VectorXd::Zero(A.columns())), rows_(rows), loss_(loss) {
   measure(VectorXd::Zero(rows.z.size()));
   if (!loss.is_rescaled()) return;
   shared_ = loss.shared(rows, SumOfRanks(communicator()));

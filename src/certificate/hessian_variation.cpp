@@ -17,7 +17,7 @@ namespace {
 class CentredVariation final : public HessianVariation {
  public:
   CentredVariation(const RowMatrix& A, const PointRows& rows, const CentredBounds& loss, const VariationFrame& frame)
-      : HessianVariation(A, frame.N, frame.centre), rows_(rows), loss_(loss) {
+      : HessianVariation(A, frame, frame.centre), rows_(rows), loss_(loss) {
     const VectorXd mean = measure(rows_.delta);
     const LossBounds::Rounding rounding = loss_.rounding(rows_, SumOfRanks(communicator()));
     VectorXd message(mean.size() + 1);

@@ -29,6 +29,7 @@ class SeparationSearch {
         b_(objective.b()),
         loss_(objective.loss().name()),
         v_(candidate),
+        unmasked_(objective.unmasked_rows()),
         held_((b_.array() != 0).cast<double>()),
         fixed_((objective.weights_squared().array() > 0).cast<double>()) {}
 
@@ -39,7 +40,7 @@ class SeparationSearch {
     count_target();
     if (loss_ == "rescaled-exp") {
       if (fixed_rows_ == 0 && !fits_) look_for_fall();
-    } else if (negative_ == 0 && support_ > 0 && support_ < A_.rows_global() && fixed_rows_ < A_.rows_global()) {
+    } else if (negative_ == 0 && support_ > 0 && support_ < rows_ && fixed_rows_ < rows_) {
       if (loss_ == "cross-entropy" || (fixed_rows_ == 0 && fits_)) look_for_separation();
     }
     return std::move(result_);
@@ -63,20 +64,23 @@ class SeparationSearch {
   const VectorXd& b_;
   std::string_view loss_;
   Separation result_;
-  VectorXd v_, held_, fixed_;  // 1 for rows that are held at equal logits, and at 0
-  VectorXd centre_;            // of the held rows
+  VectorXd v_, unmasked_, held_, fixed_;  // 1 for rows that are not masked; held at equal logits; held at 0
+  std::int64_t rows_ = 0;                 // that are not masked
+  VectorXd centre_;                       // of the held rows
   std::int64_t support_ = 0, negative_ = 0, fixed_rows_ = 0, held_rows_ = 0;
   bool fits_ = false;             // <b, 1> = 1 to rounding, and for rescaled-exp b > 0
   double smallest_singular_ = 0;  // of the constraints, where they are independent; else 0
 };
 
 void SeparationSearch::count_target() {
-  std::array<double, 5> sums{held_.sum(), static_cast<double>((b_.array() < 0).count()), fixed_.sum(), b_.sum(),
-                             b_.lpNorm<1>()};
+  std::array<double, 6> sums{held_.sum(),    static_cast<double>((b_.array() < 0).count()),
+                             fixed_.sum(),   b_.sum(),
+                             b_.lpNorm<1>(), unmasked_.sum()};
   communicator_.sum(sums);
   support_ = std::llround(sums[0]);
   negative_ = std::llround(sums[1]);
   fixed_rows_ = std::llround(sums[2]);
+  rows_ = std::llround(sums[5]);
   fits_ = std::abs(sums[3] - 1) <= 1e-12 * std::max(1.0, sums[4]);
   if (loss_ == "rescaled-exp") fits_ = fits_ && negative_ == 0 && support_ == A_.rows_global();
 }
@@ -100,7 +104,7 @@ void SeparationSearch::look_for_fall() {
 void SeparationSearch::look_for_separation() {
   for (int round = 0; round < kRounds; ++round) {
     held_rows_ = count(held_);
-    if (held_rows_ == A_.rows_global() || !project() || look_at_signs()) return;
+    if (held_rows_ == rows_ || !project() || look_at_signs()) return;
   }
 }
 
@@ -153,8 +157,9 @@ bool SeparationSearch::project() {
 
 /// Whether v separates; if not, the rows that do not fall behind are held from now on.
 bool SeparationSearch::look_at_signs() {
-  const Eigen::ArrayXd norms = passes_.row_norms().array();
-  const Eigen::ArrayXd y = passes_.multiply(v_, Compensated{centre_.dot(v_)}).array();  // relative to the held rows
+  const Eigen::ArrayXd norms = passes_.row_norms().array() * unmasked_.array();
+  const Eigen::ArrayXd y =  // relative to the held rows
+      passes_.multiply(v_, Compensated{centre_.dot(v_)}).array() * unmasked_.array();
   const double infinity = std::numeric_limits<double>::infinity();
   const auto held = held_.array() > 0, fixed = fixed_.array() > 0;
   const double top = largest_of(held.select(y, -infinity)), bottom = -largest_of(held.select(-y, -infinity));
@@ -164,7 +169,7 @@ bool SeparationSearch::look_at_signs() {
   if (fixed_rows_ > 0) spread = std::max(spread, largest_of(fixed.select((y + centre_.dot(v_)).abs(), 0.0)));
   const double d = static_cast<double>(A_.columns());
   const double rounding = kRoundingUnit * (4 * range + 16 * std::sqrt(d) * size);
-  const Eigen::ArrayXd behind = held.select(infinity, bottom - y);
+  const Eigen::ArrayXd behind = (held || unmasked_.array() == 0).select(infinity, bottom - y);
   const double gap = -largest_of(-behind);
   const double needed = std::max(kSmallestGap * range, 100 * (rounding + spread));
   if (!(range > 100 * rounding) || !(spread <= rounding)) return false;
@@ -178,7 +183,7 @@ bool SeparationSearch::look_at_signs() {
   const bool exact = is_simple() || smallest_singular_ * gap >
                                         2 * (farthest + centre_.norm()) * std::sqrt(constraints) * (spread + rounding);
   if (loss_ == "softmax" && !(exact && held_rows_ == support_)) return false;  // b may be out of reach in the limit
-  const std::int64_t falling = A_.rows_global() - held_rows_;
+  const std::int64_t falling = rows_ - held_rows_;
   result_ = {true, v_ / range, held_rows_, falling, gap / range, spread / range, exact, {}};
   result_.reason = "no minimiser exists: along a direction the logits of " + rows_text(falling) +
                    (falling == 1 ? " with b = 0 falls" : " with b = 0 fall") + " behind those of the other " +
@@ -199,8 +204,12 @@ Separation find_separation(const RegressionObjective& objective, const VectorXd&
 bool minimiser_exists(const RegressionObjective& objective) {
   if (objective.column_terms().has_ridge()) return true;
   if (objective.loss().name() != "cross-entropy") return false;
-  std::array<double, 2> exceptions{static_cast<double>((objective.b().array() <= 0).count()),
-                                   static_cast<double>((objective.weights_squared().array() == 0).count())};
+  std::array<double, 2> exceptions{};
+  for (Index i = 0; i < objective.b().size(); ++i) {
+    if (objective.logit_offsets().is_masked(i)) continue;
+    if (objective.b()[i] <= 0) ++exceptions[0];
+    if (objective.weights_squared()[i] == 0) ++exceptions[1];
+  }
   objective.A().communicator().sum(exceptions);
   return exceptions[0] == 0 || exceptions[1] == 0;
 }

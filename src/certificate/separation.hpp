@@ -29,7 +29,7 @@ struct Separation {
 Separation find_separation(const RegressionObjective& objective, const Eigen::VectorXd& candidate);
 
 /// Collective, one all-reduce of 16 bytes. Whether b and w alone show that L has a minimiser: that of cross-entropy,
-/// which is convex, if all b_i > 0, or no w_i = 0; any with a ridge.
+/// which is convex, if all b_i > 0, or no w_i = 0, masked rows apart; any with a ridge.
 bool minimiser_exists(const RegressionObjective& objective);
 
 }  // namespace attnreg

@@ -13,8 +13,8 @@
 
 namespace attnreg {
 
-HessianVariation::HessianVariation(const RowMatrix& A, const MatrixXd& N, VectorXd centre)
-    : A_(A), N_(N), centre_(std::move(centre)), distance_(A.rows_local()) {}
+HessianVariation::HessianVariation(const RowMatrix& A, const VariationFrame& frame, VectorXd centre)
+    : A_(A), N_(frame.N), offsets_(frame.offsets), centre_(std::move(centre)), distance_(A.rows_local()) {}
 
 VectorXd HessianVariation::measure(const VectorXd& weights) {
   const VectorXd zero = VectorXd::Zero(A_.columns());
@@ -24,6 +24,7 @@ VectorXd HessianVariation::measure(const VectorXd& weights) {
     distance_.segment(first, count) = white.rowwise().norm();
     sum += white.transpose() * weights.segment(first, count);
   });
+  distance_ = offsets_.without_masked(std::move(distance_));
   row_distance_ = communicator().max(distance_.size() > 0 ? distance_.maxCoeff() : 0.0);
   return mean;
 }

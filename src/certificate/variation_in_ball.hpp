@@ -4,8 +4,17 @@
 
 #include "attnreg/row_matrix.hpp"
 #include "losses/loss_bounds.hpp"
+#include "rows/logit_offsets.hpp"
 
 namespace attnreg {
+
+/// What `HessianVariation` needs of a point besides its rows.
+struct VariationFrame {
+  const Eigen::VectorXd& centre;          ///< c = A^T f of `HessianForm`
+  const Eigen::VectorXd& coupled_centre;  ///< A^T m; coupled losses only
+  const Eigen::MatrixXd& N;               ///< d x d, replicated
+  LogitOffsets offsets{};                 ///< masked rows are nowhere
+};
 
 /// How fast the Hessian H of L(x) = phi(A x) + 1/2 |diag(w) A x|^2 changes around a point, in the norm |v|_G =
 /// |N^-1 v| of any positive definite G = (N N^T)^-1: |H(y) - H(x)|_G <= K |y - x|_G in a ball. It holds one number a
@@ -25,7 +34,7 @@ class HessianVariation {
   static constexpr double sum_slack = 1 + 1e-6;  ///< covers the rounding of the sums behind K, about sqrt(n) eps
 
  protected:
-  HessianVariation(const RowMatrix& A, const Eigen::MatrixXd& N, Eigen::VectorXd centre);
+  HessianVariation(const RowMatrix& A, const VariationFrame& frame, Eigen::VectorXd centre);
 
   virtual double bound_in_ball(double radius) const = 0;
   /// Collective, one read. Fills the distances. Result: sum_i weights_i N^T (a_i - centre), this rank's part.
@@ -41,15 +50,9 @@ class HessianVariation {
  private:
   const RowMatrix& A_;
   const Eigen::MatrixXd& N_;
+  const LogitOffsets offsets_;
   Eigen::VectorXd centre_, distance_;
   double row_distance_ = 0;
-};
-
-/// What `HessianVariation` needs of a point besides its rows.
-struct VariationFrame {
-  const Eigen::VectorXd& centre;          ///< c = A^T f of `HessianForm`
-  const Eigen::VectorXd& coupled_centre;  ///< A^T m; coupled losses only
-  const Eigen::MatrixXd& N;               ///< d x d, replicated
 };
 
 }  // namespace attnreg

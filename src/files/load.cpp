@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "attnreg/files.hpp"
@@ -199,6 +200,27 @@ Eigen::VectorXd load_rows_vector(const Communicator& communicator, const std::st
     require_vector(found, role, partition.rows_global(), "one value per row of A");
   });
   return load_rows<double>(communicator, header, partition).col(0);
+}
+
+Eigen::VectorXd load_offset(const Communicator& communicator, const std::string& path, const RowPartition& partition) {
+  const Source header = load_header(communicator, path, [&](const Source& found) {
+    require_vector(found, "offset", partition.rows_global(), "one value per row of A");
+  });
+  const std::int64_t first = partition.begin(communicator.rank());
+  Eigen::VectorXd offset;
+  std::int64_t count = 0;  // of what is neither a number nor -infinity
+  Index refused = 0;
+  communicator.agree([&] {
+    offset.resize(partition.rows_local(communicator.rank()));
+    read_rows(header, first, offset.size(), span_of(offset));
+    for (Index i = offset.size(); i-- > 0;)
+      if (!(offset[i] < std::numeric_limits<double>::infinity())) ++count, refused = i;
+  });
+  const std::int64_t of_all = communicator.sum(count);
+  communicator.agree([&] {
+    if (count > 0) refuse_at(header, first + refused, of_all);
+  });
+  return offset;
 }
 
 Eigen::VectorXd load_vector(const Communicator& communicator, const std::string& path, const std::string& role,

@@ -131,7 +131,6 @@ class GrowthPiece {
 template <class U>
 class GrowingLoss : public Loss {
  public:
-  bool is_even() const override { return U::is_even; }
   double largest_move() const override { return 5; }  // u grows 150 times
   double exponent_rounding(double z, double /*reference*/) const override { return 1 + std::abs(z); }
   double shift(const LossRows& /*rows*/) const override { return 0; }
@@ -156,6 +155,9 @@ class GrowingLoss : public Loss {
       visit(first, b.size(), b, GrowthPiece<U>(rows, first));
     }
   }
+
+ private:
+  bool is_even_function() const override { return U::is_even; }
 };
 
 }  // namespace attnreg

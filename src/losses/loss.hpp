@@ -3,6 +3,7 @@
 #include <array>
 #include <limits>
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace attnreg {
@@ -128,12 +129,24 @@ class Loss {
   /// The largest |t y_i| of a step that is worth a trial: beyond, phi grows by exp of twice that.
   virtual double largest_move() const { return std::numeric_limits<double>::infinity(); }
 
-  virtual bool is_even() const { return false; }  ///< phi(-z) = phi(z): x = 0 is stationary, minimisers are pairs +-x
-  virtual bool vanishes_at_zero() const { return false; }  ///< phi(0) = 0: x = 0 is a minimiser, whatever b and w
+  /// The logits are A x + o: what holds of z holds of x no more.
+  void see_offsets() { sees_offsets_ = true; }
+  /// L(-x) = L(x): x = 0 is stationary, minimisers are pairs +-x.
+  bool is_even() const { return is_even_function() && !sees_offsets_; }
+  /// phi(A 0) = 0: x = 0 is a minimiser, whatever b and w.
+  bool vanishes_at_zero() const { return is_zero_at_zero() && !sees_offsets_; }
   virtual std::string_view fitted_expression() const = 0;  ///< "softmax(A x)", of `fit`
+  std::string fitted_text() const;                         ///< likewise, with the offsets: "softmax(A x + o)"
   virtual double infimum() const = 0;                      ///< no value of `fit` is below
   /// Whether `fit` gives a distribution: numbers that are not negative and sum to 1.
   bool fits_distribution() const { return form() != HessianForm::diagonal && infimum() >= 0; }
+
+ protected:
+  virtual bool is_even_function() const { return false; }  ///< phi(-z) = phi(z)
+  virtual bool is_zero_at_zero() const { return false; }   ///< phi(0) = 0
+
+ private:
+  bool sees_offsets_ = false;
 };
 
 }  // namespace attnreg

@@ -28,6 +28,15 @@ constexpr Entry kLosses[] = {
 
 }  // namespace
 
+std::string Loss::fitted_text() const {
+  std::string text(fitted_expression());
+  constexpr std::string_view kLogits = "A x", kWithOffsets = "A x + o";
+  for (auto at = text.find(kLogits); sees_offsets_ && at != text.npos;
+       at = text.find(kLogits, at + kWithOffsets.size()))
+    text.replace(at, kLogits.size(), kWithOffsets);
+  return text;
+}
+
 std::unique_ptr<Loss> make_loss(std::string_view name) {
   std::string known;
   for (const auto& entry : kLosses) {

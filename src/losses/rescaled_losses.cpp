@@ -27,7 +27,6 @@ class RescaledLoss final : public GrowingLoss<U> {
  public:
   std::string_view name() const override { return name_; }
   HessianForm form() const override { return HessianForm::coupled; }
-  bool vanishes_at_zero() const override { return U::vanishes_at_zero; }
   std::string_view fitted_expression() const override { return U::rescaled; }
   double infimum() const override { return std::min(U::infimum, 0.0); }
 
@@ -147,6 +146,8 @@ class RescaledLoss final : public GrowingLoss<U> {
   }
 
  private:
+  bool is_zero_at_zero() const override { return U::vanishes_at_zero; }
+
   const std::string name_ = "rescaled-" + std::string(U::name);
 };
 

@@ -46,6 +46,11 @@ VectorXd fitted_values(const Communicator& communicator, const Loss& loss, const
   return fitted;
 }
 
+VectorXd with_offsets(VectorXd z, const LogitOffsets& offsets) {
+  if (offsets.are_there()) offsets.add_to(span_of(z), 0, span_of(z));
+  return z;
+}
+
 void require_finite_rows(const RowMatrix& A, const VectorXd& values, const std::string& what) {
   A.communicator().agree([&] {
     for (Index i = 0; i < values.size(); ++i)

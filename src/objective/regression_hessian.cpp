@@ -7,6 +7,7 @@
 
 #include "algebra/scalapack.hpp"
 #include "losses/losses.hpp"
+#include "objective/fitted_values.hpp"
 #include "objective/regression_objective.hpp"
 #include "ranks/root_clock.hpp"
 #include "ranks/span_of.hpp"
@@ -129,17 +130,22 @@ std::optional<VectorXd> RegressionObjective::suspected_descent(const Point& poin
 }
 
 // z_i has the rounding of a random sum, at most eps |a_i| max|x|. exp(z - reference) carries it, that of the reference,
-// |reference| <= |z_i| + |ln f_i|, and its own; u(z) of the other losses carries it and its own.
+// |reference| <= |z_i| + |ln f_i|, and its own; u(z) of the other losses carries it and its own. Offsets have a
+// rounding of their size more.
 PointRows RegressionObjective::point_rows(const Point& point) const {
   constexpr double kEps = std::numeric_limits<double>::epsilon(), kTiny = std::numeric_limits<double>::min();
   const RegressionState& state = state_of(point);
   PointRows rows{
-      loss_->is_shift_invariant() ? fitted(point) : VectorXd(), b_, curvatures(point).delta, {}, state.z, state.loss};
+      loss_->is_shift_invariant() ? fitted(point) : VectorXd(), b_, curvatures(point).delta, {}, {}, state.loss};
+  if (!loss_->is_shift_invariant()) rows.z = with_offsets(state.z, logit_offsets());
   rows.z_error = kEps * (4 + 2 * state.largest_x * columns_->row_norms().array());
   if (loss_->is_shift_invariant())
     rows.z_error.array() -= kEps * rows.f.array().max(kTiny).log().min(0.0);
   else
-    rows.z_error += kEps * state.z.cwiseAbs();
+    rows.z_error += kEps * rows.z.cwiseAbs();
+  if (logit_offsets().are_there())
+    for (Index i = 0; i < rows.z_error.size(); ++i)
+      if (!logit_offsets().is_masked(i)) rows.z_error[i] += 2 * kEps * std::abs(logit_offsets()[i]);
   return rows;
 }
 

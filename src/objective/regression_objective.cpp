@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "numbers/row_sums.hpp"
-#include "objective/fitted_values.hpp"
 #include "objective/row_parts.hpp"
 #include "ranks/span_of.hpp"
 
@@ -18,7 +17,6 @@ namespace {
 constexpr double kEps = std::numeric_limits<double>::epsilon();
 constexpr double kLargestGuess = 1;  // above, value and gradient from one read are made again from z
 constexpr double kWhole = 8 * kEps;  // 1 - f_i up to that times 1 and the rounding of its exponent is rounding
-constexpr Index kBlock = 1024;       // rows of a tile or of a sum, at most
 
 /// A pass's sums over the rows of all ranks, and the clock of rank 0 that rides along: time is replicated too, and so
 /// is whether a rank was asked to stop.
@@ -33,8 +31,16 @@ std::pair<RowPasses::MapSums, double> total(const Communicator& communicator, co
           RootClock::seconds_of(communicator, message[message.size() - 1])};
 }
 
+/// w_i^2, 0 of masked rows.
+RidgeWeights squares(const RidgeWeights& w, const ScaledColumns& columns) {
+  const Index rows = columns.A().rows_local();
+  if (!columns.logit_offsets().mask_rows()) return w.squared();
+  return columns.logit_offsets().without_masked(VectorXd(w.squared().rows(0, rows)));
+}
+
 /// Outputs of the rows of a block, for the moment.
 struct Outputs {
+  static constexpr Index kBlock = 1024;
   std::array<double, kBlock> q, f, delta, coupling, terms;
   const bool cancels, couples;  // q may cancel; the loss is coupled
 
@@ -68,8 +74,9 @@ RegressionObjective::RegressionObjective(std::shared_ptr<const ScaledColumns> co
                                          const SamplingOptions& sampling, const LinearSolverOptions& solver)
     : columns_(std::move(columns)),
       A_(columns_->A()),
-      b_(b),
-      w2_(w.squared()),
+      masked_b_(columns_->logit_offsets().mask_rows() ? columns_->logit_offsets().without_masked(b) : VectorXd()),
+      b_(columns_->logit_offsets().mask_rows() ? masked_b_ : b),
+      w2_(squares(w, *columns_)),
       column_terms_(*columns_, w2_),
       loss_(std::move(loss)),
       reads_before_(A_.reads()),
@@ -77,25 +84,50 @@ RegressionObjective::RegressionObjective(std::shared_ptr<const ScaledColumns> co
       clock_(A_.communicator()),
       grid_(solver.kind == LinearSolver::scalapack ? std::make_shared<const ProcessGrid>(A_.communicator(), solver)
                                                    : nullptr),
-      model_(A_, w2_, sampling, grid_, &column_terms_) {}
+      model_(A_, w2_, sampling, grid_, &column_terms_) {
+  if (logit_offsets().are_there()) loss_->see_offsets();
+}
 
-LossRows RegressionObjective::rows_of(const VectorXd& z, Index first, Index rows) const {
-  LossRows result{part(z, first, rows), part(b_, first, rows)};
+/// At most a block of rows.
+LossRows RegressionObjective::rows_of(std::span<const double> z, Index first, Scratch& scratch) const {
+  const auto rows = static_cast<Index>(z.size());
+  LossRows result{z, part(b_, first, rows)};
   if (is_sample_) result.terms = part(terms_, first, rows), result.shares = part(shares_, first, rows);
+  if (logit_offsets().are_there()) {
+    logit_offsets().add_to(z, first, scratch.logits);
+    result.z = std::span(scratch.logits).first(z.size());
+  }
   return result;
 }
 
-double RegressionObjective::ridge_value(const LossRows& rows, Index first, double level) const {
-  const Eigen::Map<const Eigen::ArrayXd> z(rows.z.data(), static_cast<Index>(rows.z.size()));
-  return 0.5 * w2_.rows(first, z.size()).dot((z + level).square().matrix());
+/// Of the numbers that the logits are made of.
+std::span<const double> RegressionObjective::sizes_of(std::span<const double> z, Index first, Scratch& scratch) const {
+  if (!logit_offsets().are_there()) return z;
+  logit_offsets().fill_sizes(z, first, scratch.sizes);
+  return std::span(scratch.sizes).first(z.size());
 }
 
-void RegressionObjective::add_value(const LossRows& rows, Index first, double level, double reference,
-                                    std::span<double, 9> sums) const {
+/// Local. -infinity of no rows.
+double RegressionObjective::largest_of_rows(const VectorXd& z, double (Loss::*of_rows)(const LossRows&) const) const {
+  double largest = -std::numeric_limits<double>::infinity();
+  Scratch scratch;
+  for (Index first = 0; first < z.size(); first += kBlock)
+    largest = std::max(
+        largest, (loss_.get()->*of_rows)(rows_of(part(z, first, std::min(kBlock, z.size() - first)), first, scratch)));
+  return largest;
+}
+
+double RegressionObjective::ridge_value(std::span<const double> z, Index first, double level) const {
+  const Eigen::Map<const Eigen::ArrayXd> logits(z.data(), static_cast<Index>(z.size()));
+  return 0.5 * w2_.rows(first, logits.size()).dot((logits + level).square().matrix());
+}
+
+void RegressionObjective::add_value(const LossRows& rows, std::span<const double> z, Index first, double level,
+                                    double reference, std::span<double, 9> sums) const {
   LossSums of_loss{};
   loss_->add_value(rows, reference, of_loss);
   for (std::size_t k = 0; k < of_loss.size(); ++k) sums[k] += of_loss[k];
-  sums[8] += ridge_value(rows, first, level);
+  sums[8] += ridge_value(z, first, level);
 }
 
 RegressionObjective::Value RegressionObjective::value_of(const double* sums, double reference) const {
@@ -105,14 +137,16 @@ RegressionObjective::Value RegressionObjective::value_of(const double* sums, dou
 
 RegressionObjective::Value RegressionObjective::value_at(const VectorXd& z, double level, double reference) const {
   auto sums = sum_over_rows<9>(z.size(), [&](Index first, Index rows, std::array<double, 9>& block) {
-    add_value(rows_of(z, first, rows), first, level, reference, block);
+    Scratch scratch;
+    const auto of_block = part(z, first, rows);
+    add_value(rows_of(of_block, first, scratch), of_block, first, level, reference, block);
   });
   A_.communicator().sum(sums);
   return value_of(sums.data(), reference);
 }
 
 RegressionObjective::Value RegressionObjective::value_from_scratch(const VectorXd& z, double level) const {
-  const Value rough = value_at(z, level, A_.communicator().max(loss_->shift(rows_of(z, 0, z.size()))));
+  const Value rough = value_at(z, level, A_.communicator().max(largest_of_rows(z, &Loss::shift)));
   return rough.loss.offset > 0 ? value_at(z, level, rough.loss.reference) : rough;
 }
 
@@ -173,49 +207,32 @@ Point RegressionObjective::refreshed(Point point) {
   return evaluate(point.x);
 }
 
-void RegressionObjective::fill_outputs(const LossRows& rows, Index first, double shift, const LossPoint& point,
-                                       const LossDerivatives& out) const {
+void RegressionObjective::fill_outputs(const LossRows& rows, std::span<const double> z, Index first, double shift,
+                                       const LossPoint& point, const LossDerivatives& out) const {
   loss_->differentiate(rows, point, out);
   const auto w2 = w2_.rows(first, static_cast<Index>(out.q.size()));
-  for (std::size_t i = 0; i < out.q.size(); ++i) out.q[i] += w2.coeff(static_cast<Index>(i)) * (rows.z[i] + shift);
+  for (std::size_t i = 0; i < out.q.size(); ++i) out.q[i] += w2.coeff(static_cast<Index>(i)) * (z[i] + shift);
 }
 
 /// Of centred losses: a row that has all of f has no curvature, since a_i - A^T f is nothing but the rounding of A^T f.
 /// Of samples: whatever its share. Local.
-void RegressionObjective::drop_whole_rows(const RegressionState& state, Index first, Index rows,
-                                          VectorXd& delta) const {
+void RegressionObjective::drop_whole_rows(std::span<const double> logits, double reference,
+                                          std::span<double> delta) const {
   constexpr double kHalf = -0.7;  // the exponent of f_i = 1/2, about
-  const double reference = state.loss.reference;
-  if (!loss_->is_shift_invariant() || rows == 0) return;
-  if (!(state.z.segment(first, rows).maxCoeff() - reference > kHalf)) return;
-  for (Index i = first; i < first + rows; ++i) {
-    const double rounding = kWhole * (1 + loss_->exponent_rounding(state.z[i], reference));
-    if (-std::expm1(state.z[i] - reference) <= rounding) delta[i] = 0;
+  const Eigen::Map<const VectorXd> all(logits.data(), static_cast<Index>(logits.size()));
+  if (!loss_->is_shift_invariant() || all.size() == 0 || !(all.maxCoeff() - reference > kHalf)) return;
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    const double rounding = kWhole * (1 + loss_->exponent_rounding(logits[i], reference));
+    if (-std::expm1(logits[i] - reference) <= rounding) delta[i] = 0;
   }
-}
-
-double RegressionObjective::log_value(const Point& point) const {
-  if (std::isfinite(point.value)) return std::log(point.value);
-  const RegressionState& state = state_of(point);
-  const double exponent = A_.communicator().max(loss_->largest_exponent_of(rows_of(state.z, 0, state.z.size())));
-  auto sums = sum_over_rows<9>(state.z.size(), [&](Index first, Index count, std::array<double, 9>& block) {
-    const LossRows rows = rows_of(state.z, first, count);
-    LossSums of_loss{};
-    loss_->add_scaled_value(rows, exponent, of_loss);
-    std::copy(of_loss.begin(), of_loss.end(), block.begin());
-    block[8] = ridge_value(rows, first, state.level());
-  });
-  A_.communicator().sum(sums);
-  const double log_phi = loss_->log_value(loss_sums(sums.data()), exponent);
-  return log_phi + std::log1p((sums[8] + column_terms_.ridge(point.x)) * std::exp(-log_phi));
 }
 
 // In units of eps: the terms of q_i, and what the roundings of z_i, of the exponent z_i - reference, and of x and of
 // the steps' A s (at most eps |a_i|_s max |scale_j x_j|, as random sums) do to q_i + w_i^2 z_i.
-double RegressionObjective::rounding_of_row(const RegressionState& state, Index row, double z, double q_terms,
+double RegressionObjective::rounding_of_row(const RegressionState& state, Index row, double size, double q_terms,
                                             double delta, double row_norm) const {
   const double curvature = std::abs(delta);
-  return q_terms + curvature * loss_->exponent_rounding(z, state.loss.reference) +
+  return q_terms + curvature * loss_->exponent_rounding(size, state.loss.reference) +
          (curvature + weights_squared()[row]) * row_norm * state.largest_x;
 }
 
@@ -230,15 +247,18 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
   const auto map = [&](Index first, Index rows, double* U, double* bound) {
     const VectorXd& norms = columns_->row_norms();
     Outputs outputs(*loss_);
+    Scratch scratch;
+    const auto z = part(state.z, first, rows);
     const LossDerivatives out = outputs.of(rows);
-    fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, out);
+    fill_outputs(rows_of(z, first, scratch), z, first, state.shift, state.loss, out);
+    const auto sizes = sizes_of(z, first, scratch);
     for (Index i = 0; i < rows; ++i) {
       const Index row = first + i;
       const auto k = static_cast<std::size_t>(i);
       U[columns * i] = out.q[k];
       U[columns * i + 1] = out.f[k];
       if (columns == 3) U[columns * i + 2] = out.coupling[k];
-      *bound += rounding_of_row(state, row, state.z[row], outputs.q_terms(k), out.delta[k], norms[row]) * norms[row];
+      *bound += rounding_of_row(state, row, sizes[k], outputs.q_terms(k), out.delta[k], norms[row]) * norms[row];
     }
   };
   const auto local =
@@ -261,22 +281,25 @@ RowPasses::MapRequest RegressionObjective::one_read(const RegressionState& state
                                                                                      double* U, double* scalars) {
     const VectorXd& norms = columns_->row_norms();
     std::array<double, kBlock> moved;
-    LossRows rows = rows_of(product, first, count);
+    Scratch scratch;
+    auto z = part(product, first, count);
     if (meaning == Logits::step) {
       Eigen::Map<VectorXd>(moved.data(), count) = state.z.segment(first, count) + product.segment(first, count);
-      rows.z = std::span(moved).first(rows.z.size());
+      z = std::span(moved).first(z.size());
     }
-    add_value(rows, first, level, guess.reference, std::span<double, 9>(scalars, 9));
+    const LossRows rows = rows_of(z, first, scratch);
+    add_value(rows, z, first, level, guess.reference, std::span<double, 9>(scalars, 9));
     loss_->fill_columns(rows, guess.reference, {U, static_cast<std::size_t>(count * columns)},
                         static_cast<std::size_t>(columns));
     Outputs outputs(*loss_);
-    fill_outputs(rows, first, state.shift, guess, outputs.of(count));
+    fill_outputs(rows, z, first, state.shift, guess, outputs.of(count));
+    const auto sizes = sizes_of(z, first, scratch);
     const auto w2 = w2_.rows(first, count);
     for (Index i = 0; i < count; ++i) {
       const auto k = static_cast<std::size_t>(i);
-      U[i * columns + of_loss] = w2[i] * (rows.z[k] + state.shift);
+      U[i * columns + of_loss] = w2[i] * (z[k] + state.shift);
       const double norm = norms[first + i];
-      scalars[9] += rounding_of_row(state, first + i, rows.z[k], outputs.q_terms(k), outputs.delta[k], norm) * norm;
+      scalars[9] += rounding_of_row(state, first + i, sizes[k], outputs.q_terms(k), outputs.delta[k], norm) * norm;
     }
   };
   RowPasses::MapRequest request{.x = &v, .z = &product, .columns = columns, .scalars = kScalars, .map = map};
@@ -355,21 +378,13 @@ const RowCurvatures& RegressionObjective::curvatures(const Point& point) const {
   made.self.resize(coupled ? rows : 0);
   sum_over_rows<1>(rows, [&](Index first, Index count, auto&) {
     Outputs outputs(*loss_);
-    loss_->differentiate(rows_of(state.z, first, count), state.loss, outputs.kept_in(made, first, count));
-    drop_whole_rows(state, first, count, made.delta);
+    Scratch scratch;
+    const LossRows of_block = rows_of(part(state.z, first, count), first, scratch);
+    const LossDerivatives out = outputs.kept_in(made, first, count);
+    loss_->differentiate(of_block, state.loss, out);
+    drop_whole_rows(of_block.z, state.loss.reference, out.delta);
   });
   return made;
-}
-
-VectorXd RegressionObjective::fitted(const Point& point) const {
-  const RegressionState& state = state_of(point);
-  if (loss_->form() == HessianForm::coupled && !std::isnormal(state.loss.reference))
-    return fitted_values(A_.communicator(), *loss_, state.z);
-  VectorXd fitted(state.z.size());
-  sum_over_rows<1>(state.z.size(), [&](Index first, Index rows, auto&) {
-    loss_->fit(rows_of(state.z, first, rows), state.loss, {fitted.data() + first, static_cast<std::size_t>(rows)});
-  });
-  return fitted;
 }
 
 VectorXd RegressionObjective::gradient_rounding(const Point& point) const {
@@ -378,11 +393,14 @@ VectorXd RegressionObjective::gradient_rounding(const Point& point) const {
   VectorXd rounding(state.z.size());
   sum_over_rows<1>(state.z.size(), [&](Index first, Index rows, auto&) {
     Outputs outputs(*loss_);
-    fill_outputs(rows_of(state.z, first, rows), first, state.shift, state.loss, outputs.of(rows));
+    Scratch scratch;
+    const auto z = part(state.z, first, rows);
+    fill_outputs(rows_of(z, first, scratch), z, first, state.shift, state.loss, outputs.of(rows));
+    const auto sizes = sizes_of(z, first, scratch);
     for (Index i = 0; i < rows; ++i) {
       const auto k = static_cast<std::size_t>(i);
       rounding[first + i] =
-          rounding_of_row(state, first + i, state.z[first + i], outputs.q_terms(k), outputs.delta[k], norms[first + i]);
+          rounding_of_row(state, first + i, sizes[k], outputs.q_terms(k), outputs.delta[k], norms[first + i]);
     }
   });
   VectorXd absolute = A_.passes().absolute_transpose_multiply(rounding);

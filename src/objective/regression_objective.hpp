@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <span>
@@ -39,7 +40,7 @@ struct RegressionState final : ObjectiveState {
   double shift = 0;   ///< about <f, A x>: phi does not see it, and where f_i is large z_i has a small rounding
   double offset = 0;  ///< `ColumnTerms::offset`
   int updates = 0;    ///< of z by steps, since A x was made
-  Eigen::VectorXd z;  ///< rows; the logits A x - shift
+  Eigen::VectorXd z;  ///< rows; A x - shift, without the offsets of the logits
   std::optional<RowCurvatures> curvatures;  ///< none: not asked for yet, see `RegressionObjective::curvatures`
 
   bool is_fresh() const { return updates == 0; }
@@ -53,12 +54,16 @@ struct RegressionState final : ObjectiveState {
 /// columns; x in the caller's is factor o x, g is g / factor. Where columns are centred, z and A s lack the offset,
 /// which phi does not see, and which the regulariser gets from `ColumnTerms`. These have the ridge of the columns, too.
 ///
+/// With `ScaledColumns::logit_offsets` o it is phi(A x + o): o is added block by block where the loss sees the rows,
+/// and nowhere else. Masked rows have b = 0, w = 0 and f = 0, whatever the caller's b and w are.
+///
 /// A point keeps z = A x and a direction A s, so that nothing along a line reads A. Outputs of the loss that
 /// `RegressionState` does not have are made where they are used, tile by tile.
 class RegressionObjective final : public Objective {
  public:
   /// Collective where columns are centred, and with ScaLAPACK, whose process grid it makes; else local. b, w: this
-  /// rank's rows. b must outlive the objective. solver: `kind` is decided.
+  /// rank's rows. b must outlive the objective, which has a copy of b and w where rows are masked. solver: `kind` is
+  /// decided.
   RegressionObjective(std::shared_ptr<const ScaledColumns> columns, const Eigen::VectorXd& b, const RidgeWeights& w,
                       std::unique_ptr<Loss> loss, const SamplingOptions& sampling = {},
                       const LinearSolverOptions& solver = {.kind = LinearSolver::rank0});
@@ -137,6 +142,15 @@ class RegressionObjective final : public Objective {
   const ScaledColumns& columns() const { return *columns_; }                               ///< Local.
   const std::shared_ptr<const ScaledColumns>& shared_columns() const { return columns_; }  ///< Local.
   const ColumnTerms& column_terms() const { return column_terms_; }                        ///< Local.
+  const LogitOffsets& logit_offsets() const { return columns_->logit_offsets(); }          ///< Local.
+  /// Local. 1 for this rank's rows, 0 for masked ones.
+  Eigen::VectorXd unmasked_rows() const {
+    return logit_offsets().without_masked(Eigen::VectorXd::Ones(A_.rows_local()));
+  }
+  /// Local. z_i less the reference, which is ln f_i of centred losses.
+  double exponent(const RegressionState& state, Eigen::Index row) const {
+    return state.z[row] + logit_offsets()[row] - state.loss.reference;
+  }
   /// Collective, one read. The estimated rounding error of each component of the gradient.
   Eigen::VectorXd gradient_rounding(const Point& point) const;
   /// Collective where columns are not centred. What estimates of the loss's rounding rest on.
@@ -166,15 +180,22 @@ class RegressionObjective final : public Objective {
  private:
   static constexpr double kLargestOffset = 0.05;  // above, the sums of a value are made again at the new reference
   static constexpr int kStepsBetweenRefreshes = 10;
+  static constexpr Eigen::Index kBlock = 1024;  // rows of a tile or of a sum, at most
 
-  LossRows rows_of(const Eigen::VectorXd& z, Eigen::Index first, Eigen::Index rows) const;
-  double ridge_value(const LossRows& rows, Eigen::Index first, double level) const;
+  /// Room for what offsets make of the rows of a block.
+  struct Scratch {
+    std::array<double, kBlock> logits, sizes;
+  };
+  LossRows rows_of(std::span<const double> z, Eigen::Index first, Scratch& scratch) const;
+  std::span<const double> sizes_of(std::span<const double> z, Eigen::Index first, Scratch& scratch) const;
+  double largest_of_rows(const Eigen::VectorXd& z, double (Loss::*of_rows)(const LossRows&) const) const;
+  double ridge_value(std::span<const double> z, Eigen::Index first, double level) const;
 
   struct Value {
     LossPoint loss;
     double total = 0;  ///< with the regulariser
   };
-  void add_value(const LossRows& rows, Eigen::Index first, double level, double reference,
+  void add_value(const LossRows& rows, std::span<const double> z, Eigen::Index first, double level, double reference,
                  std::span<double, 9> sums) const;
   Value value_of(const double* sums, double reference) const;
   Value value_at(const Eigen::VectorXd& z, double level, double reference) const;
@@ -202,12 +223,11 @@ class RegressionObjective final : public Objective {
   }
 
   void differentiate(Point& point, const Value& value) const;
-  void fill_outputs(const LossRows& rows, Eigen::Index first, double shift, const LossPoint& point,
-                    const LossDerivatives& out) const;
-  void drop_whole_rows(const RegressionState& state, Eigen::Index first, Eigen::Index rows,
-                       Eigen::VectorXd& delta) const;
+  void fill_outputs(const LossRows& rows, std::span<const double> z, Eigen::Index first, double shift,
+                    const LossPoint& point, const LossDerivatives& out) const;
+  void drop_whole_rows(std::span<const double> logits, double reference, std::span<double> delta) const;
   Eigen::VectorXd shared_rounding(const Point& point) const;
-  double rounding_of_row(const RegressionState& state, Eigen::Index row, double z, double q_terms, double delta,
+  double rounding_of_row(const RegressionState& state, Eigen::Index row, double size, double q_terms, double delta,
                          double row_norm) const;
 
   static RegressionState& own(const Point& point) { return static_cast<RegressionState&>(*point.state); }
@@ -218,6 +238,7 @@ class RegressionObjective final : public Objective {
 
   std::shared_ptr<const ScaledColumns> columns_;
   const RowMatrix& A_;
+  const Eigen::VectorXd masked_b_;  // where rows are masked
   const Eigen::VectorXd& b_;
   RidgeWeights w2_;
   ColumnTerms column_terms_;

@@ -36,7 +36,11 @@ double RegressionObjective::longest_step(const Direction& direction) const {
 }
 
 double RegressionObjective::largest_move(const Direction& direction) const {
-  return A_.communicator().max(direction.As.size() == 0 ? 0.0 : direction.As.cwiseAbs().maxCoeff());
+  double largest = 0;
+  if (!logit_offsets().mask_rows() && direction.As.size() > 0) largest = direction.As.cwiseAbs().maxCoeff();
+  for (Index i = 0; logit_offsets().mask_rows() && i < direction.As.size(); ++i)
+    if (!logit_offsets().is_masked(i)) largest = std::max(largest, std::abs(direction.As[i]));
+  return A_.communicator().max(largest);
 }
 
 std::vector<Trial> RegressionObjective::try_steps(const Point& point, const Direction& direction,
@@ -49,7 +53,12 @@ std::vector<Trial> RegressionObjective::try_steps(const Point& point, const Dire
   const double mean_y = loss_->is_shift_invariant() ? state.centre.dot(direction.s) : 0;
   auto sums = sum_over_rows<kWidth * kMaxSteps + 2>(state.z.size(), [&](Index first, Index rows, auto& block) {
     const auto As = direction.As.segment(first, rows);
-    const VectorXd y = As.array() - mean_y;
+    VectorXd y = As.array() - mean_y;
+    if (logit_offsets().mask_rows())
+      for (Index i = 0; i < rows; ++i)
+        if (logit_offsets().is_masked(first + i)) y[i] = 0;
+    Scratch scratch;
+    const LossRows of_block = rows_of(part(state.z, first, rows), first, scratch);
     const double largest_y = y.cwiseAbs().maxCoeff();
     for (std::size_t k = 0; k < steps.size(); ++k) {
       if (!(std::abs(steps[k]) * largest_y <= Loss::largest_exponent)) {
@@ -57,7 +66,7 @@ std::vector<Trial> RegressionObjective::try_steps(const Point& point, const Dire
         continue;
       }
       LossSums of_loss{};
-      loss_->add_change(rows_of(state.z, first, rows), part(y, 0, rows), steps[k], state.loss, of_loss);
+      loss_->add_change(of_block, part(y, 0, rows), steps[k], state.loss, of_loss);
       std::copy(of_loss.begin(), of_loss.end(), block.begin() + static_cast<std::ptrdiff_t>(kWidth * k));
     }
     const auto wy = w2_.rows(first, rows).cwiseProduct(As);

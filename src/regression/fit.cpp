@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "errors/printable.hpp"
+#include "errors/refuse.hpp"
 #include "losses/losses.hpp"
 #include "numbers/row_sums.hpp"
 #include "objective/fitted_values.hpp"
@@ -39,7 +40,7 @@ Target describe_target(const RowMatrix& A, const VectorXd& b, const Loss& loss) 
 
 std::vector<std::string> target_warnings(const Target& target, const Loss& loss) {
   std::vector<std::string> warnings;
-  const std::string fitted(loss.fitted_expression());
+  const std::string fitted = loss.fitted_text();
   if (loss.form() != HessianForm::diagonal && std::abs(target.sum - 1) > kSimplexSlack)
     warnings.push_back("b sums to " + text_of(target.sum) + ", not to 1: " + fitted +
                        " always sums to 1 and cannot match it" +
@@ -103,12 +104,43 @@ FitQuality fit_quality(const RowMatrix& A, const VectorXd& f, const VectorXd& b,
   return fit;
 }
 
-VectorXd predict(const RowMatrix& A, const VectorXd& x, std::string_view loss_name) {
-  const auto loss = make_loss(loss_name);
-  const VectorXd z = A.passes().multiply(x, Compensated());
+void check_offset(const RowMatrix& A, const RegressionModel& model) {
+  if (!model.offset) return;
+  const bool may_mask = make_loss(model.loss)->is_shift_invariant();
+  const VectorXd& offset = *model.offset;
+  A.communicator().agree([&] {
+    if (offset.size() != A.rows_local())
+      throw InvalidArgument("offset has " + std::to_string(offset.size()) + " values for " +
+                            std::to_string(A.rows_local()) + " local rows of A");
+    for (Index i = 0; i < offset.size(); ++i) {
+      const double value = offset[i];
+      const bool is_mask = value == -std::numeric_limits<double>::infinity();
+      if ((is_mask && may_mask) || std::abs(value) <= LogitOffsets::largest) continue;
+      throw InvalidArgument("offset is " + text_of(value) + " at row " + std::to_string(A.first_row() + i) +
+                            " (counted from 0), expected a number" +
+                            (std::isfinite(value) ? " of size 1e300 at most"
+                             : !may_mask          ? ": " + model.loss + " knows no masks"
+                                                  : ", or -inf, which masks the row"));
+    }
+  });
+  const bool all_masked = offset.size() == 0 || offset.maxCoeff() == -std::numeric_limits<double>::infinity();
+  if (A.communicator().max(std::int64_t{!all_masked}) == 0)
+    refuse("offset is -inf in all rows: every one is masked, and nothing is left");
+}
+
+LogitOffsets logit_offsets(const RowMatrix& A, const RegressionModel& model) {
+  return {A.communicator(), model.offset, !make_loss(model.loss)->is_shift_invariant()};
+}
+
+VectorXd predict(const RowMatrix& A, const VectorXd& x, const RegressionModel& model) {
+  const auto loss = make_loss(model.loss);
+  check_offset(A, model);
+  const LogitOffsets offsets = logit_offsets(A, model);
+  if (offsets.are_there()) loss->see_offsets();
+  const VectorXd z = offsets.without_masked(A.passes().multiply(x, Compensated()));
   require_finite_rows(A, z, "A x");
-  VectorXd fitted = fitted_values(A.communicator(), *loss, z);
-  require_finite_rows(A, fitted, std::string(loss->fitted_expression()));
+  VectorXd fitted = fitted_values(A.communicator(), *loss, with_offsets(z, offsets));
+  require_finite_rows(A, fitted, loss->fitted_text());
   return fitted;
 }
 

@@ -29,10 +29,9 @@ NullSpace null_space(RegressionObjective& objective) {
   const RowMatrix& A = objective.A();
   const auto& communicator = A.communicator();
   const Eigen::Index d = A.columns();
-  const VectorXd& mean = objective.columns().mean();
+  const VectorXd& mean = objective.columns().mean();  // of the rows that are not masked
   MatrixXd gram =
-      signed_gram(A, {VectorXd::Ones(A.rows_local())}, objective.loss().is_shift_invariant() ? mean : VectorXd())
-          .positive;
+      signed_gram(A, {objective.unmasked_rows()}, objective.loss().is_shift_invariant() ? mean : VectorXd()).positive;
   communicator.sum_to_root(span_of(gram));
   const MatrixXd& ridge = objective.ridge_gram_on_root();
   NullSpace result{MatrixXd(d, 0), objective.columns().scale()};

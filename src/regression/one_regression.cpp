@@ -18,6 +18,7 @@
 #include "losses/losses.hpp"
 #include "newton/minimise.hpp"
 #include "newton/progress.hpp"
+#include "objective/fitted_values.hpp"
 #include "ranks/activity.hpp"
 #include "regression/null_space.hpp"
 #include "regression/sketched_newton.hpp"
@@ -48,6 +49,12 @@ RegressionOptions with_linear_solver(const RowMatrix& A, RegressionOptions optio
   return options;
 }
 
+/// Collective, where rows are masked. How many numbers of b are not 0 there.
+std::int64_t masked_targets(const RegressionObjective& objective, const VectorXd& b) {
+  if (!objective.logit_offsets().mask_rows()) return 0;
+  return objective.A().communicator().sum(static_cast<std::int64_t>((b.array() != objective.b().array()).count()));
+}
+
 }  // namespace
 
 Regression::Regression(const std::shared_ptr<const ScaledColumns>& columns, const VectorXd& b, const RidgeWeights& w,
@@ -55,7 +62,7 @@ Regression::Regression(const std::shared_ptr<const ScaledColumns>& columns, cons
     : A_(columns->A()),
       options_(with_linear_solver(A_, options)),
       objective_(columns, b, w, make_loss(options.loss), options.sampling, options_.linear_solver),
-      target_(describe_target(A_, b, objective_.loss())) {
+      target_(describe_target(A_, objective_.b(), objective_.loss())) {
   result_.notes = columns->notes();
   options_.newton.on_iteration = with_start(options.newton.on_iteration, start_);
   const bool fits_softmax = objective_.loss().fitted_expression() == "softmax(A x)";
@@ -67,6 +74,9 @@ Regression::Regression(const std::shared_ptr<const ScaledColumns>& columns, cons
     refuse("the method surrogate serves the losses softmax and cross-entropy, not " + options.loss);
   result_.warnings = target_warnings(target_, objective_.loss());
   result_.warnings.insert(result_.warnings.end(), columns->warnings().begin(), columns->warnings().end());
+  if (const auto unseen = masked_targets(objective_, b); unseen > 0)
+    result_.warnings.push_back(std::to_string(unseen) + (unseen == 1 ? " value" : " values") +
+                               " of b in masked rows, where the offset is -inf, are not 0: they do not count");
   if (options.loss == "rescaled-exp" && spans_ones(A_))
     result_.warnings.push_back(
         "A v = 1 has a solution v, a column of ones perhaps: along -v this loss falls to 0 whatever b is, and only "
@@ -248,7 +258,11 @@ void Regression::remove_null_directions() {
 /// Collective. Whether the logits have run away: it takes no read.
 bool Regression::is_far() const {
   constexpr double kFar = 15;  // exp(-15) is what is left of a row's f
-  const VectorXd& z = RegressionObjective::state_of(point_).z;
+  VectorXd changed;
+  const LogitOffsets& offsets = objective_.logit_offsets();
+  const VectorXd& without = RegressionObjective::state_of(point_).z;
+  if (offsets.are_there()) changed = is_centred() ? offsets.without_masked(without) : with_offsets(without, offsets);
+  const VectorXd& z = offsets.are_there() ? changed : without;
   const double none = is_centred() ? -std::numeric_limits<double>::infinity() : 0;
   std::array<double, 2> ends{none, none};
   if (z.size() > 0) ends = {std::max(none, z.maxCoeff()), std::max(none, -z.minCoeff())};

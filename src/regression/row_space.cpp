@@ -35,7 +35,13 @@ RowSpace::RowSpace(std::shared_ptr<const ScaledColumns> columns, bool sees_shift
   metric_ = ridge.size() > 0 ? VectorXd((ridge / ridge.maxCoeff()).cwiseSqrt()) : columns_->scale();
   RowMajorMatrix rows;
   communicator.agree([&] { rows = dense_rows(A, 0, A.rows_local()); });
+  const LogitOffsets& offsets = columns_->logit_offsets();
+  for (Index i = 0; i < rows.rows(); ++i)
+    if (offsets.is_masked(i)) rows.row(i).setZero();
   auto gathered = communicator.gather_to_root(span_of(rows));
+  std::vector<double> unmasked;
+  if (offsets.mask_rows())
+    unmasked = communicator.gather_to_root(span_of(offsets.without_masked(VectorXd::Ones(rows.rows()))));
   rows.resize(0, 0);
 
   MatrixXd small;  // (V Sigma)_rows, and the offset as a last row
@@ -47,8 +53,14 @@ RowSpace::RowSpace(std::shared_ptr<const ScaledColumns> columns, bool sees_shift
     std::vector<double>().swap(gathered);
     VectorXd level = columns_->offset().cwiseQuotient(metric_);  // what the columns were centred about, and are now
     if (!sees_shift) {
-      const VectorXd mean = M.leftCols(n).rowwise().mean();
-      M.leftCols(n).colwise() -= mean;
+      VectorXd mean = M.leftCols(n).rowwise().mean();
+      if (unmasked.empty()) {
+        M.leftCols(n).colwise() -= mean;
+      } else {  // masked rows are 0, and stay so
+        const Eigen::Map<const VectorXd> ones(unmasked.data(), n);
+        mean *= static_cast<double>(n) / ones.sum();
+        M.leftCols(n) -= mean * ones.transpose();
+      }
       level += mean;
     }
     if (sees_level && !level.isZero(0)) {
@@ -73,6 +85,7 @@ RowSpace::RowSpace(std::shared_ptr<const ScaledColumns> columns, bool sees_shift
   auto reduced =
       std::make_shared<ScaledColumns>(RowMatrix(communicator, A.partition(), own), VectorXd(small.row(n).transpose()));
   if (ridge.size() > 0) reduced->add_ridge(ridge.maxCoeff(), false);
+  reduced->add_to_logits(columns_->logit_offsets());
   reduced_ = std::move(reduced);
 }
 

@@ -71,20 +71,51 @@ void check_arguments(const RowMatrix& A, const Eigen::Ref<const MatrixXd>& b, co
     for (Index i = 0; i < weights.size(); ++i) check_square(i);
   });
 }
+
+/// Collective. What is 0, or of no account, where rows are masked.
+void check_masked(const RowMatrix& A, const Eigen::Ref<const MatrixXd>& b, const RegressionModel& model) {
+  check_offset(A, model);
+  if (!model.offset || model.loss != "cross-entropy") return;
+  A.communicator().agree([&] {
+    for (Index j = 0; j < b.cols(); ++j)
+      for (Index i = 0; i < b.rows(); ++i)
+        if (b(i, j) != 0 && std::isinf((*model.offset)[i]))
+          throw InvalidArgument("b is " + text_of(b(i, j)) + " at row " + std::to_string(A.first_row() + i) +
+                                (b.cols() > 1 ? ", column " + std::to_string(j) : "") +
+                                " (counted from 0), which offset masks with -inf: the cross-entropy is infinite; " +
+                                "expected 0 there");
+  });
+}
+
 void check_arguments(const RowMatrix& A, const Eigen::Ref<const MatrixXd>& b, const RidgeWeights& w,
                      const RegressionOptions& options) {
   check_arguments(A, b, w);
+  check_masked(A, b, options);
   if (options.start == Start::given) check_point(A, options.x0, "x0");
 }
 
-bool sees_shift(const RegressionOptions& options) { return !make_loss(options.loss)->is_shift_invariant(); }
+bool sees_shift(const RegressionModel& model) { return !make_loss(model.loss)->is_shift_invariant(); }
 
-/// Collective.
-std::shared_ptr<const ScaledColumns> scaled_columns(const RowMatrix& A, const RegressionOptions& options) {
-  if (!(options.ridge >= 0 && std::isfinite(options.ridge)))
-    refuse("the ridge is " + text_of(options.ridge) + "; expected a finite number >= 0");
-  auto columns = std::make_shared<ScaledColumns>(A, !sees_shift(options));
-  if (options.ridge > 0) columns->add_ridge(options.ridge, options.ridge_scaled);
+/// Collective. Offsets are checked.
+std::shared_ptr<const ScaledColumns> scaled_columns(const RowMatrix& A, const RegressionModel& model) {
+  if (!(model.ridge >= 0 && std::isfinite(model.ridge)))
+    refuse("the ridge is " + text_of(model.ridge) + "; expected a finite number >= 0");
+  auto columns = std::make_shared<ScaledColumns>(A, !sees_shift(model), logit_offsets(A, model));
+  if (model.ridge > 0) columns->add_ridge(model.ridge, model.ridge_scaled);
+  return columns;
+}
+
+/// Collective. The same in the caller's columns; only a scaled ridge needs to know their sizes.
+std::shared_ptr<const ScaledColumns> columns_as_they_are(const RowMatrix& A, const RegressionModel& model) {
+  auto columns = std::make_shared<ScaledColumns>(A);
+  if (!(model.ridge > 0 && model.ridge_scaled)) {
+    columns->add_to_logits(logit_offsets(A, model));
+    if (model.ridge != 0) columns->add_ridge(model.ridge, false);
+    return columns;
+  }
+  const auto scaled = scaled_columns(A, model);
+  columns->add_to_logits(scaled->logit_offsets());
+  columns->add_ridge(scaled->ridge().cwiseQuotient(scaled->factor().cwiseAbs2()));
   return columns;
 }
 
@@ -222,10 +253,12 @@ std::vector<RegressionResult> targets_of(
 }  // namespace
 
 RegressionEvaluation evaluate_regression(const RowMatrix& A, const VectorXd& b, const RidgeWeights& w,
-                                         const VectorXd& x, std::string_view loss, bool with_hessian) {
+                                         const VectorXd& x, const RegressionModel& model, bool with_hessian) {
   check_arguments(A, b, w);
   check_point(A, x, "x");
-  RegressionObjective objective(A, b, w, make_loss(loss));
+  check_masked(A, b, model);
+  const auto columns = columns_as_they_are(A, model);
+  RegressionObjective objective(columns, b, w, make_loss(model.loss));
   Point point = objective.evaluate(x);
   RegressionEvaluation result{point.value, objective.log_value(point), point.gradient, {}};
   if (!with_hessian) return result;
@@ -236,13 +269,12 @@ RegressionEvaluation evaluate_regression(const RowMatrix& A, const VectorXd& b, 
 }
 
 Certificate certify_regression(const RowMatrix& A, const VectorXd& b, const RidgeWeights& w, const VectorXd& x,
-                               std::string_view loss, CertificateLevel level) {
+                               const RegressionModel& model, CertificateLevel level) {
   check_arguments(A, b, w);
   check_point(A, x, "x");
-  RegressionOptions options;
-  options.loss = loss;
-  const auto columns = scaled_columns(A, options);
-  RegressionObjective objective(columns, b, w, make_loss(loss));
+  check_masked(A, b, model);
+  const auto columns = scaled_columns(A, model);
+  RegressionObjective objective(columns, b, w, make_loss(model.loss));
   Point point = objective.evaluate(VectorXd::Zero(A.columns()));
   const double at_zero = objective.norm(point.gradient);
   const double reference = at_zero > objective.gradient_floor(point, at_zero) ? at_zero : 0;

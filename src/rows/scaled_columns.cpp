@@ -60,8 +60,8 @@ void add_strip(const Eigen::Ref<const RowMajorMatrix>& rows, Index first, const 
   total_largest = total_largest.max(largest);
 }
 
-/// Of (a - centre) unit, this rank's rows; entries that are not stored are left out.
-Moments moments_about(const RowMatrix& A, const ArrayXd& centre, const ArrayXd& unit) {
+/// Of (a - centre) unit, this rank's rows; entries that are not stored are left out, and masked rows.
+Moments moments_about(const RowMatrix& A, const LogitOffsets& offsets, const ArrayXd& centre, const ArrayXd& unit) {
   const Index d = A.columns();
   const auto& passes = A.passes();
   Moments total(d);
@@ -69,10 +69,15 @@ Moments moments_about(const RowMatrix& A, const ArrayXd& centre, const ArrayXd& 
     std::vector<Moments> parts(static_cast<std::size_t>(RowPasses::parts()), Moments(d));
     RowPasses::share(A.rows_local(), [&](int part, Index first, Index last) {
       kernels::with_block(*passes.sparse(), first, last - first, [&](const auto& block) {
-        for (auto k = block.offsets[0]; k < block.offsets[block.rows]; ++k) {
-          const Index j = block.indices[k];
-          parts[static_cast<std::size_t>(part)].add(j, block.values[k], centre[j], unit[j]);
-        }
+        const auto add = [&](Index from, Index to) {  // rows
+          for (auto k = block.offsets[from]; k < block.offsets[to]; ++k) {
+            const Index j = block.indices[k];
+            parts[static_cast<std::size_t>(part)].add(j, block.values[k], centre[j], unit[j]);
+          }
+        };
+        if (!offsets.mask_rows()) return add(0, block.rows);
+        for (Index i = 0; i < block.rows; ++i)
+          if (!offsets.is_masked(first + i)) add(i, i + 1);
       });
     });
     for (const Moments& part : parts) total += part;
@@ -80,32 +85,38 @@ Moments moments_about(const RowMatrix& A, const ArrayXd& centre, const ArrayXd& 
     total = passes.pass(std::move(total), [&](const Tile& tile, Moments& part) {
       constexpr Index kRows = 32;  // that the nearest cache holds
       constexpr int kStrip = 8;
-      for (Index i = 0; i < tile.rows(); i += kRows) {
-        const auto block = tile.dense(i, std::min(kRows, tile.rows() - i));
+      const Index at_once = offsets.mask_rows() ? 1 : kRows;
+      for (Index i = 0; i < tile.rows(); i += at_once) {
+        if (offsets.is_masked(tile.first_local() + i)) continue;
+        const auto block = tile.dense(i, std::min(at_once, tile.rows() - i));
         Index j = 0;
         for (; j + kStrip <= d; j += kStrip) add_strip<kStrip>(block, j, centre, unit, part);
         for (; j < d; ++j) add_strip<1>(block, j, centre, unit, part);
+        part.count += static_cast<double>(block.rows());
       }
-      part.count += static_cast<double>(tile.rows());
     });
     passes.count_reads(-1);
   }
   return total;
 }
 
-/// An entry of every column that this rank stores, as the centre of its sums.
-ArrayXd some_row(const RowMatrix& A) {
+/// An entry of every column that this rank stores, not in a masked row, as the centre of its sums.
+ArrayXd some_row(const RowMatrix& A, const LogitOffsets& offsets) {
   ArrayXd row = ArrayXd::Zero(A.columns());
-  if (A.rows_local() == 0) return row;
+  Index i = 0;
+  while (i < A.rows_local() && offsets.is_masked(i)) ++i;
+  if (i == A.rows_local()) return row;
   const CsrView* rows = A.passes().sparse();
   if (rows == nullptr) {
-    const std::vector<Index> first{0};
+    const std::vector<Index> first{i};
     A.passes().visit_rows(first, [&](std::size_t, std::span<const double> values) {
       std::copy(values.begin(), values.end(), row.begin());
     });
   } else {
     kernels::with_block(*rows, 0, rows->rows(), [&](const auto& block) {
-      for (auto k = block.offsets[block.rows]; k-- > block.offsets[0];) row[block.indices[k]] = block.values[k];
+      for (Index last = block.rows; last-- > i;)
+        if (!offsets.is_masked(last))
+          for (auto k = block.offsets[last + 1]; k-- > block.offsets[last];) row[block.indices[k]] = block.values[k];
     });
   }
   return row;
@@ -123,14 +134,18 @@ std::string columns_text(const std::vector<Index>& columns) {
 
 }  // namespace
 
-ColumnStatistics column_statistics(const RowMatrix& A) {
+ColumnStatistics column_statistics(const RowMatrix& A, const LogitOffsets& offsets) {
   const Index d = A.columns();
   const auto& communicator = A.communicator();
-  const double rows = static_cast<double>(A.rows_local()), n = static_cast<double>(A.rows_global());
-  const ArrayXd centre = some_row(A);
+  double rows = static_cast<double>(A.rows_local()), n = static_cast<double>(A.rows_global());
+  if (offsets.mask_rows()) {
+    rows = offsets.without_masked(VectorXd::Ones(A.rows_local())).sum();
+    n = communicator.sum(rows);
+  }
+  const ArrayXd centre = some_row(A, offsets);
   ArrayXd unit = ArrayXd::Ones(d);
   ColumnStatistics result{std::vector<int>(static_cast<std::size_t>(d), 0), {}, {}, {}};
-  Moments moments = moments_about(A, centre, unit);
+  Moments moments = moments_about(A, offsets, centre, unit);
   VectorXd largest = moments.largest;
   communicator.max(span_of(largest));
   const auto safe = [&](Index j) {
@@ -146,7 +161,7 @@ ColumnStatistics column_statistics(const RowMatrix& A) {
       result.exponent[static_cast<std::size_t>(j)] = std::clamp(exponent, -1021, 1021);
       unit[j] = std::scalbn(1.0, -result.exponent[static_cast<std::size_t>(j)]);
     }
-    moments = moments_about(A, centre, unit);
+    moments = moments_about(A, offsets, centre, unit);
   }
   // This rank's means; entries that are not stored are -centre.
   const ArrayXd moved = centre * unit, missing = rows - moments.count;
@@ -179,8 +194,9 @@ ScaledColumns::ScaledColumns(RowMatrix A)
       scale_(VectorXd::Ones(A_.columns())),
       inverse_scale_(scale_) {}
 
-ScaledColumns::ScaledColumns(const RowMatrix& A, bool may_centre) : ScaledColumns(A) {
-  const ColumnStatistics columns = column_statistics(A);
+ScaledColumns::ScaledColumns(const RowMatrix& A, bool may_centre, LogitOffsets logit_offsets) : ScaledColumns(A) {
+  logit_offsets_ = std::move(logit_offsets);
+  const ColumnStatistics columns = column_statistics(A, logit_offsets_);
   const Index d = A.columns();
   const double root_n = std::sqrt(static_cast<double>(A.rows_global()));
   const VectorXd level = root_n * columns.mean.cwiseAbs();  // norm of the constant part

@@ -35,12 +35,14 @@ RowSample::RowSample(const RegressionObjective& all, const Point& base, const Ve
       A, probabilities, {.oversampling = 1, .uniform_share = 0, .seed = draw.seed, .iteration = draw.iteration});
   GatheredRows rows(A, sample.rows);
   const Index d = A.columns(), kept = rows.rows();
-  RowMajorMatrix numbers(kept, 3);  // h, b, w^2
+  const LogitOffsets& offsets = all.logit_offsets();
+  RowMajorMatrix numbers(kept, offsets.are_there() ? 4 : 3);  // h, b, w^2, o
   VectorXd hf(kept);
   for (Index k = 0; k < kept; ++k) {
     const Index i = sample.rows[static_cast<std::size_t>(k)];
-    numbers.row(k) << sample.weights[k], all.b()[i], all.weights_squared()[i];
-    hf[k] = sample.weights[k] * std::exp(state.z[i] - state.loss.reference);
+    numbers.row(k).head<3>() << sample.weights[k], all.b()[i], all.weights_squared()[i];
+    if (offsets.are_there()) numbers(k, 3) = offsets[i];
+    hf[k] = sample.weights[k] * std::exp(all.exponent(state, i));
   }
   VectorXd message(d + 3);  // m, S, count, numbers
   message << rows.transpose_multiply(hf), hf.sum(), static_cast<double>(kept), static_cast<double>(rows.numbers());
@@ -70,7 +72,8 @@ RowSample::RowSample(const RegressionObjective& all, const Point& base, const Ve
     rows.append(own);
   }
   const Communicator there = is_on_root_ ? alone(A.communicator()) : A.communicator();
-  columns_ = std::make_shared<const ScaledColumns>(all.columns().of_rows(std::move(rows).matrix(there)));
+  columns_ = std::make_shared<const ScaledColumns>(all.columns().of_rows(
+      std::move(rows).matrix(there), offsets.of_rows(offsets.are_there() ? of_rows(3) : VectorXd())));
 }
 
 std::unique_ptr<SampledProblem> RowSample::problem(std::string_view loss, const VectorXd& b, const VectorXd& w2,
@@ -95,7 +98,8 @@ double RowSample::reads(int models) const {
 }
 
 double RowSample::span_local(const VectorXd& logits, const VectorXd& others, const VectorXd& s) const {
-  return logits.size() == 0 ? 0 : ((logits - others).array() - abar_.dot(s)).abs().maxCoeff();
+  if (logits.size() == 0) return 0;
+  return columns_->logit_offsets().without_masked((logits - others).array() - abar_.dot(s)).cwiseAbs().maxCoeff();
 }
 
 }  // namespace attnreg

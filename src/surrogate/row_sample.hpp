@@ -78,7 +78,7 @@ class RowSample {
   std::shared_ptr<const ScaledColumns> columns_;
 };
 
-/// Local. The logits A x of a point, this rank's rows.
+/// Local. A x of a point, this rank's rows, without the offsets of the logits.
 Eigen::VectorXd logits_of(const Point& point);
 
 }  // namespace attnreg

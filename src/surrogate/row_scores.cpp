@@ -28,7 +28,9 @@ VectorXd first_probabilities(const RegressionObjective& objective, const Point& 
   const RowMatrix& A = objective.A();
   const auto d = static_cast<double>(A.columns()), n = static_cast<double>(A.rows_global());
   // Expressions, which are made where they are used: each would be a vector of rows.
-  const auto norms = objective.columns().row_norms().array();
+  const LogitOffsets& offsets = objective.logit_offsets();
+  const VectorXd unmasked = offsets.mask_rows() ? offsets.without_masked(objective.columns().row_norms()) : VectorXd();
+  const auto norms = (offsets.mask_rows() ? unmasked : objective.columns().row_norms()).array();
   const auto w2 = objective.weights_squared().array();
   const auto b = objective.b().array(), delta = objective.curvatures(point).delta.array();
   const auto to_come = (b.square() + w2) * norms.square();
@@ -49,12 +51,17 @@ RowScores::RowScores(const RegressionObjective& objective, const Point& point, c
   const auto d = static_cast<double>(objective.A().columns()), n = static_cast<double>(objective.A().rows_global());
   const RegressionState& state = RegressionObjective::state_of(point);
   const auto scores = scores_of(objective, point, t);
-  const auto by_mass = kMassRows * d * (state.z.array() - state.loss.reference).exp();
   const auto variance = [&](const VectorXd& p) {
     return (scores.square() * (1 / p.array().max(std::numeric_limits<double>::min()) - 1)).sum();
   };
   const auto sums_at = [&](double factor) {
-    probabilities_ = (c * ((1 - kEvenly) * factor * scores + kEvenly * d / n) + by_mass).min(1.0);
+    const auto by_score = c * ((1 - kEvenly) * factor * scores + kEvenly * d / n);
+    if (objective.logit_offsets().are_there())
+      probabilities_ = VectorXd::NullaryExpr(state.z.size(), [&](Index i) {
+        return std::min(1.0, by_score.coeff(i) + kMassRows * d * std::exp(objective.exponent(state, i)));
+      });
+    else
+      probabilities_ = (by_score + kMassRows * d * (state.z.array() - state.loss.reference).exp()).min(1.0);
     std::array<double, 3> sums{scores.sum(), variance(present), variance(probabilities_)};
     objective.A().communicator().sum(sums);
     return sums;

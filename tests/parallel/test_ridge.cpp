@@ -214,6 +214,32 @@ TEST(Ridge, PathsAndTargetsHaveIt) {
   EXPECT_GT((solve_regression(data.A, data.b, 1e-3, options).x - x).norm(), 1e-2 * x.norm());
 }
 
+// Of evaluations and certificates, in the caller's columns.
+TEST(Ridge, EvaluationsAndCertificatesHaveIt) {
+  for (const std::string loss : {"softmax", "exp"})
+    for (const bool scaled : {false, true}) {
+      SCOPED_TRACE(loss + (scaled ? ", scaled" : ""));
+      const Problem problem = problem_of(loss, 1e-3, loss == "softmax");
+      const auto data = reference::distribute(Communicator(MPI_COMM_WORLD), problem, Layout::random);
+      RegressionModel model(loss);
+      model.ridge = kRidge;
+      model.ridge_scaled = scaled;
+      const VectorXd r = ridge_of(problem, scaled), sizes = problem.A.colwise().norm();
+      const VectorXd x = reference::random_vector(6, 3).cwiseQuotient(sizes);
+      const Expected expected = expected_at(problem, r, x);
+      const auto found = evaluate_regression(data.A, data.b, data.w, x, model, true);
+      const auto inverse = sizes.cwiseInverse().asDiagonal();
+      const double size = (inverse * expected.hessian * inverse).norm();
+      EXPECT_NEAR(found.value, expected.value, 1e-12 * expected.value);
+      EXPECT_LE((inverse * (found.gradient - expected.gradient)).norm(),
+                1e-11 * ((inverse * expected.gradient).norm() + size));
+      EXPECT_LE((inverse * (found.hessian - expected.hessian) * inverse).norm(), 1e-10 * size);
+      const Certificate certificate = certify_regression(data.A, data.b, data.w, x, model);
+      EXPECT_TRUE(certificate.minimiser_exists);
+      EXPECT_NEAR(certificate.gradient_norm, expected.gradient.norm(), 1e-9 * expected.gradient.norm());
+    }
+}
+
 TEST(Ridge, IsANumberThatIsNotNegative) {
   const Problem problem = problem_of("softmax", 1e-3);
   for (const double ridge : {-1.0, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {

@@ -32,9 +32,9 @@ def test_dense_rows_are_read_where_they_lie(dtype, no_copies):
         matrix = call.matrix(A)
         assert address(matrix.arrays) == address(A)
         A[7] = 3  # the library sees it
-        np.testing.assert_allclose(predict(call.native, matrix, x, "softmax"), softmax(A.astype(float) @ x), rtol=1e-10)
+        np.testing.assert_allclose(predict(call.native, matrix, x, {}), softmax(A.astype(float) @ x), rtol=1e-10)
         A[7] = 1
-        np.testing.assert_allclose(predict(call.native, matrix, x, "softmax"), softmax(A.astype(float) @ x), rtol=1e-10)
+        np.testing.assert_allclose(predict(call.native, matrix, x, {}), softmax(A.astype(float) @ x), rtol=1e-10)
     A[7] = 2
     assert attnreg.predict(A, x)[7] == pytest.approx(softmax(A.astype(float) @ x)[7], rel=1e-10)
 
@@ -49,7 +49,7 @@ def test_csr_rows_are_read_where_they_lie(dtype, no_copies):
     with Call(None) as call:
         matrix = call.matrix(A)
         A.data[:5] = 4
-        np.testing.assert_allclose(predict(call.native, matrix, x, "softmax"), softmax(A.astype(float) @ x), rtol=1e-10)
+        np.testing.assert_allclose(predict(call.native, matrix, x, {}), softmax(A.astype(float) @ x), rtol=1e-10)
 
 
 def test_sparse_and_dense_agree(problem):

@@ -46,6 +46,11 @@ def test_regressor_is_solve(problem):
     w = np.linspace(0.1, 1, len(problem.b))
     np.testing.assert_array_equal(regressor.fit(problem.A, problem.b, row_weights=w).coef_,
                                   attnreg.solve(problem.A, problem.b, w).x)
+    o = np.sin(np.arange(len(problem.b)))
+    regressor = SoftmaxRegressor(w=0.1, ridge=1e-3).fit(problem.A, problem.b, offset=o)
+    expected = attnreg.solve(problem.A, problem.b, 0.1, ridge=1e-3, offset=o)
+    np.testing.assert_array_equal(regressor.coef_, expected.x)
+    np.testing.assert_allclose(regressor.predict(problem.A, offset=o), expected.fitted, rtol=1e-10)
 
 
 def test_clone_pickle_and_search(problem):

@@ -178,3 +178,59 @@ def test_result_is_a_dict_with_attributes(problem):
     again = pickle.loads(pickle.dumps(result))
     np.testing.assert_array_equal(again.x, result.x)
     assert type(again) is attnreg.Result and again.certificate.level == "gradient"
+
+
+def test_offset_ridge_and_masks(problem):
+    rng = np.random.default_rng(8)
+    A, b = problem.A, np.array(problem.b)
+    offset = rng.standard_normal(len(b))
+    # A part of the logits that is known.
+    x0 = rng.standard_normal(A.shape[1])
+    shifted = attnreg.solve(A, b, 0.0, loss="cross-entropy", offset=A @ x0)
+    np.testing.assert_allclose(shifted.x + x0, attnreg.solve(A, b, 0.0, loss="cross-entropy").x, rtol=1e-6, atol=1e-8)
+    # Masked rows are left out.
+    masked = np.where(np.arange(len(b)) % 3 == 0, -np.inf, offset)
+    rest = np.isfinite(masked)
+    found = attnreg.solve(A, np.where(rest, b, 0), 1e-3, offset=masked, ridge=1e-5)
+    alone = attnreg.solve(A[rest], b[rest], 1e-3, offset=offset[rest], ridge=1e-5)
+    np.testing.assert_allclose(found.x, alone.x, rtol=1e-6)
+    f = attnreg.predict(A, found.x, offset=masked)
+    np.testing.assert_array_equal(f, found.fitted)
+    assert (f[~rest] == 0).all() and f.sum() == pytest.approx(1)
+    # Value, gradient and certificate have offset and ridge.
+    x = 0.3 * x0
+    z = A @ x + offset
+    expected = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+    sizes = np.linalg.norm(A - A.mean(axis=0), axis=0)
+    for options, r in (({"ridge": 0.2}, np.full(len(x), 0.2)), ({"ridge_scaled": 0.2}, 0.2 * sizes ** 2)):
+        there = attnreg.evaluate(A, b, x, 0.1, offset=offset, **options)
+        value = ((expected - b) ** 2).sum() / 2 + 0.005 * ((A @ x) ** 2).sum() + (r * x ** 2).sum() / 2
+        assert there.fun == pytest.approx(value, rel=1e-12)
+        certificate = attnreg.certify(A, b, x, 0.1, offset=offset, **options)
+        assert certificate.gradient_norm == pytest.approx(np.linalg.norm(there.jac), rel=1e-9)
+        assert certificate.minimiser_exists
+        end = attnreg.solve(A, b, 0.1, offset=offset, **options)
+        assert np.linalg.norm(attnreg.evaluate(A, b, end.x, 0.1, offset=offset, **options).jac / sizes) < 1e-9
+        path = attnreg.path(A, b, [1.0, 0.1], offset=offset, **options)
+        np.testing.assert_allclose(path.x[1], end.x, rtol=1e-6)
+        several = attnreg.solve_targets(A, np.column_stack([b, b]), 0.1, offset=offset, **options)
+        np.testing.assert_allclose(several.X[:, 1], end.x, rtol=1e-6)
+
+
+def test_wrong_offsets_and_ridges(problem, tmp_path):
+    A, b = problem.A, problem.b
+    for wrong, text in ((np.zeros(3), "offset has shape"), (np.full(len(b), np.nan), "offset is nan at row 0"),
+                        (np.full(len(b), np.inf), "offset is inf at row 0"), (np.full(len(b), -np.inf), "all rows")):
+        with pytest.raises(attnreg.DataError, match=text):
+            attnreg.solve(A, b, offset=wrong)
+    mask = np.zeros(len(b))
+    mask[5] = -np.inf
+    with pytest.raises(attnreg.DataError, match="exp knows no masks"):
+        attnreg.predict(A, np.zeros(A.shape[1]), "exp", offset=mask)
+    with pytest.raises(attnreg.UsageError, match="exclude each other"):
+        attnreg.evaluate(A, b, np.zeros(A.shape[1]), ridge=1, ridge_scaled=1)
+    with pytest.raises(attnreg.UsageError, match="ridge is -1"):
+        attnreg.solve(A, b, ridge=-1)
+    np.save(tmp_path / "o.npy", mask)
+    f = attnreg.predict(A, np.zeros(A.shape[1]), offset=tmp_path / "o.npy")
+    assert f[5] == 0 and f[4] == pytest.approx(1 / (len(b) - 1))

@@ -71,10 +71,17 @@ Spectrum spectrum(ExactMatrix matrix) {
   return {matrix.diagonal(), std::move(vectors)};
 }
 
+/// row - centre; of a constant column 0, and not the rounding of 50 digits.
+ExactVector about(const ExactVector& row, const ExactVector& centre) {
+  return row.binaryExpr(centre, [](const Exact& a, const Exact& c) {
+    return size_of(a - c) <= Exact(kZero) * size_of(a) ? Exact(0) : Exact(a - c);
+  });
+}
+
 /// L, g and H at a point, and how large the terms are that they are sums of. H is the sum over the rows of curvature_i
 /// (a_i - centre)(a_i - centre)^T + w_i^2 a_i a_i^T, and of coupling.
 struct Evaluation {
-  ExactVector z, slopes;  // A x; the derivatives of phi
+  ExactVector Ax, z, slopes;  // z = A x + o; the derivatives of phi
   Exact value = 0, value_terms = 0;
   ExactVector slope_terms, curvature, curvature_terms, centre, gradient;
   ExactMatrix coupling, coupling_terms, hessian;
@@ -86,6 +93,7 @@ struct ExactProblem::Parts {
   ExactMatrix A;
   ExactVector b, w2;
   std::string loss;
+  ExactVector offset;
 
   Evaluation evaluate(const ExactVector& x) const;
   void add_normalised(Evaluation& at) const;
@@ -183,10 +191,10 @@ void ExactProblem::Parts::add_growing(Evaluation& at) const {
 
 void ExactProblem::Parts::sum_rows(Evaluation& at) const {
   const Index columns = A.cols();
-  at.gradient = A.transpose() * (at.slopes + w2.cwiseProduct(at.z));
+  at.gradient = A.transpose() * (at.slopes + w2.cwiseProduct(at.Ax));
   at.hessian = at.coupling;
   for (Index i = 0; i < A.rows(); ++i) {
-    const ExactVector row = A.row(i).transpose(), from_centre = row - at.centre;
+    const ExactVector row = A.row(i).transpose(), from_centre = about(row, at.centre);
     for (Index j = 0; j < columns; ++j)
       for (Index k = 0; k < columns; ++k)
         at.hessian(j, k) += at.curvature[i] * from_centre[j] * from_centre[k] + w2[i] * row[j] * row[k];
@@ -195,7 +203,8 @@ void ExactProblem::Parts::sum_rows(Evaluation& at) const {
 
 Evaluation ExactProblem::Parts::evaluate(const ExactVector& x) const {
   Evaluation at;
-  at.z = A * x;
+  at.Ax = A * x;
+  at.z = at.Ax + offset;
   at.slopes = at.slope_terms = at.curvature = at.curvature_terms = ExactVector::Zero(A.rows());
   at.centre = ExactVector::Zero(A.cols());
   at.coupling = at.coupling_terms = ExactMatrix::Zero(A.cols(), A.cols());
@@ -203,7 +212,7 @@ Evaluation ExactProblem::Parts::evaluate(const ExactVector& x) const {
     add_normalised(at);
   else
     add_growing(at);
-  const Exact ridge = w2.dot(at.z.cwiseAbs2()) / 2;
+  const Exact ridge = w2.dot(at.Ax.cwiseAbs2()) / 2;
   at.value += ridge;
   at.value_terms += ridge;
   sum_rows(at);
@@ -215,7 +224,7 @@ ExactVector ExactProblem::Parts::scales(const Evaluation& at) const {
   ExactVector squares = at.coupling_terms.diagonal();
   for (Index i = 0; i < A.rows(); ++i) {
     const ExactVector row = A.row(i).transpose();
-    squares += at.curvature_terms[i] * (row - at.centre).cwiseAbs2() + w2[i] * row.cwiseAbs2();
+    squares += at.curvature_terms[i] * about(row, at.centre).cwiseAbs2() + w2[i] * row.cwiseAbs2();
   }
   return squares.unaryExpr([](const Exact& square) { return square > 0 ? Exact(sqrt(square)) : Exact(1); });
 }
@@ -226,15 +235,15 @@ ExactMatrix ExactProblem::Parts::scaled_hessian(const Evaluation& at) const {
 }
 
 ExactVector ExactProblem::Parts::gradient_rounding(const Evaluation& at) const {
-  const ExactVector terms = at.slope_terms + w2.cwiseProduct(at.z.cwiseAbs());
+  const ExactVector terms = at.slope_terms + w2.cwiseProduct(at.Ax.cwiseAbs());
   const ExactMatrix centred = (A.rowwise() - at.centre.transpose()).cwiseAbs();
   // The second term: 50 digits have a rounding, too.
   return Exact(kEps) * (centred.transpose() * terms) + kZero * (A.cwiseAbs().transpose() * terms);
 }
 
 Exact ExactProblem::Parts::value_rounding(const Evaluation& at, const ExactVector& x) const {
-  const ExactVector logits = (A.cwiseAbs() * x.cwiseAbs()).array() + 1;  // 1: of the exponential
-  const ExactVector slopes = at.slopes.cwiseAbs() + w2.cwiseProduct(at.z.cwiseAbs());
+  const ExactVector logits = (A.cwiseAbs() * x.cwiseAbs() + offset.cwiseAbs()).array() + 1;  // 1: of the exponential
+  const ExactVector slopes = at.slopes.cwiseAbs() + w2.cwiseProduct(at.Ax.cwiseAbs());
   const Exact of_logits = kValueError * Exact(kEps) * slopes.dot(logits);
   // What a change of the logits by their rounding does that the slopes do not tell.
   const Exact curved = (kValueError * Exact(kEps) * logits).cwiseAbs2().dot(at.curvature_terms + w2);
@@ -246,7 +255,10 @@ ExactProblem::ExactProblem(const Problem& problem) {
   parts_ = std::make_unique<const Parts>(Parts{.A = problem.A.cast<Exact>(),
                                                .b = problem.b.cast<Exact>(),
                                                .w2 = problem.w.cast<Exact>().cwiseAbs2(),
-                                               .loss = problem.loss});
+                                               .loss = problem.loss,
+                                               .offset = problem.offset.size() > 0
+                                                             ? ExactVector(problem.offset.cast<Exact>())
+                                                             : ExactVector(ExactVector::Zero(problem.b.size()))});
 }
 
 ExactProblem::~ExactProblem() = default;

@@ -9,11 +9,12 @@
 
 namespace attnreg::hunt {
 
-/// L(x) = phi(A x) + 1/2 |diag(w) A x|^2.
+/// L(x) = phi(A x + offset) + 1/2 |diag(w) A x|^2.
 struct Problem {
   RowMajorMatrix A;
   Eigen::VectorXd b, w;
   std::string loss;
+  Eigen::VectorXd offset{};  ///< empty: 0
 };
 
 /// What is true of a problem at a point: computed with 50 digits, rounded at the end.

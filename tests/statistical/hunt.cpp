@@ -2,6 +2,7 @@
 //
 // hunt --first N --count M: problems N to N + M - 1, each a function of its number. With several ranks they solve each
 // problem together; with --alone each rank solves some, by itself. --only KIND and --method NAME leave out all others.
+// With --offsets the problems have offsets of the logits, and masked rows.
 // Prints the violations; the exit code is 1 if there are any.
 
 #include <mpi.h>
@@ -32,6 +33,7 @@ struct HuntOptions {
   std::string method;     ///< the only one
   std::string directory;  ///< where the problems with a violation are written
   bool alone = false;
+  bool offsets = false;
   bool verbose = false;
 };
 
@@ -54,12 +56,14 @@ HuntOptions parse(const std::vector<std::string>& words) {
       options.directory = value();
     else if (words[k] == "--alone")
       options.alone = true;
+    else if (words[k] == "--offsets")
+      options.offsets = true;
     else if (words[k] == "--verbose")
       options.verbose = true;
     else
       throw std::invalid_argument(
           "unknown option " + words[k] +
-          "; there are --first N, --count M, --only KIND, --method NAME, --write DIR, --alone, --verbose");
+          "; there are --first N, --count M, --only KIND, --method NAME, --write DIR, --alone, --offsets, --verbose");
   }
   const auto& kinds = problem_kinds();
   if (!options.only.empty() && std::ranges::find(kinds, options.only) == kinds.end()) {
@@ -73,9 +77,10 @@ HuntOptions parse(const std::vector<std::string>& words) {
 /// The formulas of the reference against differences, one problem of every loss.
 void check_reference() {
   for (const auto loss : loss_names()) {
-    const auto [A, b, w, softmax] = reference::random_problem(7, 3, 1, 0.1, 5);
-    const double error =
-        ExactProblem({A, b, w, std::string(loss)}).error_of_derivatives(Eigen::Vector3d(0.3, -0.2, 0.5));
+    const auto made = reference::random_problem(7, 3, 1, 0.1, 5);
+    const Eigen::VectorXd offset = reference::random_vector(7, 6);
+    const double error = ExactProblem({made.A, made.b, made.w, std::string(loss), offset})
+                             .error_of_derivatives(Eigen::Vector3d(0.3, -0.2, 0.5));
     if (!(error < 1e-18))
       throw std::logic_error("the reference is wrong: " + std::string(loss) + ", " + std::to_string(error));
   }
@@ -91,7 +96,7 @@ class Hunt {
       if (!options_.only.empty() && kind_of(number) != options_.only) continue;
       if (!options_.method.empty() && method_name(method_of(number)) != options_.method) continue;
       const bool mine = number % ranks_ == rank_;
-      if (!options_.alone || mine) solve(hunted_problem(number), mine);
+      if (!options_.alone || mine) solve(hunted_problem(number, options_.offsets), mine);
     }
   }
 
@@ -144,10 +149,13 @@ class Hunt {
     std::vector<Violation> found;
     std::string ending;
     try {
-      const auto& [A, b, w, loss] = hunted.problem;
+      const auto [A, b, w, loss, offset] = with_masked_rows(hunted);
       const auto holding = hunted.is_sparse ? reference::Holding::sparse64 : reference::Holding::float64;
-      const auto data = reference::distribute(communicator_, {A, b, w, loss}, reference::Layout::random, holding);
-      const RegressionResult result = solve_regression(data.A, data.b, data.w, hunted.options);
+      const auto data =
+          reference::distribute(communicator_, {A, b, w, loss, offset}, reference::Layout::random, holding);
+      RegressionOptions options = hunted.options;
+      options.offset = data.offset;
+      const RegressionResult result = solve_regression(data.A, data.b, data.w, options);
       ending = termination_name(result.summary.termination);
       if (mine) found = judge(hunted, result);
     } catch (const InvalidArgument& error) {
@@ -174,7 +182,8 @@ class Hunt {
     if (!options_.directory.empty())
       text += "  " + number + ": " + write_files(hunted, options_.directory) + '\n';
     else
-      text += "  repeat: hunt --first " + number + " --count 1 --write DIR\n";
+      text +=
+          "  repeat: hunt --first " + number + " --count 1 --write DIR" + (options_.offsets ? " --offsets\n" : "\n");
     std::cout << text << std::flush;
   }
 

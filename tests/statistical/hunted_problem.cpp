@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <random>
 #include <sstream>
 
@@ -219,7 +220,7 @@ Method method_of(std::int64_t number) {
   return method == Method::surrogate && !has_surrogate(loss_of(number)) ? Method::automatic : method;
 }
 
-HuntedProblem hunted_problem(std::int64_t number) {
+HuntedProblem hunted_problem(std::int64_t number, bool with_offset) {
   Draw draw(number);
   Making made{.draw = draw, .kind = kind_of(number), .loss = std::string(loss_of(number))};
   const Index columns = draw.integer(1, 4), rows = drawn_rows(draw, method_of(number), columns);
@@ -239,29 +240,56 @@ HuntedProblem hunted_problem(std::int64_t number) {
   hunted.problem.b = made.b;
   hunted.problem.w = made.w;
   hunted.problem.loss = made.loss;
+  if (!with_offset) return hunted;
+  const bool knows_masks = made.loss == "softmax" || made.loss == "cross-entropy";
+  hunted.problem.offset = draw.power(-2, knows_masks ? 1 : 0.3) * draw.normals(made.rows(), 1);
+  if (knows_masks && draw.chance(0.3)) hunted.problem.offset.array() += draw.sign() * draw.power(0, 3);
+  if (knows_masks && draw.chance(0.5)) hunted.masked_rows = draw.integer(1, 3);
   return hunted;
 }
 
+Problem with_masked_rows(const HuntedProblem& hunted) {
+  Problem problem = hunted.problem;
+  const Index masked = hunted.masked_rows, rows = problem.A.rows();
+  if (masked == 0) return problem;
+  const double size = 1e3 * problem.A.cwiseAbs().maxCoeff();
+  problem.A.conservativeResize(masked + rows, Eigen::NoChange);
+  problem.A.bottomRows(rows) = hunted.problem.A;
+  problem.A.topRows(masked).setConstant(size);
+  const auto with = [&](VectorXd& values, double value) {
+    const VectorXd before = values;
+    values.resize(masked + rows);
+    values << VectorXd::Constant(masked, value), before;
+  };
+  with(problem.b, problem.loss == "softmax" ? 0.3 : 0);
+  with(problem.w, 1);
+  with(problem.offset, -std::numeric_limits<double>::infinity());
+  return problem;
+}
+
 std::string description(const HuntedProblem& hunted) {
-  const auto& [A, b, w, loss] = hunted.problem;
+  const auto& [A, b, w, loss, offset] = hunted.problem;
   std::string text = std::string(hunted.kind) + ", " + loss + " " + std::to_string(A.rows()) + " x " +
                      std::to_string(A.cols()) + (hunted.is_sparse ? " sparse, " : ", ") +
                      std::string(method_name(hunted.options.method)) + " from " +
                      std::string(start_name(hunted.options.start)) + ", w " + number_text(w.minCoeff());
   if (w.maxCoeff() > w.minCoeff()) text += " to " + number_text(w.maxCoeff());
   if (hunted.options.random_starts > 0) text += ", starts " + std::to_string(hunted.options.random_starts);
+  if (offset.size() > 0) text += ", offset up to " + number_text(offset.cwiseAbs().maxCoeff());
+  if (hunted.masked_rows > 0) text += ", masked rows " + std::to_string(hunted.masked_rows);
   if (hunted.options.epsilon > 0) text += ", epsilon " + number_text(hunted.options.epsilon);
   if (hunted.options.newton.max_iterations == 0) text += ", no iterations";
   return text;
 }
 
 std::string write_files(const HuntedProblem& hunted, const std::string& directory) {
-  const auto& [A, b, w, loss] = hunted.problem;
+  const auto [A, b, w, loss, offset] = with_masked_rows(hunted);
   const std::string folder = directory + "/" + std::to_string(hunted.number) + "/";
   std::filesystem::create_directories(folder);
   write_npy(folder + "A.npy", span_of(A), {A.rows(), A.cols()});
   write_npy(folder + "b.npy", span_of(b), {b.size()});
   write_npy(folder + "w.npy", span_of(w), {w.size()});
+  if (offset.size() > 0) write_npy(folder + "o.npy", span_of(offset), {offset.size()});
   const RegressionOptions& options = hunted.options;
   std::ostringstream command;
   command << "attnreg solve A.npy b.npy --weights w.npy --certificate full --loss " << loss << " --method "
@@ -272,6 +300,7 @@ std::string write_files(const HuntedProblem& hunted, const std::string& director
   } else {
     command << " --start " << start_name(options.start);
   }
+  if (offset.size() > 0) command << " --offset o.npy";
   if (options.random_starts > 0) command << " --starts " << options.random_starts;
   if (options.newton.max_iterations == 0) command << " --max-iterations 0";
   if (options.epsilon > 0) command << " --epsilon " << options.epsilon;

@@ -72,7 +72,7 @@ class Judge {
   /// In the norm of the stopping test: an estimate of the certificate's Euclidean floor in it.
   double stated_rounding() const {
     const double floor = result_.certificate.gradient_floor;
-    const auto& [A, b, w, loss] = hunted_.problem;
+    const auto& [A, b, w, loss, offset] = hunted_.problem;
     const bool sees_level = loss != "softmax" && loss != "cross-entropy";
     const double spread = (A.rowwise() - A.colwise().mean()).colwise().norm().maxCoeff();
     const double size = sees_level || spread == 0 ? A.colwise().norm().maxCoeff() : spread;

@@ -13,7 +13,7 @@ namespace attnreg::reference {
 namespace {
 
 /// exp, cosh and sinh regression, and the same rescaled, as docs/algorithms.md has them.
-Evaluation evaluate_growing(const Problem& problem, const Vector& z, const Matrix& A, const Vector& b,
+Evaluation evaluate_growing(const Problem& problem, const Vector& Ax, const Vector& z, const Matrix& A, const Vector& b,
                             const Vector& w2) {
   const bool rescaled = problem.loss.starts_with("rescaled-");
   const std::string name = rescaled ? problem.loss.substr(9) : problem.loss;
@@ -28,8 +28,8 @@ Evaluation evaluate_growing(const Problem& problem, const Vector& z, const Matri
   const Vector eta = rescaled ? Vector(r.array() - b.dot(r)) : r;
   const Vector squares = v.cwiseAbs2();
   result.f = rescaled ? Vector(u / alpha) : u;
-  result.value = r.squaredNorm() / 2 + w2.dot(z.cwiseAbs2()) / 2;
-  result.gradient = A.transpose() * (v.cwiseProduct(eta) + w2.cwiseProduct(z));
+  result.value = r.squaredNorm() / 2 + w2.dot(Ax.cwiseAbs2()) / 2;
+  result.gradient = A.transpose() * (v.cwiseProduct(eta) + w2.cwiseProduct(Ax));
   result.gauss_newton = A.transpose() * (squares + w2).asDiagonal() * A;
   if (rescaled) {
     const Vector Av = A.transpose() * v, Avb = A.transpose() * v.cwiseProduct(b);
@@ -43,22 +43,27 @@ Evaluation evaluate_growing(const Problem& problem, const Vector& z, const Matri
 
 Evaluation evaluate(const Problem& problem, const VectorXd& at) {
   const Matrix A = problem.A.cast<Real>();
-  const Vector x = at.cast<Real>(), b = problem.b.cast<Real>(), w2 = problem.w.cast<Real>().cwiseAbs2(), z = A * x;
-  if (problem.loss != "softmax" && problem.loss != "cross-entropy") return evaluate_growing(problem, z, A, b, w2);
+  const Vector x = at.cast<Real>(), Ax = A * x;
+  Vector b = problem.b.cast<Real>(), w2 = problem.w.cast<Real>().cwiseAbs2(), z = Ax;
+  for (Index i = 0; i < problem.offset.size(); ++i) {
+    z[i] += problem.offset[i];
+    if (problem.offset[i] == -std::numeric_limits<double>::infinity()) b[i] = w2[i] = 0, z[i] = -1e4L;  // exp(z) = 0
+  }
+  if (problem.loss != "softmax" && problem.loss != "cross-entropy") return evaluate_growing(problem, Ax, z, A, b, w2);
   const Real largest = z.maxCoeff(), sum = (z.array() - largest).exp().sum();
   const Vector f = (z.array() - largest).exp() / sum;
   const Vector centre = A.transpose() * f;
 
   Evaluation result;
   result.f = f;
-  const Real ridge = w2.dot(z.cwiseAbs2()) / 2;
+  const Real ridge = w2.dot(Ax.cwiseAbs2()) / 2;
   if (problem.loss == "softmax") {
     const Vector c = f - b, p = f.cwiseProduct(2 * f - b);
     const Real gamma = f.dot(c), kappa = (3 * f - 2 * b).dot(f);
     const Vector q = f.cwiseProduct(c) - gamma * f;
     const Vector Ap = A.transpose() * p;
     result.value = c.squaredNorm() / 2 + ridge;
-    result.gradient = A.transpose() * (q + w2.cwiseProduct(z));
+    result.gradient = A.transpose() * (q + w2.cwiseProduct(Ax));
     result.hessian = A.transpose() * (p - gamma * f + w2).asDiagonal() * A;
     result.hessian += -Ap * centre.transpose() - centre * Ap.transpose() + kappa * centre * centre.transpose();
     const Matrix centred = A.rowwise() - centre.transpose();
@@ -67,7 +72,7 @@ Evaluation evaluate(const Problem& problem, const VectorXd& at) {
   } else {
     const Real s = b.sum();
     result.value = s * (largest + std::log(sum)) - b.dot(z) + ridge;
-    result.gradient = A.transpose() * (s * f - b + w2.cwiseProduct(z));
+    result.gradient = A.transpose() * (s * f - b + w2.cwiseProduct(Ax));
     result.hessian = A.transpose() * (s * f + w2).asDiagonal() * A;
     result.hessian -= s * centre * centre.transpose();
     result.gauss_newton = result.hessian;
@@ -157,7 +162,9 @@ RowMatrix distribute(const Communicator& communicator, const RowMajorMatrix& A, 
 Distributed distribute(const Communicator& communicator, const Problem& problem, Layout layout, Holding holding) {
   RowMatrix A = distribute(communicator, problem.A, layout, holding);
   VectorXd b = local_part(A, problem.b), w = local_part(A, problem.w);
-  return {std::move(A), std::move(b), std::move(w)};
+  std::shared_ptr<const VectorXd> offset;
+  if (problem.offset.size() > 0) offset = std::make_shared<const VectorXd>(local_part(A, problem.offset));
+  return {std::move(A), std::move(b), std::move(w), std::move(offset)};
 }
 
 VectorXd gather(const Communicator& communicator, const VectorXd& local) {

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,11 +22,12 @@ using Matrix = Eigen::Matrix<Real, Eigen::Dynamic, Eigen::Dynamic>;
 
 inline constexpr double eps = std::numeric_limits<double>::epsilon();
 
-/// L(x) = phi(A x) + 1/2 |diag(w) A x|^2.
+/// L(x) = phi(A x + offset) + 1/2 |diag(w) A x|^2; rows with an offset of -infinity have no part in it.
 struct Problem {
   RowMajorMatrix A;
   VectorXd b, w;
   std::string loss = "softmax";
+  VectorXd offset{};  ///< empty: 0
 };
 
 struct Evaluation {
@@ -62,6 +64,7 @@ RowPartition make_partition(Layout layout, std::int64_t rows, Index columns, int
 struct Distributed {
   RowMatrix A;
   VectorXd b, w;
+  std::shared_ptr<const VectorXd> offset{};
 };
 
 VectorXd local_part(const RowMatrix& A, const VectorXd& v);

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "algebra/dense_factors.hpp"
+#include "app/options/solver_options.hpp"
 #include "app/report/text.hpp"
 #include "app/run/problem.hpp"
 #include "app/run/sequence_list.hpp"
@@ -18,8 +19,6 @@
 #include "attnreg/regression.hpp"
 #include "errors/printable.hpp"
 #include "files/source_name.hpp"
-#include "losses/losses.hpp"
-#include "objective/regression_objective.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/gram.hpp"
 #include "rows/row_passes.hpp"
@@ -83,10 +82,11 @@ void add_regression(const Communicator& communicator, const Arguments& arguments
   const RowMatrix& A = problem.A;
   const Index d = A.columns();
   const Eigen::VectorXd x = load_vector(communicator, directory + "/x.npy", "x", d);
-  const std::string loss = arguments.text("loss");
+  RegressionModel model = regression_model(arguments);
+  model.offset = problem.offset;
   if (A.rows_global() <= kRowsOnRoot) {
     data.b = on_root(communicator, problem.b);
-    data.fitted = on_root(communicator, predict(A, x, loss));
+    data.fitted = on_root(communicator, predict(A, x, model));
     data.scores = on_root(communicator, leverage_scores(A, {}, {.jl_columns = 64}).scores);
     std::ranges::sort(data.scores, std::greater<>());
   } else {
@@ -98,9 +98,7 @@ void add_regression(const Communicator& communicator, const Arguments& arguments
   }
   Eigen::MatrixXd gram = signed_gram(A, {Eigen::VectorXd::Ones(A.rows_local())}).positive;
   communicator.sum_to_root(span_of(gram));
-  RegressionObjective objective(A, problem.b, problem.w, make_loss(loss));
-  const Point point = objective.evaluate(x);
-  const Eigen::MatrixXd H = objective.hessian_on_root(point).exact;
+  const Eigen::MatrixXd H = evaluate_regression(A, problem.b, problem.w, x, model, true).hessian;
   if (!communicator.is_root()) return;
   data.singular_values = eigenvalues(gram).cwiseMax(0).cwiseSqrt();
   data.hessian_eigenvalues = eigenvalues(H);
@@ -229,7 +227,8 @@ ReportData report_data(const Communicator& communicator, const ReportedRun& run,
     if (command == "solve" && run.targets.lines() > 0) why = "of several targets, nothing is made anew";
     auto words = words_of(run.run);
     const std::string begun_in = text_in(run.run, "directory");
-    const std::set<std::string> paths{"--weights", "--queries", "--keys", "--values", "--target", "--sequences"};
+    const std::set<std::string> paths{"--weights", "--offset", "--queries",  "--keys",
+                                      "--values",  "--target", "--sequences"};
     const std::size_t positionals = command == "solve" ? 2 : 0;
     for (std::size_t k = 1; k < words.size(); ++k)
       if (k <= positionals || paths.contains(words[k - 1])) words[k] = absolute(words[k], begun_in);

@@ -10,12 +10,13 @@
 #include "attention/attention_passes.hpp"
 #include "attnreg/attention_regression.hpp"
 #include "attnreg/files.hpp"
+#include "attnreg/regression.hpp"
 #include "files/output_file.hpp"
-#include "losses/losses.hpp"
-#include "objective/regression_objective.hpp"
+#include "objective/fitted_values.hpp"
 #include "ranks/activity.hpp"
 #include "ranks/span_of.hpp"
 #include "ranks/stop.hpp"
+#include "regression/fit.hpp"
 #include "rows/row_passes.hpp"
 
 namespace attnreg::app {
@@ -53,13 +54,11 @@ const Syntax kEvaluateSyntax{"evaluate",
                              kEvaluateEpilogue,
                              {"queries", "sequences"}};
 
-/// Collective.
-std::string result_text(const Problem& problem, const RegressionObjective& objective, const Point& point,
-                        const Arguments& arguments) {
-  const double norm = point.gradient.norm(), log_value = objective.log_value(point);
+std::string result_text(const Problem& problem, const RegressionEvaluation& found, const Arguments& arguments) {
+  const double norm = found.gradient.norm(), log_value = found.log_value;
   if (arguments.on("json")) {
     auto json = document_of("evaluate", arguments);
-    json.update({{"value", point.value},
+    json.update({{"value", found.value},
                  {"log_value", log_value},
                  {"gradient_norm", norm},
                  {"loss", arguments.text("loss")},
@@ -67,9 +66,9 @@ std::string result_text(const Problem& problem, const RegressionObjective& objec
                  {"columns", problem.A.columns()}});
     return json_text(json);
   }
-  std::string value = exact(point.value);
-  if (!std::isfinite(point.value)) value = "overflows";
-  if (!std::isfinite(point.value) && std::isfinite(log_value)) value += "; ln L = " + exact(log_value);
+  std::string value = exact(found.value);
+  if (!std::isfinite(found.value)) value = "overflows";
+  if (!std::isfinite(found.value) && std::isfinite(log_value)) value += "; ln L = " + exact(log_value);
   return to_width("L    " + value + "\n|g|  " + (std::isfinite(norm) ? exact(norm) : "overflows") + "\nwith " +
                   arguments.text("loss") + " loss, w = " + weight_text(arguments) + ", " +
                   std::to_string(problem.A.rows_global()) + " x " + std::to_string(problem.A.columns()) + "\n");
@@ -81,7 +80,7 @@ void check_outputs(const Communicator& communicator, const Arguments& arguments)
     if (communicator.is_root() && arguments.has(name)) check_output(arguments.text(name), arguments.on("force"));
 }
 
-/// Collective. What a command line asks for; gradient and H (empty unless asked for) on rank 0. Numbers that are not
+/// Collective. What a command line asks for; gradient and H (empty unless asked for), replicated. Numbers that are not
 /// finite are not written.
 ExitCode write_outputs(const Communicator& communicator, const Arguments& arguments, const std::string& text,
                        double value, const Eigen::VectorXd& gradient, const Eigen::MatrixXd& H) {
@@ -125,8 +124,8 @@ struct LargestLogit {
 };
 
 /// Collective. Prints the row whose logit is the largest.
-void explain_overflow(const RowMatrix& A, const Eigen::VectorXd& x) {
-  const Eigen::VectorXd z = A.passes().multiply(x, Compensated());
+void explain_overflow(const RowMatrix& A, const Eigen::VectorXd& x, const RegressionModel& model) {
+  const Eigen::VectorXd z = with_offsets(A.passes().multiply(x, Compensated()), logit_offsets(A, model));
   LargestLogit largest;
   for (Eigen::Index i = 0; i < z.size(); ++i)
     largest.add(z.segment(i, 1), [&] { return "row " + std::to_string(A.first_row() + i); });
@@ -154,6 +153,7 @@ void explain_overflow(const Communicator& communicator, const std::vector<Attent
 
 ExitCode evaluate_regression(const Communicator& communicator, const Arguments& arguments) {
   arguments.exclude("weight", "weights");
+  arguments.exclude("ridge", "ridge-scaled");
   arguments.refuse({"keys", "values", "target", "mask", "X", "Y"}, "needs --queries or --sequences");
   communicator.agree([&] {
     examine_problem(arguments);
@@ -164,19 +164,18 @@ ExitCode evaluate_regression(const Communicator& communicator, const Arguments& 
   const Eigen::VectorXd x = load_vector(communicator, arguments.text("x"), "x", problem.A.columns());
 
   const InPhase working(Phase::solve);
-  RegressionObjective objective(problem.A, problem.b, problem.w, make_loss(arguments.text("loss")));
-  const Point point = objective.evaluate(x);
-  if (!std::isfinite(point.value) || !point.gradient.allFinite()) explain_overflow(problem.A, x);
-  Eigen::MatrixXd H;
-  if (arguments.has("hessian")) H = objective.hessian_on_root(point).exact;
-  return write_outputs(communicator, arguments, result_text(problem, objective, point, arguments), point.value,
-                       point.gradient, H);
+  RegressionModel model = regression_model(arguments);
+  model.offset = problem.offset;
+  const auto found = attnreg::evaluate_regression(problem.A, problem.b, problem.w, x, model, arguments.has("hessian"));
+  if (!std::isfinite(found.value) || !found.gradient.allFinite()) explain_overflow(problem.A, x, model);
+  return write_outputs(communicator, arguments, result_text(problem, found, arguments), found.value, found.gradient,
+                       found.hessian);
 }
 
 ExitCode evaluate_sequences(const Communicator& communicator, const Arguments& arguments) {
   check_attention_options(arguments);
   arguments.require("X");
-  arguments.refuse({"weight", "loss", "normalise-b"}, "does not go with attention");
+  arguments.refuse({"weight", "loss", "normalise-b", "offset", "ridge", "ridge-scaled"}, "does not go with attention");
   std::vector<SequenceFiles> files;
   communicator.agree([&] {
     files = examine_sequences(arguments);

@@ -19,13 +19,14 @@ namespace {
 constexpr std::string_view kPredictEpilogue = R"(Examples:
   mpirun -n 4 attnreg predict A.npy run/x.npy -o f.npy
   attnreg predict A.npy run/x.npy --loss rescaled-cosh -o f.npy
+  attnreg predict A.npy run/x.npy --offset log_exposure.npy -o f.npy
 )";
 
 const Syntax kPredictSyntax{
     "predict",
     "Write what a fit compares with b, f = softmax(A x) or exp(A x) and the like, one value per row of A.",
     {{"A", "n x d matrix, .npy"}, {"x", "d values, .npy"}},
-    {{"Model", {{"loss", 0, "NAME", Choice{loss_names()}, "softmax", "of the fit; says what f is"}}},
+    {{"Model", {{"loss", 0, "NAME", Choice{loss_names()}, "softmax", "of the fit; says what f is"}, offset_option()}},
      computing_options(),
      {"Output",
       {{"output", 'o', "FILE", Text{}, "", "where f goes, n values, .npy; needed"},
@@ -40,13 +41,17 @@ ExitCode predict_rows(const Communicator& communicator, const Arguments& argumen
   communicator.agree([&] {
     examine("A", arguments.text("A"));
     examine("x", arguments.text("x"));
+    if (arguments.has("offset")) examine("offset", arguments.text("offset"));
     if (communicator.is_root()) check_output(path, arguments.on("force"));
   });
   const RowMatrix A = load_matrix(communicator, arguments.text("A"), storage_choice(arguments));
   const Eigen::VectorXd x = load_vector(communicator, arguments.text("x"), "x", A.columns());
 
+  RegressionModel model(arguments.text("loss"));
+  model.offset = load_offset(A, arguments);
+
   const InPhase working(Phase::solve);
-  const Eigen::VectorXd f = predict(A, x, arguments.text("loss"));
+  const Eigen::VectorXd f = predict(A, x, model);
   write_npy(communicator, path, {A.rows_global()}, A.first_row(), span_of(f));
 
   const double largest = communicator.max(f.size() > 0 ? f.maxCoeff() : -std::numeric_limits<double>::infinity());

@@ -26,6 +26,7 @@ constexpr std::string_view kSolveEpilogue = R"(Examples:
   mpirun -n 4 attnreg solve A.npy b.npy --weight 1e-5 --certificate full -o run --write-fitted
   attnreg solve A.npy b.npy --weights-path 1e-2:1e-7:10 -o path
   attnreg solve A.npy --targets B.npy --weight 1e-4 -o runs
+  attnreg solve A.npy counts.npy --loss cross-entropy --normalise-b --offset log_exposure.npy -o rates
   attnreg solve A.npy b.npy --weights w.npy --start run/x.npy --rtol 1e-12 -o refined
 
 A.npy is n x d, b.npy has n values; both float32 or float64. The summary goes to stdout, the steps to stderr.
@@ -41,11 +42,7 @@ const Syntax kSolveSyntax{
       groups.insert(groups.begin(),
                     model_options({{"targets", 0, "FILE", Text{}, "",
                                     "B, n x k, in place of b: k regressions with the same A, one for each column, "
-                                    "that share the reads of A"},
-                                   {"ridge", 0, "R", Number{0}, "", "add 1/2 R |x|^2 to L"},
-                                   {"ridge-scaled", 0, "R", Number{0}, "",
-                                    "add 1/2 R sum s_j^2 x_j^2, s_j the norm of column j, about its mean for softmax "
-                                    "and cross-entropy: the same x_j s_j in any units of the columns"}}));
+                                    "that share the reads of A"}}));
       groups.push_back(computing_options());
       groups.push_back(reproducible_group());
       groups.push_back(
@@ -92,7 +89,7 @@ class Solve : public Session {
   ExitCode solve_one(const Problem& problem, const std::vector<InputFile>& files) {
     const RowMatrix& A = problem.A;
     const std::vector<double> weights = weights_path(arguments_);
-    const RegressionOptions chosen = options(A);
+    const RegressionOptions chosen = options(problem);
     std::vector<RegressionResult> path;
     std::vector<RunDirectory::Array> arrays{{"x.npy", A.columns()}};
     if (!weights.empty()) arrays.push_back({"x_path.npy", std::ssize(weights) * A.columns()});
@@ -153,11 +150,12 @@ class Solve : public Session {
     if (arguments_.on("normalise-b"))
       for (Index k = 0; k < B.cols(); ++k) {
         Eigen::VectorXd b = B.col(k);
-        sums.push_back(normalise(communicator_, b, A.rows_global(), "target " + std::to_string(k)));
+        sums.push_back(
+            normalise(communicator_, b, A.rows_global(), "target " + std::to_string(k), problem.offset.get()));
         B.col(k) = b;
       }
     require_squares(A, B, arguments_.text("targets"), false);
-    RegressionOptions chosen = options(A);
+    RegressionOptions chosen = options(problem);
     // Whose passes the targets share after a checkpoint is not the same, and neither are their roundings.
     if (communicator_.is_of_blocks()) chosen.newton.journal = nullptr;
     ready({{"X.npy", A.columns() * B.cols()}}, true);
@@ -257,9 +255,11 @@ class Solve : public Session {
 
   RegressionOptions options() const { return regression_options(arguments_, communicator_.size()); }
 
-  RegressionOptions options(const RowMatrix& A) {
+  RegressionOptions options(const Problem& problem) {
     RegressionOptions options = this->options();
-    if (const auto file = start_file(arguments_)) options.x0 = load_vector(communicator_, *file, "start", A.columns());
+    options.offset = problem.offset;
+    if (const auto file = start_file(arguments_))
+      options.x0 = load_vector(communicator_, *file, "start", problem.A.columns());
     options.newton.on_iteration = on_iteration();
     options.newton.journal = journal_;
     options.on_start_iteration = on_start_iteration();

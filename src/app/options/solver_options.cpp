@@ -189,15 +189,20 @@ void check_solver_options(const Arguments& arguments, int ranks) {
     arguments.refuse({"delta", "radius", "sampling-error", "no-low-rank"}, "is for --method sketched-newton");
 }
 
+RegressionModel regression_model(const Arguments& arguments) {
+  RegressionModel model(arguments.text("loss"));
+  model.ridge_scaled = arguments.has("ridge-scaled");
+  if (const char* const name = model.ridge_scaled ? "ridge-scaled" : "ridge"; arguments.has(name))
+    model.ridge = arguments.number(name);
+  return model;
+}
+
 RegressionOptions regression_options(const Arguments& arguments, int ranks) {
   RegressionOptions options;
-  options.loss = arguments.text("loss");
+  static_cast<RegressionModel&>(options) = regression_model(arguments);
   options.method = kMethods[arguments.choice("method")];
   options.start = start_option(arguments);
   options.random_starts = arguments.count("starts");
-  options.ridge_scaled = arguments.has("ridge-scaled");
-  if (const char* const name = options.ridge_scaled ? "ridge-scaled" : "ridge"; arguments.has(name))
-    options.ridge = arguments.number(name);
   options.certificate = static_cast<CertificateLevel>(arguments.choice("certificate"));
   if (arguments.has("epsilon")) options.epsilon = arguments.number("epsilon");
   options.newton = newton_options(arguments);
@@ -213,13 +218,13 @@ RegressionOptions regression_options(const Arguments& arguments, int ranks) {
 }
 
 std::string weight_text(const Arguments& arguments) {
-  std::string ridge;
-  for (const std::string name : {"ridge", "ridge-scaled"})
-    if (arguments.knows(name) && arguments.has(name)) ridge = ", " + name + " " + arguments.text(name);
-  if (arguments.given("weights")) return printable(arguments.text("weights")) + ridge;
+  std::string more;
+  for (const std::string name : {"ridge", "ridge-scaled", "offset"})
+    if (arguments.has(name)) more += ", " + name + " " + printable(arguments.text(name));
+  if (arguments.given("weights")) return printable(arguments.text("weights")) + more;
   if (arguments.syntax().name == "solve" && arguments.has("weights-path"))
-    return "path " + printable(arguments.text("weights-path")) + ridge;
-  return arguments.text("weight") + (arguments.given("weight") ? "" : " (default)") + ridge;
+    return "path " + printable(arguments.text("weights-path")) + more;
+  return arguments.text("weight") + (arguments.given("weight") ? "" : " (default)") + more;
 }
 
 }  // namespace attnreg::app

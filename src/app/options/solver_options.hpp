@@ -52,10 +52,13 @@ NewtonOptions newton_options(const Arguments& arguments);
 /// The weights of --weights-path, from the first to the last in equal ratios; none without it.
 std::vector<double> weights_path(const Arguments& arguments);
 
-/// All but x0 and the callbacks.
+/// --loss and the ridge.
+RegressionModel regression_model(const Arguments& arguments);
+
+/// All but x0, the offset and the callbacks.
 RegressionOptions regression_options(const Arguments& arguments, int ranks);
 
-/// "1e-4", "1e-4 (default)" or the file's name; with the ridge, if there is one.
+/// "1e-4", "1e-4 (default)" or the file's name; with the offset and the ridge, if there are any.
 std::string weight_text(const Arguments& arguments);
 
 }  // namespace attnreg::app

@@ -57,7 +57,8 @@ std::string reading(const SolveReport& report) {
 std::string fit_text(const SolveReport& report) {
   const FitQuality& fit = report.result.fit;
   const auto loss = make_loss(report.arguments.text("loss"));
-  const std::string title = "\nFit of f = " + std::string(loss->fitted_expression()) + " to b\n";
+  if (report.arguments.has("offset")) loss->see_offsets();
+  const std::string title = "\nFit of f = " + loss->fitted_text() + " to b\n";
   const std::string r_squared =
       summary_line("R^2", plain(fit.r_squared, 4) + "  (1: equal, 0: no better than the mean of b)");
   if (!loss->fits_distribution())

@@ -16,6 +16,7 @@
 #include "files/sparse_file.hpp"
 #include "losses/losses.hpp"
 #include "numbers/exact_sum.hpp"
+#include "regression/fit.hpp"
 
 namespace attnreg::app {
 
@@ -107,8 +108,24 @@ OptionGroup model_options(std::vector<Option> more) {
         "w, the same for all rows (not its square). The larger, the smaller is A x: with w times the number of rows "
         "far above 10 nothing is fitted"},
        {"weights", 0, "FILE", Text{}, "", "w, one value per row of A, in place of --weight"},
-       {"normalise-b", 0, "", Switch{}, "", "divide b, counts perhaps, by its sum"}});
+       {"normalise-b", 0, "", Switch{}, "", "divide b, counts perhaps, by its sum"},
+       offset_option(),
+       {"ridge", 0, "R", Number{0}, "", "add 1/2 R |x|^2 to L"},
+       {"ridge-scaled", 0, "R", Number{0}, "",
+        "add 1/2 R sum s_j^2 x_j^2, s_j the norm of column j, about its mean for softmax and cross-entropy: the same "
+        "x_j s_j in any units of the columns"}});
   return {"Model, L(x) = phi(A x) + 1/2 |diag(w) A x|^2", std::move(more)};
+}
+
+Option offset_option() {
+  return {
+      "offset",
+      0,
+      "FILE",
+      Text{},
+      "",
+      "o, one value per row of A: the logits are A x + o, o an exposure or a prior; -inf masks a row of softmax and "
+      "cross-entropy, which has no part then"};
 }
 
 std::vector<InputFile> examine_problem(const Arguments& arguments) {
@@ -116,6 +133,7 @@ std::vector<InputFile> examine_problem(const Arguments& arguments) {
   const std::string target = has_targets(arguments) ? "targets" : "b";
   files.push_back(examine(target, arguments.text(target)));
   if (arguments.given("weights")) files.push_back(examine("w", arguments.text("weights")));
+  if (arguments.has("offset")) files.push_back(examine("offset", arguments.text("offset")));
   for (std::size_t k = 1; k < files.size(); ++k) check_rows_of(files[k], files[0]);
   return files;
 }
@@ -124,10 +142,17 @@ bool has_targets(const Arguments& arguments) {
   return !arguments.syntax().instead_of_last.empty() && arguments.given(arguments.syntax().instead_of_last);
 }
 
-double normalise(const Communicator& communicator, Eigen::VectorXd& b, std::int64_t rows, const std::string& role) {
-  const double largest = communicator.max(b.size() > 0 ? b.cwiseAbs().maxCoeff() : 0.0);
+double normalise(const Communicator& communicator, Eigen::VectorXd& b, std::int64_t rows, const std::string& role,
+                 const Eigen::VectorXd* offset) {
+  const auto counted = [&](const Eigen::VectorXd& values) {
+    return Eigen::VectorXd(offset->array().isInf().select(0.0, values));
+  };
+  const auto size = [](const Eigen::VectorXd& values) {
+    return values.size() > 0 ? values.cwiseAbs().maxCoeff() : 0.0;
+  };
+  const double largest = communicator.max(offset == nullptr ? size(b) : size(counted(b)));
   if (largest > 0) b /= largest;  // the sum might overflow
-  const double sum = exact_sum(communicator, b, rows);
+  const double sum = offset == nullptr ? exact_sum(communicator, b, rows) : exact_sum(communicator, counted(b), rows);
   if (!(sum > 0))
     refuse(role + " has the sum " + plain(sum * largest, 6) + ", expected a sum > 0 to divide by (--normalise-b)");
   b /= sum;
@@ -135,6 +160,19 @@ double normalise(const Communicator& communicator, Eigen::VectorXd& b, std::int6
 }
 
 std::string normalised_text(double sum) { return "b was divided by its sum, " + plain(sum, 6) + " (--normalise-b)"; }
+
+std::shared_ptr<const Eigen::VectorXd> load_offset(const RowMatrix& A, const Arguments& arguments) {
+  if (!arguments.has("offset")) return nullptr;
+  const std::string path = arguments.text("offset");
+  RegressionModel model(arguments.text("loss"));
+  model.offset = std::make_shared<const Eigen::VectorXd>(attnreg::load_offset(A.communicator(), path, A.partition()));
+  try {
+    check_offset(A, model);
+  } catch (const InvalidArgument& error) {
+    refuse(printable(path) + ": " + error.what());
+  }
+  return model.offset;
+}
 
 void require_squares(const RowMatrix& A, const Eigen::Ref<const Eigen::MatrixXd>& values, const std::string& path,
                      bool also_of_tiny) {
@@ -156,14 +194,16 @@ Problem load_problem(const Communicator& communicator, const Arguments& argument
   RowMatrix A = load_matrix(communicator, arguments.text("A"), storage_choice(arguments));
   Eigen::VectorXd b;
   if (!has_targets(arguments)) b = load_rows_vector(communicator, arguments.text("b"), "b", A.partition());
+  auto offset = load_offset(A, arguments);
   std::optional<double> b_sum;
-  if (!has_targets(arguments) && arguments.on("normalise-b")) b_sum = normalise(communicator, b, A.rows_global(), "b");
+  if (!has_targets(arguments) && arguments.on("normalise-b"))
+    b_sum = normalise(communicator, b, A.rows_global(), "b", offset.get());
   RidgeWeights w = arguments.given("weights")
                        ? RidgeWeights(load_rows_vector(communicator, arguments.text("weights"), "w", A.partition()))
                        : RidgeWeights(arguments.number("weight"));
   if (!has_targets(arguments)) require_squares(A, b, arguments.text("b"), false);
   if (arguments.given("weights")) require_squares(A, w.numbers(), arguments.text("weights"), true);
-  return {std::move(A), std::move(b), std::move(w), b_sum};
+  return {std::move(A), std::move(b), std::move(w), std::move(offset), b_sum};
 }
 
 StorageChoice storage_choice(const Arguments& arguments) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
@@ -33,25 +34,33 @@ struct Problem {
   RowMatrix A;
   Eigen::VectorXd b;
   RidgeWeights w;
-  std::optional<double> b_sum{};  ///< with --normalise-b: what b was divided by
+  std::shared_ptr<const Eigen::VectorXd> offset{};  ///< as of `RegressionModel`
+  std::optional<double> b_sum{};                    ///< with --normalise-b: what b was divided by
 };
 
-/// The options --loss, --weight, --weights and --normalise-b, and what a command adds to them.
+/// The options --loss, --weight, --weights, --normalise-b, --ridge, --ridge-scaled and --offset, and what a command
+/// adds to them.
 OptionGroup model_options(std::vector<Option> more = {});
+Option offset_option();
 
 /// Whether the command line has several targets (--targets) in place of b.
 bool has_targets(const Arguments& arguments);
 
-/// Local. The files that the arguments A, b and --weights name, looked at: they exist, are .npy, and b and w have one
-/// value per row of A, the targets one row. Cheap, so that a wrong b is found before A is read. Throws
+/// Local. The files that the arguments A, b, --weights and --offset name, looked at: they exist, and b, w and o have
+/// one value per row of A, the targets one row. Cheap, so that a wrong b is found before A is read. Throws
 /// `InvalidArgument` (this rank).
 std::vector<InputFile> examine_problem(const Arguments& arguments);
 
 /// Collective. Divides a vector of `rows` values, one per row of A, by its sum, which does not depend on the ranks, and
-/// returns that. role: "b". `InvalidArgument` on all ranks unless it is above 0.
-double normalise(const Communicator& communicator, Eigen::VectorXd& b, std::int64_t rows, const std::string& role);
+/// returns that: of the rows that the offset, if there is one, does not mask. role: "b". `InvalidArgument` on all ranks
+/// unless it is above 0.
+double normalise(const Communicator& communicator, Eigen::VectorXd& b, std::int64_t rows, const std::string& role,
+                 const Eigen::VectorXd* offset);
 /// Local. A note on that.
 std::string normalised_text(double sum);
+
+/// Collective. The offsets that --offset names, if it is given, as the loss takes them; else none. Throws on all ranks.
+std::shared_ptr<const Eigen::VectorXd> load_offset(const RowMatrix& A, const Arguments& arguments);
 
 /// Collective, one agreement. Throws `InvalidArgument` on all ranks, with file, row, column if there are several, and
 /// value, where the square of a value overflows, or, if so asked, underflows. values: of this rank's rows of A.
