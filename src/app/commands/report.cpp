@@ -1,9 +1,9 @@
-#include <fstream>
 #include <string>
 #include <vector>
 
 #include "app/charts/run_report.hpp"
 #include "app/options/commands.hpp"
+#include "app/report/row_names.hpp"
 #include "app/report/text.hpp"
 #include "errors/printable.hpp"
 #include "files/output_file.hpp"
@@ -36,15 +36,6 @@ const Syntax kReportSyntax{
     {},
     {},
     true};
-
-std::vector<std::string> read_labels(const std::string& path) {
-  std::ifstream file(path);
-  if (!file.is_open()) throw InvalidArgument("cannot read " + printable(path));
-  std::vector<std::string> labels;
-  for (std::string line; std::getline(file, line);)
-    labels.push_back(line.ends_with('\r') ? line.substr(0, line.size() - 1) : line);
-  return labels;
-}
 
 /// Collective. Writes the page; the text on it, on rank 0.
 std::string write_page(const Communicator& communicator, const std::vector<std::string>& directories,
@@ -84,8 +75,8 @@ ExitCode report(const Communicator& communicator, const Arguments& arguments) {
 
 }  // namespace
 
-void report_on_run(const Communicator& communicator, const std::string& directory) {
-  print_result(communicator, "\n" + write_page(communicator, {directory}, directory + "/report.html", "", true));
+void report_on_run(const Communicator& communicator, const std::string& directory, const std::string& labels) {
+  print_result(communicator, "\n" + write_page(communicator, {directory}, directory + "/report.html", labels, true));
 }
 
 Command report_command() { return {kReportSyntax, report}; }

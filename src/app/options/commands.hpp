@@ -25,6 +25,7 @@ Command apply_command();
 Command private_command();
 Command experiment_command();
 Command inspect_command();
+Command check_command();
 Command convert_command();
 Command generate_command();
 Command doctor_command();
@@ -37,8 +38,9 @@ Command resume_command();
 /// Local. Throws `UsageError` for another name.
 const Syntax& command_syntax(const std::string& name);
 
-/// Collective. Writes report.html into the directory of a run that is over, and prints where it is.
-void report_on_run(const Communicator& communicator, const std::string& directory);
+/// Collective. Writes report.html into the directory of a run that is over, and prints where it is. labels: a file with
+/// names of the rows of A, or empty.
+void report_on_run(const Communicator& communicator, const std::string& directory, const std::string& labels);
 
 /// Collective. Of a command line `resume DIR ...`, that of the run which goes on.
 Arguments resumed_arguments(const Communicator& communicator, const Arguments& resume,
