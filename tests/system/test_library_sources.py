@@ -1,6 +1,8 @@
 """Files that h5py, scikit-learn and pandas write: each is read equal to what its maker reads, on 1, 2 and 3 ranks."""
 
 import gzip
+import os
+import pathlib
 import re
 import subprocess
 import unittest
@@ -114,6 +116,25 @@ class PandasTest(SourceTest):
             read = pandas.read_csv(self.path(name), sep=options.get("sep", ","), header=None if "header" in options else 0,
                                    float_precision="round_trip")
             self.holds(name, read.to_numpy(float))
+        self.check_all()
+
+
+class SafetensorsLibraryTest(SourceTest):
+    def test_what_the_library_wrote(self):
+        """Files that the package safetensors made once, and what it read from them: tests/data/safetensors/make.py."""
+        directory = pathlib.Path(os.environ["ATTNREG_TEST_DATA"]) / "safetensors"
+        for name in ("all", "one"):
+            self.path(f"{name}.safetensors").write_bytes((directory / f"{name}.safetensors").read_bytes())
+        with np.load(directory / "read.npz") as read:
+            for name in read.files:
+                array, source = read[name], f"all.safetensors:{name.replace('|', '/')}"
+                if array.ndim in (1, 2) and array.size > 0:
+                    self.holds(source, array)
+                elif array.ndim > 2:
+                    self.holds(source + "[1]" if array.ndim == 3 else source + "[1,2]", array[1] if array.ndim == 3 else array[1, 2])
+                else:
+                    self.refused(source, "all.safetensors", "found shape")
+            self.holds("one.safetensors", read["vector"].reshape(8, 5))
         self.check_all()
 
 
