@@ -60,6 +60,11 @@ function(attnreg_write_build_info path)
     set(mpi_version "MPI ${MPI_CXX_VERSION}")
   endif()
 
+  set(hdf5_version none)
+  if(attnreg_hdf5)
+    set(hdf5_version "${HDF5_VERSION}")
+  endif()
+
   set(compiler "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}")
   string(TOUPPER "${CMAKE_BUILD_TYPE}" build_type_upper)
   string(STRIP "${CMAKE_CXX_FLAGS} ${CMAKE_CXX_FLAGS_${build_type_upper}}" flags)

@@ -3,15 +3,16 @@
 
 build_packages=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libeigen3-dev libopenblas-serial-dev
   libboost-program-options-dev libboost-context-dev nlohmann-json3-dev librandom123-dev libhwy-dev libzip-dev
-  zlib1g-dev libscalapack-openmpi-dev libtomlplusplus-dev)
-test_packages=(libgtest-dev libgmock-dev python3 python3-numpy python3-scipy python3-jsonschema ccache git man-db zsh)
+  zlib1g-dev libhdf5-dev libscalapack-openmpi-dev libtomlplusplus-dev)
+test_packages=(libgtest-dev libgmock-dev python3 python3-numpy python3-scipy python3-h5py python3-pandas python3-sklearn
+  python3-jsonschema ccache git man-db zsh)
 # The Python package, and what its tests need.
 python_packages=(python3-dev pybind11-dev)
 pip_packages=(python3-dev python3-venv)
 python_test_packages=(python3-numpy python3-scipy python3-mpi4py python3-pytest python3-sklearn python3-matplotlib)
 # What running needs, without compilers: the image of docker/Dockerfile.
 runtime_packages=(openmpi-bin libopenblas0-serial libscalapack-openmpi2.2 libboost-program-options1.74.0
-  libboost-context1.74.0 libzip4 libhwy1 libgomp1 openssh-server openssh-client tini)
+  libboost-context1.74.0 libzip4 libhdf5-103-1 libhwy1 libgomp1 openssh-server openssh-client tini)
 plot_packages=(python3 python3-matplotlib)
 # Tests on several hosts that are network namespaces of one machine, and their Slurm.
 cluster_packages=(iproute2 util-linux openssh-server openssh-client slurmctld slurmd slurm-client munge shellcheck

@@ -21,7 +21,8 @@ if [ "$(id -u)" -eq 0 ]; then
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 command=(mpirun "${options[@]}" -n "$ranks" build/release/bin/attnreg solve
-  examples/data/words-4096/A.npy examples/data/words-4096/b.npy --weight 1e-4 -o "$result" --force)
+  examples/data/words-4096/A.npy examples/data/words-4096/b.npy --labels examples/data/words-4096/words.txt
+  --weight 1e-4 -o "$result" --force)
 echo
 echo "${command[*]}"
 "${command[@]}"

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "attnreg/files.hpp"
@@ -57,6 +58,16 @@ void require_vector(const Source& header, const std::string& role, std::int64_t 
   refuse_value(header.path, value, "row " + std::to_string(row) + place, count, "numpy.isfinite", held);
 }
 
+/// Local. The same of an array that cannot be read again: the value is the one that is held.
+template <class Scalar>
+[[noreturn]] void refuse_held(const Source& header, std::int64_t position, Scalar value, std::int64_t count,
+                              Orientation orientation) {
+  std::int64_t row = position / header.columns(), column = position % header.columns();
+  if (orientation == Orientation::transposed) std::swap(row, column);
+  const std::string place = header.shape.size() == 2 ? ", column " + std::to_string(column) : "";
+  refuse_value(header.path, static_cast<double>(value), "row " + std::to_string(row) + place, count);
+}
+
 template <class Scalar>
 constexpr Storage storage_of = std::is_same_v<Scalar, double>        ? Storage::float64
                                : std::is_same_v<Scalar, float>       ? Storage::float32
@@ -93,6 +104,42 @@ void require_digits(const Communicator& communicator, const Source& header, std:
              ", and half has all its digits from 6.1e-5 on; multiply it, or use --storage bfloat16");
 }
 
+/// Collective. This rank's rows of an array that only rank 0 can read, once and in order: it hands all of it round, and
+/// each rank keeps its part. Messages: the array.
+template <class Scalar>
+void deal_rows(const Communicator& communicator, const Source& header, const RowPartition& partition,
+               Rows<Scalar>& rows) {
+  constexpr std::int64_t block_bytes = std::int64_t{1} << 22;
+  const std::int64_t begin = partition.begin(communicator.rank()), end = partition.end(communicator.rank());
+  const std::int64_t n = header.shape[0], d = header.columns();
+  const bool by_columns = d > 1 && header.column_step > header.row_step;
+  const std::int64_t width = by_columns ? 1 : d;
+  const std::int64_t at_once =
+      std::max<std::int64_t>(1, block_bytes / (width * static_cast<std::int64_t>(sizeof(Scalar))));
+  Rows<Scalar> block;
+  for (std::int64_t j = 0; j < d; j += width) {
+    Source part = header;
+    if (by_columns) {
+      part.shape = {n};
+      part.first += j * header.column_step;
+    }
+    std::optional<RowReader> reader;
+    for (std::int64_t first = 0; first < n; first += at_once) {
+      const std::int64_t count = std::min(at_once, n - first);
+      communicator.agree([&] {
+        block.resize(count, width);
+        if (!communicator.is_root()) return;
+        if (!reader) reader.emplace(part);
+        reader->read(first, count, span_of(block));
+      });
+      const auto bytes = static_cast<std::size_t>(block.size()) * sizeof(Scalar);
+      communicator.broadcast(std::span(reinterpret_cast<char*>(block.data()), bytes));
+      const std::int64_t from = std::max(first, begin), to = std::min(first + count, end);
+      if (from < to) rows.block(from - begin, j, to - from, width) = block.middleRows(from - first, to - from);
+    }
+  }
+}
+
 /// Collective. This rank's rows of the matrix, all finite.
 template <class Scalar>
 Rows<Scalar> load_rows(const Communicator& communicator, const Source& header, const RowPartition& partition,
@@ -104,9 +151,12 @@ Rows<Scalar> load_rows(const Communicator& communicator, const Source& header, c
     rows.resize(rows_local, header.columns());
     advise_huge_pages(rows.data(), sizeof(Scalar) * static_cast<std::size_t>(rows.size()));
     const InWork reading("reading", "bytes", bytes_of_rows(header, rows_local));
-    read_rows(header, first, rows_local, span_of(rows));
+    if (!header.is_piped()) read_rows(header, first, rows_local, span_of(rows));
   });
+  if (header.is_piped()) deal_rows(communicator, header, partition, rows);
   require_finite<Scalar>(communicator, span_of(rows), [&](std::int64_t position, std::int64_t count) {
+    if (header.is_piped())
+      refuse_held(header, first * header.columns() + position, rows.data()[position], count, orientation);
     refuse_at(header, first * header.columns() + position, count, storage_of<Scalar>, orientation);
   });
   if constexpr (std::is_same_v<Scalar, Eigen::half>)

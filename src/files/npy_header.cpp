@@ -273,25 +273,44 @@ void require_numbers(const ArrayHeader& header) {
 
 namespace {
 
-ArrayHeader parse_npy(std::string_view bytes, std::int64_t file_bytes, const std::string& path, bool only_numbers) {
+ArrayHeader parse_npy(std::string_view bytes, std::int64_t file_bytes, const std::string& path) {
   ArrayHeader header;
   header.path = path;
   header.file_bytes = file_bytes;
   check_magic(bytes, path);
   DictionaryParser(header_text(bytes, header), header).parse();
-  if (only_numbers) require_numbers(header);
-  check_size(header);
   return header;
 }
 
 }  // namespace
 
 ArrayHeader parse_npy_array(std::string_view bytes, std::int64_t file_bytes, const std::string& path) {
-  return parse_npy(bytes, file_bytes, path, false);
+  ArrayHeader header = parse_npy(bytes, file_bytes, path);
+  check_size(header);
+  return header;
 }
 
 ArrayHeader parse_npy_header(std::string_view bytes, std::int64_t file_bytes, const std::string& path) {
-  return parse_npy(bytes, file_bytes, path, true);
+  ArrayHeader header = parse_npy(bytes, file_bytes, path);
+  require_numbers(header);
+  check_size(header);
+  return header;
+}
+
+ArrayHeader parse_npy_start(std::string_view bytes, const std::string& path) {
+  ArrayHeader header = parse_npy(bytes, std::ssize(bytes), path);
+  require_numbers(header);
+  const std::int64_t data = array_bytes(header);
+  header.file_bytes = header.data_offset + (header.elements() == 0 ? 0 : data);
+  return header;
+}
+
+std::int64_t npy_data_offset(std::string_view bytes) {
+  if (std::ssize(bytes) < npy_prefix_limit || !bytes.starts_with(npy_magic)) return 0;
+  std::int64_t length = 0;
+  const std::size_t prefix = bytes[6] == 1 ? 10 : 12;
+  for (std::size_t i = prefix; i-- > 8;) length = length * 256 + static_cast<unsigned char>(bytes[i]);
+  return static_cast<std::int64_t>(prefix) + length;
 }
 
 std::string npy_header_bytes(std::string_view dtype, const std::vector<std::int64_t>& shape, bool fortran_order) {

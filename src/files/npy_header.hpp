@@ -52,6 +52,11 @@ ArrayHeader parse_npy_array(std::string_view bytes, std::int64_t file_bytes, con
 /// The same for numbers only.
 ArrayHeader parse_npy_header(std::string_view bytes, std::int64_t file_bytes, const std::string& path);
 
+/// The same of a file whose end is not there yet: its size is the one that fits.
+ArrayHeader parse_npy_start(std::string_view bytes, const std::string& path);
+/// Bytes up to the first element; those of the prefix, npy_prefix_limit, must be there. 0: it is no .npy file.
+std::int64_t npy_data_offset(std::string_view bytes);
+
 /// Local. Throws `InvalidArgument` (this rank), with the conversion that helps, unless the elements are numbers.
 void require_numbers(const ArrayHeader& header);
 

@@ -6,11 +6,14 @@
 #include <utility>
 
 #include "errors/printable.hpp"
+#include "files/hdf5.hpp"
 #include "files/input_file.hpp"
 #include "files/matrix_market.hpp"
 #include "files/npz_archive.hpp"
+#include "files/piped_array.hpp"
 #include "files/safetensors.hpp"
 #include "files/source_name.hpp"
+#include "files/svmlight.hpp"
 #include "files/text_table.hpp"
 
 namespace attnreg {
@@ -53,6 +56,9 @@ std::unique_ptr<ArrayBytes> open_bytes(const Source& source) {
     case Source::Format::table:
       return std::make_unique<TableRows>(source.file, source.table, source.disk_bytes, source.modified_ns);
     case Source::Format::symmetric: return std::make_unique<SymmetricArray>(source);
+    case Source::Format::svmlight: return std::make_unique<SvmlightTargets>(source);
+    case Source::Format::hdf5: return open_hdf5(source);
+    case Source::Format::piped: return std::make_unique<PipedBytes>(source);
     default: return std::make_unique<FileBytes>(source);
   }
 }
@@ -120,6 +126,21 @@ void read_text(Source& source, char separator) {
                                  std::to_string(header.stored) + " for shape " + source.shape_text());
 }
 
+/// The first number of each line.
+void read_svmlight_target(Source& source) {
+  if (svmlight_part(source.path, source.member) != SvmlightPart::target)
+    refuse_file(source.path,
+                "a sparse matrix, expected a dense one; :target has the targets, and `attnreg convert "
+                "--dense` writes it dense");
+  TextReader text(source.file);
+  source.format = Source::Format::svmlight;
+  source.dtype = "text";
+  source.file_bytes = source.disk_bytes;
+  source.element.big_endian = std::endian::native == std::endian::big;
+  source.svmlight = std::make_shared<SvmlightText>(source.path, text, SvmlightPart::target);
+  source.shape = {source.svmlight->rows()};
+}
+
 /// Several files, one below another.
 void read_shards(Source& source) {
   source.format = Source::Format::shards;
@@ -182,7 +203,10 @@ Source open_source(const std::string& path) {
   source.path = path;
   source.file = name.file;
   source.member = name.member;
-  if (name.is_pattern) {
+  if (name.is_piped()) {
+    take_header(source, piped_header(path));
+    source.format = Source::Format::piped;
+  } else if (name.is_pattern) {
     if (!name.places.empty())
       refuse_file(path, "places in brackets name a part of one file, and a pattern stands for several");
     read_shards(source);
@@ -197,6 +221,11 @@ Source open_source(const std::string& path) {
       source.format = Source::Format::safetensors;
       const ArrayHeader tensor = read_safetensors(file, path, source.member);
       take_header(source, tensor);
+    } else if (is_hdf5(file, name.file)) {
+      source.format = Source::Format::hdf5;
+      read_hdf5(source);
+    } else if (is_svmlight(name.file)) {
+      read_svmlight_target(source);
     } else if (const char separator = separator_of(name.file); separator != '\0' || is_matrix_market(file, name.file)) {
       read_text(source, separator);
     } else {
@@ -207,6 +236,11 @@ Source open_source(const std::string& path) {
   source.type = source.element.held();
   take_part(source, name.places);
   return source;
+}
+
+RowPartition reading_partition(const Source& source, std::int64_t rows, int ranks) {
+  if (source.is_piped()) return RowPartition::in_blocks(rows, std::max<std::int64_t>(1, rows), ranks);
+  return RowPartition::tiled(rows, source.columns(), ranks);
 }
 
 RowReader::RowReader(const Source& source) : source_(source) {

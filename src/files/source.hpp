@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "attnreg/row_partition.hpp"
 #include "files/source_layout.hpp"
 
 namespace attnreg {
@@ -14,6 +15,9 @@ namespace attnreg {
 /// format, damaged, an array that is not there (with those that are), a part that is not there, elements that are no
 /// numbers (with the conversion), sizes that do not fit.
 Source open_source(const std::string& path);
+
+/// Local. Which rows each rank reads where they are not kept: even shares, of a pipe rank 0 all.
+RowPartition reading_partition(const Source& source, std::int64_t rows, int ranks);
 
 /// Reads rows of a source whose file it keeps open: of a deflated array a later range costs no more than what lies
 /// between. Everything is local and throws `InvalidArgument` (this rank).

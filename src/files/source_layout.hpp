@@ -10,15 +10,16 @@
 
 namespace attnreg {
 
+class SvmlightText;
 class TextTable;
 
 /// A dense array of numbers that a name, `PATH[:NAME][INDEX]`, stands for: what is in it, and where its elements lie.
-/// A .npy file; an array in a .npz archive; a tensor in a .safetensors file; numbers in a text; several files with rows
-/// (`shards_of`).
+/// A .npy file; an array in a .npz archive; a tensor in a .safetensors file; a dataset of HDF5; numbers in a text; the
+/// targets of a svmlight file; several files with rows (`shards_of`); what comes through the standard input.
 ///
 /// The element in row i and column j of a matrix is element `first + i row_step + j column_step` of the whole array.
 struct Source : ArrayHeader {
-  enum class Format { npy, npz, safetensors, shards, table, symmetric };
+  enum class Format { npy, npz, safetensors, hdf5, shards, table, symmetric, svmlight, piped };
 
   std::string file;    ///< what is opened, "data.npz"; of shards the pattern
   std::string member;  ///< the array in it, "keys"
@@ -30,6 +31,9 @@ struct Source : ArrayHeader {
   std::vector<Source> shards;              ///< the files of a pattern, in the order of their rows; some may have none
   bool shards_are_columns = false;         ///< of a transposed source
   std::shared_ptr<const TextTable> table;  ///< of a text: where its rows are
+  std::shared_ptr<const SvmlightText> svmlight;
+
+  bool is_piped() const { return format == Format::piped; }  ///< rank 0 reads it, once
 
   /// Of a matrix: its columns as rows.
   Source transposed() const {

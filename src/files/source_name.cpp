@@ -132,9 +132,9 @@ std::vector<std::pair<std::string, std::string>> matches(const std::string& text
 }  // namespace
 
 SourceName::SourceName(const std::string& text) : file(text) {
-  if (is_there(text)) return;
+  if (text == "-" || is_there(text)) return;
   places = take_places(file);
-  if (is_there(file)) return;
+  if (file == "-" || is_there(file)) return;
   member = take_member(file);
   is_pattern = member.empty() && pattern_of(file).has_value();
 }

@@ -15,6 +15,8 @@ struct SourceName {
   bool is_pattern = false;           ///< `file` stands for files that hold the rows, one after another: `shards_of`
 
   explicit SourceName(const std::string& text);
+
+  bool is_piped() const { return file == "-"; }  ///< the standard input, whatever files there are
 };
 
 /// Local. The files that a pattern stands for, in the order of their rows. "A.%05d.npy" and "A.%d.npy": of all numbers

@@ -10,6 +10,7 @@
 #include "files/input_file.hpp"
 #include "files/source_name.hpp"
 #include "files/sparse_text.hpp"
+#include "files/svmlight.hpp"
 #include "ranks/activity.hpp"
 #include "ranks/memory.hpp"
 
@@ -244,12 +245,15 @@ void SparseFile::refuse_place(std::int64_t row, std::int64_t column) const {
 
 bool is_sparse(const std::string& path) {
   const SourceName name(path);
+  if (name.is_piped()) return false;
+  if (is_svmlight(name.file)) return name.places.empty() && svmlight_part(path, name.member) != SvmlightPart::target;
   if (name.is_pattern || !name.member.empty() || !name.places.empty()) return false;
   const InputFile file(name.file, "a file with a matrix");
   return is_npz(file, name.file) ? NpzArchive(name.file).is_sparse() : is_sparse_text(file, name.file);
 }
 
 SparseHeader read_sparse_header(const std::string& path) {
+  if (is_svmlight(SourceName(path).file)) return read_svmlight_header(path);
   return is_sparse_text(InputFile(path), path) ? read_sparse_text_header(path) : SparseFile(path).header();
 }
 
@@ -270,6 +274,7 @@ SparseRows read_compressed(const Communicator& communicator, SparseFile& file, S
 
 SparseRows load_sparse(const Communicator& communicator, const std::string& path, StorageChoice storage,
                        Orientation orientation) {
+  if (is_svmlight(SourceName(path).file)) return load_svmlight(communicator, path, storage, orientation);
   std::optional<SparseFile> file;
   bool is_text = false;
   std::int64_t bytes = 0;

@@ -40,6 +40,12 @@ std::string_view without_mark(std::string_view line) {
   return line;
 }
 
+/// A name without the quotation marks around it.
+std::string_view unquoted(std::string_view name) {
+  if (name.size() >= 2 && name.front() == '"' && name.back() == '"') return name.substr(1, name.size() - 2);
+  return name;
+}
+
 }  // namespace
 
 char separator_of(const std::string& file) {
@@ -94,7 +100,7 @@ TextTable::TextTable(const std::string& path, TextReader& text, char separator)
       std::ranges::count_if(fields, [&](std::string_view field) { return parse_number(field, value); });
   columns_ = std::ssize(fields);
   if (numbers == 0) {
-    check_names(line, number);
+    take_names(line, number);
     ++number;
   } else {
     text.seek(begin);
@@ -113,7 +119,7 @@ bool TextTable::is_left_out(std::string_view line) const {
   return line.empty() || line[0] == comment_;
 }
 
-void TextTable::check_names(std::string_view line, std::int64_t number) const {
+void TextTable::take_names(std::string_view line, std::int64_t number) {
   constexpr std::array missing{"", "na", "n/a", "null", "none", "?", "-", "."};  // no names, but a row without numbers
   std::set<std::string_view> names;
   std::int64_t column = 0;
@@ -125,6 +131,7 @@ void TextTable::check_names(std::string_view line, std::int64_t number) const {
       refuse_file(path_, line_text(number) + ", column " + std::to_string(column) + ": found " + field_text(name) +
                              (is_missing ? "" : " again") +
                              ", expected a number or the name of a column (columns counted from 0)");
+    names_.emplace_back(unquoted(name));
     ++column;
   }
 }

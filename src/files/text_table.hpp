@@ -23,6 +23,7 @@ class TextTable {
 
   std::int64_t rows() const { return rows_; }
   std::int64_t columns() const { return columns_; }
+  const std::vector<std::string>& names() const { return names_; }  ///< of the columns; none if the file has none
 
  private:
   friend class TableRows;
@@ -34,12 +35,13 @@ class TextTable {
   static constexpr std::int64_t rows_between_marks = 256;
 
   bool is_left_out(std::string_view line) const;
-  void check_names(std::string_view line, std::int64_t number) const;
+  void take_names(std::string_view line, std::int64_t number);
   void scan(TextReader& text, std::int64_t line);
 
   std::string path_;
   char separator_, comment_;
   std::int64_t rows_ = 0, columns_ = 1;
+  std::vector<std::string> names_;
   std::vector<Mark> marks_;
 };
 

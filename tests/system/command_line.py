@@ -49,8 +49,9 @@ def result_directory(words):
     return words[1] if words[:1] == ["resume"] and len(words) > 1 else ""
 
 
-def run(*arguments, ranks=0, environment=None, preexec=None):
-    """Runs attnreg on `ranks` ranks; 0: without mpirun. Kills it, and all it started, when the time is over.
+def run(*arguments, ranks=0, environment=None, preexec=None, piped=None):
+    """Runs attnreg on `ranks` ranks; 0: without mpirun. Kills it, and all it started, when the time is over. piped: bytes
+    for its standard input.
 
     All JSON that it writes must be as docs/schemas says: on stdout with --json, and in the directory of -o. A test that plays a fault is skipped with a program that cannot.
     """
@@ -69,10 +70,10 @@ def run(*arguments, ranks=0, environment=None, preexec=None):
         if not ranks:
             sessions = resources.enter_context(tempfile.TemporaryDirectory(prefix="attnreg-mpi-"))
             variables |= {"OMPI_MCA_ess_singleton_isolated": "1", "OMPI_MCA_orte_tmpdir_base": sessions}
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL if piped is None else subprocess.PIPE,
                                    env=variables | (environment or {}), start_new_session=True, preexec_fn=preexec)
         try:
-            stdout, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
+            stdout, stderr = process.communicate(piped, timeout=TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()

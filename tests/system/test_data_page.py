@@ -9,7 +9,7 @@ import unittest
 
 from command_line import MPIRUN, PROGRAM, SOURCE_DIR, TIMEOUT_SECONDS, CommandLineTest
 
-NEEDED = {"scipy": "scipy.sparse"}
+NEEDED = {"scipy": "scipy.sparse", "h5py": "h5py", "sklearn": "sklearn.datasets"}
 
 
 class DataPageTest(CommandLineTest):

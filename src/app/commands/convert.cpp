@@ -65,7 +65,7 @@ class Input {
 
   /// Which rows of [begin, end) this rank deals with.
   RowPartition shares(const Communicator& communicator, std::int64_t begin, std::int64_t end) const {
-    if (!partition_) return RowPartition::tiled(end - begin, columns(), communicator.size());
+    if (!partition_) return reading_partition(file_, end - begin, communicator.size());
     std::vector<std::int64_t> first;
     for (int k = 0; k < communicator.size(); ++k) first.push_back(std::clamp(partition_->begin(k), begin, end) - begin);
     first.push_back(end - begin);

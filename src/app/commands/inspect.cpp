@@ -72,7 +72,7 @@ Scan scan(const Communicator& communicator, const Source& header) {
   const std::int64_t rows = header.shape[0], columns = header.columns();
   Scan found;
   if (header.elements() == 0) return found;  // the other extent may be any number
-  const RowPartition partition = RowPartition::tiled(rows, columns, communicator.size());
+  const RowPartition partition = reading_partition(header, rows, communicator.size());
   communicator.agree([&] {
     const std::int64_t end = partition.end(communicator.rank());
     const std::int64_t block_rows = std::max<std::int64_t>(1, (std::int64_t{1} << 20) / columns);

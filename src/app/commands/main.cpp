@@ -29,6 +29,7 @@
 #include "errors/printable.hpp"
 #include "files/input_file.hpp"
 #include "files/output_file.hpp"
+#include "files/piped_array.hpp"
 #include "files/source_name.hpp"
 #include "ranks/activity.hpp"
 #include "ranks/mpi_facts.hpp"
@@ -64,10 +65,10 @@ constexpr std::string_view kExamples = R"(Examples:
 )";
 
 std::vector<Command> commands() {
-  return {solve_command(),   attention_command(), evaluate_command(), predict_command(), scores_command(),
-          sample_command(),  sparsify_command(),  apply_command(),    private_command(), experiment_command(),
-          inspect_command(), convert_command(),   generate_command(), doctor_command(),  jobscript_command(),
-          status_command(),  watch_command(),     report_command(),   resume_command()};
+  return {solve_command(),     attention_command(), evaluate_command(), predict_command(),  scores_command(),
+          sample_command(),    sparsify_command(),  apply_command(),    private_command(),  experiment_command(),
+          inspect_command(),   check_command(),     convert_command(),  generate_command(), doctor_command(),
+          jobscript_command(), status_command(),    watch_command(),    report_command(),   resume_command()};
 }
 
 std::string main_help() {
@@ -110,6 +111,15 @@ void remember_inputs(const Arguments& arguments) {
     for (const auto& file : files_of(text)) remember_input(file);
     for (const char* const name : {"/X.npy", "/Y.npy"}) remember_input(text + name);  // of a run to start from
   }
+}
+
+/// Collective. Begins to read the standard input, if an argument is "-".
+void accept_piped_input(const Communicator& communicator, const Arguments& arguments) {
+  std::vector<std::string> texts = arguments.texts_but({"output", "gradient", "hessian", "OUT", "config"});
+  texts.insert(texts.end(), arguments.rest().begin(), arguments.rest().end());
+  const auto piped = std::ranges::count_if(texts, [](const auto& text) { return SourceName(text).is_piped(); });
+  if (piped > 1) throw UsageError("- is given " + std::to_string(piped) + " times; the standard input is one array");
+  if (piped == 1) accept_piped_array(communicator);
 }
 
 /// What the command line alone says, which all ranks have: it counts before the first message. 0: none so far.
@@ -189,6 +199,7 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
   remember_inputs(arguments);
   if (arguments.knows("trust-input") && arguments.on("trust-input")) trust_inputs();
   watch_for(watchdog_seconds(arguments));
+  accept_piped_input(communicator, arguments);
   if (arguments.knows("progress")) progress.emplace(communicator, ProgressLine::style_of(arguments));
   const ExitCode code = run_in_blocks(communicator, arguments, find_command(all, std::string(arguments.syntax().name)));
   if (arguments.knows("report") && arguments.on("report")) report_on_run(communicator, arguments);

@@ -1,10 +1,10 @@
-#include <fstream>
 #include <string>
 #include <vector>
 
 #include "app/charts/run_report.hpp"
 #include "app/options/commands.hpp"
 #include "app/report/json.hpp"
+#include "app/report/row_names.hpp"
 #include "app/report/text.hpp"
 #include "errors/printable.hpp"
 #include "files/output_file.hpp"
@@ -39,15 +39,6 @@ const Syntax kReportSyntax{
     {},
     {},
     true};
-
-std::vector<std::string> read_labels(const std::string& path) {
-  std::ifstream file(path);
-  if (!file.is_open()) throw InvalidArgument("cannot read " + printable(path));
-  std::vector<std::string> labels;
-  for (std::string line; std::getline(file, line);)
-    labels.push_back(line.ends_with('\r') ? line.substr(0, line.size() - 1) : line);
-  return labels;
-}
 
 /// A page that was written; of rank 0, empty elsewhere.
 struct WrittenPage {
@@ -105,7 +96,8 @@ ExitCode report(const Communicator& communicator, const Arguments& arguments) {
 
 void report_on_run(const Communicator& communicator, const Arguments& run) {
   const std::string directory = run.text("output");
-  const WrittenPage page = write_page(communicator, {directory}, directory + "/report.html", "", true);
+  const WrittenPage page = write_page(communicator, {directory}, directory + "/report.html",
+                                      run.knows("labels") ? run.text("labels") : "", true);
   if (!run.on("json")) return print_result(communicator, "\n" + page.text());
   if (communicator.is_root()) print_line("attnreg: " + page.text());
 }

@@ -6,6 +6,7 @@
 #include "app/options/solver_options.hpp"
 #include "app/run/checkpoint.hpp"
 #include "errors/printable.hpp"
+#include "files/source_name.hpp"
 
 namespace attnreg::app {
 
@@ -66,6 +67,12 @@ Arguments resumed_arguments(const Communicator& communicator, const Arguments& r
   if (!arguments.knows("checkpoint"))
     throw Error(ExitCode::checkpoint, "the checkpoint is of " + printable(arguments.words()[0]) + ", which leaves none",
                 Error::Scope::all_ranks);
+  for (const auto& text : arguments.texts_but({"output"}))
+    if (SourceName(text).is_piped())
+      throw Error(ExitCode::checkpoint,
+                  "the run read - from a pipe, which cannot be read again; start it anew, or write the array to a file "
+                  "first",
+                  Error::Scope::all_ranks);
   const bool at_each_iteration = arguments.number("checkpoint") == 0;
   arguments.resume(std::move(checkpoint), directory, resume);
   if (reproducible_blocks(arguments) > 0 && (arguments.number("checkpoint") == 0) != at_each_iteration)

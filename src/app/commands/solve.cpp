@@ -4,6 +4,7 @@
 #include "app/node/job_plan.hpp"
 #include "app/options/commands.hpp"
 #include "app/options/solver_options.hpp"
+#include "app/report/row_names.hpp"
 #include "app/report/summary.hpp"
 #include "app/report/text.hpp"
 #include "app/report/verdict.hpp"
@@ -13,6 +14,7 @@
 #include "attnreg/regression.hpp"
 #include "errors/faults.hpp"
 #include "errors/printable.hpp"
+#include "files/text_table.hpp"
 #include "losses/losses.hpp"
 #include "ranks/span_of.hpp"
 #include "regression/row_space.hpp"
@@ -47,7 +49,10 @@ const Syntax kSolveSyntax{
       groups.push_back(reproducible_group());
       groups.push_back(
           session_options("run directory for x.npy, run.json, history.csv, status.json; default: none",
-                          {{"write-fitted", 0, "", Switch{}, "", "also write f = softmax(A x) to f.npy there"}}));
+                          {{"write-fitted", 0, "", Switch{}, "", "also write f = softmax(A x) to f.npy there"},
+                           {"labels", 0, "FILE", Text{}, "",
+                            "names of the rows of A, one a line, or in the first column of a .csv: the summary then "
+                            "names the rows where f, b and f - b are largest"}}));
       return groups;
     }(),
     kSolveEpilogue,
@@ -59,6 +64,7 @@ void check(const Arguments& arguments, int ranks) {
   check_solver_options(arguments, ranks);
   check_session_options(arguments, {"write-fitted"});
   arguments.exclude("targets", "weights-path");
+  arguments.exclude("targets", "labels");
   arguments.exclude("ridge", "ridge-scaled");
 }
 
@@ -119,13 +125,15 @@ class Solve : public Session {
                counted(std::ssize(weights) - std::ssize(path), "weight") + " from " +
                scientific(weights[path.size()], 3) + " on" + cut_off_text(arguments_, communicator_.is_stopped()) +
                "\n";
-    const SolveReport report{arguments_, result, A, threads_.threads, timing_, table};
+    const LargestNames names = largest_names(problem, result, files[0].header);
+    const SolveReport report{arguments_, result, A, threads_.threads, timing_, table, names.text};
     end({result.summary, code,
          [&] {
            nlohmann::ordered_json run = run_json(files, tile_rows(A.columns()));
            run["seed"] = arguments_.integer("seed");
            run.update(regression_json(report));
            run["summary"].update(timing_json(timing_));
+           if (!names.json.is_null()) run["largest"] = names.json;
            return run;
          },
          [&] {
@@ -140,6 +148,29 @@ class Solve : public Session {
          },
          [&](const std::vector<std::string>& written) { return summary_text(report, written); }});
     return code;
+  }
+
+  /// The largest rows and columns by name, as the page and as run.json have them.
+  struct LargestNames {
+    std::string text;
+    nlohmann::ordered_json json = nullptr;
+  };
+
+  /// Collective. Of rows with --labels, of columns where the file has their names.
+  LargestNames largest_names(const Problem& problem, const RegressionResult& result, const Source& A) {
+    LargestNames found;
+    std::vector<NamedValues> rows, columns;
+    if (arguments_.given("labels")) {
+      std::vector<std::string> labels;
+      communicator_.agree_on_root([&] { labels = read_labels(arguments_.text("labels"), problem.A.rows_global()); });
+      rows = {largest_rows(problem.A, "f", result.fitted, labels), largest_rows(problem.A, "b", problem.b, labels),
+              largest_rows(problem.A, "f - b", result.fitted - problem.b, labels)};
+    }
+    if (A.table && !A.table->names().empty()) columns = {largest_columns(result.x, A.table->names())};
+    found.text = named_text("Largest rows", rows) + named_text("Largest columns", columns);
+    rows.insert(rows.end(), columns.begin(), columns.end());
+    if (!rows.empty()) found.json = named_json(rows);
+    return found;
   }
 
   ExitCode solve_several(const Problem& problem, const std::vector<InputFile>& files) {

@@ -26,6 +26,7 @@ Command apply_command();
 Command private_command();
 Command experiment_command();
 Command inspect_command();
+Command check_command();
 Command convert_command();
 Command generate_command();
 Command doctor_command();
@@ -39,7 +40,7 @@ Command resume_command();
 const Syntax& command_syntax(const std::string& name);
 
 /// Collective. Writes report.html into the directory of a run that is over, and says where it is: on stdout, or where
-/// JSON is there on stderr.
+/// JSON is there on stderr. The names of --labels are on the page.
 void report_on_run(const Communicator& communicator, const Arguments& run);
 
 /// Collective. Of a command line `resume DIR ...`, that of the run which goes on.

@@ -24,7 +24,8 @@ struct SolveReport {
   const RowMatrix& A;
   int threads;
   Timing timing;
-  std::string path;  ///< the table of a path; empty for a single solve
+  std::string path;     ///< the table of a path; empty for a single solve
+  std::string names{};  ///< of the largest rows and columns: a section, or empty
 };
 
 /// What the summary of any solve is made of.

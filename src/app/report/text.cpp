@@ -127,7 +127,8 @@ nlohmann::ordered_json build_facts() {
           {"native", build_info::native},
           {"mpi", build_info::mpi_version},
           {"eigen", build_info::eigen_version},
-          {"openblas", build_info::openblas_version}};
+          {"openblas", build_info::openblas_version},
+          {"hdf5", build_info::hdf5_version}};
 }
 
 std::string version_text(const std::string& mpi_library) {
@@ -139,7 +140,8 @@ std::string version_text(const std::string& mpi_library) {
               string(build_info::build_type) + (build_info::native ? ", for the CPU of the build machine" : "")) +
          line("flags", build_info::flags) + line("MPI", build_info::mpi_version) +
          line("MPI, running", mpi_library.substr(0, mpi_library.find_first_of(",\n"))) +
-         line("Eigen", build_info::eigen_version) + line("OpenBLAS", build_info::openblas_version);
+         line("Eigen", build_info::eigen_version) + line("OpenBLAS", build_info::openblas_version) +
+         line("HDF5", build_info::hdf5_version);
 }
 
 }  // namespace attnreg::app

@@ -13,6 +13,7 @@ class Attnreg(CMakePackage):
     license("BSD-3-Clause")
 
     variant("native", default=False, description="Compile for the CPU of the build machine")
+    variant("hdf5", default=True, description="Read HDF5 files")
     variant("shared", default=True, description="Build a shared library")
 
     depends_on("cmake@3.25:", type="build")
@@ -27,6 +28,7 @@ class Attnreg(CMakePackage):
     depends_on("highway@1:")
     depends_on("libzip")
     depends_on("zlib-api")
+    depends_on("hdf5", when="+hdf5")
     depends_on("random123")
     depends_on("tomlplusplus")
 
@@ -35,6 +37,7 @@ class Attnreg(CMakePackage):
     def cmake_args(self):
         return [
             self.define_from_variant("ATTNREG_NATIVE", "native"),
+            self.define_from_variant("ATTNREG_HDF5", "hdf5"),
             self.define_from_variant("BUILD_SHARED_LIBS", "shared"),
             self.define("ATTNREG_BUILD_TESTS", False),
         ]
