@@ -324,7 +324,7 @@ OptionGroup report_options(std::string_view help) {
   return {"Output",
           {{"output", 'o', "DIR", Text{}, "", help},
            {"force", 0, "", Switch{}, "", "replace the files of an earlier run"},
-           json_option("report.json in place of the page")}};
+           json_option("print report.json in place of the page")}};
 }
 
 Option json_option(std::string_view what) { return {"json", 0, "", Switch{}, "", what}; }
