@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "app/options/commands.hpp"
+#include "app/report/json.hpp"
 #include "app/report/text.hpp"
 #include "app/run/problem.hpp"
 #include "app/run/value_figures.hpp"
@@ -310,7 +311,8 @@ ExitCode check_files(const Communicator& communicator, const Arguments& argument
                          : counted(problems, "problem") + ": " + (attention ? "attention" : "solve") +
                                " would refuse these files") +
           (notes == 0 ? "" : ", " + counted(notes, "note")) + "\n";
-  const nlohmann::ordered_json json{{"schema", "attnreg-check-1"}, {"problems", problems}, {"files", list}};
+  auto json = document_of("check", arguments);
+  json.update({{"problems", problems}, {"files", list}});
   print_result(communicator, arguments.on("json") ? json_text(json) : to_width(text));
   return problems == 0 ? ExitCode::converged : ExitCode::bad_input;
 }

@@ -3,6 +3,7 @@
 
 #include "app/options/commands.hpp"
 #include "app/options/solver_options.hpp"
+#include "app/report/json.hpp"
 #include "app/report/text.hpp"
 #include "app/run/problem.hpp"
 #include "app/run/run_directory.hpp"
@@ -130,21 +131,22 @@ ExitCode run_sample(const Communicator& communicator, const Arguments& arguments
   std::vector<std::string> files;
   if (directory.is_used()) files = write_sample(A, found.rows, directory);
   const bool is_missed = !arguments.has("rows") && error.spectral > options.epsilon;
-  directory.finish({{"rows", A.rows_global()},
-                    {"columns", A.columns()},
-                    {"kept", found.rows.count_global},
-                    {"expected", found.expected},
-                    {"oversampling", found.oversampling},
-                    {"rank", found.scores.rank},
-                    {"coherence", found.scores.coherence},
-                    {"epsilon", options.epsilon},
-                    {"delta", options.delta},
-                    {"spectral_error", error.spectral},
-                    {"probed_error", error.probed},
-                    {"probes", arguments.integer("probes")},
-                    {"reads_of_a", A.reads()},
-                    {"files", files}},
-                   sample_text(found, error, A, arguments, files));
+  auto json = document_of("sample", arguments);
+  json.update({{"rows", A.rows_global()},
+               {"columns", A.columns()},
+               {"kept", found.rows.count_global},
+               {"expected", found.expected},
+               {"oversampling", found.oversampling},
+               {"rank", found.scores.rank},
+               {"coherence", found.scores.coherence},
+               {"epsilon", options.epsilon},
+               {"delta", options.delta},
+               {"spectral_error", error.spectral},
+               {"probed_error", error.probed},
+               {"probes", arguments.integer("probes")},
+               {"reads_of_a", A.reads()},
+               {"files", files}});
+  directory.finish(json, sample_text(found, error, A, arguments, files));
   return is_missed ? ExitCode::limit : ExitCode::converged;
 }
 
