@@ -239,9 +239,10 @@ void Examination::look_for_separation() {
 /// The table of arXiv 2304.10411 and its exposition, with the corrected constants next to theirs.
 void Examination::look_up_assumptions(const GlobalConvexity& global) {
   constexpr double kNone = Certificate::kNone, kGoodStart = 0.1;  // |x0 - x*| M <= 0.1 l
-  const double infinity = std::numeric_limits<double>::infinity();
-  const VectorXd w2 = objective_.logit_offsets().without_masked(objective_.weights_squared(), infinity);
-  const double most = w2.size() > 0 ? -w2.minCoeff() : -infinity;
+  const auto w2 = objective_.weights_squared();
+  double most = -std::numeric_limits<double>::infinity();  // of -w_i^2
+  for (Index i = 0; i < w2.size(); ++i)
+    if (!objective_.logit_offsets().is_masked(i)) most = std::max(most, -w2[i]);
   const double smallest_weight = -A_.communicator().max(most);
   const VectorXd x = callers(point_.x);
   const double R = std::max(global.norm_A, x.norm());

@@ -28,8 +28,8 @@ class SeparationSearch {
         communicator_(A_.communicator()),
         b_(objective.b()),
         loss_(objective.loss().name()),
+        offsets_(objective.logit_offsets()),
         v_(candidate),
-        unmasked_(objective.unmasked_rows()),
         held_((b_.array() != 0).cast<double>()),
         fixed_((objective.weights_squared().array() > 0).cast<double>()) {}
 
@@ -64,18 +64,21 @@ class SeparationSearch {
   const VectorXd& b_;
   std::string_view loss_;
   Separation result_;
-  VectorXd v_, unmasked_, held_, fixed_;  // 1 for rows that are not masked; held at equal logits; held at 0
-  std::int64_t rows_ = 0;                 // that are not masked
-  VectorXd centre_;                       // of the held rows
+  const LogitOffsets& offsets_;
+  VectorXd v_, held_, fixed_;  // 1 for rows that are held at equal logits, and at 0
+  VectorXd centre_;            // of the held rows
+  std::int64_t rows_ = 0;      // that are not masked
   std::int64_t support_ = 0, negative_ = 0, fixed_rows_ = 0, held_rows_ = 0;
   bool fits_ = false;             // <b, 1> = 1 to rounding, and for rescaled-exp b > 0
   double smallest_singular_ = 0;  // of the constraints, where they are independent; else 0
 };
 
 void SeparationSearch::count_target() {
-  std::array<double, 6> sums{held_.sum(),    static_cast<double>((b_.array() < 0).count()),
-                             fixed_.sum(),   b_.sum(),
-                             b_.lpNorm<1>(), unmasked_.sum()};
+  double rows = static_cast<double>(b_.size());
+  for (Index i = 0; offsets_.mask_rows() && i < b_.size(); ++i)
+    if (offsets_.is_masked(i)) --rows;
+  std::array<double, 6> sums{
+      held_.sum(), static_cast<double>((b_.array() < 0).count()), fixed_.sum(), b_.sum(), b_.lpNorm<1>(), rows};
   communicator_.sum(sums);
   support_ = std::llround(sums[0]);
   negative_ = std::llround(sums[1]);
@@ -157,9 +160,9 @@ bool SeparationSearch::project() {
 
 /// Whether v separates; if not, the rows that do not fall behind are held from now on.
 bool SeparationSearch::look_at_signs() {
-  const Eigen::ArrayXd norms = passes_.row_norms().array() * unmasked_.array();
+  const Eigen::ArrayXd norms = offsets_.without_masked(passes_.row_norms()).array();
   const Eigen::ArrayXd y =  // relative to the held rows
-      passes_.multiply(v_, Compensated{centre_.dot(v_)}).array() * unmasked_.array();
+      offsets_.without_masked(passes_.multiply(v_, Compensated{centre_.dot(v_)})).array();
   const double infinity = std::numeric_limits<double>::infinity();
   const auto held = held_.array() > 0, fixed = fixed_.array() > 0;
   const double top = largest_of(held.select(y, -infinity)), bottom = -largest_of(held.select(-y, -infinity));
@@ -169,7 +172,7 @@ bool SeparationSearch::look_at_signs() {
   if (fixed_rows_ > 0) spread = std::max(spread, largest_of(fixed.select((y + centre_.dot(v_)).abs(), 0.0)));
   const double d = static_cast<double>(A_.columns());
   const double rounding = kRoundingUnit * (4 * range + 16 * std::sqrt(d) * size);
-  const Eigen::ArrayXd behind = (held || unmasked_.array() == 0).select(infinity, bottom - y);
+  const Eigen::ArrayXd behind = offsets_.without_masked(held.select(infinity, bottom - y).matrix(), infinity).array();
   const double gap = -largest_of(-behind);
   const double needed = std::max(kSmallestGap * range, 100 * (rounding + spread));
   if (!(range > 100 * rounding) || !(spread <= rounding)) return false;

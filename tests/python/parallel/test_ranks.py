@@ -30,6 +30,25 @@ def test_sparse_rows(comm, share, problem):
     np.testing.assert_allclose(attnreg.solve(share(A), share(b), w, comm=comm).x, attnreg.solve(A, b, w).x, rtol=1e-6)
 
 
+def test_offsets_and_masks(comm, share, problem, tmp_path):
+    A, b, w = problem
+    offset = np.where(np.arange(len(b)) % 5 == 0, -np.inf, np.sin(np.arange(len(b))))
+    target = np.where(np.isfinite(offset), b, 0)
+    alone = attnreg.solve(A, target, w, offset=offset, ridge_scaled=1e-6)
+    path = f"{comm.bcast(str(tmp_path))}/offset.npy"
+    if comm.rank == 0:
+        np.save(path, offset)
+    comm.barrier()
+    for given in (share(offset), path):
+        found = attnreg.solve(share(A), share(target), w, offset=given, ridge_scaled=1e-6, comm=comm)
+        np.testing.assert_allclose(found.x, alone.x, rtol=1e-6)
+        f = attnreg.predict(share(A), found.x, offset=given, comm=comm)
+        np.testing.assert_allclose(f, share(alone.fitted), rtol=1e-6)
+    if comm.size > 1:
+        with pytest.raises(attnreg.UsageError, match="offset, given or not"):
+            attnreg.solve(share(A), share(target), w, offset=share(offset) if comm.rank else None, comm=comm)
+
+
 def test_the_others(comm, share, problem):
     A, b, w = problem
     x = np.linspace(-1, 1, 6)
