@@ -70,7 +70,8 @@ def run(*arguments, ranks=0, environment=None, preexec=None, piped=None):
         if not ranks:
             sessions = resources.enter_context(tempfile.TemporaryDirectory(prefix="attnreg-mpi-"))
             variables |= {"OMPI_MCA_ess_singleton_isolated": "1", "OMPI_MCA_orte_tmpdir_base": sessions}
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL if piped is None else subprocess.PIPE,
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   stdin=subprocess.DEVNULL if piped is None else subprocess.PIPE,
                                    env=variables | (environment or {}), start_new_session=True, preexec_fn=preexec)
         try:
             stdout, stderr = process.communicate(piped, timeout=TIMEOUT_SECONDS)

@@ -218,7 +218,8 @@ std::string summary_text(const SolveReport& report, const std::vector<std::strin
            "reads of A",
            fixed(result.summary.reads_of_a, 1) +
                (result.sample_reads > 0 ? ", and work on samples worth " + fixed(result.sample_reads, 1) : "")),
-       fit_text(report) + report.names + certificate_text(result.certificate) + sketched_text(result.sketched_steps), report.timing},
+       fit_text(report) + report.names + certificate_text(result.certificate) + sketched_text(result.sketched_steps),
+       report.timing},
       files);
   if (report.path.empty()) return page;
   return "Path of weights; x, fit and certificate below are those of the last\n" + report.path + "\n" + page;
