@@ -90,7 +90,7 @@ struct RegressionResult : SolveResult {
 /// 1/2 |diag(w) A x|^2.
 ///
 /// b: this rank's rows; w likewise, or one number; finite. x is replicated. Memory beyond A: 8 rows_local doubles, b
-/// among them, and what `linear_solver_bytes` says. `OutOfMemory` on all ranks where ScaLAPACK's matrices find no room.
+/// among them, and what `solve_memory` says. `OutOfMemory` on all ranks where ScaLAPACK's matrices find no room.
 /// Throws `InvalidArgument` on all ranks for wrong sizes, values that are not finite, an unknown loss, or cross-entropy
 /// with sum b <= 0. Source: Deng, Li, Song 2023, arXiv 2304.10411, with the corrections of docs/algorithms.md.
 RegressionResult solve_regression(const RowMatrix& A, const Eigen::VectorXd& b, const RidgeWeights& w,

@@ -21,7 +21,7 @@ from command_line import MPIRUN, PROGRAM, SOURCE_DIR, TIMEOUT_SECONDS, CommandLi
 
 COLUMNS = 80
 COMMANDS = ("solve", "attention", "evaluate", "predict", "scores", "sparsify", "apply", "private", "experiment",
-            "inspect", "convert", "generate", "doctor", "jobscript", "status", "watch", "report", "resume")
+            "inspect", "convert", "generate", "doctor", "jobscript", "plan", "status", "watch", "report", "resume")
 
 
 def in_terminal(command, directory, columns=COLUMNS, environment=None, until=None):
