@@ -105,7 +105,7 @@ struct RegressionResult : SolveResult {
 /// + 1/2 |diag(w) A x|^2, with a ridge if there is one: `RegressionModel`.
 ///
 /// b: this rank's rows; w likewise, or one number; finite. x is replicated. Memory beyond A: 8 rows_local doubles, b
-/// among them, with offsets one more, theirs, with masked rows up to two more, and what `linear_solver_bytes` says.
+/// among them, with offsets one more, theirs, with masked rows up to two more, and what `solve_memory` says.
 /// `OutOfMemory` on all ranks where ScaLAPACK's matrices find no room. Throws `InvalidArgument` on all ranks for wrong
 /// sizes, values that are not finite, an unknown loss, cross-entropy with sum b <= 0, masks that a loss does not know,
 /// or no row without one. Source: Deng, Li, Song 2023, arXiv 2304.10411, with the corrections of docs/algorithms.md.

@@ -17,13 +17,14 @@ namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-/// Calls a routine of LAPACK twice: for the size of its work space, and with that. False if it fails.
+/// Calls a routine of LAPACK twice: for the size of its work space, and with that. False if it fails, or if that size,
+/// 2 d^2 of eigenvectors, is no 32-bit number.
 template <class Routine>
 bool call_with_work(Routine&& routine) {
   double size = 0;
   int work_size = -1, info = 0;
   routine(&size, &work_size, &info);
-  if (info != 0) return false;
+  if (info != 0 || !(size <= std::numeric_limits<int>::max())) return false;
   work_size = static_cast<int>(size);
   std::vector<double> work(static_cast<std::size_t>(work_size));
   routine(work.data(), &work_size, &info);

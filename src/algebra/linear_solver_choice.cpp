@@ -1,6 +1,3 @@
-#include <algorithm>
-
-#include "algebra/distributed_matrix.hpp"
 #include "algebra/linear_solver_choice.hpp"
 #include "algebra/scalapack_grid.hpp"
 #include "errors/refuse.hpp"
@@ -12,7 +9,6 @@ namespace {
 constexpr Eigen::Index kFaster = 2000;     // whole solves are, from about here on, on 2 ranks: docs/performance.md
 constexpr Eigen::Index kWorthwhile = 512;  // below, 8 MB a matrix, memory is not asked for
 constexpr double kShareOfMemory = 0.5;     // A wants some too
-constexpr double kPanelRows = kPanel, kPanels = 4;
 }  // namespace
 
 std::string_view linear_solver_name(LinearSolver solver) {
@@ -35,21 +31,15 @@ LinearSolverOptions chosen_linear_solver(const Communicator& communicator, Eigen
   }
   with_grid(communicator.size(), options);
   if (chosen.kind != LinearSolver::automatic) return chosen;
-  chosen.kind = LinearSolver::rank0;
-  if (communicator.size() == 1 || d < kWorthwhile) return chosen;
-  const auto share = [&] { return rank0_bytes * communicator.ranks_on_node() / available_node_memory(); };
-  if (d >= kFaster || communicator.max(share()) > kShareOfMemory) chosen.kind = LinearSolver::scalapack;
+  chosen.kind = automatic_linear_solver(communicator.size(), d, [&] {
+    return communicator.max(rank0_bytes * communicator.ranks_on_node() / available_node_memory());
+  });
   return chosen;
 }
 
-double linear_solver_bytes(const LinearSolverOptions& options, int ranks, int threads, Eigen::Index d,
-                           Eigen::Index sketch_rows) {
-  const auto columns = static_cast<double>(d), rows = sketch_rows > 0 ? static_cast<double>(sketch_rows) : 6 * columns;
-  if (options.kind == LinearSolver::rank0) return 8 * columns * columns * (6 * threads + 4);
-  const LinearSolverOptions grid = with_grid(ranks, options);
-  const double processes = static_cast<double>(grid.grid_rows) * grid.grid_columns;
-  const double matrices = columns * (rows + 3 * columns) / processes;
-  return 8 * (matrices + (kPanels - 1 + threads) * std::min(columns, kPanelRows) * columns);
+LinearSolver automatic_linear_solver(int ranks, Eigen::Index d, const std::function<double()>& share) {
+  if (ranks == 1 || d < kWorthwhile) return LinearSolver::rank0;
+  return d >= kFaster || share() > kShareOfMemory ? LinearSolver::scalapack : LinearSolver::rank0;
 }
 
 }  // namespace attnreg

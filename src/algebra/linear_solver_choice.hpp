@@ -1,6 +1,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <functional>
 
 #include "attnreg/communicator.hpp"
 #include "attnreg/linear_solver.hpp"
@@ -14,10 +15,7 @@ namespace attnreg {
 LinearSolverOptions chosen_linear_solver(const Communicator& communicator, Eigen::Index d,
                                          const LinearSolverOptions& options, double rank0_bytes);
 
-/// Local. Bytes of d x d matrices and sketches that the solver takes on the most loaded rank: rank0 8 d^2 (6 threads +
-/// 4), a sketch of 6 d rows (or two Gram matrices) for each thread; scalapack 8 (sketch_rows d + 3 d^2) / processes and
-/// panels of at most 256 rows of d: three, and one for each thread. sketch_rows 0: 6 d.
-double linear_solver_bytes(const LinearSolverOptions& options, int ranks, int threads, Eigen::Index d,
-                           Eigen::Index sketch_rows);
+/// Local. What `automatic` is. share: of a node's memory that rank0's matrices would take; asked for where it decides.
+LinearSolver automatic_linear_solver(int ranks, Eigen::Index d, const std::function<double()>& share);
 
 }  // namespace attnreg

@@ -20,26 +20,25 @@ namespace {
 constexpr int kTiredModels = 3;        // in a row: sampling does not serve here
 constexpr double kStaleScores = 0.25;  // of their sum when they were made: below, they are too small by now
 
-constexpr double kSparseOversampling = 30;  // their Gram matrices are cheap
-
-// In units of one read, 8 bytes at 16 GB/s: a flop of a Gram matrix at 25 Gflop/s, on all cores, and of a Cholesky
-// factor, on one.
-constexpr double kGram = 0.08, kCholesky = 0.03;
+constexpr double kCholesky = 0.03;   // of a flop of a Cholesky factor on one core, as `gram_price`
 constexpr double kParallelLoss = 2;  // of ScaLAPACK's factorization
 
 /// Of a Gram matrix of this share of the rows with so many numbers each.
-double model_price(double share, double row) { return share * (1 + kGram * row); }
+double model_price(double share, double row) { return share * (1 + gram_price * row); }
 
 }  // namespace
 
+double typical_products(double c) {
+  constexpr double kPerfect = 17;  // with a perfect model
+  return kPerfect * (std::sqrt(c) + 1) / (std::sqrt(c) - 1);
+}
+
 double automatic_oversampling(std::int64_t rows, Eigen::Index columns) {
-  constexpr double kModels = 6, kProducts = 17;  // of a typical solve; products with a perfect model
   constexpr Eigen::Index kWide = 256;
   if (columns <= kWide) return 30;
   const auto d = static_cast<double>(columns), n = static_cast<double>(rows);
   const auto work = [&](double c) {
-    return kModels * model_price(std::min(1.0, 1.2 * c * d / n), d) +
-           kProducts * (std::sqrt(c) + 1) / (std::sqrt(c) - 1);
+    return typical_models * model_price(std::min(1.0, 1.2 * c * d / n), d) + typical_products(c);
   };
   constexpr std::array candidates{30.0, 20.0, 15.0, 10.0};
   return *std::min_element(candidates.begin(), candidates.end(), [&](double a, double b) { return work(a) < work(b); });
@@ -51,7 +50,7 @@ SampledModel::SampledModel(const RowMatrix& A, RidgeWeights w2, const SamplingOp
   const auto d = static_cast<double>(A.columns()), n = static_cast<double>(A.rows_global());
   const double sketch_rows = options.sketch_rows > 0 ? static_cast<double>(options.sketch_rows) : 6 * d;
   if (options_.oversampling == 0)
-    options_.oversampling = A.is_sparse() ? kSparseOversampling : automatic_oversampling(A.rows_global(), A.columns());
+    options_.oversampling = A.is_sparse() ? sparse_oversampling : automatic_oversampling(A.rows_global(), A.columns());
   all_rows_ = all_rows_at_first_ = options_.oversampling * d >= n || sketch_rows >= n;
 }
 

@@ -15,6 +15,14 @@
 
 namespace attnreg {
 
+// What the cost model of solves (docs/algorithms.md, section 12) is made of.
+/// Of a flop of a Gram matrix at 25 Gflop/s on two cores, in units of a read of 8 bytes at 16 GB/s.
+constexpr double gram_price = 0.08;
+constexpr double typical_models = 6;  ///< of a solve
+/// Hessian products of a typical solve, with models of c d rows.
+double typical_products(double c);
+constexpr double sparse_oversampling = 30;  ///< c of sparse rows, whose Gram matrices are cheap
+
 /// Local. c where it is not given: 30 for d <= 256, else of 30, 20, 15 and 10 the one with the least work.
 /// A sample of c d rows has condition ((sqrt(c) + 1) / (sqrt(c) - 1))^2 (Marchenko and Pastur 1967), of which the
 /// products take the root; its Gram matrix c d^3 flops.

@@ -11,9 +11,12 @@
 #include <array>
 #include <atomic>
 #include <bit>
+#include <chrono>
+#include <cstdlib>
 #include <limits>
 #include <numeric>
 #include <string_view>
+#include <thread>
 
 namespace attnreg {
 
@@ -31,6 +34,26 @@ void check(int result, const char* call) {
 constexpr bool check_collectives = true;
 #else
 constexpr bool check_collectives = false;
+#endif
+
+#ifdef ATTNREG_MESSAGE_DELAY
+/// A slow network, for measurements (docs/scale.md): sleeps as long as the variable ATTNREG_MESSAGE_DELAY,
+/// "MICROSECONDS of a round[,NANOSECONDS of a byte]", says of a collective of so many bytes, ceil(log2(ranks)) rounds
+/// one after the other.
+void delay_message(int ranks, std::size_t bytes) {
+  static const std::array<double, 2> seconds = [] {
+    std::array<double, 2> delay{};
+    const char* const text = std::getenv("ATTNREG_MESSAGE_DELAY");
+    if (text == nullptr) return delay;
+    char* end = nullptr;
+    delay[0] = 1e-6 * std::strtod(text, &end);
+    if (*end == ',') delay[1] = 1e-9 * std::strtod(end + 1, nullptr);
+    return delay;
+  }();
+  const auto rounds = static_cast<double>(std::bit_width(static_cast<unsigned>(ranks - 1)));
+  const double sum = rounds * seconds[0] + static_cast<double>(bytes) * seconds[1];
+  if (sum > 0) std::this_thread::sleep_for(std::chrono::duration<double>(sum));
+}
 #endif
 
 /// FNV-1a.
@@ -72,6 +95,9 @@ struct Communicator::State {
   InCollective begin(const char* call, std::size_t count, int root = 0, bool counts = true) {
     if (counts) ++collectives;
     faults::at("message");
+#ifdef ATTNREG_MESSAGE_DELAY
+    if (counts) delay_message(size, sizeof(double) * count);
+#endif
     return InCollective(check_collectives ? (check_same(call, count, root), call) : call, count, counts && size > 1);
   }
 
@@ -329,6 +355,17 @@ std::vector<double> Communicator::all_gather(std::span<const double> values) con
   for (auto length : lengths) total += static_cast<std::size_t>(length);
   std::vector<double> all(total);
   std::size_t offset = 0;
+  const auto limit = std::min<std::int64_t>(state_->limits.elements_per_call, std::numeric_limits<int>::max());
+  if (!is_of_blocks() && static_cast<std::int64_t>(total) <= limit) {
+    const InCollective now = state_->begin("gathering of doubles on all ranks", total);
+    const std::vector<int> counts(lengths.begin(), lengths.end());
+    std::vector<int> offsets(counts.size(), 0);
+    std::partial_sum(counts.begin(), counts.end() - 1, offsets.begin() + 1);
+    check(MPI_Allgatherv(values.data(), static_cast<int>(values.size()), MPI_DOUBLE, all.data(), counts.data(),
+                         offsets.data(), MPI_DOUBLE, state_->handle),
+          "MPI_Allgatherv");
+    return all;
+  }
   for (int root = 0; root < size(); ++root) {
     const std::span part(all.data() + offset, static_cast<std::size_t>(lengths[static_cast<std::size_t>(root)]));
     if (root == rank()) std::copy(values.begin(), values.end(), part.begin());

@@ -118,6 +118,10 @@ double available_node_memory(const std::string& root) { return node_room(root).b
 
 double available_process_memory(const std::string& root) { return process_room(root).bytes; }
 
+double peak_memory(const std::string& root) {
+  return 1024 * value_of(root + "/proc/self/status", "VmHWM:").value_or(0);
+}
+
 void advise_huge_pages(void* memory, std::size_t bytes) {
 #ifdef MADV_HUGEPAGE
   constexpr std::uintptr_t kPage = 4096;  // a hint for whole pages

@@ -16,6 +16,10 @@ double available_node_memory(const std::string& root = "");
 /// -v`, `-d`); infinity without limits. `root` as above.
 double available_process_memory(const std::string& root = "");
 
+/// Local. The most memory that this process has had at a time since its program began, pages that it shares with others
+/// included; 0 where the system does not say. `root` as above.
+double peak_memory(const std::string& root = "");
+
 /// Local. Asks for large pages for memory that has not been touched yet: it is then read 10 to 20 % faster. A hint;
 /// does nothing where the system has none.
 void advise_huge_pages(void* memory, std::size_t bytes);

@@ -22,6 +22,7 @@
 #include "ranks/activity.hpp"
 #include "regression/null_space.hpp"
 #include "regression/sketched_newton.hpp"
+#include "regression/solve_cost.hpp"
 
 namespace attnreg {
 
@@ -43,8 +44,8 @@ RegressionOptions with_linear_solver(const RowMatrix& A, RegressionOptions optio
   if (explicitly && options.sampling.jl_columns == 0)
     refuse_scalapack("needs at least 1 JL column: exact row norms take a d x d matrix on every rank");
   if (!explicitly && (on_root || options.sampling.jl_columns == 0)) solver.kind = LinearSolver::rank0;
-  const double bytes = linear_solver_bytes({.kind = LinearSolver::rank0}, A.communicator().size(),
-                                           omp_get_max_threads(), A.columns(), options.sampling.sketch_rows);
+  const double bytes = rank0_matrix_bytes(A.communicator().size(), omp_get_max_threads(), A.rows_global(), A.columns(),
+                                          options.sampling);
   solver = chosen_linear_solver(A.communicator(), A.columns(), solver, bytes);
   return options;
 }
@@ -131,31 +132,23 @@ RegressionResult Regression::run() {
 }
 
 void Regression::choose_method() {
-  const bool samples = has_surrogate(options_.loss) && options_.linear_solver.kind == LinearSolver::rank0 &&
-                       (sample_saves(A_) || fits_on_root(A_));
-  result_.method = options_.method;
-  if (options_.method == Method::automatic) {
-    result_.method = samples && sample_saves(A_) && !A_.is_sparse()
-                         ? Method::surrogate
-                         : cheaper_method(A_.rows_global(), A_.columns(), options_.sampling);
+  const LinearSolver solver = options_.linear_solver.kind;
+  const bool fits = may_sample(options_, solver) && !sample_saves(A_) && fits_on_root(A_);
+  const auto choice = chosen_method(A_.rows_global(), A_.columns(), A_.is_sparse(), fits, options_, solver);
+  result_.method = choice.method;
+  if (options_.method == Method::automatic)
     result_.notes.push_back("method " + std::string(method_name(result_.method)) + ": the cheaper one for " +
                             std::to_string(A_.rows_global()) + " x " + std::to_string(A_.columns()));
-  }
   if (options_.linear_solver.kind == LinearSolver::scalapack) {
-    const auto solver = with_grid(A_.communicator().size(), options_.linear_solver);
-    result_.notes.push_back("linear solver scalapack: " + std::to_string(solver.grid_rows) + " x " +
-                            std::to_string(solver.grid_columns) + " processes, blocks of " +
-                            std::to_string(solver.block_size));
+    const auto grid = with_grid(A_.communicator().size(), options_.linear_solver);
+    result_.notes.push_back("linear solver scalapack: " + std::to_string(grid.grid_rows) + " x " +
+                            std::to_string(grid.grid_columns) + " processes, blocks of " +
+                            std::to_string(grid.block_size));
   }
-  if (result_.method == Method::surrogate && !samples) {
-    result_.method = Method::newton_cg;
+  if (choice.is_replaced)
     result_.notes.push_back("method newton-cg: the samples of surrogates would hold many of the rows of " +
                             std::to_string(A_.rows_global()) + " x " + std::to_string(A_.columns()));
-  }
-  const bool by_surrogates = result_.method == Method::surrogate;
-  starts_on_sample_ = by_surrogates
-                          ? options_.start != Start::given
-                          : samples && options_.start == Start::automatic && result_.method != Method::sketched_newton;
+  starts_on_sample_ = choice.starts_on_sample;
   all_rows_at_first_ = objective_.uses_all_rows();
   if (result_.method == Method::newton_cg && all_rows_at_first_)
     result_.notes.push_back("the preconditioner uses all rows: a sample would leave none out");

@@ -16,6 +16,7 @@
 #include "ranks/span_of.hpp"
 #include "regression/one_regression.hpp"
 #include "regression/row_space.hpp"
+#include "regression/solve_cost.hpp"
 #include "rows/joint_passes.hpp"
 
 namespace attnreg {
@@ -119,17 +120,10 @@ std::shared_ptr<const ScaledColumns> columns_as_they_are(const RowMatrix& A, con
   return columns;
 }
 
-/// Targets that are solved together, replicated: enough to share messages, or at least reads, without vectors of rows
-/// that take much more memory than A.
-Index targets_at_once(const RowMatrix& A) {
-  constexpr double kSmall = 1 << 25;  // numbers of a rank, 256 MB
-  constexpr double kMostOfA = 4;      // numbers, in units of those of A
-  constexpr double kVectors = 10;     // of rows, of a target
-  constexpr double kStack = 1 << 14;  // numbers, of a target that runs
-  constexpr double kFewest = 4, kMost = 64;
-  const double ranks = A.communicator().size(), rows = static_cast<double>(A.rows_global()) / ranks;
-  const double numbers = std::max(kSmall, kMostOfA * rows * static_cast<double>(A.columns()));
-  return static_cast<Index>(std::clamp(numbers / (kVectors * rows + kStack), kFewest, kMost));
+/// Replicated.
+Index targets_in_batch(const RowMatrix& A) {
+  const double rows = static_cast<double>(A.rows_global()) / A.communicator().size();
+  return static_cast<Index>(targets_at_once(rows, rows * static_cast<double>(A.columns())));
 }
 
 bool is_stopped(const RegressionResult& result) { return result.summary.termination == Termination::stopped; }
@@ -210,10 +204,10 @@ std::vector<RegressionResult> targets_of(
   if (B.cols() > 1 && options.method == Method::automatic)
     own.method = cheaper_method(A.rows_global(), A.columns(), options.sampling);
   const RootClock clock(A.communicator());
-  for (Index begin = 0; begin < B.cols(); begin += targets_at_once(A)) {
+  for (Index begin = 0; begin < B.cols(); begin += targets_in_batch(A)) {
     const auto before = static_cast<std::size_t>(begin);
     std::vector<std::unique_ptr<JointTarget>> batch;
-    for (Index k = begin; k < std::min(begin + targets_at_once(A), B.cols()); ++k)
+    for (Index k = begin; k < std::min(begin + targets_in_batch(A), B.cols()); ++k)
       batch.push_back(std::make_unique<JointTarget>(JointTarget{B.col(k)}));
     if (begin > 0 && std::isfinite(options.newton.time_limit_seconds))
       own.newton.time_limit_seconds =

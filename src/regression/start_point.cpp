@@ -59,13 +59,13 @@ double first_move(RegressionObjective& objective, const Point& zero) {
 }
 
 /// A Gram matrix of all rows, in reads of A.
-double gram_price(Eigen::Index columns) { return 1 + 0.08 * static_cast<double>(columns); }
+double gram_reads_of(Eigen::Index columns) { return 1 + gram_price * static_cast<double>(columns); }
 
 }  // namespace
 
 Method cheaper_method(std::int64_t rows, Eigen::Index columns, const SamplingOptions& sampling) {
   const double n = static_cast<double>(rows), d = static_cast<double>(columns);
-  const double gram = gram_price(columns);
+  const double gram = gram_reads_of(columns);
   const double c = sampling.oversampling > 0 ? sampling.oversampling : automatic_oversampling(rows, columns);
   const double kept = std::min(1.0, c * d / n);  // share of the rows in a sampled model
   const double newton_step = 3 + gram, newton_cg_step = 2 + 2.5 + kept * gram;
@@ -74,7 +74,7 @@ Method cheaper_method(std::int64_t rows, Eigen::Index columns, const SamplingOpt
 
 Method method_near_zero(Eigen::Index columns) {
   constexpr double kNewton = 8, kGrams = 1.5, kNewtonCg = 18;  // reads; Gram matrices with their factors
-  return kNewton + kGrams * gram_price(columns) <= kNewtonCg ? Method::newton : Method::newton_cg;
+  return kNewton + kGrams * gram_reads_of(columns) <= kNewtonCg ? Method::newton : Method::newton_cg;
 }
 
 NewtonSummary minimise(Method method, Objective& objective, Point& point, const NewtonOptions& options) {

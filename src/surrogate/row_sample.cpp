@@ -15,7 +15,6 @@ namespace attnreg {
 
 namespace {
 
-constexpr double kGramFlops = 0.08;  // reads of a Gram matrix, for each column
 constexpr Index kOwnRows = 2;
 
 }  // namespace
@@ -94,7 +93,7 @@ std::unique_ptr<SampledProblem> RowSample::problem(std::string_view loss, const 
 
 double RowSample::reads(int models) const {
   const RowMatrix& A = columns_->A();
-  return share_ * (A.reads() + kGramFlops * static_cast<double>(models) * static_cast<double>(A.columns()));
+  return share_ * (A.reads() + gram_price * static_cast<double>(models) * static_cast<double>(A.columns()));
 }
 
 double RowSample::span_local(const VectorXd& logits, const VectorXd& others, const VectorXd& s) const {

@@ -92,6 +92,7 @@ void SampledSurrogate::use(const Point& base, const VectorXd& probabilities, con
   other_models_ = 0;
   there_.reset();
   problem_.reset();
+  sample_.reset();  // before there is another one
   sample_ = std::make_unique<RowSample>(all_, base, probabilities, draw, few);
   if (sample_->is_here())
     problem_ = sample_->problem(all_.loss().name(), sample_->b(), sample_->weights_squared(), sums_.all);

@@ -50,9 +50,8 @@ class SurrogateSolve {
         then_(own.then),
         sums_(sums_of(all)),
         surrogate_(all, own.seed, sums_) {
-    const auto n = static_cast<double>(all.A().rows_global()), d = static_cast<double>(all.dimension());
-    largest_c_ = n / d;
-    c_ = std::clamp(0.03 * largest_c_, 30.0, 300.0);
+    largest_c_ = static_cast<double>(all.A().rows_global()) / static_cast<double>(all.dimension());
+    c_ = rows_by_scores(all.A().rows_global(), all.dimension());
     is_whole_ = !sample_saves(all.A());
   }
 
@@ -390,12 +389,18 @@ bool fits_on_root(const RowMatrix& A) {
   double numbers = static_cast<double>(A.rows_global()) * static_cast<double>(A.columns());
   if (A.is_sparse())
     numbers = 2 * A.communicator().sum(static_cast<double>(A.entries_local())) + static_cast<double>(A.rows_global());
-  return numbers <= kSmallProblem;
+  return fits_on_root(numbers);
 }
 
-bool sample_saves(const RowMatrix& A) {
-  constexpr double kRows = 50, kMost = 0.25;  // of a sample, times d; their share of all rows
-  return kRows * static_cast<double>(A.columns()) <= kMost * static_cast<double>(A.rows_global());
+bool fits_on_root(double numbers) { return numbers <= kSmallProblem; }
+
+bool sample_saves(std::int64_t rows, Eigen::Index columns) {
+  constexpr double kMost = 0.25;  // of all rows
+  return first_rows * static_cast<double>(columns) <= kMost * static_cast<double>(rows);
+}
+
+double rows_by_scores(std::int64_t rows, Eigen::Index columns) {
+  return std::clamp(0.03 * static_cast<double>(rows) / static_cast<double>(columns), 30.0, 300.0);
 }
 
 SurrogateSummary surrogate(RegressionObjective& objective, Point& point, const NewtonOptions& options,

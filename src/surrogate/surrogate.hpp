@@ -40,10 +40,17 @@ struct SurrogateSummary {
 /// Local, replicated. Whether there is a surrogate for the loss.
 bool has_surrogate(std::string_view loss);
 /// Local, replicated. Whether samples are small beside A.
-bool sample_saves(const RowMatrix& A);
+bool sample_saves(std::int64_t rows, Eigen::Index columns);
+inline bool sample_saves(const RowMatrix& A) { return sample_saves(A.rows_global(), A.columns()); }
+/// Local. Rows of a sample in units of d, about: c by scores, and those by f; the first one, chosen without scores, has
+/// 50 d.
+double rows_by_scores(std::int64_t rows, Eigen::Index columns);
+constexpr double rows_by_mass = 20, first_rows = 50;
 /// Collective if A is sparse, one all-reduce of 8 bytes. Whether rank 0 may have all rows: then it solves where samples
 /// do not save.
 bool fits_on_root(const RowMatrix& A);
+/// Local. Likewise of the numbers that the rows have: an entry of a sparse one has two, a row one more.
+bool fits_on_root(double numbers);
 
 /// Collective. Minimises a softmax or cross-entropy objective, from the point on, with about one read of A a step:
 ///

@@ -26,9 +26,9 @@ class JobscriptTest(ErrorTest):
                          tuple(asked[name] for name in ("nodes", "ntasks", "ntasks-per-node", "cpus-per-task")))
         # A itself has 80 GB on a node; the vectors over rows, the d x d sums, MPI and a margin come on top.
         self.assertTrue(80_000 < int(asked["mem"][:-1]) < 160_000, asked["mem"])
-        # 110 reads of 84 GB at 10 GB/s are 924 s; a fifth of what is asked for.
+        # 45 reads of 80 GB, and of vectors, at 10 GB/s are 371 s, and 10 s; a fifth of what is asked for.
         hours, minutes, _ = map(int, asked["time"].split(":"))
-        self.assertTrue(5 * 924 / 60 < 60 * hours + minutes < 1.1 * 5 * 924 / 60, asked["time"])
+        self.assertTrue(5 * 381 / 60 < 60 * hours + minutes < 1.1 * 5 * 381 / 60, asked["time"])
         self.assertEqual("B:USR2@120", asked["signal"])
 
     def test_threads_share_the_cores(self):

@@ -124,6 +124,8 @@ class JsonTest(CommandLineTest):
         script = self.document("jobscript", "slurm", *size, "-o", self.directory / "job.sh")
         self.assertEqual(script["script"], (self.directory / "job.sh").read_text())
         self.document("jobscript", "pbs", *size)
+        self.document("plan", A, b, ranks=2)
+        self.document("plan", "--for", "1000000000x100", "--nodes", 2, "--memory-per-node", 64, code=7)
         self.document("status", run_directory)
         self.document("watch", run_directory)
         self.document("report", run_directory, "--force")

@@ -21,7 +21,7 @@ from command_line import MPIRUN, PROGRAM, SOURCE_DIR, TIMEOUT_SECONDS, CommandLi
 
 COLUMNS = 80
 COMMANDS = ("solve", "attention", "evaluate", "predict", "scores", "sample", "sparsify", "apply", "private", "experiment",
-            "inspect", "check", "convert", "generate", "doctor", "jobscript", "status", "watch", "report", "resume")
+            "inspect", "check", "convert", "generate", "doctor", "jobscript", "plan", "status", "watch", "report", "resume")
 
 
 def in_terminal(command, directory, columns=COLUMNS, environment=None, until=None):

@@ -15,7 +15,6 @@
 #include "files/output_file.hpp"
 #include "launch_scripts.hpp"
 #include "ranks/stop.hpp"
-#include "regression/row_space.hpp"
 
 namespace attnreg::app {
 
@@ -66,12 +65,11 @@ SolveShape solve_shape(const Arguments& arguments) {
   shape.sparse = arguments.given("nonzeros");
   shape.entries = shape.sparse ? arguments.integer("nonzeros") : 0;
   shape.storage = held_as(storage_choice(arguments), Storage::float64);
-  shape.in_row_space = solves_in_row_space(shape.rows, shape.columns, {});
   return shape;
 }
 
-JobLayout job_layout(const Arguments& arguments) {
-  JobLayout layout;
+SolveLayout job_layout(const Arguments& arguments) {
+  SolveLayout layout;
   layout.ranks = static_cast<int>(arguments.integer("ranks"));
   layout.threads = static_cast<int>(arguments.integer("threads"));
   const auto cores =
@@ -113,14 +111,14 @@ std::string clock(std::int64_t minutes) {
 std::int64_t megabytes(double bytes) { return static_cast<std::int64_t>(bytes / 1e6) + 1; }
 
 /// What the figures rest on, as comments.
-std::string head(const Arguments& arguments, const SolveShape& shape, const JobLayout& layout, const JobPlan& plan) {
+std::string head(const Arguments& arguments, const SolveShape& shape, const SolveLayout& layout, const JobPlan& plan) {
   return "#!/usr/bin/env bash\n# Written by attnreg " + std::string(build_info::version) + " jobscript " +
          arguments.text("KIND") + " for a solve of " + std::to_string(shape.rows) + " x " +
          std::to_string(shape.columns) + (shape.sparse ? ", " + std::to_string(shape.entries) + " entries" : "") +
          " as " + storage_name(shape.storage) + ",\n# on " + counted(layout.ranks, "rank") + " with " +
          counted(layout.threads, "thread") + " each, " + std::to_string(layout.ranks_per_node) +
-         " a node.\n# Memory: " + plain(solve_bytes(shape, layout.ranks, layout.threads) / 1e6, 4) +
-         " MB a rank at least; asked for, with a margin: " + std::to_string(megabytes(plan.bytes_per_node)) +
+         " a node.\n# Memory: " + plain(solve_bytes(shape, layout, {}) / 1e6, 4) +
+         " MB a rank; asked for, with a margin: " + std::to_string(megabytes(plan.bytes_per_node)) +
          " MB a node.\n# Time: about " + plain(plan.seconds, 3) + " s expected at " + arguments.text("bandwidth") +
          " GB/s a node; asked for: " + std::to_string(plan.minutes) + " minutes.\n";
 }
@@ -133,7 +131,7 @@ std::string set_arguments(const Arguments& arguments) {
   return "set -- " + quoted_words(arguments.text("arguments")) + "\n\n";
 }
 
-std::string slurm_script(const Arguments& arguments, const JobLayout& layout, const JobPlan& plan) {
+std::string slurm_script(const Arguments& arguments, const SolveLayout& layout, const JobPlan& plan) {
   std::string text;
   const auto directive = [&](const std::string& line) { text += "#SBATCH --" + line + "\n"; };
   directive("job-name=attnreg");
@@ -152,7 +150,7 @@ std::string slurm_script(const Arguments& arguments, const JobLayout& layout, co
 }
 
 /// Chunks of PBS: whole nodes, and the rest of the ranks on one more.
-std::string pbs_script(const Arguments& arguments, const JobLayout& layout, const JobPlan& plan) {
+std::string pbs_script(const Arguments& arguments, const SolveLayout& layout, const JobPlan& plan) {
   const int full = layout.ranks / layout.ranks_per_node, rest = layout.ranks % layout.ranks_per_node;
   const auto chunk = [&](int nodes, int ranks) {
     return std::to_string(nodes) + ":ncpus=" + std::to_string(ranks * layout.threads) +
@@ -166,7 +164,7 @@ std::string pbs_script(const Arguments& arguments, const JobLayout& layout, cons
          "\ncd \"${PBS_O_WORKDIR:?run it with qsub}\"\n" + set_arguments(arguments) + std::string(launch_scripts::pbs);
 }
 
-std::string ssh_script(const Arguments& arguments, const JobLayout& layout, const JobPlan& plan) {
+std::string ssh_script(const Arguments& arguments, const SolveLayout& layout, const JobPlan& plan) {
   std::istringstream names(arguments.text("hosts"));
   std::string list;
   int count = 0;
@@ -190,14 +188,14 @@ std::string ssh_script(const Arguments& arguments, const JobLayout& layout, cons
 /// A script, and what it rests on.
 struct JobScript {
   SolveShape shape;
-  JobLayout layout;
+  SolveLayout layout;
   JobPlan plan;
   std::string text{};
 };
 
 JobScript script(const Arguments& arguments) {
   const SolveShape shape = solve_shape(arguments);
-  const JobLayout layout = job_layout(arguments);
+  const SolveLayout layout = job_layout(arguments);
   JobPlan plan = plan_job(shape, layout, arguments.number("bandwidth") * 1e9);
   if (arguments.given("time")) plan.minutes = arguments.integer("time");
   if (arguments.given("memory-per-node") && plan.bytes_per_node > arguments.number("memory-per-node") * 1e9)
@@ -222,7 +220,7 @@ std::string jobscript_json(const Arguments& arguments, const JobScript& made) {
                {"ranks", layout.ranks},
                {"ranks_per_node", layout.ranks_per_node},
                {"threads", layout.threads},
-               {"bytes_per_rank", solve_bytes(shape, layout.ranks, layout.threads)},
+               {"bytes_per_rank", solve_bytes(shape, layout, {})},
                {"bytes_per_node", plan.bytes_per_node},
                {"seconds", plan.seconds},
                {"minutes", plan.minutes},

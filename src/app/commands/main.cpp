@@ -68,7 +68,8 @@ std::vector<Command> commands() {
   return {solve_command(),     attention_command(), evaluate_command(), predict_command(),  scores_command(),
           sample_command(),    sparsify_command(),  apply_command(),    private_command(),  experiment_command(),
           inspect_command(),   check_command(),     convert_command(),  generate_command(), doctor_command(),
-          jobscript_command(), status_command(),    watch_command(),    report_command(),   resume_command()};
+          jobscript_command(), plan_command(),      status_command(),   watch_command(),    report_command(),
+          resume_command()};
 }
 
 std::string main_help() {
@@ -141,7 +142,8 @@ double watchdog_seconds(const Arguments& arguments) {
 /// Collective. The command, on blocks in place of ranks where it is to be reproducible.
 ExitCode run_in_blocks(const Communicator& communicator, const Arguments& arguments, const Command& command) {
   const int blocks = reproducible_blocks(arguments);
-  if (blocks == 0) return command.run(communicator, arguments);
+  if (blocks == 0 || command.syntax.name == plan_command().syntax.name)  // it speaks of blocks only
+    return command.run(communicator, arguments);
   double code = 0;  // of block 0, which rank 0 has
   communicator.in_blocks(blocks, [&](const Communicator& block) {
     const ExitCode of_block = command.run(block, arguments);

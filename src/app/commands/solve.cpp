@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "app/node/job_plan.hpp"
 #include "app/options/commands.hpp"
 #include "app/options/solver_options.hpp"
 #include "app/report/row_names.hpp"
@@ -16,6 +15,7 @@
 #include "errors/printable.hpp"
 #include "files/text_table.hpp"
 #include "losses/losses.hpp"
+#include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 #include "regression/row_space.hpp"
 
@@ -40,13 +40,7 @@ const Syntax kSolveSyntax{
     "Find x so that softmax(A x) reproduces b: minimise L(x) = phi(A x) + 1/2 |diag(w) A x|^2.",
     {{"A", "n x d matrix, .npy"}, {"b", "n target values, .npy"}},
     [] {
-      std::vector<OptionGroup> groups = solver_options();
-      groups.insert(groups.begin(),
-                    model_options({{"targets", 0, "FILE", Text{}, "",
-                                    "B, n x k, in place of b: k regressions with the same A, one for each column, "
-                                    "that share the reads of A"}}));
-      groups.push_back(computing_options());
-      groups.push_back(reproducible_group());
+      std::vector<OptionGroup> groups = solve_options();
       groups.push_back(
           session_options("run directory for x.npy, run.json, history.csv, status.json; default: none",
                           {{"write-fitted", 0, "", Switch{}, "", "also write f = softmax(A x) to f.npy there"},
@@ -58,15 +52,6 @@ const Syntax kSolveSyntax{
     kSolveEpilogue,
     {},
     "targets"};
-
-void check(const Arguments& arguments, int ranks) {
-  arguments.exclude("weight", "weights");
-  check_solver_options(arguments, ranks);
-  check_session_options(arguments, {"write-fitted"});
-  arguments.exclude("targets", "weights-path");
-  arguments.exclude("targets", "labels");
-  arguments.exclude("ridge", "ridge-scaled");
-}
 
 /// "0", "1", ...
 std::vector<std::string> numbers_to(std::size_t count) {
@@ -83,7 +68,7 @@ class Solve : public Session {
  private:
   ExitCode load_and_solve() override {
     const std::vector<InputFile> files = examine_files();
-    begin(files, bytes_needed(files[0]),
+    begin(files, bytes_needed(files),
           printable(files[0].header.path) + ": a solve with shape " + files[0].header.shape_text() +
               advice(files[0].header));
     const Problem problem = load_problem(communicator_, arguments_);
@@ -274,14 +259,15 @@ class Solve : public Session {
   }
 
   /// Bytes that a rank takes at least.
-  double bytes_needed(const InputFile& A) const {
-    const auto& shape = A.header.shape;
+  double bytes_needed(const std::vector<InputFile>& files) const {
+    constexpr double kSure = 0.9;  // the model is right to a tenth
+    const auto& shape = files[0].header.shape;
     if (shape.empty() || shape[0] < 1) return 0;
-    return solve_bytes({shape[0], A.header.columns(), A.nonzeros.value_or(0), A.nonzeros.has_value(),
-                        held_as(storage_choice(arguments_), A.header.type),
-                        solves_in_row_space(shape[0], A.header.columns(), options())},
-                       communicator_.size(), threads_of_rank(), linear_solver_options(arguments_, communicator_.size()),
-                       arguments_.integer("sketch-rows"));
+    const SolveLayout layout{.ranks = communicator_.size(),
+                             .ranks_per_node = communicator_.ranks_on_node(),
+                             .threads = threads_of_rank(),
+                             .node_bytes = available_node_memory()};
+    return kSure * solve_bytes(solve_shape(arguments_, files), layout, options());
   }
 
   RegressionOptions options() const { return regression_options(arguments_, communicator_.size()); }
@@ -309,11 +295,44 @@ class Solve : public Session {
 };
 
 ExitCode solve(const Communicator& communicator, const Arguments& arguments) {
-  check(arguments, communicator.size());
+  check_solve_options(arguments, communicator.size());
+  check_session_options(arguments, {"write-fitted"});
+  arguments.exclude("targets", "labels");
   return Solve(communicator, arguments).run();
 }
 
 }  // namespace
+
+std::vector<OptionGroup> solve_options() {
+  std::vector<OptionGroup> groups = solver_options();
+  groups.insert(groups.begin(),
+                model_options({{"targets", 0, "FILE", Text{}, "",
+                                "B, n x k, in place of b: k regressions with the same A, one for each column, "
+                                "that share the reads of A"}}));
+  groups.push_back(computing_options());
+  groups.push_back(reproducible_group());
+  return groups;
+}
+
+void check_solve_options(const Arguments& arguments, int ranks) {
+  arguments.exclude("weight", "weights");
+  check_solver_options(arguments, ranks);
+  arguments.exclude("targets", "weights-path");
+  arguments.exclude("ridge", "ridge-scaled");
+}
+
+SolveShape solve_shape(const Arguments& arguments, const std::vector<InputFile>& files) {
+  const InputFile& A = files.at(0);
+  SolveShape shape{.rows = A.header.shape.empty() ? 0 : A.header.shape[0],
+                   .columns = A.header.columns(),
+                   .entries = A.nonzeros.value_or(0),
+                   .sparse = A.nonzeros.has_value(),
+                   .storage = held_as(storage_choice(arguments), A.header.type),
+                   .row_weights = arguments.given("weights"),
+                   .offsets = arguments.given("offset")};
+  if (has_targets(arguments)) shape.targets = files.at(1).header.columns();
+  return shape;
+}
 
 Command solve_command() { return {kSolveSyntax, solve}; }
 

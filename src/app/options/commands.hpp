@@ -5,8 +5,11 @@
 
 #include "app/options/options.hpp"
 #include "attnreg/communicator.hpp"
+#include "regression/solve_cost.hpp"
 
 namespace attnreg::app {
+
+struct InputFile;
 
 /// One command of the program. `run` is collective, prints its result on rank 0 and throws errors on all ranks.
 struct Command {
@@ -31,10 +34,19 @@ Command convert_command();
 Command generate_command();
 Command doctor_command();
 Command jobscript_command();
+Command plan_command();
 Command status_command();
 Command watch_command();
 Command report_command();
 Command resume_command();
+
+// What `solve` and `plan` have in common.
+/// The options that say what to solve and how.
+std::vector<OptionGroup> solve_options();
+/// Throws `UsageError` for those that do not go together.
+void check_solve_options(const Arguments& arguments, int ranks);
+/// Local. The shape of the problem in the files of `examine_problem`.
+SolveShape solve_shape(const Arguments& arguments, const std::vector<InputFile>& files);
 
 /// Local. Throws `UsageError` for another name.
 const Syntax& command_syntax(const std::string& name);

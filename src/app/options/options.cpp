@@ -225,7 +225,7 @@ void Arguments::set(std::string_view name, std::string_view shown, const std::st
 void Arguments::set_positionals(std::span<const std::string> words, std::span<const Setting> settings) {
   const bool replaced = std::ranges::any_of(syntax_.instead_of_positionals, [&](auto name) { return given(name); });
   auto wanted = replaced ? std::vector<Positional>{} : syntax_.positionals;
-  if (!syntax_.instead_of_last.empty() && given(syntax_.instead_of_last)) wanted.pop_back();
+  if (!replaced && !syntax_.instead_of_last.empty() && given(syntax_.instead_of_last)) wanted.pop_back();
   const std::string command = "attnreg " + std::string(syntax_.name);
   if (syntax_.takes_more && words.size() > wanted.size()) {
     rest_.assign(words.begin() + std::ssize(wanted), words.end());

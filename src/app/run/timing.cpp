@@ -6,11 +6,13 @@
 
 #include "app/report/json.hpp"
 #include "app/report/text.hpp"
+#include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::app {
 
 ATTNREG_JSON(PhaseFigures, seconds, least, mean, largest, messages, message_share)
+ATTNREG_JSON(PeakMemory, rank0, mean, largest)
 
 namespace {
 
@@ -33,9 +35,14 @@ RunTiming run_timing(const Communicator& communicator) {
     least.push_back(-work);
     timing.wall_seconds += time.seconds;
   }
+  timing.memory.rank0 = peak_memory();
+  largest.push_back(timing.memory.rank0);
+  sums.push_back(communicator.leads_process() ? timing.memory.rank0 : 0);
   communicator.sum(sums);
   communicator.max(largest);
   communicator.max(least);
+  timing.memory.mean = sums.back() / communicator.processes();
+  timing.memory.largest = largest.back();
   for (std::size_t k = 0; k < kPhases; ++k) {
     const double work = sums[3 * k], messages = sums[3 * k + 1], all = sums[3 * k + 2];
     timing.phases.at(k) = {times.at(k).seconds,        -least[k],
@@ -83,6 +90,7 @@ nlohmann::ordered_json timing_file(const RunTiming& timing, int ranks) {
   return {{"schema", "attnreg-timing-1"},
           {"wall_seconds", timing.wall_seconds},
           {"ranks", ranks},
+          {"peak_memory_bytes", timing.memory},
           {"phases", std::move(phases)}};
 }
 

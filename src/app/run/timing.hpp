@@ -18,9 +18,15 @@ struct PhaseFigures {
   double message_share = 0;                 ///< of the time of all ranks
 };
 
+/// The most memory that the processes have had at a time, each for itself; bytes, `peak_memory`.
+struct PeakMemory {
+  double rank0 = 0, mean = 0, largest = 0;
+};
+
 struct RunTiming {
   double wall_seconds = 0;  ///< of rank 0, from the start of the program on
   std::array<PhaseFigures, kPhases> phases{};
+  PeakMemory memory;
 };
 
 /// Collective, three small all-reduces. Up to now.
