@@ -18,7 +18,6 @@
 #include "losses/losses.hpp"
 #include "newton/minimise.hpp"
 #include "newton/progress.hpp"
-#include "objective/fitted_values.hpp"
 #include "ranks/activity.hpp"
 #include "regression/null_space.hpp"
 #include "regression/sketched_newton.hpp"
@@ -251,14 +250,15 @@ void Regression::remove_null_directions() {
 /// Collective. Whether the logits have run away: it takes no read.
 bool Regression::is_far() const {
   constexpr double kFar = 15;  // exp(-15) is what is left of a row's f
-  VectorXd changed;
   const LogitOffsets& offsets = objective_.logit_offsets();
-  const VectorXd& without = RegressionObjective::state_of(point_).z;
-  if (offsets.are_there()) changed = is_centred() ? offsets.without_masked(without) : with_offsets(without, offsets);
-  const VectorXd& z = offsets.are_there() ? changed : without;
+  const VectorXd& z = RegressionObjective::state_of(point_).z;
   const double none = is_centred() ? -std::numeric_limits<double>::infinity() : 0;
   std::array<double, 2> ends{none, none};
-  if (z.size() > 0) ends = {std::max(none, z.maxCoeff()), std::max(none, -z.minCoeff())};
+  for (Index i = 0; i < z.size(); ++i) {
+    if (offsets.is_masked(i)) continue;
+    const double logit = is_centred() ? z[i] : z[i] + offsets[i];
+    ends = {std::max(ends[0], logit), std::max(ends[1], -logit)};
+  }
   A_.communicator().max(ends);
   return ends[0] + ends[1] > kFar;
 }
