@@ -18,6 +18,7 @@ struct SurrogateOptions {
   bool try_cross_entropy = true;  ///< a coarse solve of the cross-entropy comes first, unless x = 0 is near
   bool must_try_it = false;       ///< also then
   int random_starts = 0;          ///< more starts of coarse solves
+  double few = -1;                ///< numbers of a sample that rank 0 works on alone, at most; < 0: by their work
   AfterSample then = AfterSample::surrogates, if_near = AfterSample::surrogates;  ///< if x = 0 is near
 };
 
