@@ -101,8 +101,8 @@ class SoftmaxFamily : public Loss {
   static void fill_rows(const LossRows& rows, double reference, std::span<double> U, std::size_t leading, Fill&& fill) {
     for (std::size_t first = 0; first < rows.z.size(); first += kPieceRows) {
       const auto z = piece_of(rows.z, first), b = piece_of(rows.b, first);
-      Piece g;
-      exponentials(z, reference, g);
+      Piece made;
+      const double* const g = exponentials(rows, first, reference, made);
       for (std::size_t i = 0; i < z.size(); ++i) fill(g[i], b[i], U.subspan((first + i) * leading));
     }
   }

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <memory>
+#include <utility>
 
 #include "attnreg/row_matrix.hpp"
 #include "rows/scaled_columns.hpp"
@@ -13,16 +15,19 @@ namespace attnreg {
 ///
 ///     1/2 sum_i w_i^2 ((a_i + c) . x)^2 = 1/2 sum_i w_i^2 (a_i . x)^2 + (c . x)(v . x),
 ///
-/// with v = 1/2 (sum w_i^2) c + sum_i w_i^2 a_i. All members are local; vectors: d, replicated.
+/// with v = 1/2 (sum w_i^2) c + sum_i w_i^2 a_i. Where the Gram matrix of the regulariser is known, it may stand for
+/// all of that, and for the regulariser itself. All members are local; vectors: d, replicated.
 class ColumnTerms {
  public:
   /// Collective. One read, if there are offsets. w2: the squared weights.
   ColumnTerms(const ScaledColumns& columns, const RidgeWeights& w2);
+  /// 1/2 x^T G x. G: d x d, positive semidefinite, replicated.
+  explicit ColumnTerms(std::shared_ptr<const Eigen::MatrixXd> G) : G_(std::move(G)) {}
 
-  bool is_zero() const { return c_.size() == 0 && r_.size() == 0; }
-  bool has_ridge() const { return r_.size() > 0; }
+  bool is_zero() const { return c_.size() == 0 && !has_ridge(); }
+  bool has_ridge() const { return r_.size() > 0 || G_ != nullptr; }
   double offset(const Eigen::VectorXd& x) const { return c_.size() == 0 ? 0 : c_.dot(x); }  ///< of all logits: c . x
-  double ridge(const Eigen::VectorXd& x) const { return has_ridge() ? 0.5 * r_.dot(x.cwiseAbs2()) : 0; }
+  double ridge(const Eigen::VectorXd& x) const { return 0.5 * x.dot(ridge_gradient(x)); }
   /// Of both parts.
   double value(const Eigen::VectorXd& x) const { return ridge(x) + (c_.size() == 0 ? 0 : c_.dot(x) * v_.dot(x)); }
   /// The gradient at x, which is also the Hessian's product with x.
@@ -39,8 +44,11 @@ class ColumnTerms {
   Eigen::VectorXd rounding(const Eigen::VectorXd& x) const;
 
  private:
-  Eigen::VectorXd r_;      // empty: no ridge
-  Eigen::VectorXd c_, v_;  // empty: no offsets
+  Eigen::VectorXd ridge_gradient(const Eigen::VectorXd& x) const;
+
+  std::shared_ptr<const Eigen::MatrixXd> G_;  // none: the others are what there is
+  Eigen::VectorXd r_;                         // empty: no ridge
+  Eigen::VectorXd c_, v_;                     // empty: no offsets
   double weight_ = 0;
 };
 

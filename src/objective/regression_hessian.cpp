@@ -60,9 +60,17 @@ const MatrixXd& RegressionObjective::ridge_gram_on_root() {
   if (ridge_gram_) return *ridge_gram_;
   MatrixXd gram = signed_gram(A_, {weights_squared()}).positive;
   A_.communicator().sum_to_root(span_of(gram));
-  if (!A_.communicator().is_root()) return ridge_gram_.emplace();
-  if (!column_terms_.is_zero()) gram += column_terms_.hessian();
-  return ridge_gram_.emplace(std::move(gram));
+  if (!A_.communicator().is_root()) gram.resize(0, 0);
+  if (gram.size() > 0 && !column_terms_.is_zero()) gram += column_terms_.hessian();
+  ridge_gram_ = std::make_shared<const MatrixXd>(std::move(gram));
+  return *ridge_gram_;
+}
+
+void RegressionObjective::replicate_ridge_gram() {
+  MatrixXd gram = ridge_gram_on_root();
+  gram.resize(dimension(), dimension());
+  A_.communicator().broadcast(span_of(gram));
+  replicated_ridge_gram_ = std::make_shared<const MatrixXd>(std::move(gram));
 }
 
 Hessian RegressionObjective::hessian_on_root(const Point& point) {
@@ -169,6 +177,16 @@ double RegressionObjective::curvature_rounding(const Point& point, const Directi
   sums[3] = c * curvature.self.sum();
   A_.communicator().sum(sums);
   return sums[0] + 2 * (sums[1] * (h + sums[3]) + sums[2] * c);
+}
+
+/// In units of eps: that of `ColumnTerms`, and of the numbers that rows share.
+VectorXd RegressionObjective::shared_rounding(const Point& point) const {
+  const RegressionState& state = state_of(point);
+  VectorXd rounding = column_terms_.rounding(point.x);
+  if (loss_->form() != HessianForm::coupled) return rounding;
+  const auto [reference, other] = loss_->shared_rounding(state.loss);
+  return rounding + reference * (state.loss.self * state.centre - state.coupled_centre).cwiseAbs() +
+         other * state.centre.cwiseAbs();
 }
 
 // With a little of the negative curvature: where nothing is positive it gives M a scale.

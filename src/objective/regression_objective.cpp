@@ -18,17 +18,28 @@ constexpr double kEps = std::numeric_limits<double>::epsilon();
 constexpr double kLargestGuess = 1;  // above, value and gradient from one read are made again from z
 constexpr double kWhole = 8 * kEps;  // 1 - f_i up to that times 1 and the rounding of its exponent is rounding
 
-/// A pass's sums over the rows of all ranks, and the clock of rank 0 that rides along: time is replicated too, and so
-/// is whether a rank was asked to stop.
-std::pair<RowPasses::MapSums, double> total(const Communicator& communicator, const RowPasses::MapSums& local,
-                                            double clock) {
-  const auto& [columns, scalars] = local;
-  VectorXd message(columns.size() + scalars.size() + 1);
-  message << columns.reshaped(), scalars, RootClock::part(communicator, clock);
-  communicator.sum(span_of(message));
-  return {{message.head(columns.size()).reshaped(columns.rows(), columns.cols()),
-           message.segment(columns.size(), scalars.size())},
-          RootClock::seconds_of(communicator, message[message.size() - 1])};
+struct Totals {
+  std::vector<RowPasses::MapSums> sums;
+  double seconds = 0;
+};
+
+/// The sums of passes over the rows of all ranks, and the clock of rank 0 that rides along: time is replicated too, and
+/// so is whether a rank was asked to stop.
+Totals totals(const Communicator& communicator, std::vector<RowPasses::MapSums> local, double clock) {
+  std::vector<double> message;
+  for (const auto& [columns, scalars] : local) {
+    message.insert(message.end(), columns.data(), columns.data() + columns.size());
+    message.insert(message.end(), scalars.begin(), scalars.end());
+  }
+  message.push_back(RootClock::part(communicator, clock));
+  communicator.sum(message);
+  const double* next = message.data();
+  for (auto& [columns, scalars] : local)
+    for (const std::span<double> values : {span_of(columns), span_of(scalars)}) {
+      std::copy_n(next, values.size(), values.begin());
+      next += values.size();
+    }
+  return {std::move(local), RootClock::seconds_of(communicator, message.back())};
 }
 
 /// w_i^2, 0 of masked rows.
@@ -40,8 +51,7 @@ RidgeWeights squares(const RidgeWeights& w, const ScaledColumns& columns) {
 
 /// Outputs of the rows of a block, for the moment.
 struct Outputs {
-  static constexpr Index kBlock = 1024;
-  std::array<double, kBlock> q, f, delta, coupling, terms;
+  std::array<double, kMostBlockRows> q, f, delta, coupling, terms;
   const bool cancels, couples;  // q may cancel; the loss is coupled
 
   explicit Outputs(const Loss& loss)
@@ -111,9 +121,9 @@ std::span<const double> RegressionObjective::sizes_of(std::span<const double> z,
 double RegressionObjective::largest_of_rows(const VectorXd& z, double (Loss::*of_rows)(const LossRows&) const) const {
   double largest = -std::numeric_limits<double>::infinity();
   Scratch scratch;
-  for (Index first = 0; first < z.size(); first += kBlock)
-    largest = std::max(
-        largest, (loss_.get()->*of_rows)(rows_of(part(z, first, std::min(kBlock, z.size() - first)), first, scratch)));
+  for (Index first = 0; first < z.size(); first += kMostBlockRows)
+    largest = std::max(largest, (loss_.get()->*of_rows)(rows_of(
+                                    part(z, first, std::min(kMostBlockRows, z.size() - first)), first, scratch)));
   return largest;
 }
 
@@ -135,12 +145,17 @@ RegressionObjective::Value RegressionObjective::value_of(const double* sums, dou
   return {point, point.value + sums[8]};
 }
 
-RegressionObjective::Value RegressionObjective::value_at(const VectorXd& z, double level, double reference) const {
-  auto sums = sum_over_rows<9>(z.size(), [&](Index first, Index rows, std::array<double, 9>& block) {
+/// This rank's part.
+std::array<double, 9> RegressionObjective::value_sums(const VectorXd& z, double level, double reference) const {
+  return sum_over_rows<9>(z.size(), [&](Index first, Index rows, std::array<double, 9>& block) {
     Scratch scratch;
     const auto of_block = part(z, first, rows);
     add_value(rows_of(of_block, first, scratch), of_block, first, level, reference, block);
   });
+}
+
+RegressionObjective::Value RegressionObjective::value_at(const VectorXd& z, double level, double reference) const {
+  auto sums = value_sums(z, level, reference);
   A_.communicator().sum(sums);
   return value_of(sums.data(), reference);
 }
@@ -162,12 +177,16 @@ Point RegressionObjective::evaluate(const VectorXd& x) {
   Point point = unevaluated(x);
   RegressionState& state = own(point);
   state.z = x.isZero(0) ? VectorXd::Zero(A_.rows_local()) : A_.passes().multiply(x, Compensated());
-  differentiate(point, value_from_scratch(state.z, state.level()));
+  // Softmax of z = 0 has a reference that needs no maximum.
+  const bool is_known = loss_->is_shift_invariant() && x.isZero(0) && !is_sample_;
+  const double reference = std::log(static_cast<double>(A_.rows_global()));
+  differentiate(point,
+                is_known ? value_at(state.z, state.level(), reference) : value_from_scratch(state.z, state.level()));
   return point;
 }
 
 std::vector<Point> RegressionObjective::evaluate(const Point& from, std::span<const Expected> expected, bool renews,
-                                                 const RowPasses::Projection& projection) {
+                                                 const RowPasses::Projection& projection, Besides* besides) {
   const double clock = clock_.seconds();
   const RegressionState& start = state_of(from);
   renews = renews || start.updates >= kStepsBetweenRefreshes;
@@ -185,16 +204,36 @@ std::vector<Point> RegressionObjective::evaluate(const Point& from, std::span<co
   std::vector<RowPasses::MapRequest> requests;
   for (std::size_t k = 0; k < points.size(); ++k) {
     RegressionState& state = own(points[k]);
-    requests.push_back(renews ? one_read(state, state.loss, moves[k], Logits::at, state.z)
-                              : one_read(start, state.loss, moves[k], Logits::step, state.z));
+    const Besides* const own_besides = k == 0 ? besides : nullptr;
+    requests.push_back(renews ? one_read(state, state.loss, moves[k], Logits::at, state.z, own_besides)
+                              : one_read(start, state.loss, moves[k], Logits::step, state.z, own_besides));
   }
   requests.front().projection = projection;
+  if (besides != nullptr) {
+    const VectorXd s = expected.front().x - from.x;
+    requests.front() = with_change(std::move(requests.front()), from, s, renews, own(points.front()).shift);
+    requests.front().scalars += besides->sums.size();
+  }
   const auto& passes = A_.passes();
-  const auto sums = requests.size() == 1 ? std::vector{passes.map(requests[0])} : passes.maps(requests);
+  const auto [sums, seconds] = totals(
+      A_.communicator(), requests.size() == 1 ? std::vector{passes.map(requests[0])} : passes.maps(requests), clock);
+  std::vector<std::unique_ptr<Evaluation>> found;
+  std::vector<double> again;  // sums of values whose reference was not near enough
+  const auto is_rough = [&](const auto& one) { return one && !(one->value.loss.offset <= kLargestOffset); };
   for (std::size_t k = 0; k < points.size(); ++k) {
-    if (!renews) own(points[k]).z += start.z;
-    const auto found = found_in_one_read(sums[k], own(points[k]).loss.reference, clock);
-    points[k] = found ? accept(std::move(points[k]), *found) : evaluate(expected[k].x);
+    RegressionState& state = own(points[k]);
+    if (!renews) state.z += start.z;
+    found.push_back(found_in_one_read(sums[k], state.loss.reference, seconds));
+    if (!is_rough(found[k])) continue;
+    const auto of_value = value_sums(state.z, state.level(), found[k]->value.loss.reference);
+    again.insert(again.end(), of_value.begin(), of_value.end());
+  }
+  if (!again.empty()) A_.communicator().sum(again);
+  const double* next = again.data();
+  for (std::size_t k = 0; k < points.size(); ++k) {
+    if (is_rough(found[k])) found[k]->value = value_of(std::exchange(next, next + 9), found[k]->value.loss.reference);
+    if (found[k] && k == 0 && besides != nullptr) take_besides(sums[0].scalars, from, expected[0], *besides);
+    points[k] = found[k] ? accept(std::move(points[k]), *found[k]) : evaluate(expected[k].x);
   }
   return points;
 }
@@ -261,9 +300,10 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
       *bound += rounding_of_row(state, row, sizes[k], outputs.q_terms(k), out.delta[k], norms[row]) * norms[row];
     }
   };
-  const auto local =
+  auto local =
       A_.passes().map({.columns = columns, .scalars = 1, .map = map, .row_norms = columns_->missing_row_norms()});
-  const auto [sums, seconds] = total(A_.communicator(), local, clock);
+  const auto [all, seconds] = totals(A_.communicator(), {std::move(local)}, clock);
+  const RowPasses::MapSums& sums = all.front();
   point.gradient = sums.columns.col(0) + added_gradient(point.x);
   point.seconds = seconds;
   state.centre = sums.columns.col(1);
@@ -273,26 +313,34 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
 
 // Sums at a guess of the reference: docs/algorithms.md, "One read". The floor's bound takes the curvature at the guess.
 RowPasses::MapRequest RegressionObjective::one_read(const RegressionState& state, const LossPoint& guess,
-                                                    const VectorXd& v, Logits meaning, VectorXd& product) const {
-  constexpr Index kScalars = 10;
+                                                    const VectorXd& v, Logits meaning, VectorXd& product,
+                                                    const Besides* besides) const {
   const Index of_loss = loss_->columns(), columns = of_loss + 1;
   const double level = (meaning == Logits::step ? state.level() : state.shift) + column_terms_.offset(v);
-  const auto map = [this, &state, &product, guess, meaning, of_loss, columns, level](Index first, Index count,
-                                                                                     double* U, double* scalars) {
+  const auto map = [this, &state, &product, guess, meaning, of_loss, columns, level, besides](
+                       Index first, Index count, double* U, double* scalars) {
     const VectorXd& norms = columns_->row_norms();
-    std::array<double, kBlock> moved;
+    std::array<double, kMostBlockRows> moved;
     Scratch scratch;
     auto z = part(product, first, count);
     if (meaning == Logits::step) {
       Eigen::Map<VectorXd>(moved.data(), count) = state.z.segment(first, count) + product.segment(first, count);
       z = std::span(moved).first(z.size());
     }
-    const LossRows rows = rows_of(z, first, scratch);
+    LossRows rows = rows_of(z, first, scratch);
+    std::array<double, kMostBlockRows> exponentials;
+    if (loss_->is_shift_invariant()) {
+      const auto made = std::span(exponentials).first(rows.z.size());
+      loss_->fit(rows, guess, made);  // exp(logit - reference)
+      rows.exponentials = made;
+    }
     add_value(rows, z, first, level, guess.reference, std::span<double, 9>(scalars, 9));
     loss_->fill_columns(rows, guess.reference, {U, static_cast<std::size_t>(count * columns)},
                         static_cast<std::size_t>(columns));
     Outputs outputs(*loss_);
-    fill_outputs(rows, z, first, state.shift, guess, outputs.of(count));
+    const LossDerivatives out = outputs.of(count);
+    fill_outputs(rows, z, first, state.shift, guess, out);
+    if (besides != nullptr && besides->add) besides->add(first, out.f, out.delta, scalars + kScalars + kChangeSums);
     const auto sizes = sizes_of(z, first, scratch);
     const auto w2 = w2_.rows(first, count);
     for (Index i = 0; i < count; ++i) {
@@ -307,11 +355,10 @@ RowPasses::MapRequest RegressionObjective::one_read(const RegressionState& state
   return request;
 }
 
-/// Nothing, if the guess was not near enough.
-std::unique_ptr<RegressionObjective::Evaluation> RegressionObjective::found_in_one_read(const RowPasses::MapSums& local,
+/// Nothing, if the guess was not near enough. sums: over all rows.
+std::unique_ptr<RegressionObjective::Evaluation> RegressionObjective::found_in_one_read(const RowPasses::MapSums& sums,
                                                                                         double reference,
-                                                                                        double clock) const {
-  const auto [sums, seconds] = total(A_.communicator(), local, clock);
+                                                                                        double seconds) const {
   const Index of_loss = loss_->columns();
   const Loss::Combination combination = loss_->combine(loss_sums(sums.scalars.data()), reference);
   const auto combined = [&, &columns = sums.columns](const auto& factors) {
@@ -336,7 +383,9 @@ std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const 
   const double clock = clock_.seconds();
   LossPoint guess = state.loss;
   guess.reference = reference;
-  return found_in_one_read(A_.passes().map(one_read(state, guess, v, meaning, product)), reference, clock);
+  const auto [sums, seconds] =
+      totals(A_.communicator(), {A_.passes().map(one_read(state, guess, v, meaning, product))}, clock);
+  return found_in_one_read(sums.front(), reference, seconds);
 }
 
 /// Makes A x anew, and evaluates in the same read where the reference, which follows the shift, is near enough.
@@ -406,16 +455,6 @@ VectorXd RegressionObjective::gradient_rounding(const Point& point) const {
   VectorXd absolute = A_.passes().absolute_transpose_multiply(rounding);
   A_.communicator().sum(span_of(absolute));
   return kEps * (absolute + shared_rounding(point));
-}
-
-/// In units of eps: that of `ColumnTerms`, and of the numbers that rows share.
-VectorXd RegressionObjective::shared_rounding(const Point& point) const {
-  const RegressionState& state = state_of(point);
-  VectorXd rounding = column_terms_.rounding(point.x);
-  if (loss_->form() != HessianForm::coupled) return rounding;
-  const auto [reference, other] = loss_->shared_rounding(state.loss);
-  return rounding + reference * (state.loss.self * state.centre - state.coupled_centre).cwiseAbs() +
-         other * state.centre.cwiseAbs();
 }
 
 double RegressionObjective::gradient_floor(const Point& point, double enough) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -18,6 +19,9 @@
 #include "rows/scaled_columns.hpp"
 
 namespace attnreg {
+
+/// Rows of a tile, or of a block of a sum, at most.
+constexpr Eigen::Index kMostBlockRows = 1024;
 
 /// Curvatures of this rank's rows, as of `LossDerivatives`.
 struct RowCurvatures {
@@ -110,6 +114,9 @@ class RegressionObjective final : public Objective {
   void weigh_rows(Eigen::VectorXd terms, Eigen::VectorXd shares) {
     terms_ = std::move(terms), shares_ = std::move(shares), is_sample_ = true;
   }
+  /// Local. Likewise: A^T W^2 A of all rows, with their column terms, in place of what the sampled rows say of it. w is
+  /// 0. G: d x d, replicated.
+  void regularise_by(std::shared_ptr<const Eigen::MatrixXd> G) { column_terms_ = ColumnTerms(std::move(G)); }
   /// Local. Adds this to L from now on, in place of what was added before; points made before are the caller's
   /// business.
   void correct(Correction correction) { correction_ = std::move(correction); }
@@ -124,11 +131,20 @@ class RegressionObjective final : public Objective {
     double shift = 0;  ///< about <f, A x>
     LossPoint loss;    ///< reference for A x, not yet less the shift
   };
+  /// What the read of a point finds out besides, for no message more.
+  struct Besides {
+    /// Adds to `sums` what is asked of a block of rows, from f and delta as far as the expectation knows them.
+    std::function<void(Eigen::Index first, std::span<const double> f, std::span<const double> delta, double* sums)>
+        add{};
+    Eigen::VectorXd sums{};          ///< over all rows; as many as there are at the call
+    std::optional<double> change{};  ///< L there less L at `from`, in difference form; none: `try_steps` may find it
+  };
   /// Collective. Up to four points, in one read where the expectations are near enough, else two more for a point. A x
   /// is that of `from` with the steps from there; made anew where it has seen many, or `renews`. `projection`: row
-  /// norms to be made in the same read. One all-reduce a point.
+  /// norms to be made in the same read. besides: of the first point, or none. One all-reduce; another one where
+  /// values have to be made again.
   std::vector<Point> evaluate(const Point& from, std::span<const Expected> expected, bool renews,
-                              const RowPasses::Projection& projection = {});
+                              const RowPasses::Projection& projection = {}, Besides* besides = nullptr);
   /// Local. The direction from one point to another.
   static Direction between(const Point& from, const Point& to);
 
@@ -162,6 +178,14 @@ class RegressionObjective final : public Objective {
   Hessian hessian_on_root(const Point& point);  ///< Collective. On rank 0 always: for d that allows it.
   /// Collective. A^T W^2 A on rank 0, empty elsewhere. One read and n d^2 flops at the first call.
   const Eigen::MatrixXd& ridge_gram_on_root();
+  /// Collective. The same on all ranks from now on: one broadcast of d^2. For d that allows it.
+  void replicate_ridge_gram();
+  /// Local. Takes over what another objective of the same rows and weights has of it.
+  void adopt_ridge_gram(const RegressionObjective& other) {
+    ridge_gram_ = other.ridge_gram_, replicated_ridge_gram_ = other.replicated_ridge_gram_;
+  }
+  /// Local. d x d, replicated; none unless it was made or adopted.
+  const std::shared_ptr<const Eigen::MatrixXd>& replicated_ridge_gram() const { return replicated_ridge_gram_; }
   /// Collective. The largest |a_i^T s|. One all-reduce of 8 bytes.
   double largest_move(const Direction& direction) const;
   /// Collective, without messages unless a sum overflows. What reproduces b at the point, this rank's rows.
@@ -180,11 +204,10 @@ class RegressionObjective final : public Objective {
  private:
   static constexpr double kLargestOffset = 0.05;  // above, the sums of a value are made again at the new reference
   static constexpr int kStepsBetweenRefreshes = 10;
-  static constexpr Eigen::Index kBlock = 1024;  // rows of a tile or of a sum, at most
 
   /// Room for what offsets make of the rows of a block.
   struct Scratch {
-    std::array<double, kBlock> logits, sizes;
+    std::array<double, kMostBlockRows> logits, sizes;
   };
   LossRows rows_of(std::span<const double> z, Eigen::Index first, Scratch& scratch) const;
   std::span<const double> sizes_of(std::span<const double> z, Eigen::Index first, Scratch& scratch) const;
@@ -198,8 +221,18 @@ class RegressionObjective final : public Objective {
   void add_value(const LossRows& rows, std::span<const double> z, Eigen::Index first, double level, double reference,
                  std::span<double, 9> sums) const;
   Value value_of(const double* sums, double reference) const;
+  std::array<double, 9> value_sums(const Eigen::VectorXd& z, double level, double reference) const;
   Value value_at(const Eigen::VectorXd& z, double level, double reference) const;
   Value value_from_scratch(const Eigen::VectorXd& z, double level) const;
+
+  // Of the change of L from a state on, along A s: the loss's sums, how many blocks overflow; slope and curvature of
+  // the regulariser.
+  static constexpr std::size_t kChangeWidth = 9, kChangeSums = kChangeWidth + 2;
+  void drop_masked(Eigen::Index first, std::span<double> moves) const;  // 0 in masked rows
+  void add_loss_change(const RegressionState& state, std::span<const double> y, double t, Eigen::Index first,
+                       double* sums) const;
+  void add_ridge_change(const RegressionState& state, const double* As, Eigen::Index first, Eigen::Index rows,
+                        double* sums) const;
 
   /// What one read finds out about a point.
   struct Evaluation final : ObjectiveState {
@@ -207,10 +240,14 @@ class RegressionObjective final : public Objective {
     Eigen::VectorXd gradient, centre, coupled_centre;
     double floor_bound = 0, seconds = 0;
   };
-  enum class Logits { at, step };  ///< A v are the logits, or have to be added to z
+  static constexpr Eigen::Index kScalars = 10;  // the sums of a value, and of the floor
+  enum class Logits { at, step };               ///< A v are the logits, or have to be added to z
   RowPasses::MapRequest one_read(const RegressionState& state, const LossPoint& guess, const Eigen::VectorXd& v,
-                                 Logits meaning, Eigen::VectorXd& product) const;
-  std::unique_ptr<Evaluation> found_in_one_read(const RowPasses::MapSums& local, double reference, double clock) const;
+                                 Logits meaning, Eigen::VectorXd& product, const Besides* besides = nullptr) const;
+  RowPasses::MapRequest with_change(RowPasses::MapRequest request, const Point& from, const Eigen::VectorXd& s,
+                                    bool renews, double shift) const;
+  void take_besides(const Eigen::VectorXd& scalars, const Point& from, const Expected& there, Besides& besides) const;
+  std::unique_ptr<Evaluation> found_in_one_read(const RowPasses::MapSums& sums, double reference, double seconds) const;
   std::unique_ptr<ObjectiveState> evaluate_in_one_read(const RegressionState& state, const Eigen::VectorXd& v,
                                                        Logits meaning, Eigen::VectorXd& product,
                                                        double reference) const;
@@ -249,7 +286,7 @@ class RegressionObjective final : public Objective {
   double reads_before_;
   std::int64_t collectives_before_;
   RootClock clock_;
-  std::optional<Eigen::MatrixXd> ridge_gram_;
+  std::shared_ptr<const Eigen::MatrixXd> ridge_gram_, replicated_ridge_gram_;
 
   std::shared_ptr<const ProcessGrid> grid_;  // of ScaLAPACK; none: rank 0 has the d x d matrices
   SampledModel model_;

@@ -43,35 +43,85 @@ double RegressionObjective::largest_move(const Direction& direction) const {
   return A_.communicator().max(largest);
 }
 
+void RegressionObjective::drop_masked(Index first, std::span<double> moves) const {
+  if (!logit_offsets().mask_rows()) return;
+  for (std::size_t i = 0; i < moves.size(); ++i)
+    if (logit_offsets().is_masked(first + static_cast<Index>(i))) moves[i] = 0;
+}
+
+void RegressionObjective::add_loss_change(const RegressionState& state, std::span<const double> y, double t,
+                                          Index first, double* sums) const {
+  double largest_y = 0;
+  for (const double value : y) largest_y = std::abs(value) <= largest_y ? largest_y : std::abs(value);  // NaN stays
+  if (!(std::abs(t) * largest_y <= Loss::largest_exponent)) {
+    sums[kChangeWidth - 1] += 1;
+    return;
+  }
+  LossSums of_loss{};
+  Scratch scratch;
+  const auto z = part(state.z, first, static_cast<Index>(y.size()));
+  loss_->add_change(rows_of(z, first, scratch), y, t, state.loss, of_loss);
+  for (std::size_t k = 0; k < of_loss.size(); ++k) sums[k] += of_loss[k];
+}
+
+void RegressionObjective::add_ridge_change(const RegressionState& state, const double* As, Index first, Index rows,
+                                           double* sums) const {
+  const Eigen::Map<const VectorXd> along(As, rows);
+  const auto wy = w2_.rows(first, rows).cwiseProduct(along);
+  sums[0] += wy.dot((state.z.segment(first, rows).array() + state.shift).matrix());
+  sums[1] += wy.dot(along);
+}
+
+/// The sums for the change of L along s, too.
+RowPasses::MapRequest RegressionObjective::with_change(RowPasses::MapRequest request, const Point& from,
+                                                       const VectorXd& s, bool renews, double shift) const {
+  const RegressionState& start = state_of(from);
+  const double mean_y = loss_->is_shift_invariant() ? start.centre.dot(s) : 0;
+  request.scalars += static_cast<Index>(kChangeSums);
+  request.map = [this, &start, mean_y, renews, shift, product = request.z, read = std::move(request.map)](
+                    Index first, Index rows, double* U, double* scalars) {
+    read(first, rows, U, scalars);
+    std::array<double, kMostBlockRows> As, y;
+    for (Index i = 0; i < rows; ++i) {
+      const auto k = static_cast<std::size_t>(i);
+      const double moved = (*product)[first + i];
+      As[k] = renews ? moved - start.z[first + i] + (shift - start.shift) : moved;
+      y[k] = As[k] - mean_y;
+    }
+    const auto moves = std::span(y).first(static_cast<std::size_t>(rows));
+    drop_masked(first, moves);
+    add_loss_change(start, moves, 1, first, scalars + kScalars);
+    add_ridge_change(start, As.data(), first, rows, scalars + kScalars + kChangeWidth);
+  };
+  return request;
+}
+
+void RegressionObjective::take_besides(const VectorXd& scalars, const Point& from, const Expected& there,
+                                       Besides& besides) const {
+  const double* const sums = scalars.data() + kScalars;
+  besides.sums = scalars.tail(besides.sums.size()).eval();
+  besides.change.reset();
+  if (sums[kChangeWidth - 1] != 0) return;
+  const VectorXd s = there.x - from.x;
+  const double change = loss_->change(loss_sums(sums), state_of(from).loss).value + sums[kChangeWidth] +
+                        0.5 * sums[kChangeWidth + 1] + column_terms_.change(from.x, s, 1) +
+                        correction_.change(from.x, s, 1);
+  besides.change = std::isfinite(change) ? change : std::numeric_limits<double>::infinity();
+}
+
 std::vector<Trial> RegressionObjective::try_steps(const Point& point, const Direction& direction,
                                                   std::span<const double> steps) {
-  constexpr std::size_t kWidth = 9;  // the loss's sums, and how many rows overflow
-  constexpr std::size_t kMaxSteps = 4;
+  constexpr std::size_t kWidth = kChangeWidth, kMaxSteps = 4;
   if (steps.size() > kMaxSteps) throw InternalError("try_steps takes up to 4 steps");
   const RegressionState& state = state_of(point);
   // <f, A s>; a centred phi does not see it, but it would cancel in 1 + <f, exp(t y) - 1>
   const double mean_y = loss_->is_shift_invariant() ? state.centre.dot(direction.s) : 0;
   auto sums = sum_over_rows<kWidth * kMaxSteps + 2>(state.z.size(), [&](Index first, Index rows, auto& block) {
-    const auto As = direction.As.segment(first, rows);
-    VectorXd y = As.array() - mean_y;
-    if (logit_offsets().mask_rows())
-      for (Index i = 0; i < rows; ++i)
-        if (logit_offsets().is_masked(first + i)) y[i] = 0;
-    Scratch scratch;
-    const LossRows of_block = rows_of(part(state.z, first, rows), first, scratch);
-    const double largest_y = y.cwiseAbs().maxCoeff();
-    for (std::size_t k = 0; k < steps.size(); ++k) {
-      if (!(std::abs(steps[k]) * largest_y <= Loss::largest_exponent)) {
-        block[kWidth * k + 8] = 1;
-        continue;
-      }
-      LossSums of_loss{};
-      loss_->add_change(of_block, part(y, 0, rows), steps[k], state.loss, of_loss);
-      std::copy(of_loss.begin(), of_loss.end(), block.begin() + static_cast<std::ptrdiff_t>(kWidth * k));
-    }
-    const auto wy = w2_.rows(first, rows).cwiseProduct(As);
-    block[kWidth * kMaxSteps] = wy.dot((state.z.segment(first, rows).array() + state.shift).matrix());
-    block[kWidth * kMaxSteps + 1] = wy.dot(As);
+    VectorXd y = direction.As.segment(first, rows).array() - mean_y;
+    drop_masked(first, span_of(y));
+    for (std::size_t k = 0; k < steps.size(); ++k)
+      add_loss_change(state, span_of(y), steps[k], first, &block[kWidth * k]);
+    add_ridge_change(state, direction.As.data() + first, first, rows, &block[kWidth * kMaxSteps]);
   });
   A_.communicator().sum(sums);
 

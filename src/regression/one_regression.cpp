@@ -98,6 +98,16 @@ void Regression::share_scores_of(Regression& other) {
   objective_.adopt_scores(other.objective_, true);
 }
 
+bool Regression::wants_ridge_gram(int others) const {
+  return result_.method == Method::surrogate && sample_saves(A_) && !A_.is_sparse() &&
+         gram_pays(A_.columns(), others + 1);
+}
+
+void Regression::share_ridge_gram_of(Regression& other) {
+  if (!other.objective_.replicated_ridge_gram()) other.objective_.replicate_ridge_gram();
+  objective_.adopt_ridge_gram(other.objective_);
+}
+
 RegressionResult Regression::run() {
   const InPhase solve(Phase::solve);
   const StartPoint start = starts_on_sample_ ? StartPoint{point_.x, Start::zero, "zero"} : first_start();

@@ -25,6 +25,11 @@ class Regression {
   /// Collective. Makes the other's first model, unless it is there, and takes over the scores behind it.
   void share_scores_of(Regression& other);
 
+  /// Collective. Whether it works on samples for which the Gram matrix of the regulariser pays, if `others` share it.
+  bool wants_ridge_gram(int others) const;
+  /// Collective. Makes the other's Gram matrix of the regulariser, unless it is there, and takes it over.
+  void share_ridge_gram_of(Regression& other);
+
   /// Collective. Once.
   RegressionResult run();
 

@@ -46,6 +46,8 @@ struct Facts {
 
   bool by(Method method) const { return choice.method == method; }
   bool on_root() const { return choice.linear_solver == LinearSolver::rank0; }
+  /// Numbers of a sample that rank 0 works on alone.
+  double few() const { return RowSample::few_numbers(static_cast<int>(parts), choice.unknowns); }
   /// Rows of a sample by scores.
   double by_scores(const SolveShape& shape) const {
     return std::min(n, (rows_by_scores(shape.rows, shape.columns) + rows_by_mass) * d);
@@ -84,7 +86,7 @@ double sample_numbers(const Facts& is, const SolveShape& shape, bool is_root) {
   const double by_scores = is.by(Method::surrogate) ? is.by_scores(shape) : 0;
   const double kept = std::max(std::min(is.n, first_rows * is.d), by_scores);
   const double row = shape.sparse ? 2 * shape.numbers() / is.n + 1 : is.d;
-  const bool on_root = kept * row <= RowSample::few_numbers || !sample_saves(shape.rows, shape.columns);
+  const bool on_root = kept * row <= is.few() || !sample_saves(shape.rows, shape.columns);
   if (on_root && !is_root) return kept * row / is.parts;
   return (on_root ? 2 : 1 / is.parts) * kept * row + (on_root ? 1 : 1 / is.parts) * kept * kVectors;
 }
@@ -249,9 +251,9 @@ void add_messages(const Facts& is, const SolveShape& shape, SolveWork& work) {
   constexpr double kSamples = 3;  // that are sent to rank 0
   const bool on_sample = is.choice.starts_on_sample;
   const double sample = on_sample ? std::min(is.n, first_rows * is.d) : 0;
-  const bool spread = sample_saves(shape.rows, shape.columns) && sample * is.d > RowSample::few_numbers;
+  const bool spread = sample_saves(shape.rows, shape.columns) && sample * is.d > is.few();
   if (spread) work.collectives += 85;  // each product with the sample is a message
-  if (is.by(Method::surrogate) && is.by_scores(shape) * is.d > RowSample::few_numbers) work.collectives += 150;
+  if (is.by(Method::surrogate) && is.by_scores(shape) * is.d > is.few()) work.collectives += 150;
   const double square = is.d * is.d;
   const double models = is.by(Method::surrogate) && !spread ? 0 : work.factorizations;  // sums, and factors to all
   const double sketch = is.samples_model && !on_sample ? is.sketch * is.d : 0;

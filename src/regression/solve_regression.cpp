@@ -197,11 +197,11 @@ std::vector<RegressionResult> targets_of(
     std::unique_ptr<Regression> regression{};
   };
   std::vector<RegressionResult> results(static_cast<std::size_t>(B.cols()));
-  std::unique_ptr<JointTarget> first;  // its scores serve all
+  std::unique_ptr<JointTarget> first;  // its scores serve all, and its Gram matrix of the regulariser
   RegressionOptions own = options;
-  // Samples of surrogates are each target's own, and their compensated A x gains little from company: what has most of
-  // its work in products, which are shared, costs less.
-  if (B.cols() > 1 && options.method == Method::automatic)
+  // Samples of surrogates are each target's own, and their compensated A x gains little from company. Where a Gram
+  // matrix of the regulariser pays they are small; else what has most of its work in products costs less.
+  if (B.cols() > 1 && options.method == Method::automatic && !gram_pays(A.columns(), static_cast<int>(B.cols())))
     own.method = cheaper_method(A.rows_global(), A.columns(), options.sampling);
   const RootClock clock(A.communicator());
   for (Index begin = 0; begin < B.cols(); begin += targets_in_batch(A)) {
@@ -232,6 +232,11 @@ std::vector<RegressionResult> targets_of(
     for (auto& target : batch)
       if (first || target != batch.front())
         target->regression->share_scores_of(*(first ? first : batch.front())->regression);
+    for (auto& target : batch) {
+      Regression& regression = *target->regression;
+      if (regression.wants_ridge_gram(static_cast<int>(B.cols()) - 1))
+        regression.share_ridge_gram_of(*(first ? first : batch.front())->regression);
+    }
     for_all([&](std::size_t k) { results[before + k] = batch[k]->regression->run(); });
     const bool stopped = std::any_of(results.begin() + begin, results.begin() + begin + std::ssize(batch), is_stopped);
     if (stopped) {  // each heard of it by a communicator of its own

@@ -72,6 +72,11 @@ Method cheaper_method(std::int64_t rows, Eigen::Index columns, const SamplingOpt
   return newton_step <= newton_cg_step ? Method::newton : Method::newton_cg;
 }
 
+bool gram_pays(Eigen::Index columns, int targets) {
+  constexpr double kSaved = 3;  // reads of a target, and its work on rows that stand for the regulariser
+  return targets > 1 && gram_price(columns) <= kSaved * targets;
+}
+
 Method method_near_zero(Eigen::Index columns) {
   constexpr double kNewton = 8, kGrams = 1.5, kNewtonCg = 18;  // reads; Gram matrices with their factors
   return kNewton + kGrams * gram_reads_of(columns) <= kNewtonCg ? Method::newton : Method::newton_cg;

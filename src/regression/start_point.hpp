@@ -55,6 +55,8 @@ void describe_end(const Loss& loss, const std::string& x, bool at_zero, double v
 /// Which of the two methods that start anywhere is cheaper: reads of A, or their equivalent in arithmetic, per step.
 /// Local, replicated.
 Method cheaper_method(std::int64_t rows, Eigen::Index columns, const SamplingOptions& sampling);
+/// Local, replicated. Whether the Gram matrix of the regulariser is worth a pass, for so many targets that share it.
+bool gram_pays(Eigen::Index columns, int targets);
 /// Likewise where the minimum is near x = 0, so that one exact step is enough, or one solve by conjugate gradients.
 Method method_near_zero(Eigen::Index columns);
 

@@ -1,5 +1,6 @@
 #include "surrogate/row_sample.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -24,36 +25,63 @@ VectorXd logits_of(const Point& point) {
   return state.z.array() + state.shift;
 }
 
+double RowSample::few_numbers(int ranks, Index d) {
+  constexpr double kFew = 1 << 19, kUsual = 1.5;
+  const double P = std::max(2, ranks);  // one rank does as two do
+  const double messages = 0.5 * (1 + std::log2(P));
+  const double work = (1 - 1 / P) * (1 + static_cast<double>(d) / 200) / kUsual;
+  return kFew * messages / work;
+}
+
+void RowSample::learn(std::int64_t rows) {
+  count_ = rows;
+  share_ = static_cast<double>(rows) / static_cast<double>(A_.rows_global());
+  if (!std::exchange(is_counted_, true)) A_.passes().count_reads(share_);
+}
+
 RowSample::RowSample(const RegressionObjective& all, const Point& base, const VectorXd& probabilities, const Draw& draw,
-                     double few)
-    : base_(base.x), abar_(RegressionObjective::state_of(base).centre) {
-  const RowMatrix& A = all.A();
+                     const Place& place)
+    : base_(base.x), abar_(RegressionObjective::state_of(base).centre), A_(all.A()) {
   const RegressionState& state = RegressionObjective::state_of(base);
   const double reference = state.loss.reference + state.shift;
   const auto sample = keep_rows(
-      A, probabilities, {.oversampling = 1, .uniform_share = 0, .seed = draw.seed, .iteration = draw.iteration});
-  GatheredRows rows(A, sample.rows);
-  const Index d = A.columns(), kept = rows.rows();
+      A_, probabilities, {.oversampling = 1, .uniform_share = 0, .seed = draw.seed, .iteration = draw.iteration});
+  GatheredRows rows(A_, sample.rows);
+  const Index d = A_.columns(), kept = rows.rows();
   const LogitOffsets& offsets = all.logit_offsets();
-  RowMajorMatrix numbers(kept, offsets.are_there() ? 4 : 3);  // h, b, w^2, o
-  VectorXd hf(kept);
+  RowMajorMatrix numbers(kept, offsets.are_there() ? 5 : 4);  // h, b, w^2, h f, o
   for (Index k = 0; k < kept; ++k) {
     const Index i = sample.rows[static_cast<std::size_t>(k)];
-    numbers.row(k).head<3>() << sample.weights[k], all.b()[i], all.weights_squared()[i];
-    if (offsets.are_there()) numbers(k, 3) = offsets[i];
-    hf[k] = sample.weights[k] * std::exp(all.exponent(state, i));
+    const double h = sample.weights[k];
+    numbers.row(k).head<4>() << h, all.b()[i], all.weights_squared()[i], h * std::exp(all.exponent(state, i));
+    if (offsets.are_there()) numbers(k, 4) = offsets[i];
   }
-  VectorXd message(d + 3);  // m, S, count, numbers
-  message << rows.transpose_multiply(hf), hf.sum(), static_cast<double>(kept), static_cast<double>(rows.numbers());
-  A.communicator().sum(span_of(message));
-  const double S = message[d];
-  count_ = static_cast<std::int64_t>(message[d + 1]);
-  share_ = message[d + 1] / static_cast<double>(A.rows_global());
-  A.passes().count_reads(share_);
-  is_on_root_ = message[d + 2] <= few;
-  has_own_rows_ = A.communicator().is_root();
-  if (is_on_root_) rows.send_to_root(A.communicator(), numbers);
-  if (is_on_root_ && !has_own_rows_) return;
+  VectorXd m = VectorXd::Zero(d);
+  double S = 0;
+  const auto add_up = [&] {
+    m = rows.transpose_multiply(numbers.col(3));
+    S = numbers.col(3).sum();
+  };
+  is_on_root_ = place.expected && *place.expected <= place.few;
+  has_own_rows_ = A_.communicator().is_root();
+  if (is_on_root_) {
+    rows.send_to_root(A_.communicator(), numbers);
+    if (!has_own_rows_) return;
+    add_up();
+    count_ = rows.rows();
+    share_ = static_cast<double>(count_) / static_cast<double>(A_.rows_global());
+  } else {
+    add_up();
+    VectorXd message(d + 3);  // m, S, count, numbers
+    message << m, S, static_cast<double>(kept), static_cast<double>(rows.numbers());
+    A_.communicator().sum(span_of(message));
+    m = message.head(d);
+    S = message[d];
+    learn(static_cast<std::int64_t>(message[d + 1]));
+    is_on_root_ = !place.expected && message[d + 2] <= place.few;
+    if (is_on_root_) rows.send_to_root(A_.communicator(), numbers);
+    if (is_on_root_ && !has_own_rows_) return;
+  }
   const Index size = rows.rows() + (has_own_rows_ ? kOwnRows : 0);
   const auto of_rows = [&](Index column) {
     VectorXd result = VectorXd::Zero(size);
@@ -64,15 +92,15 @@ RowSample::RowSample(const RegressionObjective& all, const Point& base, const Ve
   if (has_own_rows_) {
     RowMajorMatrix own(kOwnRows, d);
     own.row(0) = abar_;
-    own.row(1) = abar_ - (message.head(d) - S * abar_);
+    own.row(1) = abar_ - (m - S * abar_);
     const VectorXd exponents = VectorXd::Constant(kOwnRows, reference) - own * base_;
     shares_[size - kOwnRows] = -S * std::exp(exponents[0]);
     shares_[size - 1] = std::exp(exponents[1]);
     rows.append(own);
   }
-  const Communicator there = is_on_root_ ? alone(A.communicator()) : A.communicator();
+  const Communicator there = is_on_root_ ? alone(A_.communicator()) : A_.communicator();
   columns_ = std::make_shared<const ScaledColumns>(all.columns().of_rows(
-      std::move(rows).matrix(there), offsets.of_rows(offsets.are_there() ? of_rows(3) : VectorXd())));
+      std::move(rows).matrix(there), offsets.of_rows(offsets.are_there() ? of_rows(4) : VectorXd())));
 }
 
 std::unique_ptr<SampledProblem> RowSample::problem(std::string_view loss, const VectorXd& b, const VectorXd& w2,
@@ -92,8 +120,8 @@ std::unique_ptr<SampledProblem> RowSample::problem(std::string_view loss, const 
 }
 
 double RowSample::reads(int models) const {
-  const RowMatrix& A = columns_->A();
-  return share_ * (A.reads() + gram_price * static_cast<double>(models) * static_cast<double>(A.columns()));
+  const double grams = gram_price * static_cast<double>(models) * static_cast<double>(A_.columns());
+  return share_ * (columns_->A().reads() + grams);
 }
 
 double RowSample::span_local(const VectorXd& logits, const VectorXd& others, const VectorXd& s) const {

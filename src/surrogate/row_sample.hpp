@@ -3,6 +3,7 @@
 #include <Eigen/Core>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -34,21 +35,30 @@ struct SampledProblem {
 /// exact to first order and never below 1. The last two terms are two more rows, abar with the share -S and abar - m +
 /// S abar with the share 1, which count in the normaliser only.
 ///
-/// The kept rows stay on their rank, and those two are rank 0's. Where there are so few that a message takes longer
-/// than the work on them, all are sent to rank 0, and what it finds out is the caller's to broadcast.
+/// The kept rows stay on their rank, and those two are rank 0's. Where there are so few that messages take longer than
+/// the work on them, all are sent to rank 0, and what it finds out is the caller's to broadcast.
 class RowSample {
  public:
-  static constexpr double few_numbers = 1 << 17;  ///< 1 MiB: one core's product takes as long as a message to a node
+  /// Local, replicated. How many numbers rank 0 works on alone: the time in which other ranks would do their part of
+  /// it, (1 - 1 / ranks) (1 + d / 200) for a number, goes into messages, 1 + log2(ranks). 2^20 for two ranks, d = 100.
+  static double few_numbers(int ranks, Eigen::Index d);
+
   /// Keys the random numbers: the same numbers u_i, row i being kept if u_i < p_i.
   struct Draw {
     std::uint64_t seed = 1;
     std::uint32_t iteration = 0;
   };
-  /// Collective. Reads the kept rows' share of A, one all-reduce of d + 3, and one all-gather of 8 bytes or what
-  /// `GatheredRows::send_to_root` takes. base: a point of `all`, with a fresh or updated A x. probabilities: this
-  /// rank's rows, in [0, 1]. few: so many numbers are sent to rank 0, at most.
+  /// Where the rows go: so many numbers are sent to rank 0, at most. Where it is known how many there will be, about,
+  /// this decides, and rank 0 alone knows `rows` until the others `learn` it.
+  struct Place {
+    double few = 0;
+    std::optional<double> expected{};
+  };
+  /// Collective. Reads the kept rows' share of A; one all-reduce of d + 3, and one all-gather of 8 bytes or what
+  /// `GatheredRows::send_to_root` takes; if they are expected to be few, the last only. base: a point of `all`, with a
+  /// fresh or updated A x. probabilities: this rank's rows, in [0, 1].
   RowSample(const RegressionObjective& all, const Point& base, const Eigen::VectorXd& probabilities, const Draw& draw,
-            double few = few_numbers);
+            const Place& place);
 
   bool is_on_root() const { return is_on_root_; }        ///< Local, replicated. Rank 0 has all of them.
   bool is_here() const { return columns_ != nullptr; }   ///< Local. This rank takes part in what is done with them.
@@ -60,8 +70,10 @@ class RowSample {
   std::unique_ptr<SampledProblem> problem(std::string_view loss, const Eigen::VectorXd& b, const Eigen::VectorXd& w2,
                                           double target_sum) const;
 
-  std::int64_t rows() const { return count_; }  ///< Local, replicated. On all ranks.
-  double share() const { return share_; }       ///< Local, replicated. Of the rows of A.
+  std::int64_t rows() const { return count_; }  ///< Local, replicated, once it is known. On all ranks.
+  double share() const { return share_; }       ///< Likewise. Of the rows of A.
+  /// Logically collective. rows: of rank 0. Counts their share as read, unless it is counted.
+  void learn(std::int64_t rows);
   /// Local. In reads of A, what the passes over these rows took, and `models` d x d models of them. Where they are.
   double reads(int models) const;
   /// Local. |u_i| of the rows here, at most: from the logits of two points of a `problem`.
@@ -73,8 +85,10 @@ class RowSample {
   Eigen::VectorXd base_, abar_;          // d
   bool is_on_root_ = false;
   bool has_own_rows_ = false;  // this rank has the two of the normaliser
+  bool is_counted_ = false;
   std::int64_t count_ = 0;
   double share_ = 0;
+  RowMatrix A_;
   std::shared_ptr<const ScaledColumns> columns_;
 };
 

@@ -87,15 +87,20 @@ class Numbers {
 
 }  // namespace
 
-void SampledSurrogate::use(const Point& base, const VectorXd& probabilities, const RowSample::Draw& draw, double few) {
+void SampledSurrogate::use(const Point& base, const VectorXd& probabilities, const RowSample::Draw& draw,
+                           const RowSample::Place& place) {
   earlier_reads_ = sample_reads_;
   other_models_ = 0;
   there_.reset();
   problem_.reset();
   sample_.reset();  // before there is another one
-  sample_ = std::make_unique<RowSample>(all_, base, probabilities, draw, few);
-  if (sample_->is_here())
-    problem_ = sample_->problem(all_.loss().name(), sample_->b(), sample_->weights_squared(), sums_.all);
+  sample_ = std::make_unique<RowSample>(all_, base, probabilities, draw, place);
+  if (sample_->is_here()) {
+    const auto& gram = all_.replicated_ridge_gram();
+    const VectorXd w2 = gram ? VectorXd(VectorXd::Zero(sample_->b().size())) : sample_->weights_squared();
+    problem_ = sample_->problem(all_.loss().name(), sample_->b(), w2, sums_.all);
+    if (gram) problem_->objective.regularise_by(gram);
+  }
   for (Met& met : met_) met.is_known = false;
   is_new_ = true;
 }
@@ -115,13 +120,13 @@ void SampledSurrogate::remember(const Point& point) {
 /// the others wait for it there.
 VectorXd SampledSurrogate::ask(Index size, const std::function<void(VectorXd&)>& work) {
   const Communicator& communicator = all_.A().communicator();
-  VectorXd message = VectorXd::Zero(size + 3);
+  VectorXd message = VectorXd::Zero(size + 4);
   std::exception_ptr failure;
   if (sample_->is_here()) try {
       VectorXd numbers = VectorXd::Zero(size);
       work(numbers);
       message << numbers, earlier_reads_ + sample_->reads(sampled().models_made() + other_models_),
-          sampled().preconditioner().is_singular() ? 1 : 0, 0;
+          sampled().preconditioner().is_singular() ? 1 : 0, 0, static_cast<double>(sample_->rows());
     } catch (...) {
       if (!sample_->is_on_root()) throw;
       failure = std::current_exception();
@@ -129,6 +134,7 @@ VectorXd SampledSurrogate::ask(Index size, const std::function<void(VectorXd&)>&
     }
   if (sample_->is_on_root()) communicator.broadcast(span_of(message));
   if (message[size + 2] != 0) communicator.agree_on_root([&] { std::rethrow_exception(failure); });
+  sample_->learn(static_cast<std::int64_t>(message[size + 3]));
   sample_reads_ = message[size];
   is_singular_ = message[size + 1] != 0;
   return message.head(size);
@@ -136,9 +142,9 @@ VectorXd SampledSurrogate::ask(Index size, const std::function<void(VectorXd&)>&
 
 /// N = L^-T G / |columns|^(1/2)
 MatrixXd SampledSurrogate::projection(std::uint32_t round) {
-  MatrixXd N = gaussian_probes(all_.dimension(), kProbes, seed_, round);
+  MatrixXd N = gaussian_probes(all_.dimension(), probes(), seed_, round);
   for (Index k = 0; k < N.cols(); ++k)
-    N.col(k) = sampled().preconditioner().whiten(N.col(k)) / std::sqrt(static_cast<double>(kProbes));
+    N.col(k) = sampled().preconditioner().whiten(N.col(k)) / std::sqrt(static_cast<double>(probes()));
   return N;
 }
 
@@ -282,7 +288,7 @@ SampledSurrogate::Coarse SampledSurrogate::ends_of_starts(const Point& point, bo
     if (coarse.candidates.size() + 1 < kMostCandidates) coarse.candidates.push_back(std::move(descent.expected));
     coarse.ends.push_back(std::move(descent.end));
   }
-  if (start) coarse.candidates.push_back(*std::move(start));
+  if (start && !all_.replicated_ridge_gram()) coarse.candidates.push_back(*std::move(start));
   return coarse;
 }
 
@@ -291,7 +297,7 @@ SampledSurrogate::Coarse SampledSurrogate::minimise_coarsely(const Point& point,
   const Index d = all_.dimension(), starts = kFirstRandom + options.random_starts;
   const Index size_of_ends = starts * (d + 1) + starts;  // x and L of each; for each start, which end
   const Index size =
-      5 + static_cast<Index>(kMostCandidates) * Numbers::size_of_expected(d) + kProbes * d + size_of_ends;
+      5 + static_cast<Index>(kMostCandidates) * Numbers::size_of_expected(d) + probes() * d + size_of_ends;
   VectorXd message = ask(size, [&](VectorXd& found) {
     correct(point);
     if (!sampled().refresh_preconditioner(*there_, false)) return;
@@ -324,7 +330,7 @@ SampledSurrogate::Coarse SampledSurrogate::minimise_coarsely(const Point& point,
   coarse.first_move = numbers.take();
   coarse.is_near = numbers.take() != 0;
   coarse.predicted = numbers.take();
-  coarse.projection = numbers.take(kProbes * d).reshaped(d, kProbes);
+  coarse.projection = numbers.take(probes() * d).reshaped(d, probes());
   for (Expected& candidate : coarse.candidates) candidate = numbers.take_expected(d);
   const VectorXd led_to = numbers.take(starts);
   for (End& end : coarse.ends) end.x = numbers.take(d), end.value = numbers.take();
@@ -346,10 +352,12 @@ void SampledSurrogate::move_to_minimiser(const Point& point, double accuracy) {
 SampledSurrogate::Next SampledSurrogate::next(const Point& point, double accuracy, bool needs_projection,
                                               std::uint32_t round) {
   const Index d = all_.dimension();
-  const bool projects = is_new_ || needs_projection;
+  // Norms of rows for several targets in one read cost what they would one after another.
+  const bool renews = is_new_ || needs_projection;
+  const bool projects = needs_projection || (is_new_ && !all_.replicated_ridge_gram());
   is_new_ = false;
-  VectorXd message = ask(4 + Numbers::size_of_expected(d) + (projects ? kProbes * d : 0), [&](VectorXd& found) {
-    if (projects) {
+  VectorXd message = ask(4 + Numbers::size_of_expected(d) + (projects ? probes() * d : 0), [&](VectorXd& found) {
+    if (renews) {
       if (!(there_ && there_->x == point.x)) sampled().correct({}), there_ = sampled().evaluate(point.x);
       sampled().refresh_preconditioner(*there_, false);
     }
@@ -377,7 +385,7 @@ SampledSurrogate::Next SampledSurrogate::next(const Point& point, double accurac
   next.predicted = numbers.take();
   next.largest_u = numbers.take();
   next.moved = numbers.take();
-  if (numbers.take() != 0) next.projection = numbers.take(kProbes * d).reshaped(d, kProbes);
+  if (numbers.take() != 0) next.projection = numbers.take(probes() * d).reshaped(d, probes());
   return next;
 }
 

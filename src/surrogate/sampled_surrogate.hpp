@@ -31,7 +31,8 @@ class SampledSurrogate {
       : all_(all), seed_(seed), sums_(sums) {}
 
   /// Another sample, as `RowSample` makes it.
-  void use(const Point& base, const Eigen::VectorXd& probabilities, const RowSample::Draw& draw, double few);
+  void use(const Point& base, const Eigen::VectorXd& probabilities, const RowSample::Draw& draw,
+           const RowSample::Place& place);
   const RowSample& sample() const { return *sample_; }  ///< Local.
   /// Local. A point of all rows, which may become a secant.
   void remember(const Point& point);
@@ -81,7 +82,8 @@ class SampledSurrogate {
   bool is_singular() const { return is_singular_; }      ///< Local. The last model was: columns depend on others.
 
  private:
-  static constexpr int kProbes = 16;  // columns of a projection
+  int probes() const { return all_.replicated_ridge_gram() ? kSharedProbes : kProbes; }  // columns of a projection
+  static constexpr int kProbes = 16, kSharedProbes = 8;
 
   /// A point met, and what the present sample says there.
   struct Met {

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "errors/printable.hpp"
@@ -51,7 +52,7 @@ class SurrogateSolve {
         sums_(sums_of(all)),
         surrogate_(all, own.seed, sums_) {
     largest_c_ = static_cast<double>(all.A().rows_global()) / static_cast<double>(all.dimension());
-    c_ = rows_by_scores(all.A().rows_global(), all.dimension());
+    c_ = rows_by_scores(all.A().rows_global(), all.dimension(), all.replicated_ridge_gram() ? 15 : 30);
     is_whole_ = !sample_saves(all.A());
   }
 
@@ -87,10 +88,19 @@ class SurrogateSolve {
   void take_ends(const std::vector<SampledSurrogate::End>& ends, std::size_t candidate);
   void explain_start(const SampledSurrogate::Coarse& coarse);
   void renew_sample();
-  void use_sample(VectorXd probabilities);
+  void use_sample(VectorXd probabilities, double rows);
   void step();
-  void judge(Point found, const SampledSurrogate::Next& next);
-  std::vector<Point> read(std::span<const RegressionObjective::Expected> expected, const MatrixXd& projection);
+  struct Read {
+    std::vector<Point> points;
+    std::optional<double> change{};           // of L, to the first
+    std::optional<RowScores::Sums> scores{};  // there
+  };
+  void judge(Point found, const SampledSurrogate::Next& next, std::optional<double> change);
+  Read read(std::span<const RegressionObjective::Expected> expected, const MatrixXd& projection);
+  /// Where |g| has fallen by much, without asking the model.
+  bool is_nearer(const Point& found) {
+    return all_.norm(found.gradient) <= kFast * norm() || surrogate_.is_nearer(found, point_);
+  }
   void record(double t);
   bool resume();
   void leave();
@@ -112,8 +122,10 @@ class SurrogateSolve {
   SampledSurrogate surrogate_;
   VectorXd probabilities_;  // of the sample; this rank's rows
 
-  VectorXd t_;              // norms of rows for the scores
-  bool has_norms_ = false;  // there are some: replicated, unlike their number
+  VectorXd t_;                                   // norms of rows for the scores
+  bool has_norms_ = false;                       // there are some: replicated, unlike their number
+  std::optional<RowScores::Sums> score_sums_{};  // of the point, with
+  double c_of_sums_ = 0;                         // this c
   double score_total_ = 1;
 
   int iterations_ = 0, failures_ = 0, slow_ = 0;
@@ -152,21 +164,32 @@ void SurrogateSolve::record(double t) {
                          .seconds = point_.seconds});
 }
 
-/// One read of A for all of them.
-std::vector<Point> SurrogateSolve::read(std::span<const RegressionObjective::Expected> expected,
-                                        const MatrixXd& projection) {
+/// One read of A for all of them, and one message; of a point that is alone all that the next decisions rest on.
+SurrogateSolve::Read SurrogateSolve::read(std::span<const RegressionObjective::Expected> expected,
+                                          const MatrixXd& projection) {
   const bool is_last = rate_ * norm() <= tolerance();  // probably
-  if (projection.size() == 0) return all_.evaluate(point_, expected, is_last);
-  const PackedColumns N(projection);
-  auto points = all_.evaluate(point_, expected, is_last, {&N, &t_});
-  all_.A().passes().count_reads(kProbeReads);
-  has_norms_ = true;
-  return points;
+  const bool projects = projection.size() > 0, is_alone = expected.size() == 1;
+  const PackedColumns N(projects ? projection : MatrixXd(all_.dimension(), 0));
+  const auto norms = projects ? RowPasses::Projection{&N, &t_} : RowPasses::Projection{};
+  has_norms_ = has_norms_ || projects;
+  RegressionObjective::Besides besides;
+  if (has_norms_ && is_alone) besides = RowScores::in_read(all_, t_, c_, probabilities_);
+  Read found{all_.evaluate(point_, expected, is_last, norms, is_alone ? &besides : nullptr)};
+  if (projects) all_.A().passes().count_reads(kProbeReads);
+  found.change = besides.change;
+  if (has_norms_ && besides.change) found.scores = RowScores::sums_of(besides);
+  return found;
 }
 
-void SurrogateSolve::use_sample(VectorXd probabilities) {
+/// rows: about how many.
+void SurrogateSolve::use_sample(VectorXd probabilities, double rows) {
+  const RowMatrix& A = all_.A();
+  RowSample::Place place{is_whole_       ? kSmallProblem
+                         : own_.few >= 0 ? own_.few
+                                         : RowSample::few_numbers(A.communicator().size(), A.columns())};
+  if (!A.is_sparse()) place.expected = rows * static_cast<double>(A.columns());
   probabilities_ = std::move(probabilities);
-  surrogate_.use(point_, probabilities_, draw_, is_whole_ ? kSmallProblem : RowSample::few_numbers);
+  surrogate_.use(point_, probabilities_, draw_, place);
 }
 
 /// The one that a candidate is comes first.
@@ -193,7 +216,10 @@ void SurrogateSolve::explain_start(const SampledSurrogate::Coarse& coarse) {
 /// the lowest counts.
 void SurrogateSolve::solve_coarsely() {
   surrogate_.remember(point_);
-  use_sample(is_whole_ ? VectorXd(VectorXd::Ones(all_.A().rows_local())) : first_probabilities(all_, point_));
+  if (is_whole_)
+    use_sample(VectorXd::Ones(all_.A().rows_local()), static_cast<double>(all_.A().rows_global()));
+  else
+    use_sample(first_probabilities(all_, point_), most_first_rows(all_.dimension()));
   RegressionObjective::drop_curvatures(point_);  // what follows has vectors of its own
   const bool is_start = iterations_ == 0;
   SampledSurrogate::CoarseOptions options{.cross_entropy = is_start && own_.must_try_it,
@@ -208,7 +234,8 @@ void SurrogateSolve::solve_coarsely() {
   if (is_start) then_ = coarse.is_near ? own_.if_near : own_.then;
   gives_up_ = coarse.candidates.empty();
   if (gives_up_) return;
-  auto points = read(coarse.candidates, is_whole_ || then_ == AfterSample::newton ? MatrixXd() : coarse.projection);
+  Read found = read(coarse.candidates, is_whole_ || then_ == AfterSample::newton ? MatrixXd() : coarse.projection);
+  std::vector<Point>& points = found.points;
   std::size_t lowest = 0;
   for (std::size_t k = 1; k < points.size(); ++k)
     if (points[k].value < points[lowest].value) lowest = k;
@@ -219,7 +246,8 @@ void SurrogateSolve::solve_coarsely() {
   points.resize(1);
   SampledSurrogate::Next first;
   first.predicted = coarse.predicted;
-  judge(std::move(points[0]), first);
+  score_sums_ = found.scores, c_of_sums_ = c_;
+  judge(std::move(points[0]), first, found.change);
   gives_up_ = gives_up_ || is_whole_;
 }
 
@@ -230,33 +258,38 @@ void SurrogateSolve::renew_sample() {
   if (stalled || (!accepted_ && is_noise_)) ++draw_.iteration;
   const bool can_grow = c_ < largest_c_ && surrogate_.sample().rows() < all_.A().rows_global();
   if (can_grow && ((near_ && rate_ > kFast) || failures_ > 1 || stalled)) c_ *= 2;
-  RowScores scores(all_, point_, t_, c_, probabilities_);
-  RegressionObjective::drop_curvatures(point_);
+  if (score_sums_ && c_ == 2 * c_of_sums_) score_sums_ = score_sums_->of_twice(), c_of_sums_ = c_;
+  const RowScores scores(all_, point_, t_, c_, probabilities_, score_sums_);
   score_total_ = scores.total();
-  if (!is_first && accepted_ && !stalled && scores.variance() <= kDear && moved_ <= kNearBase) return;
-  use_sample(std::move(scores).probabilities());
+  if (!is_first && accepted_ && !stalled && scores.variance() <= kDear && moved_ <= kNearBase) {
+    RegressionObjective::drop_curvatures(point_);
+    return;
+  }
+  use_sample(scores.probabilities(), scores.rows());
 }
 
 void SurrogateSolve::step() {
   const double accuracy = std::max(near_ ? 0.005 : 0.02, 0.1 * tolerance() / norm());
   const auto next = surrogate_.next(point_, accuracy, score_total_ < kFresh, round());
-  judge(std::move(read(std::span(&next.expected, 1), next.projection).front()), next);
+  Read found = read(std::span(&next.expected, 1), next.projection);
+  score_sums_ = found.scores, c_of_sums_ = c_;
+  judge(std::move(found.points.front()), next, found.change);
 }
 
 /// Takes the point if L is lower there, or, at the level of rounding, |g|_M^-1 is; else the part of the way that the
 /// exact line search allows.
-void SurrogateSolve::judge(Point found, const SampledSurrogate::Next& next) {
+void SurrogateSolve::judge(Point found, const SampledSurrogate::Next& next, std::optional<double> known_change) {
   const double before = norm();
-  Direction direction = RegressionObjective::between(point_, found);
   const bool is_finite = std::isfinite(found.value) && found.gradient.allFinite();
-  const double change = is_finite ? all_.try_steps(point_, direction, std::array{1.0})[0].change
-                                  : std::numeric_limits<double>::infinity();
+  const auto tried = [&] {
+    return all_.try_steps(point_, RegressionObjective::between(point_, found), std::array{1.0})[0].change;
+  };
+  const double change = !is_finite ? std::numeric_limits<double>::infinity() : known_change ? *known_change : tried();
   largest_u_ = next.largest_u;
   moved_ = next.moved;
   is_noise_ = std::abs(change) <= kNoise * std::abs(point_.value) &&
               std::abs(next.predicted) <= 1e3 * kNoise * std::abs(point_.value);
-  accepted_ = is_finite &&
-              (is_noise_ ? surrogate_.is_nearer(found, point_) : change <= kSufficient * std::min(next.predicted, 0.0));
+  accepted_ = is_finite && (is_noise_ ? is_nearer(found) : change <= kSufficient * std::min(next.predicted, 0.0));
   if (is_finite) surrogate_.remember(found);
   double t = 1;
   if (accepted_) {
@@ -269,6 +302,8 @@ void SurrogateSolve::judge(Point found, const SampledSurrogate::Next& next) {
     near_ = is_noise_;
     rate_ = 1;
     t = 0;
+    score_sums_.reset();
+    Direction direction = RegressionObjective::between(point_, found);
     if (!is_noise_ && point_.gradient.dot(direction.s) < 0) {
       const Trial trial = search_line(all_, point_, direction, false);
       t = trial.t;
@@ -350,6 +385,7 @@ void SurrogateSolve::finish() {
     point_ = all_.evaluate(point_.x);
     all_.forget_models();
     has_norms_ = false;
+    score_sums_.reset();
   }
 }
 
@@ -357,7 +393,10 @@ void SurrogateSolve::finish() {
 SurrogateSummary SurrogateSolve::hand_over() {
   if (!RegressionObjective::state_of(point_).is_fresh()) point_ = all_.refreshed(std::move(point_));
   probabilities_.resize(0);
-  if (has_norms_ && score_total(all_, point_, t_) >= kServing) all_.adopt_scores(std::move(t_));
+  const auto total = [&] {
+    return score_sums_ ? score_sums_->total / static_cast<double>(all_.dimension()) : score_total(all_, point_, t_);
+  };
+  if (has_norms_ && total() >= kServing) all_.adopt_scores(std::move(t_));
   NewtonOptions last = options_;
   last.gradient_reference = options_.gradient_reference > 0 ? reference_ : 0;
   last.max_iterations = std::max(0, options_.max_iterations - iterations_);
@@ -399,8 +438,8 @@ bool sample_saves(std::int64_t rows, Eigen::Index columns) {
   return first_rows * static_cast<double>(columns) <= kMost * static_cast<double>(rows);
 }
 
-double rows_by_scores(std::int64_t rows, Eigen::Index columns) {
-  return std::clamp(0.03 * static_cast<double>(rows) / static_cast<double>(columns), 30.0, 300.0);
+double rows_by_scores(std::int64_t rows, Eigen::Index columns, double least) {
+  return std::clamp(0.03 * static_cast<double>(rows) / static_cast<double>(columns), least, 300.0);
 }
 
 SurrogateSummary surrogate(RegressionObjective& objective, Point& point, const NewtonOptions& options,

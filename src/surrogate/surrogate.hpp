@@ -18,6 +18,7 @@ struct SurrogateOptions {
   bool try_cross_entropy = true;  ///< a coarse solve of the cross-entropy comes first, unless x = 0 is near
   bool must_try_it = false;       ///< also then
   int random_starts = 0;          ///< more starts of coarse solves
+  double few = -1;                ///< numbers of a sample that rank 0 works on alone, at most; < 0: by their work
   AfterSample then = AfterSample::surrogates, if_near = AfterSample::surrogates;  ///< if x = 0 is near
 };
 
@@ -44,7 +45,7 @@ bool sample_saves(std::int64_t rows, Eigen::Index columns);
 inline bool sample_saves(const RowMatrix& A) { return sample_saves(A.rows_global(), A.columns()); }
 /// Local. Rows of a sample in units of d, about: c by scores, and those by f; the first one, chosen without scores, has
 /// 50 d.
-double rows_by_scores(std::int64_t rows, Eigen::Index columns);
+double rows_by_scores(std::int64_t rows, Eigen::Index columns, double least = 30);
 constexpr double rows_by_mass = 20, first_rows = 50;
 /// Collective if A is sparse, one all-reduce of 8 bytes. Whether rank 0 may have all rows: then it solves where samples
 /// do not save.

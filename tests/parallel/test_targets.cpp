@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdint>
 #include <functional>
 #include <vector>
 
@@ -89,6 +90,36 @@ TEST_F(Targets, ExactNewtonSharesToo) {
   const auto together = solve_targets(A, own, w, options);
   for (Index k = 0; k < kTargets; ++k)
     EXPECT_LE((together[static_cast<std::size_t>(k)].x - solve_regression(A, own.col(k), w, options).x).norm(), 1e-7);
+}
+
+/// By surrogates: one Gram matrix of the regulariser serves all targets, and each read. The minima are those of single
+/// solves.
+TEST_F(Targets, ShareTheGramMatrixOfTheRegulariser) {
+  const MatrixXd B = targets();
+  for (const auto layout : {reference::Layout::all_on_last, reference::Layout::random})
+    for (const double weight : {0.0, 1e-4}) {
+      const RowMatrix A = reference::distribute(comm_, A_, layout, reference::Holding::float32);
+      const MatrixXd own = B.middleRows(A.first_row(), A.rows_local());
+      const VectorXd w = VectorXd::Constant(A.rows_local(), weight);
+      const auto before = A.communicator().collectives();
+      const auto together = solve_targets(A, own, w, {});
+      const auto collectives = A.communicator().collectives() - before;
+      double reads = 0, reads_alone = 0;
+      std::int64_t collectives_alone = 0;
+      for (Index k = 0; k < kTargets; ++k) {
+        const auto& result = together[static_cast<std::size_t>(k)];
+        const auto single = solve_regression(A, own.col(k), w, {});
+        EXPECT_EQ(result.method, Method::surrogate);
+        EXPECT_TRUE(is_converged(result.summary) && is_converged(single.summary)) << k;
+        EXPECT_NEAR(result.summary.value, single.summary.value, 1e-9 * single.summary.value + 1e-20) << k;
+        EXPECT_LE((result.x - single.x).norm(), 1e-6 * single.x.norm()) << k;
+        reads += result.summary.reads_of_a;
+        reads_alone += single.summary.reads_of_a;
+        collectives_alone += single.summary.collectives;
+      }
+      EXPECT_LT(reads, 0.6 * reads_alone);
+      EXPECT_LT(collectives, collectives_alone);
+    }
 }
 
 /// More than run at once.
