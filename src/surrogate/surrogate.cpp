@@ -53,7 +53,7 @@ class SurrogateSolve {
         surrogate_(all, own.seed, sums_) {
     const auto n = static_cast<double>(all.A().rows_global()), d = static_cast<double>(all.dimension());
     largest_c_ = n / d;
-    c_ = std::clamp(0.03 * largest_c_, all.replicated_ridge_gram() ? 15.0 : 30.0, 300.0);
+    c_ = std::clamp(0.03 * largest_c_, 30.0, 300.0);
     is_whole_ = !sample_saves(all.A());
   }
 
