@@ -117,54 +117,6 @@ std::span<const double> RegressionObjective::sizes_of(std::span<const double> z,
   return std::span(scratch.sizes).first(z.size());
 }
 
-/// Local. -infinity of no rows.
-double RegressionObjective::largest_of_rows(const VectorXd& z, double (Loss::*of_rows)(const LossRows&) const) const {
-  double largest = -std::numeric_limits<double>::infinity();
-  Scratch scratch;
-  for (Index first = 0; first < z.size(); first += kMostBlockRows)
-    largest = std::max(largest, (loss_.get()->*of_rows)(rows_of(
-                                    part(z, first, std::min(kMostBlockRows, z.size() - first)), first, scratch)));
-  return largest;
-}
-
-double RegressionObjective::ridge_value(std::span<const double> z, Index first, double level) const {
-  const Eigen::Map<const Eigen::ArrayXd> logits(z.data(), static_cast<Index>(z.size()));
-  return 0.5 * w2_.rows(first, logits.size()).dot((logits + level).square().matrix());
-}
-
-void RegressionObjective::add_value(const LossRows& rows, std::span<const double> z, Index first, double level,
-                                    double reference, std::span<double, 9> sums) const {
-  LossSums of_loss{};
-  loss_->add_value(rows, reference, of_loss);
-  for (std::size_t k = 0; k < of_loss.size(); ++k) sums[k] += of_loss[k];
-  sums[8] += ridge_value(z, first, level);
-}
-
-RegressionObjective::Value RegressionObjective::value_of(const double* sums, double reference) const {
-  const LossPoint point = loss_->value(loss_sums(sums), reference);
-  return {point, point.value + sums[8]};
-}
-
-/// This rank's part.
-std::array<double, 9> RegressionObjective::value_sums(const VectorXd& z, double level, double reference) const {
-  return sum_over_rows<9>(z.size(), [&](Index first, Index rows, std::array<double, 9>& block) {
-    Scratch scratch;
-    const auto of_block = part(z, first, rows);
-    add_value(rows_of(of_block, first, scratch), of_block, first, level, reference, block);
-  });
-}
-
-RegressionObjective::Value RegressionObjective::value_at(const VectorXd& z, double level, double reference) const {
-  auto sums = value_sums(z, level, reference);
-  A_.communicator().sum(sums);
-  return value_of(sums.data(), reference);
-}
-
-RegressionObjective::Value RegressionObjective::value_from_scratch(const VectorXd& z, double level) const {
-  const Value rough = value_at(z, level, A_.communicator().max(largest_of_rows(z, &Loss::shift)));
-  return rough.loss.offset > 0 ? value_at(z, level, rough.loss.reference) : rough;
-}
-
 Point RegressionObjective::unevaluated(const VectorXd& x) const {
   Point point{.x = x, .state = std::make_unique<RegressionState>()};
   RegressionState& state = own(point);

@@ -199,9 +199,9 @@ std::vector<RegressionResult> targets_of(
   std::vector<RegressionResult> results(static_cast<std::size_t>(B.cols()));
   std::unique_ptr<JointTarget> first;  // its scores serve all, and its Gram matrix of the regulariser
   RegressionOptions own = options;
-  // Samples of surrogates are each target's own, and their compensated A x gains little from company. Where a Gram
-  // matrix of the regulariser pays they are small; else what has most of its work in products costs less.
-  if (B.cols() > 1 && options.method == Method::automatic && !gram_pays(A.columns(), static_cast<int>(B.cols())))
+  // Samples of surrogates are each target's own, and their compensated A x gains little from company: what has most of
+  // its work in products, which are shared, costs less.
+  if (B.cols() > 1 && options.method == Method::automatic)
     own.method = cheaper_method(A.rows_global(), A.columns(), options.sampling);
   const RootClock clock(A.communicator());
   for (Index begin = 0; begin < B.cols(); begin += targets_in_batch(A)) {

@@ -17,13 +17,11 @@ namespace {
 
 constexpr double kFirstRows = 30;  // by curvature, times d
 constexpr double kMassRows = 20;   // by f, times d
-constexpr double kSpared = 0.4;    // of these, where the regulariser needs none, and work on rows is all that is saved
 constexpr double kEvenly = 0.05;   // share of the rows by scores
 constexpr double kLargestSum = 2;  // of the scores over d: above, the model is too small, and they are scaled down
 
 /// The share of w^2 that a sample has to find out: none where its Gram matrix is known.
 double sampled_ridge(const RegressionObjective& objective) { return objective.replicated_ridge_gram() ? 0 : 1; }
-double share_of_rows(const RegressionObjective& objective) { return objective.replicated_ridge_gram() ? kSpared : 1; }
 
 /// An expression: it takes no memory. ridge: the share of w^2.
 auto scores_of(const RegressionObjective& objective, const Point& point, const VectorXd& t, double ridge = 1) {
@@ -58,10 +56,9 @@ VectorXd first_probabilities(const RegressionObjective& objective, const Point& 
   const auto share = [&](const auto& rows, std::size_t k) {
     return rows / std::max(sums[k], std::numeric_limits<double>::min());
   };
-  return share_of_rows(objective) *
-         (kFirstRows * d * (share(to_come, 0) + 0.5 * share(norms, 2) + 0.5 * share(now, 1)) +
+  return (kFirstRows * d * (share(to_come, 0) + 0.5 * share(norms, 2) + 0.5 * share(now, 1)) +
           0.5 * kMassRows * d * (share(mass, 3) + 1 / n))
-             .min(1.0);
+      .min(1.0);
 }
 
 namespace {
@@ -75,7 +72,6 @@ class ScoreSums {
         present_(present),
         c_(c),
         ridge_(sampled_ridge(objective)),
-        mass_rows_(share_of_rows(objective) * kMassRows),
         d_(static_cast<double>(objective.A().columns())),
         n_(static_cast<double>(objective.A().rows_global())) {}
 
@@ -98,7 +94,7 @@ class ScoreSums {
  private:
   Eigen::ArrayXd probability(double c, double factor, const Eigen::ArrayXd& score,
                              const Eigen::Map<const Eigen::ArrayXd>& f) const {
-    return (c * ((1 - kEvenly) * factor * score + kEvenly * d_ / n_) + mass_rows_ * d_ * f).min(1.0);
+    return (c * ((1 - kEvenly) * factor * score + kEvenly * d_ / n_) + kMassRows * d_ * f).min(1.0);
   }
   template <class Probabilities>
   static double variance(const Eigen::ArrayXd& square, const Probabilities& p) {
@@ -107,7 +103,7 @@ class ScoreSums {
 
   const RegressionObjective& objective_;
   const VectorXd &t_, &present_;
-  double c_, ridge_, mass_rows_, d_, n_;
+  double c_, ridge_, d_, n_;
 };
 
 }  // namespace
@@ -152,10 +148,9 @@ VectorXd RowScores::probabilities() const {
   const RegressionState& state = RegressionObjective::state_of(point_);
   const auto d = static_cast<double>(objective_.A().columns()), n = static_cast<double>(objective_.A().rows_global());
   const auto scores = scores_of(objective_, point_, t_, sampled_ridge(objective_));
-  const double by_mass = share_of_rows(objective_) * kMassRows * d;
   VectorXd probabilities = fitted_by(objective_, state, 0, state.z.size());
   probabilities =
-      (c_ * ((1 - kEvenly) * factor_ * scores + kEvenly * d / n) + by_mass * probabilities.array()).min(1.0);
+      (c_ * ((1 - kEvenly) * factor_ * scores + kEvenly * d / n) + kMassRows * d * probabilities.array()).min(1.0);
   RegressionObjective::drop_curvatures(point_);
   return probabilities;
 }

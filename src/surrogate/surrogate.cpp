@@ -29,7 +29,6 @@ constexpr double kFresh = 0.7;               // sum of the scores over d: below,
 constexpr double kServing = 0.5;             // below, they hide negative curvature
 constexpr double kGood = 0.5;                // of the predicted change of L
 constexpr double kFast = 0.25, kSlow = 0.5;  // |g| by a step
-constexpr double kSmallProblem = 1 << 19;    // numbers of A, 4 MiB: rank 0 solves it before messages would have arrived
 constexpr double kWhole = 0.5;               // of the tolerance, on a sample of all rows
 constexpr int kMostFailures = 5;
 constexpr int kMostSlow = 4;  // steps in a row with the largest sample
@@ -52,7 +51,7 @@ class SurrogateSolve {
         sums_(sums_of(all)),
         surrogate_(all, own.seed, sums_) {
     largest_c_ = static_cast<double>(all.A().rows_global()) / static_cast<double>(all.dimension());
-    c_ = rows_by_scores(all.A().rows_global(), all.dimension(), all.replicated_ridge_gram() ? 15 : 30);
+    c_ = rows_by_scores(all.A().rows_global(), all.dimension());
     is_whole_ = !sample_saves(all.A());
   }
 
@@ -421,26 +420,6 @@ SurrogateSummary SurrogateSolve::hand_over() {
 }
 
 }  // namespace
-
-bool has_surrogate(std::string_view loss) { return loss == "softmax" || loss == "cross-entropy"; }
-
-bool fits_on_root(const RowMatrix& A) {
-  double numbers = static_cast<double>(A.rows_global()) * static_cast<double>(A.columns());
-  if (A.is_sparse())
-    numbers = 2 * A.communicator().sum(static_cast<double>(A.entries_local())) + static_cast<double>(A.rows_global());
-  return fits_on_root(numbers);
-}
-
-bool fits_on_root(double numbers) { return numbers <= kSmallProblem; }
-
-bool sample_saves(std::int64_t rows, Eigen::Index columns) {
-  constexpr double kMost = 0.25;  // of all rows
-  return first_rows * static_cast<double>(columns) <= kMost * static_cast<double>(rows);
-}
-
-double rows_by_scores(std::int64_t rows, Eigen::Index columns, double least) {
-  return std::clamp(0.03 * static_cast<double>(rows) / static_cast<double>(columns), least, 300.0);
-}
 
 SurrogateSummary surrogate(RegressionObjective& objective, Point& point, const NewtonOptions& options,
                            const SurrogateOptions& surrogate_options) {

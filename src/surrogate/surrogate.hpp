@@ -45,7 +45,7 @@ bool sample_saves(std::int64_t rows, Eigen::Index columns);
 inline bool sample_saves(const RowMatrix& A) { return sample_saves(A.rows_global(), A.columns()); }
 /// Local. Rows of a sample in units of d, about: c by scores, and those by f; the first one, chosen without scores, has
 /// 50 d.
-double rows_by_scores(std::int64_t rows, Eigen::Index columns, double least = 30);
+double rows_by_scores(std::int64_t rows, Eigen::Index columns);
 constexpr double rows_by_mass = 20, first_rows = 50;
 /// Collective if A is sparse, one all-reduce of 8 bytes. Whether rank 0 may have all rows: then it solves where samples
 /// do not save.

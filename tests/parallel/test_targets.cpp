@@ -96,19 +96,21 @@ TEST_F(Targets, ExactNewtonSharesToo) {
 /// solves.
 TEST_F(Targets, ShareTheGramMatrixOfTheRegulariser) {
   const MatrixXd B = targets();
+  RegressionOptions options;
+  options.method = Method::surrogate;
   for (const auto layout : {reference::Layout::all_on_last, reference::Layout::random})
     for (const double weight : {0.0, 1e-4}) {
       const RowMatrix A = reference::distribute(comm_, A_, layout, reference::Holding::float32);
       const MatrixXd own = B.middleRows(A.first_row(), A.rows_local());
       const VectorXd w = VectorXd::Constant(A.rows_local(), weight);
       const auto before = A.communicator().collectives();
-      const auto together = solve_targets(A, own, w, {});
+      const auto together = solve_targets(A, own, w, options);
       const auto collectives = A.communicator().collectives() - before;
       double reads = 0, reads_alone = 0;
       std::int64_t collectives_alone = 0;
       for (Index k = 0; k < kTargets; ++k) {
         const auto& result = together[static_cast<std::size_t>(k)];
-        const auto single = solve_regression(A, own.col(k), w, {});
+        const auto single = solve_regression(A, own.col(k), w, options);
         EXPECT_EQ(result.method, Method::surrogate);
         EXPECT_TRUE(is_converged(result.summary) && is_converged(single.summary)) << k;
         EXPECT_NEAR(result.summary.value, single.summary.value, 1e-9 * single.summary.value + 1e-20) << k;
