@@ -74,7 +74,7 @@ Method cheaper_method(std::int64_t rows, Eigen::Index columns, const SamplingOpt
 
 bool gram_pays(Eigen::Index columns, int targets) {
   constexpr double kSaved = 3;  // reads of a target, and its work on rows that stand for the regulariser
-  return targets > 1 && gram_price(columns) <= kSaved * targets;
+  return targets > 1 && gram_reads_of(columns) <= kSaved * targets;
 }
 
 Method method_near_zero(Eigen::Index columns) {

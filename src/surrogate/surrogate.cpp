@@ -183,7 +183,7 @@ SurrogateSolve::Read SurrogateSolve::read(std::span<const RegressionObjective::E
 /// rows: about how many.
 void SurrogateSolve::use_sample(VectorXd probabilities, double rows) {
   const RowMatrix& A = all_.A();
-  RowSample::Place place{is_whole_       ? kSmallProblem
+  RowSample::Place place{is_whole_       ? small_problem
                          : own_.few >= 0 ? own_.few
                                          : RowSample::few_numbers(A.communicator().size(), A.columns())};
   if (!A.is_sparse()) place.expected = rows * static_cast<double>(A.columns());

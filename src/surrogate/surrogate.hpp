@@ -38,6 +38,9 @@ struct SurrogateSummary {
   std::vector<std::string> notes{};
 };
 
+/// Numbers of A, 4 MiB: rank 0 solves it before messages would have arrived.
+constexpr double small_problem = 1 << 19;
+
 /// Local, replicated. Whether there is a surrogate for the loss.
 bool has_surrogate(std::string_view loss);
 /// Local, replicated. Whether samples are small beside A.

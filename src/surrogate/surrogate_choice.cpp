@@ -5,12 +5,6 @@
 
 namespace attnreg {
 
-namespace {
-
-constexpr double kSmallProblem = 1 << 19;  // numbers of A, 4 MiB: rank 0 solves it before messages would have arrived
-
-}  // namespace
-
 bool has_surrogate(std::string_view loss) { return loss == "softmax" || loss == "cross-entropy"; }
 
 bool fits_on_root(const RowMatrix& A) {
@@ -20,7 +14,7 @@ bool fits_on_root(const RowMatrix& A) {
   return fits_on_root(numbers);
 }
 
-bool fits_on_root(double numbers) { return numbers <= kSmallProblem; }
+bool fits_on_root(double numbers) { return numbers <= small_problem; }
 
 bool sample_saves(std::int64_t rows, Eigen::Index columns) {
   constexpr double kMost = 0.25;  // of all rows
