@@ -18,7 +18,7 @@ constexpr double kProgress = 1e-3;      // of |g(0)|: the least that a success m
 constexpr double kFloors = 8;           // of the stated rounding of |g|, which is an estimate
 constexpr double kStationary = 16;      // of its rounding: a gradient at 0 that is 0
 constexpr double kClearSaddle = -1e-6;  // of the size of the terms: a curvature that no rounding makes
-constexpr double kNothing = 1e-30;      // of L(0): an L of that size is the rounding of f, and cannot fall
+constexpr double kNothing = 2.3e-16;    // of L(0): an L >= 0 of that size cannot fall by what L(0) would show
 constexpr double kLogitsOfOne = 100;    // sinh(z)^2 of logits of that size, at most
 constexpr double kWithinDoubles = 1e140;
 constexpr double kSlack = 1 + 1e-9;
