@@ -79,13 +79,18 @@ double spread_matrices(const Facts& is, int threads) {
   return is.d * (sketch + 3 * is.d) / is.processes + (kPanels - 1 + threads) * std::min(is.d, kPanelRows) * is.d;
 }
 
+/// That are sent of a row.
+double numbers_of_row(const Facts& is, const SolveShape& shape) {
+  return shape.sparse ? 2 * shape.numbers() / is.n + 1 : is.d;
+}
+
 /// The kept rows of the largest sample there will be at first, as doubles, with the vectors over them.
 double sample_numbers(const Facts& is, const SolveShape& shape, bool is_root) {
   constexpr double kVectors = 8;  // of the objective on them
   if (!is.choice.starts_on_sample && !is.by(Method::surrogate)) return 0;
   const double by_scores = is.by(Method::surrogate) ? is.by_scores(shape) : 0;
   const double kept = std::max(std::min(is.n, first_rows * is.d), by_scores);
-  const double row = shape.sparse ? 2 * shape.numbers() / is.n + 1 : is.d;
+  const double row = numbers_of_row(is, shape);
   const bool on_root = kept * row <= is.few() || !sample_saves(shape.rows, shape.columns);
   if (on_root && !is_root) return kept * row / is.parts;
   return (on_root ? 2 : 1 / is.parts) * kept * row + (on_root ? 1 : 1 / is.parts) * kept * kVectors;
@@ -258,9 +263,10 @@ void add_messages(const Facts& is, const SolveShape& shape, SolveWork& work) {
   constexpr double kSamples = 3;  // that are sent to rank 0
   const bool on_sample = is.choice.starts_on_sample;
   const double sample = on_sample ? std::min(is.n, first_rows * is.d) : 0;
-  const bool spread = sample_saves(shape.rows, shape.columns) && sample * is.d > is.few();
-  if (spread) work.collectives += 85;  // each product with the sample is a message
-  if (is.by(Method::surrogate) && is.by_scores(shape) * is.d > is.few()) work.collectives += 150;
+  const double row = numbers_of_row(is, shape);
+  const bool spread = sample_saves(shape.rows, shape.columns) && sample * row > is.few();
+  if (spread) work.collectives += is.by(Method::surrogate) ? 25 : 70;  // each product with the sample is a message
+  if (is.by(Method::surrogate) && is.by_scores(shape) * row > is.few()) work.collectives += 40;
   const double square = is.d * is.d;
   const double models = is.by(Method::surrogate) && !spread ? 0 : work.factorizations;  // sums, and factors to all
   const double sketch = is.samples_model && !on_sample ? is.sketch * is.d : 0;
