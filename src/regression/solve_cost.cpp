@@ -27,6 +27,7 @@ struct Facts {
   double numbers = 0;   // stored there
   double sketch = 0;    // rows of it
   double oversampling = 0;
+  bool on_one_node = false;    // and not in blocks
   bool samples_model = false;  // preconditioners are made of sampled rows
 
   Facts(const SolveShape& shape, const SolveLayout& layout, const RegressionOptions& options)
@@ -42,12 +43,13 @@ struct Facts {
         oversampling(options.sampling.oversampling > 0 ? options.sampling.oversampling
                      : shape.sparse                    ? sparse_oversampling
                                                        : automatic_oversampling(shape.rows, static_cast<Index>(d))),
+        on_one_node(layout.nodes() == 1 && layout.blocks == 0),
         samples_model(oversampling * d < n && sketch < n) {}
 
   bool by(Method method) const { return choice.method == method; }
   bool on_root() const { return choice.linear_solver == LinearSolver::rank0; }
   /// Numbers of a sample that rank 0 works on alone.
-  double few() const { return RowSample::few_numbers(static_cast<int>(parts), choice.unknowns); }
+  double few() const { return RowSample::few_numbers(static_cast<int>(parts), choice.unknowns, on_one_node); }
   /// Rows of a sample by scores.
   double by_scores(const SolveShape& shape) const {
     return std::min(n, (rows_by_scores(shape.rows, shape.columns) + rows_by_mass) * d);

@@ -40,8 +40,9 @@ struct SampledProblem {
 class RowSample {
  public:
   /// Local, replicated. How many numbers rank 0 works on alone: the time in which other ranks would do their part of
-  /// it, (1 - 1 / ranks) (1 + d / 200) for a number, goes into messages, 1 + log2(ranks). 2^20 for two ranks, d = 100.
-  static double few_numbers(int ranks, Eigen::Index d);
+  /// it, (1 - 1 / ranks) (1 + d / 200) for a number, goes into messages, 1 + log2(ranks), which take an eighth between
+  /// ranks of one node. For two ranks and d = 100 it is 2^17 there, and 2^20 on two nodes.
+  static double few_numbers(int ranks, Eigen::Index d, bool on_one_node);
 
   /// Keys the random numbers: the same numbers u_i, row i being kept if u_i < p_i.
   struct Draw {

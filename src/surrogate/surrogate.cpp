@@ -180,12 +180,17 @@ SurrogateSolve::Read SurrogateSolve::read(std::span<const RegressionObjective::E
   return found;
 }
 
+/// What `RowSample` says of the ranks here. Blocks are on any nodes, which must not matter.
+double few_numbers(const RowMatrix& A) {
+  const Communicator& ranks = A.communicator();
+  const bool on_one_node = !ranks.is_of_blocks() && ranks.processes_on_node() == ranks.processes();
+  return RowSample::few_numbers(ranks.size(), A.columns(), on_one_node);
+}
+
 /// rows: about how many.
 void SurrogateSolve::use_sample(VectorXd probabilities, double rows) {
   const RowMatrix& A = all_.A();
-  RowSample::Place place{is_whole_       ? small_problem
-                         : own_.few >= 0 ? own_.few
-                                         : RowSample::few_numbers(A.communicator().size(), A.columns())};
+  RowSample::Place place{is_whole_ ? small_problem : own_.few >= 0 ? own_.few : few_numbers(A)};
   if (!A.is_sparse()) place.expected = rows * static_cast<double>(A.columns());
   probabilities_ = std::move(probabilities);
   surrogate_.use(point_, probabilities_, draw_, place);
