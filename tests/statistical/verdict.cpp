@@ -18,7 +18,8 @@ constexpr double kProgress = 1e-3;      // of |g(0)|: the least that a success m
 constexpr double kFloors = 8;           // of the stated rounding of |g|, which is an estimate
 constexpr double kStationary = 16;      // of its rounding: a gradient at 0 that is 0
 constexpr double kClearSaddle = -1e-6;  // of the size of the terms: a curvature that no rounding makes
-constexpr double kNothing = 2.3e-16;    // of L(0): an L >= 0 of that size cannot fall by what L(0) would show
+constexpr double kNothing = 1e-30;      // of L(0): an L of that size is the rounding of f, and cannot fall
+constexpr double kUnseen = 2.3e-16;     // of L(0): an L >= 0 of that size cannot fall by what L(0) would show
 constexpr double kLogitsOfOne = 100;    // sinh(z)^2 of logits of that size, at most
 constexpr double kWithinDoubles = 1e140;
 constexpr double kSlack = 1 + 1e-9;
@@ -116,7 +117,8 @@ class Judge {
     const double most = largest_value();
     if (!(here_.value <= kSlack * most))
       report("descent", ending(), ", but L = ", here_.value, ", at the start ", most);
-    if (here_.least_curvature < kClearSaddle && std::abs(here_.value) > kNothing * std::abs(zero_.value))
+    if (here_.least_curvature < kClearSaddle && std::abs(here_.value) > kNothing * std::abs(zero_.value) &&
+        !is_stated_as_unseen())
       report("saddle", ending(), " (", stationary_kind_name(result_.certificate.kind), "), but the least curvature is ",
              here_.least_curvature, " of the size of its terms");
     else if (result_.certificate.kind == StationaryKind::saddle)
@@ -124,6 +126,14 @@ class Judge {
     if (hunted_.options.epsilon > 0 &&
         !(result_.certificate.distance_bound.value_or(kInfinity) <= hunted_.options.epsilon))
       report("epsilon", ending(), " without the distance that was asked for");
+  }
+
+  /// Nothing that counts is left to gain, and the certificate says that it cannot tell the curvature from 0, and is
+  /// right.
+  bool is_stated_as_unseen() const {
+    const auto& certificate = result_.certificate;
+    return std::abs(here_.value) <= kUnseen * std::abs(zero_.value) && certificate.kind == StationaryKind::degenerate &&
+           std::abs(here_.least_eigenvalue) <= certificate.eigenvalue_rounding;
   }
 
   void look_at_breakdown() {
