@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "app/experiments/all_experiments.hpp"
 #include "app/options/commands.hpp"
 #include "app/report/json.hpp"
 #include "app/report/text.hpp"
@@ -21,46 +22,73 @@ namespace {
 
 using experiments::Table;
 
-constexpr std::string_view kExperimentEpilogue = R"(Examples:
+const std::vector<Experiment>& all_experiments() {
+  static const std::vector<Experiment> all{polynomial_experiment(), cycle_rank_experiment(),
+                                           exponential_network_experiment(), active_sets_experiment(),
+                                           checked_gradient_experiment()};
+  return all;
+}
+
+/// Examples, and a line or two for each experiment: its name, files, and what it is about.
+const std::string& experiment_epilogue() {
+  static const std::string text = [] {
+    std::string page = R"(Examples:
   attnreg experiment polynomial
   mpirun -n 4 attnreg experiment cycle-rank -o results
 
-  polynomial        attention by powers separates two data sets from degree 3 on (arXiv 2310.20051)
-  cycle-rank        tensor ring by alternating, sampled least squares (arXiv 2304.06594)
-  exp-network       over-parameterised exponential regression (arXiv 2303.16504)
-  active-sets       neurons of a shifted ReLU that fire (arXiv 2208.05395)
-  checked-gradient  gradient descent whose contributions are checked (after arXiv 2308.10502)
-
+)";
+    for (const auto& experiment : all_experiments()) {
+      page += "  " + std::string(experiment.name);
+      if (!experiment.files.empty()) page += " [" + std::string(experiment.files) + "]";
+      page += "\n      " + std::string(experiment.summary) + "\n";
+    }
+    return page + R"(
 docs/experiments.md says what the sources claim, what is shown, and what is theory only.
 )";
+  }();
+  return text;
+}
 
-const Syntax kExperimentSyntax{
-    "experiment",
-    "Run a small experiment of the papers and print its tables.",
-    {{"NAME", "which; see below",
-      Choice{{"polynomial", "cycle-rank", "exp-network", "active-sets", "checked-gradient"}}}},
-    {{"Computing",
-      {{"seed", 0, "S", Integer{0}, "1", "of all random numbers"},
-       {"threads", 0, "N", Integer{1, 4096}, "", "threads per rank; default: as for solve"},
-       watchdog_option(),
-       progress_option()}},
-     report_options("for a .csv file a table and report.json; default: print only")},
-    kExperimentEpilogue};
+std::vector<OptionGroup> experiment_groups() {
+  std::vector<OptionGroup> groups{
+      {"Computing",
+       {{"seed", 0, "S", Integer{0}, "1", "of all random numbers"},
+        {"threads", 0, "N", Integer{1, 4096}, "", "threads per rank; default: as for solve"},
+        watchdog_option(),
+        progress_option()}}};
+  for (const auto& experiment : all_experiments())
+    if (!experiment.options.empty()) groups.push_back({experiment.name, experiment.options});
+  groups.push_back(report_options("for a .csv file a table and report.json; default: print only"));
+  return groups;
+}
 
-/// Collective.
-std::vector<Table> tables(const Communicator& communicator, const std::string& name, std::uint64_t seed) {
-  using namespace experiments;
-  if (name == "polynomial")
-    return {polynomial_attention(communicator, {.seed = seed}),
-            polynomial_attention(communicator,
-                                 {.columns = 66, .copies = 64, .a1 = 0.7, .c = 0.05, .degrees = {1, 2}, .seed = seed}),
-            polynomial_vector(communicator, {.seed = seed})};
-  if (name == "cycle-rank")
-    return {cycle_rank(communicator, {.seed = seed}), cycle_rank(communicator, {.noise = 0.01, .seed = seed}),
-            cycle_rank(communicator, {.noise = 0.01, .sampled_rows = 40, .seed = seed})};
-  if (name == "exp-network") return {exponential_network(communicator, {.seed = seed})};
-  if (name == "active-sets") return {active_sets(communicator, {.seed = seed})};
-  return {checked_gradient(communicator, {.seed = seed})};
+const Syntax& experiment_syntax() {
+  static const Syntax syntax = [] {
+    Choice names;
+    for (const auto& experiment : all_experiments()) names.names.push_back(experiment.name);
+    return Syntax{.name = "experiment",
+                  .summary = "Run an experiment of the papers and print its tables.",
+                  .positionals = {{"NAME", "which, and its files; see below", names}},
+                  .groups = experiment_groups(),
+                  .epilogue = experiment_epilogue(),
+                  .more = "FILE"};
+  }();
+  return syntax;
+}
+
+/// The experiment that was asked for. Throws `UsageError`: files that it does not take, or options of another one.
+const Experiment& chosen_experiment(const Arguments& arguments) {
+  const Experiment& chosen = all_experiments()[arguments.choice("NAME")];
+  const std::size_t files = arguments.rest().size();
+  if (files < chosen.least_files || files > chosen.most_files)
+    throw UsageError("experiment " + std::string(chosen.name) + " takes " +
+                     (chosen.most_files == 0 ? std::string("no file") : std::string(chosen.files)) + ", not " +
+                     counted(static_cast<std::int64_t>(files), "file"));
+  for (const auto& other : all_experiments())
+    for (const auto& option : other.options)
+      if (&other != &chosen && std::ranges::find(chosen.shared, option.name) == chosen.shared.end())
+        arguments.refuse({option.name}, "is not an option of " + std::string(chosen.name));
+  return chosen;
 }
 
 std::string table_text(const Table& table) {
@@ -108,10 +136,11 @@ std::string file_name(const std::vector<Table>& all, std::size_t index) {
 }
 
 ExitCode run_experiment(const Communicator& communicator, const Arguments& arguments) {
+  const Experiment& experiment = chosen_experiment(arguments);
   set_threads(communicator, arguments);
   const ReportDirectory directory(communicator, arguments);
   const InPhase working(Phase::solve);
-  const auto all = tables(communicator, arguments.text("NAME"), arguments.seed());
+  const auto all = experiment.run(communicator, arguments, directory);
   StopsEndPhases::end();
   communicator.agree_on_root([&] {
     if (!directory.is_used()) return;
@@ -127,6 +156,6 @@ ExitCode run_experiment(const Communicator& communicator, const Arguments& argum
 
 }  // namespace
 
-Command experiment_command() { return {kExperimentSyntax, run_experiment}; }
+Command experiment_command() { return {experiment_syntax(), run_experiment}; }
 
 }  // namespace attnreg::app

@@ -38,7 +38,7 @@ const Syntax kReportSyntax{
     kReportEpilogue,
     {},
     {},
-    true};
+    "DIR"};
 
 /// A page that was written; of rank 0, empty elsewhere.
 struct WrittenPage {

@@ -227,7 +227,7 @@ void Arguments::set_positionals(std::span<const std::string> words, std::span<co
   auto wanted = replaced ? std::vector<Positional>{} : syntax_.positionals;
   if (!replaced && !syntax_.instead_of_last.empty() && given(syntax_.instead_of_last)) wanted.pop_back();
   const std::string command = "attnreg " + std::string(syntax_.name);
-  if (syntax_.takes_more && words.size() > wanted.size()) {
+  if (!syntax_.more.empty() && words.size() > wanted.size()) {
     rest_.assign(words.begin() + std::ssize(wanted), words.end());
     words = words.first(wanted.size());
   }

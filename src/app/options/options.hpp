@@ -83,7 +83,7 @@ struct Syntax {
   std::string_view epilogue;                                  ///< examples; printed as it is
   std::vector<std::string_view> instead_of_positionals = {};  ///< options that each stand for all of them
   std::string_view instead_of_last = {};                      ///< option that stands for the last one
-  bool takes_more = false;                                    ///< as many more of the last one as one likes
+  std::string_view more = {};                                 ///< what may follow, as many as one likes: "FILE"
 };
 
 /// The options of a command, with those that all commands have: --config, --print-config, --help-all, --help.

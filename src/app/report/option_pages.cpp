@@ -74,7 +74,7 @@ std::string help_text(const Syntax& syntax, bool all, std::size_t width) {
   std::string text = "Usage: attnreg " + std::string(syntax.name);
   for (const auto& positional : syntax.positionals) text += " " + std::string(positional.name);
   if (!syntax.instead_of_last.empty()) text += "|--" + std::string(syntax.instead_of_last) + " FILE";
-  if (syntax.takes_more) text += " [" + std::string(syntax.positionals.back().name) + "...]";
+  if (!syntax.more.empty()) text += " [" + std::string(syntax.more) + "...]";
   text += " [options]\n\n" + std::string(syntax.summary) + "\n\n";
   for (const auto& positional : syntax.positionals)
     text += "  " + std::string(positional.name) + "  " + std::string(positional.help) + "\n";

@@ -68,6 +68,7 @@ std::string man_page(const Syntax& syntax) {
         "."
         "I " +
         roff(positional.name) + "\n";
+  if (!syntax.more.empty()) text += ".RI [ " + roff(syntax.more) + " ...]\n";
   text += "[options]\n.SH DESCRIPTION\n";
   for (const auto& positional : syntax.positionals)
     text += ".TP\n.I " + roff(positional.name) + "\n" + roff(positional.help) + "\n";
