@@ -39,7 +39,7 @@ const Syntax kCheckSyntax{
     kCheckEpilogue,
     {},
     {},
-    true};
+    "FILE"};
 
 constexpr std::size_t kNamed = 5;  // of a list
 
