@@ -17,7 +17,6 @@
 #include <Eigen/Core>
 
 #include "../kernels/run.hpp"
-#include "newton/minimise.hpp"
 
 namespace peers {
 namespace {
