@@ -117,6 +117,20 @@ def wrong_includes(tree):
                 yield f"{path_of(name)}:{number}: {found[1]} is no file of this tree; a library is included with <>"
 
 
+def includes_outside_of_rooms(tree):
+    """What tests, benchmarks and the Python module include is beside them, in tests/, or in a room; the peers, which are
+    compiled alone, have only what is beside them."""
+    for top in ("tests", "bench", "python"):
+        for path in sorted((tree.root / top).rglob("*.[ch]pp")):
+            is_peer = (tree.root / "bench/peers") in path.parents
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                found = re.match(r'\s*#\s*include\s*"([^"]+)"', line)
+                if not found or (path.parent / found[1]).is_file() or found[1].startswith(LIBRARIES):
+                    continue
+                if is_peer or not ((tree.root / "tests" / found[1]).is_file() or found[1] in {**tree.lines, **tree.generated}):
+                    yield f"{path.relative_to(tree.root)}:{number}: {found[1]} is no file that this one can include"
+
+
 def loops(tree):
     """No loop between units: the header and the source of one name. Loops between rooms would need an upward arrow."""
     arrows = {}  # unit -> unit it includes -> the place of the include
@@ -196,7 +210,7 @@ def names_in_documents(tree):
 
 def faults(root):
     tree = Tree(Path(root))
-    rules = (misplaced_files, wrong_includes, loops, mpi_calls, sizes, architecture, names_in_documents)
+    rules = (misplaced_files, wrong_includes, includes_outside_of_rooms, loops, mpi_calls, sizes, architecture, names_in_documents)
     return [fault for rule in rules for fault in rule(tree)]
 
 

@@ -132,6 +132,10 @@ class PlantedFault(unittest.TestCase):
         line = self.plant("src/rows/tile.cpp", '#include "tile_size.hpp"')
         self.expect(f"src/rows/tile.cpp:{line}: tile_size.hpp is no file of this tree")
 
+    def test_peer_that_includes_a_room(self):
+        line = self.plant("bench/peers/exact_newton/exact_newton.cpp", '#include "newton/minimise.hpp"')
+        self.expect(f"bench/peers/exact_newton/exact_newton.cpp:{line}: newton/minimise.hpp is no file that this one")
+
     def test_too_many_public_headers(self):
         have = len(list((self.root / "include/attnreg").iterdir()))
         for k in range(rooms.MOST_PUBLIC_HEADERS + 1 - have):
