@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/prefetch.hpp"
 #include "kernels/sketch_kernels.hpp"
 #include "numbers/vector_clones.hpp"
 
@@ -43,9 +44,9 @@ ATTNREG_INLINE void prefetch(const std::int32_t* j, const Scalar* a) {
   constexpr std::uintptr_t entries_ahead = 1024, line = 64;
   const std::uintptr_t columns = reinterpret_cast<std::uintptr_t>(j) + entries_ahead * sizeof(std::int32_t);
   const std::uintptr_t values = reinterpret_cast<std::uintptr_t>(a) + entries_ahead * sizeof(Scalar);
-  __builtin_prefetch(reinterpret_cast<const void*>(columns));
-  __builtin_prefetch(reinterpret_cast<const void*>(values));
-  __builtin_prefetch(reinterpret_cast<const void*>(values + line));
+  prefetch_line(columns);
+  prefetch_line(values);
+  prefetch_line(values + line);
 }
 
 /// Calls `body(i, columns, values, entries)` for the rows of the block.

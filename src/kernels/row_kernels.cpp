@@ -5,9 +5,10 @@
 #include <type_traits>
 #include <variant>
 
+#include "kernels/prefetch.hpp"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/row_kernels.cpp"
-#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -80,8 +81,8 @@ HWY_INLINE void for_columns(Index d, Body&& body) {
 /// the memory idle otherwise. Measured for vectors of a whole line only (docs/performance.md).
 template <class T>
 HWY_INLINE void prefetch(const T* p) {
-  constexpr Index kAhead = 3072;  // bytes
-  if (HWY_MAX_BYTES == 64) hwy::Prefetch(p + kAhead / static_cast<Index>(sizeof(T)));
+  if (HWY_MAX_BYTES == 64)
+    prefetch_line(reinterpret_cast<std::uintptr_t>(p) + (prefetches_into_first_level ? 3072 : 2048));
 }
 
 HWY_INLINE double sum_of(Vector v) { return hn::GetLane(hn::SumOfLanes(kDoubles, v)); }
