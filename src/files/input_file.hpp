@@ -57,6 +57,12 @@ void require_same_file(const Communicator& communicator, const std::string& path
 struct NonFinite {
   std::int64_t count = 0;
   std::int64_t first = 0;  ///< position of the first one, if there are any
+
+  /// Those of a part of the list that begins at `position`, behind the parts before.
+  void add(const NonFinite& part, std::int64_t position) {
+    if (count == 0) first = position + part.first;
+    count += part.count;
+  }
 };
 
 /// Local. Looks at the exponents, so that no compiler option that assumes finite values can remove it.
@@ -72,14 +78,17 @@ NonFinite find_non_finite(std::span<const Eigen::bfloat16> values);
 
 /// Collective. Where values are not finite, the lowest rank with such a value calls `refuse(position, count)`, which
 /// throws on this rank what is then thrown on all; position: of its first one; count: of all ranks.
-template <class Scalar, class Refuse>
-void require_finite(const Communicator& communicator, std::span<const Scalar> values, Refuse&& refuse) {
-  const NonFinite found = find_non_finite(values);
+template <class Refuse>
+void require_finite(const Communicator& communicator, const NonFinite& found, Refuse&& refuse) {
   const std::int64_t count = communicator.sum(found.count);
   if (count == 0) return;
   communicator.agree([&] {
     if (found.count > 0) refuse(found.first, count);
   });
+}
+template <class Scalar, class Refuse>
+void require_finite(const Communicator& communicator, std::span<const Scalar> values, Refuse&& refuse) {
+  require_finite(communicator, find_non_finite(values), refuse);
 }
 
 }  // namespace attnreg

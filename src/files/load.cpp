@@ -2,6 +2,7 @@
 #include <limits>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
@@ -12,6 +13,7 @@
 #include "ranks/activity.hpp"
 #include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/row_passes.hpp"
 
 namespace attnreg {
 namespace {
@@ -140,6 +142,34 @@ void deal_rows(const Communicator& communicator, const Source& header, const Row
   }
 }
 
+/// Local. Reads this rank's rows, from row `first` of the file on, and says which values are not finite. Where the file
+/// allows it all threads read, blocks that are examined while they are in cache.
+template <class Scalar>
+NonFinite read_examined(const Source& header, std::int64_t first, Rows<Scalar>& rows) {
+  constexpr std::int64_t block_bytes = std::int64_t{1} << 20;
+  const std::span<Scalar> values = span_of(rows);
+  const Index n = rows.rows(), d = rows.cols();
+  const Index height = std::max<Index>(1, block_bytes / (d * static_cast<Index>(sizeof(Scalar))));
+  if (n <= height || !reads_in_blocks(header)) {
+    read_rows(header, first, n, values);
+    return find_non_finite(values);
+  }
+  std::vector<NonFinite> found(static_cast<std::size_t>(RowPasses::parts()));
+  RowPasses::share((n + height - 1) / height, [&](int part, Index from, Index to) {
+    if (from == to) return;
+    RowReader reader(header);
+    for (Index row = from * height; row < std::min(to * height, n); row += height) {
+      const Index count = std::min(height, n - row);
+      const auto block = values.subspan(static_cast<std::size_t>(row * d), static_cast<std::size_t>(count * d));
+      reader.read(first + row, count, block);
+      found[static_cast<std::size_t>(part)].add(find_non_finite(block), row * d);
+    }
+  });
+  NonFinite all;
+  for (const auto& part : found) all.add(part, 0);
+  return all;
+}
+
 /// Collective. This rank's rows of the matrix, all finite.
 template <class Scalar>
 Rows<Scalar> load_rows(const Communicator& communicator, const Source& header, const RowPartition& partition,
@@ -147,14 +177,18 @@ Rows<Scalar> load_rows(const Communicator& communicator, const Source& header, c
   const Index rows_local = partition.rows_local(communicator.rank());
   const std::int64_t first = partition.begin(communicator.rank());
   Rows<Scalar> rows;
+  NonFinite found;
   communicator.agree([&] {
     rows.resize(rows_local, header.columns());
     advise_huge_pages(rows.data(), sizeof(Scalar) * static_cast<std::size_t>(rows.size()));
     const InWork reading("reading", "bytes", bytes_of_rows(header, rows_local));
-    if (!header.is_piped()) read_rows(header, first, rows_local, span_of(rows));
+    if (!header.is_piped()) found = read_examined(header, first, rows);
   });
-  if (header.is_piped()) deal_rows(communicator, header, partition, rows);
-  require_finite<Scalar>(communicator, span_of(rows), [&](std::int64_t position, std::int64_t count) {
+  if (header.is_piped()) {
+    deal_rows(communicator, header, partition, rows);
+    found = find_non_finite(span_of(rows));
+  }
+  require_finite(communicator, found, [&](std::int64_t position, std::int64_t count) {
     if (header.is_piped())
       refuse_held(header, first * header.columns() + position, rows.data()[position], count, orientation);
     refuse_at(header, first * header.columns() + position, count, storage_of<Scalar>, orientation);

@@ -370,6 +370,13 @@ void RowReader::read_run(std::int64_t at, std::int64_t step, std::span<Scalar> o
   }
 }
 
+bool reads_in_blocks(const Source& source) {
+  if (!source.shards.empty()) return !source.shards_are_columns && std::ranges::all_of(source.shards, reads_in_blocks);
+  const bool is_plain = source.format == Source::Format::npy || source.format == Source::Format::safetensors;
+  const bool is_one_run = source.row_step == source.columns() && (source.columns() == 1 || source.column_step == 1);
+  return is_plain && is_one_run;
+}
+
 double bytes_of_rows(const Source& source, std::int64_t rows) {
   const auto share = static_cast<double>(rows) / static_cast<double>(std::max<std::int64_t>(source.shape.at(0), 1));
   return share * (source.table ? static_cast<double>(source.disk_bytes)

@@ -55,6 +55,10 @@ void read_rows(const Source& source, std::int64_t first, std::int64_t rows, std:
   if (!out.empty() || rows != 0) RowReader(source).read(first, rows, out);
 }
 
+/// Local. Whether rows lie one behind the other in files where any of them is found at once: blocks of rows may then be
+/// read in any order, by several readers at a time, as fast as all rows in one go.
+bool reads_in_blocks(const Source& source);
+
 /// Local. What is read of a file for so many of its rows, about.
 double bytes_of_rows(const Source& source, std::int64_t rows);
 

@@ -82,15 +82,19 @@ class EntryParser {
   }
 
   void check_place(std::int64_t row, std::int64_t column, std::int64_t place) const {
-    const std::string found = "byte " + std::to_string(place) + " of the text: found row " + std::to_string(row) +
-                              ", column " + std::to_string(column) + ", expected ";
     if (row < 1 || row > header_.rows || column < 1 || column > header_.columns)
-      refuse_file(path_, found + "rows 1 to " + std::to_string(header_.rows) + ", columns 1 to " +
-                             std::to_string(header_.columns));
+      refuse_place(row, column, place,
+                   "rows 1 to " + std::to_string(header_.rows) + ", columns 1 to " + std::to_string(header_.columns));
     if (header_.symmetry != Symmetry::general && row < column)
-      refuse_file(path_, found + "entries on and below the diagonal, as the matrix has a symmetry");
+      refuse_place(row, column, place, "entries on and below the diagonal, as the matrix has a symmetry");
     if (header_.symmetry == Symmetry::skew && row == column)
-      refuse_file(path_, found + "entries below the diagonal, as the matrix is skew-symmetric");
+      refuse_place(row, column, place, "entries below the diagonal, as the matrix is skew-symmetric");
+  }
+
+  [[noreturn]] void refuse_place(std::int64_t row, std::int64_t column, std::int64_t place,
+                                 const std::string& expected) const {
+    refuse_file(path_, "byte " + std::to_string(place) + " of the text: found row " + std::to_string(row) +
+                           ", column " + std::to_string(column) + ", expected " + expected);
   }
 
   [[noreturn]] void refuse_line(std::string_view line, std::int64_t place) const {
