@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What does not fit into the CI: the container image, the Debian packages and two of the Python package, each a build of
-# its own, a quarter of an hour on two idle cores, 50,000 problems of the test that hunts, a minute of libFuzzer for each reader, and damaged and
-# other attention heads. tests/full.sh; installs what is missing. Ends with `N passed, N failed, N skipped`.
+# its own, a quarter of an hour on two idle cores, 50,000 problems of the test that hunts, a minute of libFuzzer for each
+# reader, damaged and other attention heads, and benchmarks at small sizes. tests/full.sh; installs what is missing. Ends
+# with `N passed, N failed, N skipped`.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 . launch/packages.sh
@@ -95,6 +96,12 @@ kills() {
   return "$code"
 }
 
+# The peers compile, and every table of docs/experiments.md and of docs/performance.md can be made, at small sizes.
+benchmarks() {
+  bench/peers/build.sh --packages build/peers && bench/experiments.py "$ATTNREG_PROGRAM" --quick &&
+    bench/run.sh --quick --build build/bench
+}
+
 pictures() {
   require_packages chromium fonts-dejavu-core && tests/report_pictures.sh "$ATTNREG_PROGRAM" build/pictures
 }
@@ -110,5 +117,6 @@ step 'real heads' real_heads
 step 'kills and signals' kills
 step 'a fault at each call' faults
 step 'pictures of reports' pictures
+step benchmarks benchmarks
 echo "$passed passed, $failed failed, $skipped skipped"
 test "$failed" -eq 0
