@@ -105,6 +105,10 @@ class Communicator {
   /// Collective. The same on rank 0 only, empty elsewhere. An all-gather of 8 bytes, and a gather.
   std::vector<double> gather_to_root(std::span<const double> values) const;
 
+  /// Collective. The bytes of the rank that comes `by` before this one, in a ring; lengths may differ. by >= 0,
+  /// replicated. One message from each rank to one other; of blocks an all-gather of all bytes.
+  std::vector<char> shift(std::span<const char> bytes, int by) const;
+
   /// Collective. Returns on no rank before all ranks have called it.
   void barrier() const;
 

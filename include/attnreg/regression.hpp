@@ -65,6 +65,11 @@ struct RegressionOptions : RegressionModel {
   CertificateLevel certificate = CertificateLevel::gradient;
   /// > 0: go on until |x - x*| <= epsilon is certified; implies the full certificate. For `sketched_newton` see there.
   double epsilon = 0;
+  /// 0 to 1: a detector of silent data corruption. In every evaluation of L and g each block of rows is made again by
+  /// another rank with this probability, in another order of summation, and compared; rates from 0.001 to 0.05 are
+  /// usual (docs/experiments.md). What a third rank does not settle is an `Error` with `ExitCode::internal` on all
+  /// ranks. 0: off.
+  double audit = 0;
   /// `gradient_reference` is set by the solver: |g(0)|_s, whatever the start; where that is rounding, and x = 0
   /// stationary, the largest |g|_s that is met.
   NewtonOptions newton;
@@ -98,6 +103,7 @@ struct RegressionResult : SolveResult {
   double sample_reads = 0;  ///< of `Method::surrogate`: work on samples, in reads of A, not in the summary's
   Certificate certificate;
   FitQuality fit;
+  AuditReport audit;
 };
 
 /// Collective. Finds x with softmax(A x) ~ b, or what else the loss compares with b: a (local) minimiser of phi(A x +

@@ -85,6 +85,16 @@ struct NewtonSummary {
   double seconds = 0;
 };
 
+/// What the audit of a solve did, `RegressionOptions::audit`. All values are replicated.
+struct AuditReport {
+  double rate = 0;               ///< 0: there was none
+  std::int64_t evaluations = 0;  ///< that it looked at, each a read of A
+  std::int64_t rows = 0;         ///< that were made again in them, in all
+  double reads = 0;              ///< the same in reads of A
+  std::int64_t repeated = 0;     ///< evaluations that were made again, as a rank was wrong
+  std::int64_t misjudged = 0;    ///< checks that were wrong themselves
+};
+
 /// What a step of the papers' method rested on: H is the Hessian where the step starts, H~ its sample. All values are
 /// replicated.
 struct SketchedStep {

@@ -69,20 +69,20 @@ def solve(A: _Matrix, b: _Vector, w: float | _Vector = 1e-4, *, loss: str = "sof
           epsilon: float | None = None, oversampling: float | None = None, sketch_rows: int = 0, nonzeros: int = 4,
           jl_columns: int = 16, seed: int = 1, linear_solver: _Solver = "auto", sketched: dict[str, Any] | None = None,
           offset: _Vector | None = None, ridge: float | None = None, ridge_scaled: float | None = None,
-          callback: _Callback = None, comm: _Comm = None) -> Result: ...
+          audit: float = 0, callback: _Callback = None, comm: _Comm = None) -> Result: ...
 def path(A: _Matrix, b: _Vector, weights: ArrayLike, *, loss: str = "softmax", method: _Method = "auto",
          start: _Start = "auto", starts: int = 0, rtol: float = 1e-10, rtol_of: _Reference = "zero",
          max_iterations: int = 200, time_limit: float | None = None, certificate: _Level = "gradient",
          oversampling: float | None = None, sketch_rows: int = 0, nonzeros: int = 4, jl_columns: int = 16, seed: int = 1,
          linear_solver: _Solver = "auto", offset: _Vector | None = None, ridge: float | None = None,
-         ridge_scaled: float | None = None, callback: _Callback = None, comm: _Comm = None) -> Result: ...
+         ridge_scaled: float | None = None, audit: float = 0, callback: _Callback = None, comm: _Comm = None) -> Result: ...
 def solve_targets(A: _Matrix, B: _Numbers, w: float | _Vector = 1e-4, *, loss: str = "softmax",
                   method: _Method = "auto", start: _Start = "auto", starts: int = 0, rtol: float = 1e-10,
                   rtol_of: _Reference = "zero", max_iterations: int = 200, time_limit: float | None = None,
                   certificate: _Level = "gradient", oversampling: float | None = None, sketch_rows: int = 0,
                   nonzeros: int = 4, jl_columns: int = 16, seed: int = 1, linear_solver: _Solver = "auto",
                   offset: _Vector | None = None, ridge: float | None = None, ridge_scaled: float | None = None,
-                  callback: _Callback = None, comm: _Comm = None) -> Result: ...
+                  audit: float = 0, callback: _Callback = None, comm: _Comm = None) -> Result: ...
 def predict(A: _Matrix, x: _Numbers, loss: str = "softmax", *, offset: _Vector | None = None,
             comm: _Comm = None) -> _Floats: ...
 def evaluate(A: _Matrix, b: _Vector, x: _Numbers, w: float | _Vector = 1e-4, *, loss: str = "softmax",

@@ -159,7 +159,7 @@ def finished(values, kind=Result):
         result[name] = value
     if "certificate" in result:
         result["certificate"] = certificate_of(result["certificate"])
-    for name in ("fit", "held_out"):
+    for name in ("fit", "held_out", "audit"):
         if isinstance(result.get(name), dict):
             result[name] = record_of(result[name])
     for name in ("minima", "sketched_steps"):

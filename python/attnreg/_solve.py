@@ -65,7 +65,7 @@ def model_options(loss, ridge=None, ridge_scaled=None):
 
 
 def solve_options(model, method, start, starts, rtol, rtol_of, max_iterations, time_limit, certificate, epsilon,
-                  oversampling, sketch_rows, nonzeros, jl_columns, seed, linear_solver, sketched):
+                  oversampling, sketch_rows, nonzeros, jl_columns, seed, linear_solver, sketched, audit):
     options = newton_options(rtol, rtol_of, max_iterations, time_limit)
     options.update(model, method=choice("method", method, METHODS), starts=integer("starts", starts, 0, 10**5),
                    certificate=choice("certificate", certificate, LEVELS),
@@ -80,6 +80,7 @@ def solve_options(model, method, start, starts, rtol, rtol_of, max_iterations, t
             raise DataError(f"start has shape {options['x0'].shape}, expected one axis")
     if epsilon is not None:
         options["epsilon"] = number("epsilon", epsilon, 0)
+    options["audit"] = number("audit", audit, 0, 1, strict=False)
     if oversampling is not None:
         options["oversampling"] = number("oversampling", oversampling, 0, 1e6)
     if sketched:
@@ -95,7 +96,7 @@ def solve_options(model, method, start, starts, rtol, rtol_of, max_iterations, t
 def solve(A, b, w=1e-4, *, loss="softmax", method="auto", start="auto", starts=0, rtol=1e-10, rtol_of="zero",
           max_iterations=200, time_limit=None, certificate="gradient", epsilon=None, oversampling=None, sketch_rows=0,
           nonzeros=4, jl_columns=16, seed=1, linear_solver="auto", sketched=None, offset=None, ridge=None,
-          ridge_scaled=None, callback=None, comm=None):
+          ridge_scaled=None, audit=0, callback=None, comm=None):
     """Find x with softmax(A x) ~ b: a (local) minimiser of L(x) = phi(A x + o) + 1/2 |diag(w) A x|^2.
 
     Collective. Rows of A are spread over the ranks of `comm`, each of which gives its own.
@@ -139,6 +140,10 @@ def solve(A, b, w=1e-4, *, loss="softmax", method="auto", start="auto", starts=0
     ridge, ridge_scaled : float, optional
         Adds 1/2 ridge |x|^2 to L, or 1/2 ridge_scaled sum_j s_j^2 x_j^2, s_j the norm of column j, for softmax and
         cross-entropy about its mean.
+    audit : float
+        0 to 1: how often each block of rows is made again by another rank in every evaluation, to find silent
+        corruption of data; what is not settled raises InternalError. `Result.audit` has rate, evaluations, rows, reads,
+        repeated (evaluations that a wrong rank spoilt) and misjudged.
     callback : callable
         Called after each iteration with a record of its figures, on each rank that gives one. What returns true, or
         raises StopIteration, ends the solve; another exception does, too, and is raised.
@@ -175,7 +180,7 @@ def solve(A, b, w=1e-4, *, loss="softmax", method="auto", start="auto", starts=0
             options = solve_options(model_options(loss, ridge, ridge_scaled), method, start, starts, rtol, rtol_of,
                                     max_iterations, time_limit, certificate,
                                     epsilon, oversampling, sketch_rows, nonzeros, jl_columns, seed, linear_solver,
-                                    sketched)
+                                    sketched, audit)
             shown = shown_to(callback)
         call.alike("the options", {name: value for name, value in options.items() if name != "x0"})
         rows = call.matrix(A)
@@ -186,8 +191,8 @@ def solve(A, b, w=1e-4, *, loss="softmax", method="auto", start="auto", starts=0
 
 def path(A, b, weights, *, loss="softmax", method="auto", start="auto", starts=0, rtol=1e-10, rtol_of="zero",
          max_iterations=200, time_limit=None, certificate="gradient", oversampling=None, sketch_rows=0, nonzeros=4,
-         jl_columns=16, seed=1, linear_solver="auto", offset=None, ridge=None, ridge_scaled=None, callback=None,
-         comm=None):
+         jl_columns=16, seed=1, linear_solver="auto", offset=None, ridge=None, ridge_scaled=None, audit=0,
+         callback=None, comm=None):
     """Solve for several weights, each from the solution before.
 
     Collective. The other parameters are those of `solve`; `start` is that of the first weight, `time_limit` that of all
@@ -208,7 +213,8 @@ def path(A, b, weights, *, loss="softmax", method="auto", start="auto", starts=0
         with call.agreed():
             options = solve_options(model_options(loss, ridge, ridge_scaled), method, start, starts, rtol, rtol_of,
                                     max_iterations, time_limit, certificate,
-                                    None, oversampling, sketch_rows, nonzeros, jl_columns, seed, linear_solver, None)
+                                    None, oversampling, sketch_rows, nonzeros, jl_columns, seed, linear_solver, None,
+                                    audit)
             shown = shown_to(callback)
             given = [number("a weight", weight, -np.inf, strict=False) for weight in np.ravel(weights)]
         call.alike("the options", (options, given))
@@ -243,7 +249,7 @@ def _several(results, x, left_out=0, **more):
 def solve_targets(A, B, w=1e-4, *, loss="softmax", method="auto", start="auto", starts=0, rtol=1e-10, rtol_of="zero",
                   max_iterations=200, time_limit=None, certificate="gradient", oversampling=None, sketch_rows=0,
                   nonzeros=4, jl_columns=16, seed=1, linear_solver="auto", offset=None, ridge=None, ridge_scaled=None,
-                  callback=None, comm=None):
+                  audit=0, callback=None, comm=None):
     """Solve k regressions with the same A and w, one for each column of B; they share reads of A and messages.
 
     Collective. The other parameters are those of `solve`.
@@ -263,7 +269,8 @@ def solve_targets(A, B, w=1e-4, *, loss="softmax", method="auto", start="auto", 
         with call.agreed():
             options = solve_options(model_options(loss, ridge, ridge_scaled), method, start, starts, rtol, rtol_of,
                                     max_iterations, time_limit, certificate,
-                                    None, oversampling, sketch_rows, nonzeros, jl_columns, seed, linear_solver, None)
+                                    None, oversampling, sketch_rows, nonzeros, jl_columns, seed, linear_solver, None,
+                                    audit)
             shown = shown_to(callback)
             targets = numbers(B, "B")
             if targets.ndim != 2:

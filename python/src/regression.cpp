@@ -33,6 +33,7 @@ RegressionOptions options_of(Call& call, const py::dict& given, const py::object
   take(given, "starts", options.random_starts);
   take_choice(given, "certificate", options.certificate);
   take(given, "epsilon", options.epsilon);
+  take(given, "audit", options.audit);
   take(given, "oversampling", options.sampling.oversampling);
   take(given, "sketch_rows", options.sampling.sketch_rows);
   take(given, "nonzeros", options.sampling.nonzeros);
@@ -128,6 +129,16 @@ py::dict result_dict(RegressionResult result) {
     steps.append(one);
   }
   dict["sketched_steps"] = steps;
+  if (const AuditReport& audit = result.audit; audit.rate > 0) {
+    py::dict found;
+    found["rate"] = audit.rate;
+    found["evaluations"] = audit.evaluations;
+    found["rows"] = audit.rows;
+    found["reads"] = audit.reads;
+    found["repeated"] = audit.repeated;
+    found["misjudged"] = audit.misjudged;
+    dict["audit"] = found;
+  }
   return dict;
 }
 

@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
+#include <charconv>
 #include <csignal>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <new>
@@ -22,8 +25,9 @@ namespace attnreg::faults {
 
 namespace {
 
-constexpr std::array<std::string_view, 10> kSites{"start", "after-load", "in-iteration", "before-write", "read",
-                                                  "write", "sync",       "rename",       "message",      "allocate"};
+constexpr std::array<std::string_view, 13> kSites{"start",  "after-load", "in-iteration", "before-write", "read",
+                                                  "write",  "sync",       "rename",       "message",      "allocate",
+                                                  "logits", "sums",       "check"};
 constexpr std::array kErrors{std::pair{"ENOSPC", ENOSPC}, std::pair{"EIO", EIO}};
 constexpr std::array kSignals{std::pair{"INT", SIGINT},   std::pair{"TERM", SIGTERM}, std::pair{"HUP", SIGHUP},
                               std::pair{"USR1", SIGUSR1}, std::pair{"USR2", SIGUSR2}, std::pair{"KILL", SIGKILL},
@@ -46,9 +50,18 @@ int number_of(const Table& table, std::string_view name) {
   return 0;
 }
 
+/// The bit that flips; < 0: it is none of these kinds.
+int bit_of(std::string_view kind) {
+  constexpr std::string_view kFlip = "flip";
+  int bit = -1;
+  if (!kind.starts_with(kFlip)) return bit;
+  const auto [end, error] = std::from_chars(kind.data() + kFlip.size(), kind.data() + kind.size(), bit);
+  return error == std::errc() && end == kind.data() + kind.size() && bit < 64 ? bit : -1;
+}
+
 bool is_kind(std::string_view kind) {
   return kind == "throw" || kind == "bad_alloc" || kind == "short" || number_of(kErrors, kind) != 0 ||
-         number_of(kSignals, kind) != 0;
+         number_of(kSignals, kind) != 0 || bit_of(kind) >= 0;
 }
 
 Played play(const Fault& fault) {
@@ -57,7 +70,7 @@ Played play(const Fault& fault) {
   if (fault.kind == "throw")
     throw std::logic_error("fault injected at '" + std::string(fault.site) + "' by ATTNREG_FAULT");
   if (const int signal = number_of(kSignals, fault.kind); signal != 0) std::raise(signal);
-  return {number_of(kErrors, fault.kind), fault.kind == "short"};
+  return {number_of(kErrors, fault.kind), fault.kind == "short", bit_of(fault.kind)};
 }
 
 }  // namespace
@@ -76,12 +89,13 @@ void start(int rank) {
       throw Error(ExitCode::usage,
                   "ATTNREG_FAULT is '" + printable(variable) +
                       "'; expected rank:site:kind or rank:site:kind:k with a site of start, after-load, in-iteration, "
-                      "before-write, read, write, sync, rename, message, allocate, and throw, bad_alloc, short, "
-                      "ENOSPC, EIO or a signal, such as TERM",
+                      "before-write, read, write, sync, rename, message, allocate, logits, sums, check, and throw, "
+                      "bad_alloc, short, ENOSPC, EIO, a signal, such as TERM, or flip0 to flip63",
                   Error::Scope::all_ranks);
     if (words[1] == std::to_string(rank)) own.push_back({*site, words[3], words[5].matched ? std::stol(words[5]) : 1});
   }
   plan = std::move(own);
+  for (auto& count : visits) count = 0;
 }
 
 Played at(std::string_view site) {
@@ -92,6 +106,13 @@ Played at(std::string_view site) {
   for (const auto& fault : plan)
     if (fault.site == site && fault.visit == visit) played = play(fault);
   return played;
+}
+
+void flip(std::string_view site, std::span<double> numbers) {
+  const int bit = at(site).bit;
+  if (bit < 0 || numbers.empty()) return;
+  double& number = numbers[numbers.size() / 2];
+  number = std::bit_cast<double>(std::bit_cast<std::uint64_t>(number) ^ (std::uint64_t{1} << bit));
 }
 
 }  // namespace attnreg::faults

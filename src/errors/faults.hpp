@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <span>
 #include <string_view>
 
 namespace attnreg::faults {
@@ -15,6 +16,7 @@ namespace attnreg::faults {
 //   throw, bad_alloc   an exception, a bug or a lack of memory
 //   short              a read or write of half of the bytes
 //   ENOSPC, EIO        a system call that fails
+//   flip0, ..., flip63 a bit of a number that flips, 63 being its sign
 //   INT, TERM, HUP, USR1, USR2, KILL, STOP   a signal to this process
 //
 // A line on stderr says so.
@@ -23,6 +25,7 @@ namespace attnreg::faults {
 struct Played {
   int error = 0;  ///< errno, if it fails
   bool is_short = false;
+  int bit = -1;  ///< that flips; < 0: none
 };
 
 #ifdef ATTNREG_FAULT_INJECTION
@@ -32,13 +35,18 @@ struct Played {
 void start(int rank);
 
 /// Local. This process is at a site: start, after-load, in-iteration, before-write; read, write, sync, rename, of
-/// files; message, a collective; allocate, of memory, where only bad_alloc and signals are played.
+/// files; message, a collective; allocate, of memory, where only bad_alloc and signals are played; logits, sums, check:
+/// numbers of an evaluation, where only flips are.
 Played at(std::string_view site);
+
+/// Local. The same where these numbers were made: a bit of the middle one may flip.
+void flip(std::string_view site, std::span<double> numbers);
 
 #else
 
 inline void start(int) {}
 constexpr Played at(std::string_view) { return {}; }
+constexpr void flip(std::string_view, std::span<double>) {}
 
 #endif
 

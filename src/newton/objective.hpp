@@ -1,6 +1,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -27,17 +28,33 @@ struct Point {
   std::unique_ptr<ObjectiveState> state{};
 };
 
+/// What rounding has done to numbers u_i that stand for a_i . v: |u_i - a_i . v| <= |a_i| . columns + level.
+/// Replicated.
+struct ProductRounding {
+  Eigen::VectorXd columns{};  ///< d, >= 0; empty: nobody asks for it
+  double level = 0;
+
+  bool is_known() const { return columns.size() > 0; }
+};
+
 /// A direction s in which to leave a point.
 struct Direction {
   Eigen::VectorXd s;                        ///< d
   Eigen::VectorXd As{};                     ///< A s, this rank's rows; empty where the objective has no use for it
   std::unique_ptr<ObjectiveState> ahead{};  ///< what was found out about x + s in the read that made A s
+  ProductRounding rounding{};               ///< of As
 
   /// Local. Adds alpha p, and alpha A p.
   void add(double alpha, const Direction& p) {
     s += alpha * p.s;
     As += alpha * p.As;
     ahead.reset();
+    if (!rounding.is_known()) return;
+    // Twice what the sums and products of s and of A s are rounded by, the latter being at most |a_i| . |s| large.
+    constexpr double kTwoRoundings = 2 * std::numeric_limits<double>::epsilon();
+    rounding.columns +=
+        std::abs(alpha) * p.rounding.columns + kTwoRoundings * (s.cwiseAbs() + std::abs(alpha) * p.s.cwiseAbs());
+    rounding.level += std::abs(alpha) * p.rounding.level;
   }
 };
 

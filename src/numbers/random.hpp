@@ -37,6 +37,7 @@ enum class Purpose : std::uint32_t {
   subspace_start = 30,
   head_start = 31,
   layer_start = 32,
+  audit = 40,
 };
 
 /// Random numbers as a function: (seed, purpose, iteration, global index, draw) -> number. No state, so that the same

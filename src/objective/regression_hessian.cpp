@@ -99,6 +99,7 @@ VectorXd RegressionObjective::hessian_product(const Point& point, Direction& p) 
   const double centre_p = form == HessianForm::centred ? along : 0;
   const RowCurvature weights{curvatures(point).delta.data(), w2_.data(), centre_p, w2_.stride()};
   VectorXd message = A_.passes().normal_product(p.s, weights, p.As);
+  if (audit_) p.rounding = product_rounding(p.s);
   message.conservativeResize(message.size() + 1);
   message[message.size() - 1] = RootClock::part(A_.communicator(), 0);
   A_.communicator().sum(span_of(message));

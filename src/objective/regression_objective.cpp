@@ -6,6 +6,7 @@
 #include <limits>
 #include <utility>
 
+#include "errors/faults.hpp"
 #include "numbers/row_sums.hpp"
 #include "objective/row_parts.hpp"
 #include "ranks/span_of.hpp"
@@ -17,30 +18,6 @@ namespace {
 constexpr double kEps = std::numeric_limits<double>::epsilon();
 constexpr double kLargestGuess = 1;  // above, value and gradient from one read are made again from z
 constexpr double kWhole = 8 * kEps;  // 1 - f_i up to that times 1 and the rounding of its exponent is rounding
-
-struct Totals {
-  std::vector<RowPasses::MapSums> sums;
-  double seconds = 0;
-};
-
-/// The sums of passes over the rows of all ranks, and the clock of rank 0 that rides along: time is replicated too, and
-/// so is whether a rank was asked to stop.
-Totals totals(const Communicator& communicator, std::vector<RowPasses::MapSums> local, double clock) {
-  std::vector<double> message;
-  for (const auto& [columns, scalars] : local) {
-    message.insert(message.end(), columns.data(), columns.data() + columns.size());
-    message.insert(message.end(), scalars.begin(), scalars.end());
-  }
-  message.push_back(RootClock::part(communicator, clock));
-  communicator.sum(message);
-  const double* next = message.data();
-  for (auto& [columns, scalars] : local)
-    for (const std::span<double> values : {span_of(columns), span_of(scalars)}) {
-      std::copy_n(next, values.size(), values.begin());
-      next += values.size();
-    }
-  return {std::move(local), RootClock::seconds_of(communicator, message.back())};
-}
 
 /// w_i^2, 0 of masked rows.
 RidgeWeights squares(const RidgeWeights& w, const ScaledColumns& columns) {
@@ -128,13 +105,14 @@ Point RegressionObjective::unevaluated(const VectorXd& x) const {
 Point RegressionObjective::evaluate(const VectorXd& x) {
   Point point = unevaluated(x);
   RegressionState& state = own(point);
+  if (audit_) state.rounding = fresh_rounding(x, 0);
   state.z = x.isZero(0) ? VectorXd::Zero(A_.rows_local()) : A_.passes().multiply(x, Compensated());
   // Softmax of z = 0 has a reference that needs no maximum.
   const bool is_known = loss_->is_shift_invariant() && x.isZero(0) && !is_sample_;
   const double reference = std::log(static_cast<double>(A_.rows_global()));
-  differentiate(point,
-                is_known ? value_at(state.z, state.level(), reference) : value_from_scratch(state.z, state.level()));
-  return point;
+  const Value value =
+      is_known ? value_at(state.z, state.level(), reference) : value_from_scratch(state.z, state.level());
+  return differentiate(point, value) ? std::move(point) : evaluate(x);
 }
 
 std::vector<Point> RegressionObjective::evaluate(const Point& from, std::span<const Expected> expected, bool renews,
@@ -154,11 +132,19 @@ std::vector<Point> RegressionObjective::evaluate(const Point& from, std::span<co
     state.loss.reference -= state.shift;
   }
   std::vector<RowPasses::MapRequest> requests;
+  std::vector<AuditClaim> claims;
   for (std::size_t k = 0; k < points.size(); ++k) {
     RegressionState& state = own(points[k]);
+    const auto meaning = renews ? Logits::at : Logits::step;
+    if (audit_) {
+      const VectorXd &x = points[k].x, &s = moves[k];
+      state.rounding = renews ? fresh_rounding(x, state.shift)
+                              : moved_rounding(start.rounding, product_rounding(s), 1, s, x, start.shift);
+      claims.push_back({x, state.loss, state.shift, level_of(renews ? state : start, s, meaning), state.rounding, true,
+                        &state.z, renews ? nullptr : &start.z});
+    }
     const Besides* const own_besides = k == 0 ? besides : nullptr;
-    requests.push_back(renews ? one_read(state, state.loss, moves[k], Logits::at, state.z, own_besides)
-                              : one_read(start, state.loss, moves[k], Logits::step, state.z, own_besides));
+    requests.push_back(one_read(renews ? state : start, state.loss, moves[k], meaning, state.z, own_besides));
   }
   requests.front().projection = projection;
   if (besides != nullptr) {
@@ -166,16 +152,15 @@ std::vector<Point> RegressionObjective::evaluate(const Point& from, std::span<co
     requests.front() = with_change(std::move(requests.front()), from, s, renews, own(points.front()).shift);
     requests.front().scalars += besides->sums.size();
   }
-  const auto& passes = A_.passes();
-  const auto [sums, seconds] = totals(
-      A_.communicator(), requests.size() == 1 ? std::vector{passes.map(requests[0])} : passes.maps(requests), clock);
+  const auto [sums, seconds, are_right] = totals(std::move(requests), claims, clock);
   std::vector<std::unique_ptr<Evaluation>> found;
   std::vector<double> again;  // sums of values whose reference was not near enough
   const auto is_rough = [&](const auto& one) { return one && !(one->value.loss.offset <= kLargestOffset); };
   for (std::size_t k = 0; k < points.size(); ++k) {
     RegressionState& state = own(points[k]);
     if (!renews) state.z += start.z;
-    found.push_back(found_in_one_read(sums[k], state.loss.reference, seconds));
+    faults::flip("logits", span_of(state.z));
+    found.push_back(are_right ? found_in_one_read(sums[k], state.loss.reference, seconds) : nullptr);
     if (!is_rough(found[k])) continue;
     const auto of_value = value_sums(state.z, state.level(), found[k]->value.loss.reference);
     again.insert(again.end(), of_value.begin(), of_value.end());
@@ -227,8 +212,8 @@ double RegressionObjective::rounding_of_row(const RegressionState& state, Index 
          (curvature + weights_squared()[row]) * row_norm * state.largest_x;
 }
 
-/// All that z and its value leave to be found out; one read.
-void RegressionObjective::differentiate(Point& point, const Value& value) const {
+/// All that z and its value leave to be found out; one read. Whether it is right, as far as an audit tells.
+bool RegressionObjective::differentiate(Point& point, const Value& value) const {
   RegressionState& state = own(point);
   point.value = value.total + added_value(point.x);
   state.loss = value.loss;
@@ -252,15 +237,20 @@ void RegressionObjective::differentiate(Point& point, const Value& value) const 
       *bound += rounding_of_row(state, row, sizes[k], outputs.q_terms(k), out.delta[k], norms[row]) * norms[row];
     }
   };
-  auto local =
-      A_.passes().map({.columns = columns, .scalars = 1, .map = map, .row_norms = columns_->missing_row_norms()});
-  const auto [all, seconds] = totals(A_.communicator(), {std::move(local)}, clock);
+  std::vector<AuditClaim> claims;
+  if (audit_)
+    claims.push_back(
+        {.x = point.x, .point = state.loss, .shift = state.shift, .rounding = state.rounding, .z = &state.z});
+  const auto [all, seconds, are_right] = totals(
+      {{.columns = columns, .scalars = 1, .map = map, .row_norms = columns_->missing_row_norms()}}, claims, clock);
+  if (!are_right) return false;
   const RowPasses::MapSums& sums = all.front();
   point.gradient = sums.columns.col(0) + added_gradient(point.x);
   point.seconds = seconds;
   state.centre = sums.columns.col(1);
   state.coupled_centre = sums.columns.rightCols(columns - 2).reshaped();
   state.floor_bound = sums.scalars[0];
+  return true;
 }
 
 // Sums at a guess of the reference: docs/algorithms.md, "One read". The floor's bound takes the curvature at the guess.
@@ -268,7 +258,7 @@ RowPasses::MapRequest RegressionObjective::one_read(const RegressionState& state
                                                     const VectorXd& v, Logits meaning, VectorXd& product,
                                                     const Besides* besides) const {
   const Index of_loss = loss_->columns(), columns = of_loss + 1;
-  const double level = (meaning == Logits::step ? state.level() : state.shift) + column_terms_.offset(v);
+  const double level = level_of(state, v, meaning);
   const auto map = [this, &state, &product, guess, meaning, of_loss, columns, level, besides](
                        Index first, Index count, double* U, double* scalars) {
     const VectorXd& norms = columns_->row_norms();
@@ -329,15 +319,23 @@ std::unique_ptr<RegressionObjective::Evaluation> RegressionObjective::found_in_o
   return found;
 }
 
+/// x: where that is.
 std::unique_ptr<ObjectiveState> RegressionObjective::evaluate_in_one_read(const RegressionState& state,
                                                                           const VectorXd& v, Logits meaning,
-                                                                          VectorXd& product, double reference) const {
+                                                                          VectorXd& product, double reference,
+                                                                          const VectorXd& x) const {
   const double clock = clock_.seconds();
   LossPoint guess = state.loss;
   guess.reference = reference;
-  const auto [sums, seconds] =
-      totals(A_.communicator(), {A_.passes().map(one_read(state, guess, v, meaning, product))}, clock);
-  return found_in_one_read(sums.front(), reference, seconds);
+  const bool is_step = meaning == Logits::step;
+  std::vector<AuditClaim> claims;
+  if (audit_)
+    claims.push_back({x, guess, state.shift, level_of(state, v, meaning),
+                      is_step ? moved_rounding(state.rounding, product_rounding(v), 1, v, x, state.shift)
+                              : fresh_rounding(x, state.shift),
+                      true, &product, is_step ? &state.z : nullptr});
+  const auto [sums, seconds, are_right] = totals({one_read(state, guess, v, meaning, product)}, claims, clock);
+  return are_right ? found_in_one_read(sums.front(), reference, seconds) : nullptr;
 }
 
 /// Makes A x anew, and evaluates in the same read where the reference, which follows the shift, is near enough.
@@ -347,7 +345,8 @@ std::unique_ptr<ObjectiveState> RegressionObjective::renew_logits(Point& point, 
   reference += state.shift - shift;
   state.shift = shift;
   state.updates = 0;
-  return evaluate_in_one_read(state, point.x, Logits::at, state.z, reference);
+  if (audit_) state.rounding = fresh_rounding(point.x, shift);
+  return evaluate_in_one_read(state, point.x, Logits::at, state.z, reference, point.x);
 }
 
 /// x and z are those of the evaluation.

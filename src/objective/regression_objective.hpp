@@ -11,6 +11,7 @@
 #include "losses/loss.hpp"
 #include "losses/loss_bounds.hpp"
 #include "newton/objective.hpp"
+#include "objective/audit.hpp"
 #include "objective/column_terms.hpp"
 #include "objective/correction.hpp"
 #include "objective/sampled_model.hpp"
@@ -41,10 +42,11 @@ struct RegressionState final : ObjectiveState {
   Eigen::VectorXd coupled_centre;  ///< d; A^T m of coupled losses
   double floor_bound = 0;          ///< sum r_i |a_i|_s >= | |A|^T r |_s, r = rounding_of_row
   double largest_x = 0;            ///< max |scale_j x_j|
-  double shift = 0;   ///< about <f, A x>: phi does not see it, and where f_i is large z_i has a small rounding
-  double offset = 0;  ///< `ColumnTerms::offset`
-  int updates = 0;    ///< of z by steps, since A x was made
-  Eigen::VectorXd z;  ///< rows; A x - shift, without the offsets of the logits
+  double shift = 0;          ///< about <f, A x>: phi does not see it, and where f_i is large z_i has a small rounding
+  double offset = 0;         ///< `ColumnTerms::offset`
+  int updates = 0;           ///< of z by steps, since A x was made
+  Eigen::VectorXd z;         ///< rows; A x - shift, without the offsets of the logits
+  ProductRounding rounding;  ///< of z, for an audit; else not known
   std::optional<RowCurvatures> curvatures;  ///< none: not asked for yet, see `RegressionObjective::curvatures`
 
   bool is_fresh() const { return updates == 0; }
@@ -201,6 +203,13 @@ class RegressionObjective final : public Objective {
   /// Starts with the leverage scores of another objective over the same rows; see `SampledModel::adopt_scores`.
   void adopt_scores(const RegressionObjective& other, bool rescale) { model_.adopt_scores(other.model_, rescale); }
 
+  /// Local, one read of A; before the first point. All evaluations are audited from now on: a shift and a sum of 16
+  /// bytes each, and the share `rate` of a read.
+  void begin_audit(double rate, std::uint64_t seed) {
+    audit_ = std::make_unique<Audit>(*columns_, b_, w2_, *loss_, rate, seed);
+  }
+  const Audit* audit() const { return audit_.get(); }  ///< Local. None: there is no audit.
+
  private:
   static constexpr double kLargestOffset = 0.05;  // above, the sums of a value are made again at the new reference
   static constexpr int kStepsBetweenRefreshes = 10;
@@ -218,12 +227,14 @@ class RegressionObjective final : public Objective {
     LossPoint loss;
     double total = 0;  ///< with the regulariser
   };
+  enum class Logits { at, step };  ///< A v are the logits, or have to be added to z
   void add_value(const LossRows& rows, std::span<const double> z, Eigen::Index first, double level, double reference,
                  std::span<double, 9> sums) const;
   Value value_of(const double* sums, double reference) const;
   std::array<double, 9> value_sums(const Eigen::VectorXd& z, double level, double reference) const;
   Value value_at(const Eigen::VectorXd& z, double level, double reference) const;
   Value value_from_scratch(const Eigen::VectorXd& z, double level) const;
+  double level_of(const RegressionState& state, const Eigen::VectorXd& v, Logits meaning) const;
 
   // Of the change of L from a state on, along A s: the loss's sums, how many blocks overflow; slope and curvature of
   // the regulariser.
@@ -234,6 +245,14 @@ class RegressionObjective final : public Objective {
   void add_ridge_change(const RegressionState& state, const double* As, Eigen::Index first, Eigen::Index rows,
                         double* sums) const;
 
+  /// The sums of requests over all ranks.
+  struct Totals {
+    std::vector<RowPasses::MapSums> sums;
+    double seconds = 0;
+    bool are_right = true;  ///< as far as an audit tells: else they are to be made again
+  };
+  Totals totals(std::vector<RowPasses::MapRequest> requests, std::span<const AuditClaim> claims, double clock) const;
+
   /// What one read finds out about a point.
   struct Evaluation final : ObjectiveState {
     Value value;
@@ -241,7 +260,6 @@ class RegressionObjective final : public Objective {
     double floor_bound = 0, seconds = 0;
   };
   static constexpr Eigen::Index kScalars = 10;  // the sums of a value, and of the floor
-  enum class Logits { at, step };               ///< A v are the logits, or have to be added to z
   RowPasses::MapRequest one_read(const RegressionState& state, const LossPoint& guess, const Eigen::VectorXd& v,
                                  Logits meaning, Eigen::VectorXd& product, const Besides* besides = nullptr) const;
   RowPasses::MapRequest with_change(RowPasses::MapRequest request, const Point& from, const Eigen::VectorXd& s,
@@ -249,8 +267,8 @@ class RegressionObjective final : public Objective {
   void take_besides(const Eigen::VectorXd& scalars, const Point& from, const Expected& there, Besides& besides) const;
   std::unique_ptr<Evaluation> found_in_one_read(const RowPasses::MapSums& sums, double reference, double seconds) const;
   std::unique_ptr<ObjectiveState> evaluate_in_one_read(const RegressionState& state, const Eigen::VectorXd& v,
-                                                       Logits meaning, Eigen::VectorXd& product,
-                                                       double reference) const;
+                                                       Logits meaning, Eigen::VectorXd& product, double reference,
+                                                       const Eigen::VectorXd& x) const;
   std::unique_ptr<ObjectiveState> renew_logits(Point& point, double& reference) const;
   Point accept(Point point, ObjectiveState& found) const;
   Point unevaluated(const Eigen::VectorXd& x) const;
@@ -259,7 +277,7 @@ class RegressionObjective final : public Objective {
     return column_terms_.gradient(x) + correction_.gradient(x);
   }
 
-  void differentiate(Point& point, const Value& value) const;
+  bool differentiate(Point& point, const Value& value) const;
   void fill_outputs(const LossRows& rows, std::span<const double> z, Eigen::Index first, double shift,
                     const LossPoint& point, const LossDerivatives& out) const;
   void drop_whole_rows(std::span<const double> logits, double reference, std::span<double> delta) const;
@@ -292,6 +310,7 @@ class RegressionObjective final : public Objective {
   SampledModel model_;
   double curvature_of_model_ = 0;  // this rank's part
   double largest_ridge_ = 0;
+  std::unique_ptr<Audit> audit_;
 };
 
 }  // namespace attnreg

@@ -5,28 +5,39 @@
 #include <memory>
 #include <utility>
 
+#include "errors/faults.hpp"
 #include "numbers/row_sums.hpp"
 #include "objective/regression_objective.hpp"
 #include "objective/row_parts.hpp"
+#include "ranks/span_of.hpp"
 
 // A RegressionObjective along a direction: trials and steps.
 
 namespace attnreg {
 
 Direction RegressionObjective::between(const Point& from, const Point& to) {
+  constexpr double kTwoRoundings = 2 * std::numeric_limits<double>::epsilon();
   const RegressionState &first = state_of(from), &last = state_of(to);
-  return {to.x - from.x, (last.z - first.z).array() + (last.shift - first.shift)};
+  Direction direction{to.x - from.x, (last.z - first.z).array() + (last.shift - first.shift)};
+  if (first.rounding.is_known() && last.rounding.is_known())
+    direction.rounding = {
+        first.rounding.columns + last.rounding.columns + kTwoRoundings * (from.x.cwiseAbs() + to.x.cwiseAbs()),
+        first.rounding.level + last.rounding.level + kTwoRoundings * (std::abs(first.shift) + std::abs(last.shift))};
+  return direction;
 }
 
 Direction RegressionObjective::direction(const VectorXd& s) {
-  return {s, s.isZero(0) ? VectorXd::Zero(A_.rows_local()) : A_.multiply(s)};
+  Direction direction{s, s.isZero(0) ? VectorXd::Zero(A_.rows_local()) : A_.multiply(s)};
+  if (audit_) direction.rounding = product_rounding(s);
+  return direction;
 }
 
 Direction RegressionObjective::likely_direction(const Point& point, const VectorXd& s) {
   const RegressionState& state = state_of(point);
   Direction direction{s};
-  direction.ahead =
-      evaluate_in_one_read(state, s, Logits::step, direction.As, state.loss.reference + state.centre.dot(s));
+  direction.ahead = evaluate_in_one_read(state, s, Logits::step, direction.As,
+                                         state.loss.reference + state.centre.dot(s), point.x + s);
+  if (audit_) direction.rounding = product_rounding(s);
   return direction;
 }
 
@@ -158,14 +169,16 @@ Point RegressionObjective::step(Point point, Direction direction, const Trial& t
     found = renew_logits(point, reference);
   } else {
     state.z += trial.t * direction.As;
+    if (audit_)
+      state.rounding = moved_rounding(state.rounding, direction.rounding, trial.t, direction.s, point.x, state.shift);
     if (trial.t == 1) found = std::move(direction.ahead);
   }
+  faults::flip("logits", span_of(state.z));
   if (found) return accept(std::move(point), *found);
   Value value =
       trial.reference ? value_at(state.z, state.level(), reference) : value_from_scratch(state.z, state.level());
   if (value.loss.offset > kLargestOffset) value = value_at(state.z, state.level(), value.loss.reference);
-  differentiate(point, value);
-  return point;
+  return differentiate(point, value) ? std::move(point) : evaluate(VectorXd(point.x));
 }
 
 }  // namespace attnreg

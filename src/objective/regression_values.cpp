@@ -1,15 +1,43 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "numbers/row_sums.hpp"
 #include "objective/fitted_values.hpp"
 #include "objective/regression_objective.hpp"
 #include "objective/row_parts.hpp"
+#include "ranks/span_of.hpp"
 
 // The value of a RegressionObjective, and what it says of a point to those who report it.
 
 namespace attnreg {
+
+// The clock of rank 0 rides along: time is replicated too, and so is whether a rank was asked to stop.
+RegressionObjective::Totals RegressionObjective::totals(std::vector<RowPasses::MapRequest> requests,
+                                                        std::span<const AuditClaim> claims, double clock) const {
+  const auto& communicator = A_.communicator();
+  const RowPasses& passes = A_.passes();
+  if (audit_) audit_->draw(requests);
+  auto sums = requests.size() == 1 ? std::vector{passes.map(requests[0])} : passes.maps(requests);
+  if (audit_) audit_->exchange(claims);
+  std::vector<double> message;
+  for (const auto& [columns, scalars] : sums) {
+    message.insert(message.end(), columns.data(), columns.data() + columns.size());
+    message.insert(message.end(), scalars.begin(), scalars.end());
+  }
+  message.push_back(RootClock::part(communicator, clock));
+  communicator.sum(message);
+  const double* next = message.data();
+  for (auto& [columns, scalars] : sums)
+    for (const std::span<double> values : {span_of(columns), span_of(scalars)}) {
+      std::copy_n(next, values.size(), values.begin());
+      next += values.size();
+    }
+  const double seconds = RootClock::seconds_of(communicator, message.back());
+  return {std::move(sums), seconds, !audit_ || audit_->settle()};
+}
 
 /// Local. -infinity of no rows.
 double RegressionObjective::largest_of_rows(const VectorXd& z, double (Loss::*of_rows)(const LossRows&) const) const {
@@ -41,11 +69,18 @@ RegressionObjective::Value RegressionObjective::value_of(const double* sums, dou
 
 /// This rank's part.
 std::array<double, 9> RegressionObjective::value_sums(const VectorXd& z, double level, double reference) const {
+  const std::size_t number = audit_ ? audit_->begin_value(reference, level) : 0;
   return sum_over_rows<9>(z.size(), [&](Index first, Index rows, std::array<double, 9>& block) {
     Scratch scratch;
     const auto of_block = part(z, first, rows);
     add_value(rows_of(of_block, first, scratch), of_block, first, level, reference, block);
+    if (audit_) audit_->keep_value(number, first, of_block, block);
   });
+}
+
+/// What the regulariser adds to z at A v, or at the state's z + A v.
+double RegressionObjective::level_of(const RegressionState& state, const VectorXd& v, Logits meaning) const {
+  return (meaning == Logits::step ? state.level() : state.shift) + column_terms_.offset(v);
 }
 
 RegressionObjective::Value RegressionObjective::value_at(const VectorXd& z, double level, double reference) const {

@@ -7,6 +7,8 @@
 
 namespace attnreg {
 
+class Communicator;
+
 /// Parts of a pass over the rows of a block, which threads share: their number is part of the order of its sums.
 inline constexpr int parts_of_block = 4;
 
@@ -40,6 +42,9 @@ struct BlockCall {
 
   std::size_t count() const { return kind == Kind::broadcast ? bytes.size() : doubles.size(); }
 };
+
+/// Collective. The bytes of block `from`; `shift` on blocks, by an all-gather.
+std::vector<char> shifted_by_gathering(const Communicator& blocks, std::span<const char> bytes, int from);
 
 /// The blocks of this process and their like in the others, as the communicator of a block sees them.
 class BlockCalls {

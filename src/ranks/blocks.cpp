@@ -404,6 +404,18 @@ void Blocks::serve_gather_to_root() {
 
 bool runs_in_block() noexcept { return is_in_block; }
 
+std::vector<char> shifted_by_gathering(const Communicator& blocks, std::span<const char> bytes, int from) {
+  const auto words = [](double length) { return (static_cast<std::size_t>(length) + 7) / 8; };
+  std::vector<double> own(1 + words(static_cast<double>(bytes.size())));
+  own[0] = static_cast<double>(bytes.size());
+  std::copy(bytes.begin(), bytes.end(), reinterpret_cast<char*>(own.data() + 1));
+  const auto all = blocks.all_gather(own);
+  std::size_t first = 0;
+  for (int block = 0; block < from; ++block) first += 1 + words(all[first]);
+  const auto* const data = reinterpret_cast<const char*>(all.data() + first + 1);
+  return {data, data + static_cast<std::size_t>(all[first])};
+}
+
 void Communicator::in_blocks(const std::vector<int>& blocks,
                              const std::function<void(const Communicator&)>& work) const {
   if (is_of_blocks() || runs_in_block()) throw InternalError("blocks within blocks");

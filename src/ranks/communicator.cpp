@@ -3,8 +3,8 @@
 #include "errors/refuse.hpp"
 #include "ranks/activity.hpp"
 #include "ranks/block_calls.hpp"
+#include "ranks/hash.hpp"
 #include "ranks/joint_sums.hpp"
-#include "ranks/mpi_facts.hpp"
 #include "ranks/stop.hpp"
 
 #include <algorithm>
@@ -15,7 +15,6 @@
 #include <cstdlib>
 #include <limits>
 #include <numeric>
-#include <string_view>
 #include <thread>
 
 namespace attnreg {
@@ -55,13 +54,6 @@ void delay_message(int ranks, std::size_t bytes) {
   if (sum > 0) std::this_thread::sleep_for(std::chrono::duration<double>(sum));
 }
 #endif
-
-/// FNV-1a.
-std::uint64_t hash_of(std::string_view bytes) {
-  std::uint64_t hash = 1469598103934665603u;
-  for (const char byte : bytes) hash = (hash ^ static_cast<unsigned char>(byte)) * 1099511628211u;
-  return hash;
-}
 
 }  // namespace
 
@@ -402,6 +394,29 @@ std::vector<double> Communicator::gather_to_root(std::span<const double> values)
   return all;
 }
 
+std::vector<char> Communicator::shift(std::span<const char> bytes, int by) const {
+  const int to = (rank() + by) % size(), from = (rank() + size() - by % size()) % size();
+  if (to == rank()) return {bytes.begin(), bytes.end()};
+  if (is_of_blocks()) return shifted_by_gathering(*this, bytes, from);
+  constexpr int kTagOfShift = 2;
+  const InCollective now = state_->begin("shift of bytes", 0);
+  auto length = static_cast<std::int64_t>(bytes.size()), coming = std::int64_t{0};
+  check(MPI_Sendrecv(&length, 1, MPI_INT64_T, to, kTagOfShift, &coming, 1, MPI_INT64_T, from, kTagOfShift,
+                     state_->handle, MPI_STATUS_IGNORE),
+        "MPI_Sendrecv");
+  std::vector<char> received(static_cast<std::size_t>(coming));
+  const auto limit = std::clamp<std::int64_t>(state_->limits.elements_per_call, 1, std::numeric_limits<int>::max());
+  for (std::int64_t offset = 0; offset < std::max(length, coming); offset += limit) {
+    const auto sent = static_cast<int>(std::clamp<std::int64_t>(length - offset, 0, limit));
+    const auto got = static_cast<int>(std::clamp<std::int64_t>(coming - offset, 0, limit));
+    check(MPI_Sendrecv(bytes.data() + std::min(offset, length), sent, MPI_CHAR, sent > 0 ? to : MPI_PROC_NULL,
+                       kTagOfShift, received.data() + std::min(offset, coming), got, MPI_CHAR,
+                       got > 0 ? from : MPI_PROC_NULL, kTagOfShift, state_->handle, MPI_STATUS_IGNORE),
+          "MPI_Sendrecv");
+  }
+  return received;
+}
+
 void Communicator::barrier() const {
   if (is_of_blocks()) return state_->meet({.kind = BlockCall::Kind::barrier});
   const InCollective now = state_->begin("barrier", 0);
@@ -409,8 +424,7 @@ void Communicator::barrier() const {
 }
 
 bool Communicator::is_replicated(std::span<const double> values) const {
-  std::uint64_t hash = 1469598103934665603u + values.size();  // FNV-1a over the bits
-  for (double value : values) hash = (hash ^ std::bit_cast<std::uint64_t>(value)) * 1099511628211u;
+  const std::uint64_t hash = hash_of(values, values.size());
   std::int64_t extremes[2] = {std::bit_cast<std::int64_t>(hash), ~std::bit_cast<std::int64_t>(hash)};
   if (is_of_blocks()) {
     for (auto& extreme : extremes) extreme = max(extreme);
@@ -430,20 +444,6 @@ void Communicator::agree_on(const std::optional<Failure>& failure) const {
   broadcast(std::span(&code, 1), root);
   const std::string message = broadcast(failure ? failure->message : std::string(), root);
   throw_error(static_cast<ExitCode>(static_cast<int>(code)), message, Error::Scope::all_ranks);
-}
-
-MpiFacts mpi_facts() {
-  char library[MPI_MAX_LIBRARY_VERSION_STRING] = {};
-  int length = 0, version = 0, subversion = 0, level = MPI_THREAD_SINGLE;
-  check(MPI_Get_library_version(library, &length), "MPI_Get_library_version");
-  check(MPI_Get_version(&version, &subversion), "MPI_Get_version");
-  check(MPI_Query_thread(&level), "MPI_Query_thread");
-  std::string name = "single";
-  if (level == MPI_THREAD_FUNNELED) name = "funneled";
-  if (level == MPI_THREAD_SERIALIZED) name = "serialized";
-  if (level == MPI_THREAD_MULTIPLE) name = "multiple";
-  return {
-      {library, static_cast<std::size_t>(length)}, std::to_string(version) + "." + std::to_string(subversion), name};
 }
 
 }  // namespace attnreg

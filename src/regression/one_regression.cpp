@@ -82,6 +82,9 @@ Regression::Regression(const std::shared_ptr<const ScaledColumns>& columns, cons
         "A v = 1 has a solution v, a column of ones perhaps: along -v this loss falls to 0 whatever b is, and only "
         "the weight w keeps x from running away; drop that column, or use the loss softmax");
   if (options.start == Start::given) options_.x0 = options.x0.cwiseQuotient(columns->factor());
+  if (!(options.audit >= 0 && options.audit <= 1))
+    refuse("the rate of the audit is " + text_of(options.audit) + "; expected 0 to 1");
+  if (options.audit > 0) objective_.begin_audit(options.audit, options.sampling.seed);
   point_ = objective_.evaluate(VectorXd::Zero(A_.columns()));
   value_at_zero_ = point_.value;
   double& reference = options_.newton.gradient_reference = objective_.norm(point_.gradient);
@@ -137,6 +140,10 @@ RegressionResult Regression::run() {
                             text_of(objective_.largest_ridge()) + " times its diagonal was added");
   result_.fit = fit_quality(A_, result_.fitted, objective_.b(), target_);
   note_stop(objective_.is_stopped(), result_);
+  if (const Audit* const audit = objective_.audit()) {
+    result_.audit = audit->report();
+    result_.warnings.insert(result_.warnings.end(), audit->warnings().begin(), audit->warnings().end());
+  }
   return std::move(result_);
 }
 

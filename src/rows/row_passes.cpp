@@ -10,11 +10,13 @@
 #include <string>
 #include <vector>
 
+#include "errors/faults.hpp"
 #include "errors/refuse.hpp"
 #include "kernels/csr_kernels.hpp"
 #include "numbers/compensated_sum.hpp"
 #include "ranks/activity.hpp"
 #include "ranks/block_calls.hpp"
+#include "ranks/span_of.hpp"
 #include "ranks/stop.hpp"
 
 namespace attnreg {
@@ -81,9 +83,24 @@ class TileSums {
         tile.add_transposed_block(first, rows, U + first * k, groups_, part_.data());
       else
         tile.add_transpose_multiply(first, rows, U + first * k, k, part_.data());
+      faults::flip("sums", span_of(part_));
       entries_of_part_ += tile.entries() * rows / tile.rows();
       if (entries_of_part_ >= terms) add_part();
     }
+  }
+  struct Added {
+    VectorXd before;  // the largest number of each column that something was added to
+    MatrixXd sums;    // d x columns: what was added
+  };
+  /// The same, and what it has added: parts as they are when they go into the sums, less what they had before.
+  Added add_kept_columns(const Tile& tile, const double* U) {
+    const MatrixXd before = part_;
+    MatrixXd added = -before;
+    kept_ = &added;
+    add_columns(tile, U);
+    kept_ = nullptr;
+    added += part_;
+    return {by_columns(before).cwiseAbs().colwise().maxCoeff().transpose(), by_columns(std::move(added))};
   }
   TileSums& operator+=(const TileSums& other) {
     sums_ += other.sums_;
@@ -103,6 +120,7 @@ class TileSums {
 
   void add_part() {
     sums_ += part_;
+    if (kept_ != nullptr) *kept_ += part_;
     part_.setZero();
     entries_of_part_ = 0;
   }
@@ -121,9 +139,37 @@ class TileSums {
   Index d_, columns_, groups_;
   CompensatedMatrix sums_;
   MatrixXd part_;
+  MatrixXd* kept_ = nullptr;  // of a tile that is kept
   Index entries_of_part_ = 0;
   std::vector<CompensatedSum> scalars_;
 };
+
+/// Where a request wants this tile kept; none: it does not.
+RowPasses::KeptTile* kept_in(const RowPasses::MapRequest& request, const Tile& tile) {
+  if (request.kept == nullptr) return nullptr;
+  const auto found = std::ranges::lower_bound(*request.kept, tile.first_local(), {}, &RowPasses::KeptTile::first_local);
+  return found != request.kept->end() && found->first_local == tile.first_local() ? &*found : nullptr;
+}
+
+/// Adds A^T U, and keeps what the requests want of it.
+void add_tile(const Tile& tile, std::span<const RowPasses::MapRequest> requests, const RowMajorMatrix& U,
+              std::span<const double> scalars_of_tile, TileSums& sums) {
+  if (std::ranges::none_of(requests, [&](const auto& request) { return kept_in(request, tile) != nullptr; }))
+    return sums.add_columns(tile, U.data());
+  const auto added = sums.add_kept_columns(tile, U.data());
+  Index column = 0;
+  const double* scalars = scalars_of_tile.data();
+  for (const auto& request : requests) {
+    if (auto* const kept = kept_in(request, tile)) {
+      kept->U = U.middleCols(column, request.columns);
+      kept->scalars = Eigen::Map<const VectorXd>(scalars, request.scalars);
+      kept->sums = added.sums.middleCols(column, request.columns);
+      kept->before = added.before.segment(column, request.columns);
+    }
+    column += request.columns;
+    scalars += request.scalars;
+  }
+}
 
 /// The requests' maps of one tile, their columns side by side.
 void map_tile(const Tile& tile, std::span<const RowPasses::MapRequest> requests, const SharedProducts& products,
@@ -135,7 +181,7 @@ void map_tile(const Tile& tile, std::span<const RowPasses::MapRequest> requests,
   Index first_column = 0;
   std::vector<double> of_tile(sums.scalars());
   double* scalars = of_tile.data();
-  for (const auto& [x, compensated, z, width, count, map, row_norms, projection] : requests) {
+  for (const auto& [x, compensated, z, width, count, map, row_norms, projection, kept] : requests) {
     if (row_norms.norms != nullptr) {
       auto own_norms = row_norms.norms->segment(tile.first_local(), rows);
       tile.squared_norms(row_norms.factor->data(), own_norms.data());
@@ -159,7 +205,7 @@ void map_tile(const Tile& tile, std::span<const RowPasses::MapRequest> requests,
     scalars += count;
   }
   sums.add_scalars(of_tile);
-  if (columns > 0) sums.add_columns(tile, U.data());
+  if (columns > 0) add_tile(tile, requests, U, of_tile, sums);
 }
 
 }  // namespace
@@ -171,7 +217,8 @@ RowPasses::RowPasses(Communicator communicator, RowPartition partition, const Ro
       rows_(rows),
       owner_(std::move(owner)),
       reads_(std::make_shared<double>(0)),
-      row_norms_(std::make_shared<VectorXd>()) {
+      row_norms_(std::make_shared<VectorXd>()),
+      tile_hashes_(std::make_shared<std::optional<std::vector<std::uint64_t>>>()) {
   if (rows.columns < 1 || partition_.rows_global() < 1)
     refuse("A is " + std::to_string(partition_.rows_global()) + " x " + std::to_string(rows.columns) +
            ": it needs at least one row and one column");
@@ -260,6 +307,7 @@ MatrixXd RowPasses::transpose_multiply(const MatrixXd& U) const {
 std::shared_ptr<const RowPasses> RowPasses::transformed(std::shared_ptr<const ColumnTransform> transform) const {
   auto passes = std::make_shared<RowPasses>(*this);
   passes->row_norms_ = std::make_shared<VectorXd>();
+  passes->tile_hashes_ = std::make_shared<std::optional<std::vector<std::uint64_t>>>();
   if (!is_sparse()) {
     passes->rows_.transform = transform.get();
     passes->owner_ = std::make_shared<std::pair<std::shared_ptr<const void>, std::shared_ptr<const ColumnTransform>>>(

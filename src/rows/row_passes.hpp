@@ -78,6 +78,14 @@ class RowPasses {
     const PackedColumns* N = nullptr;
     Eigen::VectorXd* squares = nullptr;  ///< resized to rows_local; none: not wanted
   };
+  /// What a pass keeps of a tile, as it went into the sums, for those who want to make it again.
+  struct KeptTile {
+    Index first_local = 0, rows = 0;  ///< of a whole tile, or of what this rank has of it
+    RowMajorMatrix U{};               ///< rows x columns, as the map made it; empty: the pass was in vain
+    Eigen::VectorXd scalars{};        ///< the map's
+    Eigen::MatrixXd sums{};           ///< d x columns: what was added of A^T U
+    Eigen::VectorXd before{};         ///< of each column the largest number that the rows were added to
+  };
   /// z = A x, or A x - shift 1, where there is an x; then A^T U, U made tile by tile and not kept. `map` sees the z of
   /// the rows of its tile.
   struct MapRequest {
@@ -88,6 +96,7 @@ class RowPasses {
     RowMap map{};
     RowNorms row_norms{};
     Projection projection{};
+    std::vector<KeptTile>* kept = nullptr;  ///< tiles that are wanted, in order: the pass fills in the rest
   };
   /// Local, one read. One of them, and several at once.
   MapSums map(const MapRequest& request) const;
@@ -100,6 +109,26 @@ class RowPasses {
   /// is not counted; of a_i o factor each call makes them.
   const Eigen::VectorXd& row_norms() const;
   Eigen::VectorXd row_norms(const Eigen::VectorXd& factor) const;
+
+  /// This rank's rows of a tile of the global numbering.
+  struct TileRows {
+    std::int64_t tile = 0;
+    Index first_local = 0, rows = 0;
+  };
+  std::vector<TileRows> tiles() const;  ///< Local.
+
+  /// Local. The local rows [first, first + count) as they are held, to be sent.
+  std::vector<char> packed_rows(Index first_local, Index count) const;
+  /// Local. `hash_of` of them for each of `tiles`, as they were at the first call, which takes a read.
+  const std::vector<std::uint64_t>& tile_hashes() const;
+  /// What is made of packed rows in an order of its own: the last row first, and each from its last entry on.
+  struct Remade {
+    Eigen::VectorXd z, reach;     ///< a_i . x - shift, in long double; |a_i| . bounds
+    Eigen::MatrixXd sums, sizes;  ///< d x columns: A^T U, and |A|^T |U|
+  };
+  /// Local, not counted. packed: `count` rows of a matrix like this one. U: count x columns.
+  Remade remade(std::span<const char> packed, Index count, const Eigen::VectorXd& x, double shift,
+                const Eigen::VectorXd& bounds, const RowMajorMatrix& U) const;
 
   /// Sees row `rows_local[position]`, in double; called from several threads at once.
   using RowVisitor = std::function<void(std::size_t position, std::span<const double> row)>;
@@ -139,6 +168,7 @@ class RowPasses {
   std::shared_ptr<const void> owner_;
   std::shared_ptr<double> reads_;
   std::shared_ptr<Eigen::VectorXd> row_norms_;
+  std::shared_ptr<std::optional<std::vector<std::uint64_t>>> tile_hashes_;
   PassServer* server_ = nullptr;
 };
 

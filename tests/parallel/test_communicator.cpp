@@ -5,6 +5,7 @@
 #include <cmath>
 #include <functional>
 #include <numeric>
+#include <string>
 
 #include "attnreg/communicator.hpp"
 #include "ranks/mpi_facts.hpp"
@@ -191,6 +192,27 @@ TEST(Communicator, GathersDifferentLengthsEmptyOnesToo) {
     EXPECT_EQ(way.collectives() - before, 2);
     EXPECT_EQ(at_root, way.is_root() ? expected : std::vector<double>());
   }
+}
+
+TEST(Communicator, ShiftsBytesOfAnyLengthAlongTheRing) {
+  const auto bytes_of = [](int rank, int size) {
+    return std::string(static_cast<std::size_t>((rank * 37 + 5) % (size + 3) * 9), static_cast<char>('a' + rank % 26));
+  };
+  const auto check = [&](const Communicator& comm) {
+    for (int by = 0; by < 4; ++by) {
+      const auto before = comm.collectives();
+      const std::string own = bytes_of(comm.rank(), comm.size());
+      const auto got = comm.shift(own, by);
+      const int from = (comm.rank() - by % comm.size() + comm.size()) % comm.size();
+      EXPECT_EQ(std::string(got.begin(), got.end()), bytes_of(from, comm.size()));
+      if (!comm.is_of_blocks()) {
+        EXPECT_EQ(comm.collectives() - before, by % comm.size() == 0 ? 0 : 1);
+      }
+    }
+  };
+  check(world());  // in pieces
+  check(Communicator(MPI_COMM_WORLD));
+  world().in_blocks(5, check);
 }
 
 TEST(Communicator, FindsOutWhetherValuesAreReplicated) {

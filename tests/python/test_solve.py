@@ -52,6 +52,14 @@ def test_start_options_and_certificate(problem):
     assert sum(minimum.starts for minimum in starts.minima) >= 3
 
 
+def test_audit(problem):
+    plain, audited = (attnreg.solve(problem.A, problem.b, problem.w, audit=rate) for rate in (0, 1))
+    np.testing.assert_array_equal(audited.x, plain.x)
+    assert "audit" not in plain and audited.audit.rows >= len(problem.b) and audited.audit.repeated == 0
+    with pytest.raises(attnreg.UsageError):
+        attnreg.solve(problem.A, problem.b, problem.w, audit=2)
+
+
 def test_sketched_newton_has_its_steps(problem):
     result = attnreg.solve(problem.A, problem.b, 1e-2, method="sketched-newton", sketched={"sampling_error": 0.2})
     assert result.success and len(result.sketched_steps) == result.nit and result.sketched_steps[0].rows > 0

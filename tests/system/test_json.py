@@ -82,9 +82,10 @@ class JsonTest(CommandLineTest):
         self.assertTrue((run_directory / "report.html").is_file())
         self.file(run_directory / "status.json")
         self.file(run_directory / "timing.json")
-        self.document("solve", A, "--targets", self.path("B"), "--max-iterations", 1, code=4, ranks=3, schema="run")
+        self.document("solve", A, "--targets", self.path("B"), "--max-iterations", 1, "--audit", 1, code=4, ranks=3,
+                      schema="run")
         self.document("solve", A, b, "--weights-path", "1e-2:1e-3:2", schema="run")
-        self.document("solve", A, b, "--starts", 2, schema="run")
+        self.document("solve", A, b, "--starts", 2, "--audit", 0.5, schema="run")
         self.document("solve", A, b, "--method", "sketched-newton", "--weight", 1, "--epsilon", 0.1, code=None,
                       schema="run")
         self.document(*data, self.path("F"), "--certificate", "full", ranks=2, schema="run")

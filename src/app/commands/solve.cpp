@@ -197,6 +197,7 @@ class Solve : public Session {
       summary.update({{"certificate", certificate_json(result.certificate)},
                       {"notes", result.notes},
                       {"warnings", result.warnings}});
+      if (result.audit.rate > 0) summary["audit"] = audit_json(result.audit);
       summaries.push_back(std::move(summary));
     }
     nlohmann::ordered_json run = run_json(files, tile_rows(A.columns()));
@@ -234,6 +235,7 @@ class Solve : public Session {
            summary_line("problem", std::to_string(A.rows_global()) + " x " + std::to_string(A.columns()) + ", " +
                                        arguments_.text("loss") + " loss, w = " + weight_text(arguments_)) +
            summary_line("reads of A", fixed(reads, 1) + " in all; a read that several targets share is counted once") +
+           audit_text(results) +
            summary_line("seconds", seconds_text(timing_, communicator_.processes(), threads_.threads)) +
            folded_text("Notes", of_all_targets(results, &SolveResult::notes), arguments_) +
            folded_text("Warnings", of_all_targets(results, &SolveResult::warnings), arguments_) +
@@ -277,6 +279,7 @@ class Solve : public Session {
     options.offset = problem.offset;
     if (const auto file = start_file(arguments_))
       options.x0 = load_vector(communicator_, *file, "start", problem.A.columns());
+    options.audit = arguments_.number("audit");
     options.newton.on_iteration = on_iteration();
     options.newton.journal = journal_;
     options.on_start_iteration = on_start_iteration();
@@ -309,6 +312,11 @@ std::vector<OptionGroup> solve_options() {
                 model_options({{"targets", 0, "FILE", Text{}, "",
                                 "B, n x k, in place of b: k regressions with the same A, one for each column, "
                                 "that share the reads of A"}}));
+  groups.push_back({"Audit",
+                    {{"audit", 0, "RATE", Number{0, false, 1}, "0",
+                      "look for silent data corruption: in every evaluation of L and g another rank makes each block "
+                      "of rows again with probability RATE, 0.01 for example, and a third one decides; what is not "
+                      "settled ends the run with code 9"}}});
   groups.push_back(computing_options());
   groups.push_back(reproducible_group());
   return groups;

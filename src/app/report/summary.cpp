@@ -24,6 +24,7 @@ ATTNREG_JSON(DistanceFigures, eta, hessian_rounding, row_distance, ball, third_d
 ATTNREG_JSON(Assumption, name, statement, value, required, holds)
 ATTNREG_JSON(FitQuality, relative_residual, total_variation, kullback_leibler, r_squared, support_fitted,
              support_target, target_sum)
+ATTNREG_JSON(AuditReport, rate, evaluations, rows, reads, repeated, misjudged)
 ATTNREG_JSON(SketchedStep, iteration, draws, rows, sampling_error, distance_bound)
 ATTNREG_JSON(Minimum, value, termination, starts, from)
 
@@ -217,13 +218,33 @@ std::string summary_text(const SolveReport& report, const std::vector<std::strin
        summary_line(
            "reads of A",
            fixed(result.summary.reads_of_a, 1) +
-               (result.sample_reads > 0 ? ", and work on samples worth " + fixed(result.sample_reads, 1) : "")),
+               (result.sample_reads > 0 ? ", and work on samples worth " + fixed(result.sample_reads, 1) : "")) +
+           audit_text({&result, 1}),
        fit_text(report) + report.names + certificate_text(result.certificate) + sketched_text(result.sketched_steps),
        report.timing},
       files);
   if (report.path.empty()) return page;
   return "Path of weights; x, fit and certificate below are those of the last\n" + report.path + "\n" + page;
 }
+
+std::string audit_text(std::span<const RegressionResult> results) {
+  AuditReport all;
+  for (const RegressionResult& result : results) {
+    const AuditReport& audit = result.audit;
+    all.rate = std::max(all.rate, audit.rate);
+    all.evaluations += audit.evaluations, all.rows += audit.rows, all.reads += audit.reads;
+    all.repeated += audit.repeated, all.misjudged += audit.misjudged;
+  }
+  if (!(all.rate > 0)) return "";
+  const std::string found =
+      all.repeated + all.misjudged == 0
+          ? "all agree"
+          : "wrong: " + counted(all.repeated, "evaluation") + ", made again, and " + counted(all.misjudged, "check");
+  return summary_line("audit", counted(all.rows, "row") + " of " + counted(all.evaluations, "evaluation") +
+                                   " made twice, " + plain(all.reads, 3) + " reads; " + found);
+}
+
+nlohmann::ordered_json audit_json(const AuditReport& audit) { return audit; }
 
 const RegressionResult& worst_result(const std::vector<RegressionResult>& results) {
   const auto failed = std::ranges::find_if(results, [](const RegressionResult& result) {
@@ -335,6 +356,7 @@ nlohmann::ordered_json regression_json(const SolveReport& report) {
                               {"sketched_steps", result.sketched_steps},
                               {"sample_reads", result.sample_reads}};
   json.update(remarks_json(result));
+  if (result.audit.rate > 0) json["audit"] = audit_json(result.audit);
   return json;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -73,6 +74,10 @@ std::vector<std::string> of_all_targets(const std::vector<RegressionResult>& res
                                         std::vector<std::string> SolveResult::*list);
 
 nlohmann::ordered_json certificate_json(const Certificate& certificate);
+
+/// What the audits of these regressions did, as a line; empty without any.
+std::string audit_text(std::span<const RegressionResult> results);
+nlohmann::ordered_json audit_json(const AuditReport& audit);
 
 /// The certificate of an attention regression; the text is empty for the level none.
 std::string certificate_text(const AttentionCertificate& certificate);
