@@ -83,12 +83,19 @@ struct ThresholdOptions {
   double tau = 0;  ///< any number
   Background background = Background::row_mean;
   double scale = 1;  ///< > 0
+  std::int64_t top =
+      0;  ///< K > 0: the K largest logits of a query are marked, of equal ones the first, in place of tau
+  bool keep_entries = false;  ///< `entries` and `rank_one` are wanted; with `top` they always are there
 };
 
 struct ThresholdAttention {
   RowMajorMatrix output;              ///< local queries x d_v
   std::vector<std::int64_t> marked;   ///< |S_i|, one per local query
   std::vector<std::int64_t> visible;  ///< keys that the query sees
+  /// The attention matrix is P~ = entries + rank_one 1^T, under a mask with the ones at the keys that are seen: local
+  /// queries x n_k, (A_ij - c_i) / sum_k A_ik at the marked keys; and c_i / sum_k A_ik. Empty unless they were wanted.
+  CsrRows entries;
+  Eigen::VectorXd rank_one;
 };
 
 /// Collective. One exact scan of all pairs, in the blocks, with the messages and at the cost of `apply_attention` and

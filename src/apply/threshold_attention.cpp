@@ -5,6 +5,7 @@
 #include <string>
 
 #include "apply/attention_kernel.hpp"
+#include "apply/threshold_entries.hpp"
 #include "errors/refuse.hpp"
 #include "numbers/random.hpp"
 #include "numbers/vector_math.hpp"
@@ -20,6 +21,7 @@ constexpr double kHidden = -std::numeric_limits<double>::infinity();  // in plac
 void check(const ThresholdOptions& options) {
   if (!(options.scale > 0) || !std::isfinite(options.scale)) refuse("the scale of the logits must be a number > 0");
   if (std::isnan(options.tau)) refuse("tau is NaN");
+  if (options.top < 0) refuse(std::to_string(options.top) + " largest logits: give at least 1");
 }
 
 /// The sums of the queries of one rank; exponentials relative to e^{reference_i}.
@@ -79,7 +81,7 @@ class RunningSums {
     }
     std::vector<std::int64_t> visible = rest_;
     for (std::size_t i = 0; i < visible.size(); ++i) visible[i] += marked_[i];
-    return {std::move(output), marked_, std::move(visible)};
+    return {std::move(output), marked_, std::move(visible), {}, {}};
   }
 
  private:
@@ -130,6 +132,7 @@ ThresholdAttention threshold_attention(const RowMatrix& queries, const RowMatrix
                                        const ThresholdOptions& options, const AttentionMask* mask) {
   check(options);
   check_attention_shapes(queries, keys, &values);
+  if (options.top > 0 || options.keep_entries) return threshold_with_entries(queries, keys, values, options, mask);
   const auto visible = visible_keys(queries, keys, mask);
   RunningSums sums(queries.rows_local(), values.columns(), options);
   visit_attention_blocks(queries, keys, values, [&](const AttentionBlock& block) { sums.add(block, visible); });

@@ -17,6 +17,7 @@
 #include "ranks/activity.hpp"
 #include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
+#include "ranks/stop.hpp"
 #include "rows/dense_rows.hpp"
 #include "rows/row_passes.hpp"
 #include "sparsify/barriers.hpp"
@@ -25,18 +26,33 @@ namespace attnreg {
 
 namespace {
 
-constexpr std::int64_t kNoRow = std::numeric_limits<std::int64_t>::max();
 constexpr double kGoOn = -1;  // in place of a SparsifyEnd
 
-/// The row with the largest score, the lowest one of several.
-struct Best {
-  double score = -std::numeric_limits<double>::infinity();
-  std::int64_t row = kNoRow;
-  Best& operator+=(const Best& other) {
-    if (other.score > score || (other.score == score && other.row < row)) *this = other;
-    return *this;
-  }
+// All rows are scored, and M is decomposed, once for several steps where that takes longer than the rest of a step: for
+// n / 16 steps from n = 256 on. Those choose among the rows with the best scores, 32 for each of these steps. For n =
+// 512 and 100,000 rows a step is a thirtieth of what it would be, and as few columns are needed
+// (docs/sparsification.md).
+constexpr Index kManyDimensions = 256;
+constexpr Index kStepsPerDimension = 16;  // the inverse
+constexpr Index kMostStepsAtOnce = 64;
+constexpr Index kCandidatesPerStep = 32;
+
+Index steps_at_once(Index n) { return n < kManyDimensions ? 1 : std::min(n / kStepsPerDimension, kMostStepsAtOnce); }
+
+/// A row with its score.
+struct Scored {
+  double score, row;
 };
+
+/// Leaves the rows with the largest scores, the lower rows of equal scores.
+void keep_best(std::vector<Scored>& rows, std::size_t count) {
+  count = std::min(count, rows.size());
+  const auto better = [](const Scored& a, const Scored& b) {
+    return a.score > b.score || (a.score == b.score && a.row < b.row);
+  };
+  std::ranges::partial_sort(rows, rows.begin() + static_cast<std::ptrdiff_t>(count), better);
+  rows.resize(count);
+}
 
 /// Collective. T of the rows of A on every rank. Rank 0 decomposes, so that CPUs of different kinds do not disagree.
 MatrixXd whitening_basis(const RowMatrix& A) {
@@ -76,41 +92,55 @@ ATTNREG_CLONES double dot(const double* x, const double* y, Index size) {
   return ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
 }
 
-/// Collective. The row of V with the largest v^T G v; kNoRow if none has a number.
-std::int64_t best_row(const RowMatrix& V, const RowMajorMatrix& G) {
+/// Collective. The `count` rows of V with the largest v^T G v, ascending; fewer if V has not as many with a number.
+std::vector<std::int64_t> best_rows(const RowMatrix& V, const RowMajorMatrix& G, std::size_t count) {
   const Index n = V.columns();
-  const Best mine = V.passes().pass(Best{}, [&](const Tile& tile, Best& best) {
+  VectorXd scores(V.rows_local());
+  V.passes().pass(0, [&](const Tile& tile, int&) {
     const auto rows = tile.dense();
     RowMajorMatrix product = RowMajorMatrix::Zero(tile.rows(), n);
     kernels::add_matrix_product(rows.data(), tile.rows(), n, G.data(), n, false, product.data());
     for (Index i = 0; i < tile.rows(); ++i)
-      best += Best{dot(product.row(i).data(), rows.row(i).data(), n), V.first_row() + tile.first_local() + i};
+      scores[tile.first_local() + i] = dot(product.row(i).data(), rows.row(i).data(), n);
   });
-  const double score = V.communicator().max(mine.score);
-  return V.communicator().min(mine.score == score ? mine.row : kNoRow);
+  std::vector<Scored> best;
+  for (Index i = 0; i < scores.size(); ++i)
+    if (!std::isnan(scores[i])) best.push_back({scores[i], static_cast<double>(V.first_row() + i)});
+  keep_best(best, count);
+  if (V.communicator().sum(std::ssize(best)) == 0) return {};
+  std::vector<double> message;
+  for (const Scored& one : best) message.insert(message.end(), {one.score, one.row});
+  const std::vector<double> all = V.communicator().all_gather(std::span<const double>(message));
+  best.clear();
+  for (std::size_t k = 0; k < all.size(); k += 2) best.push_back({all[k], all[k + 1]});
+  keep_best(best, count);
+  std::vector<std::int64_t> rows;
+  for (const Scored& one : best) rows.push_back(static_cast<std::int64_t>(one.row));
+  std::ranges::sort(rows);
+  return rows;
 }
 
-int owner_of(const RowPartition& partition, std::int64_t row) {
-  int rank = 0;
-  while (partition.end(rank) <= row) ++rank;
-  return rank;
-}
-
-/// Collective. A row of V on every rank.
-VectorXd row_on_all(const RowMatrix& V, std::int64_t row) {
-  const int owner = owner_of(V.partition(), row);
-  VectorXd v(V.columns());
-  if (owner == V.communicator().rank()) v = dense_rows(V, static_cast<Index>(row - V.first_row()), 1).transpose();
-  V.communicator().broadcast(span_of(v), owner);
-  return v;
+/// Collective. Rows of V, ascending, as columns on rank 0; elsewhere there are none.
+MatrixXd rows_on_root(const RowMatrix& V, const std::vector<std::int64_t>& rows) {
+  std::vector<Index> own;
+  for (const std::int64_t row : rows)
+    if (row >= V.first_row() && row < V.first_row() + V.rows_local())
+      own.push_back(static_cast<Index>(row - V.first_row()));
+  RowMajorMatrix mine(std::ssize(own), V.columns());
+  V.passes().visit_rows(own, [&](std::size_t position, std::span<const double> row) {
+    std::ranges::copy(row, mine.row(static_cast<Index>(position)).begin());
+  });
+  const std::vector<double> all = V.communicator().gather_to_root(std::span<const double>(span_of(mine)));
+  return Eigen::Map<const MatrixXd>(all.data(), V.columns(), std::ssize(all) / V.columns());
 }
 
 /// The iteration. Rank 0 has the barriers and the weights; the others score their rows.
 class Iteration {
  public:
-  Iteration(const RowMatrix& V, double epsilon, std::int64_t steps)
+  Iteration(const RowMatrix& V, double epsilon, std::int64_t steps, Index at_once)
       : V_(V),
         epsilon_(steps > 0 ? 0 : epsilon),
+        at_once_(at_once > 0 ? at_once : steps_at_once(V.columns())),
         degree_(steps > 0 ? static_cast<double>(steps) / static_cast<double>(V.columns()) : barrier_degree(epsilon)),
         most_steps_(steps > 0 ? steps
                               : static_cast<std::int64_t>(std::ceil(degree_ * static_cast<double>(V.columns())))),
@@ -118,17 +148,20 @@ class Iteration {
 
   /// Collective.
   void run() {
-    InSteps steps(static_cast<int>(std::min<std::int64_t>(most_steps_, std::numeric_limits<int>::max())));
-    while (begin_step()) {
-      steps.next("choice of a column");
-      const std::int64_t row = best_row(V_, gain_);
-      if (row == kNoRow) return end_by_rounding();
-      const VectorXd v = row_on_all(V_, row);
-      double weight = root() ? barriers_.add(v) : 0;
-      V_.communicator().broadcast(std::span(&weight, 1));
-      if (weight == 0) return end_by_rounding();
-      weights_[row] += weight;
-      ++steps_;
+    InSteps progress(static_cast<int>(std::min<std::int64_t>(most_steps_, std::numeric_limits<int>::max())));
+    while (begin_steps()) {
+      progress.next("choice of columns");
+      const Index candidates = at_once_ == 1 ? 1 : at_once_ * kCandidatesPerStep;
+      const std::vector<std::int64_t> rows = best_rows(V_, gain_, static_cast<std::size_t>(candidates));
+      if (rows.empty()) return end_by_rounding();
+      const MatrixXd columns = rows_on_root(V_, rows);
+      const VectorXd steps = steps_among(columns, progress);
+      if (steps[0] == 0) return end_by_rounding();
+      for (Index k = 0; k < static_cast<Index>(steps[0]); ++k) {
+        weights_[rows[static_cast<std::size_t>(steps[2 * k + 1])]] += steps[2 * k + 2];
+        if (k > 0 && !root()) progress.next("choice of columns");
+        ++steps_;
+      }
     }
   }
 
@@ -153,8 +186,32 @@ class Iteration {
   bool root() const { return V_.communicator().is_root(); }
   void end_by_rounding() { end_ = SparsifyEnd::rounding; }
 
+  /// Collective. How many steps were made with these candidates, then candidate and weight of each. Rank 0 makes them.
+  VectorXd steps_among(const MatrixXd& candidates, InSteps& progress) {
+    VectorXd message = VectorXd::Zero(2 * at_once_ + 1);
+    if (root()) {
+      barriers_.take_candidates(candidates);
+      const std::int64_t most = std::min<std::int64_t>(at_once_, most_steps_ - steps_);
+      Index made = 0;
+      for (; made < most; ++made) {
+        if (made > 0 && (is_in_vain() || !barriers_.advance_between())) break;
+        const Index best = barriers_.best_candidate();
+        if (best < 0) {
+          if (made > 0) barriers_.retreat();
+          break;
+        }
+        if (made > 0) progress.next("choice of columns");
+        message[2 * made + 1] = static_cast<double>(best);
+        message[2 * made + 2] = barriers_.add_candidate(best);
+      }
+      message[0] = static_cast<double>(made);
+    }
+    V_.communicator().broadcast(span_of(message));
+    return message;
+  }
+
   /// Collective. Whether there is another step, and its G.
-  bool begin_step() {
+  bool begin_steps() {
     const Index n = V_.columns();
     VectorXd message(n * n + 1);
     if (root()) {
@@ -178,7 +235,9 @@ class Iteration {
   }
 
   const RowMatrix& V_;
-  double epsilon_, degree_;
+  double epsilon_;
+  Index at_once_;  ///< steps for each time that all rows are scored
+  double degree_;
   std::int64_t most_steps_, steps_ = 0;
   Barriers barriers_;
   RowMajorMatrix gain_;
@@ -214,7 +273,7 @@ void row_products(const double* row, Index n, double* products) {
 
 }  // namespace
 
-BarrierChoice choose_by_barriers(const RowMatrix& A, double epsilon, std::int64_t steps) {
+BarrierChoice choose_by_barriers(const RowMatrix& A, double epsilon, std::int64_t steps, Index at_once) {
   const auto n = static_cast<double>(A.columns());
   require_memory(A.communicator(), 8 * (n * static_cast<double>(A.rows_local()) + 12 * n * n),
                  "the whitened columns of X, " + std::to_string(A.rows_global()) + " x " + std::to_string(A.columns()));
@@ -224,7 +283,7 @@ BarrierChoice choose_by_barriers(const RowMatrix& A, double epsilon, std::int64_
   if (steps != 0 && steps <= rank)
     refuse("bss: " + std::to_string(steps) + " steps, expected more than the rank of X, " + std::to_string(rank));
   const RowMatrix V = whitened_rows(A, T);
-  Iteration iteration(V, epsilon, steps);
+  Iteration iteration(V, epsilon, steps, at_once);
   iteration.run();
   return iteration.choice();
 }

@@ -6,6 +6,7 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <vector>
 
 #include "attnreg/apply_attention.hpp"
@@ -44,6 +45,58 @@ RowMajorMatrix threshold_reference(const RowMajorMatrix& Z, const RowMajorMatrix
   return output;
 }
 
+/// entries + rank_one 1^T of this rank's queries.
+RowMajorMatrix dense(const ThresholdAttention& found) {
+  RowMajorMatrix P = found.rank_one * Eigen::RowVectorXd::Ones(found.entries.columns);
+  for (Index i = 0; i < P.rows(); ++i)
+    for (auto k = static_cast<std::size_t>(found.entries.offsets[static_cast<std::size_t>(i)]);
+         k < static_cast<std::size_t>(found.entries.offsets[static_cast<std::size_t>(i) + 1]); ++k)
+      P(i, found.entries.indices[k]) += found.entries.values[k];
+  return P;
+}
+
+TEST(ThresholdAttention, TheLargestAreThoseAboveTheirOwnThreshold) {
+  const Communicator world(MPI_COMM_WORLD);
+  RowMajorMatrix Q = reference::random_matrix(150, 4, 1), K = reference::random_matrix(300, 4, 2);
+  K.row(290) = K.row(20);  // equal logits: the lower key comes first
+  const RowMajorMatrix V = reference::random_matrix(300, 3, 3), Z = 0.5 * Q * K.transpose();
+  const auto keys = reference::distribute(world, K, Layout::random);
+  const auto values = reference::distribute(world, V, Layout::even);
+  for (const Layout layout : reference::layouts)
+    for (const Background background : {Background::row_mean, Background::exp_of_mean, Background::zero})
+      for (const std::int64_t top : {1, 7, 299, 300, 1000}) {
+        const auto queries = reference::distribute(world, Q, layout);
+        const auto found = threshold_attention(queries, keys, values, {0, background, 0.5, top});
+        const RowMajorMatrix P = dense(found);
+        double worst = 0;
+        bool right = true;
+        for (Index i = 0; i < queries.rows_local(); ++i) {
+          const Eigen::RowVectorXd z = Z.row(static_cast<Index>(queries.first_row()) + i);
+          std::vector<double> sorted(z.begin(), z.end());
+          std::ranges::sort(sorted, std::greater<>{});
+          const auto count = std::min<std::int64_t>(top, 300);
+          const double tau = sorted[static_cast<std::size_t>(count) - 1];
+          const RowMajorMatrix row = z;
+          const RowMajorMatrix expected = threshold_reference(row, V, {tau, background, 0.5});
+          const auto first = static_cast<std::size_t>(found.entries.offsets[static_cast<std::size_t>(i)]);
+          right = right && found.marked[static_cast<std::size_t>(i)] == count;
+          for (std::int64_t k = 0; k < count; ++k)
+            right = right && z[found.entries.indices[first + static_cast<std::size_t>(k)]] >= tau - 1e-13;
+          if (z[20] < tau || sorted[static_cast<std::size_t>(count) % 300] < tau)  // no tie at the threshold
+            worst = std::max({worst, (found.output.row(i) - expected).norm(), (P.row(i) * V - expected).norm()});
+          else if (count < 300)  // 20 is marked, 290 is not
+            right = right && found.entries.indices[first + static_cast<std::size_t>(count) - 1] != 290;
+        }
+        EXPECT_TRUE(right);
+        EXPECT_LE(worst, 1e-12);
+      }
+  const auto queries = reference::distribute(world, Q, Layout::even);
+  EXPECT_THAT(refusal([&] {
+                threshold_attention(queries, keys, values, {0, Background::zero, 1, -1});
+              }),
+              HasSubstr("-1 largest logits"));
+}
+
 TEST(ThresholdAttention, IsTheDefinitionOnAnyNumberOfRanks) {
   const Communicator world(MPI_COMM_WORLD);
   const RowMajorMatrix Q = reference::random_matrix(150, 4, 1), K = reference::random_matrix(300, 4, 2);
@@ -64,6 +117,14 @@ TEST(ThresholdAttention, IsTheDefinitionOnAnyNumberOfRanks) {
                   static_cast<double>(count) * 1e-12);
         for (Index i = 0; i < count; ++i)
           EXPECT_EQ(found.marked[static_cast<std::size_t>(i)], (Z.row(first + i).array() >= tau).count());
+        // The same with the matrix: its sparse part and its rank-one part give the output.
+        ThresholdOptions with_entries = options;
+        with_entries.keep_entries = true;
+        const auto kept = threshold_attention(queries, keys, values, with_entries);
+        EXPECT_LE((kept.output - found.output).cwiseAbs().sum(), static_cast<double>(count) * 1e-12);
+        EXPECT_EQ(kept.marked, found.marked);
+        EXPECT_LE((dense(kept) * V - found.output).cwiseAbs().sum(), static_cast<double>(count) * 1e-12);
+        EXPECT_LE((dense(kept).rowwise().sum().array() - 1).abs().sum(), static_cast<double>(count) * 1e-12);
       }
     const auto none = [&] { threshold_attention(queries, keys, values, {1e9, Background::zero, 1}); };
     EXPECT_THAT(refusal(none), HasSubstr("query 0 (counted from 0) has no logit"));

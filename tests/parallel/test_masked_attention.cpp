@@ -230,6 +230,11 @@ TEST(MaskedApply, IsTheDefinitionOnAnyNumberOfRanks) {
       const double tau = -0.2;
       const auto threshold = threshold_attention(queries, keys, values, {.tau = tau, .scale = 0.5}, &mask);
       const auto exact = threshold_attention(queries, keys, values, {.tau = -1e300, .scale = 0.5}, &mask);
+      const auto kept =
+          threshold_attention(queries, keys, values, {.tau = tau, .scale = 0.5, .keep_entries = true}, &mask);
+      EXPECT_EQ(kept.marked, threshold.marked);
+      EXPECT_EQ(kept.visible, threshold.visible);
+      EXPECT_LE((kept.output - threshold.output).norm(), 1e-11);
       double worst = 0, worst_threshold = 0, worst_exact = 0;
       for (Index i = 0; i < queries.rows_local(); ++i) {
         VectorXd weights = VectorXd::Zero(n2), marked = weights, rest = weights;

@@ -113,6 +113,94 @@ TEST(Barriers, AStepIsThatOfThePaper) {
   EXPECT_NEAR(barrier_degree(0.25), 61.98, 0.01);
 }
 
+TEST(Barriers, StepsBetweenDecompositionsAreThoseOfThePaper) {
+  constexpr Index n = 4;
+  const MatrixXd V = reference::random_matrix(6, n, 5).transpose() / 4;
+  Barriers barriers(n, 13.9);
+  MatrixXd M = MatrixXd::Zero(n, n);
+  const double root = std::sqrt(13.9), rise = (root + 1) / (root - 1);
+  double l = -n * root, u = n * (13.9 + root) / (root - 1);
+  const MatrixXd I = MatrixXd::Identity(n, n);
+  EXPECT_TRUE(barriers.advance());
+  barriers.take_candidates(V);
+  for (Index step = 0; step < 5; ++step, l += 1, u += rise) {
+    const MatrixXd above = reference::inverse((u + rise) * I - M), below = reference::inverse(M - (l + 1) * I);
+    const double drop = reference::inverse(u * I - M).trace() - above.trace(),
+                 up = below.trace() - reference::inverse(M - l * I).trace();
+    Index best = -1;
+    double most = 0, weight = 0;
+    for (Index c = 0; c < V.cols(); ++c) {
+      const VectorXd v = V.col(c);
+      const double U = v.dot(above * above * v) / drop + v.dot(above * v);
+      const double L = v.dot(below * below * v) / up - v.dot(below * v);
+      if (L < U || (best >= 0 && L - U <= most)) continue;
+      best = c;
+      most = L - U;
+      weight = 2 / (L + U);
+    }
+    EXPECT_EQ(barriers.best_candidate(), best) << step;
+    if (best < 0) break;
+    const double t = barriers.add_candidate(best);
+    EXPECT_NEAR(t, weight, 1e-9 * weight);  // cancellation in the traces
+    M += t * V.col(best) * V.col(best).transpose();
+    EXPECT_TRUE(barriers.advance_between());
+  }
+  barriers.retreat();
+  const VectorXd eigenvalues = reference::eigenvalues(M);
+  EXPECT_NEAR(barriers.spectrum().largest, eigenvalues[n - 1], 1e-12);
+  EXPECT_NEAR(barriers.spectrum().smallest, eigenvalues[0], 1e-12);
+  EXPECT_TRUE(barriers.advance());  // all eigenvalues lie between the barriers
+  // The lower barrier stops half way to the smallest eigenvalue.
+  barriers.take_candidates(V);
+  int moves = 0;
+  while (barriers.add_candidate(0) > 0 && barriers.advance_between() && moves < 100) ++moves;
+  EXPECT_GE(moves, 3);
+  EXPECT_LE(moves, 12);
+}
+
+TEST(Bss, SeveralStepsForEachTimeThatAllRowsAreScored) {
+  const Communicator world(MPI_COMM_WORLD), self(MPI_COMM_SELF);
+  for (const Rows kind : reference::all_rows) {
+    const RowMajorMatrix X = reference::score_problem(kind, 1500, 16);
+    const auto single = choose_by_barriers(reference::distribute(world, X, Layout::even), 0.5, 0);
+    const auto expected = choose_by_barriers(reference::distribute(self, X, Layout::tiled), 0.5, 0, 7);
+    MatrixXd K_Y = MatrixXd::Zero(16, 16);
+    for (std::size_t k = 0; k < expected.rows.size(); ++k)
+      K_Y += expected.weights[static_cast<Index>(k)] * X.row(expected.rows[k]).transpose() * X.row(expected.rows[k]);
+    EXPECT_EQ(expected.end, SparsifyEnd::reached);
+    EXPECT_LE(expected.certified_epsilon, 0.5);
+    EXPECT_NEAR(reference::spectral_error(X.transpose() * X, K_Y), expected.certified_epsilon, 1e-8);
+    // Not many more steps than with the best row of all in each: the last few of 7, and a tenth.
+    EXPECT_LE(static_cast<double>(expected.steps), 1.1 * static_cast<double>(single.steps) + 7);
+    for (const Layout layout : reference::layouts) {
+      const auto A = reference::distribute(world, X, layout);
+      const auto found = choose_by_barriers(A, 0.5, 0, 7);
+      VectorXd rows(static_cast<Index>(found.rows.size()));
+      for (std::size_t k = 0; k < found.rows.size(); ++k)
+        rows[static_cast<Index>(k)] = static_cast<double>(A.first_row() + found.rows[k]);
+      const VectorXd all_rows = reference::gather(world, rows), weights = reference::gather(world, found.weights);
+      EXPECT_EQ(weights, expected.weights);
+      const Eigen::Map<const Eigen::Matrix<Index, -1, 1>> expected_rows(expected.rows.data(), all_rows.size());
+      EXPECT_EQ(all_rows, VectorXd(expected_rows.cast<double>()));
+    }
+  }
+}
+
+TEST(Bss, TakesAsManyStepsAsItIsTold) {
+  // 16 steps at a time from n = 256 on; 283 is not a multiple of it.
+  const Communicator world(MPI_COMM_WORLD);
+  const auto few = reference::distribute(world, reference::random_matrix(200, 5, 5), Layout::random);
+  const BarrierChoice chosen = choose_by_barriers(few, 0.5, 23, 4);
+  EXPECT_EQ(chosen.steps, 23);
+  EXPECT_EQ(chosen.end, SparsifyEnd::all_steps);
+  if (world.size() > 1) return;  // two seconds
+  const auto A = reference::distribute(world, reference::random_matrix(400, 256, 5), Layout::even);
+  const Sparsifier result = sparsify(A, {.method = ColumnMethod::bss, .columns = 283});
+  EXPECT_EQ(result.draws, 283);
+  EXPECT_EQ(result.end, SparsifyEnd::all_steps);
+  EXPECT_LT(result.certified_epsilon, 1);
+}
+
 TEST(Bss, MeetsEpsilonWithFewColumns) {
   const Communicator world(MPI_COMM_WORLD);
   for (const Rows kind : reference::all_rows) {

@@ -41,7 +41,7 @@ class ApplyTest(CommandLineTest):
     def test_threshold_and_its_figures(self):
         Z = self.Q @ self.K.T
         marked = Z >= 1
-        found, result = self.apply("--kernel", "threshold", "--tau", "1", "--json")
+        found, result = self.apply("--kernel", "threshold", "--tau", "1", "--compare", "--json")
         mean = (np.exp(Z) * ~marked).sum(axis=1) / (~marked).sum(axis=1)
         expected = attention(np.where(marked, np.exp(Z), mean[:, None]), self.V)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
@@ -56,6 +56,31 @@ class ApplyTest(CommandLineTest):
         # About 2.3 to 2.9 sqrt(N t); where most keys are marked, a query a key.
         self.assertGreater(figures["simulated_grover_queries"], figures["marked"] - 1)
         self.assertLess(figures["simulated_grover_queries"], 4 * figures["sum_sqrt_keys_marked"])
+
+    def test_threshold_and_its_parts(self):
+        """The output is (S + r 1^T) V, S having the marked entries; the same files on any number of ranks."""
+        Z = self.Q @ self.K.T
+        parts = [self.directory / "S.npz", self.directory / "r.npy"]
+        options = ("--kernel", "threshold", "--sparse", parts[0], "--rank-one", parts[1], "--json")
+        for choice, marked in ((("--tau", "1"), Z >= 1),
+                               (("--top", "9"), Z >= np.sort(Z, axis=1)[:, [-9]])):
+            written = []
+            for ranks in (0, 2, 3, 4):
+                found, result = self.apply(*options, *choice, ranks=ranks)
+                self.assertNotIn("error_against_softmax", result.stdout)
+                arrays, r = np.load(parts[0]), np.load(parts[1])
+                self.assertEqual((b"csr", (70, 90)), (arrays["format"].item(), tuple(arrays["shape"])))
+                S = np.zeros((70, 90))
+                for i, (begin, end) in enumerate(zip(arrays["indptr"], arrays["indptr"][1:])):
+                    np.testing.assert_array_equal(np.flatnonzero(marked[i]), arrays["indices"][begin:end])
+                    S[i, arrays["indices"][begin:end]] = arrays["data"][begin:end]
+                np.testing.assert_allclose((S + r[:, None]) @ self.V, found, rtol=0, atol=1e-13)
+                mean = (np.exp(Z) * ~marked).sum(axis=1) / (~marked).sum(axis=1)
+                np.testing.assert_allclose(found, attention(np.where(marked, np.exp(Z), mean[:, None]), self.V),
+                                           rtol=0, atol=1e-12)
+                written.append(arrays["data"])
+            for data in written[1:]:
+                np.testing.assert_allclose(written[0], data, rtol=1e-12, atol=1e-15)
 
 
 class PrivateTest(CommandLineTest):
@@ -123,6 +148,12 @@ class RefusalTest(ErrorTest):
                                                "3", "-o", O))
         self.fails(3, "57 keys and", arguments=("apply", self.A, self.A, self.directory / "x.npy", "-o", O))
         self.fails(2, "--tau", arguments=("apply", self.A, self.A, self.A, "--kernel", "threshold", "-o", O))
+        self.fails(2, "--tau", "--top", arguments=("apply", self.A, self.A, self.A, "--kernel", "threshold", "--tau", "1",
+                                                   "--top", "2", "-o", O))
+        self.fails(2, "--compare is for --kernel threshold",
+                   arguments=("apply", self.A, self.A, self.A, "--compare", "-o", O))
+        self.fails(6, "input", arguments=("apply", self.A, self.A, self.A, "--kernel", "threshold", "--top", "2",
+                                          "--rank-one", self.A, "-o", O, "--force"))
         self.fails(2, "--degree is for --kernel polynomial",
                    arguments=("apply", self.A, self.A, self.A, "--degree", "3", "-o", O))
         self.fails(3, "8 ln(1 / delta)) fails", arguments=("private", self.A, "--sensitivity", "0.5"))

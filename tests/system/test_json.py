@@ -112,8 +112,12 @@ class JsonTest(CommandLineTest):
         self.document("convert", A, self.directory / "A.%d.npy", "--shards", 3, ranks=2)
         self.document("sparsify", self.path("X"), "--columns", 20, "-o", self.directory / "Y", code=None)
         self.document("sparsify", self.path("X"), "--metrics", "none", "--method", "bss", code=None, ranks=2)
+        heads = ("sparsify", "--tokens", "--queries", T, "--keys", T, "--values", T)
+        self.document(*heads, "--keep", 3, "-o", self.directory / "kept", ranks=2, schema="sparsify-tokens")
+        self.document(*heads, "--metrics", "none", schema="sparsify-tokens")
         self.document("apply", T, T, T, "-o", self.path("O1"))
         self.document("apply", T, T, T, "--kernel", "threshold", "--tau", 1, "-o", self.path("O2"), ranks=2)
+        self.document("apply", T, T, T, "--kernel", "threshold", "--top", 2, "--compare", "-o", self.path("O3"))
         self.document("private", self.path("X"), "--ridge", 1e5, "--sensitivity", 0.001)
         self.document("experiment", "active-sets")
         self.assertEqual(self.document("generate", "coherent", "--rows", 50, "--cols", 2, "-o", self.directory / "P",

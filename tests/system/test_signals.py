@@ -209,8 +209,9 @@ class SignalTest(CommandLineTest):
         Q, X, out = (self.directory / name for name in ("Q.npy", "X.npy", "out"))
         np.save(Q, generator.standard_normal((40000, 32)))
         np.save(X, generator.standard_normal((150, 8000)))
-        commands = (["apply", Q, Q, Q], ["sparsify", X, "--method", "bss", "--metrics", "none"], ["scores", X, "--exact"])
-        for command in commands[:2]:
+        commands = (["apply", Q, Q, Q], ["sparsify", X, "--method", "bss", "--metrics", "none"],
+                    ["sparsify", "--tokens", "--queries", Q, "--keys", Q, "--values", Q], ["scores", X, "--exact"])
+        for command in commands[:3]:
             for ranks in (0, 3):
                 with self.subTest(command=command[0], ranks=ranks):
                     work = Background(*command, "-o", out, "--threads", 1, ranks=ranks)
@@ -221,7 +222,7 @@ class SignalTest(CommandLineTest):
                     self.assertEqual("", stdout)
                     self.assertIn("before there was a result", stderr)
                     self.assertFalse(out.exists() and (out.is_file() or os.listdir(out)))
-        for command in (commands[2], ["experiment", "cycle-rank"], ["generate", "easy", "--rows", 1000, "--cols", 3]):
+        for command in (commands[3], ["experiment", "cycle-rank"], ["generate", "easy", "--rows", 1000, "--cols", 3]):
             with self.subTest(command=command[0]):
                 result = run(*command, "-o", out, ranks=3, environment={"ATTNREG_FAULT": "1:start:TERM"})
                 self.assert_code(4, result)

@@ -148,7 +148,113 @@ class SparsifyTest(CommandLineTest):
             self.sparsify("--method", method, "--columns", 50)
 
 
+class TokensTest(CommandLineTest):
+    """Two heads whose keys lie in clusters."""
+
+    def setUp(self):
+        super().setUp()
+        generator = np.random.default_rng(3)
+        cluster = generator.integers(0, 8, (2, 300))
+        self.K, self.V = (generator.standard_normal((2, 8, d))[np.arange(2)[:, None], cluster]
+                          + 0.1 * generator.standard_normal((2, 300, d)) for d in (6, 3))
+        self.Q = generator.standard_normal((2, 200, 6))
+        for name in "QKV":
+            np.save(self.directory / f"{name}.npy", getattr(self, name))
+
+    def tokens(self, *options, index="", ranks=0):
+        out = self.directory / f"kept{len(list(self.directory.iterdir()))}"
+        files = (word for option, name in (("--queries", "Q"), ("--keys", "K"), ("--values", "V"))
+                 for word in (option, f"{self.directory / name}.npy{index}"))
+        result = run("sparsify", "--tokens", *files, *options, "-o", out, ranks=ranks)
+        self.assert_code(0, result)
+        return out, read_json(out / "report.json"), result.stdout
+
+    def outputs(self, head, keys, weights, causal, scale):
+        Z = scale * self.Q[head] @ self.K[head].T
+        if causal:
+            Z[np.triu_indices(200, 101, 300)] = -np.inf
+        exact, kept = np.exp(Z), np.exp(Z[:, keys]) * weights
+        sums = kept.sum(1, keepdims=True)
+        return (exact / exact.sum(1, keepdims=True) @ self.V[head],
+                np.where(sums > 0, kept @ self.V[head][keys] / np.where(sums > 0, sums, 1), 0))
+
+    def test_files_and_errors(self):
+        for ranks, method, mask, scale in ((0, "halving", "none", "1/sqrt-d"), (3, "mixed", "causal", "1"),
+                                           (2, "topk", "none", "1/d"), (4, "output", "none", "1")):
+            out, report, page = self.tokens("--method", method, "--keep", 24, "--mask", mask, "--scale", scale,
+                                            "--keep-first", 1, ranks=ranks)
+            keys, weights, offsets = (np.load(out / f"{name}.npy") for name in ("keys", "weights", "offsets"))
+            self.assertEqual((np.int64, np.int64), (keys.dtype, offsets.dtype))
+            self.assertEqual((3, 0, len(keys), len(keys)), (len(offsets), offsets[0], offsets[-1], report["kept"]))
+            squares = np.zeros(2)
+            for head in range(2):
+                part = slice(offsets[head], offsets[head + 1])
+                self.assertEqual(0, keys[part][0])
+                self.assertTrue((np.diff(keys[part]) > 0).all())
+                O, found = self.outputs(head, keys[part], weights[part], mask == "causal",
+                                        {"1": 1, "1/d": 1 / 6, "1/sqrt-d": 6 ** -0.5}[scale])
+                error = np.linalg.norm(found - O) / np.linalg.norm(O)
+                self.assertAlmostEqual(error, report["by_head"][head]["errors"][0]["output"], delta=1e-12)
+                squares += np.square([np.linalg.norm(found - O), np.linalg.norm(O)])
+            self.assertAlmostEqual(np.sqrt(squares[0] / squares[1]), report["errors"][0]["output"], delta=1e-12)
+            self.assertEqual(["chosen", "mean", "uniform", "recent", "topk", "hyperattention", "kdeformer"],
+                             [error["name"] for error in report["errors"]])
+            self.assertIn("drawn uniformly", page)
+            if method == "halving":
+                self.assertLess(report["errors"][0]["output"], 0.2 * report["errors"][2]["output"])
+                self.assertIn("of use", report["verdict"])
+
+    def test_the_same_on_any_number_of_ranks_and_each_head_alone(self):
+        files = ("keys.npy", "weights.npy", "offsets.npy")
+        options = ("--keep", 30, "--scale", "1/d")  # small logits: the bound is finite
+        one, report, _ = self.tokens(*options)
+        for ranks in (2, 3, 4):
+            other, again, _ = self.tokens(*options, ranks=ranks)
+            self.assertEqual([(one / name).read_bytes() for name in files],
+                             [(other / name).read_bytes() for name in files])
+            self.assertAlmostEqual(report["bound"]["largest"], again["bound"]["largest"],
+                                   delta=1e-6 * report["bound"]["largest"])
+        alone, _, _ = self.tokens(*options, index="[1]", ranks=2)
+        offsets = np.load(one / "offsets.npy")
+        np.testing.assert_array_equal(np.load(one / "keys.npy")[offsets[1]:], np.load(alone / "keys.npy"))
+
+    def test_pages_and_other_queries(self):
+        np.save(self.directory / "others.npy", np.random.default_rng(8).standard_normal((2, 50, 6)))
+        _, report, page = self.tokens("--keep", 30, "--check-queries", self.directory / "others.npy")
+        self.assertLess(report["errors"][0]["output"], report["errors"][2]["output"])
+        self.assertIn("any query", page)
+        _, report, page = self.tokens("--metrics", "none")
+        self.assertEqual(150, report["kept"])  # a quarter
+        self.assertNotIn("errors", report)
+        self.assertIn("was not measured", page)
+        _, report, _ = self.tokens("--keep", 300)
+        self.assertIn("nothing gained", report["verdict"])
+        _, report, _ = self.tokens("--method", "recent", "--keep", 100, "--mask", "causal")
+        self.assertEqual(200, report["errors"][0]["blind"])  # query i sees the keys up to i + 100, of 200 to 299
+        self.assertIn("see none of the keys", report["verdict"])
+
+
 class RefusalTest(ErrorTest):
+    def test_tokens(self):
+        Q, big, heads = (self.directory / f"{name}.npy" for name in ("Q", "big", "heads"))
+        np.save(Q, np.ones((8, 3)))
+        np.save(big, 1e200 * np.arange(24).reshape(8, 3))
+        np.save(heads, np.ones((2, 8, 3)))
+        files = ["sparsify", "--tokens", "--queries", Q, "--keys", Q, "--values"]
+        self.fails(2, "--queries", arguments=("sparsify", "--tokens", "--keys", Q, "--values", Q))
+        self.fails(2, "--keep is for --tokens", arguments=("sparsify", self.A, "--keep", "3"))
+        self.fails(2, "halving is for --tokens", arguments=("sparsify", self.A, "--method", "halving"))
+        self.fails(2, "bss is for columns of X", arguments=(*files, Q, "--method", "bss"))
+        self.fails(2, "--epsilon is for columns of X", arguments=(*files, Q, "--epsilon", "0.5"))
+        self.fails(2, "surplus argument", arguments=(*files, Q, self.A))
+        self.fails(2, "--check-queries", arguments=(*files, Q, "--mask", "causal", "--check-queries", Q))
+        self.fails(3, "2 heads, expected 1", arguments=(*files, heads))
+        self.fails(3, "8 keys and 57 values", arguments=(*files, self.A))
+        self.fails(3, "more than the 3 that are kept", arguments=(*files, Q, "--keep", "3", "--keep-last", "4"))
+        self.fails(3, "none.npy", arguments=(*files, self.directory / "none.npy"))
+        self.fails(3, "the values overflow", arguments=(*files, big))
+        self.fails(5, "overflows", arguments=["sparsify", "--tokens", "--queries", big, "--keys", big, "--values", Q])
+
     def test_refusals(self):
         self.fails(2, "--method", arguments=("sparsify", self.A, "--method", "best"))
         for option, value in (("--epsilon", "0"), ("--epsilon", "1"), ("--delta", "1.5"), ("--columns", "0")):

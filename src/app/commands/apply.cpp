@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "app/options/commands.hpp"
 #include "app/report/json.hpp"
@@ -8,6 +9,7 @@
 #include "attnreg/apply_attention.hpp"
 #include "attnreg/files.hpp"
 #include "errors/printable.hpp"
+#include "files/npz_writer.hpp"
 #include "files/output_file.hpp"
 #include "ranks/activity.hpp"
 #include "ranks/span_of.hpp"
@@ -21,10 +23,11 @@ constexpr std::string_view kApplyEpilogue = R"(Examples:
   attnreg apply Q.npy K.npy V.npy --mask causal -o O.npy
   attnreg apply Q.npy K.npy V.npy --kernel polynomial --degree 4 -o O.npy
   attnreg apply Q.npy K.npy V.npy --kernel threshold --tau 2.5 -o O.npy
+  attnreg apply Q.npy K.npy V.npy --kernel threshold --top 32 --sparse S.npz --rank-one r.npy -o O.npy
 
 O = P V with P_ij = g(z_ij) / sum_k g(z_ik), z_ij = scale q_i . k_j. The queries are spread over the ranks, keys and
-values pass by in blocks, and P is never formed. threshold: logits of at least tau exactly, one weight for the others
-of a row; the error against softmax is printed, and how many queries Grover's search would need (a simulation).
+values pass by in blocks, and P is never formed. threshold: logits of at least tau exactly, or the largest K, one weight
+for the others of a row, P = S + r 1^T; it prints how many queries Grover's search would need (a simulation).
 )";
 
 const Syntax kApplySyntax{
@@ -35,15 +38,19 @@ const Syntax kApplySyntax{
       {{"kernel", 0, "NAME", Choice{{"softmax", "polynomial", "threshold"}}, "softmax",
         "g(z): e^z; z^degree; e^z where z >= tau"},
        {"degree", 0, "B", Integer{1, 1 << 20}, "2", "polynomial: odd ones refuse negative logits"},
-       {"tau", 0, "T", Number{-1e300}, "", "threshold: smallest logit that counts exactly; needed"},
+       {"tau", 0, "T", Number{-1e300}, "", "threshold: smallest logit that counts exactly; this or --top"},
+       {"top", 0, "K", Integer{1, 2147483647}, "", "threshold: the K largest logits of a query count exactly"},
        {"background", 0, "NAME", Choice{{"row-mean", "exp-of-mean", "zero"}}, "row-mean",
         "threshold: weight of the others: mean of their e^z; e^(mean of their z); 0"},
        scale_option("of the logits, d being the columns of Q"),
        mask_option(),
+       {"compare", 0, "", Switch{}, "", "threshold: softmax is computed, too, and the error against it printed"},
        {"seed", 0, "S", Integer{0}, "1", "threshold: of the simulated searches"}}},
      computing_options(),
      {"Output",
       {{"output", 'o', "FILE", Text{}, "", "where O goes, n_q x d_v, .npy; needed"},
+       {"sparse", 0, "FILE", Text{}, "", "threshold: where S goes, n_q x n_k, a csr matrix in .npz"},
+       {"rank-one", 0, "FILE", Text{}, "", "threshold: where r goes, n_q, .npy"},
        json_option("print the figures as JSON"),
        force_option()}}},
     kApplyEpilogue};
@@ -55,17 +62,22 @@ struct Inputs {
   const AttentionMask* mask() const { return loaded_mask ? &*loaded_mask : nullptr; }
 };
 
-/// What an approximate attention is compared with, and what its search would cost.
-nlohmann::ordered_json threshold_figures(const Inputs& in, const ThresholdAttention& result, double scale,
-                                         std::uint64_t seed) {
+/// Collective. |O~ - O|_F / |O|_F for the O of softmax.
+double error_against_softmax(const Inputs& in, const RowMajorMatrix& output, double scale) {
   const Communicator& communicator = in.queries.communicator();
   const RowMajorMatrix exact_output =
       apply_attention(in.queries, in.keys, in.values, {.scale = scale}, in.mask()).output;
   double size = exact_output.size() > 0 ? exact_output.cwiseAbs().maxCoeff() : 0;  // the squares might overflow
-  size = communicator.max(std::max(size, result.output.size() > 0 ? result.output.cwiseAbs().maxCoeff() : 0));
+  size = communicator.max(std::max(size, output.size() > 0 ? output.cwiseAbs().maxCoeff() : 0));
   if (size == 0) size = 1;
-  double sums[] = {(result.output / size - exact_output / size).squaredNorm(), (exact_output / size).squaredNorm()};
+  double sums[] = {(output / size - exact_output / size).squaredNorm(), (exact_output / size).squaredNorm()};
   communicator.sum(sums);
+  return sums[1] > 0 ? std::sqrt(sums[0] / sums[1]) : std::sqrt(sums[0]);
+}
+
+/// Collective. What was exact, and what its search would cost.
+nlohmann::ordered_json threshold_figures(const Inputs& in, const ThresholdAttention& result, std::uint64_t seed) {
+  const Communicator& communicator = in.queries.communicator();
   std::int64_t marked = 0, grover = 0, scanned = 0;
   double law = 0;
   const InWork searches("simulated searches", "queries", static_cast<double>(result.marked.size()));
@@ -79,7 +91,6 @@ nlohmann::ordered_json threshold_figures(const Inputs& in, const ThresholdAttent
     law += std::sqrt(static_cast<double>(keys) * static_cast<double>(result.marked[i]));
   }
   return {{"marked", communicator.sum(marked)},
-          {"error_against_softmax", sums[1] > 0 ? std::sqrt(sums[0] / sums[1]) : std::sqrt(sums[0])},
           {"classical_queries", communicator.sum(scanned)},
           {"simulated_grover_queries", communicator.sum(grover)},
           {"sum_sqrt_keys_marked", communicator.sum(law)}};
@@ -87,7 +98,27 @@ nlohmann::ordered_json threshold_figures(const Inputs& in, const ThresholdAttent
 
 ThresholdOptions threshold_options(const Arguments& arguments, double scale) {
   const auto background = static_cast<ThresholdOptions::Background>(arguments.choice("background"));
-  return {.tau = arguments.number("tau"), .background = background, .scale = scale};
+  return {.tau = arguments.has("tau") ? arguments.number("tau") : 0,
+          .background = background,
+          .scale = scale,
+          .top = arguments.has("top") ? arguments.integer("top") : 0,
+          .keep_entries = arguments.given("sparse") || arguments.given("rank-one")};
+}
+
+/// Collective. Attention above a threshold, with the files that belong to it; `json` gets its figures.
+RowMajorMatrix apply_threshold(const Inputs& in, const Arguments& arguments, double scale,
+                               nlohmann::ordered_json& json) {
+  const Communicator& communicator = in.queries.communicator();
+  ThresholdAttention result =
+      threshold_attention(in.queries, in.keys, in.values, threshold_options(arguments, scale), in.mask());
+  json.update(threshold_figures(in, result, arguments.seed()));
+  if (arguments.on("compare")) json["error_against_softmax"] = error_against_softmax(in, result.output, scale);
+  const std::int64_t first = in.queries.first_row(), count = in.queries.rows_global();
+  if (arguments.given("sparse"))
+    write_sparse(communicator, arguments.text("sparse"), "csr", first, count, std::move(result.entries));
+  if (arguments.given("rank-one"))
+    write_npy(communicator, arguments.text("rank-one"), {count}, first, span_of(std::as_const(result.rank_one)));
+  return std::move(result.output);
 }
 
 /// Throws `UsageError` for options of another kernel.
@@ -95,9 +126,12 @@ void check_options(const Arguments& arguments) {
   arguments.require("output");
   check_mask_option(arguments);
   const std::string kernel = arguments.text("kernel");
-  if (kernel == "threshold") arguments.require("tau");
+  arguments.exclude("tau", "top");
+  if (kernel == "threshold" && !arguments.given("top")) arguments.require("tau");
   if (kernel != "polynomial") arguments.refuse({"degree"}, "is for --kernel polynomial");
-  if (kernel != "threshold") arguments.refuse({"tau", "background", "seed"}, "is for --kernel threshold");
+  if (kernel != "threshold")
+    arguments.refuse({"tau", "top", "background", "compare", "sparse", "rank-one", "seed"},
+                     "is for --kernel threshold");
 }
 
 std::string figures_text(const nlohmann::ordered_json& json) {
@@ -108,7 +142,8 @@ std::string figures_text(const nlohmann::ordered_json& json) {
   const double marked = json["marked"], law = json["sum_sqrt_keys_marked"], grover = json["simulated_grover_queries"];
   text += "  exact entries        " + plain(marked, 12) + ", " +
           plain(100 * marked / json["classical_queries"].get<double>(), 3) + " % of all\n";
-  text += "  error against softmax  " + plain(json["error_against_softmax"], 3) + " (relative, Frobenius norm)\n";
+  if (json.contains("error_against_softmax"))
+    text += "  error against softmax  " + plain(json["error_against_softmax"], 3) + " (relative, Frobenius norm)\n";
   text += "  queries of a search  " + plain(json["classical_queries"], 12) + " by this scan; " + plain(grover, 12) +
           " by Grover's search";
   if (law > 0) text += ", " + plain(grover / law, 3) + " sqrt(keys marked) a query";
@@ -119,7 +154,10 @@ ExitCode run_apply(const Communicator& communicator, const Arguments& arguments)
   check_options(arguments);
   const std::string path = arguments.text("output");
   set_threads(communicator, arguments);
-  communicator.agree_on_root([&] { check_output(path, arguments.on("force")); });
+  communicator.agree_on_root([&] {
+    for (const auto* const option : {"output", "sparse", "rank-one"})
+      if (arguments.given(option)) check_output(arguments.text(option), arguments.on("force"));
+  });
   const auto load = [&](const char* role) {
     return load_matrix(communicator, arguments.text(role), storage_choice(arguments));
   };
@@ -136,10 +174,7 @@ ExitCode run_apply(const Communicator& communicator, const Arguments& arguments)
                {"value_columns", in.values.columns()}});
   RowMajorMatrix output;
   if (arguments.text("kernel") == "threshold") {
-    ThresholdAttention result =
-        threshold_attention(in.queries, in.keys, in.values, threshold_options(arguments, scale), in.mask());
-    json.update(threshold_figures(in, result, scale, arguments.seed()));
-    output = std::move(result.output);
+    output = apply_threshold(in, arguments, scale, json);
   } else {
     AttentionKernel kernel{.degree = arguments.integer("degree"), .scale = scale};
     if (arguments.text("kernel") == "polynomial") kernel.kind = AttentionKernel::Kind::polynomial;

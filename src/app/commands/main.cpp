@@ -108,7 +108,7 @@ const Command& find_command(const std::vector<Command>& all, const std::string& 
 
 /// Every file that the command line names, but for those that are to be written: none of them will be replaced.
 void remember_inputs(const Arguments& arguments) {
-  for (const std::string& text : arguments.texts_but({"output", "gradient", "hessian", "OUT"})) {
+  for (const std::string& text : arguments.texts_but({"output", "gradient", "hessian", "sparse", "rank-one", "OUT"})) {
     for (const auto& file : files_of(text)) remember_input(file);
     for (const char* const name : {"/X.npy", "/Y.npy"}) remember_input(text + name);  // of a run to start from
   }
@@ -116,7 +116,8 @@ void remember_inputs(const Arguments& arguments) {
 
 /// Collective. Begins to read the standard input, if an argument is "-".
 void accept_piped_input(const Communicator& communicator, const Arguments& arguments) {
-  std::vector<std::string> texts = arguments.texts_but({"output", "gradient", "hessian", "OUT", "config"});
+  std::vector<std::string> texts =
+      arguments.texts_but({"output", "gradient", "hessian", "sparse", "rank-one", "OUT", "config"});
   texts.insert(texts.end(), arguments.rest().begin(), arguments.rest().end());
   const auto piped = std::ranges::count_if(texts, [](const auto& text) { return SourceName(text).is_piped(); });
   if (piped > 1) throw UsageError("- is given " + std::to_string(piped) + " times; the standard input is one array");

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "app/commands/sparsify_tokens.hpp"
 #include "app/options/commands.hpp"
 #include "app/options/solver_options.hpp"
 #include "app/report/sparsify_report.hpp"
@@ -25,16 +26,21 @@ namespace {
 constexpr std::string_view kSparsifyEpilogue = R"(Examples:
   attnreg sparsify X.npy --method bss --epsilon 0.5 -o Y
   mpirun -n 4 attnreg sparsify X.npz --columns 2000 --scale 1/sqrt-d -o Y
+  attnreg sparsify --tokens --queries Q.npy --keys K.npy --values V.npy --scale 1/sqrt-d --keep 256 -o kept
 
 X is n x d with d >> n; its columns are spread over the ranks. Y has few of them, scaled, so that Y Y^T is
 near X X^T, and so are the attention matrices. Writes Y.npy (Y.npz, csc, if X is sparse), columns.npy,
 weights.npy and report.json. The errors are printed beside those of Y = 0, which a useless Y does not beat.
 
+With --tokens keys of attention heads are chosen instead: keys.npy, weights.npy and offsets.npy, where those of each
+head begin.
+
 Exit code 4: epsilon was promised (leverage or bss, without --columns) and is missed; Y is written.
 )";
 
-/// In the order of `ColumnMethod`.
-constexpr std::string_view kColumnMethods[] = {"leverage", "bss", "uniform", "norm", "jl", "topk"};
+/// In the order of `ColumnMethod`; then those for keys only.
+constexpr std::string_view kColumnMethods[] = {"leverage", "bss",    "uniform", "norm",   "jl",    "topk",
+                                               "halving",  "output", "mixed",   "values", "recent"};
 const Syntax kSparsifySyntax{
     "sparsify",
     "Choose few columns of X that keep X X^T, and with it the attention matrix.",
@@ -42,20 +48,26 @@ const Syntax kSparsifySyntax{
     {{"Choice",
       {{"method", 0, "NAME", Choice{{std::begin(kColumnMethods), std::end(kColumnMethods)}}, "leverage",
         "leverage: drawn by leverage scores; bss: no randomness, fewest columns; baselines without a guarantee: "
-        "uniform, norm (drawn), jl (random combinations), topk (largest norms)"},
+        "uniform, norm (drawn), jl (random combinations), topk (largest norms). "
+        "Keys: halving (the default there), drawn by output, mixed, leverage, norm, values or uniform, recent, topk"},
        {"epsilon", 0, "E", Number{0, true, 0.999}, "0.5", "wanted spectral error"},
        {"delta", 0, "P", Number{0, true, 0.999}, "0.01", "probability of missing it, of methods that draw"},
        {"columns", 0, "M", Integer{1, 2147483647}, "",
         "expected columns, draws or (bss) steps, in place of what --epsilon and --delta ask for"},
        {"draws", 0, "KIND", Choice{{"poisson", "replacement"}}, "poisson", "leverage: how columns are drawn"}}},
      {"Scores", sketch_options()},
+     token_options(),
      {"Measurement",
       {{"metrics", 0, "LEVEL", Choice{{"none", "full"}}, "full", "full: errors of Y, of Y = 0 and of uniform draws"},
-       {"values", 0, "FILE", Text{}, "", "V, n x k, of the attention output P V; default: 8 columns of N(0, 1)"},
+       {"values", 0, "FILE", Text{}, "",
+        "V, n x k, of the attention output P V; default: 8 columns of N(0, 1). With --tokens the values, n_k x d_v or "
+        "heads "
+        "x n_k x d_v; needed"},
        scale_option("of the logits X X^T, d being that of X")}},
      computing_options(),
      report_options("where the files go; default: print only")},
-    kSparsifyEpilogue};
+    kSparsifyEpilogue,
+    {"tokens"}};
 
 SparsifyOptions sparsify_options(const Arguments& arguments) {
   SparsifyOptions options;
@@ -91,6 +103,8 @@ AttentionErrors measure(const RowMatrix& X, const Sparsifier& result, const Spar
 }
 
 ExitCode run_sparsify(const Communicator& communicator, const Arguments& arguments) {
+  check_token_options(arguments);
+  if (arguments.on("tokens")) return sparsify_tokens(communicator, arguments);
   const SparsifyOptions options = sparsify_options(arguments);
   const int threads = set_threads(communicator, arguments).threads;
   const ReportDirectory directory(communicator, arguments);
