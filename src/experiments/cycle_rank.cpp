@@ -1,143 +1,241 @@
-#include <array>
+#include <chrono>
 #include <cmath>
+#include <optional>
 #include <string>
+#include <utility>
 
-#include "algebra/dense_factors.hpp"
+#include "algebra/blas_products.hpp"
 #include "errors/printable.hpp"
 #include "errors/refuse.hpp"
-#include "experiments/experiments.hpp"
+#include "experiments/tensor_ring.hpp"
 #include "numbers/random.hpp"
+#include "ranks/activity.hpp"
+#include "ranks/alone.hpp"
+#include "ranks/memory.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::experiments {
 
 namespace {
 
-using Eigen::Index;
-using Eigen::MatrixXd;
-using Eigen::VectorXd;
+/// What came of a start.
+struct End {
+  int start = -1;
+  double sweeps = 0, residual = 0, seconds = 0;
+};
 
-/// U, V, W, each n x k^2; row a of U is the k x k matrix U_a by columns, U_a[i, j] = U(a, i + k j).
-using Factors = std::array<MatrixXd, 3>;
+constexpr double kSecondsAlone = 0.2;  // between two messages, by which ranks with starts of their own hear of a stop
 
-MatrixXd slice(const MatrixXd& factor, Index row, Index k) {
-  const VectorXd entries = factor.row(row);
-  return Eigen::Map<const MatrixXd>(entries.data(), k, k);
+/// Ten sweeps lowered the residual by less than this share.
+bool stalls(const std::vector<double>& residuals, double tolerance) {
+  constexpr std::ptrdiff_t kWindow = 10;
+  if (std::ssize(residuals) < 2 * kWindow) return false;
+  double before = 0, now = 0;
+  for (auto last = residuals.end(), k = last - 2 * kWindow; k != last; ++k) (last - k > kWindow ? before : now) += *k;
+  return !(now < (1 - tolerance) * before);
 }
 
-/// The equations for factor `mode`: tr(F_f G_g H_h) = sum_ij F_f[i, j] (G_g H_h)[j, i] with the cyclic order F, G, H.
-/// Row g + n h holds the (G_g H_h)[j, i].
-MatrixXd equations(const Factors& factors, int mode, Index k) {
-  const MatrixXd& G = factors[static_cast<std::size_t>((mode + 1) % 3)];
-  const MatrixXd& H = factors[static_cast<std::size_t>((mode + 2) % 3)];
-  const Index n = G.rows();
-  MatrixXd M(n * n, k * k);
-  for (Index h = 0; h < n; ++h) {
-    const MatrixXd right = slice(H, h, k);
-    for (Index g = 0; g < n; ++g) {
-      const MatrixXd transposed = (slice(G, g, k) * right).transpose();
-      M.row(g + n * h) = Eigen::Map<const Eigen::RowVectorXd>(transposed.data(), k * k);
+/// One start after another, of those that a rank has, or that all ranks have together; sweep by sweep.
+class Starts {
+ public:
+  Starts(const Communicator& communicator, const TensorSlices& slices, const CycleRank& options, int first, int step)
+      : communicator_(communicator), slices_(slices), options_(options), start_(first), step_(step) {}
+
+  bool are_over() const { return start_ >= options_.starts; }
+  const std::vector<End>& ends() const { return ends_; }
+  const std::array<MatrixXd, 3>& best() const { return best_; }  ///< factors
+
+  /// Local, where the communicator is this rank's alone: sweeps for about so long.
+  void sweep_for(double seconds) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+    while (!are_over()) {
+      sweep();
+      if (std::chrono::steady_clock::now() >= end) return;
     }
   }
-  return M;
-}
 
-/// The tensor as three matrices: unfoldings[mode](g + n h, f) with the indices in the same cyclic order.
-std::array<MatrixXd, 3> unfold(const MatrixXd& first) {
-  const Index n = first.cols();
-  std::array<MatrixXd, 3> unfoldings{first, MatrixXd(n * n, n), MatrixXd(n * n, n)};
-  for (Index a = 0; a < n; ++a)
-    for (Index b = 0; b < n; ++b)
-      for (Index c = 0; c < n; ++c) {
-        const double value = first(b + n * c, a);
-        unfoldings[1](c + n * a, b) = value;
-        unfoldings[2](a + n * b, c) = value;
-      }
-  return unfoldings;
-}
+  void sweep() {
+    if (are_over()) return;
+    if (!ring_) {
+      begin_ = std::chrono::steady_clock::now();
+      residuals_.clear();
+      ring_.emplace(communicator_, slices_, options_, start_);
+    }
+    residuals_.push_back(ring_->sweep());
+    InWork::add(1);
+    const double last = residuals_.back();
+    if (std::ssize(residuals_) < options_.sweeps && std::isfinite(last) && last > options_.residual &&
+        !stalls(residuals_, options_.tolerance))
+      return;
+    const End end{start_, static_cast<double>(residuals_.size()), ring_->residual(),
+                  std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count()};
+    if (best_[0].size() == 0 || end.residual < least_ || !std::isfinite(least_)) {
+      best_ = ring_->factors();
+      least_ = end.residual;
+    }
+    ends_.push_back(end);
+    ring_.reset();
+    start_ += step_;
+  }
 
-MatrixXd normal_matrix(const RandomStream& random, std::int64_t index, Index rows, Index columns) {
-  MatrixXd matrix(rows, columns);
-  random.normals(index, span_of(matrix));
-  return matrix;
-}
+ private:
+  Communicator communicator_;
+  TensorSlices slices_;
+  CycleRank options_;
+  int start_, step_;
+  std::optional<TensorRing> ring_;
+  std::vector<double> residuals_;
+  std::chrono::steady_clock::time_point begin_;
+  std::vector<End> ends_;
+  std::array<MatrixXd, 3> best_;
+  double least_ = 0;
+};
 
-Factors random_factors(const RandomStream& random, std::int64_t first_index, Index n, Index k) {
-  Factors factors;
+void check_cycle_rank(const CycleRank& options, const std::array<std::int64_t, 3>& sides) {
+  const bool in_range = options.rank >= 1 && options.rank <= 64 && options.sampled_rows >= 0 &&
+                        options.sampled_rows <= (1 << 30) && options.starts >= 1 && options.sweeps >= 1 &&
+                        options.tolerance > 0 && options.tolerance < 1 && options.residual >= 0;
+  require(in_range,
+          "cycle rank needs 1 <= k <= 64, starts and sweeps >= 1, 0 < tolerance < 1, residual >= 0, and at "
+          "most 2^30 sampled rows");
+  const std::int64_t unknowns = options.rank * options.rank;
   for (std::size_t mode = 0; mode < 3; ++mode)
-    factors[mode] = normal_matrix(random, first_index + static_cast<std::int64_t>(mode), n, k * k);
-  return factors;
+    if (sides[(mode + 1) % 3] * sides[(mode + 2) % 3] < unknowns)
+      refuse("a tensor of shape (" + std::to_string(sides[0]) + ", " + std::to_string(sides[1]) + ", " +
+             std::to_string(sides[2]) + ") has " + std::to_string(sides[(mode + 1) % 3] * sides[(mode + 2) % 3]) +
+             " equations for the " + std::to_string(unknowns) + " unknowns of each place along axis " +
+             std::to_string(mode) + "; rank " + std::to_string(options.rank) + " is too large for it");
 }
 
-/// `draws` rows of M and of the right-hand sides, drawn with replacement by the leverage scores of M, row j scaled by
-/// (draws p_j)^{-1/2}.
-void sample(MatrixXd& M, MatrixXd& right, std::int64_t draws, const RandomStream& random, std::int64_t step) {
-  const ThinSvd svd = thin_svd(M);
-  const Index rank = svd.rank();
-  if (rank == 0) return;
-  VectorXd cumulative = svd.U.leftCols(rank).rowwise().squaredNorm() / static_cast<double>(rank);
-  const VectorXd probabilities = cumulative;
-  for (Index j = 1; j < cumulative.size(); ++j) cumulative[j] += cumulative[j - 1];
-  MatrixXd rows(draws, M.cols()), values(draws, right.cols());
-  for (Index draw = 0; draw < draws; ++draw) {
-    const double u = random.uniform(step, static_cast<std::uint32_t>(draw)) * cumulative[cumulative.size() - 1];
-    const auto above = std::upper_bound(cumulative.begin(), cumulative.end(), u);
-    const Index j = std::min<Index>(above - cumulative.begin(), cumulative.size() - 1);
-    const double scale = 1 / std::sqrt(static_cast<double>(draws) * probabilities[j]);
-    rows.row(draw) = scale * M.row(j);
-    values.row(draw) = scale * right.row(j);
-  }
-  M = std::move(rows);
-  right = std::move(values);
+/// Collective. Divides the tensor by its norm; the cube root of that.
+double normalise_tensor(const Communicator& communicator, RowMajorMatrix& entries) {
+  const double largest = communicator.max(entries.size() > 0 ? entries.cwiseAbs().maxCoeff() : 0.0);
+  require(largest > 0, "all entries of the tensor are 0, so that there is nothing to fit");
+  entries /= largest;
+  const double norm = std::sqrt(communicator.sum(entries.squaredNorm()));
+  entries /= norm;
+  return std::cbrt(largest) * std::cbrt(norm);
 }
 
-/// |A - fit| / |A| after the given sweeps from one random start.
-double fit(const std::array<MatrixXd, 3>& unfoldings, const CycleRank& options, int start) {
-  const auto k = static_cast<Index>(options.rank);
-  const RandomStream starts(options.seed, Purpose::experiment_start);
-  const RandomStream rows(options.seed, Purpose::experiment_signs, static_cast<std::uint32_t>(start));
-  Factors factors = random_factors(starts, std::int64_t{3} * start, static_cast<Index>(options.size), k);
-  for (int step = 0; step < 3 * options.sweeps; ++step) {
-    const int mode = step % 3;
-    MatrixXd M = equations(factors, mode, k), right = unfoldings[static_cast<std::size_t>(mode)];
-    if (options.sampled_rows > 0) sample(M, right, options.sampled_rows, rows, step);
-    factors[static_cast<std::size_t>(mode)] = least_squares(std::move(M), right).transpose();
-  }
-  return (equations(factors, 0, k) * factors[0].transpose() - unfoldings[0]).norm() / unfoldings[0].norm();
+/// Collective.
+bool shares_starts(const Communicator& communicator, const SlicedTensor& tensor, const CycleRank& options) {
+  if (options.spread != CycleRank::Spread::by_memory) return options.spread == CycleRank::Spread::starts;
+  double bytes = 2 * 8.0 * communicator.ranks_on_node();
+  for (const std::int64_t side : tensor.sides) bytes *= static_cast<double>(side);
+  const bool fits = options.starts >= communicator.size() && bytes <= 0.5 * available_node_memory();
+  return communicator.min(std::int64_t{fits}) != 0;
+}
+
+std::string equations_text(const CycleRank& options, const std::array<std::int64_t, 3>& sides) {
+  if (options.sampled_rows > 0) return std::to_string(options.sampled_rows) + " drawn equations a step";
+  std::string text = "all ";
+  for (std::size_t mode = 0; mode < 3; ++mode)
+    text += (mode == 0   ? ""
+             : mode == 1 ? ", "
+                         : " and ") +
+            std::to_string(sides[(mode + 1) % 3] * sides[(mode + 2) % 3]);
+  return text + " equations";
 }
 
 }  // namespace
 
-Table cycle_rank(const Communicator& communicator, const CycleRank& options) {
-  const bool in_range = options.size >= 1 && options.size <= 256 && options.rank >= 1 && options.rank <= options.size &&
-                        options.sampled_rows >= 0 && options.sampled_rows <= (1 << 20) && options.starts >= 1 &&
-                        options.sweeps >= 1 && options.noise >= 0 && std::isfinite(options.noise);
-  if (!in_range)
-    refuse("cycle rank needs 1 <= k <= n <= 256, starts and sweeps >= 1, noise >= 0, and at most 2^20 rows");
-  const auto n = static_cast<Index>(options.size), k = static_cast<Index>(options.rank);
-  const RandomStream data(options.seed, Purpose::experiment_data);
-  const Factors truth = random_factors(data, 0, n, k);
-  MatrixXd tensor = equations(truth, 0, k) * truth[0].transpose();
-  const MatrixXd noise = normal_matrix(data, 3, tensor.rows(), tensor.cols());
-  tensor += options.noise * tensor.norm() / noise.norm() * noise;
-  const auto unfoldings = unfold(tensor);
+SlicedTensor made_tensor(const Communicator& communicator, const MadeTensor& options) {
+  require(options.size >= 1 && options.size <= 4096 && options.rank >= 1 && options.rank <= 64 && options.noise >= 0 &&
+              std::isfinite(options.noise),
+          "a tensor is made of a size from 1 to 4096, a rank from 1 to 64 and noise >= 0");
+  const std::int64_t n = options.size;
+  const auto k = static_cast<Index>(options.rank);
+  SlicedTensor tensor{{n, n, n}, RowPartition::in_blocks(n, 1, communicator.size()), RowMajorMatrix()};
+  const std::int64_t first = tensor.slices.begin(communicator.rank());
+  const Index count = tensor.slices.rows_local(communicator.rank());
+  const double bytes = 8.0 * static_cast<double>(count) * static_cast<double>(n) * static_cast<double>(n);
+  attnreg::require_memory(communicator, 2 * bytes, "the tensor and its noise");
+  communicator.agree([&] { tensor.entries.resize(count, n * n); });
+  const RandomStream random(options.seed, Purpose::experiment_data);
+  std::array<MatrixXd, 3> factors;
+  for (int mode = 0; mode < 3; ++mode) {
+    MatrixXd& factor = factors[static_cast<std::size_t>(mode)];
+    factor.resize(k * k, n);
+    random.normals(mode, span_of(factor));
+  }
+  const MatrixXd own = factors[0].middleCols(first, count);
+  for (Index b = 0; b < n; ++b) {
+    MatrixXd M = MatrixXd::Zero(k * k, n);
+    for (Index c = 0; c < n; ++c)
+      add_ring_product(k, factors[1].col(b).data(), factors[2].col(c).data(), 1, M.col(c).data());
+    tensor.entries.middleCols(b * n, n) = transposed_times(own, M);
+  }
+  if (options.noise == 0) return tensor;
+  RowMajorMatrix noise;
+  communicator.agree([&] { noise.resize(count, n * n); });
+  RandomStream(options.seed, Purpose::experiment_data, 1).normal_rows(first, noise);
+  const double size = std::sqrt(communicator.sum(tensor.entries.squaredNorm()));
+  tensor.entries += options.noise * size / std::sqrt(communicator.sum(noise.squaredNorm())) * noise;
+  return tensor;
+}
 
-  std::vector<double> residuals(static_cast<std::size_t>(options.starts), 0);
-  for (int start = communicator.rank(); start < options.starts; start += communicator.size())
-    residuals[static_cast<std::size_t>(start)] = fit(unfoldings, options, start);
-  communicator.sum(residuals);
-  const bool sampled = options.sampled_rows > 0;
-  Table table{"cycle-rank",
-              "Cycle rank " + std::to_string(k) + ", side " + std::to_string(n) + ", noise " + text_of(options.noise) +
-                  ", " + (sampled ? std::to_string(options.sampled_rows) + " sampled of " : std::string("all ")) +
-                  std::to_string(n * n) + " equations a step, " + std::to_string(options.sweeps) + " sweeps",
-              {"noise", "sampled_rows", "start", "residual"},
-              {},
-              {"residual: |A - fit| / |A|; starts far above the noise ended in another local minimum"}};
+CycleRankFit cycle_rank(const Communicator& communicator, SlicedTensor tensor, const CycleRank& options) {
+  check_cycle_rank(options, tensor.sides);
+  const double scale = normalise_tensor(communicator, tensor.entries);
+  const bool shares = shares_starts(communicator, tensor, options);
+  const int ranks = communicator.size(), rank = communicator.rank();
+  TensorSlices slices;
+  for (std::size_t mode = 0; mode < 3; ++mode) slices.sides[mode] = static_cast<Index>(tensor.sides[mode]);
+  std::vector<double> whole;
+  if (shares) {
+    whole = communicator.all_gather(span_of(std::as_const(tensor.entries)));
+    tensor.entries.resize(0, 0);
+    slices.count = slices.sides[0];
+    slices.entries = whole.data();
+  } else {
+    slices.first = static_cast<Index>(tensor.slices.begin(rank));
+    slices.count = tensor.slices.rows_local(rank);
+    slices.entries = tensor.entries.data();
+  }
+
+  Starts starts(shares ? alone(communicator) : communicator, slices, options, shares ? rank : 0, shares ? ranks : 1);
+  const int own = shares ? (options.starts - rank + ranks - 1) / ranks : options.starts;
+  const InWork fitting("alternating least squares", "sweeps", static_cast<double>(own) * options.sweeps);
+  for (bool goes_on = true; goes_on;) {
+    if (shares) {
+      communicator.agree([&] { starts.sweep_for(kSecondsAlone); });
+      goes_on = communicator.max(std::int64_t{!starts.are_over()}) != 0;
+    } else {
+      starts.sweep();
+      goes_on = !starts.are_over();
+    }
+  }
+
+  MatrixXd ends = MatrixXd::Zero(3, options.starts);
+  for (const End& end : starts.ends())
+    if (shares || communicator.is_root()) ends.col(end.start) << end.sweeps, end.residual, end.seconds;
+  communicator.sum(span_of(ends));
+  int best = 0;
+  for (int start = 1; start < options.starts; ++start)
+    if (ends(1, start) < ends(1, best) || !std::isfinite(ends(1, best))) best = start;
+  if (!std::isfinite(ends(1, best)))
+    throw NotFinite("no start of the tensor ring has a fit that is finite", Error::Scope::all_ranks);
+
+  CycleRankFit fit{
+      {"cycle-rank",
+       "Cycle rank " + std::to_string(options.rank) + " of " + std::to_string(tensor.sides[0]) + " x " +
+           std::to_string(tensor.sides[1]) + " x " + std::to_string(tensor.sides[2]) + ", " +
+           equations_text(options, tensor.sides),
+       {"start", "sweeps", "residual", "seconds"},
+       {},
+       {"residual: |A - fit| / |A| of all entries; starts far above the least ended in another local "
+        "minimum",
+        shares ? "each rank had all of A and starts of its own" : "the ranks had slices of A and shared each start"}},
+      {}};
   for (int start = 0; start < options.starts; ++start)
-    table.rows.push_back({options.noise, static_cast<double>(options.sampled_rows), static_cast<double>(start),
-                          residuals[static_cast<std::size_t>(start)]});
-  return table;
+    fit.table.rows.push_back({static_cast<double>(start), ends(0, start), ends(1, start), ends(2, start)});
+  for (std::size_t mode = 0; mode < 3; ++mode) {
+    MatrixXd& factor = fit.factors[mode];
+    factor.resize(options.rank * options.rank, slices.sides[mode]);
+    if (const int owner = shares ? best % ranks : 0; rank == owner) factor = scale * starts.best()[mode];
+    communicator.broadcast(span_of(factor), shares ? best % ranks : 0);
+  }
+  return fit;
 }
 
 }  // namespace attnreg::experiments

@@ -1,12 +1,15 @@
 #include <cmath>
+#include <span>
 #include <string>
+#include <utility>
 
 #include "algebra/dense_factors.hpp"
-#include "attnreg/row_matrix.hpp"
 #include "errors/printable.hpp"
+#include "errors/refuse.hpp"
 #include "experiments/experiments.hpp"
 #include "numbers/random.hpp"
 #include "numbers/vector_math.hpp"
+#include "ranks/activity.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg::experiments {
@@ -20,124 +23,220 @@ RowMajorMatrix normal_rows(std::uint64_t seed, Purpose purpose, std::int64_t fir
   return rows;
 }
 
-/// Points on the unit sphere.
-RowMajorMatrix unit_rows(std::uint64_t seed, Index count, Index columns) {
-  RowMajorMatrix rows = normal_rows(seed, Purpose::experiment_data, 0, count, columns);
-  rows.rowwise().normalize();
-  return rows;
-}
-
-/// This rank's neurons of F(x) = sum_r a_r e^{<w_r, x>}, at given points.
-struct Network {
-  RowMajorMatrix W, X;  ///< neurons x dimension, points x dimension
-  VectorXd signs;       ///< a_r
-  std::int64_t width;   ///< of all ranks
-
-  RowMajorMatrix exponentials() const {
-    RowMajorMatrix E = W * X.transpose();
-    const auto all = span_of(E);
-    kernels::exp(all, all);
-    return E;
-  }
+/// Exponents beyond the range of double give infinities and NaN, which end an iteration.
+struct Eigenvalues {
+  double least = 0, largest = 0;
+  double rate() const { return 1 - least / largest; }
 };
 
-Network make_network(const Communicator& communicator, const RowMajorMatrix& X, std::int64_t m, std::uint64_t seed) {
-  const auto shares = RowPartition::in_blocks(m, 1, communicator.size());
-  const std::int64_t first = shares.begin(communicator.rank());
-  const Index count = shares.rows_local(communicator.rank());
-  Network network{normal_rows(seed, Purpose::experiment_start, first, count, X.cols()), X, VectorXd(count), m};
-  const RandomStream random(seed, Purpose::experiment_signs);
-  for (Index r = 0; r < network.signs.size(); ++r) network.signs[r] = random.bits(first + r)[0] & 1 ? 1 : -1;
-  return network;
+/// Collective.
+Eigenvalues eigenvalues_of(const Communicator& communicator, const MatrixXd& symmetric) {
+  const VectorXd values = symmetric_eigen(symmetric, false).values;
+  double extremes[] = {values[0], values[values.size() - 1]};
+  communicator.broadcast(std::span<double>(extremes));
+  return {extremes[0], extremes[1]};
 }
 
-/// Collective. Smallest and largest eigenvalue of H_ij = <x_i, x_j> mean_r e^{<w_r, x_i + x_j>}.
-VectorXd kernel_eigenvalues(const Communicator& communicator, const Network& network) {
-  const RowMajorMatrix E = network.exponentials();
-  MatrixXd H = E.transpose() * E / static_cast<double>(network.width);
-  communicator.sum(span_of(H));
-  return symmetric_eigen(H.cwiseProduct(network.X * network.X.transpose()), false).values;
-}
-
-/// The same of its limit <x_i, x_j> e^{|x_i + x_j|^2 / 2}.
-VectorXd limit_eigenvalues(const RowMajorMatrix& X) {
+/// Collective. Of <x_i, x_j> e^{|x_i + x_j|^2 / 2}.
+Eigenvalues limit_eigenvalues(const Communicator& communicator, const RowMajorMatrix& X) {
   const MatrixXd G = X * X.transpose();  // |x_i + x_j|^2 / 2 = 1 + <x_i, x_j>
-  return symmetric_eigen(G.cwiseProduct(MatrixXd((1 + G.array()).exp())), false).values;
+  return eigenvalues_of(communicator, G.cwiseProduct(MatrixXd((1 + G.array()).exp())));
 }
 
-double rate_bound(const VectorXd& eigenvalues) { return 1 - eigenvalues[0] / eigenvalues[eigenvalues.size() - 1]; }
+/// F(x) = sum_r a_r e^{<w_r, x>} at given points; this rank's neurons. Where not said otherwise the calls are
+/// collective.
+class Network {
+ public:
+  Network(const Communicator& communicator, const Points& points, std::int64_t width, std::uint64_t seed)
+      : communicator_(communicator), points_(points) {
+    const auto shares = RowPartition::in_blocks(width, 1, communicator.size());
+    const std::int64_t first = shares.begin(communicator.rank());
+    const Index count = shares.rows_local(communicator.rank());
+    W_ = start_ = normal_rows(seed, Purpose::experiment_start, first, count, points.X.cols());
+    signs_.resize(count);
+    const RandomStream random(seed, Purpose::experiment_signs);
+    for (Index r = 0; r < count; ++r) signs_[r] = random.bits(first + r)[0] & 1 ? 1 : -1;
+    evaluate();
+  }
+
+  const VectorXd& left() const { return left_; }  ///< F - y
+  double error() const { return left_.norm(); }
+
+  /// m H_ij = <x_i, x_j> sum_r e^{<w_r, x_i + x_j>}
+  MatrixXd kernel() const {
+    MatrixXd H = E_.transpose() * E_;
+    communicator_.sum(span_of(H));
+    return H.cwiseProduct(points_.X * points_.X.transpose());
+  }
+
+  /// w_r -= a_r sum_i change_i e^{<w_r, x_i>} x_i
+  void move(const VectorXd& change) {
+    W_ -= signs_.asDiagonal() * (E_ * change.asDiagonal()) * points_.X;
+    evaluate();
+  }
+
+  /// A Gauss-Newton step; whether it lowered |F - y|.
+  bool improve() {
+    MatrixXd H = kernel();
+    VectorXd change(left_.size());
+    if (communicator_.is_root()) {
+      Cholesky factor;
+      change = factor.factor(H) ? factor.solve(left_) : VectorXd::Constant(change.size(), std::nan(""));
+    }
+    communicator_.broadcast(span_of(change));
+    if (!change.allFinite()) return false;
+    const Network before = *this;
+    constexpr double kLeastStep = 1e-6;
+    for (double step = 1; step > kLeastStep; step /= 2) {
+      move(step * change);
+      if (error() < before.error()) return true;
+      W_ = before.W_;
+      E_ = before.E_;
+      left_ = before.left_;
+    }
+    return false;
+  }
+
+  /// max |w_r - w_r(0)|
+  double movement() const {
+    const RowMajorMatrix moved = W_ - start_;
+    return communicator_.max(moved.rows() > 0 ? moved.rowwise().norm().maxCoeff() : 0.0);
+  }
+
+ private:
+  void evaluate() {
+    E_ = W_ * points_.X.transpose();
+    const auto all = span_of(E_);
+    kernels::exp(all, all);
+    left_ = E_.transpose() * signs_;
+    communicator_.sum(span_of(left_));
+    left_ -= points_.y;
+  }
+
+  const Communicator& communicator_;
+  const Points& points_;
+  RowMajorMatrix W_, start_, E_;  ///< E: e^{<w_r, x_i>}
+  VectorXd signs_, left_;
+};
 
 /// Collective. Trains one width; a row of the table.
-std::vector<double> train(const Communicator& communicator, const ExponentialNetwork& options, const RowMajorMatrix& X,
-                          const VectorXd& y, std::int64_t m) {
-  Network network = make_network(communicator, X, m, options.seed);
-  const RowMajorMatrix start = network.W;
-  const VectorXd eigenvalues = kernel_eigenvalues(communicator, network);
-  const double step = 1 / (static_cast<double>(m) * eigenvalues[eigenvalues.size() - 1]);
-  double first = 0, now = 0;
+std::vector<double> train(const Communicator& communicator, const Points& points, const ExponentialNetwork& options,
+                          double kernel_bound, std::int64_t m) {
+  Network network(communicator, points, m, options.seed);
+  const Eigenvalues eigenvalues = eigenvalues_of(communicator, network.kernel());  // of m H
+  const double first = network.error();
   int steps = 0;
-  for (;; ++steps) {
-    const RowMajorMatrix E = network.exponentials();
-    VectorXd residual = E.transpose() * network.signs;
-    communicator.sum(span_of(residual));
-    residual -= y;
-    now = residual.norm();
-    if (steps == 0) first = now;
-    if (!(now > options.residual) || !std::isfinite(now) || steps == options.most_steps) break;
-    network.W -= step * (network.signs.asDiagonal() * (E * residual.asDiagonal()) * X);
+  while (network.error() > options.residual && std::isfinite(network.error()) && steps < options.most_steps) {
+    if (options.gauss_newton && !network.improve()) break;
+    if (!options.gauss_newton) network.move(network.left() / eigenvalues.largest);
+    ++steps;
+    InWork::add(1);
   }
-  const RowMajorMatrix moved = network.W - start;
-  const double movement = communicator.max(moved.rows() > 0 ? moved.rowwise().norm().maxCoeff() : 0.0);
-  const double rate = steps > 0 ? std::pow(now / first, 1.0 / steps) : 0;
-  return {
-      static_cast<double>(m),          first, now, static_cast<double>(steps), movement, rate, rate_bound(eigenvalues),
-      rate_bound(limit_eigenvalues(X))};
+  const double now = network.error(), rate = steps > 0 ? std::pow(now / first, 1.0 / steps) : 0;
+  return {static_cast<double>(m), first,       now, static_cast<double>(steps), network.movement(), rate,
+          eigenvalues.rate(),     kernel_bound};
+}
+
+/// Collective. Whether gradient descent lowers |F - y| as much as it should in so many steps, from each start.
+bool converges(const Communicator& communicator, const Points& points, const SmallestWidths& options, std::int64_t m,
+               double steps) {
+  for (int start = 0; start < options.seeds; ++start) {
+    Network network(communicator, points, m, options.seed + static_cast<std::uint64_t>(start));
+    const double largest = eigenvalues_of(communicator, network.kernel()).largest,
+                 goal = options.reduction * network.error();
+    if (!(largest > 0)) return false;
+    for (double step = 0; network.error() > goal; ++step) {
+      if (step >= steps || !std::isfinite(network.error())) return false;
+      network.move(network.left() / largest);
+    }
+    if (!std::isfinite(network.error())) return false;
+  }
+  return true;
 }
 
 }  // namespace
 
-Table exponential_network(const Communicator& communicator, const ExponentialNetwork& options) {
-  const auto n = static_cast<Index>(options.points), d = static_cast<Index>(options.dimension);
-  const RowMajorMatrix X = unit_rows(options.seed, n, d);
-  const VectorXd y = normal_rows(options.seed, Purpose::experiment_data, n, 1, n).transpose();
-  Table table{"exp-network",
-              "Over-parameterised exponential regression, " + std::to_string(n) + " points in " + std::to_string(d) +
+Points random_points(std::int64_t count, std::int64_t dimension, bool labels, std::uint64_t seed) {
+  Points points{normal_rows(seed, Purpose::experiment_data, 0, count, dimension),
+                normal_rows(seed, Purpose::experiment_data, count, 1, count).transpose()};
+  points.X.rowwise().normalize();
+  if (labels) points.y = (points.X.col(0).array() < 0).select(VectorXd::Constant(count, -1), VectorXd::Ones(count));
+  return points;
+}
+
+Points unit_points(RowMajorMatrix X, VectorXd y) {
+  require(X.rows() == y.size(), "X has " + std::to_string(X.rows()) + " rows, and y " + std::to_string(y.size()) +
+                                    " values; expected one for each row");
+  for (Index i = 0; i < X.rows(); ++i) {
+    const double largest = X.row(i).cwiseAbs().maxCoeff();
+    require(largest > 0, "row " + std::to_string(i) + " of X (counted from 0) is 0, and cannot be scaled to length 1");
+    X.row(i) /= largest;
+    X.row(i) /= X.row(i).norm();
+  }
+  return {std::move(X), std::move(y)};
+}
+
+Table exponential_network(const Communicator& communicator, const Points& points, const ExponentialNetwork& options) {
+  const double kernel_bound = limit_eigenvalues(communicator, points.X).rate();
+  Table table{options.gauss_newton ? "exp-network-gauss-newton" : "exp-network",
+              "Over-parameterised exponential regression by " +
+                  std::string(options.gauss_newton ? "Gauss-Newton" : "gradient descent") + ", " +
+                  std::to_string(points.X.rows()) + " points in " + std::to_string(points.X.cols()) +
                   " dimensions, stopped at |F - y| <= " + text_of(options.residual),
               {"width", "initial", "final", "steps", "movement", "rate", "bound", "kernel_bound"},
               {},
               {"movement: of the neuron that moved farthest; wider networks move less",
                "rate: mean factor of |F - y| a step; bound: 1 - lambda_min / lambda_max of the kernel matrix H at the "
                "start, of a linear model; kernel_bound: of its limit of infinite width"}};
-  for (const std::int64_t m : options.widths) table.rows.push_back(train(communicator, options, X, y, m));
+  const InWork training("training", "steps",
+                        static_cast<double>(options.widths.size()) * static_cast<double>(options.most_steps));
+  for (const std::int64_t m : options.widths)
+    table.rows.push_back(train(communicator, points, options, kernel_bound, m));
+  const auto converged = [&](const std::vector<double>& row) { return row[2] <= options.residual && row[3] > 0; };
+  if (converged(table.rows.front()) && converged(table.rows.back()) && table.rows.front()[0] != table.rows.back()[0]) {
+    const auto ratio = [&](std::size_t column) { return std::log(table.rows.back()[column] / table.rows[0][column]); };
+    table.reading.push_back("from the first to the last width the movement goes as m^" + text_of(ratio(4) / ratio(0)));
+  }
   return table;
 }
 
-Table active_sets(const Communicator& communicator, const ActiveSets& options) {
-  const auto d = static_cast<Index>(options.dimension);
-  const RowMajorMatrix X = unit_rows(options.seed, options.points, d);
+Table smallest_widths(const Communicator& communicator, const Points& points, const SmallestWidths& options) {
+  constexpr std::int64_t kLargest = std::int64_t{1} << 22;
   Table table{
-      "active-sets",
-      "Neurons of a shifted ReLU that fire, " + std::to_string(options.points) + " points in " + std::to_string(d) +
-          " dimensions, exact scan",
-      {"width", "shift", "active", "expected", "bound"},
+      "exp-network-widths",
+      "Smallest width with which gradient descent lowers |F - y|^2 by 1 - lambda_min / (2 lambda_max) a step, until "
+      "|F - y| is " +
+          text_of(options.reduction) + " of its start, from " + std::to_string(options.seeds) + " starts of " +
+          std::to_string(options.seeds),
+      {"points", "width", "steps", "slope"},
       {},
-      {"active: mean fraction of the neurons with <w, x> >= shift; expected: P(N(0, 1) >= shift); bound: m^-0.2",
-       "the scan reads every neuron; the sublinear search of the source is not implemented"}};
-  for (const std::int64_t m : options.widths) {
-    const double shift = std::sqrt(0.4 * std::log(static_cast<double>(m)));
-    const auto shares = RowPartition::in_blocks(m, 1, communicator.size());
-    const std::int64_t end = shares.end(communicator.rank());
-    std::int64_t active = 0;
-    constexpr Index kBlock = 4096;
-    for (std::int64_t first = shares.begin(communicator.rank()); first < end; first += kBlock) {
-      const Index count = static_cast<Index>(std::min<std::int64_t>(kBlock, end - first));
-      const RowMajorMatrix W = normal_rows(options.seed, Purpose::experiment_start, first, count, d);
-      active += ((W * X.transpose()).array() >= shift).count();
+      {"steps: that this allows; slope: of ln width against ln points since the row before, 2 in the source; nan: "
+       "no width up to 2^22"}};
+  const InWork searching("search", "numbers of points", static_cast<double>(options.counts.size()));
+  for (const std::int64_t n : options.counts)
+    require(n >= 1 && n <= points.X.rows(),
+            "there are " + std::to_string(points.X.rows()) + " points, not " + std::to_string(n));
+  for (const std::int64_t n : options.counts) {
+    const Points part{points.X.topRows(n), points.y.head(n)};
+    const Eigenvalues limit = limit_eigenvalues(communicator, part.X);
+    const double steps = std::ceil(2 * std::log(options.reduction) / std::log1p(-limit.least / (2 * limit.largest)));
+    require(limit.least > 1e-12 * limit.largest, "the kernel of the first " + std::to_string(n) +
+                                                     " points is singular; are two of them the same direction?");
+    std::int64_t fails = 0, works = 1;
+    while (works <= kLargest && !converges(communicator, part, options, works, steps)) {
+      fails = works;
+      works *= 2;
     }
-    const double fraction =
-        static_cast<double>(communicator.sum(active)) / (static_cast<double>(m) * static_cast<double>(options.points));
-    table.rows.push_back({static_cast<double>(m), shift, fraction, std::erfc(shift / std::sqrt(2.0)) / 2,
-                          std::pow(static_cast<double>(m), -0.2)});
+    while (works <= kLargest && works - fails > std::max<std::int64_t>(1, works / 20)) {
+      const std::int64_t middle = fails + (works - fails) / 2;
+      (converges(communicator, part, options, middle, steps) ? works : fails) = middle;
+    }
+    const double width = works <= kLargest ? static_cast<double>(works) : std::nan("");
+    double slope = std::nan("");
+    if (!table.rows.empty())
+      slope = std::log(width / table.rows.back()[1]) / std::log(static_cast<double>(n) / table.rows.back()[0]);
+    table.rows.push_back({static_cast<double>(n), width, steps, slope});
+    InWork::add(1);
   }
   return table;
 }

@@ -321,52 +321,6 @@ TEST(Experiments, PolynomialVectorsFireFromDegreeFourOn) {
   }
 }
 
-TEST(Experiments, CycleRankIsFoundFromSomeStarts) {
-  const Communicator world(MPI_COMM_WORLD);
-  const auto residuals = [](const Table& table) {
-    std::vector<double> all;
-    for (std::size_t k = 0; k < table.rows.size(); ++k) all.push_back(table.at(k, "residual"));
-    std::ranges::sort(all);
-    return all;
-  };
-  const auto exact = residuals(cycle_rank(world, {}));
-  EXPECT_LT(exact[0], 1e-13);
-  const auto noisy = residuals(cycle_rank(world, {.noise = 0.01}));
-  // The fit takes up some of the noise: 144 parameters of 1728 numbers, so 0.01 (1 - 144 / 1728)^{1/2} = 0.0096.
-  EXPECT_NEAR(noisy[0], 0.0096, 0.0004);
-  const auto sampled = residuals(cycle_rank(world, {.noise = 0.01, .sampled_rows = 40}));
-  EXPECT_GE(sampled[0], noisy[0]);
-  EXPECT_LT(sampled[0], 0.013);  // 0.0106 measured before
-  EXPECT_THAT(refusal([&] { cycle_rank(world, {.rank = 13}); }), HasSubstr("1 <= k <= n"));
-}
-
-TEST(Experiments, WideNetworksConvergeAndMoveLess) {
-  const Communicator world(MPI_COMM_WORLD);
-  const Table table = exponential_network(world, {});
-  for (std::size_t k = 0; k < table.rows.size(); ++k) {
-    EXPECT_LE(table.at(k, "final"), 1e-2);
-    // |F| is about e (m n)^{1/2}; the n sums over m neurons depend on each other.
-    EXPECT_NEAR(table.at(k, "initial") / (std::exp(1) * std::sqrt(10 * table.at(k, "width"))), 1, 0.6);
-  }
-  EXPECT_LT(table.at(1, "movement"), table.at(0, "movement"));
-  // The kernel matrix of 4000 neurons is near its limit.
-  EXPECT_NEAR(table.at(1, "bound"), table.at(1, "kernel_bound"), 0.05);
-  EXPECT_LE(table.at(1, "rate"), table.at(1, "bound") + 0.02);
-}
-
-TEST(Experiments, ActiveSetsAreAsSmallAsExpected) {
-  const Communicator world(MPI_COMM_WORLD);
-  const Table table = active_sets(world, {.widths = {1000, 100000}});
-  EXPECT_NEAR(table.at(0, "expected"), 0.048, 5e-4);
-  EXPECT_NEAR(table.at(1, "expected"), 0.016, 5e-4);
-  for (std::size_t k = 0; k < 2; ++k) {
-    // Five standard deviations, of 4 points that see the same neurons.
-    EXPECT_NEAR(table.at(k, "active"), table.at(k, "expected"),
-                5 * std::sqrt(table.at(k, "expected") / table.at(k, "width")));
-    EXPECT_LE(table.at(k, "expected"), table.at(k, "bound"));
-  }
-}
-
 TEST(Experiments, CheckedGradientsFindTheForger) {
   const Communicator world(MPI_COMM_WORLD);
   const Table table = checked_gradient(world, {.checks = {1, 4, 8}, .trials = 60});

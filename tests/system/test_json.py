@@ -119,7 +119,8 @@ class JsonTest(CommandLineTest):
         self.document("apply", T, T, T, "--kernel", "threshold", "--tau", 1, "-o", self.path("O2"), ranks=2)
         self.document("apply", T, T, T, "--kernel", "threshold", "--top", 2, "--compare", "-o", self.path("O3"))
         self.document("private", self.path("X"), "--ridge", 1e5, "--sensitivity", 0.001)
-        self.document("experiment", "active-sets")
+        self.document("experiment", "adversarial-training", "--widths", 100, "--steps", 2, ranks=2)
+        self.document("experiment", "cycle-rank", "--size", 5, "--starts", 1, "-o", self.directory / "ring")
         self.assertEqual(self.document("generate", "coherent", "--rows", 50, "--cols", 2, "-o", self.directory / "P",
                                        schema="problem"), self.file(self.directory / "P" / "meta.json"))
         self.document("generate", "sparse", "--rows", 50, "--cols", 2, "--nonzeros-per-row", 1, "-o", self.directory / "P2", schema="problem")

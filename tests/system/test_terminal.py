@@ -83,6 +83,9 @@ class TerminalTest(CommandLineTest):
         save("X.npy", generator.standard_normal((8, 400)))
         for name in ("Q", "K", "V"):
             save(f"{name}.npy", generator.standard_normal((12, 4)))
+        save("T.npy", generator.standard_normal((7, 8, 9)))
+        save("points.npy", generator.standard_normal((12, 8)))
+        save("labels.npy", np.resize([1.0, -1.0], 12))
         d = 10
         head = 0.3 * generator.standard_normal((d, 2)) @ generator.standard_normal((2, d))
         Y = generator.standard_normal((d, 3))

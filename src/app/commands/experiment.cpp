@@ -24,7 +24,7 @@ using experiments::Table;
 
 const std::vector<Experiment>& all_experiments() {
   static const std::vector<Experiment> all{polynomial_experiment(), cycle_rank_experiment(),
-                                           exponential_network_experiment(), active_sets_experiment(),
+                                           exponential_network_experiment(), adversarial_training_experiment(),
                                            checked_gradient_experiment()};
   return all;
 }

@@ -28,7 +28,7 @@ struct Experiment {
 Experiment polynomial_experiment();
 Experiment cycle_rank_experiment();
 Experiment exponential_network_experiment();
-Experiment active_sets_experiment();
+Experiment adversarial_training_experiment();
 Experiment checked_gradient_experiment();
 
 }  // namespace attnreg::app

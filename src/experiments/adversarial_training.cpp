@@ -1,0 +1,318 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "algebra/blas_products.hpp"
+#include "errors/printable.hpp"
+#include "errors/refuse.hpp"
+#include "experiments/experiments.hpp"
+#include "experiments/neuron_tree.hpp"
+#include "numbers/random.hpp"
+#include "ranks/activity.hpp"
+#include "ranks/memory.hpp"
+#include "ranks/root_clock.hpp"
+#include "ranks/span_of.hpp"
+
+namespace attnreg::experiments {
+
+namespace {
+
+/// Points as columns, and their labels.
+struct Batch {
+  MatrixXd X;
+  VectorXd y;
+
+  Batch part(Index first, Index count) const { return {X.middleCols(first, count), y.segment(first, count)}; }
+};
+
+/// P(N(0, 1) >= b)
+double share_above(double b) { return std::erfc(b / std::sqrt(2.0)) / 2; }
+
+/// Of the loss ln(1 + e^{-y f}), by f.
+double loss_slope(double y, double f) { return -y / (1 + std::exp(y * f)); }
+
+/// What was done: pairs of a neuron, or a ball, and a point; and points at which f was found.
+struct Counts {
+  double active = 0, touched = 0, nodes = 0, points = 0;
+};
+
+/// How good f is: means over points.
+struct Quality {
+  double loss = 0, accuracy = 0, robust = 0;  ///< loss and robust: under attack
+};
+
+/// f(x) = s sum_r a_r max(<w_r, x> - b, 0), this rank's neurons.
+class ShiftedNetwork {
+ public:
+  /// Local.
+  ShiftedNetwork(const Communicator& communicator, const AdversarialTraining& options, Index dimension,
+                 std::int64_t width, bool with_tree)
+      : communicator_(communicator),
+        options_(options),
+        shift_(std::sqrt(0.4 * std::log(static_cast<double>(width)))),
+        scale_(1 / std::sqrt(static_cast<double>(width) * share_above(shift_))),
+        shares_(RowPartition::in_blocks(width, 1, communicator.size())),
+        tree_(start(dimension), with_tree) {
+    const RandomStream random(options.seed, Purpose::experiment_signs);
+    signs_.resize(shares_.rows_local(communicator.rank()));
+    for (Index r = 0; r < signs_.size(); ++r) signs_[r] = random.bits(first_neuron() + r)[0] & 1 ? 1 : -1;
+  }
+
+  double shift() const { return shift_; }
+  std::int64_t first_neuron() const { return shares_.begin(communicator_.rank()); }
+  MatrixXd neurons() const { return tree_.in_order(); }
+  VectorXd output_weights() const { return scale_ * signs_; }
+
+  /// Collective, one sum of 8 B or 8 B (d + 1) bytes. f at these points, and its gradients by x if asked for.
+  VectorXd values(const MatrixXd& X, MatrixXd* gradients = nullptr) {
+    const Index d = X.rows(), count = X.cols();
+    VectorXd message = VectorXd::Zero(gradients != nullptr ? count * (d + 1) : count);
+    Eigen::Map<MatrixXd> slopes(message.data() + count, d, gradients != nullptr ? count : 0);
+    active_.clear();
+    MatrixXd candidates(d, count);
+    tree_.report(X, shift_, [&](Index first, Index neurons, std::span<const Index> points) {
+      const Index size = std::ssize(points);
+      for (Index k = 0; k < size; ++k) candidates.col(k) = X.col(points[static_cast<std::size_t>(k)]);
+      const MatrixXd products = transposed_times(tree_.neurons().middleCols(first, neurons), candidates.leftCols(size));
+      for (Index k = 0; k < size; ++k)
+        for (Index r = 0; r < neurons; ++r) {
+          if (!(products(r, k) >= shift_)) continue;
+          const Index point = points[static_cast<std::size_t>(k)], place = first + r;
+          const double sign = signs_[tree_.number(place)];
+          message[point] += sign * (products(r, k) - shift_);
+          if (gradients != nullptr) slopes.col(point) += sign * tree_.neurons().col(place);
+          active_.push_back({place, point});
+        }
+    });
+    counts_.active += static_cast<double>(active_.size());
+    counts_.points += static_cast<double>(count);
+    communicator_.sum(span_of(message));
+    message *= scale_;
+    if (gradients != nullptr) *gradients = slopes;
+    return message.head(count);
+  }
+
+  /// Collective. The points moved within the ball so that their loss grows.
+  MatrixXd attacked(const Batch& batch) {
+    const double length = 2.5 * options_.radius / options_.attack_steps;
+    MatrixXd X = batch.X, gradients;
+    for (int step = 0; step < options_.attack_steps; ++step) {
+      values(X, &gradients);
+      for (Index i = 0; i < X.cols(); ++i) {
+        const double size = gradients.col(i).norm();
+        if (!(size > 0)) continue;
+        X.col(i) -= batch.y[i] * length / size * gradients.col(i);  // the loss falls with y f
+        const VectorXd moved = X.col(i) - batch.X.col(i);
+        if (moved.norm() > options_.radius) X.col(i) = batch.X.col(i) + options_.radius / moved.norm() * moved;
+      }
+    }
+    return X;
+  }
+
+  /// Collective. A step of gradient descent on the mean loss of attacked points.
+  void step(const Batch& batch) {
+    const MatrixXd X = attacked(batch);
+    const VectorXd f = values(X);
+    std::ranges::sort(active_, {}, [](const Pair& pair) { return std::pair(pair.place, pair.point); });
+    VectorXd change(X.rows());
+    for (auto pair = active_.begin(); pair != active_.end();) {
+      const Index place = pair->place;
+      change.setZero();
+      for (; pair != active_.end() && pair->place == place; ++pair)
+        change += loss_slope(batch.y[pair->point], f[pair->point]) * X.col(pair->point);
+      const double sign = signs_[tree_.number(place)];
+      change *= -options_.rate * scale_ * sign / static_cast<double>(X.cols());
+      tree_.move(place, change);
+    }
+    tree_.keep_tight();
+  }
+
+  /// Collective.
+  Quality quality(const Batch& points) {
+    constexpr Index kAtOnce = 64;
+    const auto n = static_cast<double>(points.y.size());
+    Quality mean;
+    for (Index first = 0; first < points.y.size(); first += kAtOnce) {
+      const Batch part = points.part(first, std::min(kAtOnce, points.y.size() - first));
+      const VectorXd margin = part.y.cwiseProduct(values(part.X));
+      const VectorXd attacked_margin = part.y.cwiseProduct(values(attacked(part)));
+      mean.accuracy += static_cast<double>((margin.array() > 0).count()) / n;
+      mean.robust += static_cast<double>((attacked_margin.array() > 0).count()) / n;
+      mean.loss += (-attacked_margin.array()).exp().log1p().sum() / n;
+    }
+    return mean;
+  }
+
+  /// Local, of this rank's neurons.
+  Counts counts() const {
+    Counts counts = counts_;
+    counts.touched = static_cast<double>(tree_.touched());
+    counts.nodes = static_cast<double>(tree_.nodes_tested());
+    return counts;
+  }
+
+  /// Collective. max |w_r - w_r(0)|
+  double movement() const { return largest_distance(neurons() - start(tree_.neurons().rows())); }
+  /// Collective. The length of the longest column.
+  double largest_distance(const MatrixXd& difference) const {
+    return communicator_.max(difference.cols() > 0 ? difference.colwise().norm().maxCoeff() : 0.0);
+  }
+
+ private:
+  struct Pair {
+    Index place, point;
+  };
+
+  /// w_r(0), a column each.
+  MatrixXd start(Index dimension) const {
+    MatrixXd neurons(dimension, shares_.rows_local(communicator_.rank()));
+    const RandomStream random(options_.seed, Purpose::experiment_start);
+    for (Index r = 0; r < neurons.cols(); ++r)
+      random.normals(first_neuron() + r, {neurons.col(r).data(), static_cast<std::size_t>(dimension)});
+    return neurons;
+  }
+
+  const Communicator& communicator_;
+  const AdversarialTraining& options_;
+  double shift_, scale_;
+  RowPartition shares_;
+  NeuronTree tree_;
+  VectorXd signs_;            ///< a_r, by number
+  std::vector<Pair> active_;  ///< of the last values
+  Counts counts_;
+};
+
+/// The points of each step: all of them in a random order, again and again.
+std::vector<Batch> batches(const Points& points, const AdversarialTraining& options) {
+  const auto n = static_cast<std::size_t>(points.y.size());
+  std::vector<std::pair<double, Index>> order;
+  const RandomStream random(options.seed, Purpose::experiment_data, 2);
+  for (std::size_t i = 0; i < n; ++i)
+    order.emplace_back(random.uniform(static_cast<std::int64_t>(i)), static_cast<Index>(i));
+  std::ranges::sort(order);
+  const Index size = std::min<Index>(options.batch, points.y.size());
+  std::vector<Batch> all;
+  std::size_t next = 0;
+  for (int step = 0; step < options.steps; ++step) {
+    Batch& batch = all.emplace_back(Batch{MatrixXd(points.X.cols(), size), VectorXd(size)});
+    for (Index k = 0; k < size; ++k) {
+      const Index i = order[next++ % n].second;
+      batch.X.col(k) = points.X.row(i).transpose();
+      batch.y[k] = points.y[i];
+    }
+  }
+  return all;
+}
+
+/// Collective. The seconds that it takes.
+template <class Work>
+double timed(const Communicator& communicator, Work&& work) {
+  communicator.barrier();
+  const RootClock clock(communicator);
+  work();
+  return clock.sum(communicator);
+}
+
+void train_on(ShiftedNetwork& network, const std::vector<Batch>& all) {
+  for (const Batch& batch : all) {
+    network.step(batch);
+    InWork::add(1);
+  }
+}
+
+void check_labels(const VectorXd& y) {
+  for (Index i = 0; i < y.size(); ++i)
+    if (std::abs(y[i]) != 1)
+      refuse("y[" + std::to_string(i) + "] is " + text_of(y[i]) + "; expected 1 or -1, the two classes");
+}
+
+/// Collective. Trains one width; a row of the table.
+std::vector<double> train_width(const Communicator& communicator, const Points& points,
+                                const AdversarialTraining& options, std::int64_t m, AdversarialFit& fit) {
+  constexpr Index kTested = 200;
+  const Index d = points.X.cols(), tested = std::min(kTested, points.X.rows());
+  const Batch test{points.X.topRows(tested).transpose(), points.y.head(tested)};
+  const auto all = batches(points, options);
+  const double own = std::ceil(static_cast<double>(m) / communicator.size());
+  require_memory(communicator, 8 * own * static_cast<double>(d) * (options.compares ? 5 : 4),
+                 std::to_string(m) + " neurons in " + std::to_string(d) + " dimensions");
+
+  std::optional<ShiftedNetwork> network;
+  double seconds = timed(communicator, [&] { network.emplace(communicator, options, d, m, true); });
+  const Quality before = network->quality(test);
+  const Counts untrained = network->counts();
+  seconds += timed(communicator, [&] { train_on(*network, all); });
+  const Counts trained = network->counts();
+  const double points_seen = trained.points - untrained.points;
+  std::array counts{trained.active - untrained.active, trained.touched - untrained.touched,
+                    trained.nodes - untrained.nodes};
+  communicator.sum(counts);
+  for (double& count : counts) count /= points_seen * static_cast<double>(m);
+  const Quality after = network->quality(test);
+  const double shift = network->shift();
+  std::vector<double> row{static_cast<double>(m),
+                          shift,
+                          counts[0],
+                          share_above(shift),
+                          std::pow(m, -0.2),
+                          counts[1],
+                          counts[2],
+                          before.loss,
+                          after.loss,
+                          after.accuracy,
+                          after.robust,
+                          network->movement(),
+                          seconds};
+  const MatrixXd neurons = network->neurons();
+  fit = {{}, neurons.transpose(), network->output_weights(), network->first_neuron(), m};
+  network.reset();
+  if (options.compares) {
+    std::optional<ShiftedNetwork> dense;
+    row.push_back(timed(communicator, [&] {
+      dense.emplace(communicator, options, d, m, false);
+      train_on(*dense, all);
+    }));
+    row.push_back(dense->largest_distance(dense->neurons() - neurons));
+  }
+  return row;
+}
+
+}  // namespace
+
+AdversarialFit adversarial_training(const Communicator& communicator, const Points& points,
+                                    const AdversarialTraining& options) {
+  check_labels(points.y);
+  Table table{
+      "adversarial-training",
+      "Adversarial training of a shifted ReLU network, " + std::to_string(points.X.rows()) + " points in " +
+          std::to_string(points.X.cols()) + " dimensions, ball of radius " + text_of(options.radius) + ", " +
+          std::to_string(options.steps) + " steps of " +
+          std::to_string(std::min<std::int64_t>(options.batch, points.y.size())) + " points",
+      {"width", "shift", "active", "expected", "bound", "touched", "nodes", "loss_before", "loss", "accuracy", "robust",
+       "movement", "seconds"},
+      {},
+      {"active: mean fraction of the neurons with <w, x> >= shift; expected: P(N(0, 1) >= shift); bound: m^-0.2",
+       "touched: fraction of the inner products that were formed; nodes: of those with centres of balls",
+       "loss, robust: under attack; loss_before: before training"}};
+  if (options.compares) {
+    table.columns.insert(table.columns.end(), {"dense_seconds", "difference"});
+    table.reading.push_back(
+        "dense_seconds: all neurons at all points, blocks of matrix products; difference: max |w - w "
+        "of dense training|");
+  }
+  AdversarialFit fit;
+  std::vector<std::vector<double>> rows;
+  const InWork training("training", "steps",
+                        static_cast<double>(options.widths.size()) * options.steps * (options.compares ? 2 : 1));
+  for (const std::int64_t m : options.widths) rows.push_back(train_width(communicator, points, options, m, fit));
+  table.rows = std::move(rows);
+  fit.table = std::move(table);
+  return fit;
+}
+
+}  // namespace attnreg::experiments
