@@ -115,6 +115,7 @@ class JsonTest(CommandLineTest):
         self.document("apply", T, T, T, "--kernel", "threshold", "--tau", 1, "-o", self.path("O2"), ranks=2)
         self.document("private", self.path("X"), "--ridge", 1e5, "--sensitivity", 0.001)
         self.document("experiment", "active-sets")
+        self.document("apply", T, T, T, "--kernel", "polynomial", "--sketch", 30, "-o", self.path("O3"))
         self.assertEqual(self.document("generate", "coherent", "--rows", 50, "--cols", 2, "-o", self.directory / "P",
                                        schema="problem"), self.file(self.directory / "P" / "meta.json"))
         self.document("generate", "sparse", "--rows", 50, "--cols", 2, "--nonzeros-per-row", 1, "-o", self.directory / "P2", schema="problem")
