@@ -2,6 +2,7 @@
 
 #include <Eigen/Core>
 #include <cstdint>
+#include <limits>
 #include <string_view>
 #include <vector>
 
@@ -47,6 +48,32 @@ struct AttentionOutput {
 /// `NotFinite` on all ranks, with the query: logits, or sums of values, that overflow.
 AttentionOutput apply_attention(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix& values,
                                 const AttentionKernel& kernel, const AttentionMask* mask = nullptr);
+
+/// How polynomial attention is sketched.
+struct PolynomialSketch {
+  std::int64_t degree = 2;       ///< 1 to 64
+  std::int64_t features = 1024;  ///< M >= 4
+  std::uint64_t seed = 1;
+};
+
+struct SketchedAttention {
+  RowMajorMatrix output;  ///< as of `AttentionOutput`
+  Index features = 0;     ///< at most M
+};
+
+/// Collective. About P V of polynomial attention, in time linear in n: with features phi of M numbers, phi(q)^T phi(k)
+/// having the mean (q . k)^degree, it is (phi(Q) (phi(K)^T V)) divided row by row by phi(Q) (phi(K)^T 1). phi is a
+/// TensorSketch (Pham, Pagh 2013); of even degrees the square of one of half the degree, whose weights are not negative
+/// (arXiv 2310.01655). The error falls as M^{-1/2}, and grows with (|q| |k|)^degree beside the weights themselves;
+/// degree 2 is exact for M >= d (d + 1) / 2, degree 1 for M >= d.
+///
+/// One all-reduce of 8 M (d_v + 1) bytes, and n_k d_v / 256 others where keys and values are spread in different ways.
+/// 2 (n_q + n_k) M d_v flops and degree (n_q + n_k) transforms of length M (of even degrees of about (2 M)^{1/2}), over
+/// ranks and threads. A function of the seed; on another number of ranks it differs by rounding. Arguments as of
+/// `apply_attention`. `InvalidArgument` on all ranks: shapes, options out of range, a query whose weights do not sum to
+/// a number above 0, as of odd degrees they may not. `NotFinite`, `OutOfMemory` likewise.
+SketchedAttention sketched_attention(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix& values,
+                                     const PolynomialSketch& options);
 
 /// The attention matrix P by blocks of rows, none of which is kept: so two such matrices can be compared row by row
 /// although no rank has room for n_q x n_k numbers.
@@ -122,34 +149,70 @@ std::int64_t simulated_grover_queries(std::int64_t items, std::int64_t marked, s
 /// (epsilon, delta) of differential privacy: P(output in S | X) <= e^epsilon P(output in S | X') + delta for all sets S
 /// and all neighbours X, X'.
 struct PrivacyBudget {
-  double epsilon = 1;   ///< in (0, 1], where the rule below was checked
+  double epsilon = 1;   ///< > 0
   double delta = 1e-3;  ///< in (0, 1)
 };
 
-/// Local. The largest sensitivity with which k samples are (epsilon, delta)-private,
-///
-///     Delta <= min( epsilon / sqrt(8 k ln(1 / delta)),  epsilon / (8 ln(1 / delta)) ),
-///
-/// Delta >= |Sigma^{1/2} Sigma'^{-1} Sigma^{1/2} - I|_F for all neighbours, and Delta < 1: with a delta near 1 the two
-/// terms would allow more, which is false. Source: arXiv 2305.04701. For changes of
-/// rank one the rule is conservative by a factor of 3.5 to 4.4; for others its constants were not checked. A budget out
-/// of range, or k < 1: `InvalidArgument` on all ranks.
-double sensitivity_limit(const PrivacyBudget& budget, std::int64_t samples);
+/// What neighbours X, X' change, in any order, at most: a statement on the eigenvalues of Sigma'^{-1} Sigma, where
+/// Sigma = X X^T + lambda I. All privacy is told from them (docs/experiments.md has the proofs).
+struct CovarianceChange {
+  enum class Eigenvalues {
+    any,   ///< |Sigma^{1/2} Sigma'^{-1} Sigma^{1/2} - I|_F <= size < 1, whatever the rank of the change is
+    one,   ///< one is in [1 / (1 + size), 1 + size], all others are 1
+    pair,  ///< one is in [1, 1 + size], one in [1 / (1 + size), 1], all others are 1
+  };
+  Eigenvalues eigenvalues = Eigenvalues::any;
+  double size = 0;  ///< > 0
 
-/// Local. The largest number of samples that `sensitivity` > 0 allows, at most 2^40; 0 if none.
-std::int64_t sample_limit(const PrivacyBudget& budget, double sensitivity);
+  /// Local. The largest |Sigma^{1/2} Sigma'^{-1} Sigma^{1/2} - I|_F of such a change.
+  double frobenius() const;
+};
 
-/// Local. The sensitivity of replacing one row of X, n x d with rows of norm at most C, for Sigma = X X^T + lambda I:
+/// Which X and X' are neighbours: matrices of n rows, no row longer than `row_norm`, that differ in one row, and there
+/// by a vector not longer than `change`.
+struct Neighbours {
+  std::int64_t rows = 0;                                    ///< n >= 1
+  double row_norm = 0;                                      ///< C > 0
+  double change = std::numeric_limits<double>::infinity();  ///< > 0; from 2 C on any row replaces another
+};
+
+/// Local. What such neighbours change with a ridge lambda > 0: size = Lambda - 1, where for whole rows, n >= 2,
 ///
-///     Delta <= min( C^2 sqrt(8 (n - 1)) / lambda,  2 a + a^2 ),   a = 2 C / sqrt(lambda)
+///     (Lambda - 1)^2 / Lambda = 4 (n - 1) C^4 / (lambda (lambda + n C^2)),
 ///
-/// (C^2 / lambda for n = 1; derivation: docs/experiments.md). n >= 1, C > 0, lambda > 0; else `InvalidArgument` on all
-/// ranks.
-double row_sensitivity(std::int64_t n, double row_norm, double ridge);
+/// which some neighbours reach; for smaller changes and n = 1 see docs/experiments.md. `InvalidArgument` on all ranks
+/// for numbers out of range.
+CovarianceChange covariance_change(const Neighbours& neighbours, double ridge);
+
+/// What is proved of delta(epsilon): it is at most `delta`, and at least delta - error for the worst change of the
+/// kind.
+struct PrivacyDelta {
+  double delta = 1;
+  double error = 1;
+};
+
+/// Local. The delta with which k samples are (epsilon, delta)-private under the change. The privacy loss is a weighted
+/// sum of chi-squares; delta is the inversion of its transform by the trapezoidal rule, whose aliasing, truncation and
+/// rounding are bounded (error 1e-5 of delta, unless delta is so small that its Chernoff bound stands in for it).
+/// `any`: a Chernoff bound, which holds for every set of eigenvalues; some 3 times delta where that is 0.001.
+/// Milliseconds, whatever k is. epsilon > 0, k >= 1; else `InvalidArgument` on all ranks, as for a change that is out
+/// of range.
+PrivacyDelta privacy_delta(const CovarianceChange& change, std::int64_t samples, double epsilon);
+
+/// Local. The largest number of samples that the budget allows under the change, at most 2^40; 0 if none. Failures as
+/// above.
+std::int64_t sample_limit(const PrivacyBudget& budget, const CovarianceChange& change);
+
+/// Local. The largest change of this kind under which k samples keep the budget. Failures as above.
+CovarianceChange change_limit(const PrivacyBudget& budget, std::int64_t samples,
+                              CovarianceChange::Eigenvalues eigenvalues);
+
+/// Local. The smallest ridge with which k samples keep the budget for these neighbours. Failures as above.
+double smallest_ridge(const PrivacyBudget& budget, std::int64_t samples, const Neighbours& neighbours);
 
 struct PrivateAttentionOptions {
   PrivacyBudget budget{};
-  double sensitivity = 0;          ///< Delta > 0: the caller's promise about all neighbours, which nothing checks
+  CovarianceChange change{};       ///< the caller's promise about all neighbours, which nothing checks
   std::int64_t samples = 0;        ///< k; 0: `sample_limit`
   double ridge = 0;                ///< lambda >= 0, added to the covariance before the release and taken off after it
   double smallest_eigenvalue = 0;  ///< eta >= 0: what lambda_min(Sigma) must reach
@@ -170,8 +233,9 @@ struct PrivateAttention {
   RowMajorMatrix covariance;  ///< Sigma^ = 1/k sum_s g_s g_s^T, g_s ~ N(0, Sigma), n x n
   RowMajorMatrix attention;   ///< softmax of the rows of scale (Sigma^ - lambda I): post-processing
   std::int64_t samples = 0;
-  double sensitivity_limit = 0;
-  double smallest_eigenvalue = 0;                            ///< of Sigma; on rank 0
+  PrivacyDelta privacy;            ///< of these samples at epsilon
+  double sensitivity_limit = 0;    ///< `CovarianceChange::frobenius` of the largest change that they allow
+  double smallest_eigenvalue = 0;  ///< of Sigma; on rank 0
   double spectral_error = 0, expected_spectral_error = 0;    ///< |L^{-1} Sigma^ L^{-T} - I|_2; about 2 sqrt(n/k) + n/k
   double frobenius_error = 0, expected_frobenius_error = 0;  ///< the same in this norm; sqrt(n (n + 1) / k)
   ReleaseError release;
@@ -190,12 +254,12 @@ Eigen::MatrixXd row_gram(const RowMatrix& X);
 /// 2305.04701.
 ///
 /// What is not certified: sampling in floating point (the mechanism is private for real numbers), the generator (Philox
-/// is not a cryptographic one, its key has 64 bits), Delta, and the conditions themselves, which look at the data.
+/// is not a cryptographic one, its key has 64 bits), the change, and the conditions themselves, which look at the data.
 ///
 /// One reduce of 8 n^2 bytes and two agreements. k n^2 flops shared by the ranks, 30 n^3 on rank 0. The samples depend
 /// on the seed, not on the number of ranks. covariance: n x n, replicated. `InvalidArgument` on all ranks says which
 /// condition fails: Sigma is not symmetric, not finite or, to rounding, not positive definite; lambda_min(Sigma) < eta;
-/// Delta is above a term of `sensitivity_limit`; an option is out of range.
+/// the samples are more than `sample_limit`; an option is out of range.
 PrivateAttention private_attention(const Communicator& communicator, const Eigen::MatrixXd& covariance,
                                    const PrivateAttentionOptions& options);
 

@@ -17,44 +17,21 @@ namespace attnreg {
 
 namespace {
 
-constexpr double kMostSamples = 1099511627776.0;  // 2^40: more do not end
-constexpr double kBelowOne = 1 - 0x1p-53;
-
-void check(const PrivacyBudget& budget) {
-  if (!(budget.epsilon > 0 && budget.epsilon <= 1))
-    refuse("epsilon of the privacy is " + text_of(budget.epsilon) +
-           "; the rule of the mechanism is for 0 < epsilon <= 1");
-  if (!(budget.delta > 0 && budget.delta < 1))
-    refuse("delta of the privacy is " + text_of(budget.delta) + ", expected 0 < delta < 1");
-}
-
-double term_of_samples(const PrivacyBudget& budget, std::int64_t samples) {
-  return budget.epsilon / std::sqrt(8 * static_cast<double>(samples) * std::log(1 / budget.delta));
-}
-double term_of_budget(const PrivacyBudget& budget) { return budget.epsilon / (8 * std::log(1 / budget.delta)); }
-
 /// What must hold before anything of the data is looked at. Returns k.
 std::int64_t check(const PrivateAttentionOptions& options) {
-  check(options.budget);
-  const double Delta = options.sensitivity;
-  if (!(Delta > 0) || !std::isfinite(Delta)) refuse("the sensitivity must be a number > 0");
-  if (Delta >= 1)
-    refuse("not private: condition Delta < 1 fails: the sensitivity is " + text_of(Delta) +
-           ", and no rule of the mechanism holds from 1 on; more ridge makes Delta smaller");
+  const std::int64_t limit = sample_limit(options.budget, options.change);  // checks both
   if (!(options.ridge >= 0) || !std::isfinite(options.ridge)) refuse("the ridge must be a number >= 0");
   if (!(options.smallest_eigenvalue >= 0)) refuse("eta must be a number >= 0");
   if (!(options.scale > 0) || !std::isfinite(options.scale)) refuse("the scale of the logits must be a number > 0");
   if (options.samples < 0) refuse("the number of samples must be at least 1");
-  if (Delta > term_of_budget(options.budget))
-    refuse("not private: condition Delta <= epsilon / (8 ln(1 / delta)) fails: " + text_of(Delta) + " > " +
-           text_of(term_of_budget(options.budget)) + "; more ridge makes Delta smaller");
-  const std::int64_t limit = sample_limit(options.budget, Delta);
   const std::int64_t samples = options.samples > 0 ? options.samples : std::max<std::int64_t>(limit, 1);
-  if (samples > limit)
-    refuse("not private: condition Delta <= epsilon / sqrt(8 k ln(1 / delta)) fails for k = " +
-           std::to_string(samples) + ": " + text_of(Delta) + " > " + text_of(term_of_samples(options.budget, samples)) +
-           "; at most " + std::to_string(limit) + " samples are allowed");
-  return samples;
+  if (samples <= limit) return samples;
+  const double delta = privacy_delta(options.change, samples, options.budget.epsilon).delta;
+  refuse("not private: condition delta(epsilon) <= " + text_of(options.budget.delta) +
+         " fails for k = " + std::to_string(samples) + ": it can be " + text_of(delta) + " with the sensitivity " +
+         text_of(options.change.frobenius()) +
+         (limit > 0 ? "; at most " + std::to_string(limit) + " samples are allowed"
+                    : "; not even one sample is allowed; more ridge makes the sensitivity smaller"));
 }
 
 /// The Cholesky factor of Sigma and its smallest eigenvalue.
@@ -163,33 +140,6 @@ PrivateAttention release(const MatrixXd& Sigma, const Factor& factored, const Ma
 
 }  // namespace
 
-double sensitivity_limit(const PrivacyBudget& budget, std::int64_t samples) {
-  check(budget);
-  if (samples < 1) refuse("the number of samples must be at least 1");
-  return std::min({term_of_samples(budget, samples), term_of_budget(budget), kBelowOne});
-}
-
-std::int64_t sample_limit(const PrivacyBudget& budget, double sensitivity) {
-  check(budget);
-  if (!(sensitivity > 0)) refuse("the sensitivity must be a number > 0");
-  if (sensitivity > term_of_budget(budget) || sensitivity >= 1) return 0;
-  const double ratio = budget.epsilon / sensitivity;
-  const double limit = std::min(std::floor(ratio * ratio / (8 * std::log(1 / budget.delta))), kMostSamples);
-  auto samples = static_cast<std::int64_t>(limit) + 1;  // the quotient is rounded
-  while (samples > 0 && sensitivity > term_of_samples(budget, samples)) --samples;
-  return samples;
-}
-
-double row_sensitivity(std::int64_t n, double row_norm, double ridge) {
-  if (n < 1) refuse("a sensitivity needs at least one row");
-  if (!(row_norm > 0) || !std::isfinite(row_norm)) refuse("the largest norm of a row must be a number > 0");
-  if (!(ridge > 0) || !std::isfinite(ridge))
-    refuse("not private: without a ridge > 0 the sensitivity of replacing a row has no bound");
-  const double a = 2 * row_norm / std::sqrt(ridge);
-  const double by_entries = n == 1 ? a * a / 4 : a * a / 4 * std::sqrt(8 * static_cast<double>(n - 1));
-  return std::min(by_entries, 2 * a + a * a);
-}
-
 MatrixXd row_gram(const RowMatrix& X) {
   const auto n = static_cast<Index>(X.rows_global());
   const RowMajorMatrix mine = dense_rows(X, 0, X.rows_local());
@@ -225,7 +175,8 @@ PrivateAttention private_attention(const Communicator& communicator, const Matri
     add_errors(symmetric, options, result);
   });
   result.samples = samples;
-  result.sensitivity_limit = sensitivity_limit(options.budget, samples);
+  result.privacy = privacy_delta(options.change, samples, options.budget.epsilon);
+  result.sensitivity_limit = change_limit(options.budget, samples, options.change.eigenvalues).frobenius();
   result.smallest_eigenvalue = factored.smallest_eigenvalue;
   return result;
 }

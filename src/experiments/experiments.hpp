@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "attnreg/communicator.hpp"
+#include "attnreg/row_matrix.hpp"
 #include "attnreg/row_storage.hpp"
 #include "files/tensor_file.hpp"
 
@@ -49,11 +50,18 @@ struct PolynomialAttention {
   std::vector<std::int64_t> degrees{1, 2, 3, 4, 5, 6, 8, 16, 32, 64};
   std::uint64_t seed = 1;
 };
+/// Refuses columns < 3, copies < 1, c = 0, draws < 1, degrees < 1 and numbers that are not finite.
 /// Columns: degree; share, closed_share: P_jj of D_1 from the attention kernel, and rho^beta / (rho^beta + (t - 1)
 /// k^beta + n - t) with rho = (a^2 + b^2 + c^2) / c^2, k = (b^2 + c^2) / c^2; margin0, margin1: the largest <., y> over
 /// all rows and *all* sign vectors, less c + theta; closed_margin1 = a_1 share + b - theta (> 0: D_1 can fire); fires0,
 /// fires1: fractions of the draws.
 Table polynomial_attention(const Communicator& communicator, const PolynomialAttention& options);
+
+/// The same on data of the caller's: Q = K = V = D0 or D1, the rows of a matrix each, with as many columns. Of
+/// `options` c, theta, networks, draws, degrees and seed. Columns: degree; margin0, margin1, fires0, fires1 as above;
+/// gap = margin1 - margin0, above 0 where some threshold separates the two. Refuses as `apply_attention` does: an odd
+/// degree and a negative inner product.
+Table polynomial_sets(const RowMatrix& D0, const RowMatrix& D1, const PolynomialAttention& options);
 
 /// The same for a vector: u_i = h_i^beta, f = u / sum u; fires if <f, y> > tau for one of m sign vectors. D_0: all h_i
 /// uniform in [1, h_0]; D_1: one of them is h_1.

@@ -4,6 +4,7 @@
 
 #include "attnreg/apply_attention.hpp"
 #include "errors/printable.hpp"
+#include "errors/refuse.hpp"
 #include "experiments/experiments.hpp"
 #include "numbers/random.hpp"
 #include "ranks/span_of.hpp"
@@ -39,23 +40,18 @@ RowMatrix tokens(const Communicator& communicator, const PolynomialAttention& op
 }
 
 struct Firing {
-  double share = 0;   ///< P_jj of token j3
   double margin = 0;  ///< largest <row of P V, y> over all rows and sign vectors, less tau
   double fires = 0;   ///< fraction of the draws
 };
 
+AttentionKernel power(std::int64_t degree) { return {AttentionKernel::Kind::polynomial, degree, 1}; }
+
+/// Collective. Of attention with Q = K = V = A.
 Firing attend(const RowMatrix& A, const PolynomialAttention& options, std::int64_t degree,
               const std::vector<MatrixXd>& signs) {
   const Communicator& communicator = A.communicator();
-  const AttentionKernel kernel{AttentionKernel::Kind::polynomial, degree, 1};
-  const RowMajorMatrix output = apply_attention(A, A, A, kernel).output;
-  const AttentionRows P(A, A, kernel);
+  const RowMajorMatrix output = apply_attention(A, A, A, power(degree)).output;
   Firing result;
-  const std::int64_t token = A.rows_global() / 2, local = token - A.first_row();
-  communicator.agree([&] {
-    if (local >= 0 && local < A.rows_local()) result.share = P.rows(local, 1)(0, token);
-  });
-  result.share = communicator.sum(result.share);
   const double tau = options.c + options.theta;
   const double largest = output.rows() > 0 ? output.cwiseAbs().rowwise().sum().maxCoeff() : 0;
   result.margin = communicator.max(largest) - tau;
@@ -65,6 +61,33 @@ Firing attend(const RowMatrix& A, const PolynomialAttention& options, std::int64
   communicator.sum({fired.data(), signs.size()});
   result.fires = static_cast<double>((fired.array() > 0).count()) / static_cast<double>(fired.size());
   return result;
+}
+
+/// Collective. P_jj of token j3.
+double token_share(const RowMatrix& A, std::int64_t degree) {
+  const AttentionRows P(A, A, power(degree));
+  const std::int64_t token = A.rows_global() / 2, local = token - A.first_row();
+  double share = 0;
+  A.communicator().agree([&] {
+    if (local >= 0 && local < A.rows_local()) share = P.rows(local, 1)(0, token);
+  });
+  return A.communicator().sum(share);
+}
+
+std::vector<MatrixXd> all_signs(const PolynomialAttention& options, Index columns) {
+  std::vector<MatrixXd> signs;
+  for (int draw = 0; draw < options.draws; ++draw)
+    signs.push_back(random_signs(options.seed, draw, columns, options.networks));
+  return signs;
+}
+
+void check(const PolynomialAttention& options) {
+  require(options.columns >= 3 && options.copies >= 1, "the tokens need d >= 3 columns and n = (d - 2) t rows, t >= 1");
+  require(options.c != 0, "c must not be 0");
+  require(options.draws >= 1 && options.networks >= 1, "at least one draw is needed");
+  for (const double value : {options.a0, options.a1, options.b, options.c, options.theta})
+    require(std::isfinite(value), "a, b, c and theta must be finite");
+  require(!options.degrees.empty() && std::ranges::min(options.degrees) >= 1, "degrees must be at least 1");
 }
 
 double closed_share(const PolynomialAttention& options, double a, double degree) {
@@ -102,6 +125,7 @@ double predicted_fire(const VectorXd& f, double tau, int networks) {
 }  // namespace
 
 Table polynomial_attention(const Communicator& communicator, const PolynomialAttention& options) {
+  check(options);
   Table table{"polynomial-attention",
               "Polynomial attention, n = " + std::to_string((options.columns - 2) * options.copies) + ", d = " +
                   std::to_string(options.columns) + ", a = " + text_of(options.a0) + " or " + text_of(options.a1) +
@@ -109,20 +133,41 @@ Table polynomial_attention(const Communicator& communicator, const PolynomialAtt
               {"degree", "share", "closed_share", "margin0", "margin1", "closed_margin1", "fires0", "fires1"},
               {},
               {}};
-  std::vector<MatrixXd> signs;
-  for (int draw = 0; draw < options.draws; ++draw)
-    signs.push_back(random_signs(options.seed, draw, options.columns, options.networks));
+  const std::vector<MatrixXd> signs = all_signs(options, options.columns);
   const RowMatrix D0 = tokens(communicator, options, options.a0), D1 = tokens(communicator, options, options.a1);
   for (const std::int64_t degree : options.degrees) {
     const Firing zero = attend(D0, options, degree, signs), one = attend(D1, options, degree, signs);
+    const double share = token_share(D1, degree);
     const double closed = closed_share(options, options.a1, static_cast<double>(degree));
-    table.rows.push_back({static_cast<double>(degree), one.share, closed, zero.margin, one.margin,
+    table.rows.push_back({static_cast<double>(degree), share, closed, zero.margin, one.margin,
                           options.a1 * closed + options.b - options.theta, zero.fires, one.fires});
   }
   table.reading = {
       "share: what the special token of D_1 gives to itself, measured; closed_share: its closed form",
       "margin: by how much some sign vector passes the threshold; below 0 none does, and the set can never fire",
       "the degrees with margin0 <= 0 < margin1 separate D_0 from D_1; fires: measured, fractions of the draws"};
+  return table;
+}
+
+Table polynomial_sets(const RowMatrix& D0, const RowMatrix& D1, const PolynomialAttention& options) {
+  check(options);
+  require(D0.columns() == D1.columns(), "D_0 has " + std::to_string(D0.columns()) + " columns and D_1 " +
+                                            std::to_string(D1.columns()) + "; the sets need as many");
+  Table table{
+      "polynomial-attention",
+      "Polynomial attention of two sets, " + std::to_string(D0.rows_global()) + " and " +
+          std::to_string(D1.rows_global()) + " tokens, d = " + std::to_string(D0.columns()) + ", threshold " +
+          text_of(options.c + options.theta),
+      {"degree", "margin0", "margin1", "gap", "fires0", "fires1"},
+      {},
+      {"margin: by how much some sign vector passes the threshold; below 0 none does, and the set can never fire",
+       "gap: margin1 - margin0; where it is above 0 some threshold separates the sets"}};
+  const std::vector<MatrixXd> signs = all_signs(options, D0.columns());
+  for (const std::int64_t degree : options.degrees) {
+    const Firing zero = attend(D0, options, degree, signs), one = attend(D1, options, degree, signs);
+    table.rows.push_back(
+        {static_cast<double>(degree), zero.margin, one.margin, one.margin - zero.margin, zero.fires, one.fires});
+  }
   return table;
 }
 

@@ -34,6 +34,7 @@ enum class Purpose : std::uint32_t {
   experiment_data = 26,
   experiment_start = 27,
   experiment_signs = 28,
+  tensor_sketch = 29,
   subspace_start = 30,
   head_start = 31,
   layer_start = 32,

@@ -1,5 +1,6 @@
 #include "ranks/memory.hpp"
 
+#include <malloc.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -120,6 +121,15 @@ double available_process_memory(const std::string& root) { return process_room(r
 
 double peak_memory(const std::string& root) {
   return 1024 * value_of(root + "/proc/self/status", "VmHWM:").value_or(0);
+}
+
+bool forget_peak_memory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+  constexpr char kPeakOfMemory[] = "5";  // man 5 proc: clear_refs
+  std::ofstream file("/proc/self/clear_refs");
+  return static_cast<bool>(file << kPeakOfMemory << std::flush);
 }
 
 void advise_huge_pages(void* memory, std::size_t bytes) {

@@ -20,6 +20,10 @@ double available_process_memory(const std::string& root = "");
 /// included; 0 where the system does not say. `root` as above.
 double peak_memory(const std::string& root = "");
 
+/// Local. From now on `peak_memory` is that since this call; memory that was given back to the allocator goes back to
+/// the system before. False where the system cannot do that.
+bool forget_peak_memory();
+
 /// Local. Asks for large pages for memory that has not been touched yet: it is then read 10 to 20 % faster. A hint;
 /// does nothing where the system has none.
 void advise_huge_pages(void* memory, std::size_t bytes);

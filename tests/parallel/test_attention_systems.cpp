@@ -168,18 +168,7 @@ TEST(Grover, TakesAsManyQueriesAsTheTheorySays) {
   EXPECT_THROW(simulated_grover_queries(10, 11, 1, 0), InvalidArgument);
 }
 
-TEST(PrivateAttention, TheLimitsAreTheRule) {
-  const PrivacyBudget budget{1, 1e-3};
-  const double l = std::log(1e3);
-  EXPECT_NEAR(sensitivity_limit(budget, 1000), 1 / std::sqrt(8000 * l), 1e-15);
-  EXPECT_NEAR(sensitivity_limit(budget, 1), 1 / (8 * l), 1e-15);
-  for (const double Delta : {0.018, 0.01, 0.003, 1e-4}) {
-    const std::int64_t k = sample_limit(budget, Delta);
-    EXPECT_LE(Delta, sensitivity_limit(budget, k));
-    EXPECT_GT(Delta, sensitivity_limit(budget, k + 1));
-  }
-  EXPECT_EQ(sample_limit(budget, 0.02), 0);  // above 1 / (8 ln 1000) = 0.0181
-}
+CovarianceChange promised(double sensitivity) { return {CovarianceChange::Eigenvalues::any, sensitivity}; }
 
 TEST(PrivateAttention, ReachesTheExpectedAccuracy) {
   const Communicator world(MPI_COMM_WORLD);
@@ -189,9 +178,11 @@ TEST(PrivateAttention, ReachesTheExpectedAccuracy) {
   const MatrixXd Sigma = row_gram(rows);
   EXPECT_LE((Sigma - X * X.transpose()).cwiseAbs().maxCoeff(), 1e-14);
   for (const std::int64_t k : {1000, 10000}) {
-    const PrivateAttentionOptions options{.sensitivity = 1e-4, .samples = k, .seed = 3};
+    const PrivateAttentionOptions options{.change = promised(1e-4), .samples = k, .seed = 3};
     const PrivateAttention result = private_attention(world, Sigma, options);
     EXPECT_EQ(result.samples, k);
+    EXPECT_LT(result.privacy.delta, 1e-3);
+    EXPECT_GT(result.sensitivity_limit, 1e-4);
     if (!world.is_root()) continue;
     // Davidson and Szarek: singular values of Z / k^{1/2} are in 1 -+ ((n/k)^{1/2} + t k^{-1/2}) with probability
     // 1 - 2 exp(-t^2 / 2), 0.999993 for t = 5. The largest of n of them is rarely far inside.
@@ -213,7 +204,8 @@ TEST(PrivateAttention, ReachesTheExpectedAccuracy) {
 TEST(PrivateAttention, IsTheSameOnAnyNumberOfRanks) {
   const Communicator world(MPI_COMM_WORLD);
   const MatrixXd Sigma = 2 * MatrixXd::Identity(3, 3) + MatrixXd::Constant(3, 3, 0.5);
-  const PrivateAttention result = private_attention(world, Sigma, {.sensitivity = 1e-4, .samples = 700, .seed = 5});
+  const PrivateAttention result =
+      private_attention(world, Sigma, {.change = promised(1e-4), .samples = 700, .seed = 5});
   // The sum of all samples on one rank, drawn by the definition.
   if (!world.is_root()) return;
   const RandomStream random(5, Purpose::private_samples);
@@ -227,57 +219,25 @@ TEST(PrivateAttention, IsTheSameOnAnyNumberOfRanks) {
   EXPECT_LE((result.covariance - expected).cwiseAbs().maxCoeff(), 1e-12);
 }
 
-TEST(PrivateAttention, NoReplacedRowIsMoreSensitiveThanTheBound) {
-  constexpr double C = 1.3;
-  constexpr Index d = 3;
-  const auto sensitivity = [](const MatrixXd& X, const MatrixXd& other, double ridge) {
-    const MatrixXd I = ridge * MatrixXd::Identity(X.rows(), X.rows());
-    const Eigen::GeneralizedSelfAdjointEigenSolver<MatrixXd> eigen(X * X.transpose() + I, other * other.transpose() + I,
-                                                                   Eigen::EigenvaluesOnly);
-    return (eigen.eigenvalues().array() - 1).matrix().norm();
-  };
-  for (const Index n : {1, 2, 5, 12})
-    for (const double ridge : {0.1, 10.0, 1e5}) {
-      const double bound = row_sensitivity(n, C, ridge);
-      double largest = 0;
-      for (int trial = 0; trial < 200; ++trial) {
-        MatrixXd X = reference::random_matrix(n + 1, d, static_cast<unsigned>(trial) + 1);
-        for (Index i = 0; i <= n; ++i) X.row(i) *= C / X.row(i).norm() * (trial % 3 == 0 && i % 2 == 0 ? 0.4 : 1);
-        if (trial % 5 == 0) X = VectorXd::Constant(n + 1, C) * X.row(0).normalized();  // all rows alike
-        MatrixXd other = X.topRows(n);
-        other.row(n - 1) = trial % 2 == 0 ? Eigen::RowVectorXd(-X.row(n - 1)) : Eigen::RowVectorXd(X.row(n));
-        if (n == 1) other *= 0.1 * (trial % 11);
-        largest = std::max(largest, sensitivity(X.topRows(n), other, ridge));
-      }
-      EXPECT_LE(largest, bound * (1 + 1e-9)) << n << " rows, ridge " << ridge;
-      if (ridge > 1e4) {
-        EXPECT_GE(largest, 0.98 * bound) << n << " rows, ridge " << ridge;  // it is met
-      }
-    }
-  EXPECT_THROW(row_sensitivity(3, C, 0), InvalidArgument);
-}
-
 TEST(PrivateAttention, RefusesAndSaysWhichConditionFails) {
   const Communicator world(MPI_COMM_WORLD);
   const MatrixXd I = MatrixXd::Identity(4, 4);
   const auto message = [&](const MatrixXd& Sigma, const PrivateAttentionOptions& options) {
     return refusal([&] { private_attention(world, Sigma, options); });
   };
-  // epsilon / (8 ln(1 / delta)) is 2.4 here.
-  EXPECT_THAT(message(I, {.budget = {1, 0.95}, .sensitivity = 1}), HasSubstr("Delta < 1 fails"));
-  EXPECT_EQ(sample_limit({1, 0.95}, 1), 0);
-  EXPECT_LT(sensitivity_limit({1, 0.99}, 1), 1);
-  EXPECT_THAT(message(I, {.sensitivity = 0.1}), HasSubstr("condition Delta <= epsilon / (8 ln(1 / delta)) fails"));
-  EXPECT_THAT(message(I, {.sensitivity = 0.01, .samples = 1000}), HasSubstr("sqrt(8 k ln(1 / delta)) fails for k"));
-  EXPECT_THAT(message(MatrixXd::Ones(4, 4), {.sensitivity = 0.01}), HasSubstr("positive definite fails"));
-  EXPECT_THAT(message(-I, {.sensitivity = 0.01}), HasSubstr("positive definite fails"));
-  EXPECT_THAT(message(I, {.sensitivity = 0.01, .smallest_eigenvalue = 2}), HasSubstr("lambda_min(Sigma) >= eta fails"));
-  EXPECT_THAT(message(MatrixXd::Ones(4, 3), {.sensitivity = 0.01}), HasSubstr("expected square"));
-  EXPECT_THAT(message(NAN * I, {.sensitivity = 0.01}), HasSubstr("not finite"));
-  EXPECT_THAT(message(I, {.budget = {2, 0.1}, .sensitivity = 0.01}), HasSubstr("0 < epsilon <= 1"));
-  EXPECT_THAT(message(I, {.sensitivity = 0}), HasSubstr("sensitivity"));
+  EXPECT_THAT(message(I, {.budget = {1, 0.95}, .change = promised(1)}), HasSubstr("Delta < 1 fails"));
+  EXPECT_THAT(message(I, {.change = promised(0.9)}), HasSubstr("not even one sample is allowed"));
+  EXPECT_THAT(message(I, {.change = promised(0.01), .samples = 10000}), HasSubstr("fails for k = 10000"));
+  EXPECT_THAT(message(MatrixXd::Ones(4, 4), {.change = promised(0.01)}), HasSubstr("positive definite fails"));
+  EXPECT_THAT(message(-I, {.change = promised(0.01)}), HasSubstr("positive definite fails"));
+  EXPECT_THAT(message(I, {.change = promised(0.01), .smallest_eigenvalue = 2}),
+              HasSubstr("lambda_min(Sigma) >= eta fails"));
+  EXPECT_THAT(message(MatrixXd::Ones(4, 3), {.change = promised(0.01)}), HasSubstr("expected square"));
+  EXPECT_THAT(message(NAN * I, {.change = promised(0.01)}), HasSubstr("not finite"));
+  EXPECT_THAT(message(I, {.budget = {0, 0.1}, .change = promised(0.01)}), HasSubstr("epsilon"));
+  EXPECT_THAT(message(I, {.change = promised(0)}), HasSubstr("sensitivity"));
   // A ridge makes it well-posed.
-  EXPECT_EQ(message(MatrixXd::Ones(4, 4), {.sensitivity = 0.01, .samples = 10, .ridge = 1}), "nothing thrown");
+  EXPECT_EQ(message(MatrixXd::Ones(4, 4), {.change = promised(0.01), .samples = 10, .ridge = 1}), "nothing thrown");
 }
 
 using namespace experiments;
@@ -300,6 +260,30 @@ TEST(Experiments, PolynomialAttentionSeparatesFromDegreeThreeOn) {
   }
   EXPECT_NEAR(table.at(0, "margin1"), -0.055, 5e-4);
   EXPECT_NEAR(table.at(1, "margin1"), -0.036, 5e-4);
+}
+
+TEST(Experiments, PolynomialAttentionTakesOtherData) {
+  const Communicator world(MPI_COMM_WORLD);
+  // The same data once more, as sets of the caller's: n = 12, d = 6, token 6 is the special one.
+  const PolynomialAttention options{.columns = 6, .copies = 3, .a1 = 2, .draws = 7, .degrees = {1, 4, 9}};
+  const auto tokens = [&](double a, Layout layout) {
+    RowMajorMatrix rows = RowMajorMatrix::Zero(12, 6);
+    for (Index i = 0; i < 12; ++i) rows(i, 1 + i % 4) = options.b;
+    rows(6, 0) = a;
+    rows.col(5).setConstant(options.c);
+    return reference::distribute(world, rows, layout);
+  };
+  const Table made = polynomial_attention(world, options);
+  const Table given = polynomial_sets(tokens(options.a0, Layout::random), tokens(options.a1, Layout::even), options);
+  for (std::size_t k = 0; k < made.rows.size(); ++k) {
+    for (const char* column : {"degree", "margin0", "margin1", "fires0", "fires1"})
+      EXPECT_NEAR(made.at(k, column), given.at(k, column), 1e-13);
+    EXPECT_EQ(given.at(k, "gap"), given.at(k, "margin1") - given.at(k, "margin0"));
+    EXPECT_NEAR(made.at(k, "margin1"), made.at(k, "closed_margin1"), 1e-12);
+  }
+  EXPECT_THAT(refusal([&] { polynomial_attention(world, {.columns = 2}); }), HasSubstr("d >= 3"));
+  EXPECT_THAT(refusal([&] { polynomial_attention(world, {.c = 0}); }), HasSubstr("c must not be 0"));
+  EXPECT_THAT(refusal([&] { polynomial_attention(world, {.degrees = {}}); }), HasSubstr("degrees"));
 }
 
 TEST(Experiments, PolynomialVectorsFireFromDegreeFourOn) {

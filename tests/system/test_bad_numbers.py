@@ -305,20 +305,35 @@ class PrivateTest(BadNumbersTest):
         self.assert_code(0, good)
         self.assertNotIn("WORSE", good.stdout)
 
-    def test_neighbours_row(self):
+    def test_neighbours(self):
+        """(Lambda - 1)^2 / Lambda = 4 (n - 1) C^4 / (lambda (lambda + n C^2)) of a row; an entry changes less."""
         options = ("--neighbours", "row", "--row-norm", 1, "--ridge", 1e5, "--seed", 1)
+        entry = ("--neighbours", "entry", "--row-norm", 1, "--entry-change", 0.1, "--seed", 1)
+        sizes = {}
         for ranks in RANKS:
-            result = run("private", self.path("X.npy"), *options, "--json", ranks=ranks)
+            result = run("private", self.path("X.npy"), *options, "--samples", 1000, "--json", ranks=ranks)
             self.assert_code(0, result)
             report = json.loads(result.stdout)
-            self.assertAlmostEqual(report["sensitivity"] / (np.sqrt(8 * 9) / 1e5), 1)
+            u = 2 * np.sinh(np.arcsinh(np.sqrt(9 / (1e5 * (1e5 + 10)))))
+            self.assertAlmostEqual(report["sensitivity"] / (np.sqrt(2) * u), 1, places=4)
+            self.assertLess(report["privacy"]["delta"], 1e-3)
+            made = run("private", self.path("X.npy"), *entry, "--samples", 500, "--json", ranks=ranks)
+            self.assert_code(0, made)
+            made = json.loads(made.stdout)
+            self.assertAlmostEqual(made["privacy"]["delta"], 1e-3, places=7)
+            self.assertLess(made["privacy"]["error"], 1e-6)
+            sizes[ranks] = made["ridge"]
+        self.assertEqual(1, len(set(sizes.values())))
         self.save(K=self.X @ self.X.T, large=2 * self.X)
-        again = run("private", self.path("K.npy"), "--covariance", *options, "--json")
+        again = run("private", self.path("K.npy"), "--covariance", *options, "--samples", 1000, "--json")
         self.assertAlmostEqual(json.loads(again.stdout)["sensitivity"], report["sensitivity"])
         self.refused(3, "row 0", "--row-norm", arguments=("private", self.path("large.npy"), *options))
-        self.refused(3, "ridge", arguments=("private", self.path("X.npy"), *options[:4]))
+        self.refused(3, "not private", "ridge", arguments=("private", self.path("X.npy"), *options[:4], "--ridge", 0))
         self.refused(3, "not private", arguments=("private", self.path("X.npy"), *options[:4], "--ridge", 1))
         self.refused(2, "--row-norm", arguments=("private", self.path("X.npy"), "--neighbours", "row"))
+        self.refused(2, "--entry-change", arguments=("private", self.path("X.npy"), "--neighbours", "entry", "--row-norm",
+                                                     1))
+        self.refused(2, "--entry-change", arguments=("private", self.path("X.npy"), *options, "--entry-change", 1))
         self.refused(2, "--sensitivity", arguments=("private", self.path("X.npy"), *options, "--sensitivity", 0.1))
 
 

@@ -121,6 +121,7 @@ class JsonTest(CommandLineTest):
         self.document("private", self.path("X"), "--ridge", 1e5, "--sensitivity", 0.001)
         self.document("experiment", "adversarial-training", "--widths", 100, "--steps", 2, ranks=2)
         self.document("experiment", "cycle-rank", "--size", 5, "--starts", 1, "-o", self.directory / "ring")
+        self.document("apply", T, T, T, "--kernel", "polynomial", "--sketch", 30, "-o", self.path("O4"))
         self.assertEqual(self.document("generate", "coherent", "--rows", 50, "--cols", 2, "-o", self.directory / "P",
                                        schema="problem"), self.file(self.directory / "P" / "meta.json"))
         self.document("generate", "sparse", "--rows", 50, "--cols", 2, "--nonzeros-per-row", 1, "-o", self.directory / "P2", schema="problem")

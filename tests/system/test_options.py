@@ -17,7 +17,7 @@ GENERAL = {"config", "print-config", "help", "help-all"}
 
 
 def options_in_help(text):
-    return set(re.findall(r"^  (?:-\w, |    )--([A-Za-z-]+)", text, re.MULTILINE))
+    return set(re.findall(r"^  (?:-\w, |    )--([A-Za-z0-9-]+)", text, re.MULTILINE))
 
 
 class FacesTest(CommandLineTest):
@@ -41,13 +41,13 @@ class FacesTest(CommandLineTest):
             with self.subTest(command=command):
                 self.assertLess(GENERAL, options)
                 man = self.page(f"attnreg-{command}.1").replace(r"\-", "-")
-                self.assertEqual(options, set(re.findall(r"\\fB--([A-Za-z-]+)\\fR", man)))
+                self.assertEqual(options, set(re.findall(r"\\fB--([A-Za-z0-9-]+)\\fR", man)))
                 words = re.search(rf"^    {command}\) words='([^']*)'", bash, re.MULTILINE)[1]
                 self.assertEqual(options, {word[2:] for word in words.split() if word.startswith("--")})
                 case = re.search(rf"^    {command}\)\n(.*?)^      ;;", zsh, re.MULTILINE | re.DOTALL)[1]
-                self.assertEqual(options, set(re.findall(r"'--([A-Za-z-]+)\[", case)))
+                self.assertEqual(options, set(re.findall(r"'--([A-Za-z0-9-]+)\[", case)))
                 config = run(command, "--print-config").stdout
-                names = set(re.findall(r"^(?:# )?([A-Za-z-]+) =", config, re.MULTILINE))
+                names = set(re.findall(r"^(?:# )?([A-Za-z0-9-]+) =", config, re.MULTILINE))
                 self.assertEqual(options - GENERAL, names & options)
                 for option in options:
                     self.assertRegex(documentation, rf"--{option}(?![a-z-])")
@@ -56,7 +56,7 @@ class FacesTest(CommandLineTest):
         """What no value of an option can be, is found in the variable, and named."""
         for command in ("solve", "sparsify"):
             page = re.sub(r"\n {10}", " ", self.help[command])
-            for name, value, text in re.findall(r"^  (?:-\w, |    )--([A-Za-z-]+)( \S+)?(.*)$", page, re.MULTILINE):
+            for name, value, text in re.findall(r"^  (?:-\w, |    )--([A-Za-z0-9-]+)( \S+)?(.*)$", page, re.MULTILINE):
                 if name in GENERAL or (value and "One of" not in text):
                     continue
                 variable = "ATTNREG_" + name.upper().replace("-", "_")

@@ -222,7 +222,11 @@ class SignalTest(CommandLineTest):
                     self.assertEqual("", stdout)
                     self.assertIn("before there was a result", stderr)
                     self.assertFalse(out.exists() and (out.is_file() or os.listdir(out)))
-        for command in (commands[3], ["experiment", "cycle-rank"], ["generate", "easy", "--rows", 1000, "--cols", 3]):
+        small = self.directory / "small.npy"
+        np.save(small, generator.standard_normal((50, 4)))
+        for command in (commands[3], ["experiment", "cycle-rank"], ["generate", "easy", "--rows", 1000, "--cols", 3],
+                        ["experiment", "gnn-features", "--nodes", 2000, "--repeats", 1000],
+                        ["apply", small, small, small, "--kernel", "polynomial", "--sketch", 100]):
             with self.subTest(command=command[0]):
                 result = run(*command, "-o", out, ranks=3, environment={"ATTNREG_FAULT": "1:start:TERM"})
                 self.assert_code(4, result)

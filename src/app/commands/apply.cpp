@@ -13,6 +13,7 @@
 #include "files/output_file.hpp"
 #include "ranks/activity.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/dense_rows.hpp"
 
 namespace attnreg::app {
 
@@ -22,6 +23,7 @@ constexpr std::string_view kApplyEpilogue = R"(Examples:
   mpirun -n 4 attnreg apply Q.npy K.npy V.npy --scale 1/sqrt-d -o O.npy
   attnreg apply Q.npy K.npy V.npy --mask causal -o O.npy
   attnreg apply Q.npy K.npy V.npy --kernel polynomial --degree 4 -o O.npy
+  attnreg apply Q.npy K.npy V.npy --kernel polynomial --degree 4 --sketch 2048 -o O.npy
   attnreg apply Q.npy K.npy V.npy --kernel threshold --tau 2.5 -o O.npy
   attnreg apply Q.npy K.npy V.npy --kernel threshold --top 32 --sparse S.npz --rank-one r.npy -o O.npy
 
@@ -38,6 +40,9 @@ const Syntax kApplySyntax{
       {{"kernel", 0, "NAME", Choice{{"softmax", "polynomial", "threshold"}}, "softmax",
         "g(z): e^z; z^degree; e^z where z >= tau"},
        {"degree", 0, "B", Integer{1, 1 << 20}, "2", "polynomial: odd ones refuse negative logits"},
+       {"sketch", 0, "M", Integer{4, 1 << 24}, "",
+        "polynomial: a TensorSketch with M features in place of exact powers, in time linear in the keys; its error "
+        "is measured on 256 queries"},
        {"tau", 0, "T", Number{-1e300}, "", "threshold: smallest logit that counts exactly; this or --top"},
        {"top", 0, "K", Integer{1, 2147483647}, "", "threshold: the K largest logits of a query count exactly"},
        {"background", 0, "NAME", Choice{{"row-mean", "exp-of-mean", "zero"}}, "row-mean",
@@ -45,7 +50,7 @@ const Syntax kApplySyntax{
        scale_option("of the logits, d being the columns of Q"),
        mask_option(),
        {"compare", 0, "", Switch{}, "", "threshold: softmax is computed, too, and the error against it printed"},
-       {"seed", 0, "S", Integer{0}, "1", "threshold: of the simulated searches"}}},
+       {"seed", 0, "S", Integer{0}, "1", "threshold: of the simulated searches; of --sketch"}}},
      computing_options(),
      {"Output",
       {{"output", 'o', "FILE", Text{}, "", "where O goes, n_q x d_v, .npy; needed"},
@@ -96,6 +101,42 @@ nlohmann::ordered_json threshold_figures(const Inputs& in, const ThresholdAttent
           {"sum_sqrt_keys_marked", communicator.sum(law)}};
 }
 
+/// |found - exact|_F / |exact|_F, the squares of which may overflow.
+double relative_error(const Communicator& communicator, const RowMajorMatrix& found, const RowMajorMatrix& exact) {
+  double size = exact.size() > 0 ? std::max(exact.cwiseAbs().maxCoeff(), found.cwiseAbs().maxCoeff()) : 0;
+  size = communicator.max(size);
+  if (size == 0) return 0;
+  double sums[] = {(found / size - exact / size).squaredNorm(), (exact / size).squaredNorm()};
+  communicator.sum(sums);
+  return std::sqrt(sums[0] / sums[1]);
+}
+
+/// How far a sketch, and the mean of all values, are from exact attention, for 256 queries or all.
+nlohmann::ordered_json sketch_figures(const Inputs& in, const AttentionKernel& kernel,
+                                      const SketchedAttention& result) {
+  constexpr std::int64_t kCompared = 256;
+  const Communicator& communicator = in.queries.communicator();
+  const std::int64_t n = in.queries.rows_global(), step = (n + kCompared - 1) / kCompared;
+  const std::int64_t begin = in.queries.first_row(), first = (begin + step - 1) / step * step;
+  const std::int64_t end = begin + in.queries.rows_local();
+  const auto count = static_cast<Eigen::Index>(first < end ? (end - first + step - 1) / step : 0);
+  RowMajorMatrix some(count, in.queries.columns()), found(count, in.values.columns());
+  for (Eigen::Index k = 0; k < count; ++k) {
+    const auto local = static_cast<Eigen::Index>(first - begin + k * step);
+    some.row(k) = dense_rows(in.queries, local, 1);
+    found.row(k) = result.output.row(local);
+  }
+  const RowMatrix compared(communicator, RowPartition::from_local(communicator, count), std::move(some));
+  const RowMajorMatrix exact = apply_attention(compared, in.keys, in.values, kernel).output;
+  RowMajorMatrix mean = dense_rows(in.values, 0, in.values.rows_local()).colwise().sum();
+  communicator.sum(span_of(mean));
+  mean /= static_cast<double>(in.values.rows_global());
+  return {{"sketch_features", result.features},
+          {"compared_queries", compared.rows_global()},
+          {"error_against_exact", relative_error(communicator, found, exact)},
+          {"error_of_uniform", relative_error(communicator, mean.replicate(count, 1), exact)}};
+}
+
 ThresholdOptions threshold_options(const Arguments& arguments, double scale) {
   const auto background = static_cast<ThresholdOptions::Background>(arguments.choice("background"));
   return {.tau = arguments.has("tau") ? arguments.number("tau") : 0,
@@ -128,16 +169,24 @@ void check_options(const Arguments& arguments) {
   const std::string kernel = arguments.text("kernel");
   arguments.exclude("tau", "top");
   if (kernel == "threshold" && !arguments.given("top")) arguments.require("tau");
-  if (kernel != "polynomial") arguments.refuse({"degree"}, "is for --kernel polynomial");
+  if (kernel != "polynomial") arguments.refuse({"degree", "sketch"}, "is for --kernel polynomial");
   if (kernel != "threshold")
-    arguments.refuse({"tau", "top", "background", "compare", "sparse", "rank-one", "seed"},
-                     "is for --kernel threshold");
+    arguments.refuse({"tau", "top", "background", "compare", "sparse", "rank-one"}, "is for --kernel threshold");
+  if (kernel != "threshold" && !arguments.has("sketch"))
+    arguments.refuse({"seed"}, "is for --kernel threshold and for --sketch");
+  if (arguments.has("sketch") && arguments.text("mask") != "none")
+    throw UsageError("--sketch is for all keys, and takes no --mask");
 }
 
 std::string figures_text(const nlohmann::ordered_json& json) {
   std::string text = printable(json["output"].get<std::string>()) + ": attention of " +
                      std::to_string(json["queries"].get<std::int64_t>()) + " queries over " +
                      counted(json["keys"], "key") + ", " + counted(json["value_columns"], "value column") + "\n";
+  if (json.contains("sketch_features"))
+    text += "  features of a sketch  " + std::to_string(json["sketch_features"].get<std::int64_t>()) +
+            "\n  error against exact attention  " + plain(json["error_against_exact"], 3) +
+            " (relative, Frobenius norm, " + std::to_string(json["compared_queries"].get<std::int64_t>()) +
+            " queries); of the mean of all values " + plain(json["error_of_uniform"], 3) + "\n";
   if (!json.contains("marked")) return text;
   const double marked = json["marked"], law = json["sum_sqrt_keys_marked"], grover = json["simulated_grover_queries"];
   text += "  exact entries        " + plain(marked, 12) + ", " +
@@ -178,7 +227,14 @@ ExitCode run_apply(const Communicator& communicator, const Arguments& arguments)
   } else {
     AttentionKernel kernel{.degree = arguments.integer("degree"), .scale = scale};
     if (arguments.text("kernel") == "polynomial") kernel.kind = AttentionKernel::Kind::polynomial;
-    output = apply_attention(in.queries, in.keys, in.values, kernel, in.mask()).output;
+    if (arguments.has("sketch")) {
+      SketchedAttention result = sketched_attention(in.queries, in.keys, in.values,
+                                                    {kernel.degree, arguments.integer("sketch"), arguments.seed()});
+      json.update(sketch_figures(in, kernel, result));
+      output = std::move(result.output);
+    } else {
+      output = apply_attention(in.queries, in.keys, in.values, kernel, in.mask()).output;
+    }
   }
   write_npy(communicator, path, {in.queries.rows_global(), in.values.columns()}, in.queries.first_row(),
             span_of(output));

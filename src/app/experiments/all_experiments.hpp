@@ -30,5 +30,6 @@ Experiment cycle_rank_experiment();
 Experiment exponential_network_experiment();
 Experiment adversarial_training_experiment();
 Experiment checked_gradient_experiment();
+Experiment graph_network_experiment();
 
 }  // namespace attnreg::app

@@ -1,0 +1,48 @@
+"""Polynomial attention by TensorSketch: error and time beside exact powers, on a real head and on made data."""
+
+import time
+
+import numpy as np
+
+from experiments import ROOT, markdown
+
+
+def real_head(folder):
+    home = ROOT / "examples/data/head-l2h5"
+    x = np.concatenate([np.load(path) for part in ("train", "test") for path in sorted((home / part).glob("x*.npy"))])
+    x = x.astype(float)
+    W = {name: np.load(home / f"{name}.npy").astype(float) for name in ("WQ", "WK", "WV", "bQ", "bK", "bV")}
+    for name, array in (("Q", x @ W["WQ"] + W["bQ"]), ("K", x @ W["WK"] + W["bK"]), ("V", x @ W["WV"] + W["bV"])):
+        np.save(folder / f"{name}.npy", array)
+    return len(x)
+
+
+def made(folder, n):
+    draw = np.random.default_rng(1)
+    centres = draw.standard_normal((50, 16))
+    for name in "QK":
+        points = centres[draw.integers(50, size=n)] + 0.3 * draw.standard_normal((n, 16))
+        np.save(folder / f"{name}.npy", points / np.linalg.norm(points, axis=1, keepdims=True))
+    np.save(folder / "V.npy", draw.standard_normal((n, 16)))
+    return n
+
+
+def table(bench):
+    rows = []
+    for title, make in (("real head", real_head), ("made", lambda folder: made(folder, 1000 if bench.quick else 20000))):
+        n = make(bench.scratch)
+        files = [bench.scratch / f"{name}.npy" for name in "QKV"]
+
+        def timed(*words):
+            begin = time.perf_counter()
+            found = bench.run("apply", *files, "--kernel", "polynomial", *words, "-o", bench.scratch / "O.npy", "--force")
+            return found, time.perf_counter() - begin
+
+        for degree in (2, 4, 8):
+            exact = timed("--degree", degree)[1]
+            for features in (256, 4096):
+                runs = [timed("--degree", degree, "--sketch", features, "--seed", seed) for seed in range(1, 6)]
+                errors = sorted(found["error_against_exact"] for found, _ in runs)
+                rows.append((f"{title}, n = {n}", degree, features, errors[2], runs[0][0]["error_of_uniform"],
+                             min(seconds for _, seconds in runs), exact))
+    return markdown(("data", "degree", "M", "error, median of 5", "error of the mean", "seconds", "exact"), rows)
