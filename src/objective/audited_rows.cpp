@@ -120,22 +120,26 @@ Sized value_of_rows(const AuditedRows& block, double reference, double level, co
                     const LogitOffsets& offsets) {
   const SeenRows seen(block, offsets, loss, {.reference = reference});
   Sized made{MatrixXd::Zero(kValueSums, 1), MatrixXd::Zero(kValueSums, 1)};
+  double* const values = made.values.data();
+  double* const sizes = made.sizes.data();
   for (Index i = block.rows - 1; i >= 0; --i) {
     const auto k = static_cast<std::size_t>(i);
+    LossRows row{.z = seen.rows.z.subspan(k, 1), .b = {}, .exponentials = seen.rows.exponentials.subspan(k, 1)};
+    if (!seen.rows.slopes.empty()) row.slopes = seen.rows.slopes.subspan(k, 1);
     const auto sums_with = [&](const double& b) {
       LossSums sums{};
-      loss.add_value({.z = seen.rows.z.subspan(k, 1),
-                      .b = {&b, 1},
-                      .exponentials = seen.rows.exponentials.subspan(k, 1),
-                      .slopes = seen.rows.slopes.empty() ? seen.rows.slopes : seen.rows.slopes.subspan(k, 1)},
-                     reference, sums);
-      return Eigen::Map<const VectorXd>(sums.data(), std::ssize(sums)).eval();
+      row.b = {&b, 1};
+      loss.add_value(row, reference, sums);
+      return sums;
     };
     const double b = block.b[i], size = std::abs(b), opposite = -size, w2 = block.w2[i];
-    made.values.topRows(kValueSums - 1) += sums_with(b);
-    made.sizes.topRows(kValueSums - 1) += sums_with(size).cwiseAbs() + sums_with(opposite).cwiseAbs();
-    made.values(kValueSums - 1, 0) += 0.5 * w2 * std::pow(block.z[i] + level, 2);
-    made.sizes(kValueSums - 1, 0) += 0.5 * w2 * std::pow(std::abs(block.z[i]) + std::abs(level), 2);
+    const LossSums own = sums_with(b), one = sums_with(size), other = sums_with(opposite);
+    for (std::size_t c = 0; c < own.size(); ++c) {
+      values[c] += own[c];
+      sizes[c] += std::abs(one[c]) + std::abs(other[c]);
+    }
+    values[kValueSums - 1] += 0.5 * w2 * std::pow(block.z[i] + level, 2);
+    sizes[kValueSums - 1] += 0.5 * w2 * std::pow(std::abs(block.z[i]) + std::abs(level), 2);
   }
   return made;
 }

@@ -48,6 +48,16 @@ CsrRows unpacked(std::span<const char> packed, const CsrView& like, Index count)
   return rows;
 }
 
+/// Of what `packed_rows` has.
+std::uint64_t hash_of_dense(const RowPointers& held, Index first_local, Index count) {
+  return std::visit(
+      [&](const auto* rows) {
+        const auto* const first = reinterpret_cast<const char*>(rows + first_local * held.columns);
+        return hash_of({first, static_cast<std::size_t>(count * held.columns) * sizeof *rows});
+      },
+      held.dense);
+}
+
 }  // namespace
 
 std::vector<RowPasses::TileRows> RowPasses::tiles() const {
@@ -86,7 +96,8 @@ const std::vector<std::uint64_t>& RowPasses::tile_hashes() const {
   std::vector<std::uint64_t> hashes(tiles.size());
   share(std::ssize(tiles), [&](int, Index first, Index last) {
     for (auto k = static_cast<std::size_t>(first); k < static_cast<std::size_t>(last); ++k)
-      hashes[k] = hash_of(packed_rows(tiles[k].first_local, tiles[k].rows));
+      hashes[k] = is_sparse() ? hash_of(packed_rows(tiles[k].first_local, tiles[k].rows))
+                              : hash_of_dense(rows_, tiles[k].first_local, tiles[k].rows);
   });
   *reads_ += 1;
   return tile_hashes_->emplace(std::move(hashes));

@@ -17,6 +17,7 @@
 #include "attnreg/regression.hpp"
 #include "losses/losses.hpp"
 #include "objective/regression_objective.hpp"
+#include "ranks/hash.hpp"
 #include "support/reference.hpp"
 #include "support/refusal.hpp"
 #include "surrogate/surrogate.hpp"
@@ -232,6 +233,22 @@ TEST(Audit, FindsChangedRowsAtTheRateOfTheTheory) {
       const double deviation = std::sqrt(expected * (1 - expected) / kTrials);
       EXPECT_NEAR(found[k] / static_cast<double>(kTrials), expected, 5 * deviation) << "rate " << rate << ", k " << k;
     }
+  }
+}
+
+TEST(Audit, HashesFindEveryBitThatFlips) {
+  for (const std::size_t size : {1U, 7U, 8U, 31U, 32U, 33U, 100U}) {
+    std::vector<char> bytes(size);
+    for (std::size_t k = 0; k < size; ++k) bytes[k] = static_cast<char>(37 * k);
+    const auto hash = hash_of(bytes);
+    for (std::size_t bit = 0; bit < 8 * size; ++bit) {
+      const auto flip = [&] { bytes[bit / 8] = static_cast<char>(bytes[bit / 8] ^ (1 << (bit % 8))); };
+      flip();
+      EXPECT_NE(hash_of(bytes), hash) << size << " bytes, bit " << bit;
+      flip();
+    }
+    EXPECT_EQ(hash_of(bytes), hash);
+    EXPECT_NE(hash_of(bytes, 1), hash);
   }
 }
 
