@@ -22,6 +22,8 @@ namespace attnreg::experiments {
 
 namespace {
 
+constexpr Index kLeastForBlas = 4096;  // multiplications of a product; a smaller one is made in less than a call takes
+
 /// Points as columns, and their labels.
 struct Batch {
   MatrixXd X;
@@ -74,20 +76,26 @@ class ShiftedNetwork {
     VectorXd message = VectorXd::Zero(gradients != nullptr ? count * (d + 1) : count);
     Eigen::Map<MatrixXd> slopes(message.data() + count, d, gradients != nullptr ? count : 0);
     active_.clear();
-    MatrixXd candidates(d, count);
+    MatrixXd candidates(d, count), products;
     tree_.report(X, shift_, [&](Index first, Index neurons, std::span<const Index> points) {
+      const auto block = tree_.neurons().middleCols(first, neurons);
       const Index size = std::ssize(points);
-      for (Index k = 0; k < size; ++k) candidates.col(k) = X.col(points[static_cast<std::size_t>(k)]);
-      const MatrixXd products = transposed_times(tree_.neurons().middleCols(first, neurons), candidates.leftCols(size));
-      for (Index k = 0; k < size; ++k)
+      const bool by_blas = neurons * size * d >= kLeastForBlas;
+      if (by_blas) {
+        for (Index k = 0; k < size; ++k) candidates.col(k) = X.col(points[static_cast<std::size_t>(k)]);
+        products = transposed_times(block, candidates.leftCols(size));
+      }
+      for (Index k = 0; k < size; ++k) {
+        const Index point = points[static_cast<std::size_t>(k)];
         for (Index r = 0; r < neurons; ++r) {
-          if (!(products(r, k) >= shift_)) continue;
-          const Index point = points[static_cast<std::size_t>(k)], place = first + r;
-          const double sign = signs_[tree_.number(place)];
-          message[point] += sign * (products(r, k) - shift_);
-          if (gradients != nullptr) slopes.col(point) += sign * tree_.neurons().col(place);
-          active_.push_back({place, point});
+          const double product = by_blas ? products(r, k) : block.col(r).dot(X.col(point));
+          if (!(product >= shift_)) continue;
+          const double sign = signs_[tree_.number(first + r)];
+          message[point] += sign * (product - shift_);
+          if (gradients != nullptr) slopes.col(point) += sign * block.col(r);
+          active_.push_back({first + r, point});
         }
+      }
     });
     counts_.active += static_cast<double>(active_.size());
     counts_.points += static_cast<double>(count);

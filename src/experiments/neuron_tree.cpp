@@ -147,8 +147,9 @@ void NeuronTree::move(Index place, const Eigen::Ref<const VectorXd>& change) {
   if (!with_balls_) return;
   for (std::size_t number = 0;;) {
     Node& node = nodes_[number];
-    const double distance = (neurons_.col(place) - centres_.col(static_cast<Index>(number))).norm();
-    if (distance > node.radius) {
+    const double squared = (neurons_.col(place) - centres_.col(static_cast<Index>(number))).squaredNorm();
+    if (squared > node.radius * node.radius) {
+      const double distance = std::sqrt(squared);
       if (is_leaf(number)) leaf_radii_ += distance - node.radius;
       node.radius = distance;
     }

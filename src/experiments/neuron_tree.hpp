@@ -10,7 +10,7 @@
 namespace attnreg::experiments {
 
 /// Half-space reporting: which of the vectors w_r have <w_r, x> >= b. A binary tree of balls over the vectors, halved
-/// along the coordinate in which they are spread most, leaves of at most 32; a ball whose <centre, x> + radius |x| is
+/// along the coordinate in which they are spread most, leaves of at most 8; a ball whose <centre, x> + radius |x| is
 /// below b is left out whole. Exact; how much is left out depends on the dimension: in a high one the balls are as
 /// large as the whole set. The vectors are kept in the order of the tree, so that a leaf is one block of memory.
 class NeuronTree {
