@@ -18,11 +18,13 @@ namespace {
 
 constexpr double kUnit = std::numeric_limits<double>::epsilon();  // two roundings
 
-/// Whether two numbers differ by more than the bound; not where they, or the bound, overflow.
+/// Whether two numbers differ by more than the bound; not where they, or the bound, overflow, nor by what products lose
+/// that underflow.
 bool differ(double one, double other, double bound) {
+  constexpr double kUnderflow = std::numeric_limits<double>::min();  // 2^52 of the largest such rounding
   if (one == other || !std::isfinite(bound)) return false;
   if (!std::isfinite(one) || !std::isfinite(other)) return std::isfinite(one) != std::isfinite(other);
-  return std::abs(one - other) > bound;
+  return std::abs(one - other) > bound + kUnderflow;
 }
 
 bool differ(const MatrixXd& one, const MatrixXd& other, const MatrixXd& bounds) {

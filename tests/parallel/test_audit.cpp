@@ -153,6 +153,24 @@ TEST(Audit, KnowsOffsetsMasksAndCentredColumns) {
   EXPECT_EQ(audited.warnings, plain.warnings);
 }
 
+/// Half of the rows, whole tiles and ranks of them, have exp(z)^2 next to the smallest numbers that there are.
+TEST(Audit, KnowsNumbersThatUnderflow) {
+  for (const auto* const loss : {"softmax", "cross-entropy", "exp"}) {
+    auto problem = problem_of(loss, 2200, 4);
+    for (Index i = 0; i < 2200; ++i) problem.A(i, 0) = i < 1100 ? -1 : 0;
+    const auto data = reference::distribute(world(), problem, Layout::even);
+    RegressionObjective objective(data.A, data.b, data.w, make_loss(loss));
+    objective.begin_audit(1, 1);
+    for (const double size : {350.0, 355.0, 360.0, 365.0, 370.0, 372.0, 500.0, 740.0}) {
+      VectorXd x = reference::random_vector(4, 5);
+      x[0] = size;
+      Point point = objective.evaluate(x);
+      point = objective.refreshed(std::move(point));
+    }
+    EXPECT_THAT(objective.audit()->warnings(), testing::IsEmpty()) << loss;
+  }
+}
+
 TEST(Audit, DrawsTheSameRowsOnAnyNumberOfRanks) {
   const auto problem = problem_of("softmax", 9000, 40);
   std::vector<std::int64_t> rows;
