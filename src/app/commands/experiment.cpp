@@ -23,9 +23,9 @@ namespace {
 using experiments::Table;
 
 const std::vector<Experiment>& all_experiments() {
-  static const std::vector<Experiment> all{polynomial_experiment(), cycle_rank_experiment(),
+  static const std::vector<Experiment> all{polynomial_experiment(),          cycle_rank_experiment(),
                                            exponential_network_experiment(), active_sets_experiment(),
-                                           checked_gradient_experiment(), graph_network_experiment()};
+                                           checked_gradient_experiment(),    graph_network_experiment()};
   return all;
 }
 
