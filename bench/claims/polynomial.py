@@ -1,5 +1,6 @@
 """Polynomial attention by TensorSketch: error and time beside exact powers, on a real head and on made data."""
 
+import json
 import time
 
 import numpy as np
@@ -35,14 +36,21 @@ def table(bench):
 
         def timed(*words):
             begin = time.perf_counter()
-            found = bench.run("apply", *files, "--kernel", "polynomial", *words, "-o", bench.scratch / "O.npy", "--force")
+            try:
+                found = bench.run("apply", *files, "--kernel", "polynomial", *words, "-o", bench.scratch / "O.npy",
+                                  "--force", codes=(0, 3))
+            except json.JSONDecodeError:  # refused: the weights of some query sum to less than 0
+                return None, np.inf
             return found, time.perf_counter() - begin
 
-        for degree in (2, 4, 8):
+        for degree in (2, 4, 6):
             exact = timed("--degree", degree)[1]
-            for features in (256, 4096):
+            for features in (512, 8192):
                 runs = [timed("--degree", degree, "--sketch", features, "--seed", seed) for seed in range(1, 6)]
-                errors = sorted(found["error_against_exact"] for found, _ in runs)
-                rows.append((f"{title}, n = {n}", degree, features, errors[2], runs[0][0]["error_of_uniform"],
-                             min(seconds for _, seconds in runs), exact))
-    return markdown(("data", "degree", "M", "error, median of 5", "error of the mean", "seconds", "exact"), rows)
+                errors = sorted(found["error_against_exact"] for found, _ in runs if found)
+                uniform = [found["error_of_uniform"] for found, _ in runs if found]
+                rows.append((f"{title}, n = {n}", degree, features, 5 - len(errors),
+                             errors[len(errors) // 2] if errors else "", uniform[0] if uniform else "",
+                             min(seconds for _, seconds in runs) if errors else "", exact))
+    return markdown(("data", "degree", "M", "refused of 5", "error, median", "error of the mean", "seconds", "exact"),
+                    rows)

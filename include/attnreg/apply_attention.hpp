@@ -63,15 +63,14 @@ struct SketchedAttention {
 
 /// Collective. About P V of polynomial attention, in time linear in n: with features phi of M numbers, phi(q)^T phi(k)
 /// having the mean (q . k)^degree, it is (phi(Q) (phi(K)^T V)) divided row by row by phi(Q) (phi(K)^T 1). phi is a
-/// TensorSketch (Pham, Pagh 2013); of even degrees the square of one of half the degree, whose weights are not negative
-/// (arXiv 2310.01655). The error falls as M^{-1/2}, and grows with (|q| |k|)^degree beside the weights themselves;
-/// degree 2 is exact for M >= d (d + 1) / 2, degree 1 for M >= d.
+/// TensorSketch (Pham, Pagh 2013). The error falls as M^{-1/2}, and grows with (|q| |k|)^degree beside the weights
+/// themselves; degree 2 is exact for M >= d (d + 1) / 2, degree 1 for M >= d.
 ///
 /// One all-reduce of 8 M (d_v + 1) bytes, and n_k d_v / 256 others where keys and values are spread in different ways.
-/// 2 (n_q + n_k) M d_v flops and degree (n_q + n_k) transforms of length M (of even degrees of about (2 M)^{1/2}), over
-/// ranks and threads. A function of the seed; on another number of ranks it differs by rounding. Arguments as of
-/// `apply_attention`. `InvalidArgument` on all ranks: shapes, options out of range, a query whose weights do not sum to
-/// a number above 0, as of odd degrees they may not. `NotFinite`, `OutOfMemory` likewise.
+/// 2 (n_q + n_k) M d_v flops and degree (n_q + n_k) transforms of length M, over ranks and threads. A function of the
+/// seed; on another number of ranks it differs by rounding. Arguments as of `apply_attention`. `InvalidArgument` on all
+/// ranks: shapes, options out of range, a query whose weights do not sum to a number above 0: single ones may be
+/// negative. `NotFinite`, `OutOfMemory` likewise.
 SketchedAttention sketched_attention(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix& values,
                                      const PolynomialSketch& options);
 

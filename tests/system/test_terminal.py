@@ -86,7 +86,7 @@ class TerminalTest(CommandLineTest):
         save("T.npy", generator.standard_normal((7, 8, 9)))
         save("points.npy", generator.standard_normal((12, 8)))
         save("labels.npy", np.resize([1.0, -1.0], 12))
-        for name, shape in (("H", (30, 4)), ("W0", (4, 3)), ("W1", (3, 2))):
+        for name, shape in (("nodes", (30, 4)), ("W0", (4, 3)), ("W1", (3, 2))):
             save(f"{name}.npy", generator.standard_normal(shape))
         np.savez(self.directory / "G.npz", data=np.ones(30), indices=np.arange(30)[::-1], indptr=np.arange(31),
                  shape=np.array((30, 30)), format=np.array(b"csr"))
