@@ -8,7 +8,7 @@ def table(bench):
     counts, dimension = ("2,4", 8) if bench.quick else ("4,8,16,32", 16)
     run = bench.run("experiment", "exp-network", "--widths", widths)
     gradient, gauss_newton = (one["rows"] for one in run["tables"][:2])
-    first = markdown(("m", "abs F - y at the start", "steps", "largest movement", "factor a step", "of H", "of its limit",
+    first = markdown(("m", "\\|F - y\\| at the start", "steps", "largest movement", "factor a step", "of H", "of its limit",
                       "steps of Gauss-Newton", "movement"),
                      [(int(row[0]), row[1], int(row[3]), *row[4:], int(other[3]), other[4])
                       for row, other in zip(gradient, gauss_newton)])

@@ -59,16 +59,12 @@ class ShiftedNetwork {
         shift_(std::sqrt(0.4 * std::log(static_cast<double>(width)))),
         scale_(1 / std::sqrt(static_cast<double>(width) * share_above(shift_))),
         shares_(RowPartition::in_blocks(width, 1, communicator.size())),
-        tree_(start(dimension), with_tree) {
-    const RandomStream random(options.seed, Purpose::experiment_signs);
-    signs_.resize(shares_.rows_local(communicator.rank()));
-    for (Index r = 0; r < signs_.size(); ++r) signs_[r] = random.bits(first_neuron() + r)[0] & 1 ? 1 : -1;
-  }
+        tree_(start(dimension), signs(), with_tree) {}
 
   double shift() const { return shift_; }
   std::int64_t first_neuron() const { return shares_.begin(communicator_.rank()); }
   MatrixXd neurons() const { return tree_.in_order(); }
-  VectorXd output_weights() const { return scale_ * signs_; }
+  VectorXd output_weights() const { return scale_ * signs(); }  ///< s a_r
 
   /// Collective, one sum of 8 B or 8 B (d + 1) bytes. f at these points, and its gradients by x if asked for.
   VectorXd values(const MatrixXd& X, MatrixXd* gradients = nullptr) {
@@ -90,7 +86,7 @@ class ShiftedNetwork {
         for (Index r = 0; r < neurons; ++r) {
           const double product = by_blas ? products(r, k) : block.col(r).dot(X.col(point));
           if (!(product >= shift_)) continue;
-          const double sign = signs_[tree_.number(first + r)];
+          const double sign = tree_.weights()[first + r];
           message[point] += sign * (product - shift_);
           if (gradients != nullptr) slopes.col(point) += sign * block.col(r);
           active_.push_back({first + r, point});
@@ -133,8 +129,7 @@ class ShiftedNetwork {
       change.setZero();
       for (; pair != active_.end() && pair->place == place; ++pair)
         change += loss_slope(batch.y[pair->point], f[pair->point]) * X.col(pair->point);
-      const double sign = signs_[tree_.number(place)];
-      change *= -options_.rate * scale_ * sign / static_cast<double>(X.cols());
+      change *= -options_.rate * scale_ * tree_.weights()[place] / static_cast<double>(X.cols());
       tree_.move(place, change);
     }
     tree_.keep_tight();
@@ -185,12 +180,19 @@ class ShiftedNetwork {
     return neurons;
   }
 
+  /// a_r
+  VectorXd signs() const {
+    VectorXd signs(shares_.rows_local(communicator_.rank()));
+    const RandomStream random(options_.seed, Purpose::experiment_signs);
+    for (Index r = 0; r < signs.size(); ++r) signs[r] = random.bits(first_neuron() + r)[0] & 1 ? 1 : -1;
+    return signs;
+  }
+
   const Communicator& communicator_;
   const AdversarialTraining& options_;
   double shift_, scale_;
   RowPartition shares_;
   NeuronTree tree_;
-  VectorXd signs_;            ///< a_r, by number
   std::vector<Pair> active_;  ///< of the last values
   Counts counts_;
 };

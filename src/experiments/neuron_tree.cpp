@@ -30,8 +30,11 @@ Index widest_coordinate(const MatrixXd& neurons, std::span<const Index> columns)
 
 }  // namespace
 
-NeuronTree::NeuronTree(MatrixXd neurons, bool with_balls)
-    : neurons_(std::move(neurons)), with_balls_(with_balls), numbers_(static_cast<std::size_t>(neurons_.cols())) {
+NeuronTree::NeuronTree(MatrixXd neurons, VectorXd weights, bool with_balls)
+    : neurons_(std::move(neurons)),
+      weights_(std::move(weights)),
+      with_balls_(with_balls),
+      numbers_(static_cast<std::size_t>(neurons_.cols())) {
   std::iota(numbers_.begin(), numbers_.end(), Index{0});
   if (with_balls_) build();
 }
@@ -55,13 +58,16 @@ void NeuronTree::build() {
   std::iota(order.begin(), order.end(), Index{0});
   split(0, order, 0, m);
   MatrixXd sorted(neurons_.rows(), m);
+  VectorXd weights(m);
   std::vector<Index> numbers(numbers_.size());
   for (Index place = 0; place < m; ++place) {
     const Index from = order[static_cast<std::size_t>(place)];
     sorted.col(place) = neurons_.col(from);
+    weights[place] = weights_[from];
     numbers[static_cast<std::size_t>(place)] = number(from);
   }
   neurons_ = std::move(sorted);
+  weights_ = std::move(weights);
   numbers_ = std::move(numbers);
 
   centres_.resize(neurons_.rows(), static_cast<Index>(nodes_.size()));

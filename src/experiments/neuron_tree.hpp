@@ -15,10 +15,12 @@ namespace attnreg::experiments {
 /// large as the whole set. The vectors are kept in the order of the tree, so that a leaf is one block of memory.
 class NeuronTree {
  public:
-  /// Local. neurons: d x m, a column each. Without balls all are one block that is never left out.
-  NeuronTree(MatrixXd neurons, bool with_balls);
+  /// Local. neurons: d x m, a column each; weights: a number that goes with each. Without balls all are one block that
+  /// is never left out.
+  NeuronTree(MatrixXd neurons, VectorXd weights, bool with_balls);
 
   const MatrixXd& neurons() const { return neurons_; }
+  const VectorXd& weights() const { return weights_; }
   Index number(Index place) const { return numbers_[static_cast<std::size_t>(place)]; }  ///< column before the tree
   MatrixXd in_order() const;                                                             ///< as they were given
 
@@ -48,6 +50,7 @@ class NeuronTree {
   void descend(std::size_t node, std::span<const Index> alive, std::size_t depth);
 
   MatrixXd neurons_;
+  VectorXd weights_;
   bool with_balls_;
   std::vector<Index> numbers_;
   std::vector<Node> nodes_;  ///< the children of node k are 2 k + 1 and 2 k + 2

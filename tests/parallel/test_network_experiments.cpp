@@ -50,7 +50,8 @@ TEST(NeuronTree, ReportsWhatAScanFinds) {
       MatrixXd neurons = reference::random_matrix(d, m, 1);
       if (m > 31) neurons.rightCols(m / 2).setConstant(0.7);  // many equal ones
       const MatrixXd points = reference::random_matrix(d, 9, 2);
-      NeuronTree tree(neurons, true), block(neurons, false);
+      const VectorXd weights = reference::random_vector(m, 3);
+      NeuronTree tree(neurons, weights, true), block(neurons, weights, false);
       EXPECT_EQ(tree.in_order(), neurons);
       const VectorXd step = VectorXd::Constant(d, 0.3);
       for (int round = 0; round < 4; ++round) {
@@ -66,6 +67,7 @@ TEST(NeuronTree, ReportsWhatAScanFinds) {
           block.move(place, step);
         }
         if (round > 0) tree.keep_tight();
+        for (Index place = 0; place < m; ++place) EXPECT_EQ(tree.weights()[place], weights[tree.number(place)]);
       }
     }
 }
@@ -74,7 +76,7 @@ TEST(NeuronTree, LeavesMostOutWhereTheDimensionIsLow) {
   const MatrixXd neurons = reference::random_matrix(3, 20000, 1), points = reference::random_matrix(3, 10, 2);
   MatrixXd units = points;
   units.colwise().normalize();
-  NeuronTree tree(neurons, true);
+  NeuronTree tree(neurons, VectorXd::Ones(20000), true);
   reported(tree, units, 2);  // 2.3 % of them
   EXPECT_LT(static_cast<double>(tree.touched()), 0.1 * 20000 * 10);
   EXPECT_LT(static_cast<double>(tree.nodes_tested()), 0.1 * 20000 * 10);
