@@ -25,7 +25,7 @@ def table(bench):
                                   "--dp-epsilon", epsilon, "--scale", 8, "--seed", 1)
                 errors = found["not_private"]
                 release, nothing = errors["release"]["attention"], errors["nothing"]["attention"]
-                rows.append((f"{n} x {d}, {kind}", epsilon, found["ridge"], 8 * found["ridge"] / 100, release, nothing,
+                rows.append((f"{n} x {d}, {kind}", epsilon, found["ridge"], 8 * (1 + found["ridge"]) / 100, release, nothing,
                              "yes" if release < nothing else "no"))
     return markdown(("X, neighbours", "epsilon", "ridge", "noise of a logit", "error", "of uniform attention", "useful"),
                     rows)
