@@ -3,6 +3,7 @@
 #include <cmath>
 #include <utility>
 
+#include "algebra/blas_products.hpp"
 #include "algebra/dense_factors.hpp"
 
 namespace attnreg {
@@ -64,7 +65,7 @@ double Barriers::add(const VectorXd& v) {
 
 void Barriers::take_candidates(MatrixXd columns) {
   candidates_ = std::move(columns);
-  rotated_ = eigenvectors_.transpose() * candidates_;
+  rotated_ = transposed_times(eigenvectors_, candidates_);
   squares_ = rotated_.cwiseAbs2();
   lower_sums_ = squares_.transpose() * lower_weights_;
   upper_sums_ = squares_.transpose() * upper_weights_;
@@ -113,10 +114,10 @@ Barriers::Forms Barriers::forms(double sign, double before, double after) const 
   const MatrixXd DY = D.matrix().asDiagonal() * added_, D2Y = D.matrix().asDiagonal() * DY;
   const MatrixXd D0Y = D0.matrix().asDiagonal() * added_, D0DY = D.matrix().asDiagonal() * D0Y;
   const MatrixXd A2 = DY.transpose() * DY, mixed = DY.transpose() * D0Y;
-  const MatrixXd G = DY.transpose() * rotated_, SG = S * G, G2 = D2Y.transpose() * rotated_;
+  const MatrixXd G = transposed_times(DY, rotated_), SG = times(S, G), G2 = transposed_times(D2Y, rotated_);
   Forms forms;
   const VectorXd of_D = D.matrix(), of_squares = D.square().matrix();
-  const MatrixXd twice = 2 * sign * G2 + A2 * SG;
+  const MatrixXd twice = 2 * sign * G2 + times(A2, SG);
   forms.first = squares_.transpose() * of_D;
   forms.first += sign * G.cwiseProduct(SG).colwise().sum().transpose();
   forms.second = squares_.transpose() * of_squares;

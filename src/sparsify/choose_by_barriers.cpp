@@ -29,13 +29,12 @@ namespace {
 constexpr double kGoOn = -1;  // in place of a SparsifyEnd
 
 // All rows are scored, and M is decomposed, once for several steps where that takes longer than the rest of a step: for
-// n / 16 steps from n = 256 on. Those choose among the rows with the best scores, 32 for each of these steps. For n =
-// 512 and 100,000 rows a step is a thirtieth of what it would be, and as few columns are needed
-// (docs/sparsification.md).
+// n / 8 steps from n = 256 on. Those choose among the rows with the best scores, 16 for each of these steps: as few
+// columns are needed (docs/sparsification.md).
 constexpr Index kManyDimensions = 256;
-constexpr Index kStepsPerDimension = 16;  // the inverse
+constexpr Index kStepsPerDimension = 8;  // the inverse
 constexpr Index kMostStepsAtOnce = 64;
-constexpr Index kCandidatesPerStep = 32;
+constexpr Index kCandidatesPerStep = 16;
 
 Index steps_at_once(Index n) { return n < kManyDimensions ? 1 : std::min(n / kStepsPerDimension, kMostStepsAtOnce); }
 

@@ -20,7 +20,7 @@ struct BarrierChoice {
 /// Collective. The deterministic two-barrier sparsifier of K = A^T A: rows of A and weights, so that the weighted sum
 /// is between (1 - epsilon) K and (1 + epsilon) K. The rows are whitened, v_i = T^T a_i with T from `whitening_of`;
 /// each step then adds the v_i with the largest L(v_i) - U(v_i), ties going to the lowest row, and `Barriers` says with
-/// what weight. For a rank of 256 or more several steps, 16 to 64, choose among the rows that had the largest
+/// what weight. For a rank of 256 or more several steps, 32 to 64, choose among the rows that had the largest
 /// differences before the first of them, with L and U as they are at the step, so that the argument holds for each;
 /// where none of these rows has L >= U, all are looked at again. At last the weights are scaled so that the extreme
 /// eigenvalues are 1 -+ certified_epsilon.
@@ -34,7 +34,7 @@ struct BarrierChoice {
 /// Cost: `exact_gram`, one read for the v_i, d_local x rank more doubles; for a step, or several, 2 rank^2 flops a row
 /// on all ranks, and on rank 0 an eigen-decomposition, 9 rank^3 flops at most. Messages then: a broadcast of 8 rank^2
 /// bytes, a gather of the rows to choose among, three small ones. Memory that is not there: `OutOfMemory` on all ranks.
-/// at_once: so many steps for each time that all rows are looked at, in place of the 16 to 64; 0: by the rank.
+/// at_once: so many steps for each time that all rows are looked at, in place of the 32 to 64; 0: by the rank.
 BarrierChoice choose_by_barriers(const RowMatrix& A, double epsilon, std::int64_t steps, Index at_once = 0);
 
 /// Collective. K = sum_i a_i a_i^T over the rows of A, n x n, whose bits do not depend on the distribution of the rows:

@@ -187,7 +187,7 @@ TEST(Bss, SeveralStepsForEachTimeThatAllRowsAreScored) {
 }
 
 TEST(Bss, TakesAsManyStepsAsItIsTold) {
-  // 16 steps at a time from n = 256 on; 283 is not a multiple of it.
+  // 32 steps at a time from n = 256 on; 283 is not a multiple of it.
   const Communicator world(MPI_COMM_WORLD);
   const auto few = reference::distribute(world, reference::random_matrix(200, 5, 5), Layout::random);
   const BarrierChoice chosen = choose_by_barriers(few, 0.5, 23, 4);
