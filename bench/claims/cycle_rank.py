@@ -39,18 +39,17 @@ def table(bench):
         T = bench.scratch / f"T{n}.npy"
         make_tensor(T, n)
         draws = 50 * RANK ** 2
-        for name, ranks, drawn in (("attnreg, drawn", 1, draws), ("attnreg, drawn, 2 ranks", 2, draws),
-                                   ("attnreg, all equations", 1, 0)):
-            run = bench.run("experiment", "cycle-rank", T, "--rank", RANK, "--starts", starts, "--sweeps", sweeps,
-                            "--residual", ENOUGH, "--sampled-rows", drawn, ranks=ranks)
-            found = run["tables"][0]
-            places = [found["columns"].index(column) for column in ("sweeps", "residual", "seconds")]
-            rows.append(line(name, n, [[row[place] for place in places] for row in found["rows"]]))
-        for name, drawn in (("TensorLy, drawn", draws), ("TensorLy, all equations", 0)):
-            # One sweep over all equations of the largest tensor takes TensorLy many seconds.
-            count = starts if drawn or n <= 100 else 2
-            command = [python, peer, T, RANK, drawn, count, sweeps, ENOUGH]
+        kinds = [("drawn", draws)] + [("all equations", 0)] * (n <= 100)  # of which a sweep takes long for more
+        for kind, drawn in kinds:
+            for ranks in (1, 2):
+                run = bench.run("experiment", "cycle-rank", T, "--rank", RANK, "--starts", starts, "--sweeps", sweeps,
+                                "--residual", ENOUGH, "--sampled-rows", drawn, ranks=ranks)
+                found = run["tables"][0]
+                places = [found["columns"].index(column) for column in ("sweeps", "residual", "seconds")]
+                rows.append(line(f"attnreg, {kind}, {ranks} rank" + "s" * (ranks > 1), n,
+                                 [[row[place] for place in places] for row in found["rows"]]))
+            command = [python, peer, T, RANK, drawn, starts, sweeps, ENOUGH]
             done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True,
                                   env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
-            rows.append(line(name, n, json.loads(done.stdout)))
+            rows.append(line(f"TensorLy, {kind}", n, json.loads(done.stdout)))
     return markdown((f"rank {RANK}, noise {NOISE}", "n", "starts that reach it", "sweeps", "seconds a start", "residual"), rows)
