@@ -128,7 +128,7 @@ class ResultTest(BadNumbersTest):
         for options in ([], ["--kernel", "threshold", "--tau", 0]):
             self.refused(5, "query 0", "values", arguments=[*arguments, *options], output="O.npy")
         self.save(V=np.full((40, 1), 1e200))
-        result = run(*arguments, "--kernel", "threshold", "--tau", 0, "--json", ranks=3)
+        result = run(*arguments, "--kernel", "threshold", "--tau", 0, "--compare", "--json", ranks=3)
         self.assert_code(0, result)
         self.assertLess(json.loads(result.stdout)["error_against_softmax"], 1e-12)
 
