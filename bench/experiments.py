@@ -59,11 +59,11 @@ def markdown(heads, rows):
 
 def put(text, name, table):
     """The page with this table in its place."""
-    begin, end = f"<!-- table {name} -->\n", f"\n<!-- end of table {name} -->"
+    begin, end = f"<!-- table {name} -->\n", f"<!-- end of table {name} -->"
     before, found, rest = text.partition(begin)
     if not found or end not in rest:
         sys.exit(f"{PAGE} has no place for the table {name}")
-    return before + begin + "\n" + table + "\n" + rest[rest.index(end):]
+    return before + begin + "\n" + table + "\n\n" + rest[rest.index(end):]
 
 
 def main():
