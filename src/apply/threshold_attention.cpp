@@ -60,21 +60,14 @@ class RunningSums {
 
   /// Throws on this rank.
   void require_weights(std::int64_t first_query) const {
-    for (std::size_t i = 0; i < finite_.size(); ++i) {
-      const std::string query = "query " + std::to_string(first_query + static_cast<std::int64_t>(i));
-      if (finite_[i] == 0)
-        throw NotFinite(query +
-                        " (counted from 0): an inner product with a key overflows; scale the queries or the keys");
-      if (options_.background == Background::zero && marked_[i] == 0)
-        throw InvalidArgument(query + " (counted from 0) has no logit of at least tau = " +
-                              std::to_string(options_.tau) + ", and nothing remains without a background");
-    }
+    for (std::size_t i = 0; i < finite_.size(); ++i)
+      require_weight(first_query + static_cast<std::int64_t>(i), finite_[i] != 0, marked_[i] != 0, options_);
   }
 
   ThresholdAttention result() const {
     RowMajorMatrix output = marked_values_;
     for (Index i = 0; i < output.rows(); ++i) {
-      const double background = background_of(i);
+      const double background = this->background(i);
       const auto others = static_cast<double>(rest_[static_cast<std::size_t>(i)]);
       output.row(i) += background * rest_values_.row(i);
       output.row(i) /= marked_sum_[i] + background * others;
@@ -111,11 +104,9 @@ class RunningSums {
     row.array() -= larger;
   }
 
-  double background_of(Index query) const {
-    const auto others = static_cast<double>(rest_[static_cast<std::size_t>(query)]);
-    if (others == 0 || options_.background == Background::zero) return 0;
-    if (options_.background == Background::row_mean) return rest_sum_[query] / others;
-    return std::exp(rest_logits_[query] / others - reference_[query]);
+  double background(Index query) const {
+    return background_of({rest_[static_cast<std::size_t>(query)], rest_sum_[query], rest_logits_[query]},
+                         reference_[query], options_.background);
   }
 
   const ThresholdOptions& options_;

@@ -66,15 +66,8 @@ class MarkedKeys {
 
   /// Throws on this rank.
   void require_weights(std::int64_t first_query) const {
-    for (std::size_t i = 0; i < finite_.size(); ++i) {
-      const std::string query = "query " + std::to_string(first_query + static_cast<std::int64_t>(i));
-      if (finite_[i] == 0)
-        throw NotFinite(query +
-                        " (counted from 0): an inner product with a key overflows; scale the queries or the keys");
-      if (options_.background == ThresholdOptions::Background::zero && marked_[i].empty())
-        throw InvalidArgument(query + " (counted from 0) has no logit of at least tau = " +
-                              std::to_string(options_.tau) + ", and nothing remains without a background");
-    }
+    for (std::size_t i = 0; i < finite_.size(); ++i)
+      require_weight(first_query + static_cast<std::int64_t>(i), finite_[i] != 0, !marked_[i].empty(), options_);
   }
 
   /// All but the output.
@@ -86,7 +79,7 @@ class MarkedKeys {
       auto& row = marked_[i];
       std::ranges::sort(row, {}, &MarkedKey::key);
       const auto query = static_cast<Index>(i);
-      const double background = background_of(query);
+      const double background = this->background(query);
       double normaliser = background * static_cast<double>(rest_[i]);
       for (MarkedKey& key : row) normaliser += key.logit = std::exp(key.logit - reference_[query]);
       for (const MarkedKey& key : row) {
@@ -147,11 +140,9 @@ class MarkedKeys {
     ++rest_[static_cast<std::size_t>(query)];
   }
 
-  double background_of(Index query) const {
-    const auto others = static_cast<double>(rest_[static_cast<std::size_t>(query)]);
-    if (others == 0 || options_.background == ThresholdOptions::Background::zero) return 0;
-    if (options_.background == ThresholdOptions::Background::row_mean) return rest_sum_[query] / others;
-    return std::exp(rest_logits_[query] / others - reference_[query]);
+  double background(Index query) const {
+    return background_of({rest_[static_cast<std::size_t>(query)], rest_sum_[query], rest_logits_[query]},
+                         reference_[query], options_.background);
   }
 
   const ThresholdOptions& options_;
@@ -204,6 +195,21 @@ void add_values(const RowMatrix& values, const std::optional<VisibleKeys>& visib
 }
 
 }  // namespace
+
+void require_weight(std::int64_t query, bool is_finite, bool is_marked, const ThresholdOptions& options) {
+  const std::string name = "query " + std::to_string(query) + " (counted from 0)";
+  if (!is_finite) throw NotFinite(name + ": an inner product with a key overflows; scale the queries or the keys");
+  if (options.background == ThresholdOptions::Background::zero && !is_marked)
+    throw InvalidArgument(name + " has no logit of at least tau = " + std::to_string(options.tau) +
+                          ", and nothing remains without a background");
+}
+
+double background_of(const OtherKeys& others, double reference, ThresholdOptions::Background background) {
+  const auto count = static_cast<double>(others.count);
+  if (others.count == 0 || background == ThresholdOptions::Background::zero) return 0;
+  if (background == ThresholdOptions::Background::row_mean) return others.sum / count;
+  return std::exp(others.logits / count - reference);
+}
 
 ThresholdAttention threshold_with_entries(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix& values,
                                           const ThresholdOptions& options, const AttentionMask* mask) {

@@ -145,6 +145,21 @@ TEST(AdversarialTraining, HasTheWeightsOfTheDefinition) {
   }
 }
 
+TEST(AdversarialTraining, ActiveSetsAreAsSmallAsExpected) {
+  const Communicator world(MPI_COMM_WORLD);
+  const AdversarialTraining still{
+      .widths = {1000, 100000}, .radius = 0, .steps = 1, .rate = 1e-12, .compares = false};  // of neurons as drawn
+  const Table table = adversarial_training(world, random_points(4, 8, true, 1), still).table;
+  EXPECT_NEAR(table.at(0, "expected"), 0.048, 5e-4);
+  EXPECT_NEAR(table.at(1, "expected"), 0.016, 5e-4);
+  for (std::size_t k = 0; k < 2; ++k) {
+    // Five standard deviations, of 4 points that see the same neurons.
+    EXPECT_NEAR(table.at(k, "active"), table.at(k, "expected"),
+                5 * std::sqrt(table.at(k, "expected") / table.at(k, "width")));
+    EXPECT_LE(table.at(k, "expected"), table.at(k, "bound"));
+  }
+}
+
 TEST(AdversarialTraining, LearnsAndLooksAtFewNeurons) {
   const Communicator world(MPI_COMM_WORLD);
   const Points points = random_points(64, 3, true, 1);
