@@ -67,8 +67,8 @@ class Starts {
     if (std::ssize(residuals_) < options_.sweeps && std::isfinite(last) && last > options_.residual &&
         !stalls(residuals_, options_.tolerance))
       return;
-    const End end{start_, static_cast<double>(residuals_.size()), ring_->residual(),
-                  std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count()};
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+    const End end{start_, static_cast<double>(residuals_.size()), ring_->residual(), seconds};
     if (best_[0].size() == 0 || end.residual < least_ || !std::isfinite(least_)) {
       best_ = ring_->factors();
       least_ = end.residual;
@@ -120,6 +120,7 @@ double normalise_tensor(const Communicator& communicator, RowMajorMatrix& entrie
 /// Collective.
 bool shares_starts(const Communicator& communicator, const SlicedTensor& tensor, const CycleRank& options) {
   if (options.spread != CycleRank::Spread::by_memory) return options.spread == CycleRank::Spread::starts;
+  if (communicator.size() == 1) return false;
   double bytes = 2 * 8.0 * communicator.ranks_on_node();
   for (const std::int64_t side : tensor.sides) bytes *= static_cast<double>(side);
   const bool fits = options.starts >= communicator.size() && bytes <= 0.5 * available_node_memory();
@@ -216,17 +217,18 @@ CycleRankFit cycle_rank(const Communicator& communicator, SlicedTensor tensor, c
   if (!std::isfinite(ends(1, best)))
     throw NotFinite("no start of the tensor ring has a fit that is finite", Error::Scope::all_ranks);
 
-  CycleRankFit fit{
-      {"cycle-rank",
-       "Cycle rank " + std::to_string(options.rank) + " of " + std::to_string(tensor.sides[0]) + " x " +
-           std::to_string(tensor.sides[1]) + " x " + std::to_string(tensor.sides[2]) + ", " +
-           equations_text(options, tensor.sides),
-       {"start", "sweeps", "residual", "seconds"},
-       {},
-       {"residual: |A - fit| / |A| of all entries; starts far above the least ended in another local "
-        "minimum",
-        shares ? "each rank had all of A and starts of its own" : "the ranks had slices of A and shared each start"}},
-      {}};
+  CycleRankFit fit{{"cycle-rank",
+                    "Cycle rank " + std::to_string(options.rank) + " of " + std::to_string(tensor.sides[0]) + " x " +
+                        std::to_string(tensor.sides[1]) + " x " + std::to_string(tensor.sides[2]) + ", " +
+                        equations_text(options, tensor.sides),
+                    {"start", "sweeps", "residual", "seconds"},
+                    {},
+                    {"residual: |A - fit| / |A| of all entries; starts far above the least ended in another local "
+                     "minimum"}},
+                   {}};
+  if (ranks > 1)
+    fit.table.reading.push_back(shares ? "each rank had all of A and starts of its own"
+                                       : "the ranks had slices of A and shared each start");
   for (int start = 0; start < options.starts; ++start)
     fit.table.rows.push_back({static_cast<double>(start), ends(0, start), ends(1, start), ends(2, start)});
   for (std::size_t mode = 0; mode < 3; ++mode) {

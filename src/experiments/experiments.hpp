@@ -101,7 +101,7 @@ struct CycleRank {
   std::uint64_t seed = 1;
 };
 struct CycleRankFit {
-  Table table;                             ///< a row per start: start; sweeps; residual |A - fit| / |A|; seconds
+  Table table;  ///< a row per start: start; sweeps; residual |A - fit| / |A|; seconds of the sweeps
   std::array<Eigen::MatrixXd, 3> factors;  ///< U, V, W of the best start, k^2 x n: U_a by columns in column a
 };
 /// Memory: the slices of A, or all of it. `InvalidArgument` on all ranks: options out of range, A = 0.
@@ -133,15 +133,17 @@ struct ExponentialNetwork {
 Table exponential_network(const Communicator& communicator, const Points& points, const ExponentialNetwork& options);
 
 /// The smallest width m, within 5 %, with which gradient descent on the first n points lowers |F - y|^2 by a factor of
-/// 1 - lambda_min / (2 lambda_max) a step, eigenvalues of the limit, until |F - y| is `reduction` of its start, from
-/// each of so many starts. The search doubles m and bisects, as if all larger widths did.
+/// 1 - lambda_min / (2 lambda_max) a step, eigenvalues of the limit, until |F - y| is `reduction` of its start. The
+/// search doubles m and bisects, as if all larger widths did. Random starts differ widely, so the median of several
+/// counts.
 struct SmallestWidths {
   std::vector<std::int64_t> counts;  ///< n, each at most the number of points
   double reduction = 1e-2;
-  int seeds = 3;
+  int starts = 9;
   std::uint64_t seed = 1;
 };
-/// One row per n: points; width; steps: those allowed; slope: d ln m / d ln n since the row before.
+/// One row per n: points; width: the median; least, most: of the starts; steps: those allowed; slope: d ln m / d ln n
+/// since the first row.
 Table smallest_widths(const Communicator& communicator, const Points& points, const SmallestWidths& options);
 
 /// Adversarial training (arXiv 2208.05395) of f(x) = s sum_r a_r max(<w_r, x> - b, 0), a_r = +-1, w_r(0) ~ N(0, I),

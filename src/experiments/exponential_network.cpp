@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <span>
 #include <string>
 #include <utility>
@@ -137,21 +139,35 @@ std::vector<double> train(const Communicator& communicator, const Points& points
           eigenvalues.rate(),     kernel_bound};
 }
 
-/// Collective. Whether gradient descent lowers |F - y| as much as it should in so many steps, from each start.
-bool converges(const Communicator& communicator, const Points& points, const SmallestWidths& options, std::int64_t m,
-               double steps) {
-  for (int start = 0; start < options.seeds; ++start) {
-    Network network(communicator, points, m, options.seed + static_cast<std::uint64_t>(start));
-    const double largest = eigenvalues_of(communicator, network.kernel()).largest,
-                 goal = options.reduction * network.error();
-    if (!(largest > 0)) return false;
-    for (double step = 0; network.error() > goal; ++step) {
-      if (step >= steps || !std::isfinite(network.error())) return false;
-      network.move(network.left() / largest);
-    }
-    if (!std::isfinite(network.error())) return false;
+/// Collective. Whether gradient descent lowers |F - y| as much as it should in so many steps, from one start.
+bool converges(const Communicator& communicator, const Points& points, double reduction, std::uint64_t seed,
+               std::int64_t m, double steps) {
+  Network network(communicator, points, m, seed);
+  const double largest = eigenvalues_of(communicator, network.kernel()).largest, goal = reduction * network.error();
+  if (!(largest > 0)) return false;
+  for (double step = 0; network.error() > goal; ++step) {
+    if (step >= steps || !std::isfinite(network.error())) return false;
+    network.move(network.left() / largest);
   }
-  return true;
+  return std::isfinite(network.error());
+}
+
+/// Collective. The smallest width with which it does; infinity if there is none up to 2^22.
+double smallest_width(const Communicator& communicator, const Points& points, double reduction, std::uint64_t seed,
+                      double steps) {
+  constexpr std::int64_t kLargest = std::int64_t{1} << 22;
+  const auto works = [&](std::int64_t m) { return converges(communicator, points, reduction, seed, m, steps); };
+  std::int64_t fails = 0, least = 1;
+  while (!works(least)) {
+    fails = least;
+    least *= 2;
+    if (least > kLargest) return std::numeric_limits<double>::infinity();
+  }
+  while (least - fails > std::max<std::int64_t>(1, least / 20)) {
+    const std::int64_t middle = fails + (least - fails) / 2;
+    (works(middle) ? least : fails) = middle;
+  }
+  return static_cast<double>(least);
 }
 
 }  // namespace
@@ -201,18 +217,15 @@ Table exponential_network(const Communicator& communicator, const Points& points
 }
 
 Table smallest_widths(const Communicator& communicator, const Points& points, const SmallestWidths& options) {
-  constexpr std::int64_t kLargest = std::int64_t{1} << 22;
-  Table table{
-      "exp-network-widths",
-      "Smallest width with which gradient descent lowers |F - y|^2 by 1 - lambda_min / (2 lambda_max) a step, until "
-      "|F - y| is " +
-          text_of(options.reduction) + " of its start, from " + std::to_string(options.seeds) + " starts of " +
-          std::to_string(options.seeds),
-      {"points", "width", "steps", "slope"},
-      {},
-      {"steps: that this allows; slope: of ln width against ln points since the row before, 2 in the source; nan: "
-       "no width up to 2^22"}};
-  const InWork searching("search", "numbers of points", static_cast<double>(options.counts.size()));
+  Table table{"exp-network-widths",
+              "Smallest width with which gradient descent lowers |F - y|^2 by 1 - lambda_min / (2 lambda_max) a step, "
+              "until |F - y| is " +
+                  text_of(options.reduction) + " of its start: median of " + std::to_string(options.starts) + " starts",
+              {"points", "width", "least", "most", "steps", "slope"},
+              {},
+              {"least, most: of the starts; steps: that this allows; slope: of ln width against ln points since the "
+               "first row, at most 2 in the source"}};
+  const InWork searching("search", "starts", static_cast<double>(options.counts.size()) * options.starts);
   for (const std::int64_t n : options.counts)
     require(n >= 1 && n <= points.X.rows(),
             "there are " + std::to_string(points.X.rows()) + " points, not " + std::to_string(n));
@@ -222,21 +235,18 @@ Table smallest_widths(const Communicator& communicator, const Points& points, co
     const double steps = std::ceil(2 * std::log(options.reduction) / std::log1p(-limit.least / (2 * limit.largest)));
     require(limit.least > 1e-12 * limit.largest, "the kernel of the first " + std::to_string(n) +
                                                      " points is singular; are two of them the same direction?");
-    std::int64_t fails = 0, works = 1;
-    while (works <= kLargest && !converges(communicator, part, options, works, steps)) {
-      fails = works;
-      works *= 2;
+    std::vector<double> widths;
+    for (int start = 0; start < options.starts; ++start) {
+      widths.push_back(smallest_width(communicator, part, options.reduction,
+                                      options.seed + static_cast<std::uint64_t>(start), steps));
+      InWork::add(1);
     }
-    while (works <= kLargest && works - fails > std::max<std::int64_t>(1, works / 20)) {
-      const std::int64_t middle = fails + (works - fails) / 2;
-      (converges(communicator, part, options, middle, steps) ? works : fails) = middle;
-    }
-    const double width = works <= kLargest ? static_cast<double>(works) : std::nan("");
+    std::ranges::sort(widths);
+    const double width = widths[widths.size() / 2];
     double slope = std::nan("");
     if (!table.rows.empty())
-      slope = std::log(width / table.rows.back()[1]) / std::log(static_cast<double>(n) / table.rows.back()[0]);
-    table.rows.push_back({static_cast<double>(n), width, steps, slope});
-    InWork::add(1);
+      slope = std::log(width / table.rows[0][1]) / std::log(static_cast<double>(n) / table.rows[0][0]);
+    table.rows.push_back({static_cast<double>(n), width, widths.front(), widths.back(), steps, slope});
   }
   return table;
 }

@@ -51,6 +51,7 @@ SlicedTensor load_tensor(const Communicator& communicator, const std::string& pa
                  printable(path) + ": shape " + header.shape_text() + " as double");
   communicator.agree([&] {
     tensor.entries.resize(count, n2 * n3);
+    advise_huge_pages(tensor.entries.data(), sizeof(double) * static_cast<std::size_t>(tensor.entries.size()));
     const Source matrix = as_matrix(header);
     const InWork reading("reading", "bytes", bytes_of_rows(matrix, count));
     read_rows(matrix, first, count, span_of(tensor.entries));
