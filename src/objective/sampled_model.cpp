@@ -20,6 +20,8 @@ namespace {
 constexpr int kTiredModels = 3;        // in a row: sampling does not serve here
 constexpr double kStaleScores = 0.25;  // of their sum when they were made: below, they are too small by now
 
+constexpr double kRough = 10;  // c of `use_few_rows`
+
 constexpr double kCholesky = 0.03;   // of a flop of a Cholesky factor on one core, as `gram_price`
 constexpr double kParallelLoss = 2;  // of ScaLAPACK's factorization
 
@@ -57,8 +59,9 @@ SampledModel::SampledModel(const RowMatrix& A, RidgeWeights w2, const SamplingOp
 void SampledModel::forget() {
   all_rows_ = all_rows_at_first_;
   row_scale_.resize(0);
-  has_scores_ = rescale_ = singular_ = false;
+  has_scores_ = rescale_ = is_rough_ = singular_ = false;
   models_ = 0;
+  models_made_ = 0;
   tired_in_a_row_ = 0;
   rows_kept_ = 0;
   ridge_ = fresh_sum_ = 0;
@@ -77,6 +80,19 @@ void SampledModel::adopt_scores(VectorXd row_scale) {
   has_scores_ = true;
   fresh_sum_ = 0;
   rescale_ = false;
+}
+
+void SampledModel::use_few_rows(VectorXd row_scale) {
+  if (static_cast<double>(A_.rows_global()) < 2 * kRough * static_cast<double>(A_.columns())) return;
+  adopt_scores(std::move(row_scale));
+  options_.oversampling = kRough;
+  all_rows_ = false;
+  is_rough_ = rescale_ = true;
+}
+
+void SampledModel::use_all_rows() {
+  all_rows_ = true;
+  has_scores_ = is_rough_ = rescale_ = false;
 }
 
 double SampledModel::price() const {
@@ -107,7 +123,7 @@ SampledModel::Part SampledModel::sampled_rows(const WeightedRows& rows, bool fre
     const double sum = A_.communicator().sum(scores.dot(row_scale_));
     if (sum > 0) row_scale_ *= static_cast<double>(A_.columns()) / sum;
   }
-  rescale_ = false;
+  rescale_ = is_rough_;
   scores = scores.cwiseProduct(row_scale_).cwiseMin(1.0);
   auto kept =
       keep_rows(A_, scores, {.oversampling = options_.oversampling, .seed = options_.seed, .iteration = models_});
@@ -119,7 +135,7 @@ SampledModel::Part SampledModel::sampled_rows(const WeightedRows& rows, bool fre
 SampledModel::Part SampledModel::choose_rows(WeightedRows rows, bool tired) {
   tired_in_a_row_ = tired ? tired_in_a_row_ + 1 : 0;
   all_rows_ = all_rows_ || tired_in_a_row_ >= kTiredModels;
-  const bool fresh_scores = tired || score_sum_ < kStaleScores * fresh_sum_;
+  const bool fresh_scores = !is_rough_ && (tired || score_sum_ < kStaleScores * fresh_sum_);
   Part part;
   if (all_rows_) {
     rows.ridge = all_w2();
@@ -141,6 +157,7 @@ MatrixXd SampledModel::gram(const WeightedRows& rows, const VectorXd& centre) {
 /// What is known of the last model: sums over all ranks.
 void SampledModel::learn(double rows, double scores, double stored) {
   rows_kept_ = static_cast<std::int64_t>(rows);
+  models_made_ += rows / static_cast<double>(A_.rows_global());
   score_sum_ = scores;
   stored_ = stored;
   if (fresh_sum_ == 0) fresh_sum_ = score_sum_;

@@ -70,7 +70,12 @@ class SampledModel {
 
   /// Local. Takes these t_i, this rank's rows.
   void adopt_scores(Eigen::VectorXd row_scale);
-  int models_made() const { return static_cast<int>(models_); }  ///< Local, replicated.
+  /// Local. Models for rough solves from now on, where all rows would be used: of 20 d rows and more about 10 d, by
+  /// these t_i, whose scores are rescaled each time so that they sum to d.
+  void use_few_rows(Eigen::VectorXd row_scale);
+  void use_all_rows();  ///< Local. From now on.
+  /// Local, replicated. Models so far, one of some rows as its share.
+  double models_made() const { return models_made_; }
 
   /// Local, replicated. What the next model will cost, without a sketch, in Hessian products; needs a first one.
   double price() const;
@@ -106,8 +111,10 @@ class SampledModel {
   Eigen::VectorXd row_scale_;   // t, this rank's rows, which may be none
   bool has_scores_ = false;     // there is a row_scale_: replicated, unlike its size
   bool rescale_ = false;        // row_scale_ has still to be rescaled
+  bool is_rough_ = false;       // and is for every model: see `use_few_rows`
   Eigen::MatrixXd ridge_gram_;  // this rank's part of A^T W^2 A, for all rows
   std::uint32_t models_ = 0;    // made so far: keys the samples
+  double models_made_ = 0;
   int tired_in_a_row_ = 0;
   std::int64_t rows_kept_ = 0;
   double ridge_ = 0;

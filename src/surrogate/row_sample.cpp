@@ -119,8 +119,8 @@ std::unique_ptr<SampledProblem> RowSample::problem(std::string_view loss, const 
   return problem;
 }
 
-double RowSample::reads(int models) const {
-  const double grams = gram_price * static_cast<double>(models) * static_cast<double>(A_.columns());
+double RowSample::reads(double models) const {
+  const double grams = gram_price * models * static_cast<double>(A_.columns());
   return share_ * (columns_->A().reads() + grams);
 }
 

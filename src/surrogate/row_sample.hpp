@@ -76,7 +76,7 @@ class RowSample {
   /// Logically collective. rows: of rank 0. Counts their share as read, unless it is counted.
   void learn(std::int64_t rows);
   /// Local. In reads of A, what the passes over these rows took, and `models` d x d models of them. Where they are.
-  double reads(int models) const;
+  double reads(double models) const;
   /// Local. |u_i| of the rows here, at most: from the logits of two points of a `problem`.
   double span_local(const Eigen::VectorXd& logits, const Eigen::VectorXd& others, const Eigen::VectorXd& s) const;
   const Eigen::VectorXd& base() const { return base_; }  ///< Local.

@@ -9,6 +9,7 @@
 #include "newton/minimise.hpp"
 #include "objective/random_point.hpp"
 #include "ranks/span_of.hpp"
+#include "sampling/leverage_basis.hpp"
 #include "sampling/sampling.hpp"
 #include "surrogate/secants.hpp"
 
@@ -207,13 +208,14 @@ void SampledSurrogate::look_back(const Point& point) {
 }
 
 /// A rough minimiser of the cross-entropy of b^power, from x on.
-Point SampledSurrogate::cross_entropy_start(const VectorXd& x, double power) {
+Point SampledSurrogate::cross_entropy_start(const VectorXd& x, double power, const VectorXd& norms) {
   const RegressionObjective& here = sampled();
   VectorXd target = sample_->b().cwiseMax(0).array().pow(power);
   const double sum = power == 1 ? sums_.positive : here.A().communicator().sum(target.dot(sample_->weights()));
   target /= sum;
   const VectorXd w2 = VectorXd::Constant(target.size(), kStartWeight * kStartWeight);
   const auto entropy = sample_->problem("cross-entropy", target, w2, 1);
+  entropy->objective.use_few_rows(norms);
   Point start = entropy->objective.evaluate(x);
   minimise_sampled(entropy->objective, start, entropy->objective.norm(start.gradient), power == 1 ? kCoarse : kRough,
                    kCoarseSteps, false);
@@ -245,7 +247,7 @@ bool SampledSurrogate::add_end(std::vector<Descent>& descents, Point there, int 
 
 /// Moves there_ to the lowest of the ends, and says what to evaluate: ends, the lowest first, and the first start.
 SampledSurrogate::Coarse SampledSurrogate::ends_of_starts(const Point& point, bool from_entropies,
-                                                          const CoarseOptions& options) {
+                                                          const CoarseOptions& options, std::uint32_t round) {
   const double value_here = there_->value, gradient = all_.norm(point.gradient);
   const Preconditioner& M = sampled().preconditioner();
   const auto descend = [&](Point& from, double accuracy, bool has_model) {
@@ -258,7 +260,9 @@ SampledSurrogate::Coarse SampledSurrogate::ends_of_starts(const Point& point, bo
   std::vector<Descent> descents;
   std::optional<Expected> start;
   if (from_entropies) {
-    Point first = cross_entropy_start(point.x, 1);
+    const VectorXd norms = row_norms_squared(sampled().A(), projection(round));
+    sampled().use_few_rows(norms);
+    Point first = cross_entropy_start(point.x, 1, norms);
     const VectorXd x = first.x;
     if (std::isfinite(first.value)) start = expected_at(first);
     const bool is_lower = first.value < value_here;
@@ -266,8 +270,8 @@ SampledSurrogate::Coarse SampledSurrogate::ends_of_starts(const Point& point, bo
     descend(lowest, kCoarse, false);
     const bool is_misfit = !M.empty() && M.norm(lowest.x - x) > kMisfit * M.norm(x);
     add_end(descents, std::move(lowest), is_lower ? 1 : 0);
-    if (is_misfit && add_end(descents, descended(cross_entropy_start(2 * x, 2)), 2))
-      add_end(descents, descended(cross_entropy_start(1.5 * x, 1.5)), 3);
+    if (is_misfit && add_end(descents, descended(cross_entropy_start(2 * x, 2, norms)), 2))
+      add_end(descents, descended(cross_entropy_start(1.5 * x, 1.5, norms)), 3);
   } else {
     Point lowest = *std::move(there_);
     descend(lowest, std::min(options.accuracy, kCoarse), true);
@@ -279,6 +283,7 @@ SampledSurrogate::Coarse SampledSurrogate::ends_of_starts(const Point& point, bo
       there_->seconds = end.seconds;
       add_end(descents, std::move(end), kFirstRandom - 1 + k);
     }
+  sampled().use_all_rows();
   descend(*there_, std::min(options.accuracy, kCoarse), false);
   descents.front().end.x = there_->x;
   descents.front().end.value = there_->value;
@@ -307,7 +312,7 @@ SampledSurrogate::Coarse SampledSurrogate::minimise_coarsely(const Point& point,
     const double value_here = there_->value;
     const bool tries = options.cross_entropy || (options.cross_entropy_if_far && is_far);
     const bool can = all_.loss().name() == "softmax" && sums_.positive > 0;
-    const Coarse coarse = ends_of_starts(point, tries && can, options);
+    const Coarse coarse = ends_of_starts(point, tries && can, options, round);
     sampled().refresh_preconditioner(*there_, false);
     Numbers numbers(found);
     numbers.put(static_cast<double>(coarse.candidates.size()));

@@ -103,8 +103,8 @@ class SampledSurrogate {
   Expected expected_at(const Point& there) const;
   void correct(const Point& point);
   void look_back(const Point& point);
-  Point cross_entropy_start(const Eigen::VectorXd& x, double power);
-  Coarse ends_of_starts(const Point& point, bool from_entropies, const CoarseOptions& options);
+  Point cross_entropy_start(const Eigen::VectorXd& x, double power, const Eigen::VectorXd& norms);
+  Coarse ends_of_starts(const Point& point, bool from_entropies, const CoarseOptions& options, std::uint32_t round);
   bool add_end(std::vector<Descent>& descents, Point end, int start);
   void move_to_minimiser(const Point& point, double accuracy);
 
@@ -121,7 +121,7 @@ class SampledSurrogate {
   std::unique_ptr<SampledProblem> problem_;
   std::optional<Point> there_;   // of the sampled problem, at x or at the last `Next`
   double normaliser_error_ = 0;  // of the logarithm at x
-  int other_models_ = 0;         // of the cross-entropy on this sample
+  double other_models_ = 0;      // of the cross-entropy on this sample
 };
 
 }  // namespace attnreg
