@@ -12,18 +12,18 @@
 namespace attnreg {
 namespace {
 
-constexpr std::size_t text_block = std::size_t{1} << 20;
+constexpr std::size_t text_block = std::size_t{1} << 20, first_block = std::size_t{1} << 16;
 
 }  // namespace
 
 /// The state of zlib, and the bytes of the file that it has not taken yet.
 struct TextReader::Inflater {
   z_stream stream{};
-  std::string input = std::string(text_block, '\0');
+  std::string input;
   std::int64_t grown = 0;  ///< bytes of text so far
   bool between = true;     ///< two members of the file
 
-  Inflater() {
+  explicit Inflater(std::int64_t file_bytes) : input(std::min(text_block, static_cast<std::size_t>(file_bytes)), '\0') {
     if (inflateInit2(&stream, 15 + 16) != Z_OK) throw std::bad_alloc();
   }
   ~Inflater() { inflateEnd(&stream); }
@@ -35,7 +35,7 @@ TextReader::TextReader(const std::string& path)
     : path_(path), file_(path, "a text file"), bytes_(file_.bytes()), modified_ns_(file_.modified_ns()) {
   char start[2] = {};
   if (bytes_ >= 2) file_.read(0, start, 2);
-  if (start[0] == '\x1f' && start[1] == '\x8b') inflater_ = std::make_unique<Inflater>();
+  if (start[0] == '\x1f' && start[1] == '\x8b') inflater_ = std::make_unique<Inflater>(bytes_);
 }
 
 TextReader::~TextReader() = default;
@@ -44,7 +44,7 @@ void TextReader::restart() {
   buffer_.clear();
   begin_ = 0;
   position_ = read_ = 0;
-  if (inflater_) inflater_ = std::make_unique<Inflater>();
+  if (inflater_) inflater_ = std::make_unique<Inflater>(bytes_);
 }
 
 void TextReader::seek(std::int64_t position) {
@@ -84,12 +84,14 @@ bool TextReader::fill() {
 bool TextReader::inflate_more(std::size_t kept) {
   Inflater& state = *inflater_;
   z_stream& stream = state.stream;
-  buffer_.resize(kept + text_block);
+  // A block as large as all before it, so that a short text does not cost a long one's memory.
+  const std::size_t block = std::clamp(static_cast<std::size_t>(state.grown), first_block, text_block);
+  buffer_.resize(kept + block);
   stream.next_out = reinterpret_cast<Bytef*>(buffer_.data() + kept);
-  stream.avail_out = static_cast<uInt>(text_block);
+  stream.avail_out = static_cast<uInt>(block);
   while (stream.avail_out > 0) {
     if (stream.avail_in == 0) {
-      const std::int64_t size = std::min(static_cast<std::int64_t>(text_block), bytes_ - read_);
+      const std::int64_t size = std::min(std::ssize(state.input), bytes_ - read_);
       if (size == 0 && state.between) break;
       if (size == 0)
         refuse_file(path_, "truncated: the compressed text goes on at byte " + std::to_string(read_) +
@@ -108,7 +110,7 @@ bool TextReader::inflate_more(std::size_t kept) {
                              (stream.msg != nullptr ? std::string(" (") + stream.msg + ")" : "") +
                              "; copy the file again");
   }
-  const std::size_t got = text_block - stream.avail_out;
+  const std::size_t got = block - stream.avail_out;
   buffer_.resize(kept + got);
   state.grown += static_cast<std::int64_t>(got);
   require_honest_growth(path_, bytes_, state.grown);

@@ -135,6 +135,8 @@ bool forget_peak_memory() {
 void advise_huge_pages(void* memory, std::size_t bytes) {
 #ifdef MADV_HUGEPAGE
   constexpr std::uintptr_t kPage = 4096;  // a hint for whole pages
+  constexpr std::size_t kHugePage = std::size_t{1} << 21;
+  if (bytes < kHugePage) return;
   const auto first = (reinterpret_cast<std::uintptr_t>(memory) + kPage - 1) / kPage * kPage;
   const auto last = (reinterpret_cast<std::uintptr_t>(memory) + bytes) / kPage * kPage;
   if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
@@ -145,8 +147,10 @@ void advise_huge_pages(void* memory, std::size_t bytes) {
 
 void require_memory(const Communicator& communicator, double bytes_this_rank, const std::string& what) {
   const int ranks = communicator.ranks_on_node();
-  const double needed = communicator.max(bytes_this_rank) * ranks;
+  const double most = communicator.max(bytes_this_rank), needed = most * ranks;
   communicator.agree([&] {
+    constexpr double kSmall = 1 << 20;  // the look at some ten files of /proc and /sys would take longer than the work
+    if (most < kSmall) return;
     const Room own = process_room("");
     if (bytes_this_rank > own.bytes)
       throw OutOfMemory(what + ": " + gigabytes(bytes_this_rank) + " needed on rank " +

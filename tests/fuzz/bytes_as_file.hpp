@@ -7,8 +7,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <functional>
 #include <set>
 #include <string>
+#include <string_view>
 
 #include "attnreg/communicator.hpp"
 #include "attnreg/error.hpp"
@@ -26,7 +28,8 @@ inline const Communicator& communicator() {
 /// The name of a file in memory that holds these bytes until the next call.
 inline std::string as_file(const std::uint8_t* data, std::size_t size) {
   static const int file = ::memfd_create("fuzz", 0);
-  if (::ftruncate(file, 0) != 0 || ::pwrite(file, data, size, 0) != static_cast<ssize_t>(size)) std::abort();
+  if (::pwrite(file, data, size, 0) != static_cast<ssize_t>(size)) std::abort();
+  if (::ftruncate(file, static_cast<off_t>(size)) != 0) std::abort();
   return "/proc/self/fd/" + std::to_string(file);
 }
 
@@ -50,6 +53,22 @@ void read_or_refuse(Read&& read) {
     read();
   } catch (const Error&) {
   }
+}
+
+/// Reads an input in one of several ways. A hash of the input says in which: the next mutation is read in another one,
+/// so that a run gets to all of them, and each input takes the time of one. What an input finds in one way only is
+/// found again as long as its bytes are these. With the variable ATTNREG_FUZZ_ALL, as the kept corpus is read, in all
+/// ways.
+template <class... Reads>
+void read_in_one_way(const std::uint8_t* data, std::size_t size, Reads&&... reads) {
+  static const bool all = std::getenv("ATTNREG_FUZZ_ALL") != nullptr;
+  const std::string_view bytes(reinterpret_cast<const char*>(data), size);
+  const std::size_t chosen = std::hash<std::string_view>{}(bytes) % sizeof...(reads);
+  std::size_t way = 0;
+  const auto take = [&](const auto& read) {
+    if (way++ == chosen || all) read_or_refuse(read);
+  };
+  (take(reads), ...);
 }
 
 }  // namespace attnreg::fuzz

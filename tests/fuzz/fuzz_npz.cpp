@@ -6,7 +6,8 @@
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace attnreg;
   const std::string path = fuzz::as_file(data, size);
-  fuzz::read_or_refuse([&] { load_matrix(fuzz::communicator(), path, StorageChoice::as_file); });
-  fuzz::read_or_refuse([&] { load_transpose(fuzz::communicator(), path, StorageChoice::float32); });
+  fuzz::read_in_one_way(
+      data, size, [&] { load_matrix(fuzz::communicator(), path, StorageChoice::as_file); },
+      [&] { load_transpose(fuzz::communicator(), path, StorageChoice::float32); });
   return 0;
 }

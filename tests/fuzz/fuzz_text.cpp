@@ -5,10 +5,14 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace attnreg;
-  for (const char* const ending : {".csv", ".tsv", ".mtx"}) {
-    const std::string path = fuzz::as_file(data, size, ending);
-    fuzz::read_or_refuse([&] { load_matrix(fuzz::communicator(), path, StorageChoice::as_file); });
-    fuzz::read_or_refuse([&] { load_transpose(fuzz::communicator(), path, StorageChoice::float32); });
-  }
+  const auto path = [&](const char* ending) { return fuzz::as_file(data, size, ending); };
+  const auto rows = [&](const char* ending) {
+    return [&, ending] { load_matrix(fuzz::communicator(), path(ending), StorageChoice::as_file); };
+  };
+  const auto columns = [&](const char* ending) {
+    return [&, ending] { load_transpose(fuzz::communicator(), path(ending), StorageChoice::float32); };
+  };
+  fuzz::read_in_one_way(data, size, rows(".csv"), rows(".tsv"), rows(".mtx"), columns(".csv"), columns(".tsv"),
+                        columns(".mtx"));
   return 0;
 }

@@ -56,6 +56,8 @@ class TableTest(SourceTest):
         wide = matrix(3, 200_000, seed=2)  # a line that is longer than what is read at once
         self.write("wide.csv", "\n".join(",".join(map(repr, row)) for row in wide.tolist()))
         self.holds("T wide.csv", wide.T)
+        self.write("long.csv.gz", "\n".join(",".join(map(repr, row)) for row in wide[:, :20_000].tolist()))
+        self.holds("T long.csv.gz", wide[:, :20_000].T)
         self.path("transposed.csv").write_text("\n".join(",".join(map(repr, row)) for row in wide[:, :4_000].T.tolist()))
         self.holds("T transposed.csv", wide[:, :4_000])
         np.savetxt(self.path("savetxt.csv"), array, delimiter=",", header="made by NumPy")
