@@ -15,8 +15,10 @@ set(ATTNREG_TEST_ENVIRONMENT
     OMPI_MCA_btl_vader_single_copy_mechanism=none
     OMPI_MCA_mpi_yield_when_idle=1)
 # What shortens the start of a rank: no drivers of networks that no test uses, which measure clocks when they are
-# loaded, and no search for devices (0x18: of the PCI bus and of what is on it).
-list(APPEND ATTNREG_TEST_ENVIRONMENT OMPI_MCA_pml=ob1 HWLOC_COMPONENTS=-linux:0x18,-pci,-opencl,-gl)
+# loaded, and no search for devices (0x18: of the PCI bus and of what is on it). hwloc's plugins, all of which are for
+# devices or for XML that hwloc itself can read, bring X11, OpenCL and libxml2 along: they are looked for where none are.
+list(APPEND ATTNREG_TEST_ENVIRONMENT OMPI_MCA_pml=ob1 HWLOC_COMPONENTS=-linux:0x18,-pci,-opencl,-gl
+     "HWLOC_PLUGINS_PATH=${PROJECT_BINARY_DIR}/no-plugins")
 if(ATTNREG_SANITIZE)
   # Open MPI and what it loads leak on purpose; the frames between them and malloc have no frame pointers.
   list(APPEND ATTNREG_TEST_ENVIRONMENT ASAN_OPTIONS=fast_unwind_on_malloc=0 UBSAN_OPTIONS=print_stacktrace=1

@@ -49,9 +49,10 @@ def result_directory(words):
     return words[1] if words[:1] == ["resume"] and len(words) > 1 else ""
 
 
-def run(*arguments, ranks=0, environment=None, preexec=None, piped=None):
-    """Runs attnreg on `ranks` ranks; 0: without mpirun. Kills it, and all it started, when the time is over. piped: bytes
-    for its standard input.
+def run(*arguments, ranks=0, mpirun=None, environment=None, preexec=None, piped=None):
+    """Runs attnreg on `ranks` ranks. One rank, 0 or 1, is run without mpirun, whose start takes longer than the rank's,
+    unless `mpirun` says otherwise. Kills it, and all it started, when the time is over. piped: bytes for its standard
+    input.
 
     All JSON that it writes must be as docs/schemas says: on stdout with --json, and in the directory of -o. A test that plays a fault is skipped with a program that cannot.
     """
@@ -60,14 +61,15 @@ def run(*arguments, ranks=0, environment=None, preexec=None, piped=None):
     # Open MPI waits for 2 s with a job that failed, between its signals, unless it is told not to. Without mpirun it
     # starts a daemon that only a program which spawns others needs, at the price of another run. Programs without one
     # share a directory, which the first of them to end removes while another starts: each gets one of its own.
-    command = [MPIRUN, "--mca", "odls_base_sigkill_timeout", "0", "-n", str(ranks)] if ranks else []
+    under_mpirun = ranks > 1 if mpirun is None else mpirun
+    command = [MPIRUN, "--mca", "odls_base_sigkill_timeout", "0", "-n", str(ranks)] if under_mpirun else []
     words = [str(argument) for argument in arguments]
     command += [PROGRAM, *words]
     directory = result_directory(words)
     before = schemas.versions(directory)
     with contextlib.ExitStack() as resources:
         variables = dict(os.environ)
-        if not ranks:
+        if not under_mpirun:
             sessions = resources.enter_context(tempfile.TemporaryDirectory(prefix="attnreg-mpi-"))
             variables |= {"OMPI_MCA_ess_singleton_isolated": "1", "OMPI_MCA_orte_tmpdir_base": sessions}
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

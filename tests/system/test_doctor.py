@@ -9,7 +9,7 @@ from command_line import CommandLineTest, read_json, run
 
 class DoctorTest(CommandLineTest):
     def page(self, *options, ranks, code=0, **more):
-        result = run("doctor", "--json", "--directory", self.directory, *options, ranks=ranks, **more)
+        result = run("doctor", "--json", "--directory", self.directory, *options, ranks=ranks, mpirun=ranks > 0, **more)
         self.assert_code(code, result)
         (self.directory / "page.json").write_text(result.stdout)
         return read_json(self.directory / "page.json")

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 import unittest
+import unittest.mock
 
 import numpy as np
 
@@ -266,6 +267,20 @@ class StatusTest(CommandLineTest):
         found = json.loads(run("status", self.out, "--json").stdout)
         self.assertEqual("stopped", found["state"])
         self.assertEqual(socket.gethostname(), found["host"])
+
+    @unittest.mock.patch.dict(os.environ)
+    def test_threads_wait_passively_on_every_rank(self):
+        """As docs/program.md says: where the user says nothing of it. Most other tests do."""
+        for ranks, given in ((0, None), (2, None), (0, "GOMP_SPINCOUNT=9")):
+            with self.subTest(ranks=ranks, given=given):
+                os.environ.pop("OMP_WAIT_POLICY", None)
+                os.environ.update([given.split("=")] if given else [])
+                work = self.start("--force", ranks=ranks)
+                for pid in work.pids():
+                    variables = pathlib.Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+                    self.assertEqual(given is None, "OMP_WAIT_POLICY=passive" in variables)
+                work.kill()
+                shutil.rmtree(self.out)
 
     def test_running_then_stale(self):
         for ranks in (0, 3):

@@ -117,6 +117,18 @@ class RunDirectoryTest(CommandLineTest):
         self.assert_code(0, run("solve", *self.files, "--weight", "0.1", "-o", self.out, "--force", ranks=3))
         self.assertNotEqual(before, (self.out / "x.npy").read_bytes())
 
+    def test_one_rank_under_mpirun(self):
+        """As without it."""
+        found = []
+        for mpirun in (False, True):
+            result = run("solve", *self.files, "-q", "-o", self.out, "--force", ranks=1, mpirun=mpirun)
+            self.assert_code(0, result)
+            self.assertIn("Fit of f", result.stdout)
+            found.append((self.out / "x.npy").read_bytes())
+            self.assert_error(run("solve", self.files[0], self.directory / "absent.npy", ranks=1, mpirun=mpirun), 3, "absent")
+            self.assert_error(run("solve", *self.files, "--wieght", 1, ranks=1, mpirun=mpirun), 2, "--weight")
+        self.assertEqual(*found)
+
     def test_failure_is_in_the_status(self):
         np.save(self.directory / "b.npy", np.full(57, np.nan))
         for ranks in (1, 3):
