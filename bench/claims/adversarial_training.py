@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 
 from experiments import markdown
 
-COLUMNS = ("active", "expected", "bound", "touched", "accuracy", "robust", "seconds", "dense_seconds", "difference")
+COLUMNS = ("active", "expected", "bound", "tree", "touched", "accuracy", "robust", "seconds", "dense_seconds", "difference")
 
 
 def write_digits(directory, components):
@@ -35,5 +35,6 @@ def table(bench):
         files = write_digits(bench.scratch, components)
         run = bench.run(*train, *files, "--widths", "10000" if bench.quick else "100000", "--steps", steps)
         rows += lines(f"digits, d = {components}", run)
-    heads = ("active", "P(N >= b)", "m^-0.2", "touched", "accuracy", "under attack", "seconds", "dense", "difference of w")
+    heads = ("active", "P(N >= b)", "m^-0.2", "tree", "touched", "accuracy", "under attack", "seconds", "dense",
+             "difference of w")
     return markdown(("points", "m", *heads), rows)

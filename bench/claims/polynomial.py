@@ -46,11 +46,17 @@ def table(bench):
         for degree in (2, 4, 6):
             exact = timed("--degree", degree)[1]
             for features in (512, 8192):
-                runs = [timed("--degree", degree, "--sketch", features, "--seed", seed) for seed in range(1, 6)]
-                errors = sorted(found["error_against_exact"] for found, _ in runs if found)
-                uniform = [found["error_of_uniform"] for found, _ in runs if found]
-                rows.append((f"{title}, n = {n}", degree, features, 5 - len(errors),
-                             errors[len(errors) // 2] if errors else "", uniform[0] if uniform else "",
-                             min(seconds for _, seconds in runs) if errors else "", exact))
-    return markdown(("data", "degree", "M", "refused of 5", "error, median", "error of the mean", "seconds", "exact"),
-                    rows)
+                line = [f"{title}, n = {n}", degree, features]
+                for weights in ("squares", "unbiased"):
+                    runs = [timed("--degree", degree, "--sketch", features, "--sketch-weights", weights, "--seed", seed)
+                            for seed in range(1, 6)]
+                    errors = sorted(found["error_against_exact"] for found, _ in runs if found)
+                    if weights == "squares":
+                        seconds = min(seconds for _, seconds in runs)
+                        uniform = runs[0][0]["error_of_uniform"]
+                        line += [errors[2], errors[-1]]
+                    else:
+                        line += [5 - len(errors), errors[len(errors) // 2] if errors else ""]
+                rows.append((*line, uniform, seconds, exact))
+    return markdown(("data", "degree", "M", "squares: error, median", "largest of 5", "unbiased: refused of 5",
+                     "error, median", "error of the mean", "seconds", "exact"), rows)

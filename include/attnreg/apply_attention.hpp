@@ -51,9 +51,15 @@ AttentionOutput apply_attention(const RowMatrix& queries, const RowMatrix& keys,
 
 /// How polynomial attention is sketched.
 struct PolynomialSketch {
+  /// What the estimates of (q . k)^degree are. squares: of a sketch of half the degree, which is even then, so that
+  /// none is below 0; unbiased: a sketch of the degree itself, single ones may be below 0; by_degree: squares where
+  /// they can be.
+  enum class Weights { by_degree, squares, unbiased };
+
   std::int64_t degree = 2;       ///< 1 to 64
   std::int64_t features = 1024;  ///< M >= 4
   std::uint64_t seed = 1;
+  Weights weights = Weights::by_degree;
 };
 
 struct SketchedAttention {
@@ -62,15 +68,17 @@ struct SketchedAttention {
 };
 
 /// Collective. About P V of polynomial attention, in time linear in n: with features phi of M numbers, phi(q)^T phi(k)
-/// having the mean (q . k)^degree, it is (phi(Q) (phi(K)^T V)) divided row by row by phi(Q) (phi(K)^T 1). phi is a
-/// TensorSketch (Pham, Pagh 2013). The error falls as M^{-1/2}, and grows with (|q| |k|)^degree beside the weights
-/// themselves; degree 2 is exact for M >= d (d + 1) / 2, degree 1 for M >= d.
+/// near (q . k)^degree, it is (phi(Q) (phi(K)^T V)) divided row by row by phi(Q) (phi(K)^T 1). phi is a TensorSketch t
+/// (Pham, Pagh 2013), or has the products t_a t_b of one of half the degree with about (2 M)^{1/2} numbers (arXiv
+/// 2310.01655). The error of a weight falls as M^{-1/2}, of squares as M^{-1/4}, and grows with (|q| |k|)^degree beside
+/// the weights themselves. Where M is enough for all products of entries it is exact: degree 1 for M >= d, 2 for M >=
+/// m_2 = d (d + 1) / 2, 4 for M >= m_2 (m_2 + 1) / 2, and so on.
 ///
 /// One all-reduce of 8 M (d_v + 1) bytes, and n_k d_v / 256 others where keys and values are spread in different ways.
 /// 2 (n_q + n_k) M d_v flops and degree (n_q + n_k) transforms of length M, over ranks and threads. A function of the
 /// seed; on another number of ranks it differs by rounding. Arguments as of `apply_attention`. `InvalidArgument` on all
-/// ranks: shapes, options out of range, a query whose weights do not sum to a number above 0: single ones may be
-/// negative. `NotFinite`, `OutOfMemory` likewise.
+/// ranks: shapes, options out of range, squares for an odd degree, a query whose weights do not sum to a number above
+/// 0. `NotFinite`, `OutOfMemory` likewise.
 SketchedAttention sketched_attention(const RowMatrix& queries, const RowMatrix& keys, const RowMatrix& values,
                                      const PolynomialSketch& options);
 

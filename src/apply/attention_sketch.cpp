@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <complex>
 #include <string>
@@ -76,45 +77,75 @@ class TensorSketch {
   std::vector<Entry> entries_;  ///< by factor
 };
 
-/// Features phi with <phi(q), phi(k)> about <q, k>^p: a TensorSketch of degree p. Where M features suffice for all
-/// products of degree 1 or 2, these: of degree 2 the x_a x_b, a <= b, those of a < b times 2^{1/2}.
+/// The largest r with r (r + 1) / 2 <= count: so many numbers have at most `count` products of two.
+Index root_of(Index count) {
+  auto r = static_cast<Index>(std::sqrt(2.0 * static_cast<double>(count)));
+  while (r * (r + 1) / 2 > count) --r;
+  return r;
+}
+
+/// The products of two numbers of t, <= one another by place, those of different ones times 2^{1/2}: <p(t), p(u)> =
+/// <t, u>^2.
+Eigen::RowVectorXd products_of(const Eigen::RowVectorXd& t) {
+  Eigen::RowVectorXd products(t.size() * (t.size() + 1) / 2);
+  Index place = 0;
+  for (Index a = 0; a < t.size(); ++a) {
+    const Index left = t.size() - a;
+    products.segment(place, left) = std::sqrt(2.0) * t[a] * t.tail(left);
+    products[place] = t[a] * t[a];
+    place += left;
+  }
+  return products;
+}
+
+/// Features phi with <phi(q), phi(k)> about <q, k>^p: a TensorSketch of degree p, or the products of one of degree p /
+/// 2, whose weights are squares (arXiv 2310.01655). Where the features suffice for all products of p = 2^s entries,
+/// these.
 class PolynomialFeatures {
  public:
   PolynomialFeatures(Index columns, const PolynomialSketch& options)
-      : squared_(options.degree == 2 && columns * (columns + 1) / 2 <= options.features),
-        exact_(squared_ || (options.degree == 1 && columns <= options.features)),
-        size_(exact_ ? columns : smooth(static_cast<Index>(options.features))),
-        sketch_(columns, options.degree, size_, options.seed) {}
+      : exact_(fits(columns, options.degree, static_cast<Index>(options.features))),
+        squarings_(exact_                ? std::countr_zero(static_cast<std::uint64_t>(options.degree))
+                   : is_squared(options) ? 1
+                                         : 0),
+        size_(exact_            ? columns
+              : squarings_ == 1 ? smooth(root_of(static_cast<Index>(options.features)))
+                                : smooth(static_cast<Index>(options.features))),
+        count_(size_),
+        sketch_(columns, options.degree >> squarings_, size_, options.seed) {
+    for (int k = 0; k < squarings_; ++k) count_ = count_ * (count_ + 1) / 2;
+  }
 
-  Index count() const { return squared_ ? size_ * (size_ + 1) / 2 : size_; }
+  Index count() const { return count_; }
 
   /// Local. Of rows x, each times its scale: rows x count.
   RowMajorMatrix of(const RowMajorMatrix& rows, Index first, Index number, const Eigen::VectorXd& scales,
                     TensorSketch::Workspace& work) const {
     RowMajorMatrix features(number, count());
-    Eigen::RowVectorXd t(size_);
     for (Index i = 0; i < number; ++i) {
-      const Eigen::RowVectorXd x = rows.row(first + i) * scales[first + i];
-      if (exact_)
-        t = x;
-      else
+      Eigen::RowVectorXd t = rows.row(first + i) * scales[first + i];
+      if (!exact_) {
+        const Eigen::RowVectorXd x = t;
+        t.resize(size_);
         sketch_.sketch(x, work, t);
-      if (!squared_) {
-        features.row(i) = t;
-        continue;
       }
-      Index place = 0;
-      for (Index a = 0; a < size_; ++a) {
-        const Index left = size_ - a;
-        features.row(i).segment(place, left) = std::sqrt(2.0) * t[a] * t.tail(left);
-        features(i, place) = t[a] * t[a];
-        place += left;
-      }
+      for (int k = 0; k < squarings_; ++k) t = products_of(t);
+      features.row(i) = t;
     }
     return features;
   }
 
  private:
+  static bool is_squared(const PolynomialSketch& options) {
+    return options.degree % 2 == 0 && options.weights != PolynomialSketch::Weights::unbiased;
+  }
+
+  /// Whether all products of `degree` entries are at most so many, the degree a power of 2.
+  static bool fits(Index columns, std::int64_t degree, Index features) {
+    if (degree == 1) return columns <= features;
+    return degree % 2 == 0 && fits(columns, degree / 2, root_of(features));
+  }
+
   /// The largest product of 2, 3 and 5 up to `size`: other transforms are slow.
   static Index smooth(Index size) {
     for (;; --size) {
@@ -125,8 +156,9 @@ class PolynomialFeatures {
     }
   }
 
-  bool squared_, exact_;
-  Index size_;
+  bool exact_;
+  int squarings_;
+  Index size_, count_;  ///< before and after they are multiplied
   TensorSketch sketch_;
 };
 
@@ -136,6 +168,8 @@ void check(const PolynomialSketch& options) {
            std::to_string(kMostSketchedDegree));
   if (options.features < kFewestFeatures)
     refuse("a sketch needs at least " + std::to_string(kFewestFeatures) + " features");
+  if (options.weights == PolynomialSketch::Weights::squares && options.degree % 2 != 0)
+    refuse("weights that are squares are for even degrees, and the degree is " + std::to_string(options.degree));
 }
 
 bool are_alike(const RowPartition& one, const RowPartition& other) {

@@ -22,6 +22,7 @@ namespace attnreg::experiments {
 
 namespace {
 
+constexpr int kLooks = 8;              // steps until the structure is looked at again
 constexpr Index kLeastForBlas = 4096;  // multiplications of a product; a smaller one is made in less than a call takes
 
 /// Points as columns, and their labels.
@@ -38,9 +39,10 @@ double share_above(double b) { return std::erfc(b / std::sqrt(2.0)) / 2; }
 /// Of the loss ln(1 + e^{-y f}), by f.
 double loss_slope(double y, double f) { return -y / (1 + std::exp(y * f)); }
 
-/// What was done: pairs of a neuron, or a ball, and a point; and points at which f was found.
+/// What was done: pairs of a neuron, or a ball, and a point; points at which f was found; and steps.
 struct Counts {
   double active = 0, touched = 0, nodes = 0, points = 0;
+  int steps = 0, steps_with_tree = 0;
 };
 
 /// How good f is: means over points.
@@ -53,13 +55,14 @@ class ShiftedNetwork {
  public:
   /// Local.
   ShiftedNetwork(const Communicator& communicator, const AdversarialTraining& options, Index dimension,
-                 std::int64_t width, bool with_tree)
+                 std::int64_t width, AdversarialTraining::Structure structure)
       : communicator_(communicator),
         options_(options),
+        structure_(structure),
         shift_(std::sqrt(0.4 * std::log(static_cast<double>(width)))),
         scale_(1 / std::sqrt(static_cast<double>(width) * share_above(shift_))),
         shares_(RowPartition::in_blocks(width, 1, communicator.size())),
-        tree_(start(dimension), signs(), with_tree) {}
+        tree_(start(dimension), signs(), structure == AdversarialTraining::Structure::tree) {}
 
   double shift() const { return shift_; }
   std::int64_t first_neuron() const { return shares_.begin(communicator_.rank()); }
@@ -120,6 +123,9 @@ class ShiftedNetwork {
 
   /// Collective. A step of gradient descent on the mean loss of attacked points.
   void step(const Batch& batch) {
+    if (structure_ == AdversarialTraining::Structure::by_work && counts_.steps == next_look_) choose(batch.X);
+    ++counts_.steps;
+    if (tree_.has_balls()) ++counts_.steps_with_tree;
     const MatrixXd X = attacked(batch);
     const VectorXd f = values(X);
     std::ranges::sort(active_, {}, [](const Pair& pair) { return std::pair(pair.place, pair.point); });
@@ -167,6 +173,30 @@ class ShiftedNetwork {
   }
 
  private:
+  /// Collective, one sum of 16 bytes. The tree or all inner products, by the work that is counted or estimated for the
+  /// steps since the last look or, before a tree is made, for all that are left.
+  void choose(const MatrixXd& X) {
+    const int reports = options_.attack_steps + 1, left = options_.steps - counts_.steps;
+    const double dense = reports * tree_.work_without_balls(X.cols());
+    std::array<double, 2> work{tree_.work() - seen_work_, (counts_.steps - last_look_) * dense};
+    if (!tree_.has_balls()) {
+      const auto [report, moves] = tree_.trial(X, shift_);
+      work = {left * (reports * report + moves) + tree_.work_of_build(), left * dense};
+    }
+    communicator_.sum(work);
+    const bool with_tree = work[0] < work[1];
+    if (with_tree && !tree_.has_balls()) {
+      tree_.build();
+      wait_ = kLooks;
+    } else if (!with_tree) {
+      tree_.drop_balls();
+    }
+    seen_work_ = tree_.work();
+    last_look_ = counts_.steps;
+    next_look_ = counts_.steps + wait_;
+    if (!with_tree) wait_ *= 2;
+  }
+
   struct Pair {
     Index place, point;
   };
@@ -190,11 +220,14 @@ class ShiftedNetwork {
 
   const Communicator& communicator_;
   const AdversarialTraining& options_;
+  AdversarialTraining::Structure structure_;
   double shift_, scale_;
   RowPartition shares_;
   NeuronTree tree_;
   std::vector<Pair> active_;  ///< of the last values
   Counts counts_;
+  int last_look_ = 0, next_look_ = 0, wait_ = kLooks;  ///< in steps
+  double seen_work_ = 0;                               ///< of the tree, at the last look
 };
 
 /// The points of each step: all of them in a random order, again and again.
@@ -253,7 +286,7 @@ std::vector<double> train_width(const Communicator& communicator, const Points& 
                  std::to_string(m) + " neurons in " + std::to_string(d) + " dimensions");
 
   std::optional<ShiftedNetwork> network;
-  double seconds = timed(communicator, [&] { network.emplace(communicator, options, d, m, true); });
+  double seconds = timed(communicator, [&] { network.emplace(communicator, options, d, m, options.structure); });
   const Quality before = network->quality(test);
   const Counts untrained = network->counts();
   seconds += timed(communicator, [&] { train_on(*network, all); });
@@ -270,6 +303,7 @@ std::vector<double> train_width(const Communicator& communicator, const Points& 
                           counts[0],
                           share_above(shift),
                           std::pow(m, -0.2),
+                          static_cast<double>(trained.steps_with_tree) / options.steps,
                           counts[1],
                           counts[2],
                           before.loss,
@@ -284,7 +318,7 @@ std::vector<double> train_width(const Communicator& communicator, const Points& 
   if (options.compares) {
     std::optional<ShiftedNetwork> dense;
     row.push_back(timed(communicator, [&] {
-      dense.emplace(communicator, options, d, m, false);
+      dense.emplace(communicator, options, d, m, AdversarialTraining::Structure::dense);
       train_on(*dense, all);
     }));
     row.push_back(dense->largest_distance(dense->neurons() - neurons));
@@ -303,10 +337,11 @@ AdversarialFit adversarial_training(const Communicator& communicator, const Poin
           std::to_string(points.X.cols()) + " dimensions, ball of radius " + text_of(options.radius) + ", " +
           std::to_string(options.steps) + " steps of " +
           std::to_string(std::min<std::int64_t>(options.batch, points.y.size())) + " points",
-      {"width", "shift", "active", "expected", "bound", "touched", "nodes", "loss_before", "loss", "accuracy", "robust",
-       "movement", "seconds"},
+      {"width", "shift", "active", "expected", "bound", "tree", "touched", "nodes", "loss_before", "loss", "accuracy",
+       "robust", "movement", "seconds"},
       {},
       {"active: mean fraction of the neurons with <w, x> >= shift; expected: P(N(0, 1) >= shift); bound: m^-0.2",
+       "tree: fraction of the steps with balls around the neurons; else all inner products are made, by blocks",
        "touched: fraction of the inner products that were formed; nodes: of those with centres of balls",
        "loss, robust: under attack; loss_before: before training"}};
   if (options.compares) {

@@ -150,20 +150,29 @@ Table smallest_widths(const Communicator& communicator, const Points& points, co
 /// b = sqrt(0.4 ln m), s = (m P(N(0, 1) >= b))^{-1/2}, on |x_i| = 1, y_i = +-1 with the logistic loss: a step of
 /// gradient descent on a batch whose points were moved, within a ball, by gradient ascent of their loss. The neurons
 /// are spread over the ranks; those with <w_r, x> >= b are reported by a `NeuronTree`, or (dense) by looking at all.
+///
+/// by_work takes the tree where the work that it counts is less than that of all inner products: before the first step
+/// and then 8, 16, 32, ... steps later a part of a tree is tried out on the batch; with a tree its own counts are
+/// looked at each 8 steps, and it is dropped where it costs more. No clock has a part in this, and all ranks do the
+/// same.
 struct AdversarialTraining {
+  enum class Structure { by_work, tree, dense };
+
   std::vector<std::int64_t> widths{1000, 10000, 100000};  ///< m >= 2
   double radius = 0.1;                                    ///< of the ball
   int attack_steps = 3;                                   ///< each of 2.5 radius / attack_steps, projected
   int steps = 20, batch = 32;
-  double rate = 2;       ///< of the gradient of the mean loss of a batch
+  double rate = 2;  ///< of the gradient of the mean loss of a batch
+  Structure structure = Structure::by_work;
   bool compares = true;  ///< with dense training
   std::uint64_t seed = 1;
 };
 struct AdversarialFit {
   /// One row per width: width; shift: b; active: mean fraction of the neurons; expected: P(N(0, 1) >= b); bound:
-  /// m^-0.2; touched: fraction of the inner products that were formed, nodes: of those with centres of balls;
-  /// loss_before, loss: mean under attack, of at most 200 points; accuracy, and robust: under attack; movement: max
-  /// |w_r - w_r(0)|; seconds; and if it compares, dense_seconds; difference: max |w_r - w_r of dense training|.
+  /// m^-0.2; tree: fraction of the steps that were made with the tree; touched: fraction of the inner products that
+  /// were formed, nodes: of those with centres of balls; loss_before, loss: mean under attack, of at most 200 points;
+  /// accuracy, and robust: under attack; movement: max |w_r - w_r(0)|; seconds; and if it compares, dense_seconds;
+  /// difference: max |w_r - w_r of dense training|.
   Table table;
   RowMajorMatrix W;   ///< of the last width: this rank's neurons, a row each
   Eigen::VectorXd a;  ///< likewise: s a_r

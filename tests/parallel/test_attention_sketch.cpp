@@ -52,6 +52,10 @@ TEST(AttentionSketch, IsExactWhereTheFeaturesSuffice) {
     // Degree 2 of 5 columns: 15 products; degree 1: 5. Sums of 300 positive terms.
     EXPECT_LE(error_of(queries, keys, values, {2, 15}), 1e-13);
     EXPECT_LE(error_of(queries, keys, values, {1, 5}), 1e-13);
+    // Degree 4: all products of two of these.
+    EXPECT_LE(error_of(queries, keys, values, {4, 120}), 1e-13);
+    EXPECT_GE(error_of(queries, keys, values, {4, 119}), 1e-6);
+    EXPECT_EQ(sketched_attention(queries, keys, values, {4, 119}).features, 78);  // of 12 numbers, which has no prime 7
     EXPECT_EQ(sketched_attention(queries, keys, values, {2, 100}).features, 15);
     // A power of one column is the product of its signs, in any number of features.
     const auto one = [&](const RowMajorMatrix& matrix, Layout of) {
@@ -68,40 +72,76 @@ TEST(AttentionSketch, ErrsLessWithMoreFeatures) {
   const auto queries = reference::distribute(world, data.Q, Layout::even);
   const auto keys = reference::distribute(world, data.K, Layout::even);
   const auto values = reference::distribute(world, data.V, Layout::even);
-  for (const std::int64_t degree : {3, 4}) {
-    const auto mean_square = [&](std::int64_t features) {
+  for (const std::int64_t degree : {3, 6}) {
+    const auto mean_square = [&](std::int64_t features, PolynomialSketch::Weights weights) {
       double sum = 0;
       for (std::uint64_t seed = 1; seed <= 6; ++seed) {
-        const double error = error_of(queries, keys, values, {degree, features, seed});
+        const double error = error_of(queries, keys, values, {degree, features, seed, weights});
         sum += error * error / 6;
       }
       return sum;
     };
+    if (degree == 6) {
+      // The sketch of degree 3 has 44 and 446 numbers, at most.
+      const double few = mean_square(1000, PolynomialSketch::Weights::by_degree),
+                   many = mean_square(100000, PolynomialSketch::Weights::squares);
+      EXPECT_GT(few / many, 2);
+      EXPECT_LT(many, 0.04);
+      continue;
+    }
     // The variance falls as 1 / M: 8 times from 1000 to 8000, in the mean of all seeds; six of them vary by some times,
     // as what is wrong with few columns are single collisions.
-    const double few = mean_square(1000), many = mean_square(8000);
+    const double few = mean_square(1000, PolynomialSketch::Weights::unbiased),
+                 many = mean_square(8000, PolynomialSketch::Weights::by_degree);
     EXPECT_GT(few / many, 2) << degree;
     EXPECT_LT(many, 0.04) << degree;
   }
+}
+
+TEST(AttentionSketch, SquaresAreWeightsOfAMean) {
+  const Communicator world(MPI_COMM_WORLD);
+  const RowMajorMatrix Q = reference::random_matrix(60, 8, 4), K = reference::random_matrix(50, 8, 5),
+                       V = reference::random_matrix(50, 2, 6);
+  const auto queries = reference::distribute(world, Q, Layout::even),
+             keys = reference::distribute(world, K, Layout::random),
+             values = reference::distribute(world, V, Layout::even);
+  int refused = 0;
+  for (std::uint64_t seed = 1; seed <= 5; ++seed)
+    for (const std::int64_t degree : {2, 4, 6}) {
+      const RowMajorMatrix found = sketched_attention(queries, keys, values, {degree, 30, seed}).output;
+      bool is_within = true;
+      for (Index i = 0; i < found.rows(); ++i)
+        for (Index c = 0; c < 2; ++c)
+          is_within =
+              is_within && found(i, c) >= V.col(c).minCoeff() - 1e-12 && found(i, c) <= V.col(c).maxCoeff() + 1e-12;
+      EXPECT_TRUE(is_within) << degree << " " << seed;
+      try {
+        sketched_attention(queries, keys, values, {degree, 30, seed, PolynomialSketch::Weights::unbiased});
+      } catch (const InvalidArgument&) {
+        ++refused;
+      }
+    }
+  EXPECT_GE(refused, 10);  // of 15: random directions, hardly any of which has a large cosine with another
 }
 
 TEST(AttentionSketch, IsTheSameOnAnyNumberOfRanksAndAnyScale) {
   const Communicator world(MPI_COMM_WORLD);
   const Communicator self(MPI_COMM_SELF);
   const Data data = some_data(30, 120);
-  const PolynomialSketch options{4, 300, 9};
-  const auto on = [&](const Communicator& ranks, const RowMajorMatrix& matrix) {
-    return reference::distribute(ranks, matrix, Layout::even);
-  };
-  const auto queries = on(world, data.Q);
-  const RowMajorMatrix found = sketched_attention(queries, on(world, data.K), on(world, data.V), options).output;
-  const auto whole = [&](double of_queries, double of_keys) {
-    const RowMajorMatrix Q = of_queries * data.Q, K = of_keys * data.K;
-    return sketched_attention(on(self, Q), on(self, K), on(self, data.V), options).output;
-  };
-  const auto first = static_cast<Index>(queries.first_row()), count = queries.rows_local();
-  for (const RowMajorMatrix& other : {whole(1, 1), whole(1e-200, 1e150)})
-    EXPECT_LE((found - other.middleRows(first, count)).cwiseAbs().sum(), 1e-11);
+  for (const PolynomialSketch options : {PolynomialSketch{6, 300, 9}, PolynomialSketch{5, 300, 9}}) {
+    const auto on = [&](const Communicator& ranks, const RowMajorMatrix& matrix) {
+      return reference::distribute(ranks, matrix, Layout::even);
+    };
+    const auto queries = on(world, data.Q);
+    const RowMajorMatrix found = sketched_attention(queries, on(world, data.K), on(world, data.V), options).output;
+    const auto whole = [&](double of_queries, double of_keys) {
+      const RowMajorMatrix Q = of_queries * data.Q, K = of_keys * data.K;
+      return sketched_attention(on(self, Q), on(self, K), on(self, data.V), options).output;
+    };
+    const auto first = static_cast<Index>(queries.first_row()), count = queries.rows_local();
+    for (const RowMajorMatrix& other : {whole(1, 1), whole(1e-200, 1e150)})
+      EXPECT_LE((found - other.middleRows(first, count)).cwiseAbs().sum(), 1e-11);
+  }
 }
 
 TEST(AttentionSketch, RefusesOnAllRanksTogether) {
@@ -115,6 +155,8 @@ TEST(AttentionSketch, RefusesOnAllRanksTogether) {
   EXPECT_THAT(message(queries, keys, {0, 10}), HasSubstr("1 to 64"));
   EXPECT_THAT(message(queries, keys, {65, 10}), HasSubstr("1 to 64"));
   EXPECT_THAT(message(queries, keys, {2, 3}), HasSubstr("at least 4 features"));
+  EXPECT_THAT(message(queries, keys, {3, 10, 1, PolynomialSketch::Weights::squares}),
+              HasSubstr("for even degrees, and the degree is 3"));
   EXPECT_THAT(message(values, keys, {2, 10}), HasSubstr("3 columns and the keys 5"));
   EXPECT_THAT(message(on(-data.Q), keys, {1, 10}), HasSubstr("query 0 (counted from 0): the sketch makes the sum"));
   EXPECT_THAT(message(queries, on(0 * data.K), {4, 10}), HasSubstr("not above 0"));

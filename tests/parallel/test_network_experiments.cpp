@@ -8,6 +8,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "experiments/experiments.hpp"
@@ -141,6 +142,56 @@ TEST(AdversarialTraining, HasTheWeightsOfTheDefinition) {
     EXPECT_LE(fit.table.at(0, "difference"), 1e-12);
     if (width == 400) {
       EXPECT_GT(fit.table.at(0, "movement"), 0.01);
+    }
+  }
+}
+
+TEST(NeuronTree, TellsItsWorkBefore) {
+  for (const Index d : {2, 5, 12})
+    for (const Index m : {1, 3000, 30000}) {
+      const MatrixXd neurons = reference::random_matrix(d, m, 1);
+      MatrixXd points = reference::random_matrix(d, 24, 2);
+      points.colwise().normalize();
+      NeuronTree tree(neurons, VectorXd::Ones(m), false);
+      const auto foreseen = tree.trial(points, 1.5);
+      EXPECT_EQ(tree.work(), 0);
+      EXPECT_EQ(reported(tree, points, 1.5), scanned(neurons, points, 1.5));
+      tree.build();
+      EXPECT_EQ(tree.work(), tree.work_of_build());
+      EXPECT_EQ(reported(tree, points, 1.5), scanned(neurons, points, 1.5));
+      const double found = tree.work() - tree.work_of_build();
+      if (m <= 4096) {
+        EXPECT_NEAR(foreseen.report, found, 1e-9 * found);
+      } else {
+        EXPECT_NEAR(foreseen.report / found, 1, 0.5) << d;  // some cells of Gaussian neurons, all directions of points
+      }
+      const double before = tree.work();
+      std::set<Index> active;
+      for (const auto& [neuron, point] : scanned(tree.neurons(), points, 1.5)) active.insert(neuron);
+      for (const Index place : active) tree.move(place, VectorXd::Zero(d));
+      if (!active.empty()) {
+        EXPECT_NEAR(foreseen.moves / (tree.work() - before), 1, m <= 4096 ? 1e-9 : 0.5) << d;
+      }
+      tree.drop_balls();
+      EXPECT_EQ(reported(tree, points, 1.5), scanned(tree.in_order(), points, 1.5));
+    }
+}
+
+TEST(AdversarialTraining, TakesTheTreeWhereItIsLessWork) {
+  const Communicator world(MPI_COMM_WORLD);
+  for (const auto& [d, width, tree] : {std::tuple{3, 20000, 1.0}, {40, 5000, 0.0}}) {
+    const Points points = random_points(30, d, true, 1);
+    AdversarialTraining options{.widths = {width}, .steps = 10, .batch = 16};
+    const AdversarialFit fit = adversarial_training(world, points, options);
+    EXPECT_EQ(fit.table.at(0, "tree"), tree);
+    EXPECT_EQ(fit.table.at(0, "nodes") > 0, tree > 0);
+    EXPECT_LE(fit.table.at(0, "difference"), 1e-12);
+    options.compares = false;
+    for (const auto structure : {AdversarialTraining::Structure::tree, AdversarialTraining::Structure::dense}) {
+      options.structure = structure;
+      const AdversarialFit other = adversarial_training(world, points, options);
+      EXPECT_EQ(other.table.at(0, "tree"), structure == AdversarialTraining::Structure::tree ? 1 : 0);
+      EXPECT_LE((other.W - fit.W).cwiseAbs().sum(), 1e-10);
     }
   }
 }

@@ -78,10 +78,10 @@ class NetworkTest(CommandLineTest):
 
     def test_adversarial_training(self):
         found = []
-        for ranks in (0, 3):
+        for ranks, structure in ((0, "auto"), (3, "tree")):
             out = self.directory / f"net{ranks}"
             result = run("experiment", "adversarial-training", *self.files, "--widths", "100,3000", "--steps", 30, "--rate", 5,
-                         "-o", out, ranks=ranks)
+                         "--structure", structure, "-o", out, ranks=ranks)
             self.assert_code(0, result)
             W, a = np.load(out / "W.npy"), np.load(out / "a.npy")
             self.assertEqual(((3000, 5), (3000,)), (W.shape, a.shape))

@@ -43,6 +43,10 @@ const Syntax kApplySyntax{
        {"sketch", 0, "M", Integer{4, 1 << 24}, "",
         "polynomial: a TensorSketch with M features in place of exact powers, in time linear in the keys; its error "
         "is measured on 256 queries"},
+       {"sketch-weights", 0, "NAME", Choice{{"auto", "squares", "unbiased"}}, "auto",
+        "of --sketch: squares of a sketch of half the degree, never below 0; those of a sketch of the degree, "
+        "unbiased, "
+        "which may be; auto: squares for even degrees"},
        {"tau", 0, "T", Number{-1e300}, "", "threshold: smallest logit that counts exactly; this or --top"},
        {"top", 0, "K", Integer{1, 2147483647}, "", "threshold: the K largest logits of a query count exactly"},
        {"background", 0, "NAME", Choice{{"row-mean", "exp-of-mean", "zero"}}, "row-mean",
@@ -137,6 +141,13 @@ nlohmann::ordered_json sketch_figures(const Inputs& in, const AttentionKernel& k
           {"error_of_uniform", relative_error(communicator, mean.replicate(count, 1), exact)}};
 }
 
+PolynomialSketch polynomial_sketch(const Arguments& arguments) {
+  return {.degree = arguments.integer("degree"),
+          .features = arguments.integer("sketch"),
+          .seed = arguments.seed(),
+          .weights = static_cast<PolynomialSketch::Weights>(arguments.choice("sketch-weights"))};
+}
+
 ThresholdOptions threshold_options(const Arguments& arguments, double scale) {
   const auto background = static_cast<ThresholdOptions::Background>(arguments.choice("background"));
   return {.tau = arguments.has("tau") ? arguments.number("tau") : 0,
@@ -174,6 +185,7 @@ void check_options(const Arguments& arguments) {
     arguments.refuse({"tau", "top", "background", "compare", "sparse", "rank-one"}, "is for --kernel threshold");
   if (kernel != "threshold" && !arguments.has("sketch"))
     arguments.refuse({"seed"}, "is for --kernel threshold and for --sketch");
+  if (!arguments.has("sketch")) arguments.refuse({"sketch-weights"}, "is for --sketch");
   if (arguments.has("sketch") && arguments.text("mask") != "none")
     throw UsageError("--sketch is for all keys, and takes no --mask");
 }
@@ -228,8 +240,7 @@ ExitCode run_apply(const Communicator& communicator, const Arguments& arguments)
     AttentionKernel kernel{.degree = arguments.integer("degree"), .scale = scale};
     if (arguments.text("kernel") == "polynomial") kernel.kind = AttentionKernel::Kind::polynomial;
     if (arguments.has("sketch")) {
-      SketchedAttention result = sketched_attention(in.queries, in.keys, in.values,
-                                                    {kernel.degree, arguments.integer("sketch"), arguments.seed()});
+      SketchedAttention result = sketched_attention(in.queries, in.keys, in.values, polynomial_sketch(arguments));
       json.update(sketch_figures(in, kernel, result));
       output = std::move(result.output);
     } else {

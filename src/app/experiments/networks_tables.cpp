@@ -80,6 +80,7 @@ std::vector<experiments::Table> adversarial_training_tables(const Communicator& 
       .steps = static_cast<int>(integer_or(arguments, "steps", 20)),
       .batch = arguments.count("batch"),
       .rate = arguments.number("rate"),
+      .structure = static_cast<experiments::AdversarialTraining::Structure>(arguments.choice("structure")),
       .compares = !arguments.on("no-dense"),
       .seed = arguments.seed()};
   const Points points = points_of(communicator, arguments, 64, 8, true);
@@ -120,6 +121,8 @@ Experiment adversarial_training_experiment() {
                       {"attack-steps", 0, "K", Integer{1, 1000}, "3", "of projected gradient ascent on a point"},
                       {"batch", 0, "N", Integer{1, 100000}, "32", "points of a step"},
                       {"rate", 0, "R", Number{0, true}, "2", "step of gradient descent on the mean loss of a batch"},
+                      {"structure", 0, "NAME", Choice{{"auto", "tree", "dense"}}, "auto",
+                       "what finds the active neurons: a tree of balls, all inner products, or what takes less work"},
                       {"no-dense", 0, "", Switch{}, "", "leave out the dense training that it is compared with"}},
           .shared = {"widths", "steps", "points", "dimension"},
           .run = adversarial_training_tables};
