@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <memory>
 #include <utility>
 
 #include "algebra/dense_factors.hpp"
 #include "algebra/scalapack.hpp"
+#include "algebra/shared_factor.hpp"
 #include "attnreg/leverage.hpp"
+#include "ranks/once_in_process.hpp"
 #include "ranks/span_of.hpp"
 #include "sampling/leverage_basis.hpp"
 #include "sampling/sampling.hpp"
@@ -151,7 +154,9 @@ SampledModel::Part SampledModel::choose_rows(WeightedRows rows, bool tired) {
 MatrixXd SampledModel::gram(const WeightedRows& rows, const VectorXd& centre) {
   if (!all_rows_) return signed_gram(A_, rows, centre).positive;
   if (ridge_gram_.size() == 0) ridge_gram_ = signed_gram(A_, {rows.ridge}).positive;
-  return signed_gram(A_, {rows.curvature, {}, rows.coupling, rows.self}, centre).positive + ridge_gram_;
+  MatrixXd gram = signed_gram(A_, {rows.curvature, {}, rows.coupling, rows.self}, centre).positive;
+  gram += ridge_gram_;
+  return gram;
 }
 
 /// What is known of the last model: sums over all ranks.
@@ -167,17 +172,19 @@ std::optional<Preconditioner> SampledModel::preconditioner(WeightedRows rows, co
   if (grid_) return distributed(std::move(rows), centre, tired);
   auto L = factor(std::move(rows), centre, tired);
   if (!L) return {};
-  return Preconditioner(std::move(*L), singular_);
+  return shared_preconditioner(A_.communicator(), std::move(*L), singular_);
 }
 
 std::optional<MatrixXd> SampledModel::factor(WeightedRows rows, const VectorXd& centre, bool tired) {
   const auto& communicator = A_.communicator();
   const Eigen::Index d = A_.columns(), entries = d * d;
   const Part part = choose_rows(std::move(rows), tired);
-  VectorXd message(entries + 5);
-  message << gram(part.rows, centre).reshaped(), uncentred_sum(part.rows), part.count(), part.scores,
+  VectorXd sums(entries + 5);
+  sums << gram(part.rows, centre).reshaped(), uncentred_sum(part.rows), part.count(), part.scores,
       static_cast<double>(A_.entries_local()), 0.0;
-  communicator.sum_to_root(span_of(message));
+  communicator.sum_to_root(span_of(sums));
+  const auto shared = once_in_process(communicator, [&] { return std::make_shared<VectorXd>(std::move(sums)); });
+  VectorXd& message = *shared;
   if (communicator.is_root()) {
     MatrixXd M = message.head(entries).reshaped(d, d);
     if (column_terms_ != nullptr && !column_terms_->is_zero()) M += column_terms_->model();
@@ -193,7 +200,7 @@ std::optional<MatrixXd> SampledModel::factor(WeightedRows rows, const VectorXd& 
   if (!all_rows_) A_.passes().count_reads(message[entries + 1] / static_cast<double>(A_.rows_global()));
   ridge_ = message[entries];
   if (ridge_ == 0) return {};
-  return message.head(entries).reshaped(d, d);
+  return communicator.leads_process() ? MatrixXd(message.head(entries).reshaped(d, d)) : MatrixXd();
 }
 
 std::optional<VectorXd> SampledModel::direction_above(VectorXd nu, const VectorXd& centre,

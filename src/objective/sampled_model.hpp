@@ -52,7 +52,8 @@ class SampledModel {
   /// the last model served badly. The sketch is made anew then, or when the scores of the model before summed to less
   /// than a quarter of what they did at first; after three tired models in a row all rows are used for good. 2 reads
   /// for a sketch, and the kept rows' share of one (all rows: one read, and one more the first time). 2
-  /// collectives, 2 more for a sketch, one more for scores that are rescaled.
+  /// collectives, 2 more for a sketch, one more for scores that are rescaled. Of blocks the first of each process has
+  /// the factor, the others an empty matrix.
   std::optional<Eigen::MatrixXd> factor(WeightedRows rows, const Eigen::VectorXd& centre, bool tired);
 
   /// Collective. A v for which v^T N v is more than half of v^T M v or nearly so, N = sum nu_i (a_i - centre)(a_i -

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -29,7 +30,8 @@ struct BlockCall {
     all_gather,      // of an integer
     gather_to_root,  // of doubles
     barrier,
-    end,  // no more calls
+    share,  // what the first block of a process has
+    end,    // no more calls
     failure
   };
   Kind kind;
@@ -39,12 +41,16 @@ struct BlockCall {
   std::span<char> bytes{};                            ///< of a broadcast
   std::vector<std::int64_t>* all_integers = nullptr;  ///< gathered
   std::vector<double>* all_doubles = nullptr;         ///< likewise, on block 0
+  std::shared_ptr<const void>* shared = nullptr;      ///< replaced
 
   std::size_t count() const { return kind == Kind::broadcast ? bytes.size() : doubles.size(); }
 };
 
 /// Collective. The bytes of block `from`; `shift` on blocks, by an all-gather.
 std::vector<char> shifted_by_gathering(const Communicator& blocks, std::span<const char> bytes, int from);
+
+/// Collective over blocks, without a message. What the first block of each process gives, on all of its blocks.
+std::shared_ptr<const void> of_first_block(const Communicator& block, std::shared_ptr<const void> object);
 
 /// The blocks of this process and their like in the others, as the communicator of a block sees them.
 class BlockCalls {

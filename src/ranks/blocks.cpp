@@ -59,8 +59,8 @@ class Blocks final : public BlockCalls {
   };
   /// A sum over some blocks: numbers of a block, or made.
   struct Partial {
-    const double* data = nullptr;
-    std::vector<double> made{};
+    double* data = nullptr;
+    std::vector<double> made{};  ///< then `data` is its
   };
 
   void count_on_node();
@@ -74,6 +74,7 @@ class Blocks final : public BlockCalls {
   void serve_broadcast(const Header& header);
   void serve_all_gather();
   void serve_gather_to_root();
+  void serve_share() const;
   Partial reduced(int begin, int end, const Header& header);
   void combine(Partial& left, const Partial& right, const Header& header) const;
   void hear_of_requests() const;
@@ -95,7 +96,7 @@ constexpr std::size_t kBlockStack = std::size_t{16} << 20;  // of address space:
 constexpr int kTag = 1;
 constexpr std::size_t kPiece = std::size_t{1} << 28;  // doubles of a message
 
-thread_local bool is_in_block = false;
+thread_local Blocks* running = nullptr;  // one of its blocks
 
 void check_message(int result, const char* call) {
   if (result != MPI_SUCCESS) throw InternalError(std::string(call) + " failed between blocks");
@@ -188,9 +189,9 @@ void Blocks::advance() {
     if (block.done) continue;
     std::memcpy(current, &block.exceptions, sizeof own);
     mute_phases(&block != blocks_.data());
-    is_in_block = true;
+    running = this;
     block.stack = std::move(block.stack).resume();
-    is_in_block = false;
+    running = nullptr;
     std::memcpy(&block.exceptions, current, sizeof own);
   }
   std::memcpy(current, &own, sizeof own);
@@ -285,6 +286,7 @@ void Blocks::serve(const Header& header) {
     case all_gather: return serve_all_gather();
     case gather_to_root: return serve_gather_to_root();
     case barrier: return processes_.barrier();
+    case share: return serve_share();
     case end:
     case failure: break;
   }
@@ -309,9 +311,12 @@ void Blocks::serve_integers(const Header& header) {
 
 void Blocks::combine(Partial& left, const Partial& right, const Header& header) const {
   const bool is_max = header.kind == BlockCall::Kind::max;
-  if (left.made.empty()) left.made.assign(left.data, left.data + header.count);
-  double* const sum = left.made.data();
-  const double* const term = right.made.empty() ? right.data : right.made.data();
+  if (left.made.empty() && header.kind == BlockCall::Kind::sum_to_root) {  // what the other blocks have stays
+    left.made.assign(left.data, left.data + header.count);
+    left.data = left.made.data();
+  }
+  double* const sum = left.data;
+  const double* const term = right.data;
   if (is_max) {
     for (std::size_t k = 0; k < header.count; ++k) sum[k] = std::max(sum[k], term[k]);
   } else {
@@ -324,23 +329,23 @@ void Blocks::combine(Partial& left, const Partial& right, const Header& header) 
 /// order of the tree, so that nobody waits for one who waits.
 Blocks::Partial Blocks::reduced(int begin, int end, const Header& header) {
   if (begin >= this->end() || end <= first()) return {};
-  if (end - begin == 1) return {blocks_[static_cast<std::size_t>(begin - first())].call->doubles.data()};
+  if (end - begin == 1) return {blocks_[static_cast<std::size_t>(begin - first())].call->doubles.data(), {}};
   const int middle = begin + static_cast<int>(std::bit_floor(static_cast<unsigned>(end - begin - 1)));
   Partial left = reduced(begin, middle, header), right = reduced(middle, end, header);
   const int own = processes_.rank(), to = owner(begin), from = owner(middle);
   if (own != to && own != from) return {};
   if (to != from) {
     if (own == from) {
-      const double* const data = right.made.empty() ? right.data : right.made.data();
       in_short_pieces(header.count, [&](std::size_t offset, int count) {
-        check_message(MPI_Send(data + offset, count, MPI_DOUBLE, to, kTag, processes_.handle()), "MPI_Send");
+        check_message(MPI_Send(right.data + offset, count, MPI_DOUBLE, to, kTag, processes_.handle()), "MPI_Send");
       });
       return {};
     }
     right.made.resize(header.count);
+    right.data = right.made.data();
     in_short_pieces(header.count, [&](std::size_t offset, int count) {
       check_message(
-          MPI_Recv(right.made.data() + offset, count, MPI_DOUBLE, from, kTag, processes_.handle(), MPI_STATUS_IGNORE),
+          MPI_Recv(right.data + offset, count, MPI_DOUBLE, from, kTag, processes_.handle(), MPI_STATUS_IGNORE),
           "MPI_Recv");
     });
   }
@@ -358,14 +363,15 @@ void Blocks::serve_doubles(const Header& header) {
     faults::at("message");
     all = reduced(0, facts_.blocks, header);
   }
-  if (processes_.is_root() && all.made.empty()) all.made.assign(all.data, all.data + header.count);
   if (to_root) {
-    if (processes_.is_root()) std::ranges::copy(all.made, blocks_[0].call->doubles.begin());
+    if (processes_.is_root()) std::copy_n(all.data, header.count, blocks_[0].call->doubles.begin());
     return;
   }
-  all.made.resize(header.count);
-  processes_.broadcast(std::span<double>(all.made));
-  for (const Block& block : blocks_) std::ranges::copy(all.made, block.call->doubles.begin());
+  if (blocks_.empty()) all.made.resize(header.count);
+  const std::span<double> sum = blocks_.empty() ? std::span<double>(all.made) : blocks_[0].call->doubles;
+  processes_.broadcast(sum);
+  for (const Block& block : blocks_)
+    if (&block != blocks_.data()) std::ranges::copy(sum, block.call->doubles.begin());
 }
 
 void Blocks::serve_broadcast(const Header& header) {
@@ -400,9 +406,18 @@ void Blocks::serve_gather_to_root() {
   if (processes_.is_root()) *blocks_[0].call->all_doubles = std::move(all);
 }
 
+void Blocks::serve_share() const {
+  for (const Block& block : blocks_) *block.call->shared = *blocks_[0].call->shared;
+}
+
 }  // namespace
 
-bool runs_in_block() noexcept { return is_in_block; }
+bool runs_in_block() noexcept { return running != nullptr; }
+
+std::shared_ptr<const void> of_first_block(const Communicator& block, std::shared_ptr<const void> object) {
+  running->meet(block.rank(), {.kind = BlockCall::Kind::share, .shared = &object});
+  return object;
+}
 
 std::vector<char> shifted_by_gathering(const Communicator& blocks, std::span<const char> bytes, int from) {
   const auto words = [](double length) { return (static_cast<std::size_t>(length) + 7) / 8; };

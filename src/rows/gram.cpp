@@ -95,6 +95,8 @@ struct Squares {
     });
   }
 
+  bool are_none() const { return centred.count() == 0 && sparse.count() == 0 && factor == 0; }
+
   /// Adds to entry (i, j) what is not in the squares.
   void add_rest(Index i, Index j, double& entry) const {
     entry += (factor * centre[i] - crossed[i]) * centre[j];
@@ -125,13 +127,14 @@ void gather(const RowMatrix& A, const Squares& squares, Index first_column, Inde
 }
 
 MatrixXd full_symmetric(const RowMajorMatrix& lower) {
-  MatrixXd full = lower.triangularView<Eigen::Lower>();
-  full.triangularView<Eigen::StrictlyUpper>() = full.transpose();
+  MatrixXd full = Eigen::Map<const MatrixXd>(lower.data(), lower.cols(), lower.rows());  // its transpose
+  full.triangularView<Eigen::StrictlyLower>() = full.transpose();
   return full;
 }
 
 MatrixXd gram_of(const RowMatrix& A, const Squares& squares) {
   constexpr Index kGathered = 4096;
+  if (squares.are_none()) return MatrixXd::Zero(A.columns(), A.columns());
   RowMajorMatrix lower = RowMajorMatrix::Zero(A.columns(), A.columns());
   if (A.is_sparse()) {
     const Squares::Rows& rows = squares.sparse;
@@ -173,7 +176,7 @@ MatrixXd gram_panel(const RowMatrix& A, const Squares& squares, Index first, Ind
   return panel;
 }
 
-/// Row-major, the lower triangles alone.
+/// Row-major, the lower triangles alone; an empty one is 0.
 struct LowerTriangles {
   RowMajorMatrix positive, negative;
 
@@ -194,8 +197,9 @@ SignedGram centred_gram(const RowMatrix& A, const VectorXd& weights, const Vecto
   };
   const auto size =
       tile_rows(A.columns()) >= kEnough || A.passes().is_transformed() ? TileSize::cached : TileSize::many;
-  const LowerTriangles sums = A.passes().pass(LowerTriangles{zero, zero}, add, size);
-  return {full_symmetric(sums.positive), full_symmetric(sums.negative)};
+  const bool has_negative = (weights.array() < 0).any();
+  const LowerTriangles sums = A.passes().pass(LowerTriangles{zero, has_negative ? zero : RowMajorMatrix()}, add, size);
+  return {full_symmetric(sums.positive), has_negative ? full_symmetric(sums.negative) : MatrixXd(zero)};
 }
 
 }  // namespace

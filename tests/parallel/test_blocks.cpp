@@ -6,12 +6,15 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <numeric>
 #include <string>
 #include <vector>
 
+#include "algebra/shared_factor.hpp"
 #include "attnreg/communicator.hpp"
 #include "ranks/block_calls.hpp"
+#include "ranks/once_in_process.hpp"
 #include "support/reference.hpp"
 
 namespace attnreg::test_blocks {
@@ -79,6 +82,13 @@ TEST(Blocks, DoWhatRanksDo) {
       comm.barrier();
       EXPECT_EQ(comm.collectives(), before + 1);
       comm.sum(std::span<double>{});
+      int made = 0;
+      const auto shared = once_in_process(comm, [&] {
+        ++made;
+        return std::make_shared<const int>(block);
+      });
+      EXPECT_EQ(made, comm.leads_process() ? 1 : 0);
+      EXPECT_EQ(*shared, seen.front());
     });
     EXPECT_FALSE(runs_in_block());
     std::vector<int> expected(static_cast<std::size_t>(deal[static_cast<std::size_t>(world().rank())]));
@@ -86,6 +96,27 @@ TEST(Blocks, DoWhatRanksDo) {
     EXPECT_EQ(seen, expected);
     EXPECT_EQ(leading, expected.empty() ? 0 : 1);
   }
+}
+
+TEST(Blocks, ShareAFactorAndWhatItIsAskedFor) {
+  constexpr Eigen::Index d = 7;
+  Eigen::MatrixXd L = Eigen::MatrixXd::Zero(d, d);
+  for (Eigen::Index j = 0; j < d; ++j) {
+    L.col(j).tail(d - j) = reference::random_vector(d - j, static_cast<std::uint64_t>(j));
+    L(j, j) = 2 + static_cast<double>(j);
+  }
+  const Preconditioner expected(L);
+  world().in_blocks(5, [&](const Communicator& comm) {
+    const Preconditioner found = shared_preconditioner(comm, L);
+    for (int k = 0; k < 100; ++k) {  // more than are kept; blocks need not ask for the same
+      const Eigen::VectorXd v = reference::random_vector(d, static_cast<std::uint64_t>(k % 90 + k * (comm.rank() % 2)));
+      EXPECT_EQ(found.solve(v), expected.solve(v));
+      EXPECT_EQ(found.multiply(v), expected.multiply(v));
+      EXPECT_EQ(found.unwhiten(v), expected.unwhiten(v));
+      EXPECT_EQ(found.whiten(v), expected.whiten(v));
+      if (k % 30 == 0) comm.barrier();
+    }
+  });
 }
 
 TEST(Blocks, SpreadEvenly) {

@@ -2,6 +2,9 @@
 
 #include <mpi.h>
 #include <unistd.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include <algorithm>
 #include <array>
@@ -140,11 +143,21 @@ double watchdog_seconds(const Arguments& arguments) {
   return arguments.knows("watchdog") && arguments.given("watchdog") ? arguments.number("watchdog") : 0;
 }
 
+/// Freed memory stays with the process, up to 64 MiB: blocks take turns, and each would fetch what the one before has
+/// given back. These are the thresholds that glibc comes to by itself where a long vector is freed.
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 64 << 20);
+#endif
+}
+
 /// Collective. The command, on blocks in place of ranks where it is to be reproducible.
 ExitCode run_in_blocks(const Communicator& communicator, const Arguments& arguments, const Command& command) {
   const int blocks = reproducible_blocks(arguments);
   if (blocks == 0 || command.syntax.name == plan_command().syntax.name)  // it speaks of blocks only
     return command.run(communicator, arguments);
+  keep_freed_memory();
   double code = 0;  // of block 0, which rank 0 has
   communicator.in_blocks(blocks, [&](const Communicator& block) {
     const ExitCode of_block = command.run(block, arguments);
