@@ -126,9 +126,7 @@ class RegressionObjective final : public Objective {
   double models_made() const { return model_.models_made(); }   ///< Local, replicated. Preconditioners so far.
   /// Local. Takes these t_i instead of a sketch: row i has the leverage score s_i t_i for weights s.
   void adopt_scores(Eigen::VectorXd row_scale) { model_.adopt_scores(std::move(row_scale)); }
-  /// Local. See `SampledModel`.
-  void use_few_rows(Eigen::VectorXd row_scale) { model_.use_few_rows(std::move(row_scale)); }
-  void use_all_rows() { model_.use_all_rows(); }
+  void use_few_rows(Eigen::VectorXd row_scale) { model_.use_few_rows(std::move(row_scale)); }  ///< `SampledModel`
 
   /// What is expected of a point that has not been evaluated.
   struct Expected {

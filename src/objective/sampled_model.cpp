@@ -93,11 +93,6 @@ void SampledModel::use_few_rows(VectorXd row_scale) {
   is_rough_ = rescale_ = true;
 }
 
-void SampledModel::use_all_rows() {
-  all_rows_ = true;
-  has_scores_ = is_rough_ = rescale_ = false;
-}
-
 double SampledModel::price() const {
   const auto d = static_cast<double>(A_.columns()), n = static_cast<double>(A_.rows_global());
   const double share = all_rows_ ? 1 : static_cast<double>(rows_kept_) / n;
@@ -138,7 +133,7 @@ SampledModel::Part SampledModel::sampled_rows(const WeightedRows& rows, bool fre
 SampledModel::Part SampledModel::choose_rows(WeightedRows rows, bool tired) {
   tired_in_a_row_ = tired ? tired_in_a_row_ + 1 : 0;
   all_rows_ = all_rows_ || tired_in_a_row_ >= kTiredModels;
-  const bool fresh_scores = !is_rough_ && (tired || score_sum_ < kStaleScores * fresh_sum_);
+  const bool fresh_scores = tired || (!is_rough_ && score_sum_ < kStaleScores * fresh_sum_);
   Part part;
   if (all_rows_) {
     rows.ridge = all_w2();

@@ -74,7 +74,6 @@ class SampledModel {
   /// Local. Models for rough solves from now on, where all rows would be used: of 20 d rows and more about 10 d, by
   /// these t_i, whose scores are rescaled each time so that they sum to d.
   void use_few_rows(Eigen::VectorXd row_scale);
-  void use_all_rows();  ///< Local. From now on.
   /// Local, replicated. Models so far, one of some rows as its share.
   double models_made() const { return models_made_; }
 

@@ -261,7 +261,6 @@ SampledSurrogate::Coarse SampledSurrogate::ends_of_starts(const Point& point, bo
   std::optional<Expected> start;
   if (from_entropies) {
     const VectorXd norms = row_norms_squared(sampled().A(), projection(round));
-    sampled().use_few_rows(norms);
     Point first = cross_entropy_start(point.x, 1, norms);
     const VectorXd x = first.x;
     if (std::isfinite(first.value)) start = expected_at(first);
@@ -283,7 +282,6 @@ SampledSurrogate::Coarse SampledSurrogate::ends_of_starts(const Point& point, bo
       there_->seconds = end.seconds;
       add_end(descents, std::move(end), kFirstRandom - 1 + k);
     }
-  sampled().use_all_rows();
   descend(*there_, std::min(options.accuracy, kCoarse), false);
   descents.front().end.x = there_->x;
   descents.front().end.value = there_->value;
