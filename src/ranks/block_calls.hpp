@@ -49,7 +49,7 @@ struct BlockCall {
 /// Collective. The bytes of block `from`; `shift` on blocks, by an all-gather.
 std::vector<char> shifted_by_gathering(const Communicator& blocks, std::span<const char> bytes, int from);
 
-/// Collective over blocks, without a message. What the first block of each process gives, on all of its blocks.
+/// Collective over blocks, without a message where all ranks have some. What the first block of each process gives, on all of its blocks.
 std::shared_ptr<const void> of_first_block(const Communicator& block, std::shared_ptr<const void> object);
 
 /// The blocks of this process and their like in the others, as the communicator of a block sees them.

@@ -147,10 +147,10 @@ void advise_huge_pages(void* memory, std::size_t bytes) {
 
 void require_memory(const Communicator& communicator, double bytes_this_rank, const std::string& what) {
   const int ranks = communicator.ranks_on_node();
-  const double most = communicator.max(bytes_this_rank), needed = most * ranks;
+  const double needed = communicator.max(bytes_this_rank) * ranks;
   communicator.agree([&] {
     constexpr double kSmall = 1 << 20;  // the look at some ten files of /proc and /sys would take longer than the work
-    if (most < kSmall) return;
+    if (needed < kSmall) return;
     const Room own = process_room("");
     if (bytes_this_rank > own.bytes)
       throw OutOfMemory(what + ": " + gigabytes(bytes_this_rank) + " needed on rank " +

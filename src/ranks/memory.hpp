@@ -30,7 +30,7 @@ void advise_huge_pages(void* memory, std::size_t bytes);
 
 /// Collective. Throws `OutOfMemory` on all ranks if a rank needs more than its own limits leave, or if on some node the
 /// ranks together, each taken to need as much as the most demanding of all, need more than is there; the message names
-/// the limit. Where no rank needs a megabyte nothing is looked at. Call it before allocating: `bytes_this_rank` is what
+/// the limit. Where a node needs less than a megabyte nothing is looked at. Call it before allocating: `bytes_this_rank` is what
 /// this rank is going to allocate. `what` ("A.npy: shape (10, 3) as double") starts the message.
 void require_memory(const Communicator& communicator, double bytes_this_rank, const std::string& what);
 

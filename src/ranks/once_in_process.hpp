@@ -8,7 +8,7 @@
 
 namespace attnreg {
 
-/// Collective, without a message, and not counted. What `make` makes of replicated values, a shared pointer: the
+/// Collective, without a message where all ranks have blocks, and not counted. What `make` makes of replicated values, a shared pointer: the
 /// blocks of a process have it made once, and share it. `make` may not contain collectives.
 template <class Make>
 auto once_in_process(const Communicator& communicator, Make&& make) {

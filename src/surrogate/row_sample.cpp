@@ -63,10 +63,10 @@ RowSample::RowSample(const RegressionObjective& all, const Point& base, const Ve
     S = numbers.col(3).sum();
   };
   is_on_root_ = place.expected && *place.expected <= place.few;
-  has_own_rows_ = A_.communicator().is_root();
+  const Communicator& ranks = A_.communicator();
   if (is_on_root_) {
-    rows.send_to_root(A_.communicator(), numbers);
-    if (!has_own_rows_) return;
+    rows.send_to_root(ranks, numbers);
+    if (!ranks.is_root()) return;
     add_up();
     count_ = rows.rows();
     share_ = static_cast<double>(count_) / static_cast<double>(A_.rows_global());
@@ -74,14 +74,15 @@ RowSample::RowSample(const RegressionObjective& all, const Point& base, const Ve
     add_up();
     VectorXd message(d + 3);  // m, S, count, numbers
     message << m, S, static_cast<double>(kept), static_cast<double>(rows.numbers());
-    A_.communicator().sum(span_of(message));
+    ranks.sum(span_of(message));
     m = message.head(d);
     S = message[d];
     learn(static_cast<std::int64_t>(message[d + 1]));
     is_on_root_ = !place.expected && message[d + 2] <= place.few;
-    if (is_on_root_) rows.send_to_root(A_.communicator(), numbers);
-    if (is_on_root_ && !has_own_rows_) return;
+    if (is_on_root_) rows.send_to_root(ranks, numbers);
+    if (is_on_root_ && !ranks.is_root()) return;
   }
+  has_own_rows_ = is_on_root_ || ranks.rank() == ranks.size() - 1;
   const Index size = rows.rows() + (has_own_rows_ ? kOwnRows : 0);
   const auto of_rows = [&](Index column) {
     VectorXd result = VectorXd::Zero(size);
@@ -98,7 +99,7 @@ RowSample::RowSample(const RegressionObjective& all, const Point& base, const Ve
     shares_[size - 1] = std::exp(exponents[1]);
     rows.append(own);
   }
-  const Communicator there = is_on_root_ ? alone(A_.communicator()) : A_.communicator();
+  const Communicator there = is_on_root_ ? alone(ranks) : ranks;
   columns_ = std::make_shared<const ScaledColumns>(all.columns().of_rows(
       std::move(rows).matrix(there), offsets.of_rows(offsets.are_there() ? of_rows(4) : VectorXd())));
 }

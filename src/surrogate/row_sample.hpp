@@ -35,8 +35,9 @@ struct SampledProblem {
 /// exact to first order and never below 1. The last two terms are two more rows, abar with the share -S and abar - m +
 /// S abar with the share 1, which count in the normaliser only.
 ///
-/// The kept rows stay on their rank, and those two are rank 0's. Where there are so few that messages take longer than
-/// the work on them, all are sent to rank 0, and what it finds out is the caller's to broadcast.
+/// The kept rows stay on their rank, and those two are the last rank's, behind all others: so the numbers of the kept
+/// rows are the same on any number of ranks. Where there are so few that messages take longer than the work on them, all
+/// are sent to rank 0, and what it finds out is the caller's to broadcast.
 class RowSample {
  public:
   /// Local, replicated. How many numbers rank 0 works on alone: the time in which other ranks would do their part of

@@ -42,7 +42,10 @@ inline std::string as_file(const std::uint8_t* data, std::size_t size, const std
     std::atexit([] {
       for (const auto& one : names) ::unlink(one.c_str());
     });
-  if (names.insert(name).second && ::symlink(file.c_str(), name.c_str()) != 0) std::abort();
+  if (names.insert(name).second) {
+    ::unlink(name.c_str());  // of a process that was killed, and had this number
+    if (::symlink(file.c_str(), name.c_str()) != 0) std::abort();
+  }
   return name;
 }
 
@@ -57,11 +60,14 @@ void read_or_refuse(Read&& read) {
 
 /// Reads an input in one of several ways. A hash of the input says in which: the next mutation is read in another one,
 /// so that a run gets to all of them, and each input takes the time of one. What an input finds in one way only is
-/// found again as long as its bytes are these. With the variable ATTNREG_FUZZ_ALL, as the kept corpus is read, in all
-/// ways.
+/// found again as long as its bytes are these. The first inputs of a process, which are kept ones, are read in all
+/// ways, so that what mutations start from is known to each; with the variable ATTNREG_FUZZ_ALL all inputs are.
 template <class... Reads>
 void read_in_one_way(const std::uint8_t* data, std::size_t size, Reads&&... reads) {
-  static const bool all = std::getenv("ATTNREG_FUZZ_ALL") != nullptr;
+  constexpr int kFirst = 100;
+  static const bool always = std::getenv("ATTNREG_FUZZ_ALL") != nullptr;
+  static int inputs = 0;
+  const bool all = always || inputs++ < kFirst;
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);
   const std::size_t chosen = std::hash<std::string_view>{}(bytes) % sizeof...(reads);
   std::size_t way = 0;

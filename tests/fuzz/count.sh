@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs all readers under libFuzzer, each on all processors, until there are so many executions in all, those of earlier
-# calls included: tests/fuzz/count.sh EXECUTIONS [DIRECTORY]. DIRECTORY (build/fuzz) has what was found, in `corpus`, the
-# inputs of failures, in `failed`, and a line for each run, in `runs`: target, executions, edges. Interrupted, it goes on
-# at the next call. A target of which an input failed does not run again before that is taken away. Ends with a table,
-# and with code 1 if an input failed or if it was interrupted.
+# calls included: tests/fuzz/count.sh EXECUTIONS [DIRECTORY]. DIRECTORY (build/fuzz; from the root of the sources, if
+# relative) has what was found, in `corpus`, the inputs of failures, in `failed`, and a line for each run, in `runs`:
+# target, executions, edges. Interrupted, it goes on at the next call. A target of which an input failed does not run
+# again before that is taken away. Ends with a table, and with code 1 if an input failed or if it was interrupted.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 total=${1:?usage: tests/fuzz/count.sh EXECUTIONS [DIRECTORY]}
@@ -32,7 +32,7 @@ run() {
   each=$((($2 + processors - 1) / processors))
   mkdir -p "$directory/corpus/$target"
   pids=()
-  for ((k = 0; k < processors; ++k)); do
+  for ((k = 0; k < processors && stopped == 0; ++k)); do
     # Without -entropic, which takes as long to choose an input as it is read.
     env "${environment[@]}" "$build/build/fuzz_$target" "${limits[@]}" -entropic=0 -runs="$each" \
       -max_total_time="$seconds" \
@@ -40,13 +40,14 @@ run() {
       > "$directory/log/$target.$k" 2>&1 &
     pids+=($!)
   done
-  for ((k = 0; k < processors; ++k)); do
+  for ((k = 0; k < ${#pids[@]}; ++k)); do
     wait_for "${pids[k]}"
     log=$directory/log/$target.$k
     executed=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
     edges=$(sed -n 's/.*cov: \([0-9]*\) .*/\1/p' "$log" | tail -n 1)
     if [ -z "$executed" ]; then
       tail -n 20 "$log" >&2
+      stop
       exit 1
     fi
     echo "$target $executed ${edges:-0}" >> "$directory/runs"

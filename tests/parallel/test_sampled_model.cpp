@@ -2,6 +2,7 @@
 
 #include <Eigen/Core>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "losses/losses.hpp"
 #include "objective/regression_objective.hpp"
 #include "objective/sampled_model.hpp"
+#include "sampling/leverage_basis.hpp"
 #include "sampling/sampling.hpp"
 #include "support/dense_algebra.hpp"
 #include "support/reference.hpp"
@@ -63,6 +65,11 @@ class Model {
     collectives = communicator_.collectives() - collectives_before;
     factor = L ? *L : MatrixXd();
     return factor * factor.transpose();
+  }
+  /// From the exact leverage of the last factor, in any unit.
+  void use_few_rows(double unit) {
+    const MatrixXd N = factor.transpose().triangularView<Eigen::Upper>().solve(MatrixXd::Identity(kColumns, kColumns));
+    model.use_few_rows(unit * row_norms_squared(A_, N));
   }
   bool is_replicated() const {
     return communicator_.is_replicated({factor.data(), static_cast<std::size_t>(factor.size())});
@@ -133,6 +140,35 @@ TEST(SampledModel, IsThePositivePartWithAllRows) {
     EXPECT_EQ(first_reads, 2);  // A^T W^2 A as well
     EXPECT_EQ(model.reads, 1);
     EXPECT_EQ(model.collectives, 2);
+  }
+}
+
+// As above with c = 10 and exact scores: an eigenvalue outside [0.25, 2.2] has probability at most 10 exp(-3.6) +
+// 10 exp(-4.8) = 0.3 for one seed, and so for one kind of rows here.
+TEST(SampledModel, IsMadeOfFewRowsForRoughSolves) {
+  SamplingOptions all_rows;
+  all_rows.oversampling = std::numeric_limits<double>::max();
+  for (const auto kind : reference::all_rows) {
+    const Curved problem(kind);
+    MatrixXd other;
+    for (const double unit : {1.0, 1e9}) {
+      Model model(problem, MPI_COMM_WORLD, all_rows);
+      model();
+      EXPECT_EQ(model.model.models_made(), 1);
+      model.use_few_rows(unit);
+      const MatrixXd few = model();
+      const VectorXd values = reference::eigenvalues(few, problem.exact());
+      SCOPED_TRACE("kind " + std::to_string(static_cast<int>(kind)));
+      EXPECT_GE(values.minCoeff(), 0.25);
+      EXPECT_LE(values.maxCoeff(), 2.2);
+      EXPECT_LE(static_cast<double>(model.model.rows_kept()), 10 * kColumns + 5 * std::sqrt(10.0 * kColumns));
+      EXPECT_NEAR(model.model.models_made(), 1 + model.share_kept(), 1e-12);
+      expect_no_sketch(model, 1);  // the sum of the scores
+      if (other.size() > 0) {
+        EXPECT_LE((few - other).norm(), 1e-9 * few.norm());
+      }
+      other = few;
+    }
   }
 }
 
