@@ -77,7 +77,7 @@ TEST(Journal, MethodsAndStarts) {
 TEST(Journal, RandomStartsAndLosses) {
   RegressionOptions options;
   options.random_starts = 2;
-  check(reference::random_problem(600, 4, 1, 1e-3, 2), options, 6);
+  check(reference::random_problem(600, 4, 1, 1e-3, 3), options, 6);
   options.random_starts = 0;
   options.certificate = CertificateLevel::full;
   for (const char* const loss : {"cross-entropy", "exp", "rescaled-exp", "cosh"}) {

@@ -17,7 +17,6 @@
 #include "support/refusal.hpp"
 #include "support/solve.hpp"
 #include "surrogate/row_sample.hpp"
-#include "surrogate/sampled_surrogate.hpp"
 #include "surrogate/secants.hpp"
 #include "surrogate/surrogate.hpp"
 
@@ -325,34 +324,6 @@ TEST(Surrogate, GoesTheSameWayOnAnyNumberOfRanks) {
     EXPECT_EQ(together[k].iteration, static_cast<int>(k));
     EXPECT_NEAR(together[k].value, alone[k].value, 1e-9 * alone[k].value);
     EXPECT_NEAR(together[k].reads_of_a, alone[k].reads_of_a, 1e-9);
-  }
-}
-
-// On rank 0 or where its rows are, a sample leads to the same ends, with models of the same rows of it.
-TEST(Surrogate, FindsTheSameEndsOnAnyNumberOfRanks) {
-  struct Found {
-    SampledSurrogate::Coarse coarse;
-    double work = 0;
-  };
-  const auto found = [&](MPI_Comm world, double few) {
-    const Setting setting(tall_problem("softmax", 1e-3), VectorXd::Zero(kColumns), world);
-    const double sum = setting.target_sum();
-    SampledSurrogate surrogate(setting.objective, 1, {sum, sum});
-    surrogate.use(setting.point, VectorXd::Constant(setting.data.A.rows_local(), 0.25), {.seed = 3}, {.few = few});
-    Found result{surrogate.minimise_coarsely(setting.point, {.cross_entropy = true}, 0)};
-    result.work = surrogate.sample_reads();
-    return result;
-  };
-  const Found alone = found(MPI_COMM_SELF, kMany);
-  ASSERT_GE(alone.coarse.candidates.size(), 2u);  // an end, and the cross-entropy's minimiser
-  for (const double few : kFew) {
-    const Found together = found(MPI_COMM_WORLD, few);
-    ASSERT_EQ(together.coarse.candidates.size(), alone.coarse.candidates.size());
-    for (std::size_t k = 0; k < alone.coarse.candidates.size(); ++k) {
-      const VectorXd& x = alone.coarse.candidates[k].x;
-      EXPECT_LE((together.coarse.candidates[k].x - x).norm(), 1e-8 * x.norm()) << k;
-    }
-    EXPECT_NEAR(together.work, alone.work, 1e-9 * alone.work);
   }
 }
 

@@ -276,16 +276,17 @@ class StatusTest(CommandLineTest):
                 os.environ.pop("OMP_WAIT_POLICY", None)
                 os.environ.update([given.split("=")] if given else [])
                 work = self.start("--force", ranks=ranks)
-                self.addCleanup(work.kill)
-                pids = work.pids()
-                self.assertEqual(max(ranks, 1), len(pids))
-                if "libasan" in pathlib.Path(f"/proc/{pids[0]}/maps").read_text():
-                    self.skipTest("with AddressSanitizer the program does not start anew")
-                for pid in pids:
-                    variables = pathlib.Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-                    self.assertEqual(given is None, "OMP_WAIT_POLICY=passive" in variables)
-                work.kill()
-                shutil.rmtree(self.out)
+                try:
+                    pids = work.pids()
+                    self.assertEqual(max(ranks, 1), len(pids))
+                    if "libasan" in pathlib.Path(f"/proc/{pids[0]}/maps").read_text():
+                        self.skipTest("with AddressSanitizer the program does not start anew")
+                    for pid in pids:
+                        variables = pathlib.Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+                        self.assertEqual(given is None, "OMP_WAIT_POLICY=passive" in variables)
+                finally:
+                    work.kill()
+                    shutil.rmtree(self.out)
 
     def test_running_then_stale(self):
         for ranks in (0, 3):
