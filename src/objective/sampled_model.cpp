@@ -88,9 +88,8 @@ void SampledModel::adopt_scores(VectorXd row_scale) {
 void SampledModel::use_few_rows(VectorXd row_scale) {
   if (static_cast<double>(A_.rows_global()) < 2 * kRough * static_cast<double>(A_.columns())) return;
   adopt_scores(std::move(row_scale));
-  options_.oversampling = kRough;
   all_rows_ = false;
-  is_rough_ = rescale_ = true;
+  is_rough_ = true;
 }
 
 double SampledModel::price() const {
@@ -117,14 +116,14 @@ SampledModel::Part SampledModel::sampled_rows(const WeightedRows& rows, bool fre
   VectorXd scores = rows.curvature + all_w2();  // the weights first
   if (fresh_scores || !has_scores_) {
     make_scores(scores);
-  } else if (rescale_) {  // the weights differ by about a factor
+  } else if (rescale_ || is_rough_) {  // the weights differ by about a factor
     const double sum = A_.communicator().sum(scores.dot(row_scale_));
     if (sum > 0) row_scale_ *= static_cast<double>(A_.columns()) / sum;
   }
-  rescale_ = is_rough_;
+  rescale_ = false;
   scores = scores.cwiseProduct(row_scale_).cwiseMin(1.0);
-  auto kept =
-      keep_rows(A_, scores, {.oversampling = options_.oversampling, .seed = options_.seed, .iteration = models_});
+  const double c = is_rough_ ? kRough : options_.oversampling;
+  auto kept = keep_rows(A_, scores, {.oversampling = c, .seed = options_.seed, .iteration = models_});
   WeightedRows some = rows.choose(std::move(kept.rows), kept.weights);
   some.ridge = all_w2()(*some.chosen).cwiseProduct(kept.weights);
   return {std::move(some), scores.sum()};
