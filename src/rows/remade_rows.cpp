@@ -23,11 +23,18 @@ std::span<const char> bytes_of(const T* data, Index count) {
   return {reinterpret_cast<const char*>(data), static_cast<std::size_t>(count) * sizeof(T)};
 }
 
+/// Bytes of so many numbers, if there are as many.
+template <class T>
+std::size_t checked_length(std::span<const char> bytes, Index count) {
+  const std::size_t length = static_cast<std::size_t>(count) * sizeof(T);
+  if (count < 0 || length > bytes.size()) throw InternalError("packed rows are shorter than they say");
+  return length;
+}
+
 /// The numbers at the front of the bytes, which are taken off.
 template <class T>
 std::vector<T> taken(std::span<const char>& bytes, Index count) {
-  const std::size_t length = static_cast<std::size_t>(count) * sizeof(T);
-  if (count < 0 || length > bytes.size()) throw InternalError("packed rows are shorter than they say");
+  const std::size_t length = checked_length<T>(bytes, count);
   std::vector<T> numbers(static_cast<std::size_t>(count));
   if (length > 0) std::memcpy(static_cast<void*>(numbers.data()), bytes.data(), length);
   bytes = bytes.subspan(length);
@@ -119,6 +126,13 @@ RemadeRows::RemadeRows(const RowPasses& like, std::span<const char> packed, Inde
     : columns_(like.columns()), count_(count) {
   if (like.is_sparse()) {
     sparse_ = unpacked(packed, *like.sparse(), count);
+    return;
+  }
+  if (std::holds_alternative<const double*>(like.rows_.dense) && !like.is_transformed()) {  // without a copy between
+    const Index size = count * columns_;
+    const char* from = packed.data() + checked_length<double>(packed, size);
+    turned_.resize(count, columns_);
+    for (Index k = 0; k < size; ++k) std::memcpy(turned_.data() + k, from -= sizeof(double), sizeof(double));
     return;
   }
   std::visit(
