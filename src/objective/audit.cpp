@@ -22,20 +22,26 @@ constexpr std::size_t kMostWarnings = 20;
 
 class MessageWriter {
  public:
+  /// In the memory of a message that has been sent.
+  explicit MessageWriter(std::vector<char> used) : bytes_(std::move(used)) { bytes_.clear(); }
+
   template <class T>
   void put(const T& value) {
     static_assert(std::is_trivially_copyable_v<T>);
     put_bytes(&value, sizeof value);
   }
-  template <class T>
-  void put_all(const T* data, std::size_t count) {
-    put(static_cast<std::int64_t>(count));
-    put_bytes(data, count * sizeof(T));
-  }
   template <class Dense>
   void put_dense(const Dense& numbers) {
     put(static_cast<std::int64_t>(numbers.cols()));
-    put_all(numbers.data(), static_cast<std::size_t>(numbers.size()));
+    put(static_cast<std::int64_t>(numbers.size()));
+    put_bytes(numbers.data(), static_cast<std::size_t>(numbers.size()) * sizeof(double));
+  }
+  void put_packed(const RowPasses& passes, Index first_local, Index rows) {
+    const std::size_t before = bytes_.size();
+    put(std::int64_t{0});
+    passes.pack_rows(first_local, rows, bytes_);
+    const auto length = static_cast<std::int64_t>(bytes_.size() - before - sizeof(std::int64_t));
+    std::memcpy(bytes_.data() + before, &length, sizeof length);
   }
   std::vector<char> take() { return std::move(bytes_); }
 
@@ -58,10 +64,10 @@ class MessageReader {
     get_bytes(&value, sizeof value);
     return value;
   }
-  std::vector<char> get_all() {
-    std::vector<char> all(checked(get<std::int64_t>(), 1));
-    get_bytes(all.data(), all.size());
-    return all;
+  std::span<const char> get_packed() {
+    const auto packed = bytes_.first(checked(get<std::int64_t>(), 1));
+    bytes_ = bytes_.subspan(packed.size());
+    return packed;
   }
   template <class Dense>
   Dense get_dense() {
@@ -104,10 +110,10 @@ AuditedRows get_rows(MessageReader& message) {
   return rows;
 }
 
+/// All but the rows of A.
 void put_tile(MessageWriter& message, const AuditedRows& tile) {
   put_rows(message, tile);
   message.put(tile.hash);
-  message.put_all(tile.packed.data(), tile.packed.size());
   message.put_dense(tile.U);
   message.put_dense(tile.before);
   message.put_dense(tile.sums);
@@ -116,10 +122,10 @@ void put_tile(MessageWriter& message, const AuditedRows& tile) {
 AuditedRows get_tile(MessageReader& message) {
   AuditedRows tile = get_rows(message);
   tile.hash = message.get<std::uint64_t>();
-  tile.packed = message.get_all();
   tile.U = message.get_dense<RowMajorMatrix>();
   tile.before = message.get_dense<MatrixXd>();
   tile.sums = message.get_dense<MatrixXd>();
+  tile.packed = message.get_packed();
   return tile;
 }
 
@@ -214,7 +220,7 @@ void Audit::draw(std::span<RowPasses::MapRequest> requests) {
 void Audit::exchange(std::span<const AuditClaim> claims) {
   claims_.assign(claims.begin(), claims.end());
   std::ranges::sort(kept_values_, {}, [](const KeptValue& kept) { return std::tuple(kept.number, kept.rows.first); });
-  MessageWriter message;
+  MessageWriter message(std::move(sent_));
   for (std::size_t k = 0; k < claims_.size(); ++k) {
     const AuditClaim& claim = claims_[k];
     message.put(hash_of(span_of(claim.x), 0));
@@ -228,11 +234,11 @@ void Audit::exchange(std::span<const AuditClaim> claims) {
       if (claim.added != nullptr) tile.z = claim.added->segment(kept.first_local, kept.rows) + tile.z;
       tile.scalars = std::move(kept.scalars);
       tile.hash = drawn_hashes_[t];
-      tile.packed = A_.passes().packed_rows(kept.first_local, kept.rows);
       tile.U = std::move(kept.U);
       tile.before = std::move(kept.before);
       tile.sums = std::move(kept.sums);
       put_tile(message, tile);
+      message.put_packed(A_.passes(), kept.first_local, kept.rows);
     }
   }
   message.put(static_cast<std::int64_t>(kept_values_.size()));

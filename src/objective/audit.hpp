@@ -42,8 +42,8 @@ struct AuditedRows {
   Eigen::VectorXd z, b, w2, offsets;  ///< rows; no offsets: empty
   Eigen::VectorXd scalars;            ///< sums over the rows
   // Of a tile:
-  std::uint64_t hash = 0;  ///< of the rows of A, b, w^2 and the offsets, as they were when the audit began
-  std::vector<char> packed;
+  std::uint64_t hash = 0;        ///< of the rows of A, b, w^2 and the offsets, as they were when the audit began
+  std::span<const char> packed;  ///< in the message
   RowMajorMatrix U;
   Eigen::VectorXd before;
   Eigen::MatrixXd sums;
@@ -68,7 +68,8 @@ Corruption examined_value(const AuditedRows& block, double reference, double lev
 /// ranks.
 class Audit {
  public:
-  /// Local, one read of A, which is counted. All must outlive it. rate: 0 to 1.
+  /// Local. One read of A, which is counted, unless a pass has made `RowPasses::tile_hashes`. All must outlive it.
+  /// rate: 0 to 1.
   Audit(const ScaledColumns& columns, const Eigen::VectorXd& b, const RidgeWeights& w2, const Loss& loss, double rate,
         std::uint64_t seed);
 

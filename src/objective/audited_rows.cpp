@@ -8,6 +8,7 @@
 #include "objective/audit.hpp"
 #include "ranks/hash.hpp"
 #include "ranks/span_of.hpp"
+#include "rows/remade_rows.hpp"
 
 // What another rank finds of a block of rows: the same numbers, up to rounding. The bounds are derived in
 // docs/experiments.md, "Audit".
@@ -34,6 +35,13 @@ bool differ(const MatrixXd& one, const MatrixXd& other, const MatrixXd& bounds) 
   return false;
 }
 
+/// The same with bounds of rounding * sizes(), which cost as much as the numbers or more. Absolute terms add up to no
+/// less than the number itself, so that most blocks are within smaller bounds already, which cost nothing.
+template <class Sizes>
+bool differ(const MatrixXd& made, const MatrixXd& other, double rounding, Sizes&& sizes) {
+  return differ(made, other, rounding * made.cwiseAbs()) && differ(made, other, rounding * sizes());
+}
+
 /// A block as the loss sees it.
 struct SeenRows {
   VectorXd logits;
@@ -56,95 +64,125 @@ struct SeenRows {
   }
 };
 
-/// What has been made, and what its terms add up to, as absolute values.
-struct Sized {
-  MatrixXd values, sizes;
-};
+/// The outputs of the rows that go into the sums, and |.| of the terms of the regulariser's.
+class RemadeOutputs {
+ public:
+  RemadeOutputs(const AuditedRows& block, const AuditClaim& claim, const Loss& loss, const LogitOffsets& offsets)
+      : block_(block),
+        claim_(claim),
+        loss_(loss),
+        of_loss_(block.U.cols() - (claim.is_expected ? 1 : 0)),
+        seen_(block, offsets, loss, claim.point) {}
 
-// Every output of a row is a polynomial in b_i, in the exponentials, and in the scalars of the point. Its values with
-// both signs of b_i, and of the scalars, are at least as large together as the sum of its absolute terms.
-template <class Make>
-MatrixXd sizes_over_signs(const AuditedRows& block, Index columns, const LossPoint& point, bool flips_scalars,
-                          Make&& make) {
-  MatrixXd sizes = MatrixXd::Zero(block.rows, columns);
-  for (const double of_b : {1.0, -1.0}) {
-    const VectorXd b = of_b * block.b.cwiseAbs();
-    for (const double of_scalars : {1.0, -1.0}) {
-      LossPoint at = point;
-      for (double& scalar : at.scalars) scalar *= of_scalars;
-      sizes += make(span_of(b), at).cwiseAbs();
-      if (!flips_scalars) break;
-    }
+  MatrixXd values() const {
+    return with_ridge(made(span_of(block_.b), claim_.point), block_.w2.array() * (block_.z.array() + claim_.shift));
   }
-  return sizes;
-}
-
-Sized outputs_of(const AuditedRows& block, const AuditClaim& claim, const Loss& loss, const LogitOffsets& offsets) {
-  const Index n = block.rows, columns = block.U.cols(), of_loss = columns - (claim.is_expected ? 1 : 0);
-  const SeenRows seen(block, offsets, loss, claim.point);
-  const auto size = static_cast<std::size_t>(n);
-  const auto make = [&](std::span<const double> b, const LossPoint& point) {
-    RowMajorMatrix U(n, of_loss);
-    LossRows rows = seen.rows;
-    rows.b = b;
-    if (claim.is_expected) {
-      loss.fill_columns(rows, point.reference, {U.data(), static_cast<std::size_t>(U.size())},
-                        static_cast<std::size_t>(of_loss));
-      return MatrixXd(U);
+  /// What their terms add up to, as absolute values. Every output of the loss is a polynomial in b_i, in the
+  /// exponentials, and in the scalars of the point. Its values with both signs of b_i, and of the scalars, are at least
+  /// as large together as the sum of its absolute terms.
+  MatrixXd sizes() const {
+    MatrixXd sizes = MatrixXd::Zero(block_.rows, of_loss_);
+    for (const double of_b : {1.0, -1.0}) {
+      const VectorXd b = of_b * block_.b.cwiseAbs();
+      for (const double of_scalars : {1.0, -1.0}) {
+        LossPoint at = claim_.point;
+        for (double& scalar : at.scalars) scalar *= of_scalars;
+        sizes += made(span_of(b), at).cwiseAbs();
+        if (claim_.is_expected) break;
+      }
     }
-    std::vector<double> q(size), f(size), delta(size), coupling(of_loss > 2 ? size : 0);
+    return with_ridge(std::move(sizes), block_.w2.array() * (block_.z.array().abs() + std::abs(claim_.shift)));
+  }
+
+ private:
+  MatrixXd made(std::span<const double> b, const LossPoint& point) const {
+    const Index n = block_.rows;
+    const auto size = static_cast<std::size_t>(n);
+    RowMajorMatrix U(n, of_loss_);
+    LossRows rows = seen_.rows;
+    rows.b = b;
+    if (claim_.is_expected) {
+      loss_.fill_columns(rows, point.reference, {U.data(), static_cast<std::size_t>(U.size())},
+                         static_cast<std::size_t>(of_loss_));
+      return U;
+    }
+    std::vector<double> q(size), f(size), delta(size), coupling(of_loss_ > 2 ? size : 0);
     rows.exponentials = {}, rows.slopes = {};  // as in the pass
-    loss.differentiate(rows, point, {.q = q, .f = f, .delta = delta, .coupling = coupling});
+    loss_.differentiate(rows, point, {.q = q, .f = f, .delta = delta, .coupling = coupling});
     for (Index i = 0; i < n; ++i) {
       const auto k = static_cast<std::size_t>(i);
       U(i, 0) = q[k];
       U(i, 1) = f[k];
-      if (of_loss > 2) U(i, 2) = coupling[k];
+      if (of_loss_ > 2) U(i, 2) = coupling[k];
     }
-    return MatrixXd(U);
-  };
-  Sized made{MatrixXd(n, columns), MatrixXd::Zero(n, columns)};
-  made.values.leftCols(of_loss) = make(span_of(block.b), claim.point);
-  made.sizes.leftCols(of_loss) = sizes_over_signs(block, of_loss, claim.point, !claim.is_expected, make);
-  const VectorXd of_ridge = block.w2.array() * (block.z.array() + claim.shift);
-  const VectorXd ridge_size = block.w2.array() * (block.z.array().abs() + std::abs(claim.shift));
-  const Index ridge = claim.is_expected ? of_loss : 0;
-  if (claim.is_expected) made.values.col(ridge).setZero();
-  made.values.col(ridge) += of_ridge;
-  made.sizes.col(ridge) += ridge_size;
-  return made;
-}
+    return U;
+  }
+  MatrixXd with_ridge(MatrixXd of_loss, const VectorXd& of_ridge) const {
+    if (claim_.is_expected) {
+      of_loss.conservativeResize(Eigen::NoChange, of_loss_ + 1);
+      of_loss.col(of_loss_) = of_ridge;
+    } else {
+      of_loss.col(0) += of_ridge;
+    }
+    return of_loss;
+  }
+
+  const AuditedRows& block_;
+  const AuditClaim& claim_;
+  const Loss& loss_;
+  Index of_loss_;
+  SeenRows seen_;
+};
 
 constexpr Index kValueSums = 9;
 
-/// The sums of a value, row by row, the last one first.
-Sized value_of_rows(const AuditedRows& block, double reference, double level, const Loss& loss,
-                    const LogitOffsets& offsets) {
-  const SeenRows seen(block, offsets, loss, {.reference = reference});
-  Sized made{MatrixXd::Zero(kValueSums, 1), MatrixXd::Zero(kValueSums, 1)};
-  double* const values = made.values.data();
-  double* const sizes = made.sizes.data();
-  for (Index i = block.rows - 1; i >= 0; --i) {
-    const auto k = static_cast<std::size_t>(i);
-    LossRows row{.z = seen.rows.z.subspan(k, 1), .b = {}, .exponentials = seen.rows.exponentials.subspan(k, 1)};
-    if (!seen.rows.slopes.empty()) row.slopes = seen.rows.slopes.subspan(k, 1);
-    const auto sums_with = [&](const double& b) {
-      LossSums sums{};
-      row.b = {&b, 1};
-      loss.add_value(row, reference, sums);
-      return sums;
-    };
-    const double b = block.b[i], size = std::abs(b), opposite = -size, w2 = block.w2[i];
-    const LossSums own = sums_with(b), one = sums_with(size), other = sums_with(opposite);
-    for (std::size_t c = 0; c < own.size(); ++c) {
-      values[c] += own[c];
-      sizes[c] += std::abs(one[c]) + std::abs(other[c]);
+/// The sums of a value, row by row, the last one first; of the terms as they are, or of their absolute values.
+class RemadeValue {
+ public:
+  RemadeValue(const AuditedRows& block, double reference, double level, const Loss& loss, const LogitOffsets& offsets)
+      : block_(block),
+        reference_(reference),
+        level_(level),
+        loss_(loss),
+        seen_(block, offsets, loss, {.reference = reference}) {}
+
+  MatrixXd values() const {
+    MatrixXd sums = MatrixXd::Zero(kValueSums, 1);
+    for (Index i = block_.rows - 1; i >= 0; --i) {
+      const LossSums own = of_row(i, block_.b[i]);
+      for (std::size_t c = 0; c < own.size(); ++c) sums(static_cast<Index>(c), 0) += own[c];
+      const double logit = block_.z[i] + level_;
+      sums(kValueSums - 1, 0) += 0.5 * block_.w2[i] * logit * logit;
     }
-    values[kValueSums - 1] += 0.5 * w2 * std::pow(block.z[i] + level, 2);
-    sizes[kValueSums - 1] += 0.5 * w2 * std::pow(std::abs(block.z[i]) + std::abs(level), 2);
+    return sums;
   }
-  return made;
-}
+  MatrixXd sizes() const {
+    MatrixXd sums = MatrixXd::Zero(kValueSums, 1);
+    for (Index i = block_.rows - 1; i >= 0; --i) {
+      const LossSums one = of_row(i, std::abs(block_.b[i])), other = of_row(i, -std::abs(block_.b[i]));
+      for (std::size_t c = 0; c < one.size(); ++c)
+        sums(static_cast<Index>(c), 0) += std::abs(one[c]) + std::abs(other[c]);
+      const double logit = std::abs(block_.z[i]) + std::abs(level_);
+      sums(kValueSums - 1, 0) += 0.5 * block_.w2[i] * logit * logit;
+    }
+    return sums;
+  }
+
+ private:
+  LossSums of_row(Index i, const double& b) const {
+    const auto k = static_cast<std::size_t>(i);
+    LossRows row{.z = seen_.rows.z.subspan(k, 1), .b = {&b, 1}, .exponentials = seen_.rows.exponentials.subspan(k, 1)};
+    if (!seen_.rows.slopes.empty()) row.slopes = seen_.rows.slopes.subspan(k, 1);
+    LossSums sums{};
+    loss_.add_value(row, reference_, sums);
+    return sums;
+  }
+
+  const AuditedRows& block_;
+  double reference_, level_;
+  const Loss& loss_;
+  SeenRows seen_;
+};
 
 constexpr double kOfRow = 64;  // in units of eps: an exponential and some twenty more roundings, of two ranks
 
@@ -166,32 +204,38 @@ ProductRounding moved_rounding(const ProductRounding& z, const ProductRounding& 
 
 Corruption examined_value(const AuditedRows& block, double reference, double level, const Loss& loss,
                           const LogitOffsets& offsets) {
-  const Sized made = value_of_rows(block, reference, level, loss, offsets);
+  const RemadeValue made(block, reference, level, loss, offsets);
   const double rounding = (2 * static_cast<double>(block.rows) + kOfRow) * kUnit;
-  return differ(made.values, block.scalars.head(kValueSums), rounding * made.sizes) ? Corruption::values
-                                                                                    : Corruption::none;
+  const bool is_wrong = differ(made.values(), block.scalars.head(kValueSums), rounding, [&] { return made.sizes(); });
+  return is_wrong ? Corruption::values : Corruption::none;
 }
 
 Corruption examined(const AuditedRows& tile, const AuditClaim& claim, const Loss& loss, const ScaledColumns& like) {
-  std::uint64_t hash = hash_of(tile.packed);
+  const RowPasses& passes = like.A().passes();
+  std::uint64_t hash = passes.hash_of_packed(tile.packed, tile.rows);
   for (const auto* const numbers : {&tile.b, &tile.w2, &tile.offsets}) hash = hash_of(span_of(*numbers), hash);
   if (hash != tile.hash) return Corruption::rows;
-  const RowPasses& passes = like.A().passes();
-  const auto d = static_cast<double>(passes.columns());
-  constexpr auto kLong = static_cast<double>(std::numeric_limits<long double>::epsilon());
-  const VectorXd bounds = claim.rounding.columns + (d + 2) * kLong * claim.x.cwiseAbs();
-  const auto made = passes.remade(tile.packed, tile.rows, claim.x, claim.shift, bounds, tile.U);
-  for (Index i = 0; i < tile.rows; ++i)
-    if (differ(tile.z[i], made.z[i], made.reach[i] + claim.rounding.level)) return Corruption::logits;
-  const Sized outputs = outputs_of(tile, claim, loss, like.logit_offsets());
-  if (differ(outputs.values, tile.U, kOfRow * kUnit * outputs.sizes)) return Corruption::outputs;
+  const RemadeRows rows(passes, tile.packed, tile.rows);
+  const ProductRounding own = fresh_rounding(claim.x, claim.shift);
+  const VectorXd z = rows.products(claim.x, claim.shift), bounds = claim.rounding.columns + own.columns;
+  const double level = claim.rounding.level + own.level, least = 2 * kUnit;  // of |a_i| . bounds, in units of |a_i . x|
+  for (Index i = 0; i < tile.rows; ++i) {
+    if (!std::isfinite(z[i])) continue;  // sums on the way overflow, and others may where this rank's do not
+    if (differ(tile.z[i], z[i], least * std::abs(z[i] + claim.shift)) &&
+        differ(tile.z[i], z[i], rows.reach(i, bounds) + level))
+      return Corruption::logits;
+  }
+  const RemadeOutputs outputs(tile, claim, loss, like.logit_offsets());
+  if (differ(outputs.values(), tile.U, kOfRow * kUnit, [&] { return outputs.sizes(); })) return Corruption::outputs;
   if (claim.is_expected) {
     const auto values = examined_value(tile, claim.point.reference, claim.level, loss, like.logit_offsets());
     if (values != Corruption::none) return values;
   }
   const double rounding = (2 * static_cast<double>(tile.rows) + 16) * kUnit;
-  const MatrixXd sizes = made.sizes.rowwise() + 2 * tile.before.transpose();
-  return differ(made.sums, tile.sums, rounding * sizes) ? Corruption::gradient : Corruption::none;
+  const bool is_wrong = differ(rows.sums(tile.U), tile.sums, rounding, [&]() -> MatrixXd {
+    return rows.sizes(tile.U).rowwise() + 2 * tile.before.transpose();
+  });
+  return is_wrong ? Corruption::gradient : Corruption::none;
 }
 
 }  // namespace attnreg

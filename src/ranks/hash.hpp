@@ -10,11 +10,11 @@
 
 namespace attnreg {
 
-/// Local. As FNV-1a, over words of 8 bytes, which are also turned round, in four chains that are joined in the end.
+/// Local. As FNV-1a, over words of 8 bytes, which are also turned round, in eight chains that are joined in the end.
 /// Each step maps the words one to one, and what came before likewise: bytes that differ in one word never have the
 /// same hash, others only by chance. start: the hash of what goes before.
 inline std::uint64_t hash_of(std::span<const char> bytes, std::uint64_t start = 14695981039346656037u) {
-  constexpr std::size_t kWord = sizeof(std::uint64_t), kChains = 4;
+  constexpr std::size_t kWord = sizeof(std::uint64_t), kChains = 8;
   const auto step = [](std::uint64_t hash, std::uint64_t word) {
     return std::rotl((hash ^ word) * 1099511628211u, 29);
   };
@@ -23,7 +23,8 @@ inline std::uint64_t hash_of(std::span<const char> bytes, std::uint64_t start = 
     std::memcpy(&word, bytes.data() + first, length);
     return word;
   };
-  std::array<std::uint64_t, kChains> chains{start, start + 1, start + 2, start + 3};
+  std::array<std::uint64_t, kChains> chains;
+  for (std::size_t j = 0; j < kChains; ++j) chains[j] = start + j;
   std::size_t k = 0;
   for (; k + kChains * kWord <= bytes.size(); k += kChains * kWord)
     for (std::size_t j = 0; j < kChains; ++j) chains[j] = step(chains[j], word_at(k + j * kWord, kWord));

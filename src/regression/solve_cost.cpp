@@ -15,7 +15,8 @@ namespace attnreg {
 
 namespace {
 
-constexpr double kDouble = 8;  // bytes
+constexpr double kDouble = 8;       // bytes
+constexpr double kSmall = 1 << 22;  // numbers: the allocator keeps what it was given back of so many and fewer
 
 /// What the parts of the model ask again and again. Of blocks everything is that of one of them.
 struct Facts {
@@ -59,7 +60,6 @@ struct Facts {
 
 /// Doubles of d x d, of rank 0 or another one, of a solver on rank 0.
 double whole_matrices(const Facts& is, bool is_root, int threads) {
-  constexpr double kSmall = 1 << 22;  // numbers: the allocator keeps what it was given back of so many and fewer
   const double more = threads - 1;
   if (!is.samples_model) {
     double parts = is_root ? (is.parts > 2 ? 11.3 : 9.2) : is.by(Method::newton) ? 7 : 9;
@@ -72,6 +72,16 @@ double whole_matrices(const Facts& is, bool is_root, int threads) {
   double parts = is_root ? 2 * sketch + (is.parts > 2 ? 6 : 3.4) : sketch + 6;
   if (is.sketch * is.d <= kSmall) parts += is.parts == 1 ? 1 : is.parts == 2 ? (is_root ? 4.5 : 7) : 3;
   return (parts + more + sketch * std::max(0.0, more - 1)) * is.d * is.d;
+}
+
+/// Likewise of a process with so many blocks. They share factors and products, and run in turn; each has a sketch or
+/// sums of its own when it waits for the others, and sums of two of them are made on the way to rank 0.
+double matrices_of_blocks(const Facts& is, double blocks) {
+  const double square = is.d * is.d, own = is.by(Method::newton) ? 5.5 : 3;
+  if (is.choice.starts_on_sample) return whole_matrices(is, true, 1) + own * (blocks - 1) * square;
+  if (!is.samples_model) return (10 + own * blocks) * square;
+  const double kept = is.sketch * is.d <= kSmall ? 11 + 0.5 * blocks : 0;
+  return is.sketch * is.d * (4 + blocks) + kept * square;
 }
 
 /// Likewise of the grid: a model, its factor and the matrix before it, a sketch, and panels of the sums.
@@ -98,7 +108,8 @@ double sample_numbers(const Facts& is, const SolveShape& shape, bool is_root) {
   return (on_root ? 2 : 1 / is.parts) * kept * row + (on_root ? 1 : 1 / is.parts) * kept * kVectors;
 }
 
-RankMemory memory_of(const Facts& is, const SolveShape& shape, const SolveLayout& layout, bool is_root) {
+/// blocks: of the process; 0: none.
+RankMemory memory_of(const Facts& is, const SolveShape& shape, const SolveLayout& layout, bool is_root, double blocks) {
   constexpr double kTile = 1 << 17;  // numbers that a thread works with
   RankMemory memory;
   memory.rows = is.numbers * static_cast<double>(item_bytes(shape.storage) + (shape.sparse ? 4 : 0)) +
@@ -114,9 +125,22 @@ RankMemory memory_of(const Facts& is, const SolveShape& shape, const SolveLayout
   memory.vectors = kDouble * is.rows * vectors;
   memory.sample = kDouble * sample_numbers(is, shape, is_root);
   const double all = is.choice.in_row_space && is_root ? 4 * is.n * static_cast<double>(shape.columns) : 0;
-  memory.matrices =
-      kDouble * (all + kTile * layout.threads +
-                 (is.on_root() ? whole_matrices(is, is_root, layout.threads) : spread_matrices(is, layout.threads)));
+  const double matrices = blocks > 0     ? matrices_of_blocks(is, blocks)
+                          : is.on_root() ? whole_matrices(is, is_root, layout.threads)
+                                         : spread_matrices(is, layout.threads);
+  memory.matrices = kDouble * (all + kTile * layout.threads + matrices);
+  return memory;
+}
+
+/// blocks: likewise, or a mean of several processes.
+RankMemory memory_of_process(const Facts& is, const SolveShape& shape, const SolveLayout& layout, bool is_root,
+                             double blocks) {
+  if (layout.blocks == 0) return memory_of(is, shape, layout, is_root, 0);
+  RankMemory memory = memory_of(is, shape, layout, is_root, std::max(blocks, 1.0));
+  const RankMemory block = memory_of(is, shape, layout, false, 1);
+  for (const auto part : {&RankMemory::rows, &RankMemory::vectors, &RankMemory::sample})
+    memory.*part += (blocks - 1) * block.*part;
+  memory.matrices *= std::min(blocks, 1.0);  // processes without blocks have none
   return memory;
 }
 
@@ -181,27 +205,16 @@ SolveChoice solve_choice(const SolveShape& shape, const SolveLayout& layout, con
 
 SolveMemory solve_memory(const SolveShape& shape, const SolveLayout& layout, const RegressionOptions& options) {
   const Facts is(shape, layout, options);
-  SolveMemory memory{memory_of(is, shape, layout, true), memory_of(is, shape, layout, false)};
-  if (layout.blocks == 0) return memory;
-  const double blocks = std::ceil(static_cast<double>(layout.blocks) / layout.ranks);  // of the busiest process
-  const auto of_all = [&](RankMemory& of_block, double others) {
-    for (auto [part, other] : {std::pair{&of_block.rows, &memory.other.rows},
-                               {&of_block.vectors, &memory.other.vectors},
-                               {&of_block.sample, &memory.other.sample},
-                               {&of_block.matrices, &memory.other.matrices}})
-      *part += others * *other;
-  };
-  of_all(memory.rank0, blocks - 1);
-  of_all(memory.other, 0);
-  const RankMemory one = memory.other;
-  memory.other = {blocks * one.rows, blocks * one.vectors, blocks * one.sample, blocks * one.matrices};
-  return memory;
+  const double blocks = layout.blocks, ranks = layout.ranks, busiest = std::ceil(blocks / ranks);
+  const double others = ranks > 1 ? (blocks - busiest) / (ranks - 1) : busiest;
+  return {memory_of_process(is, shape, layout, true, busiest), memory_of_process(is, shape, layout, false, busiest),
+          memory_of_process(is, shape, layout, false, others)};
 }
 
 double solve_bytes(const SolveShape& shape, const SolveLayout& layout, const RegressionOptions& options) {
   const SolveMemory memory = solve_memory(shape, layout, options);
   const int ranks = layout.ranks_on_busiest();
-  return (memory.rank0.total() + (ranks - 1) * memory.other.total()) / ranks;
+  return (memory.rank0.total() + (ranks - 1) * memory.mean_other.total()) / ranks;
 }
 
 double targets_at_once(double rows, double numbers) {

@@ -106,7 +106,13 @@ std::shared_ptr<const ScaledColumns> scaled_columns(const RowMatrix& A, const Re
   return columns;
 }
 
-/// Collective. The same in the caller's columns; only a scaled ridge needs to know their sizes.
+/// Collective. Likewise, for a solve: an audit's hashes are made in the same read.
+std::shared_ptr<const ScaledColumns> columns_of_solve(const RowMatrix& A, const RegressionOptions& options) {
+  if (options.audit > 0) A.passes().hash_in_next_pass();
+  return scaled_columns(A, options);
+}
+
+/// Collective. In the caller's columns; only a scaled ridge needs to know their sizes.
 std::shared_ptr<const ScaledColumns> columns_as_they_are(const RowMatrix& A, const RegressionModel& model) {
   auto columns = std::make_shared<ScaledColumns>(A);
   if (!(model.ridge > 0 && model.ridge_scaled)) {
@@ -285,7 +291,7 @@ RegressionResult solve_regression(const RowMatrix& A, const VectorXd& b, const R
                                   const RegressionOptions& options) {
   const InPhase scan(Phase::scan);
   check_arguments(A, b, w, options);
-  const auto columns = scaled_columns(A, options);
+  const auto columns = columns_of_solve(A, options);
   if (!solves_in_row_space(A.rows_global(), A.columns(), options)) return Regression(columns, b, w, options).run();
   const RowSpace space(columns, sees_shift(options), some_weight(A, w));
   RegressionResult result = Regression(space.columns(), b, w, space.options(options)).run();
@@ -298,7 +304,7 @@ std::vector<RegressionResult> solve_path(const RowMatrix& A, const VectorXd& b, 
   const InPhase scan(Phase::scan);
   if (weights.empty()) refuse("a path needs at least one weight");
   check_arguments(A, b, weights.front(), options);
-  const auto columns = scaled_columns(A, options);
+  const auto columns = columns_of_solve(A, options);
   if (!solves_in_row_space(A.rows_global(), A.columns(), options)) return path_of(columns, b, weights, options);
   const RowSpace space(columns, sees_shift(options),
                        std::ranges::any_of(weights, [](double weight) { return weight != 0; }));
@@ -313,7 +319,7 @@ std::vector<RegressionResult> solve_targets(
   const InPhase scan(Phase::scan);
   if (B.cols() < 1) refuse("there are no targets: B has no columns");
   check_arguments(A, B, w, options);
-  const auto columns = scaled_columns(A, options);
+  const auto columns = columns_of_solve(A, options);
   if (!solves_in_row_space(A.rows_global(), A.columns(), options))
     return targets_of(columns, B, w, options, on_iteration);
   const RowSpace space(columns, sees_shift(options), some_weight(A, w));

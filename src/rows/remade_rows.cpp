@@ -1,7 +1,8 @@
+#include "rows/remade_rows.hpp"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <type_traits>
 #include <variant>
 
@@ -10,7 +11,6 @@
 #include "kernels/csr_kernels.hpp"
 #include "ranks/hash.hpp"
 #include "ranks/span_of.hpp"
-#include "rows/row_passes.hpp"
 
 // Rows of a RowPasses on their way to another rank, which makes their products and sums again.
 
@@ -19,16 +19,22 @@ namespace attnreg {
 namespace {
 
 template <class T>
-void append(std::vector<char>& bytes, const T* data, Index count) {
-  const auto* const first = reinterpret_cast<const char*>(data);
-  bytes.insert(bytes.end(), first, first + static_cast<std::size_t>(count) * sizeof(T));
+std::span<const char> bytes_of(const T* data, Index count) {
+  return {reinterpret_cast<const char*>(data), static_cast<std::size_t>(count) * sizeof(T)};
+}
+
+/// Bytes of so many numbers, if there are as many.
+template <class T>
+std::size_t checked_length(std::span<const char> bytes, Index count) {
+  const std::size_t length = static_cast<std::size_t>(count) * sizeof(T);
+  if (count < 0 || length > bytes.size()) throw InternalError("packed rows are shorter than they say");
+  return length;
 }
 
 /// The numbers at the front of the bytes, which are taken off.
 template <class T>
 std::vector<T> taken(std::span<const char>& bytes, Index count) {
-  const std::size_t length = static_cast<std::size_t>(count) * sizeof(T);
-  if (count < 0 || length > bytes.size()) throw InternalError("packed rows are shorter than they say");
+  const std::size_t length = checked_length<T>(bytes, count);
   std::vector<T> numbers(static_cast<std::size_t>(count));
   if (length > 0) std::memcpy(static_cast<void*>(numbers.data()), bytes.data(), length);
   bytes = bytes.subspan(length);
@@ -48,14 +54,20 @@ CsrRows unpacked(std::span<const char> packed, const CsrView& like, Index count)
   return rows;
 }
 
-/// Of what `packed_rows` has.
-std::uint64_t hash_of_dense(const RowPointers& held, Index first_local, Index count) {
-  return std::visit(
-      [&](const auto* rows) {
-        const auto* const first = reinterpret_cast<const char*>(rows + first_local * held.columns);
-        return hash_of({first, static_cast<std::size_t>(count * held.columns) * sizeof *rows});
-      },
-      held.dense);
+/// Calls `use(bytes)` for what is packed of some rows, piece by piece.
+template <class Use>
+void in_pieces(const RowPointers& held, Index first_local, Index count, Use&& use) {
+  if (held.sparse == nullptr)
+    return std::visit([&](const auto* rows) { use(bytes_of(rows + first_local * held.columns, count * held.columns)); },
+                      held.dense);
+  kernels::with_block(*held.sparse, first_local, count, [&](const auto& block) {
+    const std::int64_t begin = block.offsets[0], entries = block.offsets[count] - begin;
+    std::vector<std::int64_t> offsets(block.offsets, block.offsets + count + 1);
+    for (std::int64_t& offset : offsets) offset -= begin;
+    use(bytes_of(offsets.data(), count + 1));
+    use(bytes_of(block.indices + begin, entries));
+    use(bytes_of(block.values + begin, entries));
+  });
 }
 
 }  // namespace
@@ -71,92 +83,136 @@ std::vector<RowPasses::TileRows> RowPasses::tiles() const {
   return tiles;
 }
 
-std::vector<char> RowPasses::packed_rows(Index first_local, Index count) const {
-  std::vector<char> bytes;
-  if (!is_sparse()) {
-    std::visit([&](const auto* rows) { append(bytes, rows + first_local * columns(), count * columns()); },
-               rows_.dense);
-    return bytes;
+void RowPasses::pack_rows(Index first_local, Index count, std::vector<char>& bytes) const {
+  in_pieces(rows_, first_local, count,
+            [&](std::span<const char> piece) { bytes.insert(bytes.end(), piece.begin(), piece.end()); });
+}
+
+std::uint64_t RowPasses::hash_of_rows(Index first_local, Index count) const {
+  std::uint64_t hash = static_cast<std::uint64_t>(count);
+  in_pieces(rows_, first_local, count, [&](std::span<const char> piece) { hash = hash_of(piece, hash); });
+  return hash;
+}
+
+std::uint64_t RowPasses::hash_of_packed(std::span<const char> packed, Index count) const {
+  auto hash = static_cast<std::uint64_t>(count);
+  const auto add = [&](std::size_t length) {
+    hash = hash_of(packed.first(std::min(length, packed.size())), hash);
+    packed = packed.subspan(std::min(length, packed.size()));
+  };
+  if (is_sparse()) {
+    add(static_cast<std::size_t>(count + 1) * sizeof(std::int64_t));
+    const std::size_t entry = sizeof(std::int32_t) + item_bytes(storage());
+    add(packed.size() / entry * sizeof(std::int32_t));
   }
-  kernels::with_block(*rows_.sparse, first_local, count, [&](const auto& block) {
-    const std::int64_t begin = block.offsets[0], entries = block.offsets[count] - begin;
-    for (Index i = 0; i <= count; ++i) {
-      const std::int64_t offset = block.offsets[i] - begin;
-      append(bytes, &offset, 1);
-    }
-    append(bytes, block.indices + begin, entries);
-    append(bytes, block.values + begin, entries);
-  });
-  return bytes;
+  add(packed.size());
+  return hash;
 }
 
 const std::vector<std::uint64_t>& RowPasses::tile_hashes() const {
-  if (*tile_hashes_) return **tile_hashes_;
+  if (tile_hashes_->made) return *tile_hashes_->made;
   const auto tiles = this->tiles();
   std::vector<std::uint64_t> hashes(tiles.size());
   share(std::ssize(tiles), [&](int, Index first, Index last) {
     for (auto k = static_cast<std::size_t>(first); k < static_cast<std::size_t>(last); ++k)
-      hashes[k] = is_sparse() ? hash_of(packed_rows(tiles[k].first_local, tiles[k].rows))
-                              : hash_of_dense(rows_, tiles[k].first_local, tiles[k].rows);
+      hashes[k] = hash_of_rows(tiles[k].first_local, tiles[k].rows);
   });
   *reads_ += 1;
-  return tile_hashes_->emplace(std::move(hashes));
+  *tile_hashes_ = {.made = std::move(hashes)};
+  return *tile_hashes_->made;
 }
 
-RowPasses::Remade RowPasses::remade(std::span<const char> packed, Index count, const VectorXd& x, double shift,
-                                    const VectorXd& bounds, const RowMajorMatrix& U) const {
-  Remade made{VectorXd(count), VectorXd(count), MatrixXd::Zero(columns(), U.cols()),
-              MatrixXd::Zero(columns(), U.cols())};
-  const auto product = [&](Index i, long double sum, double reach) {
-    made.z[i] = static_cast<double>(sum - static_cast<long double>(shift));
-    made.reach[i] = reach;
-  };
-  if (is_sparse()) {
-    const CsrRows rows = unpacked(packed, *rows_.sparse, count);
-    kernels::with_block(CsrView(rows), 0, count, [&](const auto& block) {
-      for (Index i = count - 1; i >= 0; --i) {
-        long double sum = 0;
-        double reach = 0;
-        for (std::int64_t k = block.offsets[i + 1] - 1; k >= block.offsets[i]; --k) {
-          const Index j = block.indices[k];
-          const auto a = static_cast<double>(block.values[k]);
-          sum += static_cast<long double>(a) * static_cast<long double>(x[j]);
-          reach += std::abs(a) * bounds[j];
-          for (Index c = 0; c < U.cols(); ++c) {
-            made.sums(j, c) += a * U(i, c);
-            made.sizes(j, c) += std::abs(a * U(i, c));
-          }
-        }
-        product(i, sum, reach);
-      }
-    });
-  } else {
-    std::visit(
-        [&](const auto* like) {
-          const auto numbers = taken<std::remove_cvref_t<decltype(*like)>>(packed, count * columns());
-          RowPointers held = rows_;
-          held.dense = numbers.data();
-          std::vector<double> scratch;
-          const Tile tile(held, 0, count, scratch);
-          const auto rows = tile.dense();
-          for (Index i = count - 1; i >= 0; --i) {
-            long double sum = 0;
-            double reach = 0;
-            for (Index j = columns() - 1; j >= 0; --j) {
-              sum += static_cast<long double>(rows(i, j)) * static_cast<long double>(x[j]);
-              reach += std::abs(rows(i, j)) * bounds[j];
-            }
-            product(i, sum, reach);
-            for (Index c = 0; c < U.cols(); ++c) {
-              made.sums.col(c) += U(i, c) * rows.row(i).transpose();
-              made.sizes.col(c) += std::abs(U(i, c)) * rows.row(i).transpose().cwiseAbs();
-            }
-          }
-        },
-        rows_.dense);
+RemadeRows::RemadeRows(const RowPasses& like, std::span<const char> packed, Index count)
+    : columns_(like.columns()), count_(count) {
+  if (like.is_sparse()) {
+    sparse_ = unpacked(packed, *like.sparse(), count);
+    return;
   }
-  faults::flip("check", span_of(made.sums));
-  return made;
+  if (std::holds_alternative<const double*>(like.rows_.dense) && !like.is_transformed()) {  // without a copy between
+    const Index size = count * columns_;
+    const char* from = packed.data() + checked_length<double>(packed, size);
+    turned_.resize(count, columns_);
+    for (Index k = 0; k < size; ++k) std::memcpy(turned_.data() + k, from -= sizeof(double), sizeof(double));
+    return;
+  }
+  std::visit(
+      [&](const auto* held) {
+        const auto numbers = taken<std::remove_cvref_t<decltype(*held)>>(packed, count * columns_);
+        RowPointers rows = like.rows_;
+        rows.dense = numbers.data();
+        std::vector<double> scratch;
+        turned_ = Tile(rows, 0, count, scratch).dense().reverse();
+      },
+      like.rows_.dense);
+}
+
+VectorXd RemadeRows::products(const VectorXd& x, double shift) const {
+  VectorXd z(count_);
+  if (turned_.size() > 0) {
+    const VectorXd x_turned = x.reverse();
+    std::vector<double> scratch;
+    Tile({.columns = columns_, .dense = turned_.data()}, 0, count_, scratch)
+        .multiply(x_turned.data(), Compensated{shift}, z.data());
+    z.reverseInPlace();
+    return z;
+  }
+  kernels::with_block(CsrView(sparse_), 0, count_, [&](const auto& block) {
+    for (Index i = count_ - 1; i >= 0; --i) {
+      long double sum = 0;
+      for (std::int64_t k = block.offsets[i + 1] - 1; k >= block.offsets[i]; --k)
+        sum += static_cast<long double>(block.values[k]) * static_cast<long double>(x[block.indices[k]]);
+      z[i] = static_cast<double>(sum - static_cast<long double>(shift));
+    }
+  });
+  return z;
+}
+
+double RemadeRows::reach(Index row, const VectorXd& bounds) const {
+  if (turned_.size() > 0) return turned_.row(count_ - 1 - row).reverse().cwiseAbs().dot(bounds);
+  double reach = 0;
+  kernels::with_block(CsrView(sparse_), row, 1, [&](const auto& block) {
+    for (std::int64_t k = block.offsets[0]; k < block.offsets[1]; ++k)
+      reach += std::abs(static_cast<double>(block.values[k])) * bounds[block.indices[k]];
+  });
+  return reach;
+}
+
+namespace {
+
+MatrixXd sums_of(const RowMajorMatrix& turned, const RowMajorMatrix& U) {
+  const RowMajorMatrix U_turned = U.colwise().reverse();
+  MatrixXd sums = MatrixXd::Zero(turned.cols(), U.cols());
+  std::vector<double> scratch;
+  Tile({.columns = turned.cols(), .dense = turned.data()}, 0, turned.rows(), scratch)
+      .add_transpose_multiply(0, turned.rows(), U_turned.data(), U.cols(), sums.data());
+  return sums.colwise().reverse();
+}
+
+/// of(a, u): the term of an entry.
+template <class Term>
+MatrixXd sums_of(const CsrRows& rows, const RowMajorMatrix& U, Term&& term) {
+  MatrixXd sums = MatrixXd::Zero(rows.columns, U.cols());
+  kernels::with_block(CsrView(rows), 0, U.rows(), [&](const auto& block) {
+    for (Index i = U.rows() - 1; i >= 0; --i)
+      for (std::int64_t k = block.offsets[i + 1] - 1; k >= block.offsets[i]; --k)
+        for (Index c = 0; c < U.cols(); ++c)
+          sums(block.indices[k], c) += term(static_cast<double>(block.values[k]), U(i, c));
+  });
+  return sums;
+}
+
+}  // namespace
+
+MatrixXd RemadeRows::sums(const RowMajorMatrix& U) const {
+  MatrixXd sums =
+      turned_.size() > 0 ? sums_of(turned_, U) : sums_of(sparse_, U, [](double a, double u) { return a * u; });
+  faults::flip("check", span_of(sums));
+  return sums;
+}
+
+MatrixXd RemadeRows::sizes(const RowMajorMatrix& U) const {
+  if (turned_.size() > 0) return sums_of(turned_.cwiseAbs(), U.cwiseAbs());
+  return sums_of(sparse_, U, [](double a, double u) { return std::abs(a * u); });
 }
 
 }  // namespace attnreg

@@ -218,7 +218,7 @@ RowPasses::RowPasses(Communicator communicator, RowPartition partition, const Ro
       owner_(std::move(owner)),
       reads_(std::make_shared<double>(0)),
       row_norms_(std::make_shared<VectorXd>()),
-      tile_hashes_(std::make_shared<std::optional<std::vector<std::uint64_t>>>()) {
+      tile_hashes_(std::make_shared<TileHashes>()) {
   if (rows.columns < 1 || partition_.rows_global() < 1)
     refuse("A is " + std::to_string(partition_.rows_global()) + " x " + std::to_string(rows.columns) +
            ": it needs at least one row and one column");
@@ -260,16 +260,21 @@ void RowPasses::visit_tiles(TileSize size, const std::function<void(int, const T
   const std::int64_t begin = first_row(), end = begin + rows_local(), tile = tile_rows(columns());
   const std::int64_t first_tile = begin / tile, tiles = begin == end ? 0 : (end + tile - 1) / tile - first_tile;
   const InWork read("read of A", "rows", static_cast<double>(rows_local()));
+  const bool hashes = tile_hashes_->wanted && size == TileSize::cached;
+  std::vector<std::uint64_t> made(hashes ? static_cast<std::size_t>(tiles) : 0);
   share(tiles, [&](int part, Index first, Index last) {
     const Index step = size == TileSize::cached ? 1 : many_tiles(columns());
     std::vector<double> scratch;
     for (Index k = first; k < last && !is_in_vain(); k += step) {
       const std::int64_t from = std::max(begin, (first_tile + k) * tile);
       const std::int64_t to = std::min(end, (first_tile + std::min(k + step, last)) * tile);
-      visit(part, Tile(rows_, static_cast<Index>(from - begin), static_cast<Index>(to - from), scratch));
+      const auto first_local = static_cast<Index>(from - begin), rows = static_cast<Index>(to - from);
+      if (hashes) made[static_cast<std::size_t>(k)] = hash_of_rows(first_local, rows);
+      visit(part, Tile(rows_, first_local, rows, scratch));
       InWork::add(to - from);
     }
   });
+  if (hashes && !is_in_vain()) *tile_hashes_ = {.made = std::move(made)};
 }
 
 void RowPasses::visit_rows(std::span<const Index> rows_local, const RowVisitor& visit) const {
@@ -307,7 +312,6 @@ MatrixXd RowPasses::transpose_multiply(const MatrixXd& U) const {
 std::shared_ptr<const RowPasses> RowPasses::transformed(std::shared_ptr<const ColumnTransform> transform) const {
   auto passes = std::make_shared<RowPasses>(*this);
   passes->row_norms_ = std::make_shared<VectorXd>();
-  passes->tile_hashes_ = std::make_shared<std::optional<std::vector<std::uint64_t>>>();
   if (!is_sparse()) {
     passes->rows_.transform = transform.get();
     passes->owner_ = std::make_shared<std::pair<std::shared_ptr<const void>, std::shared_ptr<const ColumnTransform>>>(
@@ -325,6 +329,7 @@ std::shared_ptr<const RowPasses> RowPasses::transformed(std::shared_ptr<const Co
       rows.values[k] = (block.values[k] - transform->centre[rows.indices[k]]) * transform->factor[rows.indices[k]];
   });
   auto held = std::make_shared<const HeldCsr>(std::move(rows));
+  passes->tile_hashes_ = std::make_shared<TileHashes>();  // dense ones are the same rows in memory
   passes->rows_.sparse = &held->view;
   passes->owner_ = std::move(held);
   return passes;

@@ -117,18 +117,16 @@ class RowPasses {
   };
   std::vector<TileRows> tiles() const;  ///< Local.
 
-  /// Local. The local rows [first, first + count) as they are held, to be sent.
-  std::vector<char> packed_rows(Index first_local, Index count) const;
-  /// Local. `hash_of` of them for each of `tiles`, as they were at the first call, which takes a read.
+  /// Local. Adds the local rows [first, first + count) as they are held, to be sent. Of sparse ones the offsets, from 0
+  /// on, the indices and the values.
+  void pack_rows(Index first_local, Index count, std::vector<char>& bytes) const;
+  /// Local. `hash_of_packed` of each of `tiles`. They are made once: by the pass that `hash_in_next_pass` has asked to,
+  /// else by the first call, which takes a read.
   const std::vector<std::uint64_t>& tile_hashes() const;
-  /// What is made of packed rows in an order of its own: the last row first, and each from its last entry on.
-  struct Remade {
-    Eigen::VectorXd z, reach;     ///< a_i . x - shift, in long double; |a_i| . bounds
-    Eigen::MatrixXd sums, sizes;  ///< d x columns: A^T U, and |A|^T |U|
-  };
-  /// Local, not counted. packed: `count` rows of a matrix like this one. U: count x columns.
-  Remade remade(std::span<const char> packed, Index count, const Eigen::VectorXd& x, double shift,
-                const Eigen::VectorXd& bounds, const RowMajorMatrix& U) const;
+  /// Local. Forgets the hashes, and has the next pass over dense rows make them, of each tile while it is in cache.
+  void hash_in_next_pass() const { *tile_hashes_ = {.wanted = !is_sparse()}; }
+  /// Local. packed: `count` rows of a matrix like this one.
+  std::uint64_t hash_of_packed(std::span<const char> packed, Index count) const;
 
   /// Sees row `rows_local[position]`, in double; called from several threads at once.
   using RowVisitor = std::function<void(std::size_t position, std::span<const double> row)>;
@@ -159,6 +157,9 @@ class RowPasses {
   static void share(Index count, const std::function<void(int part, Index first, Index last)>& body);
 
  private:
+  friend class RemadeRows;
+
+  std::uint64_t hash_of_rows(Index first_local, Index count) const;
   /// The tiles of every part, in order.
   void visit_tiles(TileSize size, const std::function<void(int part, const Tile&)>& visit) const;
 
@@ -168,7 +169,11 @@ class RowPasses {
   std::shared_ptr<const void> owner_;
   std::shared_ptr<double> reads_;
   std::shared_ptr<Eigen::VectorXd> row_norms_;
-  std::shared_ptr<std::optional<std::vector<std::uint64_t>>> tile_hashes_;
+  struct TileHashes {
+    bool wanted = false;  // of the next pass
+    std::optional<std::vector<std::uint64_t>> made{};
+  };
+  std::shared_ptr<TileHashes> tile_hashes_;
   PassServer* server_ = nullptr;
 };
 

@@ -254,8 +254,48 @@ TEST(Audit, FindsChangedRowsAtTheRateOfTheTheory) {
   }
 }
 
+// By the pass that looks at the columns.
+TEST(Audit, HashesAreMadeInAPass) {
+  const RowMajorMatrix dense = reference::random_matrix(700, 40, 2);
+  for (const Holding holding : reference::holdings) {
+    const bool is_sparse = holding == Holding::sparse64 || holding == Holding::sparse32;
+    const RowMatrix A = reference::distribute(world(), dense, Layout::tiled, holding);
+    const RowPasses& passes = A.passes();
+    const auto hashes = passes.tile_hashes();
+    EXPECT_EQ(passes.reads(), 1);
+    EXPECT_EQ(hashes.size(), passes.tiles().size());
+    passes.hash_in_next_pass();
+    const ScaledColumns columns(A, true);
+    EXPECT_EQ(passes.tile_hashes(), hashes);
+    EXPECT_EQ(passes.reads(), is_sparse ? 2 : 1);
+    for (std::size_t k = 0; k < hashes.size(); ++k) {
+      std::vector<char> packed;
+      passes.pack_rows(passes.tiles()[k].first_local, passes.tiles()[k].rows, packed);
+      EXPECT_EQ(passes.hash_of_packed(packed, passes.tiles()[k].rows), hashes[k]);
+      packed.back() = static_cast<char>(packed.back() ^ 1);
+      EXPECT_NE(passes.hash_of_packed(packed, passes.tiles()[k].rows), hashes[k]);
+    }
+  }
+}
+
+TEST(Audit, FindsRowsThatChangeWithinASolve) {
+  OwnRows own;
+  for (const Method method : {Method::newton, Method::newton_cg, Method::surrogate}) {
+    RegressionOptions options;
+    options.method = method;
+    options.start = Start::zero;
+    options.audit = 1;
+    bool changed = false;
+    options.newton.on_iteration = [&](const IterationRecord&) {
+      if (!std::exchange(changed, true)) own.flip(3);
+    };
+    EXPECT_THAT(failure([&] { solve_regression(own.A, own.b, own.w, options); }), HasSubstr("have changed in memory"));
+    own.flip(3);
+  }
+}
+
 TEST(Audit, HashesFindEveryBitThatFlips) {
-  for (const std::size_t size : {1U, 7U, 8U, 31U, 32U, 33U, 100U}) {
+  for (const std::size_t size : {1U, 7U, 8U, 63U, 64U, 65U, 200U}) {
     std::vector<char> bytes(size);
     for (std::size_t k = 0; k < size; ++k) bytes[k] = static_cast<char>(37 * k);
     const auto hash = hash_of(bytes);

@@ -56,13 +56,14 @@ class PlanTest(ErrorTest):
             self.compare(A, ranks, 0.1)
         self.compare(A, 1, 0.1, "--storage", "float", "--method", "newton")
         self.compare(A, 2, 0.12, "--storage", "half", "--method", "newton-cg")
-        self.compare(A, 2, 0.12, "--reproducible", "--blocks", 4)
+        self.compare(A, 3, 0.12, "--reproducible", "--blocks", 4)
 
     def test_memory_of_wider_matrices(self):
         A = self.problem(12_000, 500)
         self.compare(A, 1, 0.2, "--method", "newton-cg")
         self.compare(A, 3, 0.2, "--method", "newton-cg")
         self.compare(A, 4, 0.2, "--method", "newton-cg", "--linear-solver", "scalapack")
+        self.compare(A, 2, 0.2, "--method", "newton-cg", "--reproducible", "--blocks", 16)
 
     def test_memory_of_sparse_matrices(self):
         A = self.problem(100_000, 100, sparse=True)

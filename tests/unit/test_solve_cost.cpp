@@ -64,8 +64,22 @@ TEST(SolveCost, BlocksHaveWhatRanksHave) {
   const auto of = [&](int ranks) { return memory(shape, {.ranks = ranks, .blocks = 16}, Method::newton_cg); };
   EXPECT_EQ(of(1).rank0.rows, 8.0 * (1 << 20) * 64);
   EXPECT_EQ(of(4).rank0.rows, of(1).rank0.rows / 4);
-  EXPECT_NEAR(of(4).other.matrices, 4 * of(16).other.matrices, 1);
-  EXPECT_GT(of(4).rank0.matrices, 4 * memory(shape, {.ranks = 4}, Method::newton_cg).rank0.matrices * 0.8);
+  EXPECT_EQ(of(3).other.rows, 6 * of(16).other.rows);
+  EXPECT_EQ(of(3).mean_other.rows, 5 * of(16).other.rows);
+  EXPECT_EQ(of(31).mean_other.rows, 0.5 * of(31).other.rows);
+}
+
+// They share factors, and run in turn.
+TEST(SolveCost, BlocksOfAProcessShareMatrices) {
+  for (const auto& shape : {SolveShape{.rows = 1 << 20, .columns = 64}, SolveShape{.rows = 3000, .columns = 500},
+                            SolveShape{.rows = 12000, .columns = 500}})
+    for (const Method method : {Method::newton, Method::newton_cg}) {
+      const auto of = [&](int ranks) { return memory(shape, {.ranks = ranks, .blocks = 16}, method).other.matrices; };
+      EXPECT_GT(of(4), of(16));
+      EXPECT_LT(of(4), 2.5 * of(16));
+      EXPECT_LT(of(1), 8 * of(16));
+      EXPECT_GT(of(16), 0.5 * memory(shape, {.ranks = 16}, method).other.matrices);
+    }
 }
 
 TEST(SolveCost, MethodIsThatOfTheCostModel) {

@@ -45,7 +45,7 @@ Machine machine_of_doctor(const std::string& text, const std::string& path) {
 
 double node_bytes(const SolveMemory& memory, const SolveLayout& layout) {
   const int ranks = layout.ranks_on_busiest();
-  return memory.rank0.total() + (ranks - 1) * memory.other.total() + ranks * program_bytes(ranks);
+  return memory.rank0.total() + (ranks - 1) * memory.mean_other.total() + ranks * program_bytes(ranks);
 }
 
 JobPlan plan_job(const SolveShape& shape, const SolveLayout& layout, double node_bandwidth) {
