@@ -100,6 +100,17 @@ ThinSvd thin_svd(MatrixXd M) {
   return {VectorXd::Constant(k, kNaN), MatrixXd::Constant(m, k, kNaN), MatrixXd::Constant(n, k, kNaN)};
 }
 
+MatrixXd pseudo_solution(const MatrixXd& M, const MatrixXd& R) {
+  const SymmetricEigen eigen = symmetric_eigen(M, true);
+  if (!eigen.finite) return MatrixXd::Constant(R.rows(), R.cols(), std::numeric_limits<double>::quiet_NaN());
+  const Index last = eigen.values.size() - 1;
+  const double least = static_cast<double>(last + 1) * std::numeric_limits<double>::epsilon() * eigen.values[last];
+  VectorXd inverse = VectorXd::Zero(last + 1);
+  for (Index k = 0; k <= last; ++k)
+    if (eigen.values[k] > least) inverse[k] = 1 / eigen.values[k];
+  return times(eigen.vectors, inverse.asDiagonal() * transposed_times(eigen.vectors, R));
+}
+
 MatrixXd least_squares(MatrixXd A, const MatrixXd& B) {
   const ThinSvd svd = thin_svd(std::move(A));
   if (!svd.values.allFinite() || !B.allFinite()) return MatrixXd::Constant(svd.V.rows(), B.cols(), kNaN);

@@ -51,6 +51,10 @@ struct ThinSvd {
 /// Divide and conquer. About 6 m n^2 + 20 n^3 flops for m >= n.
 ThinSvd thin_svd(Eigen::MatrixXd M);
 
+/// M^+ R of a positive semidefinite M, d x d, whose lower triangle is read; eigenvalues below d eps times the largest
+/// count as 0. R: d x k.
+Eigen::MatrixXd pseudo_solution(const Eigen::MatrixXd& M, const Eigen::MatrixXd& R);
+
 /// The X of smallest Frobenius norm among those that minimise |A X - B|_F. A: m x n, B: m x k, X: n x k.
 Eigen::MatrixXd least_squares(Eigen::MatrixXd A, const Eigen::MatrixXd& B);
 

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "errors/printable.hpp"
 #include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
 #include "numbers/vector_math.hpp"
@@ -41,7 +42,7 @@ std::string message(const AttentionKernel& kernel, std::int64_t query, const Bad
     return "query " + std::to_string(query) + " (counted from 0): all its logits are 0, so that z^" +
            std::to_string(kernel.degree) + " cannot be normalised";
   const std::string place = "logit of query " + std::to_string(query) + " and key " + std::to_string(bad.column) +
-                            " (counted from 0) is " + std::to_string(bad.value);
+                            " (counted from 0) is " + text_of(bad.value);
   if (!std::isfinite(bad.value)) return place + ": the inner product overflows; scale the queries or the keys";
   return place + ", but z^" + std::to_string(kernel.degree) +
          " of odd degree takes no negative logits; choose an even degree";

@@ -8,6 +8,7 @@
 
 #include "apply/attention_kernel.hpp"
 #include "attnreg/apply_attention.hpp"
+#include "errors/printable.hpp"
 #include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
 #include "numbers/random.hpp"
@@ -262,10 +263,14 @@ SketchedAttention sketched_attention(const RowMatrix& queries, const RowMatrix& 
     throw_if_stopped();
     for (Index i = 0; i < Q.rows(); ++i) {
       const double normaliser = totals(i, columns - 1);
+      if (Q.row(i).isZero(0) || longest == 0)
+        throw InvalidArgument("query " + std::to_string(queries.first_row() + i) +
+                              " (counted from 0): all its logits are 0, so that z^" + std::to_string(options.degree) +
+                              " cannot be normalised");
       if (!(normaliser > 0))
         throw InvalidArgument("query " + std::to_string(queries.first_row() + i) +
-                              " (counted from 0): the sketch makes the sum of its weights " +
-                              std::to_string(normaliser) + ", not above 0; take more features, or no sketch");
+                              " (counted from 0): the sketch makes the sum of its weights " + text_of(normaliser) +
+                              ", not above 0; take more features, or no sketch");
       result.output.row(i) = totals.row(i).head(columns - 1) / normaliser;
     }
     require_finite_output(queries.first_row(), result.output);

@@ -264,17 +264,23 @@ CovarianceChange covariance_change(const Neighbours& neighbours, double ridge) {
 }
 
 double smallest_ridge(const PrivacyBudget& budget, std::int64_t samples, const Neighbours& neighbours) {
-  const auto size = [&](double ridge) { return covariance_change(neighbours, ridge).size; };
-  double ridge = neighbours.row_norm * neighbours.row_norm;
-  const double limit = change_limit(budget, samples, covariance_change(neighbours, ridge).eigenvalues).size;
+  constexpr double kLeast = 1e-100;                     // by C^2; a larger ridge than needed is private, too
+  static_cast<void>(covariance_change(neighbours, 1));  // refuses what no ridge helps
+  const double C = neighbours.row_norm;
+  if (const double square = C * C; !(std::isnormal(square) && square < 1e300))
+    refuse("the ridge, a multiple of " + text_of(C) + "^2, under- or overflows; scale X, and --row-norm with it");
+  const Neighbours unit{.rows = neighbours.rows, .row_norm = 1, .change = std::max(neighbours.change / C, kLeast)};
+  const auto size = [&](double ridge) { return covariance_change(unit, ridge).size; };
+  double ridge = 1;
+  const double limit = change_limit(budget, samples, covariance_change(unit, ridge).eigenvalues).size;
   while (size(ridge) > limit) ridge *= 4;
-  while (size(ridge / 4) <= limit) ridge /= 4;
+  while (ridge > kLeast && size(ridge / 4) <= limit) ridge /= 4;
   double refused = ridge / 4;
   while (ridge / refused > 1 + 1e-10) {
     const double middle = std::sqrt(ridge * refused);
     (size(middle) <= limit ? ridge : refused) = middle;
   }
-  return ridge;
+  return ridge * C * C * (1 + 64 * kEps);  // rounded up
 }
 
 }  // namespace attnreg

@@ -44,7 +44,7 @@ struct Factor {
 Factor factor(const MatrixXd& Sigma, double eta) {
   const SymmetricEigen eigen = symmetric_eigen(Sigma, false);
   if (!eigen.finite) throw InvalidArgument("the covariance is not finite: X X^T overflows");
-  const double smallest = eigen.values[0], rounding = eigenvalue_rounding(Sigma.rows(), Sigma.norm());
+  const double smallest = eigen.values[0], rounding = eigenvalue_rounding(Sigma.rows(), Sigma.stableNorm());
   if (smallest <= rounding)
     throw InvalidArgument("not private: condition Sigma positive definite fails: its smallest eigenvalue is " +
                           text_of(smallest) + ", not above rounding (" + text_of(rounding) + "); add a ridge");
@@ -159,8 +159,8 @@ PrivateAttention private_attention(const Communicator& communicator, const Matri
   const Index n = covariance.rows();
   if (n < 1 || covariance.cols() != n)
     refuse("the covariance is " + std::to_string(n) + " x " + std::to_string(covariance.cols()) + ", expected square");
-  const double skew = (covariance - covariance.transpose()).norm();
-  if (!(skew <= 1e-12 * covariance.norm())) refuse("the covariance is not symmetric, or not finite");
+  const double skew = (covariance - covariance.transpose()).eval().stableNorm();
+  if (!(skew <= 1e-12 * covariance.stableNorm())) refuse("the covariance is not symmetric, or not finite");
   const MatrixXd symmetric = (covariance + covariance.transpose()) / 2;
   MatrixXd Sigma = symmetric;
   Sigma.diagonal().array() += options.ridge;

@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+
 #include <vector>
+#include "errors/printable.hpp"
 
 #include "apply/attention_kernel.hpp"
 #include "numbers/vector_math.hpp"
@@ -200,7 +202,7 @@ void require_weight(std::int64_t query, bool is_finite, bool is_marked, const Th
   const std::string name = "query " + std::to_string(query) + " (counted from 0)";
   if (!is_finite) throw NotFinite(name + ": an inner product with a key overflows; scale the queries or the keys");
   if (options.background == ThresholdOptions::Background::zero && !is_marked)
-    throw InvalidArgument(name + " has no logit of at least tau = " + std::to_string(options.tau) +
+    throw InvalidArgument(name + " has no logit of at least tau = " + text_of(options.tau) +
                           ", and nothing remains without a background");
 }
 

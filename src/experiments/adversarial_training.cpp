@@ -111,11 +111,12 @@ class ShiftedNetwork {
     for (int step = 0; step < options_.attack_steps; ++step) {
       values(X, &gradients);
       for (Index i = 0; i < X.cols(); ++i) {
-        const double size = gradients.col(i).norm();
+        const double size = gradients.col(i).stableNorm();
         if (!(size > 0)) continue;
         X.col(i) -= batch.y[i] * length / size * gradients.col(i);  // the loss falls with y f
         const VectorXd moved = X.col(i) - batch.X.col(i);
-        if (moved.norm() > options_.radius) X.col(i) = batch.X.col(i) + options_.radius / moved.norm() * moved;
+        const double distance = moved.stableNorm();
+        if (distance > options_.radius) X.col(i) = batch.X.col(i) + options_.radius / distance * moved;
       }
     }
     return X;
@@ -152,7 +153,7 @@ class ShiftedNetwork {
       const VectorXd attacked_margin = part.y.cwiseProduct(values(attacked(part)));
       mean.accuracy += static_cast<double>((margin.array() > 0).count()) / n;
       mean.robust += static_cast<double>((attacked_margin.array() > 0).count()) / n;
-      mean.loss += (-attacked_margin.array()).exp().log1p().sum() / n;
+      for (const double m : attacked_margin) mean.loss += (std::max(-m, 0.0) + std::log1p(std::exp(-std::abs(m)))) / n;
     }
     return mean;
   }
@@ -169,7 +170,9 @@ class ShiftedNetwork {
   double movement() const { return largest_distance(neurons() - start(tree_.neurons().rows())); }
   /// Collective. The length of the longest column.
   double largest_distance(const MatrixXd& difference) const {
-    return communicator_.max(difference.cols() > 0 ? difference.colwise().norm().maxCoeff() : 0.0);
+    double largest = 0;
+    for (const auto& neuron : difference.colwise()) largest = std::max(largest, neuron.stableNorm());
+    return communicator_.max(largest);
   }
 
  private:

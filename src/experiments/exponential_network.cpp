@@ -62,7 +62,7 @@ class Network {
   }
 
   const VectorXd& left() const { return left_; }  ///< F - y
-  double error() const { return left_.norm(); }
+  double error() const { return left_.stableNorm(); }
 
   /// m H_ij = <x_i, x_j> sum_r e^{<w_r, x_i + x_j>}
   MatrixXd kernel() const {
@@ -81,10 +81,7 @@ class Network {
   bool improve() {
     MatrixXd H = kernel();
     VectorXd change(left_.size());
-    if (communicator_.is_root()) {
-      Cholesky factor;
-      change = factor.factor(H) ? factor.solve(left_) : VectorXd::Constant(change.size(), std::nan(""));
-    }
+    if (communicator_.is_root()) change = pseudo_solution(H, left_);  // singular where points depend on each other
     communicator_.broadcast(span_of(change));
     if (!change.allFinite()) return false;
     const Network before = *this;
@@ -102,7 +99,9 @@ class Network {
   /// max |w_r - w_r(0)|
   double movement() const {
     const RowMajorMatrix moved = W_ - start_;
-    return communicator_.max(moved.rows() > 0 ? moved.rowwise().norm().maxCoeff() : 0.0);
+    double largest = 0;
+    for (const auto& neuron : moved.rowwise()) largest = std::max(largest, neuron.stableNorm());
+    return communicator_.max(largest);
   }
 
  private:

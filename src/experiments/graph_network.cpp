@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "attnreg/row_storage.hpp"
+#include "errors/printable.hpp"
 #include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
 #include "numbers/random.hpp"
@@ -69,7 +70,7 @@ Graph with_loops(const Communicator& communicator, const RowPartition& nodes, co
     for (Index i = 0; i < degrees.size(); ++i)
       if (!(degrees[i] > 0) || !std::isfinite(degrees[i]))
         throw InvalidArgument("G: node " + std::to_string(mine + i) + " (counted from 0) has the degree " +
-                              std::to_string(degrees[i]) + " with its loop, expected a number above 0");
+                              text_of(degrees[i]) + " with its loop, expected a number above 0");
   });
   const VectorXd roots = degrees.cwiseSqrt().cwiseInverse();
   const auto all = communicator.all_gather(span_of(roots));

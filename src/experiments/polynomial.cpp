@@ -140,7 +140,7 @@ Table polynomial_attention(const Communicator& communicator, const PolynomialAtt
     const double share = token_share(D1, degree);
     const double closed = closed_share(options, options.a1, static_cast<double>(degree));
     table.rows.push_back({static_cast<double>(degree), share, closed, zero.margin, one.margin,
-                          options.a1 * closed + options.b - options.theta, zero.fires, one.fires});
+                          std::abs(options.a1) * closed + std::abs(options.b) - options.theta, zero.fires, one.fires});
   }
   table.reading = {
       "share: what the special token of D_1 gives to itself, measured; closed_share: its closed form",

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "algebra/blas_products.hpp"
 #include "algebra/dense_factors.hpp"
@@ -14,18 +13,6 @@ namespace attnreg::experiments {
 namespace {
 
 constexpr std::size_t kEquationsAtOnce = 1024;
-
-/// M^+ R of symmetric M, whose lower triangle is read.
-MatrixXd pseudo_solution(const MatrixXd& M, const MatrixXd& R) {
-  const SymmetricEigen eigen = symmetric_eigen(M, true);
-  if (!eigen.finite) return MatrixXd::Constant(R.rows(), R.cols(), std::numeric_limits<double>::quiet_NaN());
-  const Index last = eigen.values.size() - 1;
-  const double least = static_cast<double>(last + 1) * std::numeric_limits<double>::epsilon() * eigen.values[last];
-  VectorXd inverse = VectorXd::Zero(last + 1);
-  for (Index k = 0; k <= last; ++k)
-    if (eigen.values[k] > least) inverse[k] = 1 / eigen.values[k];
-  return times(eigen.vectors, inverse.asDiagonal() * transposed_times(eigen.vectors, R));
-}
 
 }  // namespace
 

@@ -155,12 +155,12 @@ void require_memory(const Communicator& communicator, double bytes_this_rank, co
     if (bytes_this_rank > own.bytes)
       throw OutOfMemory(what + ": " + gigabytes(bytes_this_rank) + " needed on rank " +
                         std::to_string(communicator.rank()) + ", but " + own.limit + " leaves " + gigabytes(own.bytes) +
-                        "; raise it, use more ranks, or hold the rows as float (--storage float)");
+                        "; raise it, or use more ranks; --storage float halves what matrices of a file take");
     const Room node = node_room("");
     if (needed <= node.bytes) return;
     throw OutOfMemory(what + ": " + gigabytes(needed) + " needed on a node (" + std::to_string(ranks) + " ranks), " +
                       gigabytes(node.bytes) + " available by " + node.limit +
-                      "; use more nodes, or hold the rows as float (--storage float)");
+                      "; use more nodes; --storage float halves what matrices of a file take");
   });
 }
 

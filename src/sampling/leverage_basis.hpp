@@ -61,6 +61,11 @@ SketchOptions sketch_options(const RowMatrix& A, const LeverageOptions& options)
 /// and so NaN in the sum over the ranks: all ranks learn of them from the result, with no collective of their own.
 Eigen::VectorXd row_scale(const RowMatrix& A, const Eigen::VectorXd& weights, RowWeights kind);
 
+/// Collective, one read of A, by QR of the rows, 2 d^2 flops a row on one thread at a time, and one broadcast of 8 d^2
+/// bytes per rank. On rank 0 the R, d x d, of diag(row_scale) A, elsewhere a part of it. row_scale: rows_local, or
+/// empty for ones. Squares are not formed, so that no scale of A under- or overflows.
+Eigen::MatrixXd triangular_factor_on_root(const RowMatrix& A, const Eigen::VectorXd& row_scale);
+
 /// Collective. Throws `InvalidArgument` on all ranks: why the sum over the ranks was not finite.
 [[noreturn]] void explain_failure(const RowMatrix& A, const Eigen::VectorXd& weights);
 

@@ -170,6 +170,17 @@ TriangularFactor triangular_factor(const RowMatrix& A, const VectorXd& row_scale
 
 }  // namespace
 
+MatrixXd triangular_factor_on_root(const RowMatrix& A, const VectorXd& row_scale) {
+  const Communicator& communicator = A.communicator();
+  auto local = triangular_factor(A, row_scale);
+  for (int rank = 1; rank < communicator.size(); ++rank) {
+    MatrixXd R = local.R();
+    communicator.broadcast(span_of(R), rank);
+    if (communicator.is_root()) local.add(R);
+  }
+  return local.R();
+}
+
 LeverageBasis leverage_basis(const RowMatrix& A, const VectorXd& weights, const LeverageOptions& options) {
   const SketchOptions sketched = sketch_options(A, options);
   const double rank0_bytes = 8.0 * static_cast<double>(sketched.rows) * static_cast<double>(A.columns());
@@ -234,13 +245,8 @@ LeverageScores exact_leverage_scores(const RowMatrix& A, const VectorXd& weights
     communicator.sum_to_root(span_of(gram));
     if (communicator.is_root()) factor = pivoted_cholesky(gram, tolerance);
   } else {
-    auto local = triangular_factor(A, row_scale(A, weights, kind));
-    for (int rank = 1; rank < communicator.size(); ++rank) {
-      MatrixXd R = local.R();
-      communicator.broadcast(span_of(R), rank);
-      if (communicator.is_root()) local.add(R);
-    }
-    if (communicator.is_root()) factor = pivoted_qr(local.R(), tolerance);
+    const MatrixXd R = triangular_factor_on_root(A, row_scale(A, weights, kind));
+    if (communicator.is_root()) factor = pivoted_qr(R, tolerance);
   }
   return scores_from_basis(A, weights, share_basis(A, weights, factor), kind);
 }

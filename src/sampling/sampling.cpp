@@ -1,5 +1,4 @@
 #include "sampling/sampling.hpp"
-#include "errors/refuse.hpp"
 
 #include <algorithm>
 #include <array>
@@ -8,7 +7,10 @@
 #include <span>
 #include <string>
 
+#include "errors/printable.hpp"
+#include "errors/refuse.hpp"
 #include "numbers/random.hpp"
+#include "ranks/stop.hpp"
 
 namespace attnreg {
 
@@ -62,17 +64,26 @@ std::int64_t uniform_below(std::int64_t total, const std::array<std::uint32_t, 4
   return static_cast<std::int64_t>((Wide{high} * factor + (Wide{low} * factor >> 64)) >> 64);
 }
 
-/// The draws that fall into [begin, end), ascending, relative to begin.
-std::vector<std::int64_t> own_draws(const ReplacementOptions& options, std::int64_t begin, std::int64_t end,
-                                    std::int64_t total) {
+/// How often each row is drawn. ends: where the units of a row end, of all `total` units; this rank's begin at `begin`.
+std::vector<std::int64_t> own_draws(const ReplacementOptions& options, std::int64_t begin,
+                                    const std::vector<std::int64_t>& ends, std::int64_t total) {
   const RandomStream stream(options.seed, Purpose::sample_with_replacement, options.iteration);
-  std::vector<std::int64_t> draws;
+  std::vector<std::int64_t> draws(ends.size());
   for (std::int64_t t = 0; t < options.draws; ++t) {
+    constexpr std::int64_t kBetweenLooks = 1 << 16;
+    if (t % kBetweenLooks == 0 && is_in_vain()) break;
     const std::int64_t position = uniform_below(total, stream.bits(t));
-    if (position >= begin && position < end) draws.push_back(position - begin);
+    if (ends.empty() || position < begin || position >= ends.back()) continue;
+    ++draws[static_cast<std::size_t>(std::ranges::upper_bound(ends, position) - ends.begin())];
   }
-  std::sort(draws.begin(), draws.end());
   return draws;
+}
+
+/// (1 + e) ln(1 + e) - e, which is about e^2 / 2 and would cancel for small e.
+double chernoff_exponent(double epsilon) {
+  constexpr double kSmall = 1e-4;  // the next term of the series is below 1e-8 of the first, as is what cancels
+  if (epsilon < kSmall) return epsilon * epsilon * (0.5 - epsilon / 6);
+  return (1 + epsilon) * std::log1p(epsilon) - epsilon;
 }
 
 }  // namespace
@@ -84,8 +95,8 @@ void check_row_numbers(const RowMatrix& A, const VectorXd& numbers, const std::s
                           " " + what + "s");
   for (Index i = 0; i < numbers.size(); ++i)
     if (!(numbers[i] >= 0) || !std::isfinite(numbers[i]))
-      throw InvalidArgument("the " + what + " of row " + std::to_string(A.first_row() + i) + " is " +
-                            std::to_string(numbers[i]) + ": it must be a number >= 0");
+      throw InvalidArgument(what + " of row " + std::to_string(A.first_row() + i) + " is " + text_of(numbers[i]) +
+                            ": it must be a number >= 0");
 }
 
 double keeping_probability(const RowMatrix& A, double score, const PoissonOptions& options) {
@@ -95,8 +106,9 @@ double keeping_probability(const RowMatrix& A, double score, const PoissonOption
 }
 
 double poisson_oversampling(Index rank, double epsilon, double delta, const PoissonOptions& options) {
-  const double exponent = (1 + epsilon) * std::log1p(epsilon) - epsilon;
-  return std::log(2 * static_cast<double>(rank) / delta) / (exponent * (1 - options.uniform_share));
+  const double failures = std::log(2 * static_cast<double>(rank)) - std::log(delta);
+  const double wanted = failures / (chernoff_exponent(epsilon) * (1 - options.uniform_share));
+  return std::min(wanted, 0x1p1000);  // all rows that have a score
 }
 
 SampledRows keep_rows(const RowMatrix& A, const VectorXd& scores, const PoissonOptions& options) {
@@ -121,8 +133,8 @@ SampledRows keep_rows(const RowMatrix& A, const VectorXd& scores, const PoissonO
 
 SampledRows sample_poisson(const RowMatrix& A, const VectorXd& scores, const PoissonOptions& options) {
   const double c = options.oversampling, u = options.uniform_share;
-  if (!(c > 0) || !std::isfinite(c)) refuse("oversampling " + std::to_string(c) + ": give a number > 0");
-  if (!(u >= 0 && u <= 1)) refuse("uniform share " + std::to_string(u) + ": give a number from 0 to 1");
+  if (!(c > 0) || !std::isfinite(c)) refuse("oversampling " + text_of(c) + ": give a number > 0");
+  if (!(u >= 0 && u <= 1)) refuse("uniform share " + text_of(u) + ": give a number from 0 to 1");
   SampledRows sample;
   std::int64_t count = -(std::int64_t{1} << 45);  // unusable scores; more than all rows of the other ranks
   if (are_usable(A, scores)) {
@@ -147,23 +159,16 @@ SampledRows sample_with_replacement(const RowMatrix& A, const VectorXd& scores, 
   }
   SampledRows sample;
   if (total == 0) return sample;
-  const std::int64_t end = begin + sums[static_cast<std::size_t>(A.communicator().rank())];
-  const auto draws = own_draws(options, begin, end, total);
+  std::vector<std::int64_t> ends;
+  for (std::int64_t last = begin; const double score : scores) ends.push_back(last += units(score));
+  const auto draws = own_draws(options, begin, ends, total);
   std::vector<double> weights;
-  std::int64_t before = 0;  // units of the rows before row i
-  Index i = 0;
-  for (std::size_t k = 0; k < draws.size();) {
-    std::int64_t width = units(scores[i]);
-    while (before + width <= draws[k]) {
-      before += width;
-      width = units(scores[++i]);
-    }
-    std::size_t last = k;
-    while (last < draws.size() && draws[last] < before + width) ++last;
-    const double p = static_cast<double>(width) / static_cast<double>(total);
+  for (Index i = 0; i < scores.size(); ++i) {
+    const auto count = static_cast<double>(draws[static_cast<std::size_t>(i)]);
+    if (count == 0) continue;
+    const double p = static_cast<double>(units(scores[i])) / static_cast<double>(total);
     sample.rows.push_back(i);
-    weights.push_back(static_cast<double>(last - k) / (static_cast<double>(m) * p));
-    k = last;
+    weights.push_back(count / (static_cast<double>(m) * p));
   }
   sample.weights = as_vector(weights);
   sample.count_global = A.communicator().sum(static_cast<std::int64_t>(sample.rows.size()));
@@ -172,13 +177,12 @@ SampledRows sample_with_replacement(const RowMatrix& A, const VectorXd& scores, 
 
 std::int64_t with_replacement_size(Index d, double epsilon, double delta, double beta) {
   if (d < 1 || !(epsilon > 0 && epsilon <= 1) || !(delta > 0 && delta < 1) || !(beta > 0 && beta <= 1))
-    refuse("sample size for d = " + std::to_string(d) + ", epsilon = " + std::to_string(epsilon) +
-           ", delta = " + std::to_string(delta) + ", beta = " + std::to_string(beta) +
-           ": give d >= 1, epsilon and beta in (0, 1], delta in (0, 1)");
+    refuse("sample size for d = " + std::to_string(d) + ", epsilon = " + text_of(epsilon) + ", delta = " +
+           text_of(delta) + ", beta = " + text_of(beta) + ": give d >= 1, epsilon and beta in (0, 1], delta in (0, 1)");
   const double columns = static_cast<double>(d);
-  const double exponent = (1 + epsilon) * std::log1p(epsilon) - epsilon;
-  const double size = std::ceil(columns * std::log(2 * columns / delta) / (beta * exponent));
-  if (!(size < 0x1p62)) refuse("epsilon = " + std::to_string(epsilon) + " asks for more than 2^62 draws");
+  const double failures = std::log(2 * columns) - std::log(delta);
+  const double size = std::ceil(columns * failures / (beta * chernoff_exponent(epsilon)));
+  if (!(size < 0x1p62)) refuse("epsilon = " + text_of(epsilon) + " asks for more than 2^62 draws");
   return static_cast<std::int64_t>(size);
 }
 

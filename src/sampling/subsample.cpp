@@ -10,6 +10,7 @@
 #include "errors/refuse.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/gram.hpp"
+#include "sampling/leverage_basis.hpp"
 
 namespace attnreg {
 
@@ -27,14 +28,15 @@ double expected_rows(const RowMatrix& A, const VectorXd& D, const VectorXd& scor
   return A.communicator().sum(sum);
 }
 
-/// Collective. The weights of D~ in place of those of the sample, without rows with D_i = 0.
+/// Collective. The weights of D~ in place of those of the sample, without rows with D_i = 0. D may be empty on a rank
+/// without rows, too.
 SampledRows times(const VectorXd& D, SampledRows sample, const Communicator& communicator) {
-  if (D.size() == 0) return sample;
   Index kept = 0;
   for (std::size_t k = 0; k < sample.rows.size(); ++k) {
     const Index row = sample.rows[k];
-    if (!(D[row] > 0)) continue;
-    sample.weights[kept] = sample.weights[static_cast<Index>(k)] * D[row];
+    const double own = D.size() > 0 ? D[row] : 1;
+    if (!(own > 0)) continue;
+    sample.weights[kept] = sample.weights[static_cast<Index>(k)] * own;
     sample.rows[static_cast<std::size_t>(kept++)] = row;
   }
   sample.rows.resize(static_cast<std::size_t>(kept));
@@ -66,15 +68,40 @@ MatrixXd gram_on_root(const RowMatrix& A, const WeightedRows& rows) {
 
 WeightedRows entries_of(const SampledRows& sample) { return {.curvature = sample.weights, .chosen = sample.rows}; }
 
-/// Local, on rank 0.
-double spectral_error(const MatrixXd& gram, const MatrixXd& sampled, std::int64_t terms) {
-  const double size = static_cast<double>(gram.rows()) + std::sqrt(static_cast<double>(terms));
-  const PivotedFactor factor = pivoted_cholesky(gram, 4 * std::numeric_limits<double>::epsilon() * size);
-  if (!factor.finite || !sampled.allFinite()) return std::numeric_limits<double>::quiet_NaN();
-  if (factor.rank() == 0) return 0;
+constexpr double kNotFound = std::numeric_limits<double>::quiet_NaN();
+
+/// Local, on rank 0. The largest |eigenvalue - 1|; NaN for a matrix that is not finite.
+double distance_from_one(const MatrixXd& whitened) {
+  const SymmetricEigen eigen = symmetric_eigen(whitened, false);
+  return eigen.finite ? (eigen.values.array() - 1).abs().maxCoeff() : kNotFound;
+}
+
+/// Local, on rank 0. From Gram matrices; NaN where they hide small directions, or under- or overflow.
+double error_of_grams(const MatrixXd& gram, const MatrixXd& sampled) {
+  constexpr double kClear = 1e-10;       // of the eigenvalues: the error is right to about d 1e-6
+  constexpr double kAllDigits = 1e-290;  // smaller sums lose digits
+  if (!(gram.diagonal().minCoeff() > kAllDigits)) return kNotFound;
+  const PivotedFactor factor = pivoted_cholesky(gram, kClear);
+  if (!factor.finite || !sampled.allFinite() || factor.rank() < gram.rows()) return kNotFound;
   const MatrixXd T = factor.inverse();
-  const SymmetricEigen eigen = symmetric_eigen(T.transpose() * sampled * T, false);
-  return eigen.finite ? (eigen.values.array() - 1).abs().maxCoeff() : std::numeric_limits<double>::quiet_NaN();
+  return distance_from_one(T.transpose() * sampled * T);
+}
+
+/// Local, on rank 0. From the R of the rows and that of the sample.
+double error_of_factors(const MatrixXd& R, const MatrixXd& sampled, double tolerance) {
+  const PivotedFactor factor = pivoted_qr(R, tolerance);
+  if (!factor.finite || factor.rank() == 0) return kNotFound;
+  const MatrixXd M = sampled * factor.inverse();
+  return distance_from_one(M.transpose() * M);
+}
+
+/// Collective, two reads. The same by QR, as exact scores are found: any scale, and conditions up to 1e13.
+double error_by_qr(const RowMatrix& A, const VectorXd& D, const SampledRows& sample) {
+  VectorXd roots = VectorXd::Zero(A.rows_local());
+  for (std::size_t k = 0; k < sample.rows.size(); ++k)
+    roots[sample.rows[k]] = std::sqrt(sample.weights[static_cast<Index>(k)]);
+  const MatrixXd R = triangular_factor_on_root(A, D.cwiseSqrt()), sampled = triangular_factor_on_root(A, roots);
+  return A.communicator().is_root() ? error_of_factors(R, sampled, rank_tolerance(A, A.columns())) : 0;
 }
 
 }  // namespace
@@ -112,23 +139,30 @@ SubsampleError subsample_error(const RowMatrix& A, const VectorXd& D, const Samp
   const Index d = A.columns();
   const VectorXd all = D.size() > 0 ? D : VectorXd::Ones(A.rows_local());
   SubsampleError error;
-  VectorXd forms = VectorXd::Zero(2 * probes);  // v^T A^T D A v and v^T A^T D~ A v
+  VectorXd forms = VectorXd::Zero(2 * probes);  // v^T A^T D A v and v^T A^T D~ A v, by the largest term
   const MatrixXd V = gaussian_probes(d, probes, seed);
   for (int k = 0; k < probes; ++k) {
-    const VectorXd z = A.multiply(V.col(k));
-    forms[2 * k] = all.dot(z.cwiseAbs2());
-    for (std::size_t i = 0; i < sample.rows.size(); ++i)
-      forms[2 * k + 1] += sample.weights[static_cast<Index>(i)] * z[sample.rows[i]] * z[sample.rows[i]];
+    VectorXd z = A.multiply(V.col(k)).cwiseProduct(all.cwiseSqrt());
+    const double largest = communicator.max(z.size() > 0 ? z.cwiseAbs().maxCoeff() : 0.0);
+    if (!(largest > 0)) continue;
+    z /= largest;
+    forms[2 * k] = z.squaredNorm();
+    for (std::size_t i = 0; i < sample.rows.size(); ++i) {
+      const Index row = sample.rows[i];
+      forms[2 * k + 1] += sample.weights[static_cast<Index>(i)] / all[row] * z[row] * z[row];
+    }
   }
   communicator.sum(span_of(forms));
   for (int k = 0; k < probes; ++k)
     if (forms[2 * k] > 0) error.probed = std::max(error.probed, std::abs(forms[2 * k + 1] / forms[2 * k] - 1));
   if (d > limit) return error;
   const MatrixXd gram = gram_on_root(A, {.curvature = all}), sampled = gram_on_root(A, entries_of(sample));
-  VectorXd message(1);
-  if (communicator.is_root()) message[0] = spectral_error(gram, sampled, A.rows_global());
-  communicator.broadcast(span_of(message));
-  error.spectral = message[0];
+  const auto shared = [&](double found) {
+    communicator.broadcast(std::span<double>(&found, 1));
+    return found;
+  };
+  error.spectral = shared(communicator.is_root() ? error_of_grams(gram, sampled) : 0);
+  if (std::isnan(error.spectral)) error.spectral = shared(error_by_qr(A, all, sample));
   return error;
 }
 

@@ -41,13 +41,16 @@ Subsample subsample(const RowMatrix& A, const Eigen::VectorXd& D, const Subsampl
 
 /// How far A^T D~ A is from A^T D A: the largest |v^T A^T D~ A v / v^T A^T D A v - 1|. Replicated.
 struct SubsampleError {
-  /// Over all v; NaN where d is above the limit, or where A^T D A overflows.
+  /// Over all v that A^T D A does not take to 0, as far as rounding tells; NaN where d is above the limit.
   double spectral = std::numeric_limits<double>::quiet_NaN();
   double probed = 0;  ///< over some random v, N(0, I): a lower estimate
 };
 
-/// Collective. One read for each probe, and up to d = `limit` one for A^T D A, whose factor and eigenvalues rank 0
-/// makes in 8 * 4 d^2 bytes. An all-reduce of 16 bytes a probe, and one reduce of 16 d^2 bytes.
+/// Collective. One read for each probe, and up to d = `limit` two for the Gram matrices, whose factor and eigenvalues
+/// rank 0 makes in 8 * 4 d^2 bytes. Two all-reduces of 8 and 16 bytes a probe, and two reduces of 8 d^2 bytes. Where
+/// the Gram matrices do not show all directions of A, as its condition is above 1e5, its columns depend on each other,
+/// or squares under- or overflow, two more reads and QR factorizations of all rows, 2 d^2 flops a row each, and two
+/// broadcasts of 8 d^2 bytes per rank.
 SubsampleError subsample_error(const RowMatrix& A, const Eigen::VectorXd& D, const SampledRows& sample, int probes,
                                std::uint64_t seed, Index limit = 2000);
 

@@ -10,6 +10,7 @@
 
 #include "algebra/dense_factors.hpp"
 #include "algebra/pivoted_factor.hpp"
+#include "errors/printable.hpp"
 #include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
 #include "numbers/exact_sum.hpp"
@@ -258,7 +259,7 @@ double bound_of_sums(const RowMatrix& A, double scale) {
   const double largest = A.communicator().max(mine.value);
   const double bound = (scale * largest) * (scale * largest) * static_cast<double>(A.rows_global());
   if (!(bound < 0x1p1000))
-    refuse("X has an entry of size " + std::to_string(largest) + ": X X^T would overflow, scale X down");
+    refuse("X has an entry of size " + text_of(largest) + ": X X^T would overflow, scale X down");
   return bound;
 }
 
@@ -316,12 +317,14 @@ MatrixXd exact_gram(const RowMatrix& A, double scale) {
 
 MatrixXd whitening_of(const MatrixXd& K, std::int64_t terms) {
   const Index n = K.rows();
-  SymmetricEigen eigen = symmetric_eigen(K, true);
+  const VectorXd scale = VectorXd::NullaryExpr(n, [&](Index i) { return scale_for(std::sqrt(K(i, i))); });
+  SymmetricEigen eigen = symmetric_eigen(scale.asDiagonal() * K * scale.asDiagonal(), true);
   if (!eigen.finite || !(eigen.values[n - 1] > 0)) return MatrixXd(n, 0);
   const double size = static_cast<double>(n) + std::sqrt(static_cast<double>(terms));
   const double threshold = 4 * std::numeric_limits<double>::epsilon() * size * eigen.values[n - 1];
   const auto null = std::upper_bound(eigen.values.begin(), eigen.values.end(), threshold) - eigen.values.begin();
-  return eigen.vectors.rightCols(n - null) * eigen.values.tail(n - null).cwiseSqrt().cwiseInverse().asDiagonal();
+  return scale.asDiagonal() * eigen.vectors.rightCols(n - null) *
+         eigen.values.tail(n - null).cwiseSqrt().cwiseInverse().asDiagonal();
 }
 
 }  // namespace attnreg

@@ -47,7 +47,8 @@ Eigen::MatrixXd exact_gram(const RowMatrix& A, double scale = 1);
 /// nor overflow; 1 where they do not anyway.
 double scale_for_squares(const RowMatrix& A);
 
-/// Local. T with T^T K T = I, n x rank: the eigenvectors of K by the inverse square roots of their eigenvalues.
+/// Local. T with T^T K T = I, n x rank: of K with rows and columns scaled by powers of two, to a diagonal of about 1,
+/// so that the units of the rows do not matter, the eigenvectors by the inverse square roots of their eigenvalues.
 /// Eigenvalues up to 4 eps (n + sqrt(terms)) of the largest count as null: the rounding of a sum of so many terms. K:
 /// symmetric, n x n. Rank 0 if K is 0 or not finite. 9 n^3 flops at most.
 Eigen::MatrixXd whitening_of(const Eigen::MatrixXd& K, std::int64_t terms);

@@ -1,4 +1,5 @@
 #include "attnreg/sparsifier.hpp"
+#include "errors/printable.hpp"
 #include "errors/refuse.hpp"
 #include "rows/row_passes.hpp"
 
@@ -21,8 +22,8 @@ namespace {
 
 void check(const SparsifyOptions& options) {
   const auto inside = [](double value) { return value > 0 && value < 1; };
-  if (!inside(options.epsilon)) refuse("epsilon is " + std::to_string(options.epsilon) + ": give a number in (0, 1)");
-  if (!inside(options.delta)) refuse("delta is " + std::to_string(options.delta) + ": give a number in (0, 1)");
+  if (!inside(options.epsilon)) refuse("epsilon is " + text_of(options.epsilon) + ": give a number in (0, 1)");
+  if (!inside(options.delta)) refuse("delta is " + text_of(options.delta) + ": give a number in (0, 1)");
   if (options.columns < 0 || options.columns >= std::int64_t{1} << 31)
     refuse(std::to_string(options.columns) + " columns: give 1 to 2^31 - 1, or 0 for as many as epsilon asks for");
 }

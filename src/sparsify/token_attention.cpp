@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "algebra/blas_products.hpp"
+#include "algebra/pivoted_factor.hpp"
 #include "apply/attention_kernel.hpp"
 #include "errors/refuse.hpp"
 #include "kernels/gram_kernels.hpp"
@@ -56,8 +57,10 @@ TokenAttention::TokenAttention(const RowMatrix& queries, const RowMatrix& keys, 
                  std::to_string(n_k) + " keys and values on every rank");
   keys_ = shared_rows(keys, 0, n_k);
   values_ = shared_rows(values, 0, n_k);
-  require(8 * static_cast<double>(queries_global()) * values_.rowwise().squaredNorm().maxCoeff() < 0x1p1000,
-          "the squares of the values overflow: scale the values down");
+  constexpr double kSmallest = 1e-100, kLargest = 1e100;  // of values whose squares are summed
+  const double largest = values_.cwiseAbs().maxCoeff();
+  if (largest > 0 && !(largest > kSmallest && largest < kLargest)) value_scale_ = scale_for(largest);
+  values_ *= value_scale_;
   keys_.rowwise() -= Eigen::RowVectorXd(keys_.colwise().mean());
   value_mean_ = values_.colwise().mean();
   values_.rowwise() -= value_mean_;

@@ -46,7 +46,10 @@ class TokenAttention {
   const RowMajorMatrix& output() const { return output_; }  ///< O of the values of mean 0, this rank's queries
   const VectorXd& log_normaliser() const { return log_normaliser_; }
   const std::optional<VisibleKeys>& visible() const { return visible_; }
-  double size() const { return size_; }      ///< |O|_F, the mean of the values included. Replicated
+  double size() const { return size_; }  ///< |O|_F, the mean of the values included. Replicated
+  /// A power of two, by which the values, and all that is made of them here, are multiplied: 1 unless their squares
+  /// would under- or overflow.
+  double value_scale() const { return value_scale_; }
   double spread() const { return spread_; }  ///< mean over the queries of sum_j P_ij |v_j - O_i|^2. Replicated
 
   /// P of some queries and keys.
@@ -79,7 +82,7 @@ class TokenAttention {
   std::optional<VisibleKeys> visible_;
   RowMajorMatrix output_;
   VectorXd log_normaliser_;
-  double size_ = 0, spread_ = 0;
+  double size_ = 0, spread_ = 0, value_scale_ = 1;
 };
 
 }  // namespace attnreg

@@ -156,7 +156,7 @@ TEST(AttentionSketch, RefusesOnAllRanksTogether) {
               HasSubstr("for even degrees, and the degree is 3"));
   EXPECT_THAT(message(values, keys, {2, 10}), HasSubstr("3 columns and the keys 5"));
   EXPECT_THAT(message(on(-data.Q), keys, {1, 10}), HasSubstr("query 0 (counted from 0): the sketch makes the sum"));
-  EXPECT_THAT(message(queries, on(0 * data.K), {4, 10}), HasSubstr("not above 0"));
+  EXPECT_THAT(message(queries, on(0 * data.K), {4, 10}), HasSubstr("all its logits are 0"));
   EXPECT_THROW(sketched_attention(queries, keys, on(RowMajorMatrix::Constant(20, 3, 1.7e308)), {2, 100}), NotFinite);
 }
 

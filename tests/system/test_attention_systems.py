@@ -110,6 +110,23 @@ class PrivateTest(CommandLineTest):
         Z = 0.01 * (outputs[0] - 3 * np.eye(12))
         np.testing.assert_allclose(np.load(out / "attention.npy"), attention(np.exp(Z), np.eye(12)), rtol=0, atol=1e-12)
 
+    def test_the_ridge_has_the_units_of_the_data(self):
+        X = np.random.default_rng(5).standard_normal((4, 9))
+        X /= np.linalg.norm(X, axis=1, keepdims=True)
+        ridges = {}
+        for scale in (1.0, 1e100, 1e-100, 1e-160):
+            np.save(self.directory / "X.npy", scale * X)
+            for options in (("row",), ("entry", "--entry-change", repr(0.01 * scale))):
+                out = self.directory / "ridge"
+                result = run("private", self.directory / "X.npy", "--neighbours", *options, "--row-norm", repr(scale),
+                             "--samples", 500, "-o", out, "--force")
+                if scale == 1e-160:  # its square, the unit of the ridge, loses digits
+                    self.assert_error(result, 3, "under- or overflows")
+                    continue
+                self.assert_code(0, result)
+                ridge = read_json(out / "report.json")["ridge"] / scale ** 2
+                self.assertAlmostEqual(ridge / ridges.setdefault(options[0], ridge), 1, delta=1e-8)
+
     def test_the_noise_is_new_every_time(self):
         np.save(self.directory / "S.npy", np.eye(3))
         released = []

@@ -89,6 +89,10 @@ class PolynomialTest(CommandLineTest):
                 self.assertAlmostEqual(share, row["share"], places=12)
                 self.assertAlmostEqual(2 * share + 0.1 - 0.2, row["margin1"], places=12)
 
+    def test_negative_entries(self):
+        for row in self.rows("--n", 12, "--d", 6, "--a1", -2, "--b", -0.1, "--degrees", "2,4", "--draws", 2):
+            self.assertAlmostEqual(row["margin1"], row["closed_margin1"], places=12)
+
     def test_own_sets(self):
         draw = np.random.default_rng(6)
         sets = [draw.standard_normal((size, 4)) for size in (30, 50)]
@@ -158,6 +162,7 @@ class RefusalTest(ErrorTest):
         gnn = ("experiment", "gnn-features")
         self.fails(2, "--layers", arguments=(*gnn, G, H))
         self.fails(2, "two files", arguments=(*gnn, G))
+        self.fails(2, "expected names of files", arguments=(*gnn, G, H, "--layers", f"{W},,{W}"))
         self.fails(2, "without files", arguments=(*gnn, G, H, "--layers", W, "--nodes", 5))
         self.fails(2, "--blocks is '0'", arguments=(*gnn, G, H, "--layers", W, "--blocks", "0"))
         self.fails(2, "--degrees is not an option of gnn-features", arguments=(*gnn, "--degrees", "1,2"))
@@ -178,6 +183,8 @@ class RefusalTest(ErrorTest):
                    arguments=(*apply[:-2], "--kernel", "polynomial", "--sketch-weights", "squares"))
         self.fails(3, "even degrees", arguments=(*apply, "--kernel", "polynomial", "--degree", 3, "--sketch-weights",
                                                  "squares"))
+        self.fails(3, "all its logits are 0", arguments=("apply", save("zero.npy", np.zeros((2, 4))), H, H, "-o",
+                                                         self.directory / "O.npy", "--kernel", "polynomial", "--sketch", 10))
         self.fails(2, "no --mask", arguments=(*apply, "--kernel", "polynomial", "--mask", "causal"))
         self.fails(3, "1 to 64", arguments=(*apply, "--kernel", "polynomial", "--degree", 100))
 

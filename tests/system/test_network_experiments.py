@@ -112,6 +112,33 @@ class NetworkTest(CommandLineTest):
         self.assertAlmostEqual(column(tables[0][0], "kernel_bound")[0], 1 - eigenvalues[0] / eigenvalues[-1], delta=1e-12)
 
 
+    def test_points_that_depend_on_each_other(self):
+        """Gauss-Newton where the kernel is singular: each point twice, with other values."""
+        X = np.repeat(self.X[:6], 2, axis=0)
+        y = np.arange(12.0)
+        np.save(self.files[0], X)
+        for scale in (1, 1e200):
+            np.save(self.files[1], scale * y)
+            out = self.directory / f"singular{scale}"
+            self.assert_code(0, run("experiment", "exp-network", *self.files, "--widths", 2000, "--steps", 60,
+                                    "--residual", scale * 1e-6, "-o", out))
+            table = read_json(out / "report.json")["tables"][1]
+            if scale == 1:  # (y_1 - y_2)^2 / 2 of each pair remains
+                self.assertAlmostEqual(column(table, "final")[0], np.sqrt(6 * 0.5), delta=1e-6)
+            else:
+                self.assertAlmostEqual(column(table, "initial")[0] / np.linalg.norm(y) / scale, 1, places=9)
+
+    def test_a_ball_without_end(self):
+        losses = []
+        for radius in ("1", "1e300"):
+            out = self.directory / radius
+            self.assert_code(0, run("experiment", "adversarial-training", *self.files, "--widths", 300, "--steps", 1,
+                                    "--rate", "1e-300", "--radius", radius, "-o", out, ranks=2))
+            losses.append(column(read_json(out / "report.json")["tables"][0], "loss")[0])
+        self.assertGreater(losses[1], 1e250)
+        self.assertTrue(np.isfinite(losses[1]) and losses[0] < 100)
+
+
 class NetworkRefusalTest(ErrorTest):
     def save(self, name, array):
         np.save(self.directory / name, array)

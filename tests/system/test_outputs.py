@@ -40,6 +40,10 @@ class OutputsTest(CommandLineTest):
         yield [*data, F, "--start"], "X.npy", np.zeros((3, 3)), "."
         yield data, "X.npy", np.full((6, 6), 1 / 6), "X.npy"
         yield ["sparsify"], "Y.npy", np.eye(3, 6), "Y.npy"
+        yield ["sample", "--rows", 3], "A.npy", np.eye(6, 3), "A.npy"
+        yield ["experiment", "cycle-rank", "--rank", 1], "U.npy", np.ones((2, 3, 4)), "U.npy"
+        yield ["experiment", "adversarial-training", "--widths", 5, A], "a.npy", np.ones(6), "a.npy"
+        yield ["experiment", "gnn-features", F, A, "--layers"], "H_out.npy", np.eye(3), "H_out.npy"
 
     def test_outputs_are_not_inputs(self):
         """Under their own names, others in the file system, and with and without leave to replace files."""
@@ -57,6 +61,16 @@ class OutputsTest(CommandLineTest):
                                 self.assertTrue(os.path.samefile(file, link))
                     link.unlink()
 
+    def test_two_outputs_are_two_files(self):
+        A, b, x, both = (self.path(name) for name in ("A", "b", "x", "both"))
+        other = self.directory / "." / "sub" / ".." / both.name
+        for command in (["apply", A, A, A, "--kernel", "threshold", "--top", 2, "-o", both, "--rank-one", other],
+                        ["apply", A, A, A, "--kernel", "threshold", "--top", 2, "-o", both, "--sparse", both],
+                        ["evaluate", A, b, x, "--gradient", both, "--hessian", both]):
+            with self.subTest(command=command):
+                self.assert_error(run(*command), 2, "name the same file")
+                self.assertFalse(both.exists())
+
     def test_runs_do_not_replace_their_inputs(self):
         for ranks in (1, 3):
             for command, name, values, argument in self.directories():
@@ -69,6 +83,23 @@ class OutputsTest(CommandLineTest):
                                       "input")
                     self.assertEqual(before, (out / name).read_bytes())
                 shutil.rmtree(out)
+
+    def test_inputs_in_lists_and_tables(self):
+        A, F, K, out = self.path("A"), self.path("F"), self.path("K"), self.directory / "out"
+        self.save("square", np.eye(3))
+        out.mkdir()
+        np.save(out / "H_out.npy", np.eye(3))
+        np.savetxt(out / "exp-network.csv", np.ones(6))
+        for name, command in (("H_out.npy", ["experiment", "gnn-features", F, A, "--layers",
+                                             f"{self.path('square')},{out / 'H_out.npy'}", "--repeats", 1]),
+                              ("exp-network.csv", ["experiment", "exp-network", K, out / "exp-network.csv", "--widths", 5,
+                                                   "--steps", 2])):
+            before = (out / name).read_bytes()
+            self.save("K", np.ones((6, 2)))
+            for ranks in (1, 3):
+                with self.subTest(name=name, ranks=ranks):
+                    self.assert_error(run(*command, "-o", out, "--force", ranks=ranks), 6, name, "input")
+                    self.assertEqual(before, (out / name).read_bytes())
 
     def test_files_are_replaced_on_demand_only(self):
         for ranks in (1, 3):

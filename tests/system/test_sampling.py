@@ -191,6 +191,67 @@ class SampleTest(CommandLineTest):
                      "--exact", "--seed", seed).code for seed in range(8)}
         self.assertLessEqual(codes, {0, 4})
 
+    def test_weights_where_some_ranks_have_no_rows(self):
+        generator = np.random.default_rng(3)
+        A, D = generator.standard_normal((20, 3)), np.linspace(0, 1, 20)
+        np.save(self.directory / "few.npy", A)
+        np.save(self.directory / "D.npy", D)
+        for draws in ("poisson", "replacement"):
+            found = []
+            for ranks in (1, 2, 3, 4):
+                out, report, _ = self.sample("--weights", self.directory / "D.npy", "--rows", 9, "--draws", draws,
+                                             A=self.directory / "few.npy", ranks=ranks)
+                rows, weights = np.load(out / "rows.npy"), np.load(out / "weights.npy")
+                S = A[rows]
+                values = scipy.linalg.eigh(S.T @ (weights[:, None] * S), A.T @ (D[:, None] * A), eigvals_only=True)
+                self.assertAlmostEqual(np.abs(values - 1).max(), report["spectral_error"], places=9)
+                found.append((rows.tobytes(), weights.tobytes()))
+            self.assertEqual(1, len(set(found)), draws)
+
+    def test_the_error_at_any_scale(self):
+        generator = np.random.default_rng(4)
+        A = generator.standard_normal((300, 4))
+        near = np.hstack([A, A[:, :1] + 1e-9 * generator.standard_normal((300, 1))])
+        for name, matrix, D in (("huge", 1e200 * A, None), ("tiny", 1e-300 * A, None), ("dependent", near, None),
+                                ("repeated", np.hstack([A, A[:, :2], 0 * A[:, :1]]), None),
+                                ("weights", A, np.full(300, 1e-310)),
+                                ("rows", A * np.where(np.arange(300) % 2, 1e-170, 1e170)[:, None], None)):
+            for ranks in (1, 3):
+                with self.subTest(name=name, ranks=ranks):
+                    np.save(self.directory / "scaled.npy", matrix)
+                    options = () if D is None else ("--weights", self.directory / "D.npy")
+                    np.save(self.directory / "D.npy", np.ones(300) if D is None else D)
+                    out, report, _ = self.sample("--rows", 80, *options, A=self.directory / "scaled.npy", ranks=ranks)
+                    size = 1 if D is None else D[0]
+                    M = matrix / np.abs(matrix).max()
+                    U, values, _ = np.linalg.svd(M, full_matrices=False)
+                    U = U[:, values > 1e-12 * values[0]]
+                    rows, weights = np.load(out / "rows.npy"), np.load(out / "weights.npy") / size
+                    whitened = np.linalg.eigvalsh(U[rows].T @ (weights[:, None] * U[rows]))
+                    self.assertAlmostEqual(np.abs(whitened - 1).max(), report["spectral_error"], places=6)
+                    self.assertGreater(report["probed_error"], 0)
+                    self.assertLessEqual(report["probed_error"], report["spectral_error"] + 1e-9)
+
+    def test_no_row_at_all(self):
+        A = np.random.default_rng(5).standard_normal((400, 2))
+        np.save(self.directory / "A.npy", A)
+        scipy.sparse.save_npz(self.directory / "S.npz", scipy.sparse.csr_matrix(A))
+        empty = next(seed for seed in range(1, 40)
+                     if run("sample", self.directory / "A.npy", "--rows", 1, "--seed", seed).stdout.startswith("0 of"))
+        for matrix, ranks in (("A.npy", 1), ("A.npy", 3), ("S.npz", 2)):
+            out, report, _ = self.sample("--rows", 1, "--seed", empty, A=self.directory / matrix, ranks=ranks)
+            S = np.load(out / "A.npy") if matrix == "A.npy" else scipy.sparse.load_npz(out / "A.npz")
+            self.assertEqual(((0, 2), (0,), (0,)),
+                             (S.shape, np.load(out / "rows.npy").shape, np.load(out / "weights.npy").shape))
+            self.assertEqual((0, 1), (report["kept"], report["spectral_error"]))
+
+    def test_ends_of_epsilon_and_delta(self):
+        np.save(self.directory / "A.npy", np.eye(30, 3) + 1)
+        for options in (("--epsilon", "1e-300", "--probes", 0), ("--delta", "1e-320")):
+            self.assertEqual(30, self.sample(*options, A=self.directory / "A.npy")[1]["kept"])
+        self.assert_error(run("sample", self.directory / "A.npy", "--epsilon", "1e-12", "--draws", "replacement"), 3,
+                          "epsilon = 1e-12 asks for")
+
     def test_bad_weights(self):
         for bad, word in ((-1.0, "it must be a number >= 0"), (np.nan, "nan")):
             D = np.ones(4096)

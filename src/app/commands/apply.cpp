@@ -132,9 +132,9 @@ nlohmann::ordered_json sketch_figures(const Inputs& in, const AttentionKernel& k
   }
   const RowMatrix compared(communicator, RowPartition::from_local(communicator, count), std::move(some));
   const RowMajorMatrix exact = apply_attention(compared, in.keys, in.values, kernel).output;
-  RowMajorMatrix mean = dense_rows(in.values, 0, in.values.rows_local()).colwise().sum();
+  const RowMajorMatrix values = dense_rows(in.values, 0, in.values.rows_local());
+  RowMajorMatrix mean = (values / static_cast<double>(in.values.rows_global())).colwise().sum();  // no sum overflows
   communicator.sum(span_of(mean));
-  mean /= static_cast<double>(in.values.rows_global());
   return {{"sketch_features", result.features},
           {"compared_queries", compared.rows_global()},
           {"error_against_exact", relative_error(communicator, found, exact)},

@@ -13,6 +13,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
+#include <map>
 #include <new>
 #include <optional>
 #include <span>
@@ -109,11 +111,27 @@ const Command& find_command(const std::vector<Command>& all, const std::string& 
                    "'" + suggestion(name, names) + "; `attnreg --help` lists the commands");
 }
 
-/// Every file that the command line names, but for those that are to be written: none of them will be replaced.
+/// Every file that the command line names, alone or in a list, but for those that are to be written: none of them will
+/// be replaced. Throws `UsageError` if two outputs have the same name.
 void remember_inputs(const Arguments& arguments) {
-  for (const std::string& text : arguments.texts_but({"output", "gradient", "hessian", "sparse", "rank-one", "OUT"})) {
+  std::vector<std::string> texts = arguments.texts_but({"output", "gradient", "hessian", "sparse", "rank-one", "OUT"});
+  texts.insert(texts.end(), arguments.rest().begin(), arguments.rest().end());
+  for (const std::string& text : texts) {
     for (const auto& file : files_of(text)) remember_input(file);
     for (const char* const name : {"/X.npy", "/Y.npy"}) remember_input(text + name);  // of a run to start from
+    for (const auto part : parts_of(text, ','))
+      for (const auto& file : files_of(std::string(part))) remember_input(file);
+  }
+  std::map<std::filesystem::path, std::string_view> outputs;
+  for (const std::string_view name : {"output", "gradient", "hessian", "sparse", "rank-one"}) {
+    if (!arguments.knows(name) || !arguments.given(name)) continue;
+    std::error_code failed;  // then it cannot be written, either
+    const auto [place, is_new] =
+        outputs.try_emplace(std::filesystem::weakly_canonical(arguments.text(name), failed), name);
+    if (failed) continue;
+    if (!is_new)
+      throw UsageError("--" + std::string(place->second) + " and --" + std::string(name) + " name the same file, " +
+                       printable(arguments.text(name)));
   }
 }
 

@@ -67,20 +67,22 @@ SubsampleOptions subsample_options(const Arguments& arguments, int ranks) {
   return options;
 }
 
-/// Collective. rows.npy, weights.npy and A.npy or A.npz; their names.
+/// Collective. rows.npy, weights.npy and A.npy or A.npz, perhaps without any row; their names.
 std::vector<std::string> write_sample(const RowMatrix& A, const SampledRows& sample, const ReportDirectory& directory) {
   const Communicator& communicator = A.communicator();
-  const RowMatrix S = GatheredRows(A, sample.rows).matrix(communicator);
+  const auto partition = RowPartition::from_local(communicator, std::ssize(sample.rows));
+  const std::int64_t first = partition.begin(communicator.rank()), count = partition.rows_global();
   const std::string matrix = directory.file(A.is_sparse() ? "A.npz" : "A.npy");
-  const RowMajorMatrix rows = dense_rows(S, 0, S.rows_local());
+  RowMajorMatrix rows(std::ssize(sample.rows), A.columns());
+  if (count > 0) rows = dense_rows(GatheredRows(A, sample.rows).matrix(communicator), 0, rows.rows());
   if (A.is_sparse())
-    write_sparse(communicator, matrix, "csr", S.first_row(), S.rows_global(), sparse_rows(rows));
+    write_sparse(communicator, matrix, "csr", first, count, sparse_rows(rows));
   else
-    write_npy(communicator, matrix, {S.rows_global(), S.columns()}, S.first_row(), span_of(rows));
+    write_npy(communicator, matrix, {count, A.columns()}, first, span_of(rows));
   std::vector<std::int64_t> numbers;
   for (const Index row : sample.rows) numbers.push_back(A.first_row() + row);
-  write_integers(communicator, directory.file("rows.npy"), std::move(numbers), S.first_row(), S.rows_global());
-  write_npy(communicator, directory.file("weights.npy"), {S.rows_global()}, S.first_row(), span_of(sample.weights));
+  write_integers(communicator, directory.file("rows.npy"), std::move(numbers), first, count);
+  write_npy(communicator, directory.file("weights.npy"), {count}, first, span_of(sample.weights));
   return {directory.file("rows.npy"), directory.file("weights.npy"), matrix};
 }
 

@@ -187,14 +187,16 @@ ExitCode sparsify_tokens(const Communicator& communicator, const Arguments& argu
     const KeptKeys kept = choose_keys(attention, K, sums, options);
     chosen.add(kept);
     report.choose_seconds += choosing.seconds();
-    HeadChoice found{
-        .kept = std::ssize(kept.keys), .is_fitted = kept.is_fitted, .size = attention.size(), .errors = {}};
+    HeadChoice found{.kept = std::ssize(kept.keys),
+                     .is_fitted = kept.is_fitted,
+                     .size = attention.size() / attention.value_scale(),
+                     .errors = {}};
     if (arguments.text("metrics") == "full") {
       const RootClock measuring(communicator);
       if (files.check) {
         const RowMatrix others = files.check->load(communicator, head, storage);
         const TokenAttention on(others, K, V, report.scale, nullptr);
-        found.size = on.size();
+        found.size = on.size() / on.value_scale();
         found.errors = key_errors(on, sums, kept, options);
         found.bound = query_bound(on, kept);
       } else {

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "app/experiments/all_experiments.hpp"
 #include "app/run/problem.hpp"
 #include "attnreg/files.hpp"
@@ -29,20 +31,29 @@ std::vector<std::int64_t> required_counts(const Arguments& arguments, std::strin
   return numbers;
 }
 
+/// The names of files in a list. Throws `UsageError` for one that is empty.
+std::vector<std::string> list_of_files(const Arguments& arguments, std::string_view name) {
+  const std::string text = arguments.text(name);
+  std::vector<std::string> paths;
+  for (const auto path : parts_of(text, ',')) paths.emplace_back(path);
+  if (std::ranges::count(paths, "") > 0)
+    throw UsageError("--" + std::string(name) + " is '" + printable(text) +
+                     "'; expected names of files with a comma between them");
+  return paths;
+}
+
 /// Collective. The layers in the files of --layers and --attention.
 GraphNetwork load_network(const Communicator& communicator, const Arguments& arguments) {
   GraphNetwork network;
-  const std::string layers = arguments.text("layers");
-  for (const auto path : parts_of(layers, ','))
-    network.layers.push_back({load_replicated_matrix(communicator, std::string(path)), {}});
+  for (const auto& path : list_of_files(arguments, "layers"))
+    network.layers.push_back({load_replicated_matrix(communicator, path), {}});
   if (!arguments.has("attention")) return network;
-  const std::string text = arguments.text("attention");
-  const auto paths = parts_of(text, ',');
+  const auto paths = list_of_files(arguments, "attention");
   require(paths.size() == network.layers.size(), "--layers has " + std::to_string(network.layers.size()) +
                                                      " files and --attention " + std::to_string(paths.size()) +
                                                      "; each layer needs one");
   for (std::size_t k = 0; k < paths.size(); ++k)
-    network.layers[k].attention = load_replicated_matrix(communicator, std::string(paths[k]));
+    network.layers[k].attention = load_replicated_matrix(communicator, paths[k]);
   return network;
 }
 

@@ -25,15 +25,17 @@ constexpr double kFarBetter = 2;  // times nearer than another choice of as many
 /// Over all heads: errors of all outputs together, the worst query of all.
 std::vector<KeyError> errors_of_all(const std::vector<HeadChoice>& heads) {
   std::vector<KeyError> all = heads[0].errors;
-  double size = 0;
-  for (const HeadChoice& head : heads) size += head.size * head.size;
+  double size = 0, largest = 0;
+  for (const HeadChoice& head : heads) largest = std::max(largest, head.size);
+  const auto share = [&](const HeadChoice& head) { return largest > 0 ? head.size / largest : 0; };
+  for (const HeadChoice& head : heads) size += share(head) * share(head);
   for (std::size_t k = 0; k < all.size(); ++k) {
     double keys = 0, squares = 0;
     all[k].blind = 0;
     for (const HeadChoice& head : heads) {
       const KeyError& error = head.errors[k];
       keys += error.keys / static_cast<double>(heads.size());
-      squares += std::pow(error.output * head.size, 2);
+      squares += std::pow(error.output * share(head), 2);
       all[k].worst = std::max(all[k].worst, error.worst);
       all[k].blind += error.blind;
     }
