@@ -14,6 +14,7 @@
 #include "attnreg/leverage.hpp"
 #include "attnreg/regression.hpp"
 #include "newton/journal.hpp"
+#include "rows/row_passes.hpp"
 #include "support/attention_problems.hpp"
 #include "support/reference.hpp"
 
@@ -71,6 +72,20 @@ void expect_the_same_bits(const Solve& solve) {
   omp_set_num_threads(threads);
 }
 
+/// Two blocks, on one rank or two, of so much work that passes have several parts.
+void expect_the_same_bits_of_parts(const Solve& solve) {
+  const int threads = omp_get_max_threads();
+  std::vector<int> deal(static_cast<std::size_t>(world().size()), 0);
+  ++deal.front(), ++deal[deal.size() > 1 ? 1 : 0];
+  omp_set_num_threads(1);
+  const VectorXd expected = of_block_0(Communicator(MPI_COMM_SELF), {2}, solve);
+  for (const int count : {2, 4}) {
+    omp_set_num_threads(count);
+    EXPECT_TRUE(of_block_0(world(), deal, solve) == expected) << count << " threads";
+  }
+  omp_set_num_threads(threads);
+}
+
 Solve regression(const reference::Problem& problem, const RegressionOptions& options, Holding holding) {
   return [=](const Communicator& block) {
     const auto data = reference::distribute(block, problem, reference::Layout::tiled, holding);
@@ -89,6 +104,23 @@ TEST(Reproducible, Methods) {
     options.newton.max_iterations = 12;
     expect_the_same_bits(regression(problem, options, Holding::float64));
   }
+}
+
+TEST(Reproducible, PartsOfLongBlocks) {
+  reference::Problem problem = reference::random_problem(40000, 36, 0.2, 1e-4, 9);
+  problem.A.array() *= (problem.A.array().abs() > 0.01).cast<double>();
+  for (const Holding holding : {Holding::float64, Holding::sparse64})
+    for (const Method method : {Method::newton, Method::surrogate}) {
+      SCOPED_TRACE(std::string(method_name(method)) + (holding == Holding::sparse64 ? " of sparse rows" : ""));
+      RegressionOptions options;
+      options.method = method;
+      options.newton.max_iterations = 3;
+      expect_the_same_bits_of_parts([&](const Communicator& block) {
+        const auto data = reference::distribute(block, problem, reference::Layout::tiled, holding);
+        EXPECT_GT(RowPasses::parts(static_cast<double>(data.A.entries_local())), 1);
+        return solve_regression(data.A, data.b, data.w, options).x;
+      });
+    }
 }
 
 TEST(Reproducible, HoldingsAndLosses) {
@@ -179,6 +211,18 @@ TEST(Reproducible, Attention) {
       });
     }
   }
+}
+
+TEST(Reproducible, PartsOfLongAttention) {
+  using namespace attention_problems;
+  auto planted = plant({2200, 1000, 5, 4, 0, 0}, 2, 1, 1, 6);
+  for (auto& whole : planted.sequences) whole.target.array() *= 1 + 0.1 * (31 * whole.target.array()).sin();
+  expect_the_same_bits_of_parts([&](const Communicator& block) {
+    const std::vector sequences{distributed(block, planted.sequences.front(), reference::Layout::even)};
+    AttentionOptions options;
+    options.newton.max_iterations = 1;
+    return VectorXd(solve_attention(block, sequences, options).unknowns.X.reshaped());
+  });
 }
 
 TEST(Reproducible, Heads) {
