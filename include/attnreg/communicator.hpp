@@ -66,8 +66,8 @@ class Communicator {
   /// out. blocks: how many of them each rank takes, in rank order, replicated; rank 0 one at least, others perhaps
   /// none. The blocks of a rank take turns on its thread, each on a stack of its own, and go on from a collective when
   /// all blocks of all ranks have called it. Sums are made along one binary tree over the blocks, and passes over rows
-  /// divided in a fixed number of parts. What a rank has once, each block has: d x d matrices, what is replicated. An
-  /// error that all blocks agree on is thrown here, on all ranks. Calls within `work` do not nest.
+  /// divided in parts that follow from a block's size alone. What a rank has once, each block has: d x d matrices, what
+  /// is replicated. An error that all blocks agree on is thrown here, on all ranks. Calls within `work` do not nest.
   void in_blocks(const std::vector<int>& blocks, const std::function<void(const Communicator&)>& work) const;
   /// Collective. The same with `blocks` blocks, spread evenly; those ranks that come last get none if they are more.
   void in_blocks(int blocks, const std::function<void(const Communicator&)>& work) const;
@@ -80,7 +80,8 @@ class Communicator {
   void sum(std::span<double> values) const;
   double sum(double value) const;
   std::int64_t sum(std::int64_t value) const;
-  /// Collective. Like `sum`, but only rank 0 receives the result; elsewhere `values` is left as it was.
+  /// Collective. Like `sum`, but only rank 0 receives the result; elsewhere `values` is left as it was, or
+  /// on blocks holds a part of the sum.
   void sum_to_root(std::span<double> values) const;
   /// Collective. Sums `values` over the ranks and deals the sum out: the first counts[0] numbers to rank 0, the next
   /// counts[1] to rank 1, ... One reduce-scatter of 8 size bytes. counts: replicated; own: counts[rank()] numbers.

@@ -9,7 +9,6 @@
 
 namespace attnreg {
 
-using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
 namespace {
@@ -18,7 +17,7 @@ namespace {
 /// later.
 class FactorOfBlocks final : public CholeskyFactor {
  public:
-  explicit FactorOfBlocks(MatrixXd L) : M_(std::move(L)) {}
+  explicit FactorOfBlocks(Preconditioner M) : M_(std::move(M)) {}
   VectorXd solve(const VectorXd& r) const override { return product(&Preconditioner::solve, r); }
   VectorXd multiply(const VectorXd& v) const override { return product(&Preconditioner::multiply, v); }
   VectorXd multiply_transpose(const VectorXd& v) const override { return product(&Preconditioner::unwhiten, v); }
@@ -51,10 +50,11 @@ class FactorOfBlocks final : public CholeskyFactor {
 
 }  // namespace
 
-Preconditioner shared_preconditioner(const Communicator& communicator, MatrixXd L, bool singular) {
-  if (!communicator.is_of_blocks()) return Preconditioner(std::move(L), singular);
+Preconditioner shared_preconditioner(const Communicator& communicator, Preconditioner own) {
+  if (!communicator.is_of_blocks()) return own;
+  const bool singular = own.is_singular();
   return Preconditioner(
-      once_in_process(communicator, [&] { return std::make_shared<const FactorOfBlocks>(std::move(L)); }), singular);
+      once_in_process(communicator, [&] { return std::make_shared<const FactorOfBlocks>(std::move(own)); }), singular);
 }
 
 }  // namespace attnreg

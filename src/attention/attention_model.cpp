@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "algebra/dense_factors.hpp"
+#include "algebra/shared_factor.hpp"
+#include "ranks/once_in_process.hpp"
 #include "ranks/span_of.hpp"
 
 namespace attnreg {
@@ -103,16 +105,17 @@ void add_values_curvature(const QueryBlock& block, const AttentionUnknowns& at, 
 
 DenseSums dense_sums(AttentionPasses& passes, const AttentionUnknowns& at) {
   const auto [d1, d2, d3, dv] = passes.shape();
-  const auto V = passes.value_rows(at.Y);
+  const ValueRows V = passes.value_rows(at.Y);
   auto sums = passes.sum(
       {{packed_size(d1), packed_size(d2)}, {d1 * d3, d2 * dv}, {d3, d3}},
       [&](const QueryBlock& block, MatrixSums& part) {
-        if (passes.with_values()) return add_values_curvature(block, at, V[block.index], part);
+        if (passes.with_values()) return add_values_curvature(block, at, (*V)[block.index], part);
         const RowMajorMatrix A = block.queries();
         add_transposed_product(packed_products(A, A),
                                packed_curvature(block, logit_curvature(block, passes.loss(), at.X)), part[0]);
       },
       AttentionPasses::Receiver::root);
+  if (!passes.communicator().is_root()) return {};
   return {sums[0], sums[1], sums[2]};
 }
 
@@ -230,11 +233,11 @@ MatrixXd whitened(const MatrixXd& L, const Eigen::Ref<const RowMajorMatrix>& row
 /// sum_j s_j C_j / d1 with s_j = a_j^T K1^-1 a_j, L1 the factor of K1.
 MatrixXd key_factor(AttentionPasses& passes, const AttentionUnknowns& at, const MatrixXd& L1) {
   const auto [d1, d2, d3, dv] = passes.shape();
-  const auto V = passes.value_rows(at.Y);
+  const ValueRows V = passes.value_rows(at.Y);
   auto sums = passes.sum({{d2, d2}}, [&](const QueryBlock& block, MatrixSums& part) {
     const VectorXd s = whitened(L1, block.queries()).colwise().squaredNorm();
     if (passes.with_values()) {
-      for_each_value_jacobian(block, block.attention(at.X), V[block.index], [&](Index j, const RowMajorMatrix& W) {
+      for_each_value_jacobian(block, block.attention(at.X), (*V)[block.index], [&](Index j, const RowMajorMatrix& W) {
         add_transposed_product(W.transpose(), 2 * s[j] * W.transpose(), part[0]);
       });
       return;
@@ -252,11 +255,11 @@ MatrixXd key_factor(AttentionPasses& passes, const AttentionUnknowns& at, const 
 /// sum_j <C_j, K2^-1> / d2 a_j a_j^T, L2 the factor of K2.
 MatrixXd query_factor(AttentionPasses& passes, const AttentionUnknowns& at, const MatrixXd& L2) {
   const auto [d1, d2, d3, dv] = passes.shape();
-  const auto V = passes.value_rows(at.Y);
+  const ValueRows V = passes.value_rows(at.Y);
   auto sums = passes.sum({{d1, d1}}, [&](const QueryBlock& block, MatrixSums& part) {
     VectorXd trace(block.rows);
     if (passes.with_values()) {
-      for_each_value_jacobian(block, block.attention(at.X), V[block.index], [&](Index j, const RowMajorMatrix& W) {
+      for_each_value_jacobian(block, block.attention(at.X), (*V)[block.index], [&](Index j, const RowMajorMatrix& W) {
         trace[j] = 2 * L2.triangularView<Eigen::Lower>().solve(MatrixXd(W)).squaredNorm();
       });
     } else {
@@ -281,7 +284,9 @@ std::optional<Preconditioner> dense_model(AttentionPasses& passes, const ModelPo
   const DenseSums sums = dense_sums(passes, point.at);
   const auto& shape = passes.shape();
   const Index X = point.parameters.size(), D = point.with_Y ? X + shape.d3 * shape.dv : X;
-  VectorXd message = VectorXd::Zero(D * D + 1);  // the factor, and whether there is one
+  const auto shared =
+      once_in_process(communicator, [&] { return std::make_shared<VectorXd>(VectorXd::Zero(D * D + 1)); });
+  VectorXd& message = *shared;  // the factor, and whether there is one
   if (communicator.is_root()) {
     MatrixXd G = unpacked(sums, shape, point);
     if (point.parameters.is_low_rank()) hold_gauge(point, G);
@@ -293,41 +298,48 @@ std::optional<Preconditioner> dense_model(AttentionPasses& passes, const ModelPo
   }
   communicator.broadcast(span_of(message));
   if (message[D * D] == 0) return std::nullopt;
-  return Preconditioner(MatrixXd(message.head(D * D).reshaped(D, D)));
+  Preconditioner own;
+  if (communicator.leads_process()) own = Preconditioner(MatrixXd(message.head(D * D).reshaped(D, D)));
+  return shared_preconditioner(communicator, std::move(own));
 }
 
 std::optional<Preconditioner> kronecker_model(AttentionPasses& passes, const ModelPoint& point) {
   const auto [d1, d2, d3, dv] = passes.shape();
+  const Communicator& communicator = passes.communicator();
+  const auto shared_factor_of = [&](const MatrixXd& K) {
+    return once_in_process(communicator, [&] { return std::make_shared<const MatrixXd>(factor_of(K)); });
+  };
   MatrixXd K1 = passes.sum({{d1, d1}}, [](const QueryBlock& block, MatrixSums& part) {
     const RowMajorMatrix A = block.queries();
     add_transposed_product(A, A, part[0]);
   })[0];
-  MatrixXd L1 = factor_of(K1), L2, K2;
+  auto L1 = shared_factor_of(K1), L2 = L1;
+  MatrixXd K2;
   for (int turn = 0; turn < 2; ++turn) {
-    if (L1.size() == 0) return std::nullopt;
-    K2 = key_factor(passes, point.at, L1);
-    L2 = factor_of(K2);
-    if (L2.size() == 0) return std::nullopt;
+    if (L1->size() == 0) return std::nullopt;
+    K2 = key_factor(passes, point.at, *L1);
+    L2 = shared_factor_of(K2);
+    if (L2->size() == 0) return std::nullopt;
     if (turn == 1) break;
-    K1 = query_factor(passes, point.at, L2);
-    L1 = factor_of(K1);
+    K1 = query_factor(passes, point.at, *L2);
+    L1 = shared_factor_of(K1);
   }
   auto factor = std::make_shared<KroneckerFactor>();
   if (point.parameters.is_low_rank()) {
     const auto P = point.parameters.P(point.u), Q = point.parameters.Q(point.u);
-    const MatrixXd QKQ = factor_of(Q.transpose() * K2 * Q), PKP = factor_of(P.transpose() * K1 * P);
-    if (QKQ.size() == 0 || PKP.size() == 0) return std::nullopt;
-    factor->append(L1, QKQ);
-    factor->append(L2, PKP);
+    const auto QKQ = shared_factor_of(Q.transpose() * K2 * Q), PKP = shared_factor_of(P.transpose() * K1 * P);
+    if (QKQ->size() == 0 || PKP->size() == 0) return std::nullopt;
+    factor->append(*L1, *QKQ);
+    factor->append(*L2, *PKP);
   } else {
-    factor->append(L1, L2);
+    factor->append(*L1, *L2);
   }
   if (point.with_Y) {
-    const MatrixXd LK = factor_of(2 * passes.normal_equations(point.at.X).first);
-    if (LK.size() == 0) return std::nullopt;
-    factor->append(LK, MatrixXd::Identity(dv, dv));
+    const auto LK = shared_factor_of(2 * passes.normal_equations(point.at.X).first);
+    if (LK->size() == 0) return std::nullopt;
+    factor->append(*LK, MatrixXd::Identity(dv, dv));
   }
-  return Preconditioner(factor);
+  return shared_preconditioner(communicator, Preconditioner(factor));
 }
 
 double dense_model_flops(const AttentionPasses& passes) {

@@ -2,8 +2,11 @@
 
 #include <array>
 #include <limits>
+#include <memory>
+#include <utility>
 
 #include "algebra/dense_factors.hpp"
+#include "ranks/once_in_process.hpp"
 
 namespace attnreg {
 
@@ -74,11 +77,15 @@ RowMajorMatrix AttentionObjective::Y_part(const VectorXd& v) const {
 }
 
 AttentionObjective::BestY AttentionObjective::best_Y(const RowMajorMatrix& X) {
-  const auto [KK, KB] = passes_.normal_equations(X);
-  BestY best{RowMajorMatrix::Constant(KB.rows(), KB.cols(), std::numeric_limits<double>::quiet_NaN()),
-             damped_factor(KK, KK.diagonal()).L};
+  const auto normal = passes_.normal_equations(X);
+  BestY best = *once_in_process(passes_.communicator(), [&] {
+    const auto& [KK, KB] = normal;
+    BestY made{RowMajorMatrix::Constant(KB.rows(), KB.cols(), std::numeric_limits<double>::quiet_NaN()),
+               damped_factor(KK, KK.diagonal()).L};
+    if (made.L.size() != 0) made.Y = solved(made.L, KB);
+    return std::make_shared<const BestY>(std::move(made));
+  });
   if (best.L.size() == 0) return best;  // not finite; so is the value then
-  best.Y = solved(best.L, KB);
   // One correction from the residual: the gradient is -2 K^T (B - K Y).
   best.Y -= solved(best.L, 0.5 * passes_.evaluate({X, best.Y}).gradient.Y);
   return best;

@@ -1,11 +1,13 @@
 #include "attention/attention_passes.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "kernels/gram_kernels.hpp"
 #include "losses/losses.hpp"
 #include "ranks/activity.hpp"
+#include "ranks/once_in_process.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/row_passes.hpp"
 
@@ -227,15 +229,23 @@ AttentionPasses::AttentionPasses(const Communicator& communicator, const std::ve
     const Index n2 = sequence.keys.rows(), block = tile_rows(n2);
     rows_ += static_cast<double>(sequence.partition.rows_global());
     logits_ += static_cast<double>(sequence.partition.rows_global()) * static_cast<double>(n2);
+    const auto own = static_cast<double>(sequence.queries.rows());
+    own_rows_ += own;
+    products_ += own * static_cast<double>(n2 * 2 * sequence.keys.cols());
     for (Index first = 0; first < sequence.queries.rows(); first += block)
       blocks_.push_back({&views_[k], k, first, std::min(block, sequence.queries.rows() - first)});
   }
 }
 
 MatrixSums AttentionPasses::sum(const std::vector<std::pair<Index, Index>>& shapes, const Add& add, Receiver receiver) {
-  std::vector<MatrixSums> parts(static_cast<std::size_t>(RowPasses::parts()), MatrixSums(shapes));
+  constexpr double kLeast = 1 << 22, kWorthSum = 1024;  // products in a part of a block, and in sizes of its sums
+  MatrixSums zero(shapes);
+  const auto numbers = static_cast<double>(zero.numbers().size());
+  const int count = RowPasses::parts(products_ + own_rows_ * numbers, std::max(kLeast, kWorthSum * numbers));
+  std::vector<MatrixSums> parts(static_cast<std::size_t>(count - 1), zero);
+  parts.push_back(std::move(zero));
   const InWork pass("pass", "blocks", static_cast<double>(blocks_.size()));
-  RowPasses::share(std::ssize(blocks_), [&](int part, Index first, Index last) {
+  RowPasses::share(count, std::ssize(blocks_), [&](int part, Index first, Index last) {
     for (Index k = first; k < last; ++k) {
       add(blocks_[static_cast<std::size_t>(k)], parts[static_cast<std::size_t>(part)]);
       InWork::add(1);
@@ -257,11 +267,16 @@ MatrixSums AttentionPasses::sum(const std::vector<std::pair<Index, Index>>& shap
   return std::move(parts[0]);
 }
 
-std::vector<RowMajorMatrix> AttentionPasses::value_rows(const RowMajorMatrix& Y) const {
-  std::vector<RowMajorMatrix> rows;
-  for (const auto& view : views_)
-    if (view.sequence->values) rows.push_back(product(view.values(), Y));
-  return rows;
+ValueRows AttentionPasses::value_rows(const RowMajorMatrix& Y) const {
+  const auto made = [&] {
+    auto rows = std::make_shared<std::vector<RowMajorMatrix>>();
+    for (const auto& view : views_)
+      if (view.sequence->values) rows->push_back(product(view.values(), Y));
+    return rows;
+  };
+  // Which values are seen depends on a block's queries.
+  const bool are_shared = with_values() && std::ranges::none_of(views_, [](const auto& v) { return bool(v.visible); });
+  return are_shared ? once_in_process(communicator_, made) : made();
 }
 
 std::vector<VectorXd> AttentionPasses::seen() const {
@@ -289,10 +304,10 @@ std::vector<VectorXd> AttentionPasses::seen() const {
 }
 
 AttentionPasses::Evaluation AttentionPasses::evaluate(const AttentionUnknowns& at) {
-  const auto V = value_rows(at.Y);
+  const ValueRows V = value_rows(at.Y);
   auto sums =
       sum({{shape_.d1, shape_.d2}, {shape_.d3, shape_.dv}, {1, 3}}, [&](const QueryBlock& block, MatrixSums& part) {
-        with_values() ? add_with_values(block, at.X, V[block.index], part)
+        with_values() ? add_with_values(block, at.X, (*V)[block.index], part)
                       : add_without_values(block, *loss_, at.X, part);
       });
   const double value = sums[2](0, 0);
@@ -300,10 +315,10 @@ AttentionPasses::Evaluation AttentionPasses::evaluate(const AttentionUnknowns& a
 }
 
 AttentionUnknowns AttentionPasses::hessian_product(const AttentionUnknowns& at, const AttentionUnknowns& direction) {
-  const auto V = value_rows(at.Y), dV = value_rows(direction.Y);
+  const ValueRows V = value_rows(at.Y), dV = value_rows(direction.Y);
   auto sums = sum({{shape_.d1, shape_.d2}, {shape_.d3, shape_.dv}}, [&](const QueryBlock& block, MatrixSums& part) {
     if (with_values())
-      add_product_with_values(block, at, direction, V[block.index], dV[block.index], part);
+      add_product_with_values(block, at, direction, (*V)[block.index], (*dV)[block.index], part);
     else
       add_product_without_values(block, *loss_, at.X, direction.X, part);
   });
@@ -312,15 +327,15 @@ AttentionUnknowns AttentionPasses::hessian_product(const AttentionUnknowns& at, 
 
 std::vector<double> AttentionPasses::changes(const AttentionUnknowns& at,
                                              const std::vector<AttentionUnknowns>& displacements) {
-  const auto V = value_rows(at.Y);
-  std::vector<std::vector<RowMajorMatrix>> dV;
+  const ValueRows V = value_rows(at.Y);
+  std::vector<ValueRows> dV;
   for (const auto& displacement : displacements) dV.push_back(value_rows(displacement.Y));
   auto sums = sum({{1, static_cast<Index>(displacements.size())}}, [&](const QueryBlock& block, MatrixSums& part) {
     if (!with_values()) return add_changes_without_values(block, *loss_, at.X, displacements, part.numbers());
     const RowMajorMatrix F = block.attention(at.X);
     for (std::size_t k = 0; k < displacements.size(); ++k)
       part[0](0, static_cast<Index>(k)) +=
-          change_with_values(block, F, block.logits(displacements[k].X), V[block.index], dV[k][block.index]);
+          change_with_values(block, F, block.logits(displacements[k].X), (*V)[block.index], (*dV[k])[block.index]);
   });
   std::vector<double> changes;
   for (const double change : sums.numbers()) changes.push_back(std::isfinite(change) ? change : kInfinity);
@@ -337,7 +352,7 @@ std::pair<RowMajorMatrix, RowMajorMatrix> AttentionPasses::normal_equations(cons
 }
 
 AttentionUnknowns AttentionPasses::gradient_rounding(const AttentionUnknowns& at) {
-  const auto V = value_rows(at.Y);
+  const ValueRows V = value_rows(at.Y);
   auto sums = sum({{shape_.d1, shape_.d2}, {shape_.d3, shape_.dv}}, [&](const QueryBlock& block, MatrixSums& part) {
     const RowMajorMatrix Z = block.logits(at.X), T = product(block.queries(), at.X);
     const RowMajorMatrix keys = block.keys().cwiseAbs(), queries = block.queries().cwiseAbs();
@@ -346,9 +361,9 @@ AttentionUnknowns AttentionPasses::gradient_rounding(const AttentionUnknowns& at
     block.hide(argument);
     RowMajorMatrix R(Z.rows(), Z.cols());
     if (with_values()) {
-      const RowMajorMatrix F = block.attention(at.X), O = product(F, V[block.index]);
+      const RowMajorMatrix F = block.attention(at.X), O = product(F, (*V)[block.index]);
       const RowMajorMatrix size = O.cwiseAbs() + block.target().cwiseAbs();
-      const RowMajorMatrix M = product(size, V[block.index].cwiseAbs().transpose());
+      const RowMajorMatrix M = product(size, (*V)[block.index].cwiseAbs().transpose());
       R = 2 * F.cwiseProduct(M).cwiseProduct(argument);
       add_transposed_product(product(F, block.values().cwiseAbs()), 2 * size, part[1]);
     } else {

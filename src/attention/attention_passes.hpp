@@ -113,6 +113,9 @@ class MatrixSums {
   Eigen::VectorXd numbers_;
 };
 
+/// A3 Y of each sequence; blocks of a process share them.
+using ValueRows = std::shared_ptr<const std::vector<RowMajorMatrix>>;
+
 /// Passes over the sequences: sums over all rows of Z of all sequences. Members are collective unless they are called
 /// Local, one pass and one all-reduce each unless said otherwise; arguments and results are replicated.
 class AttentionPasses {
@@ -152,8 +155,8 @@ class AttentionPasses {
   /// The sum over all blocks of all ranks of what `add` adds; blocks in parallel over threads, static shares added in
   /// thread order. Counts one pass.
   MatrixSums sum(const std::vector<std::pair<Index, Index>>& shapes, const Add& add, Receiver receiver = Receiver::all);
-  /// Local. A3 Y of each sequence.
-  std::vector<RowMajorMatrix> value_rows(const RowMajorMatrix& Y) const;
+  /// A3 Y of each sequence. Without a message where all ranks have blocks, or there are none.
+  ValueRows value_rows(const RowMajorMatrix& Y) const;
   /// How many queries see each key, for each sequence. Collective; no pass.
   std::vector<VectorXd> seen() const;
 
@@ -164,6 +167,7 @@ class AttentionPasses {
   std::vector<SequenceView> views_;
   std::vector<QueryBlock> blocks_;
   double rows_ = 0, logits_ = 0, count_ = 0, seconds_ = 0;
+  double own_rows_ = 0, products_ = 0;  // of this rank: of logits and of what is made of them
   RootClock clock_;
 };
 

@@ -59,7 +59,7 @@ AttentionHessianRounding value_rounding(const RowOfLogits& at, const ArrayXd& f,
 
 AttentionHessianRounding hessian_rounding(AttentionPasses& passes, const AttentionUnknowns& at) {
   const LossBounds& bounds = loss_bounds(passes.loss().name());
-  const auto V = passes.value_rows(at.Y);
+  const ValueRows V = passes.value_rows(at.Y);
   auto sums = passes.sum({{1, 2}}, [&](const QueryBlock& block, MatrixSums& part) {
     const RowMajorMatrix Z = block.logits(at.X), T = product(block.queries(), at.X);
     const ArrayXd norms = block.keys().rowwise().norm(), query_squares = block.queries().rowwise().squaredNorm();
@@ -70,7 +70,7 @@ AttentionHessianRounding hessian_rounding(AttentionPasses& passes, const Attenti
       const RowMajorMatrix F = block.attention(at.X);
       for (Index j = 0; j < Z.rows(); ++j) {
         const RowOfLogits row{Z.row(j), block.target().row(j), errors_at(j), norms};
-        const auto errors = value_rounding(row, F.row(j).transpose(), block.values(), V[block.index]);
+        const auto errors = value_rounding(row, F.row(j).transpose(), block.values(), (*V)[block.index]);
         part[0](0, 0) += query_squares[j] * errors.X;
         part[0](0, 1) += errors.Y;
       }

@@ -1,5 +1,7 @@
 #include "errors/printable.hpp"
 
+#include <unistd.h>
+
 #include <array>
 #include <charconv>
 #include <cstdint>
@@ -83,6 +85,12 @@ std::vector<std::string_view> parts_of(std::string_view text, char separator) {
 std::string text_of(double value) {
   std::array<char, 32> text{};
   return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::general, 6).ptr};
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  ::gethostname(name.data(), name.size() - 1);
+  return name.data();
 }
 
 }  // namespace attnreg

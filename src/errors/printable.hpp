@@ -20,4 +20,7 @@ std::vector<std::string_view> parts_of(std::string_view text, char separator);
 /// A number for a message: six significant digits, independent of the locale.
 std::string text_of(double value);
 
+/// The name of this node.
+std::string host_name();
+
 }  // namespace attnreg

@@ -9,6 +9,7 @@
 #include "losses/losses.hpp"
 #include "objective/fitted_values.hpp"
 #include "objective/regression_objective.hpp"
+#include "ranks/once_in_process.hpp"
 #include "ranks/root_clock.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/gram.hpp"
@@ -47,18 +48,18 @@ Hessian RegressionObjective::distributed_hessian(const Point& point) const {
   return {A_.communicator(), {}, {}, scale, std::make_shared<DistributedPencil>(std::move(H), std::move(M))};
 }
 
-/// This rank's parts of H+ and H-.
-SignedGram RegressionObjective::local_grams(const Point& point) const {
+/// Adds this rank's parts of H+ and H-, lower triangles.
+void RegressionObjective::add_local_grams(const Point& point, double* positive, double* negative) const {
   const RowCurvatures& rows = curvatures(point);
   const VectorXd& centre = state_of(point).centre;
-  if (loss_->form() == HessianForm::centred) return signed_gram(A_, {rows.delta}, centre);
-  return {signed_gram(A_, positive_rows(point), centre).positive,
-          signed_gram(A_, {rows.positive - rows.delta}).positive};
+  if (loss_->form() == HessianForm::centred) return add_signed_gram(A_, {rows.delta}, centre, positive, negative);
+  add_signed_gram(A_, positive_rows(point), centre, positive);
+  add_signed_gram(A_, {rows.positive - rows.delta}, {}, negative);
 }
 
 const MatrixXd& RegressionObjective::ridge_gram_on_root() {
   if (ridge_gram_) return *ridge_gram_;
-  MatrixXd gram = signed_gram(A_, {weights_squared()}).positive;
+  MatrixXd gram = positive_gram(A_, {weights_squared()});
   A_.communicator().sum_to_root(span_of(gram));
   if (!A_.communicator().is_root()) gram.resize(0, 0);
   if (gram.size() > 0 && !column_terms_.is_zero()) gram += column_terms_.hessian();
@@ -67,10 +68,12 @@ const MatrixXd& RegressionObjective::ridge_gram_on_root() {
 }
 
 void RegressionObjective::replicate_ridge_gram() {
-  MatrixXd gram = ridge_gram_on_root();
-  gram.resize(dimension(), dimension());
-  A_.communicator().broadcast(span_of(gram));
-  replicated_ridge_gram_ = std::make_shared<const MatrixXd>(std::move(gram));
+  const MatrixXd& on_root = ridge_gram_on_root();
+  const auto gram = once_in_process(A_.communicator(), [&] {
+    return std::make_shared<MatrixXd>(on_root.size() > 0 ? on_root : MatrixXd(dimension(), dimension()));
+  });
+  A_.communicator().broadcast(span_of(*gram));
+  replicated_ridge_gram_ = gram;
 }
 
 Hessian RegressionObjective::hessian_on_root(const Point& point) {
@@ -78,14 +81,14 @@ Hessian RegressionObjective::hessian_on_root(const Point& point) {
   const auto& communicator = A_.communicator();
   const Index d = dimension(), entries = d * d;
   const MatrixXd& ridge_gram = ridge_gram_on_root();
-  const auto gram = local_grams(point);
-  VectorXd message(2 * entries + 1);
-  message << gram.positive.reshaped(), gram.negative.reshaped(), uncentred_sum(positive_rows(point));
+  VectorXd message = VectorXd::Zero(2 * entries + 1);
+  add_local_grams(point, message.data(), message.data() + entries);
+  message[2 * entries] = uncentred_sum(positive_rows(point));
   communicator.sum_to_root(span_of(message));
   Hessian hessian{communicator, {}, {}, {}, nullptr};
   if (!communicator.is_root()) return hessian;
-  hessian.positive_part = message.head(entries).reshaped(d, d) + ridge_gram;
-  const MatrixXd negative_part = message.segment(entries, entries).reshaped(d, d);
+  hessian.positive_part = full_symmetric(message.data(), d) + ridge_gram;
+  const MatrixXd negative_part = full_symmetric(message.data() + entries, d);
   hessian.exact = hessian.positive_part - negative_part;
   hessian.scale =
       hessian.positive_part.diagonal() + negative_part.diagonal() + message[2 * entries] * state.centre.cwiseAbs2();

@@ -289,7 +289,7 @@ class RegressionObjective final : public Objective {
   static RegressionState& own(const Point& point) { return static_cast<RegressionState&>(*point.state); }
   WeightedRows positive_rows(const Point& point) const;
   double total_curvature(const Eigen::VectorXd& weights) const;
-  SignedGram local_grams(const Point& point) const;
+  void add_local_grams(const Point& point, double* positive, double* negative) const;
   Hessian distributed_hessian(const Point& point) const;
 
   std::shared_ptr<const ScaledColumns> columns_;

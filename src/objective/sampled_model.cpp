@@ -144,13 +144,18 @@ SampledModel::Part SampledModel::choose_rows(WeightedRows rows, bool tired) {
   return part;
 }
 
-/// Local. This rank's part of M. What all rows add with their ridge stays the same.
-MatrixXd SampledModel::gram(const WeightedRows& rows, const VectorXd& centre) {
-  if (!all_rows_) return signed_gram(A_, rows, centre).positive;
-  if (ridge_gram_.size() == 0) ridge_gram_ = signed_gram(A_, {rows.ridge}).positive;
-  MatrixXd gram = signed_gram(A_, {rows.curvature, {}, rows.coupling, rows.self}, centre).positive;
-  gram += ridge_gram_;
-  return gram;
+/// Local. This rank's part of M, its lower triangle by rows. What all rows add with their ridge stays the same.
+void SampledModel::fill_gram(const WeightedRows& rows, const VectorXd& centre, std::span<double> lower) {
+  if (!all_rows_) {
+    std::ranges::fill(lower, 0.0);
+    return add_signed_gram(A_, rows, centre, lower.data());
+  }
+  if (ridge_gram_.size() == 0) {
+    ridge_gram_ = RowMajorMatrix::Zero(A_.columns(), A_.columns());
+    add_signed_gram(A_, {rows.ridge}, {}, ridge_gram_.data());
+  }
+  std::ranges::copy(span_of(ridge_gram_), lower.begin());
+  add_signed_gram(A_, {rows.curvature, {}, rows.coupling, rows.self}, centre, lower.data());
 }
 
 /// What is known of the last model: sums over all ranks.
@@ -166,7 +171,7 @@ std::optional<Preconditioner> SampledModel::preconditioner(WeightedRows rows, co
   if (grid_) return distributed(std::move(rows), centre, tired);
   auto L = factor(std::move(rows), centre, tired);
   if (!L) return {};
-  return shared_preconditioner(A_.communicator(), std::move(*L), singular_);
+  return shared_preconditioner(A_.communicator(), Preconditioner(std::move(*L), singular_));
 }
 
 std::optional<MatrixXd> SampledModel::factor(WeightedRows rows, const VectorXd& centre, bool tired) {
@@ -174,13 +179,13 @@ std::optional<MatrixXd> SampledModel::factor(WeightedRows rows, const VectorXd& 
   const Eigen::Index d = A_.columns(), entries = d * d;
   const Part part = choose_rows(std::move(rows), tired);
   VectorXd sums(entries + 5);
-  sums << gram(part.rows, centre).reshaped(), uncentred_sum(part.rows), part.count(), part.scores,
-      static_cast<double>(A_.entries_local()), 0.0;
+  fill_gram(part.rows, centre, span_of(sums).first(static_cast<std::size_t>(entries)));
+  sums.tail<5>() << uncentred_sum(part.rows), part.count(), part.scores, static_cast<double>(A_.entries_local()), 0.0;
   communicator.sum_to_root(span_of(sums));
   const auto shared = once_in_process(communicator, [&] { return std::make_shared<VectorXd>(std::move(sums)); });
   VectorXd& message = *shared;
   if (communicator.is_root()) {
-    MatrixXd M = message.head(entries).reshaped(d, d);
+    MatrixXd M = full_symmetric(message.data(), d);
     if (column_terms_ != nullptr && !column_terms_->is_zero()) M += column_terms_->model();
     const VectorXd scale = M.diagonal() + message[entries] * centre.cwiseAbs2();
     const auto damped = damped_factor(std::move(M), scale);
@@ -213,7 +218,7 @@ std::optional<VectorXd> SampledModel::direction_above(VectorXd nu, const VectorX
   }
   VectorXd v = M.whiten(VectorXd::LinSpaced(d, 1, 1.5));  // rich in every direction
   if (grid_) return v;                                    // no rank has room for N
-  MatrixXd N = signed_gram(A_, rows, centre).positive;
+  MatrixXd N = positive_gram(A_, rows, centre);
   communicator.sum_to_root(span_of(N));
   double largest = 0;
   VectorXd u = VectorXd::LinSpaced(d, 1, 1.5).normalized();

@@ -5,6 +5,7 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "algebra/scalapack.hpp"
 #include "attnreg/leverage.hpp"
@@ -95,7 +96,7 @@ class SampledModel {
   Part choose_rows(WeightedRows rows, bool tired);
   Part sampled_rows(const WeightedRows& rows, bool fresh_scores);
   void make_scores(const Eigen::VectorXd& weights);
-  Eigen::MatrixXd gram(const WeightedRows& rows, const Eigen::VectorXd& centre);
+  void fill_gram(const WeightedRows& rows, const Eigen::VectorXd& centre, std::span<double> lower);
   auto all_w2() const { return w2_.rows(0, A_.rows_local()); }
   void learn(double rows, double scores, double stored);
 
@@ -107,13 +108,13 @@ class SampledModel {
   SamplingOptions options_;
   std::shared_ptr<const ProcessGrid> grid_;
   bool all_rows_at_first_, all_rows_;
-  double stored_ = 0;           // numbers in A, on all ranks; known after the first model
-  Eigen::VectorXd row_scale_;   // t, this rank's rows, which may be none
-  bool has_scores_ = false;     // there is a row_scale_: replicated, unlike its size
-  bool rescale_ = false;        // row_scale_ has still to be rescaled
-  bool is_rough_ = false;       // and is for every model: see `use_few_rows`
-  Eigen::MatrixXd ridge_gram_;  // this rank's part of A^T W^2 A, for all rows
-  std::uint32_t models_ = 0;    // made so far: keys the samples
+  double stored_ = 0;          // numbers in A, on all ranks; known after the first model
+  Eigen::VectorXd row_scale_;  // t, this rank's rows, which may be none
+  bool has_scores_ = false;    // there is a row_scale_: replicated, unlike its size
+  bool rescale_ = false;       // row_scale_ has still to be rescaled
+  bool is_rough_ = false;      // and is for every model: see `use_few_rows`
+  RowMajorMatrix ridge_gram_;  // this rank's part of A^T W^2 A, for all rows: its lower triangle
+  std::uint32_t models_ = 0;   // made so far: keys the samples
   double models_made_ = 0;
   int tired_in_a_row_ = 0;
   std::int64_t rows_kept_ = 0;

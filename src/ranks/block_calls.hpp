@@ -11,9 +11,9 @@ namespace attnreg {
 class Communicator;
 
 /// Parts of a pass over the rows of a block, which threads share: their number is part of the order of its sums.
-inline constexpr int parts_of_block = 4;
+inline constexpr int most_parts_of_block = 4;
 
-/// Local. Whether this thread runs a block, whose passes are cut into `parts_of_block`.
+/// Local. Whether this thread runs a block, whose passes are cut into `most_parts_of_block` at most.
 bool runs_in_block() noexcept;
 
 /// What a block asks for together with all others. Equal on all blocks, but for the data and the lengths of what is
@@ -49,7 +49,8 @@ struct BlockCall {
 /// Collective. The bytes of block `from`; `shift` on blocks, by an all-gather.
 std::vector<char> shifted_by_gathering(const Communicator& blocks, std::span<const char> bytes, int from);
 
-/// Collective over blocks, without a message where all ranks have some. What the first block of each process gives, on all of its blocks.
+/// Collective over blocks, without a message where all ranks have some. What the first block of each process gives, on
+/// all of its blocks.
 std::shared_ptr<const void> of_first_block(const Communicator& block, std::shared_ptr<const void> object);
 
 /// The blocks of this process and their like in the others, as the communicator of a block sees them.

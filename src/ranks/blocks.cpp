@@ -76,7 +76,7 @@ class Blocks final : public BlockCalls {
   void serve_gather_to_root();
   void serve_share() const;
   Partial reduced(int begin, int end, const Header& header);
-  void combine(Partial& left, const Partial& right, const Header& header) const;
+  void combine(const Partial& left, const Partial& right, const Header& header) const;
   void hear_of_requests() const;
   void throw_failure();
   int owner(int block) const;
@@ -309,12 +309,8 @@ void Blocks::serve_integers(const Header& header) {
   for (const Block& block : blocks_) *block.call->integer = all;
 }
 
-void Blocks::combine(Partial& left, const Partial& right, const Header& header) const {
+void Blocks::combine(const Partial& left, const Partial& right, const Header& header) const {
   const bool is_max = header.kind == BlockCall::Kind::max;
-  if (left.made.empty() && header.kind == BlockCall::Kind::sum_to_root) {  // what the other blocks have stays
-    left.made.assign(left.data, left.data + header.count);
-    left.data = left.made.data();
-  }
   double* const sum = left.data;
   const double* const term = right.data;
   if (is_max) {
@@ -363,10 +359,7 @@ void Blocks::serve_doubles(const Header& header) {
     faults::at("message");
     all = reduced(0, facts_.blocks, header);
   }
-  if (to_root) {
-    if (processes_.is_root()) std::copy_n(all.data, header.count, blocks_[0].call->doubles.begin());
-    return;
-  }
+  if (to_root) return;  // block 0 has it
   if (blocks_.empty()) all.made.resize(header.count);
   const std::span<double> sum = blocks_.empty() ? std::span<double>(all.made) : blocks_[0].call->doubles;
   processes_.broadcast(sum);

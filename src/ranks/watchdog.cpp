@@ -191,10 +191,8 @@ class Watchdog::Impl {
     std::signal(SIGALRM, SIG_DFL);
     alarm(10);  // if MPI_Abort waits, too
     if (slots_ == nullptr || !slots_[0].reported.exchange(true)) {
-      char host[256] = {};
-      gethostname(host, sizeof host - 1);
       std::string text = "attnreg: error on rank " + std::to_string(rank_) + ": no progress for " + text_of(seconds_) +
-                         " s (--watchdog); ranks on " + printable(host) + ":\n";
+                         " s (--watchdog); ranks on " + printable(host_name()) + ":\n";
       if (slots_ == nullptr) text += "attnreg: watchdog: not all of them have begun to watch\n";
       for (std::size_t k = 0; k < seen_.size(); ++k) text += line_of(k, idle);
       std::fwrite(text.data(), 1, text.size(), stderr);

@@ -16,14 +16,19 @@ namespace attnreg {
 
 namespace {
 
-/// out += what `add(first, last, sum)` makes of the parts [first, last) of `count` things, in their order.
-template <class Matrix, class Add>
-void add_by_parts(Index count, Matrix& out, Add&& add) {
-  std::vector<Matrix> sums(static_cast<std::size_t>(RowPasses::parts()));
-  RowPasses::share(count, [&](int part, Index first, Index last) {
+/// Products of columns, in sizes of the sum, that make a part of a block worth a sum of its own.
+constexpr double kWorthSum = 1024;
+
+/// out += what `add(first, last, sum)` makes of the parts [first, last) of `count` things, in their order. A single
+/// part is added where it belongs.
+template <class Plain, class Matrix, class Add>
+void add_by_parts(int parts, Index count, Matrix& out, Add&& add) {
+  if (parts == 1) return add(Index{0}, count, out);
+  std::vector<Plain> sums(static_cast<std::size_t>(parts));
+  RowPasses::share(parts, count, [&](int part, Index first, Index last) {
     if (first == last) return;
     auto& sum = sums[static_cast<std::size_t>(part)];
-    sum = Matrix::Zero(out.rows(), out.cols());
+    sum = Plain::Zero(out.rows(), out.cols());
     add(first, last, sum);
   });
   for (const auto& sum : sums)
@@ -39,6 +44,12 @@ template <class Use>
 void with_sparse(const RowMatrix& A, Use&& use) {
   const CsrView& rows = *A.passes().sparse();
   kernels::with_block(rows, 0, rows.rows(), use);
+}
+
+/// Of so many rows, about: sum of (their entries)^power.
+double sparse_products(const RowMatrix& A, Index rows, int power) {
+  const auto all = static_cast<double>(std::max<Index>(A.rows_local(), 1));
+  return static_cast<double>(rows) * std::pow(static_cast<double>(A.entries_local()) / all, power);
 }
 
 /// The |delta| of all but 64 rows at most is not larger.
@@ -87,7 +98,8 @@ struct Squares {
       if (stays_sparse) couplings.push_back(sign * m);
     }
     if (sparse.count() == 0 || centre.isZero(0)) return;
-    add_by_parts(sparse.count(), crossed, [&](Index first, Index last, VectorXd& sum) {
+    const int parts = RowPasses::parts(sparse_products(A, sparse.count(), 1));
+    add_by_parts<VectorXd>(parts, sparse.count(), crossed, [&](Index first, Index last, VectorXd& sum) {
       with_sparse(A, [&](const auto& block) {
         for (auto k = static_cast<std::size_t>(first); k < static_cast<std::size_t>(last); ++k)
           kernels::add_scaled_row(block, sparse.numbers[k], couplings[k], sum.data());
@@ -95,7 +107,8 @@ struct Squares {
     });
   }
 
-  bool are_none() const { return centred.count() == 0 && sparse.count() == 0 && factor == 0; }
+  bool are_none() const { return centred.count() == 0 && !has_rest(); }
+  bool has_rest() const { return sparse.count() > 0 || factor != 0; }
 
   /// Adds to entry (i, j) what is not in the squares.
   void add_rest(Index i, Index j, double& entry) const {
@@ -126,29 +139,37 @@ void gather(const RowMatrix& A, const Squares& squares, Index first_column, Inde
   }
 }
 
-MatrixXd full_symmetric(const RowMajorMatrix& lower) {
-  MatrixXd full = Eigen::Map<const MatrixXd>(lower.data(), lower.cols(), lower.rows());  // its transpose
-  full.triangularView<Eigen::StrictlyLower>() = full.transpose();
-  return full;
+using Triangle = Eigen::Map<RowMajorMatrix>;
+
+void add_dense_gram(const RowMajorMatrix& P, Triangle lower) {
+  constexpr Index kRows = 512;
+  const Index d = P.cols(), blocks = (P.rows() + kRows - 1) / kRows;
+  const int parts = RowPasses::parts(static_cast<double>(P.rows()), kWorthSum);
+  add_by_parts<RowMajorMatrix>(parts, blocks, lower, [&](Index first, Index last, auto& sum) {
+    const Index begin = first * kRows, end = std::min(last * kRows, P.rows());
+    kernels::add_gram(P.data() + begin * d, end - begin, d, sum.data());
+  });
 }
 
-MatrixXd gram_of(const RowMatrix& A, const Squares& squares) {
+void add_squares(const RowMatrix& A, const Squares& squares, Triangle lower) {
   constexpr Index kGathered = 4096;
-  if (squares.are_none()) return MatrixXd::Zero(A.columns(), A.columns());
-  RowMajorMatrix lower = RowMajorMatrix::Zero(A.columns(), A.columns());
+  constexpr double kScattered = 16;  // of the time of a product in a dense kernel
+  if (squares.are_none()) return;
   if (A.is_sparse()) {
     const Squares::Rows& rows = squares.sparse;
-    add_by_parts(rows.count(), lower, [&](Index first, Index last, RowMajorMatrix& sum) {
+    const double products = sparse_products(A, rows.count(), 2), size = static_cast<double>(lower.size());
+    const int parts = RowPasses::parts(kScattered * products / size, kWorthSum);
+    add_by_parts<RowMajorMatrix>(parts, rows.count(), lower, [&](Index first, Index last, auto& sum) {
       with_sparse(A, [&](const auto& block) {
         kernels::add_gram(block, between(rows.numbers, first, last), between(rows.weights, first, last), 0, sum.cols(),
                           sum.cols(), sum.data());
       });
     });
   }
-  gather(A, squares, 0, kGathered, [&](const RowMajorMatrix& rows) { add_gram(rows, lower); });
+  gather(A, squares, 0, kGathered, [&](const RowMajorMatrix& rows) { add_dense_gram(rows, lower); });
+  if (!squares.has_rest()) return;
   for (Index i = 0; i < lower.rows(); ++i)
     for (Index j = 0; j <= i; ++j) squares.add_rest(i, j, lower(i, j));
-  return full_symmetric(lower);
 }
 
 /// The squares' rows and columns from `first` on, `width` columns of the lower triangle.
@@ -188,18 +209,18 @@ struct LowerTriangles {
 };
 
 /// Of all rows of a dense A, delta (a - c)(a - c)^T: those held in double are packed where they lie, without a copy.
-SignedGram centred_gram(const RowMatrix& A, const VectorXd& weights, const VectorXd& centre) {
+LowerTriangles centred_gram(const RowMatrix& A, const VectorXd& weights, const VectorXd& centre, bool has_negative) {
   constexpr Index kEnough = 256;  // rows of a tile: fewer are worth no call of the kernel
-  const RowMajorMatrix zero = RowMajorMatrix::Zero(A.columns(), A.columns());
+  const Index d = A.columns();
   const auto add = [&](const Tile& tile, LowerTriangles& sums) {
     tile.add_signed_gram(weights.data() + tile.first_local(), centre.data(), sums.positive.data(),
                          sums.negative.data());
   };
   const auto size =
       tile_rows(A.columns()) >= kEnough || A.passes().is_transformed() ? TileSize::cached : TileSize::many;
-  const bool has_negative = (weights.array() < 0).any();
-  const LowerTriangles sums = A.passes().pass(LowerTriangles{zero, has_negative ? zero : RowMajorMatrix()}, add, size);
-  return {full_symmetric(sums.positive), has_negative ? full_symmetric(sums.negative) : MatrixXd(zero)};
+  LowerTriangles zero{RowMajorMatrix::Zero(d, d), {}};
+  if (has_negative) zero.negative = zero.positive;
+  return A.passes().pass(std::move(zero), add, size, kWorthSum * static_cast<double>(d));
 }
 
 }  // namespace
@@ -213,12 +234,43 @@ WeightedRows WeightedRows::choose(std::vector<Index> rows, const VectorXd& facto
   return some;
 }
 
-SignedGram signed_gram(const RowMatrix& A, const WeightedRows& rows, const VectorXd& centre) {
-  const VectorXd c = centre.size() == 0 ? VectorXd(VectorXd::Zero(A.columns())) : centre;
+void add_signed_gram(const RowMatrix& A, const WeightedRows& rows, const VectorXd& centre, double* positive,
+                     double* negative) {
+  const Index d = A.columns();
+  const VectorXd c = centre.size() == 0 ? VectorXd(VectorXd::Zero(d)) : centre;
   const bool are_centred = rows.ridge.size() == 0 && rows.coupling.size() == 0;
-  if (!A.is_sparse() && !rows.chosen && are_centred) return centred_gram(A, rows.curvature, c);
+  const bool has_negative = (rows.curvature.array() < 0).any();
+  if (!A.is_sparse() && !rows.chosen && are_centred) {
+    const bool drops = has_negative && negative == nullptr;
+    const LowerTriangles sums = drops ? centred_gram(A, rows.curvature.cwiseMax(0), c, false)
+                                      : centred_gram(A, rows.curvature, c, has_negative);
+    Triangle(positive, d, d) += sums.positive;
+    if (negative != nullptr && has_negative) Triangle(negative, d, d) += sums.negative;
+    return;
+  }
   if (!rows.chosen) A.passes().count_reads(1);
-  return {gram_of(A, Squares(A, rows, c, 1)), gram_of(A, Squares(A, rows, c, -1))};
+  add_squares(A, Squares(A, rows, c, 1), Triangle(positive, d, d));
+  if (negative != nullptr) add_squares(A, Squares(A, rows, c, -1), Triangle(negative, d, d));
+}
+
+MatrixXd full_symmetric(const double* lower, Index d) {
+  MatrixXd full = Eigen::Map<const MatrixXd>(lower, d, d);  // its transpose
+  full.triangularView<Eigen::StrictlyLower>() = full.transpose();
+  return full;
+}
+
+SignedGram signed_gram(const RowMatrix& A, const WeightedRows& rows, const VectorXd& centre) {
+  const Index d = A.columns();
+  RowMajorMatrix positive = RowMajorMatrix::Zero(d, d), negative = positive;
+  add_signed_gram(A, rows, centre, positive.data(), negative.data());
+  return {full_symmetric(positive.data(), d), full_symmetric(negative.data(), d)};
+}
+
+MatrixXd positive_gram(const RowMatrix& A, const WeightedRows& rows, const VectorXd& centre) {
+  const Index d = A.columns();
+  RowMajorMatrix lower = RowMajorMatrix::Zero(d, d);
+  add_signed_gram(A, rows, centre, lower.data());
+  return full_symmetric(lower.data(), d);
 }
 
 DistributedMatrix distributed_gram(const RowMatrix& A, std::shared_ptr<const ProcessGrid> grid,
@@ -251,12 +303,7 @@ double gram_reads(Index d) {
 }
 
 void add_gram(const RowMajorMatrix& P, RowMajorMatrix& gram) {
-  constexpr Index kRows = 512;
-  const Index d = P.cols(), blocks = (P.rows() + kRows - 1) / kRows;
-  add_by_parts(blocks, gram, [&](Index first, Index last, RowMajorMatrix& sum) {
-    const Index begin = first * kRows, end = std::min(last * kRows, P.rows());
-    kernels::add_gram(P.data() + begin * d, end - begin, d, sum.data());
-  });
+  add_dense_gram(P, Triangle(gram.data(), gram.rows(), gram.cols()));
 }
 
 }  // namespace attnreg

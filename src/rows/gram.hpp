@@ -37,6 +37,17 @@ struct SignedGram {
 /// row, if sparse (its entries)^2. Equal numbers of threads give equal bits. centre: d, or empty for 0.
 SignedGram signed_gram(const RowMatrix& A, const WeightedRows& rows, const Eigen::VectorXd& centre = {});
 
+/// Local. The same without the rows with delta + ridge < 0: d x d, symmetric and full.
+Eigen::MatrixXd positive_gram(const RowMatrix& A, const WeightedRows& rows, const Eigen::VectorXd& centre = {});
+
+/// Local. The same, added to lower triangles: positive and negative have d x d numbers, by rows, and their strict upper
+/// triangles are undefined afterwards. negative: or null, rows with delta + ridge < 0 being left out.
+void add_signed_gram(const RowMatrix& A, const WeightedRows& rows, const Eigen::VectorXd& centre, double* positive,
+                     double* negative = nullptr);
+
+/// Local. d x d, symmetric and full. lower: d x d numbers by rows, those of the strict upper triangle not looked at.
+Eigen::MatrixXd full_symmetric(const double* lower, Index d);
+
 /// Collective. The same sum over all ranks, lower triangle, d x d over the grid, for terms that are positive
 /// semidefinite. The ranks' parts of 256 columns at a time are added by a reduce-scatter, so that a rank needs
 /// 8 d^2 / processes bytes and four panels of 256 d doubles. n d^2 flops; d / 256 reduce-scatters, 8 d^2 / 2 bytes in

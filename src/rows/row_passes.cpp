@@ -227,10 +227,16 @@ RowPasses::RowPasses(Communicator communicator, RowPartition partition, const Ro
            std::to_string(communicator_.size()));
 }
 
-int RowPasses::parts() { return omp_in_parallel() ? 1 : runs_in_block() ? parts_of_block : omp_get_max_threads(); }
+int RowPasses::parts(double work, double least) {
+  if (omp_in_parallel()) return 1;
+  if (runs_in_block()) return static_cast<int>(std::clamp(work / least, 1.0, double{most_parts_of_block}));
+  return omp_get_max_threads();
+}
 
-void RowPasses::share(Index count, const std::function<void(int, Index, Index)>& body) {
-  const int parts = RowPasses::parts(), threads = std::min(parts, omp_get_max_threads());
+int RowPasses::threads_of(int parts) { return std::min(parts, omp_get_max_threads()); }
+
+void RowPasses::share(int parts, Index count, const std::function<void(int, Index, Index)>& body) {
+  const int threads = threads_of(parts);
   std::vector<std::exception_ptr> failures(static_cast<std::size_t>(parts));
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
   for (int part = 0; part < parts; ++part) {
@@ -256,13 +262,13 @@ Index many_tiles(Index columns) {
 
 }  // namespace
 
-void RowPasses::visit_tiles(TileSize size, const std::function<void(int, const Tile&)>& visit) const {
+void RowPasses::visit_tiles(int parts, TileSize size, const std::function<void(int, const Tile&)>& visit) const {
   const std::int64_t begin = first_row(), end = begin + rows_local(), tile = tile_rows(columns());
   const std::int64_t first_tile = begin / tile, tiles = begin == end ? 0 : (end + tile - 1) / tile - first_tile;
   const InWork read("read of A", "rows", static_cast<double>(rows_local()));
   const bool hashes = tile_hashes_->wanted && size == TileSize::cached;
   std::vector<std::uint64_t> made(hashes ? static_cast<std::size_t>(tiles) : 0);
-  share(tiles, [&](int part, Index first, Index last) {
+  share(parts, tiles, [&](int part, Index first, Index last) {
     const Index step = size == TileSize::cached ? 1 : many_tiles(columns());
     std::vector<double> scratch;
     for (Index k = first; k < last && !is_in_vain(); k += step) {

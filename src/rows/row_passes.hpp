@@ -3,6 +3,7 @@
 #include <Eigen/Core>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -145,23 +146,32 @@ class RowPasses {
   void visit_rows(std::span<const Index> rows_local, const RowVisitor& visit) const;
   void count_reads(double reads) const { *reads_ += reads; }  ///< Local. The same number on every rank.
 
-  /// Local, one read. Calls `function(tile, accumulator)` for every tile, each part with its own copy of `zero`, and
-  /// returns the copies' sum in their order. `Accumulator` needs `operator+=`.
+  /// Local, one read. Calls `function(tile, accumulator)` for every tile, each part with a `zero` of its own, and
+  /// returns the parts' sum in their order. `Accumulator` needs `operator+=`. least: entries of A in a part of a block,
+  /// see `parts`.
   template <class Accumulator, class Function>
-  Accumulator pass(Accumulator zero, Function&& function, TileSize size = TileSize::cached) const;
+  Accumulator pass(Accumulator zero, Function&& function, TileSize size = TileSize::cached,
+                   double least = least_work) const;
 
-  /// Local. Parts of a pass: one for each thread, or of a block a fixed number, for `share` among the threads.
-  static int parts();
+  /// Local. Parts of a pass: one for each thread, or of a block a number that follows from its work alone, for `share`
+  /// among the threads. Each costs a sum of its own: `least` of the work is worth that.
+  static int parts(double work = std::numeric_limits<double>::infinity(), double least = least_work);
+  static constexpr double least_work = 1 << 18;  ///< entries of A
+
   /// Local. Calls `body` for every part [first, last) of `count` things, on the threads; an exception of a part is
   /// thrown after all have ended.
-  static void share(Index count, const std::function<void(int part, Index first, Index last)>& body);
+  static void share(int parts, Index count, const std::function<void(int part, Index first, Index last)>& body);
+  static void share(Index count, const std::function<void(int part, Index first, Index last)>& body) {
+    share(parts(), count, body);
+  }
+  static int threads_of(int parts);  ///< Local. That work on them: a single one takes them in their order.
 
  private:
   friend class RemadeRows;
 
   std::uint64_t hash_of_rows(Index first_local, Index count) const;
   /// The tiles of every part, in order.
-  void visit_tiles(TileSize size, const std::function<void(int part, const Tile&)>& visit) const;
+  void visit_tiles(int parts, TileSize size, const std::function<void(int part, const Tile&)>& visit) const;
 
   Communicator communicator_;
   RowPartition partition_;
@@ -186,12 +196,30 @@ class PassServer : public JointSums {
 };
 
 template <class Accumulator, class Function>
-Accumulator RowPasses::pass(Accumulator zero, Function&& function, TileSize size) const {
-  std::vector<Accumulator> sums(static_cast<std::size_t>(parts() - 1), zero);
-  sums.push_back(std::move(zero));
-  visit_tiles(size, [&](int part, const Tile& tile) { function(tile, sums[static_cast<std::size_t>(part)]); });
-  for (std::size_t k = 1; k < sums.size(); ++k) sums[0] += sums[k];
+Accumulator RowPasses::pass(Accumulator zero, Function&& function, TileSize size, double least) const {
+  const int parts = RowPasses::parts(static_cast<double>(entries_local()), least);
   *reads_ += 1;
+  if (parts > 1 && threads_of(parts) == 1) {  // one part after another, all in the same memory
+    Accumulator sum = zero, own = zero;
+    int current = 0;
+    const auto go_to = [&](int part) {
+      for (; current < part; ++current) {
+        if (current == 0) continue;
+        sum += own;
+        if (current + 1 < parts) own = zero;
+      }
+    };
+    visit_tiles(parts, size, [&](int part, const Tile& tile) {
+      go_to(part);
+      function(tile, part == 0 ? sum : own);
+    });
+    go_to(parts);
+    return sum;
+  }
+  std::vector<Accumulator> sums(static_cast<std::size_t>(parts - 1), zero);
+  sums.push_back(std::move(zero));
+  visit_tiles(parts, size, [&](int part, const Tile& tile) { function(tile, sums[static_cast<std::size_t>(part)]); });
+  for (std::size_t k = 1; k < sums.size(); ++k) sums[0] += sums[k];
   return std::move(sums[0]);
 }
 

@@ -18,6 +18,9 @@ namespace attnreg {
 
 namespace {
 
+/// Entries of A, in sizes of the sketch, that make a part of a block worth a sketch of its own.
+constexpr double kWorthSketch = 16;
+
 void check(const SketchOptions& options) {
   if (options.rows < 1 || options.rows > std::numeric_limits<std::int32_t>::max())
     refuse("a sketch of " + std::to_string(options.rows) + " rows: give 1 to 2^31 - 1");
@@ -57,8 +60,7 @@ double scale_of(const VectorXd& row_scale, Index row) { return row_scale.size() 
 RowMajorMatrix sparse_pass(const RowMatrix& A, const VectorXd& row_scale, const SketchOptions& options, Index first,
                            Index count) {
   const RandomStream stream(options.seed, Purpose::sketch_sparse_sign, options.iteration);
-  const RowMajorMatrix zero = RowMajorMatrix::Zero(count, A.columns());
-  return A.passes().pass(zero, [&](const Tile& tile, RowMajorMatrix& sum) {
+  const auto add = [&](const Tile& tile, RowMajorMatrix& sum) {
     std::vector<kernels::Scatter> entries;
     entries.reserve(static_cast<std::size_t>(tile.rows() * options.nonzeros));
     for (Index i = 0; i < tile.rows(); ++i) {
@@ -71,7 +73,10 @@ RowMajorMatrix sparse_pass(const RowMatrix& A, const VectorXd& row_scale, const 
       for (auto& entry : entries) entry.target -= first;
     }
     tile.scatter(entries, sum.data());
-  });
+  };
+  RowMajorMatrix zero = RowMajorMatrix::Zero(count, A.columns());
+  const double least = kWorthSketch * static_cast<double>(zero.size());
+  return A.passes().pass(std::move(zero), add, TileSize::cached, least);
 }
 
 RowMajorMatrix gaussian_pass(const RowMatrix& A, const VectorXd& row_scale, const SketchOptions& options) {

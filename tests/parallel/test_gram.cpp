@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <vector>
+
 #include "attnreg/row_matrix.hpp"
 #include "rows/gram.hpp"
 #include "support/reference.hpp"
@@ -32,6 +34,32 @@ TEST(WideGram, EveryRowIsThereOnceWhateverTheThreads) {
     EXPECT_LE((found - expected).cwiseAbs().maxCoeff(), 10 * static_cast<double>(n) * reference::eps * size) << threads;
   }
   omp_set_num_threads(before);
+}
+
+TEST(PositiveGram, LeavesOutRowsOfTheOtherSign) {
+  const Communicator comm(MPI_COMM_WORLD);
+  constexpr Index d = 7, n = 90;
+  const RowMajorMatrix whole = reference::random_matrix(n, d, 1);
+  const VectorXd weights = reference::random_vector(n, 2), centre = reference::random_vector(d, 3);
+  for (const auto holding : {reference::Holding::float64, reference::Holding::float32, reference::Holding::sparse64}) {
+    const RowMatrix A = reference::distribute(comm, whole, reference::Layout::even, holding);
+    const WeightedRows all{reference::local_part(A, weights)};
+    WeightedRows ridged = all;
+    ridged.ridge = VectorXd::Constant(A.rows_local(), 0.1);
+    std::vector<Index> some;
+    for (Index i = 0; i < A.rows_local(); i += 2) some.push_back(i);
+    const VectorXd factors = VectorXd::Ones(static_cast<Index>(some.size()));
+    for (const WeightedRows& rows : {all, ridged, all.choose(some, factors)})
+      for (const VectorXd& about : {centre, VectorXd()})
+        EXPECT_TRUE(positive_gram(A, rows, about) == signed_gram(A, rows, about).positive);
+    // Added to what is there, in the lower triangle by rows.
+    RowMajorMatrix twice = RowMajorMatrix::Zero(d, d);
+    add_signed_gram(A, all, centre, twice.data());
+    const MatrixXd once = full_symmetric(twice.data(), d);
+    add_signed_gram(A, all, centre, twice.data());
+    EXPECT_LE((full_symmetric(twice.data(), d) - 2 * once).norm(), 100 * reference::eps * once.norm());
+    EXPECT_TRUE(once == once.transpose());
+  }
 }
 
 }  // namespace attnreg::test_gram

@@ -16,6 +16,7 @@
 #include <limits>
 #include <sstream>
 
+#include "errors/printable.hpp"
 #include "files/output_file.hpp"
 #include "ranks/memory.hpp"
 

@@ -385,12 +385,6 @@ OptionGroup computing_options() {
            progress_option()}};
 }
 
-std::string host_name() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
-}
-
 ThreadLayout set_threads(const Communicator& communicator, const Arguments& arguments) {
   if (openblas_set_num_threads != nullptr) openblas_set_num_threads(1);
   const cpu_set_t cores = affinity();

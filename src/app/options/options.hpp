@@ -191,9 +191,6 @@ OptionGroup computing_options();
 /// --output (`help` says for what), --force and --json of commands that write report.json, and --help.
 OptionGroup report_options(std::string_view help);
 
-/// Local. The name of this node.
-std::string host_name();
-
 /// The threads of a rank.
 struct ThreadLayout {
   int threads = 1;         ///< OpenMP threads of this rank

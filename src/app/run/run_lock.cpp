@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -103,9 +104,34 @@ std::optional<RunOwner> owner_in(const nlohmann::ordered_json& json) {
   return RunOwner{json["host"], json["pid"], json["process_start"], json["started"]};
 }
 
-RunLock::RunLock(const std::string& directory) : path_(directory + kLockName) {
+LockReach lock_reach(std::istream& mountinfo, unsigned major, unsigned minor) {
+  const std::string numbers = std::to_string(major) + ":" + std::to_string(minor);
+  std::string line, word;
+  while (std::getline(mountinfo, line)) {
+    std::istringstream words(line);
+    for (int k = 0; k < 3; ++k) words >> word;
+    if (word != numbers) continue;
+    while (words >> word && word != "-") continue;
+    std::string type, device, options;
+    words >> type >> device >> options;
+    const auto has = [&](const char* option) { return ("," + options + ",").find(option) != std::string::npos; };
+    if (type == "fuse" || type.starts_with("fuse.") || type == "beegfs" || has(",nolock,") || has(",localflock,") ||
+        has(",local_lock=flock,") || has(",local_lock=all,"))
+      return LockReach::this_host;
+  }
+  return LockReach::all;
+}
+
+LockReach lock_reach(const std::string& directory) {
+  struct stat facts {};
+  std::ifstream mountinfo("/proc/self/mountinfo");
+  if (::stat(directory.c_str(), &facts) != 0) return LockReach::all;  // what opens the lock says why
+  return lock_reach(mountinfo, major(facts.st_dev), minor(facts.st_dev));
+}
+
+RunLock::RunLock(const std::string& directory, LockReach reach) : path_(directory + kLockName) {
   constexpr int kAttempts = 100;  // another run may end, and take its lock with it, between two calls
-  constexpr int kPatience = 5;    // `is_held` holds it for a moment
+  constexpr int kPatience = 5;    // `is_held` holds it for a moment; a run names itself a moment after it has begun
   for (int k = 0; k < kAttempts; ++k) {
     constexpr int kFlags = O_RDWR | O_NOFOLLOW | O_CLOEXEC;
     file_ = FileDescriptor(retry_interrupted([&] { return ::open(path_.c_str(), kFlags | O_CREAT | O_EXCL, 0666); }));
@@ -116,14 +142,16 @@ RunLock::RunLock(const std::string& directory) : path_(directory + kLockName) {
       if (!file_.is_open() && errno == ENOENT) continue;
       if (!file_.is_open()) refuse_lock(path_, std::strerror(errno));
     }
-    if (retry_interrupted([&] { return ::flock(file_.get(), LOCK_EX | LOCK_NB); }) != 0) {
-      const int error = errno;
-      const auto owner = owner_in(json_in(file_.get()));
-      if (error == EWOULDBLOCK && k >= kPatience) refuse_busy(path_, owner, false);
-      if (error == EWOULDBLOCK) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(20));
-        continue;
-      }
+    const bool is_locked = retry_interrupted([&] { return ::flock(file_.get(), LOCK_EX | LOCK_NB); }) == 0;
+    const int error = errno;
+    const auto owner = is_new ? std::nullopt : owner_in(json_in(file_.get()));
+    const bool is_of_another = is_locked && !is_new && reach == LockReach::this_host && (!owner || !owner->is_here());
+    if (is_of_another || (!is_locked && error == EWOULDBLOCK)) {
+      if (k >= kPatience) refuse_busy(path_, owner, is_of_another);
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      continue;
+    }
+    if (!is_locked) {
       if (!has_no_locks(error)) refuse_lock(path_, std::strerror(error));
       if (!is_new) {
         if (!owner || !owner->is_gone()) refuse_busy(path_, owner, true);
