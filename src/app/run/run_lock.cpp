@@ -163,9 +163,9 @@ RunLock::RunLock(const std::string& directory, LockReach reach) : path_(director
     const std::string text = json_text(to_json(this_process()));
     const auto size = static_cast<ssize_t>(text.size());
     if (::ftruncate(file_.get(), 0) == 0 && ::pwrite(file_.get(), text.data(), text.size(), 0) == size) return;
-    const int error = errno;
+    const int failure = errno;
     ::unlink(path_.c_str());
-    refuse_lock(path_, std::strerror(error));
+    refuse_lock(path_, std::strerror(failure));
   }
   refuse_lock(path_, "other runs begin and end in this directory all the time");
 }
