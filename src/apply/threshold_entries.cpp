@@ -5,11 +5,10 @@
 #include <cstdint>
 #include <limits>
 #include <string>
-
 #include <vector>
-#include "errors/printable.hpp"
 
 #include "apply/attention_kernel.hpp"
+#include "errors/printable.hpp"
 #include "numbers/vector_math.hpp"
 #include "ranks/activity.hpp"
 #include "ranks/memory.hpp"

@@ -89,12 +89,14 @@ HWY_INLINE Vector sums_of(const Vector* v) {
 }
 
 /// Calls body(a, local, place, rows) for groups of rows, kLanes or what is left of a piece: where they are, the first
-/// one's local row and its place in the block. The last ones of a piece, behind which there may be no memory, are a
-/// copy with zeros behind them. Four pieces in turn are four streams of memory; rows of fewer bytes than `few` come one
-/// after another, since with the vectors over rows there would be too many streams.
-template <class T, class Body>
+/// one's local row and its place in the block. The vectors of a row reach into the rows behind it. The last groups of a
+/// piece, behind which there may be no memory, are copies with zeros behind them. Four pieces in turn are four streams
+/// of memory; rows of fewer bytes than `few` come one after another, since with the vectors over rows there would be
+/// too many streams.
+template <int kVectors, class T, class Body>
 HWY_INLINE void for_groups(const T* A, const RowBlock& block, Index d, Index few, Body&& body) {
-  const Index whole = std::max<Index>(0, block.rows - 1) / kLanes * kLanes, left = block.rows - whole;
+  const Index behind = (kVectors * kLanes - 1) / d;  // rows that the vectors of one reach into
+  const Index whole = std::max<Index>(0, block.rows - behind) / kLanes * kLanes;
   const auto call = [&](Index p, Index i) HWY_ATTR {
     const Index local = block.piece(p) + i;
     body(A + local * d, local, p * block.rows + i, kLanes);
@@ -106,12 +108,13 @@ HWY_INLINE void for_groups(const T* A, const RowBlock& block, Index d, Index few
     for (Index i = 0; i < whole; i += kLanes)
       for (Index p = 0; p < block.pieces; ++p) call(p, i);
   }
-  for (Index p = 0; p < block.pieces && left > 0; ++p) {
-    const Index local = block.piece(p) + whole;
-    std::array<T, static_cast<std::size_t>((kLanes + 1) * kShortColumns)> rows{};
-    std::copy_n(A + local * d, left * d, rows.begin());
-    body(static_cast<const T*>(rows.data()), local, p * block.rows + whole, left);
-  }
+  for (Index p = 0; p < block.pieces; ++p)
+    for (Index i = whole; i < block.rows; i += kLanes) {
+      const Index local = block.piece(p) + i, left = std::min(kLanes, block.rows - i);
+      std::array<T, static_cast<std::size_t>((kLanes + 1) * kShortColumns)> rows{};
+      std::copy_n(A + local * d, left * d, rows.begin());
+      body(static_cast<const T*>(rows.data()), local, p * block.rows + i, left);
+    }
 }
 
 template <int kVectors, class T>
@@ -158,7 +161,7 @@ struct Sums {
 template <int kVectors, class T>
 void multiply_rows(const T* A, const RowBlock& block, Index d, const double* x, double* z) {
   const Factors<kVectors> in(x, d);
-  for_groups(A, block, d, kFewBytes, [&](const T* a, Index, Index place, Index rows) HWY_ATTR {
+  for_groups<kVectors>(A, block, d, kFewBytes, [&](const T* a, Index, Index place, Index rows) HWY_ATTR {
     store(dots<kVectors>(a, d, in), z + place, rows);
   });
 }
@@ -167,7 +170,7 @@ void multiply_rows(const T* A, const RowBlock& block, Index d, const double* x, 
 template <int kVectors, int kColumns, class T>
 void add_transposed_columns(const T* A, const RowBlock& block, Index d, const double* U, Index k, double* out) {
   Sums<kVectors> first, second;
-  for_groups(A, block, d, kFewBytes, [&](const T* a, Index, Index place, Index rows) HWY_ATTR {
+  for_groups<kVectors>(A, block, d, kFewBytes, [&](const T* a, Index, Index place, Index rows) HWY_ATTR {
     const double* u = U + place * k;
     HWY_ALIGN double some[2 * kLanes] = {};
     const bool is_whole = rows == kLanes;
@@ -194,7 +197,7 @@ void add_normal_rows(const T* A, const RowBlock& block, Index d, const double* x
                ridge_of_all = hn::Set(D(), weights.ridge_stride == 0 ? *weights.ridge : 0);
   Vector moment = hn::Zero(D());
   Sums<kVectors> sums;
-  for_groups(A, block, d, kFewBesideVectors, [&](const T* a, Index local, Index, Index rows) HWY_ATTR {
+  for_groups<kVectors>(A, block, d, kFewBesideVectors, [&](const T* a, Index local, Index, Index rows) HWY_ATTR {
     const Vector products = dots<kVectors>(a, d, in);
     store(products, y + local, rows);
     const Vector centred = hn::Mul(load_some(weights.curvature + local, rows), hn::Sub(products, centre));

@@ -205,10 +205,15 @@ SolveChoice solve_choice(const SolveShape& shape, const SolveLayout& layout, con
 
 SolveMemory solve_memory(const SolveShape& shape, const SolveLayout& layout, const RegressionOptions& options) {
   const Facts is(shape, layout, options);
-  const double blocks = layout.blocks, ranks = layout.ranks, busiest = std::ceil(blocks / ranks);
-  const double others = ranks > 1 ? (blocks - busiest) / (ranks - 1) : busiest;
-  return {memory_of_process(is, shape, layout, true, busiest), memory_of_process(is, shape, layout, false, busiest),
-          memory_of_process(is, shape, layout, false, others)};
+  // The first ranks have a block more where they are not dealt out evenly.
+  const auto blocks_of_first = [&](int ranks) {
+    return static_cast<double>(ranks * (layout.blocks / layout.ranks) + std::min(ranks, layout.blocks % layout.ranks));
+  };
+  const int here = layout.ranks_on_busiest();
+  const double own = blocks_of_first(1), second = layout.ranks > 1 ? blocks_of_first(2) - own : own;
+  const double mean = here > 1 ? (blocks_of_first(here) - own) / (here - 1) : second;
+  return {memory_of_process(is, shape, layout, true, own), memory_of_process(is, shape, layout, false, second),
+          memory_of_process(is, shape, layout, false, mean)};
 }
 
 double solve_bytes(const SolveShape& shape, const SolveLayout& layout, const RegressionOptions& options) {

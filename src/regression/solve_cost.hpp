@@ -69,7 +69,7 @@ struct RankMemory {
 };
 struct SolveMemory {
   RankMemory rank0, other;  ///< of others the one with the most rows
-  RankMemory mean_other;    ///< the mean of the others: where blocks are dealt out unequally
+  RankMemory mean_other;    ///< the mean of the others of the first node: where blocks are dealt out unequally
 
   double largest() const { return rank0.total() > other.total() ? rank0.total() : other.total(); }
 };

@@ -242,8 +242,10 @@ void add_signed_gram(const RowMatrix& A, const WeightedRows& rows, const VectorX
   const bool has_negative = (rows.curvature.array() < 0).any();
   if (!A.is_sparse() && !rows.chosen && are_centred) {
     const bool drops = has_negative && negative == nullptr;
-    const LowerTriangles sums = drops ? centred_gram(A, rows.curvature.cwiseMax(0), c, false)
-                                      : centred_gram(A, rows.curvature, c, has_negative);
+    const auto not_negative =
+        rows.curvature.unaryExpr([](double of_row) { return of_row < 0 ? 0 : of_row; });  // or NaN
+    const LowerTriangles sums =
+        drops ? centred_gram(A, not_negative, c, false) : centred_gram(A, rows.curvature, c, has_negative);
     Triangle(positive, d, d) += sums.positive;
     if (negative != nullptr && has_negative) Triangle(negative, d, d) += sums.negative;
     return;

@@ -54,13 +54,29 @@ void keep_best(std::vector<Scored>& rows, std::size_t count) {
   rows.resize(count);
 }
 
+/// Collective, one read. The largest |a_ij| of each column.
+VectorXd column_sizes(const RowMatrix& A) {
+  struct Largest {
+    VectorXd of_column;
+    Largest& operator+=(const Largest& other) {
+      of_column = of_column.cwiseMax(other.of_column);
+      return *this;
+    }
+  };
+  Largest all = A.passes().pass(Largest{VectorXd::Zero(A.columns())}, [](const Tile& tile, Largest& part) {
+    part += Largest{tile.dense().cwiseAbs().colwise().maxCoeff().transpose()};
+  });
+  A.communicator().max(span_of(all.of_column));
+  return all.of_column;
+}
+
 /// Collective. T of the rows of A on every rank. Rank 0 decomposes, so that CPUs of different kinds do not disagree.
 MatrixXd whitening_basis(const RowMatrix& A) {
   const Communicator& communicator = A.communicator();
-  const double scale = scale_for_squares(A);
-  const MatrixXd K = exact_gram(A, scale);
+  const VectorXd scales = column_sizes(A).unaryExpr(&scale_for);
+  const MatrixXd K = exact_gram(A, scales);
   MatrixXd T;
-  if (communicator.is_root()) T = scale * whitening_of(K, A.rows_global());
+  if (communicator.is_root()) T = scales.asDiagonal() * whitening_of(K, A.rows_global());
   VectorXd rank = VectorXd::Constant(1, static_cast<double>(T.cols()));
   communicator.broadcast(span_of(rank));
   T.conservativeResize(A.columns(), static_cast<Index>(rank[0]));
@@ -245,24 +261,6 @@ class Iteration {
   SparsifyEnd end_ = SparsifyEnd::all_steps;
 };
 
-/// Collective. A bound on sum_i |a_ij a_ik| that does not depend on the distribution.
-double bound_of_sums(const RowMatrix& A, double scale) {
-  struct Largest {
-    double value = 0;
-    Largest& operator+=(const Largest& other) {
-      value = std::max(value, other.value);
-      return *this;
-    }
-  };
-  const Largest mine = A.passes().pass(
-      Largest{}, [](const Tile& tile, Largest& part) { part += Largest{tile.dense().cwiseAbs().maxCoeff()}; });
-  const double largest = A.communicator().max(mine.value);
-  const double bound = (scale * largest) * (scale * largest) * static_cast<double>(A.rows_global());
-  if (!(bound < 0x1p1000))
-    refuse("X has an entry of size " + text_of(largest) + ": X X^T would overflow, scale X down");
-  return bound;
-}
-
 /// Makes the products of a row with itself, lower triangle row by row.
 void row_products(const double* row, Index n, double* products) {
   for (Index i = 0; i < n; ++i) {
@@ -295,11 +293,16 @@ double scale_for_squares(const RowMatrix& A) {
   return largest > kSmallest && largest < kLargest ? 1 : std::isfinite(largest) && largest > 0 ? scale_for(largest) : 1;
 }
 
-MatrixXd exact_gram(const RowMatrix& A, double scale) {
+MatrixXd exact_gram(const RowMatrix& A, const VectorXd& scales) {
   const Index n = A.columns(), size = n * (n + 1) / 2;
-  const ExactSum zero(size, bound_of_sums(A, scale), std::max<std::int64_t>(A.rows_global(), 1));
+  const VectorXd of_columns = scales.size() > 0 ? scales : VectorXd::Ones(n);
+  const double largest = column_sizes(A).cwiseProduct(of_columns).maxCoeff();
+  const double bound = largest * largest * static_cast<double>(A.rows_global());
+  if (!(bound < 0x1p1000))
+    refuse("X has an entry of size " + text_of(largest) + ": X X^T would overflow, scale X down");
+  const ExactSum zero(size, bound, std::max<std::int64_t>(A.rows_global(), 1));
   ExactSum sum = A.passes().pass(zero, [&](const Tile& tile, ExactSum& part) {
-    const RowMajorMatrix rows = scale * tile.dense();
+    const RowMajorMatrix rows = tile.dense() * of_columns.asDiagonal();
     std::vector<double> products(static_cast<std::size_t>(size));
     for (Index i = 0; i < tile.rows(); ++i) {
       row_products(rows.row(i).data(), n, products.data());

@@ -38,10 +38,10 @@ struct BarrierChoice {
 BarrierChoice choose_by_barriers(const RowMatrix& A, double epsilon, std::int64_t steps, Index at_once = 0);
 
 /// Collective. K = sum_i a_i a_i^T over the rows of A, n x n, whose bits do not depend on the distribution of the rows:
-/// the products are summed by `ExactSum`. Two reads and about 10 n^2 flops a row; one all-reduce of 8 and one of 12 n
-/// (n + 1) bytes. A: d x n. Values that are not finite, or sums that may overflow: `InvalidArgument` on all ranks.
-/// scale, a power of two: K of scale A.
-Eigen::MatrixXd exact_gram(const RowMatrix& A, double scale = 1);
+/// the products are summed by `ExactSum`, whose rounding is absolute. Two reads and about 10 n^2 flops a row; one
+/// all-reduce of 8 n and one of 12 n (n + 1) bytes. A: d x n. Values that are not finite, or sums that may overflow:
+/// `InvalidArgument` on all ranks. scales, powers of two: K of A diag(scales).
+Eigen::MatrixXd exact_gram(const RowMatrix& A, const Eigen::VectorXd& scales = {});
 
 /// Collective. A power of two that brings the largest row of A to a norm in [1/2, 1), so that squares neither under-
 /// nor overflow; 1 where they do not anyway.

@@ -57,9 +57,7 @@ TokenAttention::TokenAttention(const RowMatrix& queries, const RowMatrix& keys, 
                  std::to_string(n_k) + " keys and values on every rank");
   keys_ = shared_rows(keys, 0, n_k);
   values_ = shared_rows(values, 0, n_k);
-  constexpr double kSmallest = 1e-100, kLargest = 1e100;  // of values whose squares are summed
-  const double largest = values_.cwiseAbs().maxCoeff();
-  if (largest > 0 && !(largest > kSmallest && largest < kLargest)) value_scale_ = scale_for(largest);
+  if (!values_.isZero(0)) value_scale_ = scale_for(values_.cwiseAbs().maxCoeff());
   values_ *= value_scale_;
   keys_.rowwise() -= Eigen::RowVectorXd(keys_.colwise().mean());
   value_mean_ = values_.colwise().mean();

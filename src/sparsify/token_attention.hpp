@@ -47,8 +47,8 @@ class TokenAttention {
   const VectorXd& log_normaliser() const { return log_normaliser_; }
   const std::optional<VisibleKeys>& visible() const { return visible_; }
   double size() const { return size_; }  ///< |O|_F, the mean of the values included. Replicated
-  /// A power of two, by which the values, and all that is made of them here, are multiplied: 1 unless their squares
-  /// would under- or overflow.
+  /// A power of two, by which the values, and all that is made of them here, are multiplied, so that the largest is
+  /// about 1, and their units do not matter; 1 where all are 0.
   double value_scale() const { return value_scale_; }
   double spread() const { return spread_; }  ///< mean over the queries of sum_j P_ij |v_j - O_i|^2. Replicated
 

@@ -66,8 +66,10 @@ TEST(Whitening, TheScaleOfXDoesNotMatter) {
   const auto unscaled = reference::distribute(world, X, Layout::random);
   EXPECT_EQ(scale_for_squares(unscaled), 1);
   const BarrierChoice expected = choose_by_barriers(unscaled, 0.5, 0);
-  for (const double scale : {0x1p-600, 0x1p600}) {
-    const auto scaled = reference::distribute(world, RowMajorMatrix(scale * X), Layout::random);
+  for (const Eigen::Vector4d& scale :
+       {Eigen::Vector4d::Constant(0x1p-600).eval(), Eigen::Vector4d::Constant(0x1p600).eval(),
+        Eigen::Vector4d(1, 0x1p70, 0x1p-70, 0x1p-9)}) {
+    const auto scaled = reference::distribute(world, RowMajorMatrix(X * scale.asDiagonal()), Layout::random);
     const BarrierChoice found = choose_by_barriers(scaled, 0.5, 0);
     EXPECT_EQ(found.rows, expected.rows);
     EXPECT_NEAR(found.certified_epsilon, expected.certified_epsilon, 1e-12);

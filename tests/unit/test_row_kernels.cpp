@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "support/at_end_of_memory.hpp"
 #include "support/reference.hpp"
 #include "support/vector_targets.hpp"
 
@@ -72,24 +73,28 @@ TEST_P(RowKernels, AreThoseOfTheNumbersInDouble) {
     const Eigen::VectorXd x = reference::random_vector(d, 2), curvature = reference::random_vector(kRows, 3),
                           ridge = reference::random_vector(kRows, 4);
     const RowMajorMatrix U = reference::random_matrix(kRows, 3, 5);
+    const test::AtEndOfMemory<double> doubles(A), factors(x), columns(U), curvatures(curvature), ridges(ridge);
+    const test::AtEndOfMemory<Eigen::half> halves(half);
+    const test::AtEndOfMemory<Eigen::bfloat16> shorts(brief);
+    const test::AtEndOfMemory<float> singles(single);
     for (const Index pieces : {1, 4}) {
       const auto run = [&](const DenseRows& rows) {
         const DenseBlock block{rows, d, {0, kRows / pieces, pieces, kRows / pieces}};
         std::vector<Eigen::VectorXd> found(5, Eigen::VectorXd::Zero(kRows));
         found[3].setZero(3 * d), found[4].setZero(d + 1);
-        kernels::multiply(block, x.data(), found[0].data());
-        kernels::multiply_compensated(block, x.data(), 0.1, found[1].data());
-        kernels::add_transpose_multiply(block, U.data(), 3, found[3].data());
-        kernels::add_normal_product(block, x.data(), {curvature.data(), ridge.data(), 0.2}, found[2].data(),
+        kernels::multiply(block, factors.data(), found[0].data());
+        kernels::multiply_compensated(block, factors.data(), 0.1, found[1].data());
+        kernels::add_transpose_multiply(block, columns.data(), 3, found[3].data());
+        kernels::add_normal_product(block, factors.data(), {curvatures.data(), ridges.data(), 0.2}, found[2].data(),
                                     found[4].data());
         return found;
       };
-      const auto expected = run(A.data());
+      const auto expected = run(doubles.data());
       EXPECT_LE((expected[0] - A * x).cwiseAbs().maxCoeff(),
                 2 * static_cast<double>(d) * reference::eps * x.norm() * A.norm());
       const Eigen::VectorXd u = (curvature.array() * (expected[2].array() - 0.2)).abs() +
                                 (ridge.array() * expected[2].array()).abs();  // times sqrt(rows) at least their sum
-      for (const DenseRows& rows : {DenseRows(single.data()), DenseRows(half.data()), DenseRows(brief.data())}) {
+      for (const DenseRows& rows : {DenseRows(singles.data()), DenseRows(halves.data()), DenseRows(shorts.data())}) {
         const auto found = run(rows);
         SCOPED_TRACE(std::to_string(d) + " columns, type " + std::to_string(rows.index()));
         const double apart = d > 8 ? 0 : 2 * static_cast<double>(d) * reference::eps * (x.norm() * A.norm() + 0.1);

@@ -38,8 +38,6 @@ TEST(RunLock, ItsReachIsWhatTheMountSays) {
                                       {"fuseblk", "rw"},
                                       {"tmpfs", ""}})
     EXPECT_EQ(LockReach::all, reach(type, options)) << type << ' ' << options;
-  const TemporaryDirectory directory;
-  EXPECT_EQ(LockReach::all, app::lock_reach(directory.path(".")));
 }
 
 /// With a lock that this host alone knows of, the file is the lock of processes on others.

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "attnreg/row_matrix.hpp"
+#include "support/at_end_of_memory.hpp"
 #include "support/reference.hpp"
 #include "support/vector_targets.hpp"
 
@@ -24,14 +25,16 @@ class ShortRows : public testing::TestWithParam<VectorTarget> {
   void for_blocks(Check&& check) {
     for (Index d = 1; d <= kernels::kShortColumns; ++d)
       for (const Index pieces : {1, 4})
-        for (const Index rows : {1, 2, 3, 4, 5, 8, 17}) {
+        for (const Index rows : {1, 2, 3, 4, 5, 8, 9, 11, 16, 17, 23}) {
           const RowMajorMatrixFloat single = reference::random_vector((kBefore + pieces * rows) * d, 1)
                                                  .reshaped<Eigen::RowMajor>(kBefore + pieces * rows, d)
                                                  .cast<float>();
           const RowMajorMatrix A = single.cast<double>();
           const kernels::RowBlock block{kBefore, rows, pieces, rows};
-          check(A, DenseBlock{A.data(), d, block});
-          check(A, DenseBlock{single.data(), d, block});
+          const test::AtEndOfMemory<double> doubles(A);
+          const test::AtEndOfMemory<float> floats(single);
+          check(A, DenseBlock{doubles.data(), d, block});
+          check(A, DenseBlock{floats.data(), d, block});
         }
   }
 

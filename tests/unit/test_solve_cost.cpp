@@ -64,9 +64,12 @@ TEST(SolveCost, BlocksHaveWhatRanksHave) {
   const auto of = [&](int ranks) { return memory(shape, {.ranks = ranks, .blocks = 16}, Method::newton_cg); };
   EXPECT_EQ(of(1).rank0.rows, 8.0 * (1 << 20) * 64);
   EXPECT_EQ(of(4).rank0.rows, of(1).rank0.rows / 4);
-  EXPECT_EQ(of(3).other.rows, 6 * of(16).other.rows);
-  EXPECT_EQ(of(3).mean_other.rows, 5 * of(16).other.rows);
+  EXPECT_EQ(of(3).rank0.rows, 6 * of(16).other.rows);
+  EXPECT_EQ(of(3).other.rows, 5 * of(16).other.rows);
   EXPECT_EQ(of(31).mean_other.rows, 0.5 * of(31).other.rows);
+  // The first of two nodes has all of them.
+  const SolveLayout two{.ranks = 32, .ranks_per_node = 16, .blocks = 16};
+  EXPECT_EQ(memory(shape, two, Method::newton_cg).mean_other.rows, of(16).other.rows);
 }
 
 // They share factors, and run in turn.

@@ -111,28 +111,37 @@ const Command& find_command(const std::vector<Command>& all, const std::string& 
                    "'" + suggestion(name, names) + "; `attnreg --help` lists the commands");
 }
 
+constexpr std::initializer_list<std::string_view> kOutputs{"output", "gradient", "hessian",
+                                                           "sparse", "rank-one", "OUT"};
+
 /// Every file that the command line names, alone or in a list, but for those that are to be written: none of them will
-/// be replaced. Throws `UsageError` if two outputs have the same name.
+/// be replaced.
 void remember_inputs(const Arguments& arguments) {
-  std::vector<std::string> texts = arguments.texts_but({"output", "gradient", "hessian", "sparse", "rank-one", "OUT"});
+  std::vector<std::string> texts = arguments.texts_but(kOutputs);
   texts.insert(texts.end(), arguments.rest().begin(), arguments.rest().end());
   for (const std::string& text : texts) {
     for (const auto& file : files_of(text)) remember_input(file);
     for (const char* const name : {"/X.npy", "/Y.npy"}) remember_input(text + name);  // of a run to start from
-    for (const auto part : parts_of(text, ','))
-      for (const auto& file : files_of(std::string(part))) remember_input(file);
+    const auto parts = parts_of(text, ',');
+    for (std::size_t k = 0; k < parts.size() && parts.size() > 1; ++k)
+      for (const auto& file : files_of(std::string(parts[k]))) remember_input(file);
   }
-  std::map<std::filesystem::path, std::string_view> outputs;
-  for (const std::string_view name : {"output", "gradient", "hessian", "sparse", "rank-one"}) {
-    if (!arguments.knows(name) || !arguments.given(name)) continue;
-    std::error_code failed;  // then it cannot be written, either
-    const auto [place, is_new] =
-        outputs.try_emplace(std::filesystem::weakly_canonical(arguments.text(name), failed), name);
-    if (failed) continue;
-    if (!is_new)
-      throw UsageError("--" + std::string(place->second) + " and --" + std::string(name) + " name the same file, " +
-                       printable(arguments.text(name)));
-  }
+}
+
+/// Collective. Throws if two outputs have the same name.
+void require_different_outputs(const Communicator& communicator, const Arguments& arguments) {
+  communicator.agree_on_root([&] {
+    std::map<std::filesystem::path, std::string_view> outputs;
+    for (const std::string_view name : kOutputs) {
+      if (!arguments.knows(name) || !arguments.given(name) || arguments.text(name).empty()) continue;
+      std::error_code failed;  // then it cannot be written, either
+      const auto path = std::filesystem::weakly_canonical(arguments.text(name), failed);
+      const auto [place, is_new] = outputs.try_emplace(path, name);
+      if (!failed && !is_new)
+        throw UsageError("--" + std::string(place->second) + " and --" + std::string(name) + " name the same file, " +
+                         printable(arguments.text(name)));
+    }
+  });
 }
 
 /// Collective. Begins to read the standard input, if an argument is "-".
@@ -231,6 +240,7 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
   const bool goes_on = words[0] == resume_command().syntax.name;
   const Arguments arguments = goes_on ? resumed_arguments(communicator, given, syntax_of) : given;
   remember_inputs(arguments);
+  require_different_outputs(communicator, arguments);
   if (arguments.knows("trust-input") && arguments.on("trust-input")) trust_inputs();
   watch_for(watchdog_seconds(arguments));
   accept_piped_input(communicator, arguments);
