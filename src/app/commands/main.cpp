@@ -111,8 +111,7 @@ const Command& find_command(const std::vector<Command>& all, const std::string& 
                    "'" + suggestion(name, names) + "; `attnreg --help` lists the commands");
 }
 
-constexpr std::initializer_list<std::string_view> kOutputs{"output", "gradient", "hessian",
-                                                           "sparse", "rank-one", "OUT"};
+const std::initializer_list<std::string_view> kOutputs{"output", "gradient", "hessian", "sparse", "rank-one", "OUT"};
 
 /// Every file that the command line names, alone or in a list, but for those that are to be written: none of them will
 /// be replaced.
