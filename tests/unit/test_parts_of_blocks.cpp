@@ -44,8 +44,8 @@ reference::Problem long_problem() {
   return problem;
 }
 
-reference::Instance distributed_rows(const Communicator& block, const reference::Problem& problem, Holding holding) {
-  reference::Instance data = reference::distribute(block, problem, reference::Layout::tiled, holding);
+reference::Distributed distributed_rows(const Communicator& block, const reference::Problem& problem, Holding holding) {
+  reference::Distributed data = reference::distribute(block, problem, reference::Layout::tiled, holding);
   EXPECT_GT(RowPasses::parts(static_cast<double>(data.A.entries_local())), 1);
   return data;
 }
