@@ -21,6 +21,12 @@ function(attnreg_configure_target target)
     target_compile_options(${target} PRIVATE -fsanitize=${ATTNREG_SANITIZE} -fno-omit-frame-pointer
                                              -fno-sanitize-recover=all $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
     target_link_options(${target} PRIVATE -fsanitize=${ATTNREG_SANITIZE})
+    get_target_property(type ${target} TYPE)
+    if(type STREQUAL "EXECUTABLE")
+      target_sources(${target} PRIVATE "${PROJECT_SOURCE_DIR}/tests/support/sanitizer_options.cpp")
+      set_source_files_properties("${PROJECT_SOURCE_DIR}/tests/support/sanitizer_options.cpp" PROPERTIES
+                                  SKIP_UNITY_BUILD_INCLUSION ON SKIP_PRECOMPILE_HEADERS ON)
+    endif()
   endif()
 endfunction()
 

@@ -19,11 +19,6 @@ set(ATTNREG_TEST_ENVIRONMENT
 # devices or for XML that hwloc itself can read, bring X11, OpenCL and libxml2 along: they are looked for where none are.
 list(APPEND ATTNREG_TEST_ENVIRONMENT OMPI_MCA_pml=ob1 HWLOC_COMPONENTS=-linux:0x18,-pci,-opencl,-gl
      "HWLOC_PLUGINS_PATH=${PROJECT_BINARY_DIR}/no-plugins")
-if(ATTNREG_SANITIZE)
-  # Open MPI and what it loads leak on purpose; the frames between them and malloc have no frame pointers.
-  list(APPEND ATTNREG_TEST_ENVIRONMENT ASAN_OPTIONS=fast_unwind_on_malloc=0 UBSAN_OPTIONS=print_stacktrace=1
-       "LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/support/lsan.supp:print_suppressions=0")
-endif()
 
 # attnreg_add_tests(kind FILES file... [EXTRA file...] RANKS 1 2 ... [LABELS label...])
 #

@@ -1,11 +1,6 @@
-#include <cxxabi.h>
-
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <boost/context/fiber.hpp>
-#include <boost/context/protected_fixedsize_stack.hpp>
-#include <cstring>
 #include <exception>
 #include <functional>
 #include <limits>
@@ -18,6 +13,7 @@
 #include "errors/refuse.hpp"
 #include "ranks/activity.hpp"
 #include "ranks/block_calls.hpp"
+#include "ranks/own_stack.hpp"
 #include "ranks/stop.hpp"
 
 namespace attnreg {
@@ -39,17 +35,9 @@ class Blocks final : public BlockCalls {
   void meet(int block, BlockCall call) override;
 
  private:
-  /// What the C++ runtime keeps for a thread: exceptions that are being handled. Each stack has its own.
-  struct Exceptions {
-    void* caught = nullptr;
-    unsigned int uncaught = 0;
-  };
   struct Block {
-    boost::context::fiber stack;
+    OwnStack stack;
     std::optional<BlockCall> call;  ///< that it waits for
-    bool done = false;
-    std::exception_ptr failure;  ///< that ended it
-    Exceptions exceptions;
   };
   /// A call as processes without blocks hear of it.
   struct Header {
@@ -64,7 +52,6 @@ class Blocks final : public BlockCalls {
   };
 
   void count_on_node();
-  void start(Block& block, int number);
   void advance();
   Header next_call() const;
   Header heard_by_all(Header header) const;
@@ -88,11 +75,9 @@ class Blocks final : public BlockCalls {
   std::function<void(BlockCalls&, int block)> work_;
   bool some_are_idle_;
   std::vector<Block> blocks_;
-  boost::context::fiber caller_;
   std::exception_ptr failure_of_call_;
 };
 
-constexpr std::size_t kBlockStack = std::size_t{16} << 20;  // of address space: pages are taken as they are used
 constexpr int kTag = 1;
 constexpr std::size_t kPiece = std::size_t{1} << 28;  // doubles of a message
 
@@ -145,25 +130,10 @@ void Blocks::count_on_node() {
   facts_.blocks_on_node = counts[0], facts_.processes_on_node = counts[1];
 }
 
-void Blocks::start(Block& block, int number) {
-  block.stack = boost::context::fiber(std::allocator_arg, boost::context::protected_fixedsize_stack(kBlockStack),
-                                      [this, &block, number](boost::context::fiber&& caller) {
-                                        caller_ = std::move(caller);
-                                        try {
-                                          work_(*this, number);
-                                        } catch (const boost::context::detail::forced_unwind&) {
-                                          throw;
-                                        } catch (...) {
-                                          block.failure = std::current_exception();
-                                        }
-                                        block.done = true;
-                                        return std::move(caller_);
-                                      });
-}
-
 void Blocks::run() {
   count_on_node();
-  for (std::size_t k = 0; k < blocks_.size(); ++k) start(blocks_[k], first() + static_cast<int>(k));
+  for (std::size_t k = 0; k < blocks_.size(); ++k)
+    blocks_[k].stack.begin([this, number = first() + static_cast<int>(k)] { work_(*this, number); });
   for (;;) {
     advance();
     const Header header = heard_by_all(next_call());
@@ -182,25 +152,20 @@ void Blocks::run() {
 
 /// Local. Every block up to its next call, or its end.
 void Blocks::advance() {
-  auto* const current = reinterpret_cast<char*>(abi::__cxa_get_globals());
-  Exceptions own;
-  std::memcpy(&own, current, sizeof own);
   for (Block& block : blocks_) {
-    if (block.done) continue;
-    std::memcpy(current, &block.exceptions, sizeof own);
+    if (block.stack.is_done()) continue;
     mute_phases(&block != blocks_.data());
     running = this;
-    block.stack = std::move(block.stack).resume();
+    block.stack.resume();
     running = nullptr;
-    std::memcpy(&block.exceptions, current, sizeof own);
   }
-  std::memcpy(current, &own, sizeof own);
   mute_phases(false);
 }
 
 void Blocks::meet(int block, BlockCall call) {
-  blocks_[static_cast<std::size_t>(block - first())].call = call;
-  caller_ = std::move(caller_).resume();
+  Block& own = blocks_[static_cast<std::size_t>(block - first())];
+  own.call = call;
+  own.stack.step_aside();
   if (failure_of_call_) std::rethrow_exception(failure_of_call_);
 }
 
@@ -208,7 +173,7 @@ void Blocks::meet(int block, BlockCall call) {
 Blocks::Header Blocks::next_call() const {
   if (blocks_.empty()) return {BlockCall::Kind::barrier};
   const auto of = [](const Block& block) -> Header {
-    if (block.done) return {block.failure ? BlockCall::Kind::failure : BlockCall::Kind::end};
+    if (block.stack.is_done()) return {block.stack.failure() ? BlockCall::Kind::failure : BlockCall::Kind::end};
     const BlockCall& call = *block.call;
     return {call.kind, call.kind == BlockCall::Kind::gather_to_root ? 0 : call.count(), call.root};
   };
@@ -217,7 +182,7 @@ Blocks::Header Blocks::next_call() const {
     const Header other = of(block);
     if (other.kind == header.kind && other.count == header.count && other.root == header.root) continue;
     for (const Block& failed : blocks_)
-      if (failed.failure) std::rethrow_exception(failed.failure);
+      if (failed.stack.failure()) std::rethrow_exception(failed.stack.failure());
     throw InternalError("the blocks of rank " + std::to_string(processes_.rank()) +
                         " do not make the same call: kinds " + std::to_string(static_cast<int>(header.kind)) + " and " +
                         std::to_string(static_cast<int>(other.kind)) + ", of " + std::to_string(header.count) +
@@ -257,7 +222,7 @@ void Blocks::hear_of_requests() const {
 
 /// Collective. The blocks' failure, which they have agreed on.
 void Blocks::throw_failure() {
-  std::exception_ptr failure = blocks_.empty() ? nullptr : blocks_[0].failure;
+  std::exception_ptr failure = blocks_.empty() ? nullptr : blocks_[0].stack.failure();
   if (!some_are_idle_) std::rethrow_exception(failure);
   double code = 0;
   std::string text;

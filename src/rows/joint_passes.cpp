@@ -1,46 +1,24 @@
 #include "rows/joint_passes.hpp"
 
 #include <algorithm>
-#include <boost/context/protected_fixedsize_stack.hpp>
-#include <memory>
+#include <exception>
 #include <utility>
 
 namespace attnreg {
 
-namespace {
-
-constexpr std::size_t kStackBytes = std::size_t{16} << 20;  // of address space: pages are taken as they are used
-
-}  // namespace
-
-void JointPasses::start(Task& task, const std::function<void()>& body) {
-  task.stack = boost::context::fiber(std::allocator_arg, boost::context::protected_fixedsize_stack(kStackBytes),
-                                     [this, &task, &body](boost::context::fiber&& caller) {
-                                       caller_ = std::move(caller);
-                                       try {
-                                         body();
-                                       } catch (const boost::context::detail::forced_unwind&) {
-                                         throw;
-                                       } catch (...) {
-                                         failure_ = std::current_exception();
-                                       }
-                                       task.done = true;
-                                       return std::move(caller_);
-                                     });
-}
-
 void JointPasses::run(const std::vector<std::function<void()>>& tasks) {
   tasks_ = std::vector<Task>(tasks.size());
-  for (std::size_t k = 0; k < tasks.size(); ++k) start(tasks_[k], tasks[k]);
+  for (std::size_t k = 0; k < tasks.size(); ++k) tasks_[k].stack.begin(tasks[k]);
   for (;;) {
     for (auto& task : tasks_) {
-      if (task.pass != nullptr || task.sum || task.done) continue;
+      if (task.pass != nullptr || task.sum || task.stack.is_done()) continue;
       running_ = &task;
-      task.stack = std::move(task.stack).resume();
+      task.stack.resume();
       running_ = nullptr;
-      if (!failure_) continue;
+      const std::exception_ptr failure = task.stack.failure();
+      if (!failure) continue;
       tasks_.clear();  // unwinds the stacks of the others
-      std::rethrow_exception(std::exchange(failure_, nullptr));
+      std::rethrow_exception(failure);
     }
     std::vector<std::span<double>> sums;
     for (auto& task : tasks_)
@@ -61,7 +39,7 @@ void JointPasses::run(const std::vector<std::function<void()>>& tasks) {
 void JointPasses::make(Pass& pass) {
   if (running_ == nullptr) return serve({&pass});
   running_->pass = &pass;
-  caller_ = std::move(caller_).resume();
+  running_->stack.step_aside();
 }
 
 RowPasses::MapSums JointPasses::map(const RowPasses::MapRequest& request, double& reads) {
@@ -84,7 +62,7 @@ VectorXd JointPasses::normal_product(const VectorXd& p, const RowCurvature& weig
 void JointPasses::sum(std::span<double> values) {
   if (running_ == nullptr) return serve(std::vector{values});
   running_->sum = values;
-  caller_ = std::move(caller_).resume();
+  running_->stack.step_aside();
 }
 
 void JointPasses::serve(const std::vector<Pass*>& passes) {

@@ -1,13 +1,12 @@
 #pragma once
 
-#include <boost/context/fiber.hpp>
-#include <exception>
 #include <functional>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "attnreg/row_matrix.hpp"
+#include "ranks/own_stack.hpp"
 #include "rows/row_passes.hpp"
 
 namespace attnreg {
@@ -42,13 +41,11 @@ class JointPasses final : public PassServer {
     RowPasses::MapSums result{};
   };
   struct Task {
-    boost::context::fiber stack;
-    bool done = false;
+    OwnStack stack;
     Pass* pass = nullptr;                    // that it waits for
     std::optional<std::span<double>> sum{};  // that it waits for
   };
 
-  void start(Task& task, const std::function<void()>& body);
   void make(Pass& pass);
   void serve(const std::vector<Pass*>& passes);
   void serve(const std::vector<std::span<double>>& sums);
@@ -56,8 +53,6 @@ class JointPasses final : public PassServer {
   const RowMatrix& A_;
   std::vector<Task> tasks_;
   Task* running_ = nullptr;
-  boost::context::fiber caller_;
-  std::exception_ptr failure_;
 };
 
 }  // namespace attnreg
