@@ -302,6 +302,15 @@ Graph random_graph(const Communicator& communicator, std::int64_t nodes, std::in
     };
     return std::array<std::int64_t, 2>{place(u), place(v * v)};
   };
+  // The first ends of edges are spread evenly, the second ones as squares are.
+  const auto ends_before = [&](std::int64_t node) {
+    const double share = static_cast<double>(node) / static_cast<double>(nodes);
+    return static_cast<double>(edges) * (share + std::sqrt(share));
+  };
+  constexpr double kNode = 24, kEnd = sizeof(std::int32_t) + sizeof(double);  // bytes; the graph and a copy with loops
+  require_memory(communicator,
+                 2 * (kEnd * (ends_before(end) - ends_before(begin)) + kNode * static_cast<double>(end - begin)),
+                 "a graph of " + std::to_string(nodes) + " nodes with " + std::to_string(node_degree) + " neighbours");
   CsrRows rows;
   rows.columns = static_cast<Index>(nodes);
   rows.offsets.assign(static_cast<std::size_t>(end - begin) + 1, 0);
@@ -327,6 +336,8 @@ Graph random_graph(const Communicator& communicator, std::int64_t nodes, std::in
 }
 
 RowMajorMatrix random_features(const Graph& graph, Index features, std::uint64_t seed) {
+  require_memory(graph.communicator, 8 * static_cast<double>(graph.nodes_local()) * static_cast<double>(features),
+                 std::to_string(features) + " features of " + std::to_string(graph.nodes.rows_global()) + " nodes");
   RowMajorMatrix H(graph.nodes_local(), features);
   graph_stream(seed, 1).normal_rows(graph.nodes.begin(graph.communicator.rank()), H);
   return H;

@@ -29,10 +29,10 @@ Graph graph_of(const RowMatrix& G);
 
 /// Collective. An undirected graph without loops: `nodes` node_degree / 2 edges are drawn, one end uniformly, the
 /// other one with a density that falls as node^-1/2, so that degrees differ; edges that are drawn twice count once. A
-/// function of the seed, whatever the ranks.
+/// function of the seed, whatever the ranks. Memory that is not there: `OutOfMemory` on all ranks.
 Graph random_graph(const Communicator& communicator, std::int64_t nodes, std::int64_t node_degree, std::uint64_t seed);
 
-/// Local. N(0, 1) features of this rank's nodes. n_local x f.
+/// Collective. N(0, 1) features of this rank's nodes, n_local x f. Memory as above.
 RowMajorMatrix random_features(const Graph& graph, Index features, std::uint64_t seed);
 
 /// A layer; replicated.

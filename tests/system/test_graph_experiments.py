@@ -68,6 +68,9 @@ class GraphNetworkTest(CommandLineTest):
                                     "--attention", "random", "--blocks", 2, "--repeats", 1, "-o", out, ranks=ranks))
         np.testing.assert_allclose(*(np.load(self.directory / f"made{ranks}" / "H_out.npy") for ranks in (0, 4)),
                                    rtol=0, atol=1e-12)
+        for ranks in (0, 3):
+            self.assert_error(run("experiment", "gnn-features", "--nodes", 2147483647, "--node-degree", 100000, ranks=ranks),
+                              7, "a graph of 2147483647 nodes")
 
 
 class PolynomialTest(CommandLineTest):
