@@ -302,8 +302,7 @@ Graph random_graph(const Communicator& communicator, std::int64_t nodes, std::in
     };
     return std::array<std::int64_t, 2>{place(u), place(v * v)};
   };
-  // The first ends of edges are spread evenly, the second ones as squares are.
-  const auto ends_before = [&](std::int64_t node) {
+  const auto ends_before = [&](std::int64_t node) {  // one end of an edge is uniform, the other one a square
     const double share = static_cast<double>(node) / static_cast<double>(nodes);
     return static_cast<double>(edges) * (share + std::sqrt(share));
   };

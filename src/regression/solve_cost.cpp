@@ -75,13 +75,14 @@ double whole_matrices(const Facts& is, bool is_root, int threads) {
 }
 
 /// Likewise of a process with so many blocks. They share factors and products, and run in turn; each has a sketch or
-/// sums of its own when it waits for the others, and sums of two of them are made on the way to rank 0.
-double matrices_of_blocks(const Facts& is, double blocks) {
+/// sums of its own when it waits for the others. Small ones are kept by the allocator after use.
+double matrices_of_blocks(const Facts& is, bool is_root, double blocks) {
   const double square = is.d * is.d, own = is.by(Method::newton) ? 5.5 : 3;
   if (is.choice.starts_on_sample) return whole_matrices(is, true, 1) + own * (blocks - 1) * square;
   if (!is.samples_model) return (10 + own * blocks) * square;
-  const double kept = is.sketch * is.d <= kSmall ? 11 + 0.5 * blocks : 0;
-  return is.sketch * is.d * (4 + blocks) + kept * square;
+  if (is.sketch * is.d <= kSmall) return is.sketch * is.d * (4 + blocks) + (11 + 0.5 * blocks) * square;
+  const double shared = is.by(Method::newton) ? (is_root ? 1.8 : 0.4) : is_root ? 3.5 : 2;
+  return is.sketch * is.d * (shared + blocks);
 }
 
 /// Likewise of the grid: a model, its factor and the matrix before it, a sketch, and panels of the sums.
@@ -125,7 +126,7 @@ RankMemory memory_of(const Facts& is, const SolveShape& shape, const SolveLayout
   memory.vectors = kDouble * is.rows * vectors;
   memory.sample = kDouble * sample_numbers(is, shape, is_root);
   const double all = is.choice.in_row_space && is_root ? 4 * is.n * static_cast<double>(shape.columns) : 0;
-  const double matrices = blocks > 0     ? matrices_of_blocks(is, blocks)
+  const double matrices = blocks > 0     ? matrices_of_blocks(is, is_root, blocks)
                           : is.on_root() ? whole_matrices(is, is_root, layout.threads)
                                          : spread_matrices(is, layout.threads);
   memory.matrices = kDouble * (all + kTile * layout.threads + matrices);

@@ -77,15 +77,12 @@ double distance_from_one(const MatrixXd& whitened) {
 }
 
 /// Local, on rank 0. From Gram matrices; NaN where they hide small directions, or under- or overflow.
-double error_of_grams(const MatrixXd& gram, const MatrixXd& sampled, std::int64_t terms) {
-  constexpr double kEps = std::numeric_limits<double>::epsilon();
+double error_of_grams(const MatrixXd& gram, const MatrixXd& sampled) {
   constexpr double kClear = 1e-10;       // of the eigenvalues: the error is right to about d 1e-6
   constexpr double kAllDigits = 1e-290;  // smaller sums lose digits
   if (!(gram.diagonal().minCoeff() > kAllDigits)) return kNotFound;
   const PivotedFactor factor = pivoted_cholesky(gram, kClear);
-  if (!factor.finite || !sampled.allFinite()) return kNotFound;
-  const double rounding = 4 * kEps * (static_cast<double>(gram.rows()) + std::sqrt(static_cast<double>(terms)));
-  if (factor.rank() < gram.rows() && factor.rank() < pivoted_cholesky(gram, rounding).rank()) return kNotFound;
+  if (!factor.finite || !sampled.allFinite() || factor.rank() < gram.rows()) return kNotFound;
   const MatrixXd T = factor.inverse();
   return distance_from_one(T.transpose() * sampled * T);
 }
@@ -164,7 +161,7 @@ SubsampleError subsample_error(const RowMatrix& A, const VectorXd& D, const Samp
     communicator.broadcast(std::span<double>(&found, 1));
     return found;
   };
-  error.spectral = shared(communicator.is_root() ? error_of_grams(gram, sampled, A.rows_global()) : 0);
+  error.spectral = shared(communicator.is_root() ? error_of_grams(gram, sampled) : 0);
   if (std::isnan(error.spectral)) error.spectral = shared(error_by_qr(A, all, sample));
   return error;
 }

@@ -61,8 +61,9 @@ TEST(Blocks, DoWhatRanksDo) {
       EXPECT_EQ(comm.min(std::int64_t{block} - 3), -3);
       std::vector<double> at_root{1.0 * block};
       comm.sum_to_root(at_root);
-      comm.broadcast(at_root);
-      EXPECT_EQ(at_root[0], 78);
+      std::vector<double> sum = at_root;
+      comm.broadcast(sum);
+      EXPECT_EQ(sum[0], 78);
       std::vector<double> from{0.5 * block};
       comm.broadcast(from, 9);
       EXPECT_EQ(from[0], 4.5);

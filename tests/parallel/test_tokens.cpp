@@ -80,7 +80,8 @@ TEST(TokenAttention, SumsAreTheirDefinitions) {
   for (const AttentionMask* mask : {static_cast<const AttentionMask*>(nullptr), &causal})
     for (const Layout layout : reference::layouts) {
       const Distributed on(world, head, layout, mask);
-      const Matrix P = probabilities(head, mask != nullptr), V = head.V.cast<long double>(), O = P * V;
+      const Matrix P = probabilities(head, mask != nullptr),
+                   V = head.V.cast<long double>() * static_cast<long double>(on.attention.value_scale()), O = P * V;
       const KeySums sums = on.attention.key_sums();
       long double spread = 0, worst = 0;
       const long double size = O.norm();
@@ -256,7 +257,8 @@ TEST(KeyErrors, AreTheirDefinitions) {
       kept.keys = {70, 75, 80};
       kept.weights = Eigen::Vector3d(1, 2, 3);
     }
-    const Matrix P = probabilities(head, mask != nullptr), V = head.V.cast<long double>(), O = P * V;
+    const Matrix P = probabilities(head, mask != nullptr),
+                 V = head.V.cast<long double>() * static_cast<long double>(on.attention.value_scale()), O = P * V;
     Matrix of_kept = Matrix::Zero(150, 200), of_mean = (P.array() > 0).cast<long double>();
     for (std::size_t k = 0; k < kept.keys.size(); ++k)
       of_kept.col(kept.keys[k]) = kept.weights[static_cast<Index>(k)] * P.col(kept.keys[k]);

@@ -61,7 +61,9 @@ TEST(SolveCost, MatricesAreOnEveryRankUnlessSpread) {
 
 TEST(SolveCost, BlocksHaveWhatRanksHave) {
   const SolveShape shape{.rows = 1 << 20, .columns = 64};
-  const auto of = [&](int ranks) { return memory(shape, {.ranks = ranks, .blocks = 16}, Method::newton_cg); };
+  const auto of = [&](int ranks) {
+    return memory(shape, {.ranks = ranks, .ranks_per_node = 31, .blocks = 16}, Method::newton_cg);
+  };
   EXPECT_EQ(of(1).rank0.rows, 8.0 * (1 << 20) * 64);
   EXPECT_EQ(of(4).rank0.rows, of(1).rank0.rows / 4);
   EXPECT_EQ(of(3).rank0.rows, 6 * of(16).other.rows);
