@@ -75,13 +75,13 @@ double whole_matrices(const Facts& is, bool is_root, int threads) {
 }
 
 /// Likewise of a process with so many blocks. They share factors and products, and run in turn; each has a sketch or
-/// sums of its own when it waits for the others. Small ones are kept by the allocator after use.
+/// sums of its own when it waits for the others.
 double matrices_of_blocks(const Facts& is, bool is_root, double blocks) {
-  const double square = is.d * is.d, own = is.by(Method::newton) ? 5.5 : 3;
+  const bool by_newton = is.by(Method::newton);
+  const double square = is.d * is.d, own = by_newton ? 3.7 : 3;
   if (is.choice.starts_on_sample) return whole_matrices(is, true, 1) + own * (blocks - 1) * square;
-  if (!is.samples_model) return (10 + own * blocks) * square;
-  if (is.sketch * is.d <= kSmall) return is.sketch * is.d * (4 + blocks) + (11 + 0.5 * blocks) * square;
-  const double shared = is.by(Method::newton) ? (is_root ? 1.8 : 0.4) : is_root ? 3.5 : 2;
+  if (!is.samples_model) return ((by_newton ? 4.5 : 6) + own * blocks) * square;
+  const double shared = by_newton ? (is_root ? 1.8 : 0.4) : is_root ? 3.5 : 2;
   return is.sketch * is.d * (shared + blocks);
 }
 
