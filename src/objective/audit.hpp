@@ -42,7 +42,7 @@ struct AuditedRows {
   Eigen::VectorXd z, b, w2, offsets;  ///< rows; no offsets: empty
   Eigen::VectorXd scalars;            ///< sums over the rows
   // Of a tile:
-  std::uint64_t hash = 0;        ///< of the rows of A, b, w^2 and the offsets, as they were when the audit began
+  std::uint64_t hash = 0;        ///< of the rows of A, b, w^2 and the offsets, as they were before
   std::span<const char> packed;  ///< in the message
   RowMajorMatrix U;
   Eigen::VectorXd before;
@@ -62,7 +62,8 @@ Corruption examined_value(const AuditedRows& block, double reference, double lev
 /// with a probability and made again by the next rank, from the rows that it is sent, in another order of summation.
 /// What differs by more than rounding is made a third time, by another rank where there are three, and two that agree
 /// are believed. What is compared is what went into the sums: the logits z, the outputs of the rows, their sums for L
-/// and g, and x itself; the rows of A, b, w and the offsets are compared with their hash when the audit began.
+/// and g, and x itself; the rows of A, b, w and the offsets are compared with their hash from before the first
+/// evaluation.
 ///
 /// Blocks are tiles of A, and for sums of values alone 1024 rows of a rank. The same tiles are drawn on any number of
 /// ranks.

@@ -108,7 +108,7 @@ std::shared_ptr<const ScaledColumns> scaled_columns(const RowMatrix& A, const Re
 
 /// Collective. Likewise, for a solve: an audit's hashes are made in the same read.
 std::shared_ptr<const ScaledColumns> columns_of_solve(const RowMatrix& A, const RegressionOptions& options) {
-  if (options.audit > 0) A.passes().hash_in_next_pass();
+  if (options.audit > 0 && !solves_in_row_space(A.rows_global(), A.columns(), options)) A.passes().hash_in_next_pass();
   return scaled_columns(A, options);
 }
 

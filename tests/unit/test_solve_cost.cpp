@@ -81,8 +81,9 @@ TEST(SolveCost, BlocksOfAProcessShareMatrices) {
     for (const Method method : {Method::newton, Method::newton_cg}) {
       const auto of = [&](int ranks) { return memory(shape, {.ranks = ranks, .blocks = 16}, method).other.matrices; };
       EXPECT_GT(of(4), of(16));
-      EXPECT_LT(of(4), 4 * of(16));  // less than what so many ranks have
-      EXPECT_LT(of(1), 16 * of(16));
+      const bool has_sketches = method == Method::newton && shape.columns == 500;  // and shares next to nothing
+      EXPECT_LT(of(4), (has_sketches ? 3.2 : 2.5) * of(16));
+      EXPECT_LT(of(1), (has_sketches ? 12 : 8) * of(16));
       EXPECT_GT(of(16), 0.5 * memory(shape, {.ranks = 16}, method).other.matrices);
     }
 }

@@ -113,12 +113,17 @@ const Command& find_command(const std::vector<Command>& all, const std::string& 
 
 const std::initializer_list<std::string_view> kOutputs{"output", "gradient", "hessian", "sparse", "rank-one", "OUT"};
 
+/// What the command line says in words of its own, but for the names of files that are to be written.
+std::vector<std::string> input_texts(const Arguments& arguments) {
+  std::vector<std::string> texts = arguments.texts_but(kOutputs);
+  texts.insert(texts.end(), arguments.rest().begin(), arguments.rest().end());
+  return texts;
+}
+
 /// Every file that the command line names, alone or in a list, but for those that are to be written: none of them will
 /// be replaced.
 void remember_inputs(const Arguments& arguments) {
-  std::vector<std::string> texts = arguments.texts_but(kOutputs);
-  texts.insert(texts.end(), arguments.rest().begin(), arguments.rest().end());
-  for (const std::string& text : texts) {
+  for (const std::string& text : input_texts(arguments)) {
     for (const auto& file : files_of(text)) remember_input(file);
     for (const char* const name : {"/X.npy", "/Y.npy"}) remember_input(text + name);  // of a run to start from
     const auto parts = parts_of(text, ',');
@@ -145,10 +150,9 @@ void require_different_outputs(const Communicator& communicator, const Arguments
 
 /// Collective. Begins to read the standard input, if an argument is "-".
 void accept_piped_input(const Communicator& communicator, const Arguments& arguments) {
-  std::vector<std::string> texts =
-      arguments.texts_but({"output", "gradient", "hessian", "sparse", "rank-one", "OUT", "config"});
-  texts.insert(texts.end(), arguments.rest().begin(), arguments.rest().end());
-  const auto piped = std::ranges::count_if(texts, [](const auto& text) { return SourceName(text).is_piped(); });
+  const auto is_piped = [](const std::string& text) { return SourceName(text).is_piped(); };
+  const bool is_config = arguments.knows("config") && is_piped(arguments.text("config"));  // no array
+  const auto piped = std::ranges::count_if(input_texts(arguments), is_piped) - (is_config ? 1 : 0);
   if (piped > 1) throw UsageError("- is given " + std::to_string(piped) + " times; the standard input is one array");
   if (piped == 1) accept_piped_array(communicator);
 }
