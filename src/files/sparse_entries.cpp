@@ -10,7 +10,6 @@
 #include "files/byte_order.hpp"
 #include "files/input_file.hpp"
 #include "files/sparse_file.hpp"
-#include "ranks/memory.hpp"
 
 namespace attnreg {
 namespace {
@@ -156,10 +155,8 @@ SparseRows read_scattered(const Communicator& communicator, SparseFile& file, St
   RowPartition partition =
       RowPartition::tiled(transposed ? header.columns : header.rows,
                           static_cast<Index>(transposed ? header.rows : header.columns), communicator.size());
-  // Twice: in the order of the file and by rows. Even shares of the entries are a guess.
-  const double entries = static_cast<double>(header.nonzeros) / communicator.size();
   const double indptr = file.is_compressed() ? 8 * static_cast<double>(file.compressed_rows()) : 0;
-  require_memory(communicator, 40 * entries + indptr, printable(header.path) + ": " + sparse_summary(header));
+  require_room_for_entries(communicator, header, partition, 1, indptr);
   SparseEntries found;
   communicator.agree([&] {
     found =

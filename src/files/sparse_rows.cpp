@@ -11,6 +11,7 @@
 #include "files/byte_order.hpp"
 #include "files/input_file.hpp"
 #include "files/npy_header.hpp"
+#include "ranks/memory.hpp"
 
 namespace attnreg {
 namespace {
@@ -95,6 +96,15 @@ bool is_held_as_float(const SparseHeader& header, StorageChoice storage) {
     refuse(printable(header.path) + ": sparse rows are held in float or double, not in " +
            std::string(option_name(held)) + "; use --storage float");
   return held == Storage::float32;
+}
+
+// Twice: in the order of the file and by rows. Even shares of the entries are a guess.
+void require_room_for_entries(const Communicator& communicator, const SparseHeader& header,
+                              const RowPartition& partition, double copies, double more_bytes) {
+  const double entries = copies * static_cast<double>(header.nonzeros) / communicator.size();
+  const auto rows = static_cast<double>(partition.rows_local(communicator.rank()));
+  require_memory(communicator, 40 * entries + 16 * rows + more_bytes,
+                 printable(header.path) + ": " + sparse_summary(header));
 }
 
 CsrRows rows_of_entries(const Communicator& communicator, const SparseHeader& header, const RowPartition& partition,

@@ -55,6 +55,11 @@ struct SparseEntries {
   std::vector<double> values;  ///< as they are in the file
 };
 
+/// Collective. `require_memory` for what reading entries of the rows, in any order, and `rows_of_entries` take: an
+/// entry of the file is there `copies` times.
+void require_room_for_entries(const Communicator& communicator, const SparseHeader& header,
+                              const RowPartition& partition, double copies, double more_bytes = 0);
+
 /// Collective. This rank's rows made of their entries, those of one place summed. Throws on all ranks where a value is
 /// not finite, or float does not have it.
 CsrRows rows_of_entries(const Communicator& communicator, const SparseHeader& header, const RowPartition& partition,

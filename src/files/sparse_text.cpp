@@ -7,7 +7,6 @@
 #include "errors/refuse.hpp"
 #include "files/matrix_market.hpp"
 #include "files/text_reader.hpp"
-#include "ranks/memory.hpp"
 
 namespace attnreg {
 namespace {
@@ -176,9 +175,7 @@ SparseRows load_sparse_text(const Communicator& communicator, const std::string&
   RowPartition partition =
       RowPartition::tiled(transposed ? header.columns : header.rows,
                           static_cast<Index>(transposed ? header.rows : header.columns), communicator.size());
-  const double copies = found.symmetry == Symmetry::general ? 1 : 2;
-  require_memory(communicator, 40 * copies * static_cast<double>(header.nonzeros) / communicator.size(),
-                 printable(path) + ": " + sparse_summary(header));
+  require_room_for_entries(communicator, header, partition, found.symmetry == Symmetry::general ? 1 : 2);
 
   const int rank = communicator.rank();
   const EntryParser parser(path, found);

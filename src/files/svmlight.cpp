@@ -9,7 +9,6 @@
 #include "errors/printable.hpp"
 #include "files/input_file.hpp"
 #include "files/source_name.hpp"
-#include "ranks/memory.hpp"
 
 namespace attnreg {
 namespace {
@@ -255,11 +254,7 @@ SparseRows load_svmlight(const Communicator& communicator, const std::string& pa
   RowPartition partition =
       RowPartition::tiled(transposed ? header.columns : header.rows,
                           static_cast<Index>(transposed ? header.rows : header.columns), communicator.size());
-  // Twice: in the order of the file and by rows. Even shares of the entries are a guess.
-  require_memory(communicator,
-                 40 * static_cast<double>(header.nonzeros) / communicator.size() +
-                     16 * static_cast<double>(partition.rows_local(communicator.rank())),
-                 printable(path) + ": " + sparse_summary(header));
+  require_room_for_entries(communicator, header, partition, 1);
   SparseEntries found;
   communicator.agree([&] {
     found = entries_in(*file, partition.begin(communicator.rank()), partition.end(communicator.rank()), transposed);

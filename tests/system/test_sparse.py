@@ -224,6 +224,16 @@ class MalformedTest(ErrorTest):
         self.fails(7, "GB", arguments=("solve", self.A, self.b, "--certificate", "full"))
         self.assert_code(0, run("inspect", self.A))
 
+    def test_rows_without_entries_do_not_fit_in_memory(self):
+        text = self.directory / "A.mtx"
+        text.write_text("%%MatrixMarket matrix coordinate real general\n100000000000 2 1\n1 1 -1\n")
+        coordinates = self.directory / "coo.npz"
+        np.savez(coordinates, row=np.zeros(1, int), col=np.zeros(1, int), data=np.ones(1), shape=(10**11, 2),
+                 format=np.array(b"coo"))
+        for matrix in (text, coordinates):
+            for ranks in (1, 3):
+                self.assert_error(run("scores", matrix, "-o", self.directory / "out.npy", ranks=ranks), 7, matrix.name, "GB")
+
 
 if __name__ == "__main__":
     unittest.main()
