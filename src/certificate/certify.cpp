@@ -55,25 +55,20 @@ class Examination {
         rows_(objective.point_rows(point)) {
     if (is_over()) return;
     InSteps steps(6);
-    steps.next("rounding");
-    find_rounding(objective.gradient_rounding(point));
-    if (is_over()) return;
-    steps.next("Hessian");
-    const Hessian hessian = objective.hessian_on_root(point);
-    steps.next("its eigenvalues, by LAPACK");
-    find_spectrum(hessian);
-    if (is_over()) return;
-    steps.next("convexity");
-    const GlobalConvexity global = global_convexity(objective, true);
-    certificate_.convexity = global.convexity;
-    if (is_over()) return;
-    steps.next("distance");
-    bound_distance_by_curvature();
-    bound_distance_by_convexity();
-    if (is_over()) return;
-    steps.next("separation and assumptions");
-    look_for_separation();
-    if (objective.loss().name() == "softmax" && !is_over()) look_up_assumptions(global);
+    std::optional<Hessian> hessian;
+    std::optional<GlobalConvexity> global;
+    if (!done(steps, "rounding", [&] { find_rounding(objective.gradient_rounding(point)); })) return;
+    if (!done(steps, "Hessian", [&] { hessian = objective.hessian_on_root(point, on_stop_in_gram(A_)); })) return;
+    if (!done(steps, "its eigenvalues, by LAPACK", [&] { find_spectrum(*hessian); })) return;
+    if (!done(steps, "convexity", [&] { global = global_convexity(objective, true); })) return;
+    certificate_.convexity = global->convexity;
+    if (!done(steps, "distance", [&] {
+          bound_distance_by_curvature();
+          bound_distance_by_convexity();
+        }))
+      return;
+    if (!done(steps, "separation", [&] { look_for_separation(); })) return;
+    if (objective.loss().name() == "softmax") look_up_assumptions(*global);
   }
 
  private:
@@ -81,10 +76,28 @@ class Examination {
   bool is_over() {
     const auto& communicator = A_.communicator();
     const bool over = clock_.sum(communicator) >= options_.seconds_left;
-    if ((over || communicator.is_stopped()) && !certificate_.distance_bound)
-      unavailable(communicator.is_stopped() ? "the run was stopped"
-                                            : "the time limit came before the end of the report");
-    return over || communicator.is_stopped();
+    if (!over && !communicator.is_stopped()) return false;
+    unavailable_in_time();
+    return true;
+  }
+  void unavailable_in_time() {
+    if (certificate_.distance_bound) return;
+    unavailable(A_.communicator().is_stopped() ? "the run was stopped"
+                                               : "the time limit came before the end of the report");
+  }
+  /// Collective. Does a part of the work. False if there is no time for the next one, or the run was stopped: then the
+  /// part, which may have been left early, does not count.
+  template <class Work>
+  bool done(InSteps& steps, const char* name, Work&& work) {
+    steps.next(name);
+    const Certificate before = certificate_;
+    work();
+    if (!is_over()) return true;
+    if (A_.communicator().is_stopped()) {
+      certificate_ = before;
+      unavailable_in_time();
+    }
+    return false;
   }
   void find_rounding(const VectorXd& gradient_rounding);
   /// In the caller's units of x.

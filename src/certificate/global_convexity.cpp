@@ -30,12 +30,14 @@ GlobalConvexity global_convexity(RegressionObjective& objective, bool singular_v
   if (!singular_values && !objective.column_terms().has_ridge() && !(A.communicator().max(largest) > c)) return result;
 
   const Index d = A.columns();
+  const OnStop on_stop = on_stop_in_gram(A);
   MatrixXd gram = MatrixXd::Zero(d, d);
   if (c > 0) {
-    gram = signed_gram(A, {objective.unmasked_rows()}).positive;
+    gram = signed_gram(A, {objective.unmasked_rows()}, {}, on_stop).positive;
     A.communicator().sum_to_root(span_of(gram));
   }
-  MatrixXd ridge = objective.ridge_gram_on_root();
+  MatrixXd ridge = objective.ridge_gram_on_root(on_stop);
+  if (is_left(A, on_stop)) return result;
   std::array<double, 3> message{};
   if (A.communicator().is_root()) {
     const VectorXd to_caller = objective.columns().factor().cwiseInverse();  // g and H in the caller's units of x

@@ -124,9 +124,11 @@ bool SeparationSearch::project() {
   communicator_.sum(span_of(centre_));
   centre_ /= static_cast<double>(held_rows_);
   if (is_simple()) return true;
-  MatrixXd gram = signed_gram(A_, {held_}, centre_).positive;
-  if (fixed_rows_ > 0) gram += signed_gram(A_, {fixed_}).positive;
+  const OnStop on_stop = on_stop_in_gram(A_);
+  MatrixXd gram = signed_gram(A_, {held_}, centre_, on_stop).positive;
+  if (fixed_rows_ > 0) gram += signed_gram(A_, {fixed_}, {}, on_stop).positive;
   communicator_.sum_to_root(span_of(gram));
+  if (is_left(A_, on_stop)) return false;
   VectorXd message = VectorXd::Zero(2 + d + d * d + d);  // rank, smallest; scale; vectors; values
   if (communicator_.is_root()) {
     const VectorXd scale =

@@ -19,6 +19,7 @@ HessianVariation::HessianVariation(const RowMatrix& A, const VariationFrame& fra
 VectorXd HessianVariation::measure(const VectorXd& weights) {
   const VectorXd zero = VectorXd::Zero(A_.columns());
   const VectorXd mean = A_.passes().pass(zero, [&](const Tile& tile, VectorXd& sum) {
+    if (communicator().is_asked_to_stop()) return;
     const Index first = tile.first_local(), count = tile.rows();
     const MatrixXd white = (tile.dense().rowwise() - centre_.transpose()) * N_;
     distance_.segment(first, count) = white.rowwise().norm();
@@ -30,7 +31,7 @@ VectorXd HessianVariation::measure(const VectorXd& weights) {
 }
 
 MatrixXd HessianVariation::whitened_gram(const VectorXd& weights) const {
-  MatrixXd gram = signed_gram(A_, {weights}, centre_).positive;
+  MatrixXd gram = signed_gram(A_, {weights}, centre_, OnStop::leave).positive;
   communicator().sum_to_root(span_of(gram));
   return communicator().is_root() ? MatrixXd(N_.transpose() * gram * N_) : MatrixXd();
 }

@@ -41,7 +41,9 @@ NewtonSummary newton(Objective& objective, Point& point, const NewtonOptions& op
     const bool stationary = progress.finished();
     if (stationary && (convex || !progress.has_converged() || progress.is_stopped())) return progress.summary();
     const double length = stationary ? some_radius(radius, point) : radius;
-    const TrustRegionStep step = trust_region_step(objective.hessian(point), point.gradient, length);
+    Hessian hessian = objective.hessian(point);
+    if (progress.is_stopped()) return progress.summary(Termination::stopped);
+    const TrustRegionStep step = trust_region_step(std::move(hessian), point.gradient, length);
     if (!step.finite) return stationary ? progress.summary() : progress.summary(Termination::breakdown);
     convex = step.shift <= kSaddle;
     progress.saw_singular(step.singular);

@@ -125,10 +125,10 @@ NewtonSummary newton_cg(Objective& objective, Point& point, const NewtonOptions&
 
   for (;;) {
     if (progress.finished()) {
-      auto down =
-          progress.has_converged() && !progress.is_stopped() ? negative_curvature(objective, point) : std::nullopt;
-      if (!down) return progress.summary();
+      if (!progress.has_converged() || progress.is_stopped()) return progress.summary();
+      auto down = negative_curvature(objective, point);
       if (progress.is_stopped()) return progress.summary(Termination::stopped);
+      if (!down) return progress.summary();
       if (!progress.may_go_on()) return progress.summary(Termination::saddle);
       const Trial trial = search_line(objective, point, *down, false);
       if (!(trial.t > 0 && trial.change < 0)) return progress.summary(Termination::saddle);
@@ -140,6 +140,7 @@ NewtonSummary newton_cg(Objective& objective, Point& point, const NewtonOptions&
     if (!near || age.pays(objective.preconditioner_price(), cg)) {
       const bool tired = age.steps() == 1 && cg.tired();  // though it was new
       if (objective.refresh_preconditioner(point, tired)) age.renewed();
+      if (progress.is_stopped()) return progress.summary(Termination::stopped);
       if (objective.preconditioner().empty()) return progress.summary(Termination::breakdown);
     }
     progress.saw_singular(objective.preconditioner().is_singular());

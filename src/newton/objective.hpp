@@ -87,7 +87,7 @@ class Objective {
   /// below `enough`, which is cheap. Else one read.
   virtual double gradient_floor(const Point& point, double enough) = 0;
 
-  /// One read and n d^2 flops.
+  /// One read and n d^2 flops. Of no use where `is_stopped` afterwards: rows may be missing.
   virtual Hessian hessian(const Point& point) = 0;
   /// H p.s, and p.As in the same read. One read, one all-reduce.
   virtual Eigen::VectorXd hessian_product(const Point& point, Direction& p) = 0;
@@ -101,7 +101,7 @@ class Objective {
 
   /// Makes a preconditioner from the curvature at the point; `tired`: the last one served badly, spend more on this
   /// one. Its cost in reads and what it shares with the one before are the objective's business. False if the model is
-  /// not finite or not definite; then the old one stays.
+  /// not finite or not definite, or once `is_stopped`; then the old one stays.
   virtual bool refresh_preconditioner(const Point& /*point*/, bool /*tired*/) { return false; }
   /// What another preconditioner will cost, in Hessian products. Local, replicated.
   virtual double preconditioner_price() const { return 0; }

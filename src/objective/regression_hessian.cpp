@@ -20,7 +20,7 @@
 namespace attnreg {
 
 Hessian RegressionObjective::hessian(const Point& point) {
-  return grid_ ? distributed_hessian(point) : hessian_on_root(point);
+  return grid_ ? distributed_hessian(point) : hessian_on_root(point, on_stop_in_gram(A_));
 }
 
 /// The rows of H+, H = H+ - H-, without the regulariser.
@@ -35,13 +35,14 @@ Hessian RegressionObjective::distributed_hessian(const Point& point) const {
   const Index d = dimension();
   WeightedRows rows = positive_rows(point);
   rows.ridge = weights_squared();
-  DistributedMatrix M = distributed_gram(A_, grid_, rows, state.centre);
+  DistributedMatrix M = distributed_gram(A_, grid_, rows, state.centre, OnStop::leave);
   const double uncentred = A_.communicator().sum(uncentred_sum(rows));
   if (!column_terms_.is_zero())
     M.for_each([&](Index i, Index j, double& entry) { entry += column_terms_.hessian(i, j); });
   const bool centred = loss_->form() == HessianForm::centred;
   DistributedMatrix H = distributed_gram(A_, grid_, {rows.curvature - curvatures(point).delta},
-                                         centred ? state.centre : VectorXd::Zero(d));
+                                         centred ? state.centre : VectorXd::Zero(d), OnStop::leave);
+  is_left(A_, OnStop::leave);
   const VectorXd scale = M.diagonal() + H.diagonal() + uncentred * state.centre.cwiseAbs2();
   H.local() = M.local() - H.local();
   A_.passes().count_reads(2 * gram_reads(d));
@@ -49,18 +50,21 @@ Hessian RegressionObjective::distributed_hessian(const Point& point) const {
 }
 
 /// Adds this rank's parts of H+ and H-, lower triangles.
-void RegressionObjective::add_local_grams(const Point& point, double* positive, double* negative) const {
+void RegressionObjective::add_local_grams(const Point& point, double* positive, double* negative,
+                                          OnStop on_stop) const {
   const RowCurvatures& rows = curvatures(point);
   const VectorXd& centre = state_of(point).centre;
-  if (loss_->form() == HessianForm::centred) return add_signed_gram(A_, {rows.delta}, centre, positive, negative);
-  add_signed_gram(A_, positive_rows(point), centre, positive);
-  add_signed_gram(A_, {rows.positive - rows.delta}, {}, negative);
+  if (loss_->form() == HessianForm::centred)
+    return add_signed_gram(A_, {rows.delta}, centre, positive, negative, on_stop);
+  add_signed_gram(A_, positive_rows(point), centre, positive, nullptr, on_stop);
+  add_signed_gram(A_, {rows.positive - rows.delta}, {}, negative, nullptr, on_stop);
 }
 
-const MatrixXd& RegressionObjective::ridge_gram_on_root() {
+const MatrixXd& RegressionObjective::ridge_gram_on_root(OnStop on_stop) {
   if (ridge_gram_) return *ridge_gram_;
-  MatrixXd gram = positive_gram(A_, {weights_squared()});
+  MatrixXd gram = positive_gram(A_, {weights_squared()}, {}, on_stop);
   A_.communicator().sum_to_root(span_of(gram));
+  is_left(A_, on_stop);
   if (!A_.communicator().is_root()) gram.resize(0, 0);
   if (gram.size() > 0 && !column_terms_.is_zero()) gram += column_terms_.hessian();
   ridge_gram_ = std::make_shared<const MatrixXd>(std::move(gram));
@@ -76,15 +80,16 @@ void RegressionObjective::replicate_ridge_gram() {
   replicated_ridge_gram_ = gram;
 }
 
-Hessian RegressionObjective::hessian_on_root(const Point& point) {
+Hessian RegressionObjective::hessian_on_root(const Point& point, OnStop on_stop) {
   const RegressionState& state = state_of(point);
   const auto& communicator = A_.communicator();
   const Index d = dimension(), entries = d * d;
-  const MatrixXd& ridge_gram = ridge_gram_on_root();
+  const MatrixXd& ridge_gram = ridge_gram_on_root(on_stop);
   VectorXd message = VectorXd::Zero(2 * entries + 1);
-  add_local_grams(point, message.data(), message.data() + entries);
+  add_local_grams(point, message.data(), message.data() + entries, on_stop);
   message[2 * entries] = uncentred_sum(positive_rows(point));
   communicator.sum_to_root(span_of(message));
+  is_left(A_, on_stop);
   Hessian hessian{communicator, {}, {}, {}, nullptr};
   if (!communicator.is_root()) return hessian;
   hessian.positive_part = full_symmetric(message.data(), d) + ridge_gram;

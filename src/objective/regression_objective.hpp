@@ -16,6 +16,7 @@
 #include "objective/correction.hpp"
 #include "objective/sampled_model.hpp"
 #include "ranks/root_clock.hpp"
+#include "rows/gram.hpp"
 #include "rows/row_passes.hpp"
 #include "rows/scaled_columns.hpp"
 
@@ -178,9 +179,10 @@ class RegressionObjective final : public Objective {
   double log_value(const Point& point) const;
   /// Collective; whether no row has any curvature left, one all-reduce of 8 bytes.
   bool is_flat(const Point& point) const;
-  Hessian hessian_on_root(const Point& point);  ///< Collective. On rank 0 always: for d that allows it.
+  /// Collective. On rank 0 always: for d that allows it. `leave`: see there.
+  Hessian hessian_on_root(const Point& point, OnStop on_stop = OnStop::finish);
   /// Collective. A^T W^2 A on rank 0, empty elsewhere. One read and n d^2 flops at the first call.
-  const Eigen::MatrixXd& ridge_gram_on_root();
+  const Eigen::MatrixXd& ridge_gram_on_root(OnStop on_stop = OnStop::finish);
   /// Collective. The same on all ranks from now on: one broadcast of d^2. For d that allows it.
   void replicate_ridge_gram();
   /// Local. Takes over what another objective of the same rows and weights has of it.
@@ -289,7 +291,7 @@ class RegressionObjective final : public Objective {
   static RegressionState& own(const Point& point) { return static_cast<RegressionState&>(*point.state); }
   WeightedRows positive_rows(const Point& point) const;
   double total_curvature(const Eigen::VectorXd& weights) const;
-  void add_local_grams(const Point& point, double* positive, double* negative) const;
+  void add_local_grams(const Point& point, double* positive, double* negative, OnStop on_stop) const;
   Hessian distributed_hessian(const Point& point) const;
 
   std::shared_ptr<const ScaledColumns> columns_;

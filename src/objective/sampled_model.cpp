@@ -12,6 +12,7 @@
 #include "algebra/shared_factor.hpp"
 #include "attnreg/leverage.hpp"
 #include "ranks/once_in_process.hpp"
+#include "ranks/root_clock.hpp"
 #include "ranks/span_of.hpp"
 #include "sampling/leverage_basis.hpp"
 #include "sampling/sampling.hpp"
@@ -148,14 +149,14 @@ SampledModel::Part SampledModel::choose_rows(WeightedRows rows, bool tired) {
 void SampledModel::fill_gram(const WeightedRows& rows, const VectorXd& centre, std::span<double> lower) {
   if (!all_rows_) {
     std::ranges::fill(lower, 0.0);
-    return add_signed_gram(A_, rows, centre, lower.data());
+    return add_signed_gram(A_, rows, centre, lower.data(), nullptr, OnStop::leave);
   }
   if (ridge_gram_.size() == 0) {
     ridge_gram_ = RowMajorMatrix::Zero(A_.columns(), A_.columns());
-    add_signed_gram(A_, {rows.ridge}, {}, ridge_gram_.data());
+    add_signed_gram(A_, {rows.ridge}, {}, ridge_gram_.data(), nullptr, OnStop::leave);
   }
   std::ranges::copy(span_of(ridge_gram_), lower.begin());
-  add_signed_gram(A_, {rows.curvature, {}, rows.coupling, rows.self}, centre, lower.data());
+  add_signed_gram(A_, {rows.curvature, {}, rows.coupling, rows.self}, centre, lower.data(), nullptr, OnStop::leave);
 }
 
 /// What is known of the last model: sums over all ranks.
@@ -178,13 +179,14 @@ std::optional<MatrixXd> SampledModel::factor(WeightedRows rows, const VectorXd& 
   const auto& communicator = A_.communicator();
   const Eigen::Index d = A_.columns(), entries = d * d;
   const Part part = choose_rows(std::move(rows), tired);
-  VectorXd sums(entries + 5);
+  VectorXd sums(entries + 6);
   fill_gram(part.rows, centre, span_of(sums).first(static_cast<std::size_t>(entries)));
-  sums.tail<5>() << uncentred_sum(part.rows), part.count(), part.scores, static_cast<double>(A_.entries_local()), 0.0;
+  sums.tail<6>() << uncentred_sum(part.rows), part.count(), part.scores, static_cast<double>(A_.entries_local()), 0.0,
+      RootClock::part(communicator, 0);
   communicator.sum_to_root(span_of(sums));
   const auto shared = once_in_process(communicator, [&] { return std::make_shared<VectorXd>(std::move(sums)); });
   VectorXd& message = *shared;
-  if (communicator.is_root()) {
+  if (communicator.is_root() && !RootClock::tells_of_stop(message[entries + 5])) {
     MatrixXd M = full_symmetric(message.data(), d);
     if (column_terms_ != nullptr && !column_terms_->is_zero()) M += column_terms_->model();
     const VectorXd scale = M.diagonal() + message[entries] * centre.cwiseAbs2();
@@ -193,7 +195,9 @@ std::optional<MatrixXd> SampledModel::factor(WeightedRows rows, const VectorXd& 
     message[entries] = damped.ridge;
     message[entries + 4] = damped.singular ? 1 : 0;
   }
-  communicator.broadcast(span_of(message));  // the factor, its ridge, three counts, singular
+  communicator.broadcast(span_of(message));  // the factor, its ridge, three counts, singular, whether to stop
+  RootClock::seconds_of(communicator, message[entries + 5]);
+  if (communicator.is_stopped()) return {};
   singular_ = message[entries + 4] != 0;
   learn(message[entries + 1], message[entries + 2], message[entries + 3]);
   if (!all_rows_) A_.passes().count_reads(message[entries + 1] / static_cast<double>(A_.rows_global()));
@@ -218,8 +222,10 @@ std::optional<VectorXd> SampledModel::direction_above(VectorXd nu, const VectorX
   }
   VectorXd v = M.whiten(VectorXd::LinSpaced(d, 1, 1.5));  // rich in every direction
   if (grid_) return v;                                    // no rank has room for N
-  MatrixXd N = positive_gram(A_, rows, centre);
+  const OnStop on_stop = on_stop_in_gram(A_);
+  MatrixXd N = positive_gram(A_, rows, centre, on_stop);
   communicator.sum_to_root(span_of(N));
+  if (is_left(A_, on_stop)) return std::nullopt;
   double largest = 0;
   VectorXd u = VectorXd::LinSpaced(d, 1, 1.5).normalized();
   if (communicator.is_root()) {
@@ -239,11 +245,14 @@ std::optional<VectorXd> SampledModel::direction_above(VectorXd nu, const VectorX
 
 std::optional<Preconditioner> SampledModel::distributed(WeightedRows rows, const VectorXd& centre, bool tired) {
   const Part part = choose_rows(std::move(rows), tired);
-  DistributedMatrix M = distributed_gram(A_, grid_, part.rows, centre);
+  DistributedMatrix M = distributed_gram(A_, grid_, part.rows, centre, OnStop::leave);
   if (column_terms_ != nullptr && !column_terms_->is_zero())
     M.for_each([&](Index i, Index j, double& entry) { entry += column_terms_->model(i, j); });
-  std::array sums{uncentred_sum(part.rows), part.count(), part.scores, static_cast<double>(A_.entries_local())};
+  std::array sums{uncentred_sum(part.rows), part.count(), part.scores, static_cast<double>(A_.entries_local()),
+                  RootClock::part(A_.communicator(), 0)};
   A_.communicator().sum(sums);
+  RootClock::seconds_of(A_.communicator(), sums[4]);
+  if (A_.communicator().is_stopped()) return {};
   learn(sums[1], sums[2], sums[3]);
   A_.passes().count_reads(gram_reads(A_.columns()) * sums[1] / static_cast<double>(A_.rows_global()));
   const VectorXd diagonal = M.diagonal(), scale = positive_scale(diagonal + sums[0] * centre.cwiseAbs2());

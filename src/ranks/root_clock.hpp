@@ -26,10 +26,12 @@ class RootClock {
   /// Logically collective. The seconds of such a sum; notes a stop (`Communicator::is_stopped`), or a checkpoint.
   static double seconds_of(const Communicator& communicator, double sum) {
     if (!(sum >= kCheckpoint)) return sum;
-    if (sum >= kStop) communicator.note_stop();
+    if (tells_of_stop(sum)) communicator.note_stop();
     if (std::fmod(sum, kStop) >= kCheckpoint) communicator.note_checkpoint();
     return std::fmod(sum, kCheckpoint);
   }
+  /// Local. Whether such a sum, even of some of the ranks, tells of a stop.
+  static bool tells_of_stop(double sum) { return sum >= kStop; }
   /// Collective. An all-reduce of 8 bytes.
   double sum(const Communicator& communicator) const {
     return seconds_of(communicator, communicator.sum(part(communicator, seconds())));

@@ -30,11 +30,14 @@ NullSpace null_space(RegressionObjective& objective) {
   const auto& communicator = A.communicator();
   const Eigen::Index d = A.columns();
   const VectorXd& mean = objective.columns().mean();  // of the rows that are not masked
+  const OnStop on_stop = on_stop_in_gram(A);
   MatrixXd gram =
-      signed_gram(A, {objective.unmasked_rows()}, objective.loss().is_shift_invariant() ? mean : VectorXd()).positive;
+      signed_gram(A, {objective.unmasked_rows()}, objective.loss().is_shift_invariant() ? mean : VectorXd(), on_stop)
+          .positive;
   communicator.sum_to_root(span_of(gram));
-  const MatrixXd& ridge = objective.ridge_gram_on_root();
+  const MatrixXd& ridge = objective.ridge_gram_on_root(on_stop);
   NullSpace result{MatrixXd(d, 0), objective.columns().scale()};
+  if (is_left(A, on_stop)) return result;
   VectorXd message = VectorXd::Zero(1 + d * d);
   if (communicator.is_root()) {
     const auto inverse = result.scale.cwiseInverse().asDiagonal();

@@ -119,7 +119,8 @@ class Iteration {
         note("all T = " + std::to_string(result_.step_limit) + " steps were used up");
         return finish(progress.summary(Termination::iteration_limit));
       }
-      if (!take_step(step, progress)) return finish(progress.summary(Termination::breakdown));
+      if (!take_step(step, progress))
+        return finish(progress.summary(progress.is_stopped() ? Termination::stopped : Termination::breakdown));
       if (progress.leaves_checkpoint(progress.radius())) return run(options);
     }
   }
@@ -202,8 +203,9 @@ SampledRows Iteration::draw(const VectorXd& D, std::uint32_t step) const {
 
 /// `step` keys the random numbers.
 Model Iteration::sampled_hessian(std::uint32_t step) {
+  const OnStop on_stop = on_stop_in_gram(A_);
   const bool all_rows = draws_ >= A_.rows_global(), low_rank = options_.keep_low_rank;
-  if (all_rows && low_rank) return {objective_.hessian_on_root(point_).exact, 0, A_.rows_global()};
+  if (all_rows && low_rank) return {objective_.hessian_on_root(point_, on_stop).exact, 0, A_.rows_global()};
   const RowCurvatures& curvatures = objective_.curvatures(point_);
   const VectorXd D = curvatures.delta + objective_.weights_squared();
   const Index d = A_.columns(), entries = d * d;
@@ -216,12 +218,12 @@ Model Iteration::sampled_hessian(std::uint32_t step) {
     model.rows = sample.count_global;
     A_.passes().count_reads(static_cast<double>(model.rows) / static_cast<double>(A_.rows_global()));
   }
-  const SignedGram gram = signed_gram(A_, rows);
+  const SignedGram gram = signed_gram(A_, rows, {}, on_stop);
   message.head(entries) = (gram.positive - gram.negative).reshaped();
   message.segment(entries, d) = low_rank ? VectorXd(A_.passes().transpose_multiply(curvatures.m())) : VectorXd::Zero(d);
   message[entries + d] = low_rank ? curvatures.k().sum() : 0;
   A_.communicator().sum_to_root(span_of(message));
-  if (!A_.communicator().is_root()) return model;
+  if (is_left(A_, on_stop) || !A_.communicator().is_root()) return model;
   model.matrix = message.head(entries).reshaped(d, d);
   if (!objective_.column_terms().is_zero()) model.matrix += objective_.column_terms().hessian();
   if (!low_rank) return model;
@@ -232,9 +234,10 @@ Model Iteration::sampled_hessian(std::uint32_t step) {
   return model;
 }
 
-/// False if H~ is not positive definite; then the point stays.
+/// False if H~ is not positive definite, or the run was stopped; then the point stays.
 bool Iteration::take_step(std::uint32_t step, Progress& progress) {
   const Model model = sampled_hessian(step);
+  if (progress.is_stopped()) return false;
   const MatrixXd normals = gaussian_probes(A_.columns(), options_.probes, sampling_.seed, step);
   const Step newton_step = solve(A_.communicator(), model.matrix, point_.gradient, normals);
   if (!newton_step.definite) {

@@ -9,6 +9,7 @@
 #include "kernels/csr_kernels.hpp"
 #include "kernels/gram_kernels.hpp"
 #include "ranks/activity.hpp"
+#include "ranks/root_clock.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/row_passes.hpp"
 
@@ -35,6 +36,17 @@ void add_by_parts(int parts, Index count, Matrix& out, Add&& add) {
     if (sum.size() != 0) out += sum;
 }
 
+/// Whether the rest of the rows is left out.
+class Leaves {
+ public:
+  Leaves(const RowMatrix& A, OnStop on_stop) : A_(A), leaves_(on_stop == OnStop::leave) {}
+  explicit operator bool() const { return is_in_vain() || (leaves_ && A_.communicator().is_asked_to_stop()); }
+
+ private:
+  const RowMatrix& A_;
+  bool leaves_;
+};
+
 template <class Number>
 std::span<const Number> between(const std::vector<Number>& values, Index first, Index last) {
   return std::span(values).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(last - first));
@@ -50,6 +62,14 @@ void with_sparse(const RowMatrix& A, Use&& use) {
 double sparse_products(const RowMatrix& A, Index rows, int power) {
   const auto all = static_cast<double>(std::max<Index>(A.rows_local(), 1));
   return static_cast<double>(rows) * std::pow(static_cast<double>(A.entries_local()) / all, power);
+}
+
+/// `add(first, last)` for so many rows in [first, last) at a time that they take less than half a second.
+template <class Add>
+void add_sparse_rows(const RowMatrix& A, Index first, Index last, const Leaves& leaves, Add&& add) {
+  constexpr double kProducts = 0x1p27;
+  const auto step = static_cast<Index>(std::clamp(kProducts / std::max(sparse_products(A, 1, 2), 1.0), 1.0, 0x1p30));
+  for (; first < last && !leaves; first += step) add(first, std::min(first + step, last));
 }
 
 /// The |delta| of all but 64 rows at most is not larger.
@@ -119,12 +139,13 @@ struct Squares {
 
 /// Calls `use` with |s|^{1/2} (a - t c) of some centred rows at a time, from a column on.
 template <class Use>
-void gather(const RowMatrix& A, const Squares& squares, Index first_column, Index at_once, Use&& use) {
+void gather(const RowMatrix& A, const Squares& squares, Index first_column, Index at_once, const Leaves& leaves,
+            Use&& use) {
   const Index width = A.columns() - first_column;
   const Squares::Rows& rows = squares.centred;
   RowMajorMatrix gathered;
   const InWork gram("Gram matrix", "rows", static_cast<double>(rows.count()));
-  for (Index first = 0; first < rows.count(); first += at_once) {
+  for (Index first = 0; first < rows.count() && !leaves; first += at_once) {
     const Index last = std::min(first + at_once, rows.count());
     gathered.resize(last - first, width);
     A.passes().visit_rows(between(rows.numbers, first, last), [&](std::size_t position, std::span<const double> row) {
@@ -151,29 +172,32 @@ void add_dense_gram(const RowMajorMatrix& P, Triangle lower) {
   });
 }
 
-void add_squares(const RowMatrix& A, const Squares& squares, Triangle lower) {
-  constexpr Index kGathered = 4096;
+void add_squares(const RowMatrix& A, const Squares& squares, Triangle lower, const Leaves& leaves) {
+  constexpr double kGathered = 4096, kFewest = 512, kProducts = 0x1p32;
   constexpr double kScattered = 16;  // of the time of a product in a dense kernel
   if (squares.are_none()) return;
+  const auto size = static_cast<double>(lower.size());
   if (A.is_sparse()) {
     const Squares::Rows& rows = squares.sparse;
-    const double products = sparse_products(A, rows.count(), 2), size = static_cast<double>(lower.size());
-    const int parts = RowPasses::parts(kScattered * products / size, kWorthSum);
-    add_by_parts<RowMajorMatrix>(parts, rows.count(), lower, [&](Index first, Index last, auto& sum) {
+    const int parts = RowPasses::parts(kScattered * sparse_products(A, rows.count(), 2) / size, kWorthSum);
+    add_by_parts<RowMajorMatrix>(parts, rows.count(), lower, [&](Index begin, Index end, auto& sum) {
       with_sparse(A, [&](const auto& block) {
-        kernels::add_gram(block, between(rows.numbers, first, last), between(rows.weights, first, last), 0, sum.cols(),
-                          sum.cols(), sum.data());
+        add_sparse_rows(A, begin, end, leaves, [&](Index first, Index last) {
+          kernels::add_gram(block, between(rows.numbers, first, last), between(rows.weights, first, last), 0,
+                            sum.cols(), sum.cols(), sum.data());
+        });
       });
     });
   }
-  gather(A, squares, 0, kGathered, [&](const RowMajorMatrix& rows) { add_dense_gram(rows, lower); });
+  const auto at_once = static_cast<Index>(std::clamp(kProducts / size, kFewest, kGathered));
+  gather(A, squares, 0, at_once, leaves, [&](const RowMajorMatrix& rows) { add_dense_gram(rows, lower); });
   if (!squares.has_rest()) return;
   for (Index i = 0; i < lower.rows(); ++i)
     for (Index j = 0; j <= i; ++j) squares.add_rest(i, j, lower(i, j));
 }
 
 /// The squares' rows and columns from `first` on, `width` columns of the lower triangle.
-MatrixXd gram_panel(const RowMatrix& A, const Squares& squares, Index first, Index width) {
+MatrixXd gram_panel(const RowMatrix& A, const Squares& squares, Index first, Index width, const Leaves& leaves) {
   constexpr Index kGathered = 256;
   const Index height = A.columns() - first;
   MatrixXd panel = MatrixXd::Zero(height, width);
@@ -181,13 +205,16 @@ MatrixXd gram_panel(const RowMatrix& A, const Squares& squares, Index first, Ind
     RowMajorMatrix by_rows = RowMajorMatrix::Zero(height, width);
     RowPasses::share(width, [&](int, Index begin, Index end) {
       with_sparse(A, [&](const auto& block) {
-        kernels::add_gram(block, squares.sparse.numbers, squares.sparse.weights, first + begin, first + end, width,
-                          by_rows.data() + begin * width + begin);
+        const Squares::Rows& rows = squares.sparse;
+        add_sparse_rows(A, 0, rows.count(), leaves, [&](Index from, Index to) {
+          kernels::add_gram(block, between(rows.numbers, from, to), between(rows.weights, from, to), first + begin,
+                            first + end, width, by_rows.data() + begin * width + begin);
+        });
       });
     });
     panel = by_rows;
   }
-  gather(A, squares, first, kGathered, [&](const RowMajorMatrix& rows) {
+  gather(A, squares, first, kGathered, leaves, [&](const RowMajorMatrix& rows) {
     const RowMajorMatrix transposed = rows.leftCols(width).transpose();
     RowPasses::share(width, [&](int, Index begin, Index end) {
       kernels::add_matrix_product(transposed.row(begin).data(), end - begin, rows.rows(), rows.data(), height, false,
@@ -209,10 +236,12 @@ struct LowerTriangles {
 };
 
 /// Of all rows of a dense A, delta (a - c)(a - c)^T: those held in double are packed where they lie, without a copy.
-LowerTriangles centred_gram(const RowMatrix& A, const VectorXd& weights, const VectorXd& centre, bool has_negative) {
+LowerTriangles centred_gram(const RowMatrix& A, const VectorXd& weights, const VectorXd& centre, bool has_negative,
+                            const Leaves& leaves) {
   constexpr Index kEnough = 256;  // rows of a tile: fewer are worth no call of the kernel
   const Index d = A.columns();
   const auto add = [&](const Tile& tile, LowerTriangles& sums) {
+    if (leaves) return;
     tile.add_signed_gram(weights.data() + tile.first_local(), centre.data(), sums.positive.data(),
                          sums.negative.data());
   };
@@ -225,6 +254,17 @@ LowerTriangles centred_gram(const RowMatrix& A, const VectorXd& weights, const V
 
 }  // namespace
 
+OnStop on_stop_in_gram(const RowMatrix& A) {
+  constexpr double kProducts = 0x1p30;
+  const auto d = static_cast<double>(A.columns()), ranks = static_cast<double>(A.communicator().size());
+  return static_cast<double>(A.rows_global()) * d * d / ranks > kProducts ? OnStop::leave : OnStop::finish;
+}
+
+bool is_left(const RowMatrix& A, OnStop on_stop) {
+  if (on_stop == OnStop::leave) RootClock(A.communicator()).sum(A.communicator());
+  return A.communicator().is_stopped();
+}
+
 WeightedRows WeightedRows::choose(std::vector<Index> rows, const VectorXd& factors) const {
   const auto of = [&](const VectorXd& values) {
     return values.size() == 0 ? VectorXd() : VectorXd(values(rows).cwiseProduct(factors));
@@ -235,7 +275,8 @@ WeightedRows WeightedRows::choose(std::vector<Index> rows, const VectorXd& facto
 }
 
 void add_signed_gram(const RowMatrix& A, const WeightedRows& rows, const VectorXd& centre, double* positive,
-                     double* negative) {
+                     double* negative, OnStop on_stop) {
+  const Leaves leaves(A, on_stop);
   const Index d = A.columns();
   const VectorXd c = centre.size() == 0 ? VectorXd(VectorXd::Zero(d)) : centre;
   const bool are_centred = rows.ridge.size() == 0 && rows.coupling.size() == 0;
@@ -244,15 +285,15 @@ void add_signed_gram(const RowMatrix& A, const WeightedRows& rows, const VectorX
     const bool drops = has_negative && negative == nullptr;
     const auto not_negative =
         rows.curvature.unaryExpr([](double of_row) { return of_row < 0 ? 0 : of_row; });  // or NaN
-    const LowerTriangles sums =
-        drops ? centred_gram(A, not_negative, c, false) : centred_gram(A, rows.curvature, c, has_negative);
+    const LowerTriangles sums = drops ? centred_gram(A, not_negative, c, false, leaves)
+                                      : centred_gram(A, rows.curvature, c, has_negative, leaves);
     Triangle(positive, d, d) += sums.positive;
     if (negative != nullptr && has_negative) Triangle(negative, d, d) += sums.negative;
     return;
   }
   if (!rows.chosen) A.passes().count_reads(1);
-  add_squares(A, Squares(A, rows, c, 1), Triangle(positive, d, d));
-  if (negative != nullptr) add_squares(A, Squares(A, rows, c, -1), Triangle(negative, d, d));
+  add_squares(A, Squares(A, rows, c, 1), Triangle(positive, d, d), leaves);
+  if (negative != nullptr) add_squares(A, Squares(A, rows, c, -1), Triangle(negative, d, d), leaves);
 }
 
 MatrixXd full_symmetric(const double* lower, Index d) {
@@ -261,27 +302,28 @@ MatrixXd full_symmetric(const double* lower, Index d) {
   return full;
 }
 
-SignedGram signed_gram(const RowMatrix& A, const WeightedRows& rows, const VectorXd& centre) {
+SignedGram signed_gram(const RowMatrix& A, const WeightedRows& rows, const VectorXd& centre, OnStop on_stop) {
   const Index d = A.columns();
   RowMajorMatrix positive = RowMajorMatrix::Zero(d, d), negative = positive;
-  add_signed_gram(A, rows, centre, positive.data(), negative.data());
+  add_signed_gram(A, rows, centre, positive.data(), negative.data(), on_stop);
   return {full_symmetric(positive.data(), d), full_symmetric(negative.data(), d)};
 }
 
-MatrixXd positive_gram(const RowMatrix& A, const WeightedRows& rows, const VectorXd& centre) {
+MatrixXd positive_gram(const RowMatrix& A, const WeightedRows& rows, const VectorXd& centre, OnStop on_stop) {
   const Index d = A.columns();
   RowMajorMatrix lower = RowMajorMatrix::Zero(d, d);
-  add_signed_gram(A, rows, centre, lower.data());
+  add_signed_gram(A, rows, centre, lower.data(), nullptr, on_stop);
   return full_symmetric(lower.data(), d);
 }
 
 DistributedMatrix distributed_gram(const RowMatrix& A, std::shared_ptr<const ProcessGrid> grid,
-                                   const WeightedRows& rows, const VectorXd& centre) {
+                                   const WeightedRows& rows, const VectorXd& centre, OnStop on_stop) {
+  const Leaves leaves(A, on_stop);
   const Index d = A.columns();
   Squares squares(A, rows, centre, 1);
   DistributedMatrix gram(std::move(grid), d, d);
   for (Index first = 0; first < d; first += kPanel)
-    gram.add_sum(A.communicator(), gram_panel(A, squares, first, std::min(kPanel, d - first)), first, first);
+    gram.add_sum(A.communicator(), gram_panel(A, squares, first, std::min(kPanel, d - first), leaves), first, first);
   VectorXd message(d + 1);
   message << squares.crossed, squares.factor;
   A.communicator().sum(span_of(message));

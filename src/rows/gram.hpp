@@ -26,6 +26,17 @@ struct WeightedRows {
   WeightedRows choose(std::vector<Index> rows, const Eigen::VectorXd& factors) const;
 };
 
+/// What a Gram matrix does with the rest of its rows once this rank was asked to stop. Whoever lets it leave them looks
+/// at `Communicator::is_stopped` before the matrix is used, after a message that tells: one that is sent anyway, or
+/// that of `is_left`.
+enum class OnStop { finish, leave };
+
+/// Local, replicated. `leave` where a Gram matrix of all rows of A, not sparse, takes a rank more than about a tenth of
+/// a second.
+OnStop on_stop_in_gram(const RowMatrix& A);
+/// Collective where it is `leave`: an all-reduce of 8 bytes. Whether the ranks were asked to stop.
+bool is_left(const RowMatrix& A, OnStop on_stop);
+
 /// A rank's part of a Gram matrix, the rows of either sign apart; d x d, symmetric and full.
 struct SignedGram {
   Eigen::MatrixXd positive;  ///< of the rows with delta + ridge >= 0
@@ -35,15 +46,17 @@ struct SignedGram {
 /// Local. The sum of the rows' terms: all Gram matrices of rows of A are made here, or panel by panel in
 /// `distributed_gram`. One read for all rows; chosen ones are not counted, see `RowPasses::count_reads`. d^2 flops a
 /// row, if sparse (its entries)^2. Equal numbers of threads give equal bits. centre: d, or empty for 0.
-SignedGram signed_gram(const RowMatrix& A, const WeightedRows& rows, const Eigen::VectorXd& centre = {});
+SignedGram signed_gram(const RowMatrix& A, const WeightedRows& rows, const Eigen::VectorXd& centre = {},
+                       OnStop on_stop = OnStop::finish);
 
 /// Local. The same without the rows with delta + ridge < 0: d x d, symmetric and full.
-Eigen::MatrixXd positive_gram(const RowMatrix& A, const WeightedRows& rows, const Eigen::VectorXd& centre = {});
+Eigen::MatrixXd positive_gram(const RowMatrix& A, const WeightedRows& rows, const Eigen::VectorXd& centre = {},
+                              OnStop on_stop = OnStop::finish);
 
 /// Local. The same, added to lower triangles: positive and negative have d x d numbers, by rows, and their strict upper
 /// triangles are undefined afterwards. negative: or null, rows with delta + ridge < 0 being left out.
 void add_signed_gram(const RowMatrix& A, const WeightedRows& rows, const Eigen::VectorXd& centre, double* positive,
-                     double* negative = nullptr);
+                     double* negative = nullptr, OnStop on_stop = OnStop::finish);
 
 /// Local. d x d, symmetric and full. lower: d x d numbers by rows, those of the strict upper triangle not looked at.
 Eigen::MatrixXd full_symmetric(const double* lower, Index d);
@@ -53,7 +66,8 @@ Eigen::MatrixXd full_symmetric(const double* lower, Index d);
 /// 8 d^2 / processes bytes and four panels of 256 d doubles. n d^2 flops; d / 256 reduce-scatters, 8 d^2 / 2 bytes in
 /// all, and one all-reduce of 8 (d + 1). Counts no reads, see `gram_reads`. centre: d.
 DistributedMatrix distributed_gram(const RowMatrix& A, std::shared_ptr<const ProcessGrid> grid,
-                                   const WeightedRows& rows, const Eigen::VectorXd& centre);
+                                   const WeightedRows& rows, const Eigen::VectorXd& centre,
+                                   OnStop on_stop = OnStop::finish);
 
 /// Local. A sum s over the rows: with a ridge of some eps (diagonal + s c^2) neither the rounding of the diagonal nor
 /// that of a gradient is taken for curvature. Few rows of large weight, which c is next to, count with the rounding of

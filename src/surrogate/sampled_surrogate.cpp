@@ -395,7 +395,7 @@ SampledSurrogate::Next SampledSurrogate::next(const Point& point, double accurac
 bool SampledSurrogate::is_nearer(const Point& first, const Point& second) {
   const VectorXd answer = ask(1, [&](VectorXd& found) {
     const Preconditioner& M = sampled().preconditioner();
-    const auto size = [&](const VectorXd& g) { return g.dot(M.solve(g)); };
+    const auto size = [&](const VectorXd& g) { return M.empty() ? g.squaredNorm() : g.dot(M.solve(g)); };
     found[0] = size(first.gradient) < size(second.gradient) ? 1 : 0;
   });
   return answer[0] != 0;

@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <array>
+#include <memory>
 #include <vector>
 
+#include "algebra/distributed_matrix.hpp"
 #include "attnreg/row_matrix.hpp"
 #include "rows/gram.hpp"
 #include "support/reference.hpp"
@@ -59,6 +62,45 @@ TEST(PositiveGram, LeavesOutRowsOfTheOtherSign) {
     add_signed_gram(A, all, centre, twice.data());
     EXPECT_LE((full_symmetric(twice.data(), d) - 2 * once).norm(), 100 * reference::eps * once.norm());
     EXPECT_TRUE(once == once.transpose());
+  }
+}
+
+TEST(Gram, LeavesOutRowsOnceItsRankWasAskedToStop) {
+  constexpr Index d = 7, n = 90;
+  const RowMajorMatrix whole = reference::random_matrix(n, d, 1);
+  const VectorXd weights = reference::random_vector(n, 2);
+  for (const auto holding : {reference::Holding::float64, reference::Holding::float32, reference::Holding::sparse64}) {
+    const Communicator comm(MPI_COMM_WORLD);
+    const RowMatrix A = reference::distribute(comm, whole, reference::Layout::even, holding);
+    const WeightedRows all{reference::local_part(A, weights)};
+    WeightedRows ridged = all;
+    ridged.ridge = VectorXd::Constant(A.rows_local(), 0.1);
+    std::vector<Index> some;
+    for (Index i = 0; i < A.rows_local(); i += 2) some.push_back(i);
+    const WeightedRows chosen = all.choose(some, VectorXd::Ones(static_cast<Index>(some.size())));
+    const std::array rows{all, ridged, chosen};
+    std::array<MatrixXd, 3> before;
+    for (std::size_t k = 0; k < rows.size(); ++k) before[k] = signed_gram(A, rows[k], {}, OnStop::leave).positive;
+    const auto grid = std::make_shared<const ProcessGrid>(comm, LinearSolverOptions{.kind = LinearSolver::scalapack});
+    const WeightedRows positive{VectorXd::Ones(A.rows_local())};
+    const double trace = distributed_gram(A, grid, positive, VectorXd::Zero(d), OnStop::leave).diagonal().sum();
+    EXPECT_GT(trace, 0);
+    EXPECT_FALSE(is_left(A, OnStop::leave));
+    const bool is_asked = comm.rank() == comm.size() - 1;
+    if (is_asked) comm.ask_to_stop();
+    EXPECT_FALSE(is_left(A, OnStop::finish));
+    for (std::size_t k = 0; k < rows.size(); ++k) {
+      EXPECT_TRUE(before[k] == signed_gram(A, rows[k]).positive);
+      const MatrixXd left = signed_gram(A, rows[k], {}, OnStop::leave).positive;
+      EXPECT_TRUE(is_asked ? left.isZero(0) : left == before[k]) << k;
+    }
+    const double rest = distributed_gram(A, grid, positive, VectorXd::Zero(d), OnStop::leave).diagonal().sum();
+    EXPECT_LT(rest, trace);
+    if (comm.size() == 1) {
+      EXPECT_EQ(0, rest);
+    }
+    EXPECT_TRUE(is_left(A, OnStop::leave));
+    EXPECT_TRUE(comm.is_stopped());
   }
 }
 

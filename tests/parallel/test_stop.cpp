@@ -149,6 +149,47 @@ TEST_F(Stop, EachMethodEndsWithWhatItHas) {
   }
 }
 
+/// That is left early, and of no use: the step before is the last one.
+TEST_F(Stop, EndsALongHessian) {
+  const Index n = 12000 * comm_.size();
+  reference::Problem problem{reference::random_matrix(n, 300, 5), reference::random_vector(n, 6).array().exp(),
+                             VectorXd::Constant(n, 1e-2)};
+  problem.b /= problem.b.sum();
+  const auto data = reference::distribute(comm_, problem, reference::Layout::even);
+  RegressionOptions options;
+  options.method = Method::newton;
+  options.start = Start::zero;
+  options.newton.relative_tolerance = 1e-15;
+  const auto ask = ask_at(1);
+  double last = 0;
+  options.newton.on_iteration = [&](const IterationRecord& record) {
+    last = record.value;
+    ask(record);
+  };
+  const auto result = solve_regression(data.A, data.b, data.w, options);
+  EXPECT_EQ(Termination::stopped, result.summary.termination);
+  EXPECT_EQ(1, result.summary.iterations);
+  EXPECT_EQ(last, result.summary.value);
+  EXPECT_TRUE(result.x.allFinite());
+}
+
+TEST_F(Stop, EndsAModelThatIsMade) {
+  for (const Method method : {Method::newton_cg, Method::surrogate}) {
+    const Communicator comm(MPI_COMM_WORLD);
+    const auto data = reference::distribute(comm, problem_, reference::Layout::random);
+    RegressionOptions options;
+    options.method = method;
+    options.start = Start::zero;
+    options.newton.on_iteration = ask_at(0);
+    const auto result = solve_regression(data.A, data.b, data.w, options);
+    ask_to_stop(0);
+    EXPECT_EQ(Termination::stopped, result.summary.termination) << method_name(method);
+    EXPECT_LE(result.summary.iterations, method == Method::newton_cg ? 0 : 1) << method_name(method);
+    EXPECT_TRUE(result.x.allFinite()) << method_name(method);
+    EXPECT_FALSE(result.certificate.distance_bound) << method_name(method);
+  }
+}
+
 TEST_F(Stop, OfSeveralStartsTheBestEndIsKept) {
   RegressionOptions options;
   options.method = Method::newton;
