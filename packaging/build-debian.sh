@@ -8,13 +8,15 @@ require_packages "${build_packages[@]}" "${python_packages[@]}" python3-numpy "$
 
 version=$(sed -n 's/^  VERSION \([0-9.]*\)$/\1/p' CMakeLists.txt)
 revision=$(git rev-parse --short=12 HEAD)
+sign=+ # after the release; ~: before
+if grep -q "^## \[$version\] - unreleased" CHANGELOG.md; then sign='~'; fi
 tree=build/debian/attnreg-$version
 rm -rf build/debian
 mkdir -p "$tree"
 git archive HEAD | tar -x -C "$tree"
 cp -r "$tree/packaging/debian" "$tree/debian"
 cat > "$tree/debian/changelog" <<CHANGELOG
-attnreg ($version~git$(git log -1 --format=%cd --date=format:%Y%m%d).$revision) unstable; urgency=medium
+attnreg ($version${sign}git$(git log -1 --format=%cd --date=format:%Y%m%d).$revision) unstable; urgency=medium
 
   * Built from revision $revision; CHANGELOG.md has the changes.
 

@@ -7,8 +7,9 @@ class Attnreg(CMakePackage):
     """Attention regression on many cores and many nodes: finds x so that softmax(A x) reproduces a distribution b."""
 
     homepage = "https://arxiv.org/abs/2304.10411"
-    # No release yet: `spack dev-build attnreg@main` in a checkout, or `spack develop`.
+    # No archive yet: `spack dev-build attnreg@0.2.0` in a checkout, or `spack develop`.
     version("main", branch="main")
+    version("0.2.0")
     has_code = True
     license("BSD-3-Clause")
 
