@@ -8,6 +8,7 @@
 #include <utility>
 
 #ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -29,6 +30,13 @@ void finish_switch([[maybe_unused]] void* fake, [[maybe_unused]] const void** fr
                    [[maybe_unused]] std::size_t* size) {
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_finish_switch_fiber(fake, from, size);
+#endif
+}
+
+/// Another stack may have been there, whose last functions did not return.
+void forget_former_stack([[maybe_unused]] const void* bottom, [[maybe_unused]] std::size_t size) {
+#ifdef __SANITIZE_ADDRESS__
+  __asan_unpoison_memory_region(bottom, size);
 #endif
 }
 
@@ -66,6 +74,7 @@ void OwnStack::make() {
   boost::context::protected_fixedsize_stack allocator(kStackBytes);
   const auto memory = allocator.allocate();
   own_ = {static_cast<const char*>(memory.sp) - memory.size, memory.size};
+  forget_former_stack(own_.bottom, own_.size);
   stack_ =
       boost::context::fiber(std::allocator_arg, boost::context::preallocated(memory.sp, memory.size, memory), allocator,
                             [this, work = std::exchange(work_, nullptr)](boost::context::fiber&& caller) {

@@ -75,7 +75,8 @@ Step solve(const Communicator& communicator, const MatrixXd& H, const VectorXd& 
   VectorXd message = VectorXd::Zero(1 + d + d * probes);
   Cholesky cholesky;
   if (communicator.is_root() && cholesky.factor(H)) {
-    const MatrixXd V = cholesky.lower().triangularView<Eigen::Lower>().adjoint().solve(normals);
+    MatrixXd V = normals;
+    if (probes > 0) cholesky.lower().triangularView<Eigen::Lower>().adjoint().solveInPlace(V);
     message << 1, -cholesky.solve(g), V.reshaped();
     if (!message.allFinite()) message.setZero();
   }
