@@ -58,17 +58,26 @@ class Examination {
     std::optional<Hessian> hessian;
     std::optional<GlobalConvexity> global;
     if (!done(steps, "rounding", [&] { find_rounding(objective.gradient_rounding(point)); })) return;
-    if (!done(steps, "Hessian", [&] { hessian = objective.hessian_on_root(point, on_stop_in_gram(A_)); })) return;
-    if (!done(steps, "its eigenvalues, by LAPACK", [&] { find_spectrum(*hessian); })) return;
-    if (!done(steps, "convexity", [&] { global = global_convexity(objective, true); })) return;
-    certificate_.convexity = global->convexity;
+    if (!done(steps, "Hessian", [&] {
+          hessian = objective.hessian_on_root(point, on_stop_in_gram(A_));
+          if (A_.communicator().is_stopped()) return;
+          steps.next("its eigenvalues, by LAPACK");
+          find_spectrum(*hessian);
+        }))
+      return;
+    if (!done(steps, "convexity", [&] {
+          global = global_convexity(objective, true);
+          certificate_.convexity = global->convexity;
+        }))
+      return;
     if (!done(steps, "distance", [&] {
           bound_distance_by_curvature();
           bound_distance_by_convexity();
         }))
       return;
-    if (!done(steps, "separation", [&] { look_for_separation(); })) return;
-    if (objective.loss().name() == "softmax") look_up_assumptions(*global);
+    steps.next("separation and assumptions");
+    look_for_separation();
+    if (objective.loss().name() == "softmax" && !is_over()) look_up_assumptions(*global);
   }
 
  private:
@@ -81,9 +90,9 @@ class Examination {
     return true;
   }
   void unavailable_in_time() {
-    if (certificate_.distance_bound) return;
-    unavailable(A_.communicator().is_stopped() ? "the run was stopped"
-                                               : "the time limit came before the end of the report");
+    const bool stopped = A_.communicator().is_stopped();
+    if (certificate_.distance_bound || (!stopped && !certificate_.distance_reason.empty())) return;
+    unavailable(stopped ? "the run was stopped" : "the time limit came before the end of the report");
   }
   /// Collective. Does a part of the work. False if there is no time for the next one, or the run was stopped: then the
   /// part, which may have been left early, does not count.

@@ -14,7 +14,11 @@
 namespace attnreg {
 
 HessianVariation::HessianVariation(const RowMatrix& A, const VariationFrame& frame, VectorXd centre)
-    : A_(A), N_(frame.N), offsets_(frame.offsets), centre_(std::move(centre)), distance_(A.rows_local()) {}
+    : A_(A),
+      N_(frame.N),
+      offsets_(frame.offsets),
+      centre_(std::move(centre)),
+      distance_(VectorXd::Zero(A.rows_local())) {}
 
 VectorXd HessianVariation::measure(const VectorXd& weights) {
   const VectorXd zero = VectorXd::Zero(A_.columns());

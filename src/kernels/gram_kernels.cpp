@@ -194,6 +194,8 @@ void add_panels(const double* A, Index m, const double* B, Index n, Index depth,
   }
 }
 
+Index depth_of() { return kDepth; }
+
 void add_gram_of(const double* P, Index rows, Index d, double* C) {
   double* packed = workspace(0, kDepth * panels_of(d) * kWidth);
   for (Index first = 0; first < rows; first += kDepth) {
@@ -243,6 +245,9 @@ namespace attnreg::kernels {
 HWY_EXPORT(add_gram_of);
 HWY_EXPORT(add_signed_of);
 HWY_EXPORT(add_product_of);
+HWY_EXPORT(depth_of);
+
+Index gram_depth() { return HWY_DYNAMIC_DISPATCH(depth_of)(); }
 
 void add_gram(const double* P, Index rows, Index d, double* C) { HWY_DYNAMIC_DISPATCH(add_gram_of)(P, rows, d, C); }
 

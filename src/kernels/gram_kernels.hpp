@@ -14,6 +14,9 @@ namespace attnreg::kernels {
 /// C += P^T P in the lower triangle; what the strict upper triangle holds afterwards is undefined. P: rows x d,
 /// C: d x d. Local; rows d^2 flops. Best with 256 rows or more a call, which need not fit into a cache.
 void add_gram(const double* P, Index rows, Index d, double* C);
+/// Local. So many rows are added at a time: calls for multiples of them, one after the other, give the bits of one
+/// call.
+Index gram_depth();
 
 /// positive += sum over w_i > 0 of w_i (a_i - c)(a_i - c)^T, negative += sum over w_i < 0 of |w_i| (a_i - c)(a_i -
 /// c)^T, in the lower triangles; the strict upper ones are undefined afterwards. A: rows x d, weights: rows, centre: d,

@@ -67,7 +67,7 @@ const MatrixXd& RegressionObjective::ridge_gram_on_root(OnStop on_stop) {
   is_left(A_, on_stop);
   if (!A_.communicator().is_root()) gram.resize(0, 0);
   if (gram.size() > 0 && !column_terms_.is_zero()) gram += column_terms_.hessian();
-  ridge_gram_ = std::make_shared<const MatrixXd>(std::move(gram));
+  ridge_gram_ = std::make_shared<const MatrixXd>(std::move(gram));  // once left early, no more use is made of it
   return *ridge_gram_;
 }
 

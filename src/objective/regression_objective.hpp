@@ -179,7 +179,7 @@ class RegressionObjective final : public Objective {
   double log_value(const Point& point) const;
   /// Collective; whether no row has any curvature left, one all-reduce of 8 bytes.
   bool is_flat(const Point& point) const;
-  /// Collective. On rank 0 always: for d that allows it. `leave`: see there.
+  /// Collective. On rank 0 always: for d that allows it. on_stop: see `OnStop`.
   Hessian hessian_on_root(const Point& point, OnStop on_stop = OnStop::finish);
   /// Collective. A^T W^2 A on rank 0, empty elsewhere. One read and n d^2 flops at the first call.
   const Eigen::MatrixXd& ridge_gram_on_root(OnStop on_stop = OnStop::finish);

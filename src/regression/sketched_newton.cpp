@@ -104,7 +104,7 @@ class Iteration {
         epsilon_(epsilon) {
     result_.convexity = global_convexity(objective).convexity;
     result_.distance_bound = distance_bound();
-    plan();
+    if (!objective.is_stopped()) plan();
   }
 
   SketchedNewtonSummary run(NewtonOptions options) {

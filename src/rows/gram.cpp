@@ -39,12 +39,12 @@ void add_by_parts(int parts, Index count, Matrix& out, Add&& add) {
 /// Whether the rest of the rows is left out.
 class Leaves {
  public:
-  Leaves(const RowMatrix& A, OnStop on_stop) : A_(A), leaves_(on_stop == OnStop::leave) {}
-  explicit operator bool() const { return is_in_vain() || (leaves_ && A_.communicator().is_asked_to_stop()); }
+  Leaves() = default;
+  Leaves(const RowMatrix& A, OnStop on_stop) : A_(on_stop == OnStop::leave ? &A : nullptr) {}
+  explicit operator bool() const { return is_in_vain() || (A_ != nullptr && A_->communicator().is_asked_to_stop()); }
 
  private:
-  const RowMatrix& A_;
-  bool leaves_;
+  const RowMatrix* A_ = nullptr;
 };
 
 template <class Number>
@@ -162,24 +162,29 @@ void gather(const RowMatrix& A, const Squares& squares, Index first_column, Inde
 
 using Triangle = Eigen::Map<RowMajorMatrix>;
 
-void add_dense_gram(const RowMajorMatrix& P, Triangle lower) {
+void add_dense_gram(const RowMajorMatrix& P, Triangle lower, const Leaves& leaves) {
   constexpr Index kRows = 512;
+  constexpr double kProducts = 0x1p31;  // of a call of the kernel, about
   const Index d = P.cols(), blocks = (P.rows() + kRows - 1) / kRows;
+  const Index depth = kernels::gram_depth();
+  const auto products = static_cast<double>(depth * std::max<Index>(d * d, 1));
+  const auto run = depth * static_cast<Index>(1 + kProducts / products);
   const int parts = RowPasses::parts(static_cast<double>(P.rows()), kWorthSum);
   add_by_parts<RowMajorMatrix>(parts, blocks, lower, [&](Index first, Index last, auto& sum) {
     const Index begin = first * kRows, end = std::min(last * kRows, P.rows());
-    kernels::add_gram(P.data() + begin * d, end - begin, d, sum.data());
+    for (Index row = begin; row < end && !leaves; row += run)
+      kernels::add_gram(P.data() + row * d, std::min(run, end - row), d, sum.data());
   });
 }
 
 void add_squares(const RowMatrix& A, const Squares& squares, Triangle lower, const Leaves& leaves) {
-  constexpr double kGathered = 4096, kFewest = 512, kProducts = 0x1p32;
+  constexpr Index kGathered = 4096;
   constexpr double kScattered = 16;  // of the time of a product in a dense kernel
   if (squares.are_none()) return;
-  const auto size = static_cast<double>(lower.size());
   if (A.is_sparse()) {
     const Squares::Rows& rows = squares.sparse;
-    const int parts = RowPasses::parts(kScattered * sparse_products(A, rows.count(), 2) / size, kWorthSum);
+    const double products = sparse_products(A, rows.count(), 2), size = static_cast<double>(lower.size());
+    const int parts = RowPasses::parts(kScattered * products / size, kWorthSum);
     add_by_parts<RowMajorMatrix>(parts, rows.count(), lower, [&](Index begin, Index end, auto& sum) {
       with_sparse(A, [&](const auto& block) {
         add_sparse_rows(A, begin, end, leaves, [&](Index first, Index last) {
@@ -189,8 +194,7 @@ void add_squares(const RowMatrix& A, const Squares& squares, Triangle lower, con
       });
     });
   }
-  const auto at_once = static_cast<Index>(std::clamp(kProducts / size, kFewest, kGathered));
-  gather(A, squares, 0, at_once, leaves, [&](const RowMajorMatrix& rows) { add_dense_gram(rows, lower); });
+  gather(A, squares, 0, kGathered, leaves, [&](const RowMajorMatrix& rows) { add_dense_gram(rows, lower, leaves); });
   if (!squares.has_rest()) return;
   for (Index i = 0; i < lower.rows(); ++i)
     for (Index j = 0; j <= i; ++j) squares.add_rest(i, j, lower(i, j));
@@ -347,7 +351,7 @@ double gram_reads(Index d) {
 }
 
 void add_gram(const RowMajorMatrix& P, RowMajorMatrix& gram) {
-  add_dense_gram(P, Triangle(gram.data(), gram.rows(), gram.cols()));
+  add_dense_gram(P, Triangle(gram.data(), gram.rows(), gram.cols()), Leaves());
 }
 
 }  // namespace attnreg

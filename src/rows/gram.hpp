@@ -31,10 +31,11 @@ struct WeightedRows {
 /// that of `is_left`.
 enum class OnStop { finish, leave };
 
-/// Local, replicated. `leave` where a Gram matrix of all rows of A, not sparse, takes a rank more than about a tenth of
-/// a second.
+/// Local, replicated. `leave` where the Gram matrix of all rows, counted as dense, is more than about a tenth of a
+/// second of work for a rank.
 OnStop on_stop_in_gram(const RowMatrix& A);
-/// Collective where it is `leave`: an all-reduce of 8 bytes. Whether the ranks were asked to stop.
+/// Whether the ranks were asked to stop. Collective where it is `leave`, an all-reduce of 8 bytes; else local: what the
+/// messages so far have told.
 bool is_left(const RowMatrix& A, OnStop on_stop);
 
 /// A rank's part of a Gram matrix, the rows of either sign apart; d x d, symmetric and full.

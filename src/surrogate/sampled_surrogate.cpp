@@ -117,17 +117,18 @@ void SampledSurrogate::remember(const Point& point) {
   met.is_known = true;
 }
 
-/// Numbers that the work finds out where the sample is, on all ranks. An error of rank 0 alone rides on the message:
-/// the others wait for it there.
+/// Numbers that the work finds out where the sample is, on all ranks. An error of rank 0 alone rides on the message,
+/// and that its sample was asked to stop: the others wait for it there.
 VectorXd SampledSurrogate::ask(Index size, const std::function<void(VectorXd&)>& work) {
   const Communicator& communicator = all_.A().communicator();
-  VectorXd message = VectorXd::Zero(size + 4);
+  VectorXd message = VectorXd::Zero(size + 5);
   std::exception_ptr failure;
   if (sample_->is_here()) try {
       VectorXd numbers = VectorXd::Zero(size);
       work(numbers);
       message << numbers, earlier_reads_ + sample_->reads(sampled().models_made() + other_models_),
-          sampled().preconditioner().is_singular() ? 1 : 0, 0, static_cast<double>(sample_->rows());
+          sampled().preconditioner().is_singular() ? 1 : 0, 0, static_cast<double>(sample_->rows()),
+          sampled().is_stopped() ? 1 : 0;
     } catch (...) {
       if (!sample_->is_on_root()) throw;
       failure = std::current_exception();
@@ -138,6 +139,7 @@ VectorXd SampledSurrogate::ask(Index size, const std::function<void(VectorXd&)>&
   sample_->learn(static_cast<std::int64_t>(message[size + 3]));
   sample_reads_ = message[size];
   is_singular_ = message[size + 1] != 0;
+  if (message[size + 4] != 0) communicator.note_stop();
   return message.head(size);
 }
 

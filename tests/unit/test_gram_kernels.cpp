@@ -62,6 +62,17 @@ TEST_P(GramKernels, AddGramIsTheSumOfOuterProducts) {
 }
 
 // Rows of either sign and of weight 0.
+TEST_P(GramKernels, AddGramInMultiplesOfItsDepthHasTheSameBits) {
+  const Index d = 37, depth = kernels::gram_depth(), rows = 3 * depth + 5;
+  const RowMajorMatrix P = random_matrix(rows, d, 1);
+  RowMajorMatrix whole = RowMajorMatrix::Zero(d, d), parts = whole;
+  kernels::add_gram(P.data(), rows, d, whole.data());
+  kernels::add_gram(P.data(), 2 * depth, d, parts.data());
+  kernels::add_gram(P.data() + 2 * depth * d, rows - 2 * depth, d, parts.data());
+  for (Index i = 0; i < d; ++i)
+    for (Index j = 0; j <= i; ++j) EXPECT_EQ(whole(i, j), parts(i, j));
+}
+
 TEST_P(GramKernels, AddSignedGramTakesRowsBySign) {
   for (const Index rows : {Index{0}, Index{1}, Index{64}, Index{700}})
     for (const Index d : {1, 13, 24, 65, 100}) {
