@@ -55,14 +55,13 @@ class Examination {
         rows_(objective.point_rows(point)) {
     if (is_over()) return;
     InSteps steps(6);
-    std::optional<Hessian> hessian;
     std::optional<GlobalConvexity> global;
     if (!done(steps, "rounding", [&] { find_rounding(objective.gradient_rounding(point)); })) return;
     if (!done(steps, "Hessian", [&] {
-          hessian = objective.hessian_on_root(point, on_stop_in_gram(A_));
+          const Hessian hessian = objective.hessian_on_root(point, on_stop_in_gram(A_));
           if (A_.communicator().is_stopped()) return;
           steps.next("its eigenvalues, by LAPACK");
-          find_spectrum(*hessian);
+          find_spectrum(hessian);
         }))
       return;
     if (!done(steps, "convexity", [&] {

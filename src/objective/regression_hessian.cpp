@@ -36,14 +36,15 @@ Hessian RegressionObjective::distributed_hessian(const Point& point) const {
   WeightedRows rows = positive_rows(point);
   rows.ridge = weights_squared();
   DistributedMatrix M = distributed_gram(A_, grid_, rows, state.centre, OnStop::leave);
-  const double uncentred = A_.communicator().sum(uncentred_sum(rows));
   if (!column_terms_.is_zero())
     M.for_each([&](Index i, Index j, double& entry) { entry += column_terms_.hessian(i, j); });
   const bool centred = loss_->form() == HessianForm::centred;
   DistributedMatrix H = distributed_gram(A_, grid_, {rows.curvature - curvatures(point).delta},
                                          centred ? state.centre : VectorXd::Zero(d), OnStop::leave);
-  is_left(A_, OnStop::leave);
-  const VectorXd scale = M.diagonal() + H.diagonal() + uncentred * state.centre.cwiseAbs2();
+  std::array sums{uncentred_sum(rows), RootClock::part(A_.communicator(), 0)};
+  A_.communicator().sum(sums);
+  RootClock::seconds_of(A_.communicator(), sums[1]);
+  const VectorXd scale = M.diagonal() + H.diagonal() + sums[0] * state.centre.cwiseAbs2();
   H.local() = M.local() - H.local();
   A_.passes().count_reads(2 * gram_reads(d));
   return {A_.communicator(), {}, {}, scale, std::make_shared<DistributedPencil>(std::move(H), std::move(M))};
@@ -64,7 +65,6 @@ const MatrixXd& RegressionObjective::ridge_gram_on_root(OnStop on_stop) {
   if (ridge_gram_) return *ridge_gram_;
   MatrixXd gram = positive_gram(A_, {weights_squared()}, {}, on_stop);
   A_.communicator().sum_to_root(span_of(gram));
-  is_left(A_, on_stop);
   if (!A_.communicator().is_root()) gram.resize(0, 0);
   if (gram.size() > 0 && !column_terms_.is_zero()) gram += column_terms_.hessian();
   ridge_gram_ = std::make_shared<const MatrixXd>(std::move(gram));  // once left early, no more use is made of it

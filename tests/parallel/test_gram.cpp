@@ -39,6 +39,16 @@ TEST(WideGram, EveryRowIsThereOnceWhateverTheThreads) {
   omp_set_num_threads(before);
 }
 
+/// All rows, all with a ridge, every second one.
+std::array<WeightedRows, 3> kinds_of_rows(const RowMatrix& A, const VectorXd& weights) {
+  const WeightedRows all{reference::local_part(A, weights)};
+  WeightedRows ridged = all;
+  ridged.ridge = VectorXd::Constant(A.rows_local(), 0.1);
+  std::vector<Index> some;
+  for (Index i = 0; i < A.rows_local(); i += 2) some.push_back(i);
+  return {all, ridged, all.choose(some, VectorXd::Ones(static_cast<Index>(some.size())))};
+}
+
 TEST(PositiveGram, LeavesOutRowsOfTheOtherSign) {
   const Communicator comm(MPI_COMM_WORLD);
   constexpr Index d = 7, n = 90;
@@ -46,20 +56,15 @@ TEST(PositiveGram, LeavesOutRowsOfTheOtherSign) {
   const VectorXd weights = reference::random_vector(n, 2), centre = reference::random_vector(d, 3);
   for (const auto holding : {reference::Holding::float64, reference::Holding::float32, reference::Holding::sparse64}) {
     const RowMatrix A = reference::distribute(comm, whole, reference::Layout::even, holding);
-    const WeightedRows all{reference::local_part(A, weights)};
-    WeightedRows ridged = all;
-    ridged.ridge = VectorXd::Constant(A.rows_local(), 0.1);
-    std::vector<Index> some;
-    for (Index i = 0; i < A.rows_local(); i += 2) some.push_back(i);
-    const VectorXd factors = VectorXd::Ones(static_cast<Index>(some.size()));
-    for (const WeightedRows& rows : {all, ridged, all.choose(some, factors)})
+    const auto kinds = kinds_of_rows(A, weights);
+    for (const WeightedRows& rows : kinds)
       for (const VectorXd& about : {centre, VectorXd()})
         EXPECT_TRUE(positive_gram(A, rows, about) == signed_gram(A, rows, about).positive);
     // Added to what is there, in the lower triangle by rows.
     RowMajorMatrix twice = RowMajorMatrix::Zero(d, d);
-    add_signed_gram(A, all, centre, twice.data());
+    add_signed_gram(A, kinds[0], centre, twice.data());
     const MatrixXd once = full_symmetric(twice.data(), d);
-    add_signed_gram(A, all, centre, twice.data());
+    add_signed_gram(A, kinds[0], centre, twice.data());
     EXPECT_LE((full_symmetric(twice.data(), d) - 2 * once).norm(), 100 * reference::eps * once.norm());
     EXPECT_TRUE(once == once.transpose());
   }
@@ -72,13 +77,7 @@ TEST(Gram, LeavesOutRowsOnceItsRankWasAskedToStop) {
   for (const auto holding : {reference::Holding::float64, reference::Holding::float32, reference::Holding::sparse64}) {
     const Communicator comm(MPI_COMM_WORLD);
     const RowMatrix A = reference::distribute(comm, whole, reference::Layout::even, holding);
-    const WeightedRows all{reference::local_part(A, weights)};
-    WeightedRows ridged = all;
-    ridged.ridge = VectorXd::Constant(A.rows_local(), 0.1);
-    std::vector<Index> some;
-    for (Index i = 0; i < A.rows_local(); i += 2) some.push_back(i);
-    const WeightedRows chosen = all.choose(some, VectorXd::Ones(static_cast<Index>(some.size())));
-    const std::array rows{all, ridged, chosen};
+    const auto rows = kinds_of_rows(A, weights);
     std::array<MatrixXd, 3> before;
     for (std::size_t k = 0; k < rows.size(); ++k) before[k] = signed_gram(A, rows[k], {}, OnStop::leave).positive;
     const auto grid = std::make_shared<const ProcessGrid>(comm, LinearSolverOptions{.kind = LinearSolver::scalapack});
