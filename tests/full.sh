@@ -57,7 +57,8 @@ hunt() {
 # The readers under libFuzzer for a minute each.
 fuzz() {
   configure dev -D CMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -D ATTNREG_FUZZ_SECONDS=60 &&
-    cmake --build build/dev -j "$(nproc)" --target attnreg && ctest --test-dir build/dev -L fuzz --output-on-failure &&
+    cmake --build build/dev -j "$(nproc)" --target attnreg &&
+    ctest --test-dir build/dev -j "$(nproc)" -L fuzz --output-on-failure &&
     cmake -D ATTNREG_FUZZ_SECONDS=15 build/dev > /dev/null
 }
 
