@@ -29,6 +29,13 @@ step() {
   esac
 }
 
+# The release for this machine, and what the steps below run of the tests.
+programs_build() {
+  configure release -D ATTNREG_NATIVE=ON && cmake --build build/release -j "$(nproc)" &&
+    configure dev -D CMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 &&
+    cmake --build build/dev -j "$(nproc)" --target attnreg_program unit_tests hunt
+}
+
 debian_packages_work() {
   packaging/build-debian.sh && root=$(mktemp -d) || return 1
   for package in build/debian/*.deb; do dpkg-deb -x "$package" "$root" || return 1; done
@@ -41,23 +48,20 @@ debian_packages_work() {
 }
 
 distances_hold() {
-  cmake --preset dev > /dev/null && cmake --build build/dev --target unit_tests || return 1
   ATTNREG_DISTANCE_PROBLEMS=2000 build/dev/tests/unit_tests --gtest_filter='*CertificateDistance*'
 }
 
 # Each rank solves every nproc-th problem, by itself.
 hunt() {
-  configure dev -D CMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 && cmake --build build/dev -j "$(nproc)" --target hunt &&
+  OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 \
+    mpirun -n "$(nproc)" build/dev/tests/statistical/hunt --count 50000 --alone &&
     OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 \
-      mpirun -n "$(nproc)" build/dev/tests/statistical/hunt --count 50000 --alone &&
-    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 \
-      mpirun -n "$(nproc)" build/dev/tests/statistical/hunt --count 10000 --alone --offsets
+    mpirun -n "$(nproc)" build/dev/tests/statistical/hunt --count 10000 --alone --offsets
 }
 
 # The readers under libFuzzer for a minute each.
 fuzz() {
-  configure dev -D CMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -D ATTNREG_FUZZ_SECONDS=60 &&
-    cmake --build build/dev -j "$(nproc)" --target attnreg &&
+  cmake -D ATTNREG_FUZZ_SECONDS=60 build/dev > /dev/null &&
     ctest --test-dir build/dev -j "$(nproc)" -L fuzz --output-on-failure &&
     cmake -D ATTNREG_FUZZ_SECONDS=15 build/dev > /dev/null
 }
@@ -115,6 +119,7 @@ pictures() {
 }
 
 export ATTNREG_SOURCE_DIR=$PWD ATTNREG_PROGRAM=${ATTNREG_PROGRAM:-$PWD/build/release/bin/attnreg}
+step 'the programs' programs_build
 step 'Debian packages' debian_packages_work
 step 'Python: pip and sdist' python_packages_work
 step '50,000 problems' hunt
