@@ -73,8 +73,8 @@ real_heads() {
     echo 'SKIPPED: no ATTNREG_HEAD_DATA'
     return 77
   fi
-  bench/heads/robustness.py "$ATTNREG_PROGRAM" "$ATTNREG_HEAD_DATA" &&
-    bench/heads/other_heads.py "$ATTNREG_PROGRAM" "$ATTNREG_HEAD_DATA"
+  /usr/bin/python3 -B bench/heads/robustness.py "$ATTNREG_PROGRAM" "$ATTNREG_HEAD_DATA" &&
+    /usr/bin/python3 -B bench/heads/other_heads.py "$ATTNREG_PROGRAM" "$ATTNREG_HEAD_DATA"
 }
 
 # `pip install .` of this tree, and a source distribution in a fresh environment: both build the library.
@@ -110,7 +110,8 @@ many_ranks() {
 
 # The peers compile, and every table of docs/experiments.md and of docs/performance.md can be made, at small sizes.
 benchmarks() {
-  bench/peers/build.sh --packages build/peers && bench/experiments.py "$ATTNREG_PROGRAM" --quick &&
+  bench/peers/build.sh --packages build/peers &&
+    /usr/bin/python3 -B bench/experiments.py "$ATTNREG_PROGRAM" --quick &&
     bench/run.sh --quick --build build/bench
 }
 
