@@ -105,8 +105,8 @@ void NpyWriter::write_rows(std::int64_t first, std::span<const double> rows) noe
       refuse_writing(file_->path(), std::to_string(values) + " values given from row " + std::to_string(first) +
                                         " of shape (" + std::to_string(rows_) + ", " + std::to_string(columns_) + ")");
     write_values(*file_, first * columns_ * item_bytes(type_), type_, rows);
-  } catch (const std::exception& error) {
-    file_->keep_error(error.what());
+  } catch (const std::exception&) {
+    file_->keep(std::current_exception());
   }
 }
 

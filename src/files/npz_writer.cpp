@@ -3,6 +3,7 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <exception>
 #include <initializer_list>
 #include <span>
 
@@ -123,8 +124,8 @@ void NpzWriter::write(std::size_t array, std::int64_t offset, std::string_view b
   file_.write(member.data_offset() + offset, bytes);
   try {
     member.pieces.push_back({offset, static_cast<std::int64_t>(bytes.size()), zip_checksum(bytes)});
-  } catch (const std::exception& error) {
-    file_.keep_error(error.what());
+  } catch (const std::exception&) {
+    file_.keep(std::current_exception());
   }
 }
 
@@ -153,8 +154,8 @@ std::uint32_t NpzWriter::checksum_of(Member& member) {
     end += static_cast<std::int64_t>(part[k + 1]);
   }
   if (!contiguous || end != member.array.data_bytes())
-    file_.keep_error("cannot write " + file_.path() + ": the ranks' parts of " + member.array.name +
-                     " do not follow each other");
+    file_.keep(std::make_exception_ptr(OutputError("cannot write " + file_.path() + ": the ranks' parts of " +
+                                                   member.array.name + " do not follow each other")));
   return checksum;
 }
 

@@ -201,22 +201,22 @@ SharedFile::SharedFile(const Communicator& communicator, std::string path, std::
 }
 
 void SharedFile::write(std::int64_t offset, std::string_view bytes) noexcept {
-  if (!error_.empty()) return;
+  if (failure_) return;
   try {
     file_->write(offset, bytes);
     bytes_written_ += static_cast<std::int64_t>(bytes.size());
-  } catch (const std::exception& error) {
-    keep_error(error.what());
+  } catch (const std::exception&) {
+    keep(std::current_exception());
   }
 }
 
-void SharedFile::keep_error(const std::string& message) noexcept {
-  if (error_.empty()) error_ = message;
+void SharedFile::keep(std::exception_ptr failure) noexcept {
+  if (!failure_) failure_ = std::move(failure);
 }
 
 void SharedFile::commit() {
   communicator_.agree([&] {
-    if (!error_.empty()) throw OutputError(error_);
+    if (failure_) std::rethrow_exception(failure_);
     file_->sync();
   });
   StopsEndPhases::end();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <span>
 #include <string>
@@ -79,17 +80,18 @@ class SharedFile {
 
   const std::string& path() const { return path_; }
 
-  /// Local. An error is kept for `commit`.
+  /// Local. An error, of the file or of memory, is kept for `commit`.
   void write(std::int64_t offset, std::string_view bytes) noexcept;
   /// Local. An error of this rank for `commit`; of several the first counts.
-  void keep_error(const std::string& message) noexcept;
+  void keep(std::exception_ptr failure) noexcept;
 
   /// Collective. fsync, agreement, rename; an error if the ranks together did not write all bytes.
   void commit();
 
  private:
   Communicator communicator_;
-  std::string path_, error_;
+  std::string path_;
+  std::exception_ptr failure_;
   std::int64_t bytes_, bytes_written_ = 0;
   std::unique_ptr<OutputFile> file_;
 };

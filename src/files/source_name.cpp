@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "errors/printable.hpp"
+#include "files/directory_names.hpp"
 #include "files/input_file.hpp"
 
 namespace attnreg {
@@ -114,13 +115,9 @@ int compare_naturally(std::string_view a, std::string_view b) {
 std::vector<std::pair<std::string, std::string>> matches(const std::string& text, const Pattern& pattern) {
   std::vector<std::pair<std::string, std::string>> found;  // what varies, the path
   std::error_code error;
-  const std::filesystem::path directory = pattern.directory.empty() ? "." : pattern.directory;
-  std::filesystem::directory_iterator entry(directory, error), end;
-  for (; !error && entry != end; entry.increment(error)) {
-    const std::string name = entry->path().filename().string();
+  for (const std::string& name : names_in(pattern.directory.empty() ? "." : pattern.directory, error))
     if (auto part = varying(pattern, name))
       found.emplace_back(std::move(*part), (std::filesystem::path(pattern.directory) / name).string());
-  }
   if (error) refuse_file(text, "cannot list its directory: " + error.message());
   std::ranges::sort(found, [](const auto& a, const auto& b) {
     const int order = compare_naturally(a.first, b.first);

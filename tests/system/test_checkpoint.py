@@ -131,6 +131,23 @@ class CheckpointTest(CommandLineTest):
                 np.testing.assert_allclose(np.load(self.out / "x.npy"), x, rtol=0, atol=SAME_MINIMUM * np.abs(x).max())
                 self.assert_history_is_whole()
 
+    def test_stops_of_resume(self):
+        """At each message and file: 75, or the end; status.json says the same, and the run goes on."""
+        self.assert_code(75, self.start("solve", self.A, self.b, "--start", "zero", fault="0:in-iteration:TERM:3"))
+        stopped = self.directory / "stopped"
+        shutil.move(self.out, stopped)
+        for site in ("message", "rename", "write"):
+            for k in (1, 2, 3, 5, 8, 11, 14):
+                with self.subTest(site=site, k=k):
+                    shutil.copytree(stopped, self.out)
+                    result = self.resume(fault=f"0:{site}:TERM:{k}")
+                    self.assertIn(result.code, (0, 75), repr(result))
+                    self.assertEqual(("stopped", 75) if result.code else ("done", 0), read_status(self.out))
+                    if result.code:
+                        result = self.resume()
+                    self.assert_is_over(result)
+                    shutil.rmtree(self.out)
+
     def test_checkpoint_on_request(self):
         """USR1 of any rank: a checkpoint, and the run goes on."""
         result = self.start("solve", self.A, self.b, "--start", "zero", "--starts", 4, ranks=3, checkpoint=1e9,

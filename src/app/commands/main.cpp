@@ -300,7 +300,8 @@ ExitCode run_and_catch(const std::vector<std::string>& words) {
     const std::string kind = error.code() == ExitCode::limit || error.code() == ExitCode::stopped ? ""  // asked for
                                                                                                   : "error: ";
     if (communicator->is_root()) print_line("attnreg: " + kind + printable(error.what()));
-    return error.code();
+    const bool has_checkpoint = !words.empty() && words[0] == resume_command().syntax.name;
+    return has_checkpoint && error.code() == ExitCode::limit ? ExitCode::stopped : error.code();
   } catch (...) {
     abort_job_for_exception();
   }

@@ -16,6 +16,7 @@
 
 #include "app/options/options.hpp"
 #include "errors/printable.hpp"
+#include "files/directory_names.hpp"
 #include "files/input_file.hpp"
 #include "files/output_file.hpp"
 
@@ -185,11 +186,10 @@ CheckpointSlots::CheckpointSlots(const std::string& run_directory, bool goes_on)
     : path_(run_directory + "/checkpoint") {
   create_directories(path_);
   std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(path_, ignored)) {
-    const std::string name = entry.path().filename().string();
+  for (const std::string& name : names_in(path_, ignored)) {
     const bool is_slot = std::ranges::find(kSlots, name) != kSlots.end();
     const bool is_rest = name.starts_with("0.tmp.") || name.starts_with("1.tmp.");  // of a run that was killed
-    if (is_rest || (is_slot && !goes_on)) remove_file(entry.path());
+    if (is_rest || (is_slot && !goes_on)) remove_file(path_ + "/" + name);
   }
   if (goes_on) count_ = newest_in(path_).count;
 }

@@ -22,6 +22,7 @@
 #include "attnreg/files.hpp"
 #include "errors/faults.hpp"
 #include "errors/printable.hpp"
+#include "files/directory_names.hpp"
 #include "files/input_file.hpp"
 #include "files/output_file.hpp"
 #include "ranks/span_of.hpp"
@@ -104,7 +105,8 @@ RunDirectory::RunDirectory(const Communicator& communicator, std::string path, b
       is_running = is_running_ = true;
     });
   } catch (const Error& error) {  // of another rank, or a stop
-    if (is_running) fail(error.code());
+    const bool has_checkpoint = resumed_history.has_value();
+    if (is_running) fail(has_checkpoint && error.code() == ExitCode::limit ? ExitCode::stopped : error.code());
     throw;
   }
   const std::string owner = communicator_.broadcast(to_json(owner_).dump());
@@ -114,9 +116,9 @@ RunDirectory::RunDirectory(const Communicator& communicator, std::string path, b
 /// Of runs that were killed; as this one has the lock, no other is there.
 void RunDirectory::remove_temporaries() const {
   std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(path_, ignored))
+  for (const std::string& entry : names_in(path_, ignored))
     for (const char* const name : kResults)
-      if (entry.path().filename().string().starts_with(std::string(name) + ".tmp.")) remove_regular(entry.path());
+      if (entry.starts_with(std::string(name) + ".tmp.")) remove_regular(file(entry));
 }
 
 void RunDirectory::reserve(const std::vector<Array>& arrays) {
@@ -177,9 +179,9 @@ void RunDirectory::refuse_finished_run() const {
 
 void RunDirectory::record(const IterationRecord& record, std::optional<int> target) noexcept {
   try {
-    if (is_used() && communicator_.is_root() && error_.empty()) write_history(record, target);
-  } catch (const std::exception& error) {
-    error_ = error.what();
+    if (is_used() && communicator_.is_root() && !failure_) write_history(record, target);
+  } catch (const std::exception&) {
+    failure_ = std::current_exception();
   }
   refresh_status(record);
 }
@@ -220,8 +222,8 @@ void RunDirectory::refresh_status(const IterationRecord& record) noexcept {
   if (Clock::now() < next_status_) return;
   try {
     write_status("running", nullptr);
-  } catch (const std::exception& error) {
-    if (error_.empty()) error_ = error.what();
+  } catch (const std::exception&) {
+    if (!failure_) failure_ = std::current_exception();
   }
   next_status_ = Clock::now() + kStatusInterval;
 }
@@ -264,12 +266,12 @@ void RunDirectory::finish(const NewtonSummary& summary, const nlohmann::ordered_
   last_.iteration = summary.iterations;
   last_.relative_gradient = summary.relative_gradient;
   write_on_root("run.json", [&](const std::string& /*path*/) {
-    if (history_.is_open() && error_.empty() &&
+    if (history_.is_open() && !failure_ &&
         !(history_.close() &&
           (live_history_ != kLateHistory || ::rename(file(live_history_).c_str(), file("history.csv").c_str()) == 0)))
-      error_ = "cannot write " + printable(file("history.csv"));
+      failure_ = std::make_exception_ptr(OutputError("cannot write " + printable(file("history.csv"))));
     write_file(*space_for("run.json"), json_text(run));
-    if (!error_.empty()) throw OutputError(error_);
+    if (failure_) std::rethrow_exception(failure_);
   });
   const RunTiming timing = run_timing(communicator_);
   write_on_root("timing.json", [&](const std::string& path) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <exception>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -90,7 +91,8 @@ class RunDirectory {
   void write_status(std::string_view state, const ExitCode* code);
 
   Communicator communicator_;
-  std::string path_, error_;
+  std::string path_;
+  std::exception_ptr failure_;  // the first of record and refresh_status, for finish
   std::vector<std::string> files_;
   RunLock lock_;
   RunOwner owner_;  // the process of rank 0
