@@ -149,7 +149,8 @@ class ContainersTest(unittest.TestCase):
                                 "/data/words-4096/b.npy", "--starts", "100000", "--quiet", "--force", "-o",
                                 "run/words-4096"], cwd=self.checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                text=True, env={**os.environ, "COMPOSE_PROJECT_NAME": PROJECT, "ATTNREG_TIMEOUT": "120"})
-        wait_until(lambda: read_state(run) == "running" and (run / "history.csv").stat().st_size > 1000,
+        history = run / "history.partial.csv"  # beside the results of the run before
+        wait_until(lambda: read_state(run) == "running" and history.exists() and history.stat().st_size > 1000,
                    "the job runs")
         workers = [name for name in self.containers() if "worker" in name]
         begin = time.monotonic()
