@@ -83,12 +83,19 @@ python_packages_work() {
   tests/python/pip.sh
 }
 
-# A fault at each call of each site, one after the other.
+# A fault at each call of each site, one after the other; processes share the calls.
 faults() {
-  (cd tests/system &&
-    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMP_NUM_THREADS=1 \
-      ATTNREG_PROGRAM=$ATTNREG_SOURCE_DIR/build/dev/bin/attnreg ATTNREG_TEST_FAULTS=1 ATTNREG_ALL_FAULTS=1 \
-      /usr/bin/python3 -B -m unittest test_faults.LoopTest)
+  local code=0 part parts process processes=()
+  parts=$(nproc)
+  for part in $(seq "$parts"); do
+    (cd tests/system &&
+      OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMP_NUM_THREADS=1 \
+        OMPI_MCA_mpi_yield_when_idle=1 ATTNREG_PROGRAM=$ATTNREG_SOURCE_DIR/build/dev/bin/attnreg ATTNREG_TEST_FAULTS=1 \
+        ATTNREG_ALL_FAULTS=$part/$parts /usr/bin/python3 -B -m unittest test_faults.LoopTest) &
+    processes+=($!)
+  done
+  for process in "${processes[@]}"; do wait "$process" || code=1; done
+  return "$code"
 }
 
 # 200 kills and 100 of each signal, at random times, each resumed.

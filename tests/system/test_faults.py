@@ -1,5 +1,6 @@
 """Output that cannot be written, and bugs on one rank: an end, soon, with the right code and one message."""
 
+import itertools
 import os
 import resource
 import time
@@ -77,11 +78,25 @@ class FaultTest(ErrorTest):
         self.fails(2, "ATTNREG_FAULT", arguments=("--help",), environment={"ATTNREG_FAULT": "1:nowhere:throw"})
 
 
+# "K/N": of all visits every N-th, from the K-th on; N processes share them.
+ALL_FAULTS = os.environ.get("ATTNREG_ALL_FAULTS")
+
+
+def visits():
+    """All, or each up to 4 and then each half as large again, though no more than 50 later."""
+    if ALL_FAULTS:
+        yield from itertools.count(*map(int, ALL_FAULTS.split("/")))
+    k = 1
+    while True:
+        yield k
+        k = k + 1 if k < 4 else min(k * 3 // 2, k + 50)
+
+
 class LoopTest(CommandLineTest):
     """One fault at the k-th visit of a site, for one k after the other until the run ends without it.
 
     Whatever happens: an end within 10 s, the code of the fault, and an x.npy that is the result, of this run or of the
-    one before it. With ATTNREG_ALL_FAULTS every k, else every k up to 4 and then each half as large again.
+    one before it.
     """
 
     def setUp(self):
@@ -94,25 +109,24 @@ class LoopTest(CommandLineTest):
         self.x = np.load(self.out / "x.npy")
         self.files = set(os.listdir(self.out))
 
-    def run_with_fault(self, ranks, plan, arguments):
-        before = time.monotonic()
-        result = run(*self.command, *arguments, ranks=ranks, environment={"ATTNREG_FAULT": plan})
-        self.assertLess(time.monotonic() - before, 10)
-        np.testing.assert_allclose(np.load(self.out / "x.npy"), self.x, rtol=0, atol=1e-9)
-        return result, "attnreg: fault played" in result.stderr
-
     def loop(self, site, kind, codes, *arguments, ranks=2, rank=0, ends=True):
         """ends: by itself, so it leaves no file but those of a run."""
-        k, played = 1, True
-        while played:
+        for k in visits():
+            before = time.monotonic()
+            result = run(*self.command, *arguments, ranks=ranks,
+                         environment={"ATTNREG_FAULT": f"{rank}:{site}:{kind}:{k}"})
+            seconds = time.monotonic() - before
+            played = "attnreg: fault played" in result.stderr
             with self.subTest(site=site, kind=kind, ranks=ranks, rank=rank, k=k):
-                result, played = self.run_with_fault(ranks, f"{rank}:{site}:{kind}:{k}", arguments)
+                self.assertLess(seconds, 10)
                 self.assertIn(result.code, codes if played else {0}, repr(result))
+                np.testing.assert_allclose(np.load(self.out / "x.npy"), self.x, rtol=0, atol=1e-9)
                 if ends:
                     self.assertLessEqual(set(os.listdir(self.out)), self.files | {"checkpoint", "history.partial.csv"})
                     self.assertNotEqual("running", read_json(self.out / "status.json")["state"])
-            k = k + 1 if k < 4 or os.environ.get("ATTNREG_ALL_FAULTS") else min(k * 3 // 2, k + 50)
-        self.assertGreater(k, 2, "the site was never visited")
+            if not played:
+                break
+        self.assertGreater(k, 1, "the site was never visited")
 
     def test_disk(self):
         for site in ("write", "sync", "rename"):
@@ -134,7 +148,7 @@ class LoopTest(CommandLineTest):
             self.loop("message", "KILL", {137}, rank=rank, ends=False)
 
     def test_stopped_ranks(self):
-        for rank in (0, 1) if os.environ.get("ATTNREG_ALL_FAULTS") else (1,):
+        for rank in (0, 1) if ALL_FAULTS else (1,):
             self.loop("message", "STOP", {9}, "--watchdog", 1, rank=rank, ends=False)
 
     def test_memory(self):

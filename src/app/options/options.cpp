@@ -296,7 +296,7 @@ std::vector<std::string> Arguments::texts_but(std::initializer_list<std::string_
 }
 
 nlohmann::ordered_json Arguments::configuration() const {
-  nlohmann::ordered_json all;
+  auto all = nlohmann::ordered_json::object();
   for (const auto name : order_) {
     if (name == "help" || name == "help-all" || name == "print-config" || name == "config") continue;
     const Value& entry = value(name);

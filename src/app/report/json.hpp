@@ -6,10 +6,12 @@
 #include "app/options/options.hpp"
 
 /// Makes JSON of a struct, and a struct of JSON: an object of these members, in this order. Goes into the namespace of
-/// the struct.
+/// the struct. If memory ends while a null becomes an object, the library leaves one that cannot be destroyed: what is
+/// filled piece by piece begins as `object()` or `array()`.
 #define ATTNREG_JSON(Struct, ...)                                              \
   template <class Json>                                                        \
   void to_json(Json& nlohmann_json_j, const Struct& nlohmann_json_t) {         \
+    nlohmann_json_j = Json::object();                                          \
     NLOHMANN_JSON_EXPAND(NLOHMANN_JSON_PASTE(NLOHMANN_JSON_TO, __VA_ARGS__))   \
   }                                                                            \
   template <class Json>                                                        \

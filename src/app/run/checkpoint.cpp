@@ -89,9 +89,12 @@ bool Checkpoint::has_begun() const {
 }
 
 std::string to_bytes(const Checkpoint& checkpoint, std::uint64_t count) {
-  ordered_json stages;
-  for (const auto& [part, list] : checkpoint.stages)
-    for (const auto& stage : list) stages[part].push_back(to_json(stage));
+  auto stages = ordered_json::object();
+  for (const auto& [part, list] : checkpoint.stages) {
+    auto all = ordered_json::array();
+    for (const auto& stage : list) all.push_back(to_json(stage));
+    stages[part] = std::move(all);
+  }
   std::string body;
   ordered_json::to_cbor({{"words", checkpoint.words},
                          {"directory", checkpoint.directory},

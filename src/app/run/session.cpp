@@ -294,7 +294,7 @@ nlohmann::ordered_json Session::run_json(const std::vector<InputFile>& files, In
   auto ranks_on_node =
       communicator_.all_gather(communicator_.leads_process() ? std::int64_t{communicator_.processes_on_node()} : 0);
   std::erase(ranks_on_node, 0);
-  nlohmann::ordered_json inputs;
+  auto inputs = nlohmann::ordered_json::object();
   for (const auto& file : files) inputs[file.role] = to_json(file);
   auto run = document_of("run", arguments_);
   run.update({{"command", arguments_.syntax().name},

@@ -80,7 +80,7 @@ std::string timing_text(const RunTiming& timing) {
 }
 
 nlohmann::ordered_json timing_file(const RunTiming& timing, int ranks) {
-  nlohmann::ordered_json phases;
+  auto phases = nlohmann::ordered_json::array();
   for (std::size_t k = 0; k < kPhases; ++k) {
     nlohmann::ordered_json phase{{"phase", phase_name(static_cast<Phase>(k))}};
     phase["share"] = timing.phases.at(k).seconds / timing.wall_seconds;
