@@ -12,7 +12,8 @@ configure_package_config_file(cmake/attnreg-config.cmake.in "${PROJECT_BINARY_DI
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/generated/attnreg-config-version.cmake"
                                  COMPATIBILITY SameMinorVersion)
 install(FILES "${PROJECT_BINARY_DIR}/generated/attnreg-config.cmake"
-              "${PROJECT_BINARY_DIR}/generated/attnreg-config-version.cmake" DESTINATION "${attnreg_package_dir}")
+              "${PROJECT_BINARY_DIR}/generated/attnreg-config-version.cmake" cmake/attnreg-openblas.cmake
+        DESTINATION "${attnreg_package_dir}")
 
 # pkg-config. A static library carries its dependencies in the public fields, so that plain `pkg-config --libs` links.
 find_program(PKG_CONFIG_EXECUTABLE pkg-config REQUIRED)

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# What does not fit into the CI: the container image, the Debian packages and two of the Python package, each a build of
-# its own, a quarter of an hour on two idle cores, 50,000 problems of the test that hunts, a minute of libFuzzer for each
-# reader, damaged and other attention heads, and benchmarks at small sizes. tests/full.sh; installs what is missing. Ends
-# with `N passed, N failed, N skipped`.
+# What does not fit into the CI: tests/full.sh [STEP...], all steps below or those of these names, such as 'real heads'.
+# Two and a half hours on two cores, on which nothing else should run: kills have to end within a second, and the run of
+# 64 ranks looks for what it leaves in /dev/shm. Installs what is missing. Ends with `N passed, N failed, N skipped`.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 . launch/packages.sh
@@ -10,12 +9,13 @@ if ! docker version > /dev/null 2>&1; then require_packages "${container_package
 require_packages "${build_packages[@]}" "${test_packages[@]}" "${python_packages[@]}" "${python_test_packages[@]}" \
   "${debian_packages[@]}" "${fuzz_packages[@]}" debootstrap
 
-passed=0 failed=0 skipped=0
+passed=0 failed=0 skipped=0 only=("$@")
 
 # step NAME COMMAND...: code 77 counts as skipped.
 step() {
   local name=$1 code=0 begin=$SECONDS
   shift
+  if [ ${#only[@]} -gt 0 ] && ! printf '%s\n' "${only[@]}" | grep -qFx "$name"; then return; fi
   echo "== $name"
   "$@" || code=$?
   echo "-- $name: code $code, $((SECONDS - begin)) s"

@@ -7,7 +7,7 @@
 
 /// Makes JSON of a struct, and a struct of JSON: an object of these members, in this order. Goes into the namespace of
 /// the struct. If memory ends while a null becomes an object, the library leaves one that cannot be destroyed: what is
-/// filled piece by piece begins as `object()` or `array()`.
+/// filled piece by piece begins as `object()` or `array()`; the same holds for `binary()`, in place of `binary_t`.
 #define ATTNREG_JSON(Struct, ...)                                              \
   template <class Json>                                                        \
   void to_json(Json& nlohmann_json_j, const Struct& nlohmann_json_t) {         \

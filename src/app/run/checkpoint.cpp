@@ -38,7 +38,7 @@ std::uint32_t checksum(std::string_view bytes) {
 ordered_json packed(const Eigen::VectorXd& vector) {
   std::vector<std::uint8_t> bytes(static_cast<std::size_t>(vector.size()) * sizeof(double));
   if (!bytes.empty()) std::memcpy(bytes.data(), vector.data(), bytes.size());
-  return ordered_json::binary(std::move(bytes));
+  return ordered_json::binary_t(std::move(bytes));
 }
 
 Eigen::VectorXd unpacked(const ordered_json& json) {
@@ -77,7 +77,7 @@ std::optional<std::uint64_t> number_of(std::string_view word, int base) {
   return number;
 }
 
-void remove_file(const std::filesystem::path& path) noexcept {
+void remove_file(const std::filesystem::path& path) {
   std::error_code ignored;
   std::filesystem::remove(path, ignored);
 }
@@ -203,7 +203,7 @@ void CheckpointSlots::write(const Checkpoint& checkpoint) {
   count_ = count;
 }
 
-void CheckpointSlots::remove() const noexcept {
+void CheckpointSlots::remove() const {
   if (path_.empty()) return;
   for (const char* const slot : kSlots) remove_file(slot_path(path_, slot));
   remove_file(path_);

@@ -45,7 +45,7 @@ class CheckpointSlots {
   /// Throws `OutputError` (this rank).
   void write(const Checkpoint& checkpoint);
   /// None is needed any more.
-  void remove() const noexcept;
+  void remove() const;
 
   /// The newest whole checkpoint of a run. Throws `CheckpointError` (this rank).
   static Checkpoint read(const std::string& run_directory);

@@ -217,10 +217,10 @@ void RunDirectory::reopen_history(std::int64_t bytes) {
 
 void RunDirectory::refresh_status(const IterationRecord& record) noexcept {
   const std::lock_guard lock(status_mutex_);
-  last_ = record;  // on every rank: any of them may have to say where it failed
-  if (!is_used() || !communicator_.is_root()) return;
-  if (Clock::now() < next_status_) return;
   try {
+    last_ = record;  // on every rank: any of them may have to say where it failed
+    if (!is_used() || !communicator_.is_root()) return;
+    if (Clock::now() < next_status_) return;
     write_status("running", nullptr);
   } catch (const std::exception&) {
     if (!failure_) failure_ = std::current_exception();

@@ -115,7 +115,7 @@ void Session::remember_inputs(const std::vector<InputFile>& files) {
 }
 
 /// On rank 0. That a run has no checkpoint is said once, and does not end it.
-void Session::write_checkpoint() noexcept {
+void Session::write_checkpoint() {
   if (!communicator_.is_root()) return;
   try {
     checkpoint_.stages = journal_->kept();

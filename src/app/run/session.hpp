@@ -79,7 +79,7 @@ class Session {
   std::shared_ptr<Journal> journal(std::function<void()> write) const;
   void start_checkpoints();
   void remember_inputs(const std::vector<InputFile>& files);
-  void write_checkpoint() noexcept;
+  void write_checkpoint();
   bool leaves_checkpoint();
   std::string resume_text() const;
   void describe(const std::vector<InputFile>& files, double bytes_needed) const;

@@ -17,6 +17,14 @@ function(run_consumer program)
   endif()
 endfunction()
 
+# Which of Debian's OpenBLAS a program gets is decided when it starts.
+function(check_runpath program)
+  execute_process(COMMAND readelf -d "${program}" OUTPUT_VARIABLE output COMMAND_ERROR_IS_FATAL ANY)
+  if(NOT output MATCHES "NEEDED" OR output MATCHES "PATH[^\n]*/openblas-(serial|pthread|openmp)")
+    message(FATAL_ERROR "${program}: ${output}")
+  endif()
+endfunction()
+
 set(prefix "${WORK}/prefix")
 set(ENV{LD_LIBRARY_PATH} "${prefix}/${LIBDIR}:$ENV{LD_LIBRARY_PATH}")
 
@@ -37,6 +45,8 @@ elseif(STEP STREQUAL "find_package")
       -D CMAKE_PREFIX_PATH=${prefix} -D CMAKE_FIND_USE_PACKAGE_REGISTRY=OFF)
   run(${CMAKE_COMMAND} --build "${build}")
   run_consumer("${build}/consumer")
+  check_runpath("${build}/consumer")
+  check_runpath("${BUILD}/bin/attnreg")
 elseif(STEP STREQUAL "pkg_config")
   set(ENV{PKG_CONFIG_PATH} "${prefix}/${LIBDIR}/pkgconfig")
   execute_process(COMMAND ${PKG_CONFIG} --cflags --libs attnreg OUTPUT_VARIABLE flags RESULT_VARIABLE code)
