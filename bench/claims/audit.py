@@ -1,6 +1,7 @@
 """solve --audit: flips of bits that it finds, against the theory, in a build that can play them; what it costs."""
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -12,6 +13,8 @@ PARTS, TILE = 32, 12  # of an evaluation with 4096 x 32 on one rank: sums of 128
 
 def plays_faults(program):
     """A wrong plan is refused by programs that read it."""
+    if shutil.which(program) is None:
+        return False
     command = [str(program), "--version"]
     return subprocess.run(command, env=os.environ | {"ATTNREG_FAULT": "none"}, capture_output=True).returncode == 2
 
