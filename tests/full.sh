@@ -53,10 +53,8 @@ distances_hold() {
 
 # Each rank solves every nproc-th problem, by itself.
 hunt() {
-  OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 \
-    mpirun -n "$(nproc)" build/dev/tests/statistical/hunt --count 50000 --alone &&
-    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 \
-    mpirun -n "$(nproc)" build/dev/tests/statistical/hunt --count 10000 --alone --offsets
+  OMP_NUM_THREADS=1 mpirun -n "$(nproc)" build/dev/tests/statistical/hunt --count 50000 --alone &&
+    OMP_NUM_THREADS=1 mpirun -n "$(nproc)" build/dev/tests/statistical/hunt --count 10000 --alone --offsets
 }
 
 # The readers under libFuzzer for a minute each.
@@ -89,9 +87,9 @@ faults() {
   parts=$(nproc)
   for part in $(seq "$parts"); do
     (cd tests/system &&
-      OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMP_NUM_THREADS=1 \
-        OMPI_MCA_mpi_yield_when_idle=1 ATTNREG_PROGRAM=$ATTNREG_SOURCE_DIR/build/dev/bin/attnreg ATTNREG_TEST_FAULTS=1 \
-        ATTNREG_ALL_FAULTS=$part/$parts /usr/bin/python3 -B -m unittest test_faults.LoopTest) &
+      OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1 OMP_NUM_THREADS=1 ATTNREG_TEST_FAULTS=1 \
+        ATTNREG_PROGRAM=$ATTNREG_SOURCE_DIR/build/dev/bin/attnreg ATTNREG_ALL_FAULTS=$part/$parts \
+        /usr/bin/python3 -B -m unittest test_faults.LoopTest) &
     processes+=($!)
   done
   for process in "${processes[@]}"; do wait "$process" || code=1; done
@@ -102,17 +100,16 @@ faults() {
 kills() {
   local code=0 name program=$PWD/build/dev/bin/attnreg
   for name in KILL KILL INT TERM HUP USR1 USR2; do
-    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMP_NUM_THREADS=1 \
-      ATTNREG_PROGRAM=$program /usr/bin/python3 -B tests/system/kills.py --count 100 --signal "$name" --seed "$RANDOM" ||
-      code=1
+    OMPI_MCA_rmaps_base_oversubscribe=1 OMP_NUM_THREADS=1 ATTNREG_PROGRAM=$program \
+      /usr/bin/python3 -B tests/system/kills.py --count 100 --signal "$name" --seed "$RANDOM" || code=1
   done
   return "$code"
 }
 
 # 500 runs of 64 ranks leave nothing behind. Programs that get their policy of waiting do not start anew.
 many_ranks() {
-  OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_pml=ob1 \
-    OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive /usr/bin/python3 -B tests/system/many_ranks.py
+  OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_pml=ob1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive \
+    /usr/bin/python3 -B tests/system/many_ranks.py
 }
 
 # The peers compile, and every table of docs/experiments.md and of docs/performance.md can be made, at small sizes.
@@ -126,6 +123,7 @@ pictures() {
   require_packages chromium fonts-dejavu-core && tests/report_pictures.sh "$ATTNREG_PROGRAM" build/pictures
 }
 
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export ATTNREG_SOURCE_DIR=$PWD ATTNREG_PROGRAM=${ATTNREG_PROGRAM:-$PWD/build/release/bin/attnreg}
 step 'the programs' programs_build
 step 'Debian packages' debian_packages_work
