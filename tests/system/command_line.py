@@ -49,15 +49,22 @@ def result_directory(words):
     return words[1] if words[:1] == ["resume"] and len(words) > 1 else ""
 
 
+def require_faults():
+    """Skips the test with a program that cannot play faults."""
+    if os.environ.get("ATTNREG_TEST_FAULTS") != "1":
+        raise unittest.SkipTest("the program is built without ATTNREG_FAULT_INJECTION")
+
+
 def run(*arguments, ranks=0, mpirun=None, environment=None, preexec=None, piped=None):
     """Runs attnreg on `ranks` ranks. One rank, 0 or 1, is run without mpirun, whose start takes longer than the rank's,
     unless `mpirun` says otherwise. Kills it, and all it started, when the time is over. piped: bytes for its standard
     input.
 
-    All JSON that it writes must be as docs/schemas says: on stdout with --json, and in the directory of -o. A test that plays a fault is skipped with a program that cannot.
+    All JSON that it writes must be as docs/schemas says: on stdout with --json, and in the directory of -o. A test that
+    plays a fault is skipped with a program that cannot.
     """
-    if "ATTNREG_FAULT" in (environment or {}) and os.environ.get("ATTNREG_TEST_FAULTS") != "1":
-        raise unittest.SkipTest("the program is built without ATTNREG_FAULT_INJECTION")
+    if "ATTNREG_FAULT" in (environment or {}):
+        require_faults()
     # Open MPI waits for 2 s with a job that failed, between its signals, unless it is told not to. Without mpirun it
     # starts a daemon that only a program which spawns others needs, at the price of another run. Programs without one
     # share a directory, which the first of them to end removes while another starts: each gets one of its own.

@@ -9,7 +9,7 @@ import unittest
 
 import numpy as np
 
-from command_line import CommandLineTest, read_history, read_json, read_status, run
+from command_line import CommandLineTest, read_history, read_json, read_status, require_faults, run
 
 SAME_MINIMUM = 1e-6  # |x - x*| / |x*| after |g| <= 1e-10 |g(0)|: the problems here have a condition of less than 1e4
 
@@ -38,6 +38,7 @@ class CheckpointTest(CommandLineTest):
                     same=SAME_MINIMUM):
         """Kills at the k-th record of an iteration, goes on with the same ranks, and with others. Returns how many of
         the resumed runs went on beyond the beginning."""
+        require_faults()
         went_on = 0
         for count in ranks:
             whole = self.directory / f"whole{count}"

@@ -45,15 +45,48 @@ class NamespaceTest(unittest.TestCase):
 
 
 @unittest.skipUnless(INSIDE in os.environ, "runs in a namespace, by NamespaceTest")
-class FullDiskTest(CommandLineTest):
+class DiskTest(CommandLineTest):
     def setUp(self):
         super().setUp()
-        self.write_problem(rows=20_000)
         self.A, self.b = self.directory / "A.npy", self.directory / "b.npy"
         self.disk = self.directory / "disk"
         self.disk.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", self.disk], check=True)
+
+    def mount(self, kib):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", self.disk], check=True)
         self.addCleanup(subprocess.run, ["umount", self.disk], check=True)
+
+
+class SmallDiskTest(DiskTest):
+    def fails(self, *options):
+        result = run("solve", self.A, self.b, "-o", self.disk, *options)
+        self.assert_code(6, result)
+        self.assertIn("No space left", result.stderr)
+        self.assertEqual(("failed", 6), read_status(self.disk))
+        return result, set(os.listdir(self.disk))
+
+    def test_noticed_before_the_first_iteration(self):
+        np.save(self.A, np.random.default_rng(5).standard_normal((30, 2000)))
+        np.save(self.b, np.full(30, 1 / 30))
+        self.mount(48)  # run.json alone has 64 reserved
+        result, files = self.fails()
+        self.assertIn("reserve", result.stderr)
+        self.assertNotIn("history.csv", files)
+        self.assertFalse([name for name in files if ".tmp." in name])
+
+    def test_full_in_the_middle(self):
+        """Full of the history: x, run.json and the status are there all the same."""
+        self.write_problem()
+        self.mount(112)
+        _, files = self.fails("--starts", 2000)
+        self.assertLessEqual({"x.npy", "run.json"}, files)
+
+
+class FullDiskTest(DiskTest):
+    def setUp(self):
+        super().setUp()
+        self.write_problem(rows=20_000)
+        self.mount(2048)
 
     def on_full_disks(self, arguments, check, kib, ranks=(1, 2)):
         """Runs the command with so many KiB left; returns the codes, of which the first, with nothing left, is 6."""

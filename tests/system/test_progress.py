@@ -10,7 +10,7 @@ import unittest
 
 import numpy as np
 
-from command_line import MPIRUN, PROGRAM, TIMEOUT_SECONDS, CommandLineTest, read_json, run, softmax
+from command_line import MPIRUN, PROGRAM, TIMEOUT_SECONDS, CommandLineTest, read_json, require_faults, run, softmax
 from test_terminal import COLUMNS, in_terminal, widest
 
 PHASES = ["load", "scan", "start", "solve", "certificate", "write"]
@@ -96,8 +96,7 @@ class StoppedRankTest(CommandLineTest):
 
     def setUp(self):
         super().setUp()
-        if os.environ.get("ATTNREG_TEST_FAULTS") != "1":
-            self.skipTest("the program is built without ATTNREG_FAULT_INJECTION")
+        require_faults()
         self.write_problem(400, 6)
         self.out = self.directory / "run"
 

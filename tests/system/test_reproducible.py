@@ -7,7 +7,7 @@ import unittest
 
 import numpy as np
 
-from command_line import CommandLineTest, read_json, run
+from command_line import CommandLineTest, read_json, require_faults, run
 
 RANKS = (0, 2, 3, 4, 5, 7, 8)  # 0: without mpirun
 
@@ -34,6 +34,7 @@ class ReproducibleTest(CommandLineTest):
     def check_interruptions(self, *command, records, name="x.npy", fewest, cadence=("--checkpoint", 0)):
         """Killed at a record of an iteration, and resumed on ranks of another number. `fewest`: resumed runs that go
         on beyond the beginning."""
+        require_faults()
         expected, went_on = self.bytes_of(*command, *cadence, name=name), 0
         for record in records:
             for before, after in ((3, 2), (0, 5)):

@@ -362,49 +362,5 @@ class StatusTest(CommandLineTest):
         self.assertNotEqual(before["history.csv"], (self.out / "history.csv").read_bytes())  # its seconds
 
 
-class FullDiskTest(CommandLineTest):
-    """A file system of a few pages, in a mount namespace of its own: for root, or where users may have one."""
-
-    def on_small_disk(self, pages, script):
-        """Runs a script in a namespace where `run` is a file system of that size; returns code and output."""
-        self.out.mkdir(exist_ok=True)
-        mount = f"mount -t tmpfs -o size={4096 * pages} tmpfs {self.out}"
-        command = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-r", "-m"]
-        result = subprocess.run([*command, "sh", "-c", f"{mount} || exit 99\n{script}"], capture_output=True, text=True,
-                                timeout=TIMEOUT_SECONDS, check=False,
-                                env=os.environ | {"OMPI_MCA_ess_singleton_isolated": "1"})
-        if result.returncode == 99:
-            self.skipTest("no small file system: " + result.stderr)
-        return result
-
-    def test_noticed_before_the_first_iteration(self):
-        d = 2000
-        generator = np.random.default_rng(5)
-        self.out = self.directory / "run"
-        np.save(self.directory / "A.npy", generator.standard_normal((30, d)))
-        np.save(self.directory / "b.npy", np.full(30, 1 / 30))
-        solve = f"{PROGRAM} solve {self.directory}/A.npy {self.directory}/b.npy -o {self.out}"
-        look = f"code=$?; ls {self.out}; cat {self.out}/status.json; exit $code"
-        result = self.on_small_disk(12, f"{solve}; {look}")  # run.json alone has 16 reserved
-        self.assertEqual(6, result.returncode, result.stderr + result.stdout)
-        self.assertIn("reserve", result.stderr)
-        self.assertIn("No space left", result.stderr)
-        self.assertIn('"state": "failed"', result.stdout)
-        self.assertIn('"exit_code": 6', result.stdout)
-        self.assertNotIn("history.csv", result.stdout)
-        self.assertNotIn(".tmp.", result.stdout)
-
-    def test_full_in_the_middle(self):
-        """Full of the history: x, run.json and the status are there all the same."""
-        self.out = self.directory / "run"
-        self.write_problem()
-        solve = f"{PROGRAM} solve {self.directory}/A.npy {self.directory}/b.npy --starts 2000 -o {self.out}"
-        result = self.on_small_disk(28, f"{solve}; code=$?; ls {self.out}; cat {self.out}/status.json; exit $code")
-        self.assertEqual(6, result.returncode, result.stderr + result.stdout)
-        self.assertIn("No space left", result.stderr)
-        for text in ("x.npy\n", "run.json\n", '"state": "failed"', '"exit_code": 6'):
-            self.assertIn(text, result.stdout)
-
-
 if __name__ == "__main__":
     unittest.main()
