@@ -72,7 +72,8 @@ class Watchdog::Impl {
 
   /// A rank in the memory of its node, which begins as zeros.
   struct Slot {
-    std::atomic<std::uint64_t> beats;  // of its watchdog
+    std::atomic<std::uint64_t> beats;     // of its watchdog
+    std::atomic<std::uint64_t> progress;  // of the rank
     std::atomic<int> rank, process;
     std::atomic<bool> reported;  // in the first slot: somebody prints
     SharedText does, message;
@@ -119,8 +120,8 @@ class Watchdog::Impl {
 
  private:
   struct Seen {
-    std::uint64_t beats = 0;
-    int age = 0;  // ticks since they changed
+    std::uint64_t beats = 0, progress = 0;
+    int age = 0;  // ticks since the beats changed
   };
 
   /// Before the first message: a rank may be stopped there, too.
@@ -139,21 +140,25 @@ class Watchdog::Impl {
   }
 
   void watch(const std::stop_token& stop) {
-    std::uint64_t progress = 0;
+    std::uint64_t before = 0;
     int idle = 0;  // ticks without progress
     std::unique_lock lock(mutex_);
     for (;;) {
       wake_.wait_for(lock, stop, std::chrono::duration<double>(tick_), [] { return false; });
       if (stop.stop_requested()) return;
-      if (slots_ != nullptr) publish();
       const std::uint64_t now = own_activity().progress.load(kUnordered);
-      idle = now == progress ? idle + 1 : 0;
-      progress = now;
+      bool moves = now != before;
+      before = now;
+      if (slots_ != nullptr) {
+        publish(now);
+        moves |= others_move();
+      }
+      idle = moves ? 0 : idle + 1;
       if (idle * tick_ >= seconds_) abort_job(idle);
     }
   }
 
-  void publish() {
+  void publish(std::uint64_t progress) {
     Activity& own = own_activity();
     std::string text, message;
     {
@@ -166,11 +171,19 @@ class Watchdog::Impl {
                                            : ", waits for other ranks in a " + std::string(call) + " of length " +
                                                  std::to_string(own.count.load(kUnordered))));
     own_->message.set(message);
+    own_->progress.store(progress, kUnordered);
     own_->beats.fetch_add(1, kUnordered);
+  }
+
+  /// Whether a rank of this node made progress since the last call: then those that wait for it do not stand still.
+  bool others_move() {
+    bool move = false;
     for (std::size_t k = 0; k < seen_.size(); ++k) {
-      const std::uint64_t beats = slots_[k].beats.load(kUnordered);
-      seen_[k] = {beats, beats == seen_[k].beats ? seen_[k].age + 1 : 0};
+      const std::uint64_t beats = slots_[k].beats.load(kUnordered), progress = slots_[k].progress.load(kUnordered);
+      move |= progress != seen_[k].progress;
+      seen_[k] = {beats, progress, beats == seen_[k].beats ? seen_[k].age + 1 : 0};
     }
+    return move;
   }
 
   std::string line_of(std::size_t k, int idle) const {

@@ -346,8 +346,8 @@ Option watchdog_option() {
           "SECONDS",
           Number{0},
           "",
-          "if a rank neither begins nor ends a message for so long, print what every rank does and end with code 9; 0: "
-          "never, the default"};
+          "if the ranks of a node neither begin nor end a message for so long, print what every rank does and end with "
+          "code 9; 0: never, the default"};
 }
 
 Option progress_option() {
