@@ -33,6 +33,8 @@ constexpr std::array kSignals{std::pair{"INT", SIGINT},   std::pair{"TERM", SIGT
                               std::pair{"USR1", SIGUSR1}, std::pair{"USR2", SIGUSR2}, std::pair{"KILL", SIGKILL},
                               std::pair{"STOP", SIGSTOP}};
 
+constexpr std::string_view kExhausted = "exhausted";
+
 struct Fault {
   std::string_view site;
   std::string kind;
@@ -60,13 +62,18 @@ int bit_of(std::string_view kind) {
 }
 
 bool is_kind(std::string_view kind) {
-  return kind == "throw" || kind == "bad_alloc" || kind == "short" || number_of(kErrors, kind) != 0 ||
-         number_of(kSignals, kind) != 0 || bit_of(kind) >= 0;
+  return kind == "throw" || kind == "bad_alloc" || kind == kExhausted || kind == "short" ||
+         number_of(kErrors, kind) != 0 || number_of(kSignals, kind) != 0 || bit_of(kind) >= 0;
 }
 
-Played play(const Fault& fault) {
-  std::fprintf(stderr, "attnreg: fault played: %s %s %ld\n", fault.site.data(), fault.kind.c_str(), fault.visit);
-  if (fault.kind == "bad_alloc") throw std::bad_alloc();
+bool is_due(const Fault& fault, long visit) {
+  return visit == fault.visit || (visit > fault.visit && fault.kind == kExhausted);
+}
+
+Played play(const Fault& fault, bool is_first) {
+  if (is_first)
+    std::fprintf(stderr, "attnreg: fault played: %s %s %ld\n", fault.site.data(), fault.kind.c_str(), fault.visit);
+  if (fault.kind == "bad_alloc" || fault.kind == kExhausted) throw std::bad_alloc();
   if (fault.kind == "throw")
     throw std::logic_error("fault injected at '" + std::string(fault.site) + "' by ATTNREG_FAULT");
   if (const int signal = number_of(kSignals, fault.kind); signal != 0) std::raise(signal);
@@ -90,7 +97,7 @@ void start(int rank) {
                   "ATTNREG_FAULT is '" + printable(variable) +
                       "'; expected rank:site:kind or rank:site:kind:k with a site of start, after-load, in-iteration, "
                       "before-write, read, write, sync, rename, message, allocate, logits, sums, check, and throw, "
-                      "bad_alloc, short, ENOSPC, EIO, a signal, such as TERM, or flip0 to flip63",
+                      "bad_alloc, exhausted, short, ENOSPC, EIO, a signal, such as TERM, or flip0 to flip63",
                   Error::Scope::all_ranks);
     if (words[1] == std::to_string(rank)) own.push_back({*site, words[3], words[5].matched ? std::stol(words[5]) : 1});
   }
@@ -104,7 +111,7 @@ Played at(std::string_view site) {
   const long visit = ++visits.at(index);
   Played played;
   for (const auto& fault : plan)
-    if (fault.site == site && fault.visit == visit) played = play(fault);
+    if (fault.site == site && is_due(fault, visit)) played = play(fault, visit == fault.visit);
   return played;
 }
 

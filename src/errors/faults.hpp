@@ -14,6 +14,7 @@ namespace attnreg::faults {
 // the site for the first, or the k-th, time, and never else, there is
 //
 //   throw, bad_alloc   an exception, a bug or a lack of memory
+//   exhausted          a lack of memory from then on
 //   short              a read or write of half of the bytes
 //   ENOSPC, EIO        a system call that fails
 //   flip0, ..., flip63 a bit of a number that flips, 63 being its sign
@@ -35,8 +36,8 @@ struct Played {
 void start(int rank);
 
 /// Local. This process is at a site: start, after-load, in-iteration, before-write; read, write, sync, rename, of
-/// files; message, a collective; allocate, of memory, where only bad_alloc and signals are played; logits, sums, check:
-/// numbers of an evaluation, where only flips are.
+/// files; message, a collective; allocate, of memory, where only bad_alloc, exhausted and signals are played; logits,
+/// sums, check: numbers of an evaluation, where only flips are.
 Played at(std::string_view site);
 
 /// Local. The same where these numbers were made: a bit of the middle one may flip.

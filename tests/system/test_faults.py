@@ -112,6 +112,7 @@ class LoopTest(CommandLineTest):
     def loop(self, site, kind, codes, *arguments, ranks=2, rank=0, ends=True):
         """ends: by itself, so it leaves no file but those of a run."""
         for k in visits():
+            status = read_json(self.out / "status.json")
             before = time.monotonic()
             result = run(*self.command, *arguments, ranks=ranks,
                          environment={"ATTNREG_FAULT": f"{rank}:{site}:{kind}:{k}"})
@@ -121,6 +122,9 @@ class LoopTest(CommandLineTest):
                 self.assertLess(seconds, 10)
                 self.assertIn(result.code, codes if played else {0}, repr(result))
                 np.testing.assert_allclose(np.load(self.out / "x.npy"), self.x, rtol=0, atol=1e-9)
+                if rank == 0 and kind in ("throw", "bad_alloc", "exhausted") and result.code != 0:
+                    self.assertTrue(status == read_json(self.out / "status.json")  # the run came not so far
+                                    or read_status(self.out) == ("failed", result.code), read_status(self.out))
                 if ends:
                     self.assertLessEqual(set(os.listdir(self.out)), self.files | {"checkpoint", "history.partial.csv"})
                     self.assertNotEqual("running", read_json(self.out / "status.json")["state"])
@@ -153,6 +157,7 @@ class LoopTest(CommandLineTest):
 
     def test_memory(self):
         self.loop("allocate", "bad_alloc", {0, 7}, ends=False)
+        self.loop("allocate", "exhausted", {7}, ends=False)
 
 
 if __name__ == "__main__":

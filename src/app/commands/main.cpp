@@ -29,8 +29,10 @@
 #include "app/report/option_pages.hpp"
 #include "app/report/text.hpp"
 #include "app/run/progress_line.hpp"
+#include "app/run/run_directory.hpp"
 #include "app/run/session.hpp"
 #include "errors/faults.hpp"
+#include "errors/lone_failure.hpp"
 #include "errors/printable.hpp"
 #include "files/input_file.hpp"
 #include "files/output_file.hpp"
@@ -253,38 +255,42 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
   return code;
 }
 
-/// Ends the job: this rank failed alone, and the others may wait for it for ever.
-[[noreturn]] void abort_job(ExitCode code, const std::string& what) {
-  if (code != ExitCode::memory) code = ExitCode::internal;
+/// What the exception that is being handled says.
+std::string text_of_exception() {
+  try {
+    throw;
+  } catch (const std::bad_alloc&) {
+    return "out of memory";
+  } catch (const std::exception& error) {
+    return error.what();
+  } catch (...) {
+    return "unknown exception";
+  }
+}
+
+/// Ends the job because of the exception that is being handled: this rank failed alone, and the others may wait for it
+/// for ever. The code and what status.json says need no memory.
+[[noreturn]] void abort_job() {
+  const ExitCode code = code_of_lone_failure();
+  const char* const kind = code == ExitCode::memory ? "" : "internal error, please report it: ";
   int rank = 0;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  const std::string kind = code == ExitCode::memory ? "" : "internal error, please report it: ";
-  print_line("attnreg: error on rank " + std::to_string(rank) + ": " + kind + printable(what));
+  RunDirectory::fail_at_once(code);
+  try {
+    print_line("attnreg: error on rank " + std::to_string(rank) + ": " + kind + printable(text_of_exception()));
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "attnreg: error on rank %d: %sout of memory\n", rank, kind);
+  }
   std::fflush(nullptr);
   MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
   std::abort();
-}
-
-/// Ends the job because of the exception that is being handled.
-[[noreturn]] void abort_job_for_exception() {
-  try {
-    throw;
-  } catch (const Error& error) {
-    abort_job(error.code(), error.what());
-  } catch (const std::bad_alloc&) {
-    abort_job(ExitCode::memory, "out of memory");
-  } catch (const std::exception& error) {
-    abort_job(ExitCode::internal, error.what());
-  } catch (...) {
-    abort_job(ExitCode::internal, "unknown exception");
-  }
 }
 
 /// In place of std::terminate's own end: what is thrown where nothing may be, a lack of memory for one, ends the job
 /// with the code and message that it has elsewhere.
 [[noreturn]] void end_of_terminate() {
   if (std::current_exception() == nullptr) std::abort();
-  abort_job_for_exception();
+  abort_job();
 }
 
 ExitCode run_and_catch(const std::vector<std::string>& words) {
@@ -296,14 +302,14 @@ ExitCode run_and_catch(const std::vector<std::string>& words) {
     const StopsEndPhases until_there_is_a_result;
     return run(*communicator, words, watchdog, progress);
   } catch (const Error& error) {
-    if (error.scope() != Error::Scope::all_ranks) abort_job(error.code(), error.what());
+    if (error.scope() != Error::Scope::all_ranks) abort_job();
     const std::string kind = error.code() == ExitCode::limit || error.code() == ExitCode::stopped ? ""  // asked for
                                                                                                   : "error: ";
     if (communicator->is_root()) print_line("attnreg: " + kind + printable(error.what()));
     const bool has_checkpoint = !words.empty() && words[0] == resume_command().syntax.name;
     return has_checkpoint && error.code() == ExitCode::limit ? ExitCode::stopped : error.code();
   } catch (...) {
-    abort_job_for_exception();
+    abort_job();
   }
 }
 

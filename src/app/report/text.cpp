@@ -101,7 +101,7 @@ std::string utc_time(std::time_t time) {
   std::tm parts{};
   gmtime_r(&time, &parts);
   std::array<char, 32> text{};
-  std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts);
+  std::strftime(text.data(), text.size(), kUtcFormat, &parts);
   return text.data();
 }
 

@@ -39,6 +39,7 @@ std::string to_width(std::string_view page, std::size_t width = page_width(), st
 std::string storage_name(Storage storage);
 
 /// "2024-06-07T12:00:00Z".
+inline constexpr const char* kUtcFormat = "%Y-%m-%dT%H:%M:%SZ";  ///< of strftime
 std::string utc_time(std::time_t time);
 
 /// Indented JSON with a newline at the end. NaN and infinities become null, bytes that are not UTF-8 U+FFFD.

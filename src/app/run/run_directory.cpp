@@ -21,6 +21,7 @@
 #include "attnreg/error.hpp"
 #include "attnreg/files.hpp"
 #include "errors/faults.hpp"
+#include "errors/lone_failure.hpp"
 #include "errors/printable.hpp"
 #include "files/directory_names.hpp"
 #include "files/input_file.hpp"
@@ -34,6 +35,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kStatusInterval{1};
+constexpr const char* kStatusSchema = "attnreg-status-1";
 constexpr const char* kLateHistory = "history.partial.csv";  // while the results of an earlier run are there
 constexpr std::int64_t kHeaderBytes = 256, kStatusBytes = 1 << 12, kRunBytes = 1 << 16;  // reserved
 
@@ -74,6 +76,12 @@ constexpr std::array<const char*, 16> kResults{
     "run.json", "x.npy",    "f.npy",       "x_path.npy",  "X.npy",      "Y.npy",       "P.npy",       "Q.npy",
     "F.npy",    "path.csv", "targets.csv", "history.csv", kLateHistory, "timing.json", "report.html", "status.json"};
 
+std::atomic<RunDirectory*> of_process;  // any, of several blocks: they have the same files
+
+const char* state_of_failure(ExitCode code) {
+  return code == ExitCode::limit || code == ExitCode::stopped ? "stopped" : "failed";
+}
+
 void remove_regular(const std::filesystem::path& path) {
   std::error_code ignored;
   if (std::filesystem::is_regular_file(std::filesystem::symlink_status(path, ignored)))
@@ -82,11 +90,17 @@ void remove_regular(const std::filesystem::path& path) {
 
 }  // namespace
 
+RunDirectory::RunDirectory(const Communicator& communicator, std::string path)
+    : communicator_(communicator),
+      path_(std::move(path)),
+      status_path_(file("status.json")),
+      status_temporary_(status_path_ + ".tmp." + std::to_string(::getpid()) + ".last"),
+      next_status_(Clock::now() + kStatusInterval) {}
+
 RunDirectory::RunDirectory(const Communicator& communicator, std::string path, bool force,
                            std::optional<std::int64_t> resumed_history)
-    : communicator_(communicator), path_(std::move(path)), next_status_(Clock::now() + kStatusInterval) {
+    : RunDirectory(communicator, std::move(path)) {
   if (!is_used()) return;
-  bool is_running = false;  // it says so
   try {
     communicator_.agree_on_root([&] {
       create_directories(path_);
@@ -101,16 +115,29 @@ RunDirectory::RunDirectory(const Communicator& communicator, std::string path, b
       if (has_results()) live_history_ = kLateHistory;
       if (resumed_history) reopen_history(*resumed_history);
       reserve("status.json", kStatusBytes);  // however full the disk gets, how the run ended can be said
+      prepare_status_end();
+      of_process = this;
+      is_running_ = true;
       write_status("running", nullptr);
-      is_running = is_running_ = true;
     });
+    const std::string owner = communicator_.broadcast(to_json(owner_).dump());
+    owner_ = owner_in(nlohmann::ordered_json::parse(owner)).value_or(owner_);
+    prepare_status_end();
+    of_process = this;
   } catch (const Error& error) {  // of another rank, or a stop
     const bool has_checkpoint = resumed_history.has_value();
-    if (is_running) fail(has_checkpoint && error.code() == ExitCode::limit ? ExitCode::stopped : error.code());
+    if (is_running_) fail(has_checkpoint && error.code() == ExitCode::limit ? ExitCode::stopped : error.code());
+    throw;
+  } catch (...) {
+    if (is_running_) fail(code_of_lone_failure());
     throw;
   }
-  const std::string owner = communicator_.broadcast(to_json(owner_).dump());
-  owner_ = owner_in(nlohmann::ordered_json::parse(owner)).value_or(owner_);
+}
+
+RunDirectory::~RunDirectory() {
+  RunDirectory* self = this;
+  of_process.compare_exchange_strong(self, nullptr);
+  if (is_running_) fail(ExitCode::internal);
 }
 
 /// Of runs that were killed; as this one has the lock, no other is there.
@@ -216,9 +243,10 @@ void RunDirectory::reopen_history(std::int64_t bytes) {
 }
 
 void RunDirectory::refresh_status(const IterationRecord& record) noexcept {
+  last_iteration_ = record.iteration;  // on every rank: any of them may have to say where it failed
+  last_relative_gradient_ = record.relative_gradient;
   const std::lock_guard lock(status_mutex_);
   try {
-    last_ = record;  // on every rank: any of them may have to say where it failed
     if (!is_used() || !communicator_.is_root()) return;
     if (Clock::now() < next_status_) return;
     write_status("running", nullptr);
@@ -263,8 +291,8 @@ void RunDirectory::write_rows(std::string_view name, std::span<const double> val
 }
 
 void RunDirectory::finish(const NewtonSummary& summary, const nlohmann::ordered_json& run, ExitCode code) {
-  last_.iteration = summary.iterations;
-  last_.relative_gradient = summary.relative_gradient;
+  last_iteration_ = summary.iterations;
+  last_relative_gradient_ = summary.relative_gradient;
   write_on_root("run.json", [&](const std::string& /*path*/) {
     if (history_.is_open() && !failure_ &&
         !(history_.close() &&
@@ -301,17 +329,26 @@ void RunDirectory::fail(ExitCode code) noexcept {
   const std::lock_guard lock(status_mutex_);
   is_running_ = false;
   try {
-    write_status(code == ExitCode::limit || code == ExitCode::stopped ? "stopped" : "failed", &code);
-    lock_ = RunLock();
+    write_status(state_of_failure(code), &code);
+  } catch (const std::bad_alloc&) {
+    write_status_without_memory(code);
   } catch (const std::exception&) {
     // The error that led here is the one to report.
   }
+  lock_ = RunLock();
+}
+
+void RunDirectory::fail_at_once(ExitCode code) noexcept {
+  if (const RunDirectory* const directory = of_process) directory->write_status_without_memory(code);
 }
 
 void RunDirectory::write_status(std::string_view state, const ExitCode* code) {
-  nlohmann::ordered_json status{{"schema", "attnreg-status-1"}, {"state", state},
-                                {"iteration", last_.iteration}, {"relative_gradient", last_.relative_gradient},
-                                {"exit_code", nullptr},         {"updated", utc_time(std::time(nullptr))}};
+  nlohmann::ordered_json status{{"schema", kStatusSchema},
+                                {"state", state},
+                                {"iteration", last_iteration_.load()},
+                                {"relative_gradient", last_relative_gradient_.load()},
+                                {"exit_code", nullptr},
+                                {"updated", utc_time(std::time(nullptr))}};
   if (code != nullptr) status["exit_code"] = static_cast<int>(*code);
   if (code == nullptr) status["work"] = to_json(work_figures());
   status.update(to_json(owner_));
@@ -319,6 +356,31 @@ void RunDirectory::write_status(std::string_view state, const ExitCode* code) {
     write_file(*space_for("status.json"), json_text(status));
   else
     write_file(file("status.json"), json_text(status));
+}
+
+void RunDirectory::prepare_status_end() { status_end_ = json_text(to_json(owner_)).substr(1); }
+
+/// The file of `write_status` after the end of a run.
+void RunDirectory::write_status_without_memory(ExitCode code) const noexcept {
+  std::array<char, 512> begin{};
+  std::array<char, 32> gradient{"null"}, updated{};
+  const double relative_gradient = last_relative_gradient_;
+  if (std::isfinite(relative_gradient)) std::snprintf(gradient.data(), gradient.size(), "%.17g", relative_gradient);
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  std::strftime(updated.data(), updated.size(), kUtcFormat, gmtime_r(&now, &parts));
+  const int length = std::snprintf(begin.data(), begin.size(),
+                                   "{\n  \"schema\": \"%s\",\n  \"state\": \"%s\",\n  \"iteration\": %d,\n"
+                                   "  \"relative_gradient\": %s,\n  \"exit_code\": %d,\n  \"updated\": \"%s\",",
+                                   kStatusSchema, state_of_failure(code), last_iteration_.load(), gradient.data(),
+                                   static_cast<int>(code), updated.data());
+  FileDescriptor file(::open(status_temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
+  const auto writes = [&](std::string_view bytes) {
+    return ::write(file.get(), bytes.data(), bytes.size()) == std::ssize(bytes);
+  };
+  const bool is_whole = file.is_open() && writes({begin.data(), static_cast<std::size_t>(length)}) &&
+                        writes(status_end_) && ::fsync(file.get()) == 0 && file.close();
+  if (!is_whole || ::rename(status_temporary_.c_str(), status_path_.c_str()) != 0) ::unlink(status_temporary_.c_str());
 }
 
 void prepare_directory(const std::string& directory, const std::vector<std::string>& names, bool force,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <exception>
 #include <map>
@@ -34,6 +35,9 @@ class RunDirectory {
   /// ever written. resumed_history: of a run that goes on, the bytes of the history that are kept.
   RunDirectory(const Communicator& communicator, std::string path, bool force,
                std::optional<std::int64_t> resumed_history = std::nullopt);
+  ~RunDirectory();  ///< Local. Says "failed", code 9, where nothing else was said.
+  RunDirectory(const RunDirectory&) = delete;
+  RunDirectory& operator=(const RunDirectory&) = delete;
 
   /// An array that rank 0 will write: name and numbers.
   struct Array {
@@ -72,10 +76,13 @@ class RunDirectory {
   void finish(const NewtonSummary& summary, const nlohmann::ordered_json& run, ExitCode code);
 
   /// Local. Sets the state "failed", or "stopped" for the code of a stop; as this is said on the way out of an error,
-  /// its own failures are ignored.
+  /// its own failures are ignored. A lack of memory is none.
   void fail(ExitCode code) noexcept;
+  /// Local. The same for the directory of this process, if there is one, where the process ends without unwinding.
+  static void fail_at_once(ExitCode code) noexcept;
 
  private:
+  RunDirectory(const Communicator& communicator, std::string path);
   std::string file(std::string_view name) const { return path_ + "/" + std::string(name); }
   template <class Write>
   void write_on_root(std::string_view name, Write&& write);
@@ -89,13 +96,16 @@ class RunDirectory {
   void add_to_history(std::string_view bytes);
   void reopen_history(std::int64_t bytes);
   void write_status(std::string_view state, const ExitCode* code);
+  void prepare_status_end();
+  void write_status_without_memory(ExitCode code) const noexcept;
 
   Communicator communicator_;
   std::string path_;
   std::exception_ptr failure_;  // the first of record and refresh_status, for finish
   std::vector<std::string> files_;
   RunLock lock_;
-  RunOwner owner_;  // the process of rank 0
+  RunOwner owner_;                                           // the process of rank 0
+  std::string status_path_, status_temporary_, status_end_;  // for `write_status_without_memory`
   std::map<std::string, std::unique_ptr<OutputFile>, std::less<>> reserved_;
   FileDescriptor history_;
   std::int64_t history_bytes_ = 0;
@@ -103,7 +113,8 @@ class RunDirectory {
   bool is_replacing_ = false;
   std::mutex status_mutex_;  // of status.json, and what is next
   bool is_running_ = false;  // rank 0 says so there
-  IterationRecord last_;
+  std::atomic<int> last_iteration_ = 0;
+  std::atomic<double> last_relative_gradient_ = 0;
   std::chrono::steady_clock::time_point next_status_;
 };
 

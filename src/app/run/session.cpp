@@ -13,6 +13,7 @@
 #include "app/report/verdict.hpp"
 #include "app/run/timing.hpp"
 #include "errors/faults.hpp"
+#include "errors/lone_failure.hpp"
 #include "errors/printable.hpp"
 #include "files/source_name.hpp"
 #include "ranks/activity.hpp"
@@ -60,11 +61,9 @@ Session::Session(const Communicator& communicator, const Arguments& arguments)
     : communicator_(communicator),
       arguments_(arguments),
       threads_(set_threads(communicator, arguments)),
+      clock_(communicator),
       directory_(communicator, arguments.text("output"), arguments.on("force"),
-                 arguments.resumed() ? std::optional(arguments.resumed()->history_bytes) : std::nullopt),
-      clock_(communicator) {
-  if (directory_.is_used() && communicator.is_root()) while_silent_.emplace([this] { directory_.show_work(); });
-}
+                 arguments.resumed() ? std::optional(arguments.resumed()->history_bytes) : std::nullopt) {}
 
 std::shared_ptr<Journal> Session::journal(std::function<void()> write) const {
   constexpr int kIterations = 20;  // between checkpoints of blocks: one is about as dear as an iteration
@@ -139,6 +138,7 @@ bool Session::leaves_checkpoint() {
 
 ExitCode Session::run() {
   try {
+    if (directory_.is_used() && communicator_.is_root()) while_silent_.emplace([this] { directory_.show_work(); });
     if (directory_.is_used())
       start_checkpoints();
     else if (communicator_.is_of_blocks())
@@ -153,11 +153,11 @@ ExitCode Session::run() {
         throw Error(ExitCode::stopped, error.what() + resume_text(), Error::Scope::all_ranks);
       }
     }
-    if (communicator_.is_root() || !agreed) directory_.fail(agreed ? error.code() : ExitCode::internal);
+    if (communicator_.is_root() || !agreed) directory_.fail(agreed ? error.code() : code_of_lone_failure());
     if (directory_.is_used() && !checkpoint_.has_begun()) slots_.remove();
     throw;
   } catch (...) {
-    directory_.fail(ExitCode::internal);
+    directory_.fail(code_of_lone_failure());
     throw;
   }
 }

@@ -71,9 +71,9 @@ class Session {
   const Communicator& communicator_;
   const Arguments& arguments_;
   ThreadLayout threads_;
+  RootClock clock_;  ///< since the session began: on rank 0, which alone tells the time
   RunDirectory directory_;
   std::shared_ptr<Journal> journal_;  ///< of the solve; none without a run directory, unless of blocks
-  RootClock clock_;                   ///< since the session began: on rank 0, which alone tells the time
 
  private:
   std::shared_ptr<Journal> journal(std::function<void()> write) const;
