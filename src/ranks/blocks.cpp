@@ -53,6 +53,8 @@ class Blocks final : public BlockCalls {
 
   void count_on_node();
   void advance();
+  void serve_until_the_end();
+  void end_with(std::exception_ptr failure);
   Header next_call() const;
   Header heard_by_all(Header header) const;
   void serve(const Header& header);
@@ -76,6 +78,7 @@ class Blocks final : public BlockCalls {
   bool some_are_idle_;
   std::vector<Block> blocks_;
   std::exception_ptr failure_of_call_;
+  bool is_over_ = false;  // with that failure
 };
 
 constexpr int kTag = 1;
@@ -134,6 +137,15 @@ void Blocks::run() {
   count_on_node();
   for (std::size_t k = 0; k < blocks_.size(); ++k)
     blocks_[k].stack.begin([this, number = first() + static_cast<int>(k)] { work_(*this, number); });
+  try {
+    serve_until_the_end();
+  } catch (...) {
+    end_with(std::current_exception());
+    throw;
+  }
+}
+
+void Blocks::serve_until_the_end() {
   for (;;) {
     advance();
     const Header header = heard_by_all(next_call());
@@ -153,7 +165,7 @@ void Blocks::run() {
 /// Local. Every block up to its next call, or its end.
 void Blocks::advance() {
   for (Block& block : blocks_) {
-    if (block.stack.is_done()) continue;
+    if (block.stack.is_done() || (is_over_ && !block.stack.is_suspended())) continue;
     mute_phases(&block != blocks_.data());
     running = this;
     block.stack.resume();
@@ -162,10 +174,18 @@ void Blocks::advance() {
   mute_phases(false);
 }
 
+/// Local. What ends the work of this process is thrown by the calls that its blocks are at, and by all later ones: they
+/// say how they ended as ranks do.
+void Blocks::end_with(std::exception_ptr failure) {
+  is_over_ = true;
+  failure_of_call_ = std::move(failure);
+  advance();
+}
+
 void Blocks::meet(int block, BlockCall call) {
   Block& own = blocks_[static_cast<std::size_t>(block - first())];
   own.call = call;
-  own.stack.step_aside();
+  if (!is_over_) own.stack.step_aside();
   if (failure_of_call_) std::rethrow_exception(failure_of_call_);
 }
 

@@ -25,7 +25,8 @@ class OwnStack {
   void step_aside();
 
   bool is_done() const { return is_done_; }
-  const std::exception_ptr& failure() const { return failure_; }  ///< what ended the work, or none
+  bool is_suspended() const { return static_cast<bool>(stack_); }  ///< it has stepped aside
+  const std::exception_ptr& failure() const { return failure_; }   ///< what ended the work, or none
 
  private:
   struct Exceptions {

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <new>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -263,6 +264,29 @@ TEST(Blocks, TellWhoDoesNotCallTheSame) {
                                 comm.barrier();
                               }),
                std::runtime_error);
+  EXPECT_EQ(self.sum(1.0), 1);
+}
+
+/// A block that ends alone ends those that wait for it with what it threw, at this call and at all later ones.
+TEST(Blocks, EndWithTheFailureOfOne) {
+  Communicator self(MPI_COMM_SELF);
+  int ended = 0, later = 0;
+  EXPECT_THROW(self.in_blocks(4,
+                              [&](const Communicator& comm) {
+                                comm.barrier();
+                                if (comm.rank() == 2) throw std::bad_alloc();
+                                try {
+                                  comm.barrier();
+                                } catch (const std::bad_alloc&) {
+                                  ++ended;
+                                  EXPECT_THROW(comm.barrier(), std::bad_alloc);
+                                  ++later;
+                                  throw;
+                                }
+                              }),
+               std::bad_alloc);
+  EXPECT_EQ(ended, 3);
+  EXPECT_EQ(later, 3);
   EXPECT_EQ(self.sum(1.0), 1);
 }
 

@@ -115,21 +115,23 @@ RunDirectory::RunDirectory(const Communicator& communicator, std::string path, b
       if (has_results()) live_history_ = kLateHistory;
       if (resumed_history) reopen_history(*resumed_history);
       reserve("status.json", kStatusBytes);  // however full the disk gets, how the run ended can be said
-      prepare_status_end();
-      of_process = this;
-      is_running_ = true;
-      write_status("running", nullptr);
     });
     const std::string owner = communicator_.broadcast(to_json(owner_).dump());
     owner_ = owner_in(nlohmann::ordered_json::parse(owner)).value_or(owner_);
-    prepare_status_end();
+    status_end_ = json_text(to_json(owner_)).substr(1);
     of_process = this;
-  } catch (const Error& error) {  // of another rank, or a stop
-    const bool has_checkpoint = resumed_history.has_value();
-    if (is_running_) fail(has_checkpoint && error.code() == ExitCode::limit ? ExitCode::stopped : error.code());
+    communicator_.agree_on_root([&] {
+      is_running_ = true;
+      write_status("running", nullptr);
+    });
+  } catch (const Error& error) {
+    const bool agreed = error.scope() == Error::Scope::all_ranks;
+    const bool goes_on = resumed_history && error.code() == ExitCode::limit;  // a stop
+    if (agreed ? is_running_ : !status_end_.empty())
+      fail(!agreed ? code_of_lone_failure() : goes_on ? ExitCode::stopped : error.code());
     throw;
   } catch (...) {
-    if (is_running_) fail(code_of_lone_failure());
+    if (!status_end_.empty()) fail(code_of_lone_failure());
     throw;
   }
 }
@@ -357,8 +359,6 @@ void RunDirectory::write_status(std::string_view state, const ExitCode* code) {
   else
     write_file(file("status.json"), json_text(status));
 }
-
-void RunDirectory::prepare_status_end() { status_end_ = json_text(to_json(owner_)).substr(1); }
 
 /// The file of `write_status` after the end of a run.
 void RunDirectory::write_status_without_memory(ExitCode code) const noexcept {

@@ -96,7 +96,6 @@ class RunDirectory {
   void add_to_history(std::string_view bytes);
   void reopen_history(std::int64_t bytes);
   void write_status(std::string_view state, const ExitCode* code);
-  void prepare_status_end();
   void write_status_without_memory(ExitCode code) const noexcept;
 
   Communicator communicator_;
