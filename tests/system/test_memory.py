@@ -11,7 +11,7 @@ import zipfile
 
 import numpy as np
 
-from command_line import PROGRAM, CommandLineTest, ErrorTest, run, softmax
+from command_line import PROGRAM, CommandLineTest, ErrorTest, measures_memory, run, softmax
 from test_sparse import csr_arrays
 
 GIBI = 1 << 30
@@ -25,6 +25,7 @@ def address_space(megabytes):
     return limit
 
 
+@measures_memory
 class AddressSpaceTest(ErrorTest):
     def test_no_room_for_the_buffers_of_blas(self):
         """OpenBLAS would wait for them for ever; the other ranks with it."""
@@ -76,6 +77,7 @@ class ArchiveTest(CommandLineTest):
             add("data", "<f8", entries, lambda first, last: np.ones(last - first))
         return path
 
+    @measures_memory
     def test_an_archive_that_grows_to_gigabytes(self):
         path = self.write_archive(90_000_000)  # some MB of file, 1.08 GB of numbers
         self.assertLess(path.stat().st_size, 8_000_000)
@@ -134,6 +136,7 @@ class WideTest(CommandLineTest):
         self.assert_error(result, 7, "more columns than rows", "--certificate gradient")
 
 
+@measures_memory
 class VectorsOfRowsTest(CommandLineTest):
     """The memory of a solve beyond A, in doubles a row."""
 

@@ -5,7 +5,7 @@ import unittest
 
 import numpy as np
 
-from command_line import ErrorTest, read_json, run, softmax
+from command_line import ErrorTest, measures_memory, read_json, run, softmax
 from test_sparse import csr_arrays
 
 BIG = ("--for", "1000000000x100", "--nodes", 64, "--cores-per-node", 32, "--memory-per-node", 256)
@@ -50,6 +50,7 @@ class PlanTest(ErrorTest):
                             f"{words} on {ranks}: {what} {said / 1e6:.1f} MB planned, {found / 1e6:.1f} MB measured")
 
     # Within a tenth where A is most of it; a fifth where d x d matrices are.
+    @measures_memory
     def test_memory_of_tall_matrices(self):
         A = self.problem(200_000, 50)
         for ranks in (1, 2, 3, 4):
@@ -58,6 +59,7 @@ class PlanTest(ErrorTest):
         self.compare(A, 2, 0.12, "--storage", "half", "--method", "newton-cg")
         self.compare(A, 3, 0.12, "--reproducible", "--blocks", 4)
 
+    @measures_memory
     def test_memory_of_wider_matrices(self):
         A = self.problem(12_000, 500)
         self.compare(A, 1, 0.2, "--method", "newton-cg")
@@ -65,6 +67,7 @@ class PlanTest(ErrorTest):
         self.compare(A, 4, 0.2, "--method", "newton-cg", "--linear-solver", "scalapack")
         self.compare(A, 2, 0.2, "--method", "newton-cg", "--reproducible", "--blocks", 16)
 
+    @measures_memory
     def test_memory_of_sparse_matrices(self):
         A = self.problem(100_000, 100, sparse=True)
         for ranks in (1, 4):
