@@ -46,7 +46,7 @@ endfunction()
 # attnreg_add_ranks(name RANKS 1 2 ... [THREADS 1] [TIMEOUT 180] [LABELS label...] [ARGUMENTS word...])
 #
 # Registers the executable `name`, or a file of attnreg_add_tests, with some numbers of ranks or threads:
-# `name.np<ranks>`, `name.np<ranks>.omp<threads>`.
+# `name.np<ranks>`, `name.np<ranks>.omp<threads>`. TIMEOUT: four times as long under a sanitizer.
 function(attnreg_add_ranks name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "THREADS;TIMEOUT" "RANKS;LABELS;ARGUMENTS")
   if(NOT arg_RANKS)
@@ -57,6 +57,9 @@ function(attnreg_add_ranks name)
   endif()
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 180)
+  endif()
+  if(ATTNREG_SANITIZE)
+    math(EXPR arg_TIMEOUT "4 * ${arg_TIMEOUT}")
   endif()
   if(name MATCHES "^(unit|parallel)\\.(.*)$")
     set(command $<TARGET_FILE:${CMAKE_MATCH_1}_tests> test_${CMAKE_MATCH_2}.cpp)
