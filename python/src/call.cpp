@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "attnreg/error.hpp"
+#include "errors/lone_failure.hpp"
 
 namespace attnreg::python {
 
@@ -64,8 +65,9 @@ void finish() {
   MPI_Finalize();
 }
 
-void abort(int rank, ExitCode code, const std::string& text) {
-  std::fprintf(stderr, "attnreg: error on rank %d: internal error, please report it: %s\n", rank, text.c_str());
+void abort(int rank) {
+  const ExitCode code = code_of_lone_failure();
+  std::fprintf(stderr, "attnreg: %s\n", text_of_lone_failure(rank).c_str());
   std::fflush(stderr);
   MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
   std::abort();

@@ -24,8 +24,9 @@ namespace py = pybind11;
 namespace mpi {
 void start();
 void finish();  ///< At exit; nothing if MPI is not ours, or a thread is still at work.
-[[noreturn]] void abort(int rank, ExitCode code, const std::string& text);  ///< The other ranks would wait for ever.
-std::string library();                                                      ///< "Open MPI v4.1.4, ..."
+/// Because of the exception that is being handled: the other ranks would wait for ever.
+[[noreturn]] void abort(int rank);
+std::string library();  ///< "Open MPI v4.1.4, ..."
 }  // namespace mpi
 
 /// While one lives in Python's main thread, SIGINT asks the call to stop; a second one goes to Python, too. Nothing
@@ -78,9 +79,9 @@ class Call {
       return work();
     } catch (const Error& error) {
       if (error.scope() == Error::Scope::all_ranks) throw;
-      mpi::abort(communicator_->rank(), error.code(), error.what());
-    } catch (const std::exception& error) {
-      mpi::abort(communicator_->rank(), ExitCode::internal, error.what());
+      mpi::abort(communicator_->rank());
+    } catch (...) {
+      mpi::abort(communicator_->rank());
     }
   }
   /// The same, of work that can end early with a result: on SIGINT it does. Then `interrupted` is set.

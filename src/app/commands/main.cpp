@@ -255,31 +255,17 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
   return code;
 }
 
-/// What the exception that is being handled says.
-std::string text_of_exception() {
-  try {
-    throw;
-  } catch (const std::bad_alloc&) {
-    return "out of memory";
-  } catch (const std::exception& error) {
-    return error.what();
-  } catch (...) {
-    return "unknown exception";
-  }
-}
-
 /// Ends the job because of the exception that is being handled: this rank failed alone, and the others may wait for it
 /// for ever. The code and what status.json says need no memory.
 [[noreturn]] void abort_job() {
   const ExitCode code = code_of_lone_failure();
-  const char* const kind = code == ExitCode::memory ? "" : "internal error, please report it: ";
   int rank = 0;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   RunDirectory::fail_at_once(code);
   try {
-    print_line("attnreg: error on rank " + std::to_string(rank) + ": " + kind + printable(text_of_exception()));
+    print_line("attnreg: " + text_of_lone_failure(rank));
   } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "attnreg: error on rank %d: %sout of memory\n", rank, kind);
+    std::fprintf(stderr, "attnreg: error on rank %d: out of memory\n", rank);
   }
   std::fflush(nullptr);
   MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
