@@ -28,8 +28,8 @@ struct Facts {
   double numbers = 0;   // stored there
   double sketch = 0;    // rows of it
   double oversampling = 0;
-  bool on_one_node = false;    // and not in blocks
   bool samples_model = false;  // preconditioners are made of sampled rows
+  RowSample::Nodes nodes{};
 
   Facts(const SolveShape& shape, const SolveLayout& layout, const RegressionOptions& options)
       : choice(solve_choice(shape, layout, options)),
@@ -44,13 +44,15 @@ struct Facts {
         oversampling(options.sampling.oversampling > 0 ? options.sampling.oversampling
                      : shape.sparse                    ? sparse_oversampling
                                                        : automatic_oversampling(shape.rows, static_cast<Index>(d))),
-        on_one_node(layout.nodes() == 1 && layout.blocks == 0),
-        samples_model(oversampling * d < n && sketch < n) {}
+        samples_model(oversampling * d < n && sketch < n),
+        nodes(layout.blocks > 0     ? RowSample::Nodes::any
+              : layout.nodes() == 1 ? RowSample::Nodes::one
+                                    : RowSample::Nodes::several) {}
 
   bool by(Method method) const { return choice.method == method; }
   bool on_root() const { return choice.linear_solver == LinearSolver::rank0; }
   /// Numbers of a sample that rank 0 works on alone.
-  double few() const { return RowSample::few_numbers(static_cast<int>(parts), choice.unknowns, on_one_node); }
+  double few() const { return RowSample::few_numbers(static_cast<int>(parts), choice.unknowns, nodes); }
   /// Rows of a sample by scores.
   double by_scores(const SolveShape& shape) const {
     return std::min(n, (rows_by_scores(shape.rows, shape.columns) + rows_by_mass) * d);

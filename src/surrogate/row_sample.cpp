@@ -25,12 +25,13 @@ VectorXd logits_of(const Point& point) {
   return state.z.array() + state.shift;
 }
 
-double RowSample::few_numbers(int ranks, Index d, bool on_one_node) {
+double RowSample::few_numbers(int ranks, Index d, Nodes nodes) {
   constexpr double kFew = 1 << 19, kUsual = 1.5;
   const double P = std::max(2, ranks);  // one rank does as two do
   const double messages = 0.5 * (1 + std::log2(P));
   const double work = (1 - 1 / P) * (1 + static_cast<double>(d) / 200) / kUsual;
-  return kFew * messages / work * (on_one_node ? 0.125 : 1);
+  const double of_several_nodes = nodes == Nodes::one ? 0.125 : nodes == Nodes::any ? std::sqrt(0.125) : 1;
+  return kFew * messages / work * of_several_nodes;
 }
 
 void RowSample::learn(std::int64_t rows) {

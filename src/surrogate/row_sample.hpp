@@ -36,14 +36,17 @@ struct SampledProblem {
 /// S abar with the share 1, which count in the normaliser only.
 ///
 /// The kept rows stay on their rank, and those two are the last rank's, behind all others: so the numbers of the kept
-/// rows are the same on any number of ranks. Where there are so few that messages take longer than the work on them, all
-/// are sent to rank 0, and what it finds out is the caller's to broadcast.
+/// rows are the same on any number of ranks. Where there are so few that messages take longer than the work on them,
+/// all are sent to rank 0, and what it finds out is the caller's to broadcast.
 class RowSample {
  public:
+  /// What the ranks are on. Blocks of rows are on any, as the result must not depend on it.
+  enum class Nodes { one, any, several };
+
   /// Local, replicated. How many numbers rank 0 works on alone: the time in which other ranks would do their part of
   /// it, (1 - 1 / ranks) (1 + d / 200) for a number, goes into messages, 1 + log2(ranks), which take an eighth between
-  /// ranks of one node. For two ranks and d = 100 it is 2^17 there, and 2^20 on two nodes.
-  static double few_numbers(int ranks, Eigen::Index d, bool on_one_node);
+  /// ranks of one node. For two ranks and d = 100 it is 2^17 there, and 2^20 on two nodes; on any, the geometric mean.
+  static double few_numbers(int ranks, Eigen::Index d, Nodes nodes);
 
   /// Keys the random numbers: the same numbers u_i, row i being kept if u_i < p_i.
   struct Draw {

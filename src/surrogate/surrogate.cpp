@@ -180,11 +180,12 @@ SurrogateSolve::Read SurrogateSolve::read(std::span<const RegressionObjective::E
   return found;
 }
 
-/// What `RowSample` says of the ranks here. Blocks are on any nodes, which must not matter.
+/// What `RowSample` says of the ranks here.
 double few_numbers(const RowMatrix& A) {
   const Communicator& ranks = A.communicator();
-  const bool on_one_node = !ranks.is_of_blocks() && ranks.processes_on_node() == ranks.processes();
-  return RowSample::few_numbers(ranks.size(), A.columns(), on_one_node);
+  using enum RowSample::Nodes;
+  const auto nodes = ranks.is_of_blocks() ? any : ranks.processes_on_node() == ranks.processes() ? one : several;
+  return RowSample::few_numbers(ranks.size(), A.columns(), nodes);
 }
 
 /// rows: about how many.

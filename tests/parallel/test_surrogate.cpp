@@ -216,9 +216,8 @@ TEST(RowSample, IsTheSameOnAnyNumberOfRanks) {
       const RowSample shared = together.sample(0.05, few);
       EXPECT_EQ(shared.rows(), own.rows());
       const auto sampled = together.problem_of(shared);
-      if (sampled) {
-        EXPECT_NEAR(sampled->objective.evaluate(x).value, value, 1e-12 * value);
-      }
+      if (!sampled) continue;
+      EXPECT_NEAR(sampled->objective.evaluate(x).value, value, 1e-12 * value);
     }
   }
 }
@@ -260,10 +259,11 @@ TEST(RowSample, TakesNoMessagesOnRankZero) {
 }
 
 TEST(RowSample, IsForRankZeroByItsWork) {
-  const auto few = [](int ranks, Index d) { return RowSample::few_numbers(ranks, d, false); };
-  EXPECT_DOUBLE_EQ(few(2, 100), 1 << 20);
-  EXPECT_DOUBLE_EQ(RowSample::few_numbers(2, 100, true), 1 << 17);
-  EXPECT_EQ(few(1, 100), few(2, 100));
+  using Nodes = RowSample::Nodes;
+  const auto few = [](int ranks, Index d, Nodes on = Nodes::several) { return RowSample::few_numbers(ranks, d, on); };
+  for (const int ranks : {1, 2}) EXPECT_DOUBLE_EQ(few(ranks, 100), 1 << 20);
+  EXPECT_DOUBLE_EQ(few(2, 100, Nodes::one), 1 << 17);
+  EXPECT_DOUBLE_EQ(few(2, 100, Nodes::any), std::exp2(18.5));
   EXPECT_LT(few(2, 1000), few(2, 100));
   EXPECT_GT(few(64, 100), few(2, 100));
 }
