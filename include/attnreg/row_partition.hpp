@@ -14,7 +14,8 @@ using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
 /// Local. The rows of a tile, the unit of work of every pass over A: clamp(256 KiB / (8 columns), 16, 1024), rounded
-/// down to a power of two. A function of the number of columns only, so that no sum depends on who owns which rows.
+/// down to a power of two; no columns count as one. A function of the number of columns only, so that no sum depends on
+/// who owns which rows.
 Index tile_rows(Index columns);
 
 /// Which rank owns which rows of A: contiguous ranges of the global numbering, in rank order, of any sizes; a range may
@@ -27,7 +28,8 @@ class RowPartition {
 
   /// Local. Whole tiles, spread evenly over the ranks: what `load_matrix` makes of a dense file.
   static RowPartition tiled(std::int64_t rows, Index columns, int ranks);
-  /// Local. The same with blocks of so many rows in place of tiles.
+  /// Local. The same with blocks of so many rows in place of tiles. Fewer than 0 rows, or than 1 row a block or rank:
+  /// `InvalidArgument` (all ranks).
   static RowPartition in_blocks(std::int64_t rows, std::int64_t block, int ranks);
 
   /// Collective. The partition in which this rank owns `rows_local` rows. One all-gather of 8 bytes.

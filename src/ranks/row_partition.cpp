@@ -9,8 +9,9 @@
 namespace attnreg {
 
 Index tile_rows(Index columns) {
-  const auto rows = static_cast<std::uint64_t>(std::clamp<Index>((256 * 1024) / (8 * columns), 16, 1024));
-  return static_cast<Index>(std::bit_floor(rows));
+  constexpr Index kNumbers = 256 * 1024 / 8;
+  const auto rows = std::clamp<Index>(kNumbers / std::max<Index>(columns, 1), 16, 1024);
+  return static_cast<Index>(std::bit_floor(static_cast<std::uint64_t>(rows)));
 }
 
 RowPartition::RowPartition(std::vector<std::int64_t> first_rows) : first_rows_(std::move(first_rows)) {
@@ -27,11 +28,13 @@ RowPartition RowPartition::tiled(std::int64_t rows, Index columns, int ranks) {
 }
 
 RowPartition RowPartition::in_blocks(std::int64_t rows, std::int64_t block, int ranks) {
-  const std::int64_t blocks = (rows + block - 1) / block;
+  if (rows < 0 || block < 1 || ranks < 1)
+    refuse("a row partition needs at least 0 rows, in blocks of at least 1, for at least 1 rank");
+  const std::int64_t blocks = rows / block + (rows % block != 0);
   std::vector<std::int64_t> first_rows(static_cast<std::size_t>(ranks) + 1);
   for (int rank = 0; rank <= ranks; ++rank) {
     const std::int64_t first_block = blocks / ranks * rank + std::min<std::int64_t>(blocks % ranks, rank);
-    first_rows[static_cast<std::size_t>(rank)] = std::min(rows, first_block * block);
+    first_rows[static_cast<std::size_t>(rank)] = first_block < blocks ? first_block * block : rows;
   }
   return RowPartition(std::move(first_rows));
 }
