@@ -157,8 +157,14 @@ class PlanTest(ErrorTest):
         self.fails(2, "scalapack", arguments=("plan", "--for", "1000x10", "--reproducible", "--linear-solver",
                                               "scalapack"))
         self.fails(3, "A.npy", arguments=("plan", self.directory / "none/A.npy", self.b))
-        np.save(self.b, np.full(3, 0.2))
-        self.fails(3, "b.npy", arguments=("plan", self.A, self.b))
+        rows = len(np.load(self.A))
+        for shape in ((3,), (), (rows, 2), (rows, 1, 2)):
+            np.save(self.b, np.full(shape, 0.2))
+            self.fails(3, "b.npy", str(shape), arguments=("plan", self.A, self.b))
+        for shape in ((), (0, 3), (10, 0), (10, 3, 2)):
+            np.save(self.directory / "C.npy", np.zeros(shape))
+            np.save(self.b, np.full(10, 0.2))
+            self.fails(3, "C.npy", str(shape), arguments=("plan", self.directory / "C.npy", self.b))
         for text in ("{", "[]", '{"schema": "attnreg-doctor-1"}'):
             (self.directory / "doctor.json").write_text(text)
             self.fails(3, "doctor.json", "attnreg doctor --json",

@@ -25,10 +25,10 @@ namespace {
 /// One value per row of the matrix, or of targets, which say so, one row of them.
 void check_rows_of(const InputFile& file, const InputFile& matrix) {
   const auto& shape = file.header.shape;
-  if (shape.empty() || matrix.header.shape.empty()) return;  // refused when loaded
+  if (matrix.header.shape.empty()) return;  // refused when loaded
   const bool targets = file.role == "targets";
-  const std::int64_t rows = matrix.header.shape[0], columns = shape.size() == 1 ? 1 : shape[1];
-  if (shape[0] == rows && (targets ? columns >= 1 : columns == 1)) return;
+  const std::int64_t rows = matrix.header.shape[0], columns = shape.size() == 1 ? 1 : shape.size() == 2 ? shape[1] : 0;
+  if (columns > 0 && shape[0] == rows && (targets ? columns >= 1 : columns == 1)) return;
   const std::string expected = targets ? ", K): a column for each target, a row" : ",): one value";
   throw InvalidArgument(printable(file.header.path) + ": " + file.role + (targets ? " have" : " has") + " shape " +
                         file.header.shape_text() + ", expected (" + std::to_string(rows) + expected + " per row of " +
