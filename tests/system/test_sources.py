@@ -207,6 +207,22 @@ class ConvertTest(CommandLineTest):
                           "float32")
         self.assertFalse(place("F.npy").exists())
 
+    def test_arrays_without_values(self):
+        place = lambda name: self.directory / name
+        for shape in ((0,), (0, 0), (0, 3), (30, 0), (10**15, 0)):
+            np.save(place("A.npy"), np.empty(shape))
+            for ranks in (0, 3):
+                for name in ("B.npy", "B.npz", "C.%d.npy"):
+                    shards = ("--shards", 2) if "%" in name else ()
+                    self.convert(place("A.npy"), place(name), "--force", *shards, ranks=ranks)
+                for name in ("B.npy", "B.npz"):
+                    found = np.load(place(name))
+                    self.assertEqual(shape, (found["arr_0"] if name == "B.npz" else found).shape)
+                shards = [np.load(file) for file in sorted(self.directory.glob("C.*.npy"))]
+                self.assertEqual(shape, (sum(map(len, shards)), *shards[0].shape[1:]))
+                for file in self.directory.glob("C.*.npy"):
+                    file.unlink()
+
     def test_refusals(self):
         place = lambda name: self.directory / name
         np.save(place("A.npy"), np.ones((30, 2)))

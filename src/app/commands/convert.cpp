@@ -97,7 +97,7 @@ class Input {
 };
 
 std::int64_t block_rows(std::int64_t columns) {
-  return std::max<std::int64_t>(1, (std::int64_t{1} << 18) / std::max<std::int64_t>(columns, 1));
+  return std::max<std::int64_t>(1, (std::int64_t{1} << 18) / columns);
 }
 
 /// Throws for a finite value that float does not have, or not with all its digits.
@@ -116,6 +116,7 @@ void require_float(const Input& input, std::int64_t first, std::span<const doubl
 template <class Write>
 void each_block(const Communicator& communicator, Input& input, Storage type, std::int64_t begin, std::int64_t end,
                 Write&& write) {
+  if (input.columns() == 0) return;  // of any number of rows
   const RowPartition shares = input.shares(communicator, begin, end);
   communicator.agree([&] {
     std::vector<double> block;
