@@ -28,7 +28,7 @@ class RowPartition {
 
   /// Local. Whole tiles, spread evenly over the ranks: what `load_matrix` makes of a dense file.
   static RowPartition tiled(std::int64_t rows, Index columns, int ranks);
-  /// Local. The same with blocks of so many rows in place of tiles. Fewer than 0 rows, or than 1 row a block or rank:
+  /// Local. The same with blocks of so many rows in place of tiles. If rows < 0, block < 1 or ranks < 1:
   /// `InvalidArgument` (all ranks).
   static RowPartition in_blocks(std::int64_t rows, std::int64_t block, int ranks);
 

@@ -32,13 +32,6 @@ Source load_header(const Communicator& communicator, const std::string& path, Ch
   return header;
 }
 
-void require_matrix(const Source& header) {
-  const std::string found = "found shape " + header.shape_text() + ", expected ";
-  if (header.shape.empty() || header.shape.size() > 2)
-    refuse_file(header.path, found + "a matrix (n, d) or a vector (n,); use numpy.reshape");
-  if (header.shape[0] < 1 || header.columns() < 1) refuse_file(header.path, found + "at least one row and one column");
-}
-
 void require_vector(const Source& header, const std::string& role, std::int64_t size, const std::string& meaning) {
   const bool is_vector = header.shape.size() == 1 || (header.shape.size() == 2 && header.shape[1] == 1);
   if (is_vector && header.shape[0] == size) return;

@@ -238,6 +238,13 @@ Source open_source(const std::string& path) {
   return source;
 }
 
+void require_matrix(const Source& header) {
+  const std::string found = "found shape " + header.shape_text() + ", expected ";
+  if (header.shape.empty() || header.shape.size() > 2)
+    refuse_file(header.path, found + "a matrix (n, d) or a vector (n,); use numpy.reshape");
+  if (header.shape[0] < 1 || header.columns() < 1) refuse_file(header.path, found + "at least one row and one column");
+}
+
 RowPartition reading_partition(const Source& source, std::int64_t rows, int ranks) {
   if (source.is_piped()) return RowPartition::in_blocks(rows, std::max<std::int64_t>(1, rows), ranks);
   return RowPartition::tiled(rows, source.columns(), ranks);

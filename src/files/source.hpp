@@ -16,6 +16,9 @@ namespace attnreg {
 /// numbers (with the conversion), sizes that do not fit.
 Source open_source(const std::string& path);
 
+/// Local. Throws `InvalidArgument` (this rank) unless it has one axis or two, and at least one row and one column.
+void require_matrix(const Source& header);
+
 /// Local. Which rows each rank reads where they are not kept: even shares, of a pipe rank 0 all.
 RowPartition reading_partition(const Source& source, std::int64_t rows, int ranks);
 

@@ -30,8 +30,8 @@ double RowSample::few_numbers(int ranks, Index d, Nodes nodes) {
   const double P = std::max(2, ranks);  // one rank does as two do
   const double messages = 0.5 * (1 + std::log2(P));
   const double work = (1 - 1 / P) * (1 + static_cast<double>(d) / 200) / kUsual;
-  const double of_several_nodes = nodes == Nodes::one ? 0.125 : nodes == Nodes::any ? std::sqrt(0.125) : 1;
-  return kFew * messages / work * of_several_nodes;
+  const double latency = nodes == Nodes::one ? 0.125 : nodes == Nodes::any ? std::sqrt(0.125) : 1;
+  return kFew * messages / work * latency;
 }
 
 void RowSample::learn(std::int64_t rows) {

@@ -101,13 +101,7 @@ SolveShape shape_of(const Communicator& communicator, const Arguments& arguments
   }
   arguments.refuse({"entries"}, "is for --for");
   SolveShape shape;
-  communicator.agree([&] {
-    const auto files = examine_problem(arguments);
-    shape = solve_shape(arguments, files);
-    const Source& A = files[0].header;
-    if (shape.rows < 1 || shape.columns < 1 || A.shape.size() > 2)
-      refuse_file(A.path, "found shape " + A.shape_text() + ", expected at least one row and one column");
-  });
+  communicator.agree([&] { shape = solve_shape(arguments, examine_problem(arguments)); });
   return shape;
 }
 

@@ -25,10 +25,9 @@ namespace {
 /// One value per row of the matrix, or of targets, which say so, one row of them.
 void check_rows_of(const InputFile& file, const InputFile& matrix) {
   const auto& shape = file.header.shape;
-  if (matrix.header.shape.empty()) return;  // refused when loaded
   const bool targets = file.role == "targets";
   const std::int64_t rows = matrix.header.shape[0], columns = shape.size() == 1 ? 1 : shape.size() == 2 ? shape[1] : 0;
-  if (columns > 0 && shape[0] == rows && (targets ? columns >= 1 : columns == 1)) return;
+  if (columns > 0 && shape[0] == rows && (targets || columns == 1)) return;
   const std::string expected = targets ? ", K): a column for each target, a row" : ",): one value";
   throw InvalidArgument(printable(file.header.path) + ": " + file.role + (targets ? " have" : " has") + " shape " +
                         file.header.shape_text() + ", expected (" + std::to_string(rows) + expected + " per row of " +
@@ -134,6 +133,7 @@ std::vector<InputFile> examine_problem(const Arguments& arguments) {
   files.push_back(examine(target, arguments.text(target)));
   if (arguments.given("weights")) files.push_back(examine("w", arguments.text("weights")));
   if (arguments.has("offset")) files.push_back(examine("offset", arguments.text("offset")));
+  require_matrix(files[0].header);
   for (std::size_t k = 1; k < files.size(); ++k) check_rows_of(files[k], files[0]);
   return files;
 }

@@ -46,8 +46,8 @@ Option offset_option();
 /// Whether the command line has several targets (--targets) in place of b.
 bool has_targets(const Arguments& arguments);
 
-/// Local. The files that the arguments A, b, --weights and --offset name, looked at: they exist, and b, w and o have
-/// one value per row of A, the targets one row. Cheap, so that a wrong b is found before A is read. Throws
+/// Local. The files that the arguments A, b, --weights and --offset name, looked at: they exist, A is a matrix, and b,
+/// w and o have one value per row of A, the targets one row. Cheap, so that a wrong b is found before A is read. Throws
 /// `InvalidArgument` (this rank).
 std::vector<InputFile> examine_problem(const Arguments& arguments);
 
