@@ -114,7 +114,7 @@ DenseSums dense_sums(AttentionPasses& passes, const AttentionUnknowns& at) {
         add_transposed_product(packed_products(A, A),
                                packed_curvature(block, logit_curvature(block, passes.loss(), at.X)), part[0]);
       },
-      AttentionPasses::Receiver::root);
+      AttentionPasses::Receiver::root, OnStop::leave);
   if (!passes.communicator().is_root()) return {};
   return {sums[0], sums[1], sums[2]};
 }
@@ -234,7 +234,7 @@ MatrixXd whitened(const MatrixXd& L, const Eigen::Ref<const RowMajorMatrix>& row
 MatrixXd key_factor(AttentionPasses& passes, const AttentionUnknowns& at, const MatrixXd& L1) {
   const auto [d1, d2, d3, dv] = passes.shape();
   const ValueRows V = passes.value_rows(at.Y);
-  auto sums = passes.sum({{d2, d2}}, [&](const QueryBlock& block, MatrixSums& part) {
+  const auto add = [&](const QueryBlock& block, MatrixSums& part) {
     const VectorXd s = whitened(L1, block.queries()).colwise().squaredNorm();
     if (passes.with_values()) {
       for_each_value_jacobian(block, block.attention(at.X), (*V)[block.index], [&](Index j, const RowMajorMatrix& W) {
@@ -248,15 +248,15 @@ MatrixXd key_factor(AttentionPasses& passes, const AttentionUnknowns& at, const 
     const RowMajorMatrix sc = s.asDiagonal() * curvature.c, sg = s.asDiagonal() * curvature.g;
     add_transposed_product(sc, curvature.s.asDiagonal() * curvature.c - curvature.g, part[0]);
     add_transposed_product(sg, -curvature.c, part[0]);
-  });
-  return sums[0] / static_cast<double>(d1);
+  };
+  return passes.sum({{d2, d2}}, add, AttentionPasses::Receiver::all, OnStop::leave)[0] / static_cast<double>(d1);
 }
 
 /// sum_j <C_j, K2^-1> / d2 a_j a_j^T, L2 the factor of K2.
 MatrixXd query_factor(AttentionPasses& passes, const AttentionUnknowns& at, const MatrixXd& L2) {
   const auto [d1, d2, d3, dv] = passes.shape();
   const ValueRows V = passes.value_rows(at.Y);
-  auto sums = passes.sum({{d1, d1}}, [&](const QueryBlock& block, MatrixSums& part) {
+  const auto add = [&](const QueryBlock& block, MatrixSums& part) {
     VectorXd trace(block.rows);
     if (passes.with_values()) {
       for_each_value_jacobian(block, block.attention(at.X), (*V)[block.index], [&](Index j, const RowMajorMatrix& W) {
@@ -271,8 +271,8 @@ MatrixXd query_factor(AttentionPasses& passes, const AttentionUnknowns& at, cons
     }
     const RowMajorMatrix A = block.queries();
     add_transposed_product(A, trace.cwiseMax(0).asDiagonal() * A, part[0]);
-  });
-  return sums[0] / static_cast<double>(d2);
+  };
+  return passes.sum({{d1, d1}}, add, AttentionPasses::Receiver::all, OnStop::leave)[0] / static_cast<double>(d2);
 }
 
 MatrixXd factor_of(const MatrixXd& K) { return damped_factor(K, K.diagonal()).L; }
@@ -282,6 +282,8 @@ MatrixXd factor_of(const MatrixXd& K) { return damped_factor(K, K.diagonal()).L;
 std::optional<Preconditioner> dense_model(AttentionPasses& passes, const ModelPoint& point) {
   const auto& communicator = passes.communicator();
   const DenseSums sums = dense_sums(passes, point.at);
+  RootClock(communicator).sum(communicator);  // tells of a stop, as a sum for rank 0 does not
+  if (communicator.is_stopped()) return std::nullopt;
   const auto& shape = passes.shape();
   const Index X = point.parameters.size(), D = point.with_Y ? X + shape.d3 * shape.dv : X;
   const auto shared =
@@ -316,8 +318,9 @@ std::optional<Preconditioner> kronecker_model(AttentionPasses& passes, const Mod
   auto L1 = shared_factor_of(K1), L2 = L1;
   MatrixXd K2;
   for (int turn = 0; turn < 2; ++turn) {
-    if (L1->size() == 0) return std::nullopt;
+    if (L1->size() == 0 || communicator.is_stopped()) return std::nullopt;
     K2 = key_factor(passes, point.at, *L1);
+    if (communicator.is_stopped()) return std::nullopt;
     L2 = shared_factor_of(K2);
     if (L2->size() == 0) return std::nullopt;
     if (turn == 1) break;

@@ -22,7 +22,7 @@ struct ModelPoint {
 /// product of p1 x n1 and n1 x p2 matrices, p = d (d + 1) / 2: n1 p2 (2 n2 + 2 p1) flops; pairs (query, key) drawn by
 /// their leverage scores, products of those of A1 and A2, would take c D of them, c D^3 flops, which is more as soon as
 /// c d1 d2 > n1 / 2. Rank 0 adds up and factors (D^3 / 3 flops), the factor is broadcast: 8 D^2 bytes. Empty if M is
-/// not finite.
+/// not finite, or if the ranks were asked to stop.
 std::optional<Preconditioner> dense_model(AttentionPasses& passes, const ModelPoint& point);
 
 /// Collective, 3 passes, 4 with values. One Kronecker product for X (two, for P and Q), one for Y. With C_j as above:
@@ -31,7 +31,7 @@ std::optional<Preconditioner> dense_model(AttentionPasses& passes, const ModelPo
 ///
 /// K1 = A1^T A1 at first, so that s_j are the leverage scores of the queries; then K2, K1, K2 in turn (the "flip-flop"
 /// of matrix-normal covariances; Dutilleul 1999). P: K1 (x) Q^T K2 Q, Q: K2 (x) P^T K1 P; Y: 2 K^T K (x) I, K = F A3.
-/// O(d1^2 + d2^2 + d3^2) memory. Empty if a factor is not finite.
+/// O(d1^2 + d2^2 + d3^2) memory. Empty if a factor is not finite, or if the ranks were asked to stop.
 std::optional<Preconditioner> kronecker_model(AttentionPasses& passes, const ModelPoint& point);
 
 /// Local. Flops of a dense model on the rank with the most to do; of a Hessian product, all ranks alike.

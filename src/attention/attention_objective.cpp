@@ -113,10 +113,11 @@ double AttentionObjective::gradient_floor(const Point& point, double /*enough*/)
 VectorXd AttentionObjective::hessian_product(const Point& point, Direction& p) {
   const auto& [at, evaluation, normal] = state_of(point);
   const VectorXd u = X_part(point.x), pu = X_part(p.s);
-  AttentionUnknowns product = passes_.hessian_product(at, {parameters_.tangent(u, pu), Y_part(p.s)});
+  AttentionUnknowns product = passes_.hessian_product(at, {parameters_.tangent(u, pu), Y_part(p.s)}, OnStop::leave);
   if (eliminated()) {
     const RowMajorMatrix dY = -solved(normal, 0.5 * product.Y);
-    product.X += passes_.hessian_product(at, {RowMajorMatrix::Zero(at.X.rows(), at.X.cols()), dY}).X;
+    const AttentionUnknowns direction{RowMajorMatrix::Zero(at.X.rows(), at.X.cols()), dY};
+    product.X += passes_.hessian_product(at, direction, OnStop::leave).X;
   }
   const VectorXd X = parameters_.pull_back(u, product.X) + parameters_.curvature_product(pu, evaluation.gradient.X);
   return unknowns(X, product.Y);

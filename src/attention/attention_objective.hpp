@@ -26,6 +26,7 @@ class AttentionObjective final : public Objective {
   Eigen::Index dimension() const override { return parameters_.size() + (joint() ? Y_size() : 0); }
   /// The unknowns of X, and Y where it is one of them, as one vector. Local.
   Eigen::VectorXd unknowns(const Eigen::VectorXd& u, const RowMajorMatrix& Y) const;
+  RowMajorMatrix Y_part(const Eigen::VectorXd& v) const;  ///< Of all unknowns. Local.
 
   Point evaluate(const Eigen::VectorXd& x) override;
   /// In columns of A1, A2 and A3 of equal size.
@@ -60,7 +61,6 @@ class AttentionObjective final : public Objective {
   };
   BestY best_Y(const RowMajorMatrix& X);
   Eigen::VectorXd X_part(const Eigen::VectorXd& v) const { return v.head(parameters_.size()); }
-  RowMajorMatrix Y_part(const Eigen::VectorXd& v) const;
 
   AttentionPasses& passes_;
   const AttentionParameters& parameters_;

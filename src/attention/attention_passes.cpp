@@ -237,7 +237,8 @@ AttentionPasses::AttentionPasses(const Communicator& communicator, const std::ve
   }
 }
 
-MatrixSums AttentionPasses::sum(const std::vector<std::pair<Index, Index>>& shapes, const Add& add, Receiver receiver) {
+MatrixSums AttentionPasses::sum(const std::vector<std::pair<Index, Index>>& shapes, const Add& add, Receiver receiver,
+                                OnStop on_stop) {
   constexpr double kLeast = 1 << 22, kWorthSum = 1024;  // products in a part of a block, and in sizes of its sums
   MatrixSums zero(shapes);
   const auto numbers = static_cast<double>(zero.numbers().size());
@@ -247,6 +248,7 @@ MatrixSums AttentionPasses::sum(const std::vector<std::pair<Index, Index>>& shap
   const InWork pass("pass", "blocks", static_cast<double>(blocks_.size()));
   RowPasses::share(count, std::ssize(blocks_), [&](int part, Index first, Index last) {
     for (Index k = first; k < last; ++k) {
+      if (on_stop == OnStop::leave && communicator_.is_asked_to_stop()) return;
       add(blocks_[static_cast<std::size_t>(k)], parts[static_cast<std::size_t>(part)]);
       InWork::add(1);
     }
@@ -314,14 +316,16 @@ AttentionPasses::Evaluation AttentionPasses::evaluate(const AttentionUnknowns& a
   return {std::isfinite(value) ? value : kInfinity, {sums[0], sums[1]}, sums[2](0, 1), sums[2](0, 2)};
 }
 
-AttentionUnknowns AttentionPasses::hessian_product(const AttentionUnknowns& at, const AttentionUnknowns& direction) {
+AttentionUnknowns AttentionPasses::hessian_product(const AttentionUnknowns& at, const AttentionUnknowns& direction,
+                                                   OnStop on_stop) {
   const ValueRows V = value_rows(at.Y), dV = value_rows(direction.Y);
-  auto sums = sum({{shape_.d1, shape_.d2}, {shape_.d3, shape_.dv}}, [&](const QueryBlock& block, MatrixSums& part) {
+  const auto add = [&](const QueryBlock& block, MatrixSums& part) {
     if (with_values())
       add_product_with_values(block, at, direction, (*V)[block.index], (*dV)[block.index], part);
     else
       add_product_without_values(block, *loss_, at.X, direction.X, part);
-  });
+  };
+  auto sums = sum({{shape_.d1, shape_.d2}, {shape_.d3, shape_.dv}}, add, Receiver::all, on_stop);
   return {sums[0], sums[1]};
 }
 

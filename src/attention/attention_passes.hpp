@@ -140,7 +140,8 @@ class AttentionPasses {
     double misfit = 0, target = 0;  ///< sums of |F - B|^2, |F A3 Y - B|^2 with values, and of |B|^2
   };
   Evaluation evaluate(const AttentionUnknowns& at);
-  AttentionUnknowns hessian_product(const AttentionUnknowns& at, const AttentionUnknowns& direction);
+  AttentionUnknowns hessian_product(const AttentionUnknowns& at, const AttentionUnknowns& direction,
+                                    OnStop on_stop = OnStop::finish);
   /// L(at + displacement) - L(at) for each displacement, in difference form; +inf where it overflows.
   std::vector<double> changes(const AttentionUnknowns& at, const std::vector<AttentionUnknowns>& displacements);
   /// K^T K and K^T B, K = F A3.
@@ -153,8 +154,9 @@ class AttentionPasses {
   using Add = std::function<void(const QueryBlock& block, MatrixSums& sums)>;
   enum class Receiver { all, root };
   /// The sum over all blocks of all ranks of what `add` adds; blocks in parallel over threads, static shares added in
-  /// thread order. Counts one pass.
-  MatrixSums sum(const std::vector<std::pair<Index, Index>>& shapes, const Add& add, Receiver receiver = Receiver::all);
+  /// thread order. Counts one pass. A sum for all ranks tells whether one was asked to stop; one for the root does not.
+  MatrixSums sum(const std::vector<std::pair<Index, Index>>& shapes, const Add& add, Receiver receiver = Receiver::all,
+                 OnStop on_stop = OnStop::finish);
   /// A3 Y of each sequence. Without a message where all ranks have blocks, or there are none.
   ValueRows value_rows(const RowMajorMatrix& Y) const;
   /// How many queries see each key, for each sequence. Collective; no pass.

@@ -74,9 +74,11 @@ AttentionCertificate certify_attention(AttentionObjective& objective, AttentionP
   certificate.null_directions = gauge.names();
 
   const auto product = [&](const Eigen::VectorXd& v) -> Eigen::VectorXd {
-    if (is_over()) return Eigen::VectorXd::Constant(v.size(), std::numeric_limits<double>::quiet_NaN());  // the end
+    const Eigen::VectorXd none = Eigen::VectorXd::Constant(v.size(), std::numeric_limits<double>::quiet_NaN());
+    if (is_over()) return none;  // which ends the iteration
     Direction direction{v};
-    return objective.hessian_product(point, direction);
+    const Eigen::VectorXd Hv = objective.hessian_product(point, direction);
+    return passes.communicator().is_stopped() ? none : Hv;
   };
   const auto project = [&](const Eigen::VectorXd& v) { return gauge.project(v); };
   LanczosOptions lanczos;

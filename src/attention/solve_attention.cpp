@@ -420,8 +420,10 @@ AttentionEvaluation evaluate_attention(const Communicator& communicator,
   const Index D = objective.dimension();
   result.hessian.resize(D, D);
   for (Index j = 0; j < D; ++j) {
-    Direction unit{VectorXd::Unit(D, j)};
-    result.hessian.col(j) = objective.hessian_product(point, unit);
+    const VectorXd unit = VectorXd::Unit(D, j);
+    const AttentionUnknowns column =
+        passes.hessian_product(at, {full.X(unit.head(full.size())), objective.Y_part(unit)});
+    result.hessian.col(j) = objective.unknowns(flat(column.X), column.Y);
   }
   return result;
 }

@@ -28,14 +28,14 @@ Trial search_line(Objective& objective, const Point& point, const Direction& dir
   if (!on_boundary && std::abs(whole.change) <= kNoChange * std::abs(point.value)) return whole;
   if (enough(whole)) {
     Trial best = whole;
-    for (double t = 2; on_boundary && t < std::min(kLargestStep, longest); t *= 8)
+    for (double t = 2; on_boundary && t < std::min(kLargestStep, longest) && !objective.is_stopped(); t *= 8)
       for (const Trial& longer : objective.try_steps(point, direction, std::array{t, 2 * t, 4 * t})) {
         if (!(longer.change < best.change) || longer.t > longest) return best;
         best = longer;
       }
     return best;
   }
-  for (double t = first / 2; t > kSmallestStep * first; t /= 8)
+  for (double t = first / 2; t > kSmallestStep * first && !objective.is_stopped(); t /= 8)
     for (const Trial& shorter : objective.try_steps(point, direction, std::array{t, t / 2, t / 4}))
       if (enough(shorter)) return shorter;
   return {};

@@ -52,6 +52,7 @@ NewtonSummary newton(Objective& objective, Point& point, const NewtonOptions& op
 
     Direction direction = full_step ? objective.likely_direction(point, step.s) : objective.direction(step.s);
     const Trial trial = search_line(objective, point, direction, step.on_boundary && !stationary);
+    if (progress.is_stopped()) return progress.summary(Termination::stopped);
     if (trial.t == 0 || (stationary && !(trial.change < 0)))
       return stationary ? progress.summary(Termination::saddle) : progress.no_decrease();
 

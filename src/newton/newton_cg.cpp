@@ -131,6 +131,7 @@ NewtonSummary newton_cg(Objective& objective, Point& point, const NewtonOptions&
       if (!down) return progress.summary();
       if (!progress.may_go_on()) return progress.summary(Termination::saddle);
       const Trial trial = search_line(objective, point, *down, false);
+      if (progress.is_stopped()) return progress.summary(Termination::stopped);
       if (!(trial.t > 0 && trial.change < 0)) return progress.summary(Termination::saddle);
       point = objective.step(std::move(point), std::move(*down), trial);
       near = false;
@@ -153,6 +154,7 @@ NewtonSummary newton_cg(Objective& objective, Point& point, const NewtonOptions&
 
     const double norm = objective.norm(point.gradient), length = objective.preconditioner().norm(cg.step.s);
     const Trial trial = search_line(objective, point, cg.step, cg.on_boundary);
+    if (progress.is_stopped()) return progress.summary(Termination::stopped);
     if (trial.t == 0) return progress.no_decrease();
 
     point = objective.step(std::move(point), std::move(cg.step), trial);

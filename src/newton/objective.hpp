@@ -89,7 +89,7 @@ class Objective {
 
   /// One read and n d^2 flops. Of no use where `is_stopped` afterwards: rows may be missing.
   virtual Hessian hessian(const Point& point) = 0;
-  /// H p.s, and p.As in the same read. One read, one all-reduce.
+  /// H p.s, and p.As in the same read. One read, one all-reduce. Of no use where `is_stopped` afterwards.
   virtual Eigen::VectorXd hessian_product(const Point& point, Direction& p) = 0;
 
   /// A direction along which H may have negative curvature, at a point with a small gradient; none where the model

@@ -160,6 +160,7 @@ bool Progress::try_to_pass_the_floor() {
 }
 
 bool Progress::finished() {
+  if (!reason_ && is_stopped()) reason_ = Termination::stopped;  // without the tests, which may read A
   if (reason_) return true;
   if (small_gradient() && !from_scratch_) {
     reason_.reset();
@@ -173,7 +174,7 @@ bool Progress::finished() {
   if (may_go_on()) return false;
   if (iterations_ >= options_.max_iterations) reason_ = Termination::iteration_limit;
   if (point_.seconds >= options_.time_limit_seconds) reason_ = Termination::time_limit;
-  if (objective_.is_stopped()) reason_ = Termination::stopped;
+  if (is_stopped()) reason_ = Termination::stopped;
   return reason_.has_value();
 }
 

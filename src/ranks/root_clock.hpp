@@ -8,6 +8,11 @@
 
 namespace attnreg {
 
+/// What long work, a Gram matrix or a pass, does with the rest of its rows once this rank was asked to stop. Whoever
+/// lets it leave them looks at `Communicator::is_stopped` before the result is used, after a message that tells: one
+/// that is sent anyway, or `RootClock::sum`.
+enum class OnStop { finish, leave };
+
 /// The seconds since it was made: on rank 0, and 0 on the others, so that the sum over the ranks replicates them.
 /// Local, but for `sum`.
 class RootClock {

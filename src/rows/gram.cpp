@@ -9,7 +9,6 @@
 #include "kernels/csr_kernels.hpp"
 #include "kernels/gram_kernels.hpp"
 #include "ranks/activity.hpp"
-#include "ranks/root_clock.hpp"
 #include "ranks/span_of.hpp"
 #include "rows/row_passes.hpp"
 

@@ -7,6 +7,7 @@
 
 #include "algebra/distributed_matrix.hpp"
 #include "attnreg/row_matrix.hpp"
+#include "ranks/root_clock.hpp"
 
 namespace attnreg {
 
@@ -25,11 +26,6 @@ struct WeightedRows {
   /// Local. Some of all rows, by local number, their weights multiplied by `factors`.
   WeightedRows choose(std::vector<Index> rows, const Eigen::VectorXd& factors) const;
 };
-
-/// What a Gram matrix does with the rest of its rows once this rank was asked to stop. Whoever lets it leave them looks
-/// at `Communicator::is_stopped` before the matrix is used, after a message that tells: one that is sent anyway, or
-/// that of `is_left`.
-enum class OnStop { finish, leave };
 
 /// Local, replicated. `leave` where the Gram matrix of all rows, counted as dense, is more than about a tenth of a
 /// second of work for a rank.

@@ -6,15 +6,18 @@
 #include <csignal>
 #include <vector>
 
+#include "attention/attention_objective.hpp"
 #include "attnreg/attention_regression.hpp"
 #include "attnreg/regression.hpp"
 #include "losses/losses.hpp"
+#include "newton/minimise.hpp"
 #include "objective/regression_objective.hpp"
 #include "ranks/alone.hpp"
 #include "ranks/root_clock.hpp"
 #include "ranks/stop.hpp"
 #include "support/attention_problems.hpp"
 #include "support/reference.hpp"
+#include "support/stub_objective.hpp"
 
 namespace attnreg::test_stop {
 
@@ -184,6 +187,52 @@ TEST_F(Stop, AModelThatIsLeftIsNone) {
   EXPECT_FALSE(objective.refresh_preconditioner(point, false));
   EXPECT_TRUE(objective.preconditioner().empty());
   EXPECT_TRUE(objective.is_stopped());
+}
+
+TEST_F(Stop, AnAttentionModelThatIsLeftIsNone) {
+  using namespace attention_problems;
+  for (const Index values : {0, 2})
+    for (const auto model : {AttentionModel::dense, AttentionModel::kronecker}) {
+      const Communicator comm(MPI_COMM_WORLD);
+      const auto planted = plant({.d3 = values, .dv = values}, 1, 1, 1, 7);
+      const std::vector<AttentionSequence> all{distributed(comm, planted.sequences[0], reference::Layout::random)};
+      const AttentionUnknowns& at = planted.unknowns;
+      const MatrixXd before = evaluate_attention(comm, all, "softmax", at, true).hessian;
+      AttentionPasses passes(comm, all, {at.X.rows(), at.X.cols(), at.Y.rows(), at.Y.cols()}, "softmax");
+      const AttentionParameters full(at.X.rows(), at.X.cols(), 0);
+      AttentionObjective objective(passes, full, AttentionMethod::joint, model);
+      const Point point = objective.evaluate(objective.unknowns(full.nearest(comm, at.X), at.Y));
+      if (is_last()) comm.ask_to_stop();
+      EXPECT_FALSE(comm.is_stopped());
+      EXPECT_FALSE(objective.refresh_preconditioner(point, false)) << model_name(model);
+      EXPECT_TRUE(objective.preconditioner().empty()) << model_name(model);
+      EXPECT_TRUE(objective.is_stopped()) << model_name(model);
+      // What is not a solve is done whole.
+      EXPECT_EQ(before, evaluate_attention(comm, all, "softmax", at, true).hessian) << model_name(model);
+    }
+}
+
+TEST_F(Stop, InALineSearchComesBeforeTheStep) {
+  struct Stopped : StubObjective {
+    bool is_stopped() const override { return tried; }
+    std::vector<Trial> try_steps(const Point& point, const Direction& direction, std::span<const double> ts) override {
+      tried = true;
+      return StubObjective::try_steps(point, direction, ts);
+    }
+    bool refresh_preconditioner(const Point&, bool) override {
+      preconditioner_ = Preconditioner(MatrixXd::Identity(1, 1));
+      return true;
+    }
+    bool tried = false;
+  };
+  for (const bool by_products : {false, true}) {
+    Stopped objective;
+    Point point = objective.evaluate(VectorXd::Constant(1, 2.0));
+    const auto summary = by_products ? newton_cg(objective, point, {}) : newton(objective, point, {});
+    EXPECT_EQ(Termination::stopped, summary.termination);
+    EXPECT_EQ(0, objective.steps);
+    EXPECT_EQ(2, point.x[0]);
+  }
 }
 
 TEST_F(Stop, EndsAModelThatIsMade) {
