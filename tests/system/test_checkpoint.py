@@ -6,6 +6,7 @@ at every iteration that gains something."""
 import os
 import shutil
 import unittest
+import zlib
 
 import numpy as np
 
@@ -190,9 +191,12 @@ class CheckpointTest(CommandLineTest):
                 bytes = bytes.replace(b"checkpoint-1", b"checkpoint-9", 1)
             elif how == "empty":
                 bytes = b""
+            elif how == "deep":  # CBOR of lists in lists, with its checksum
+                body = b"\x81" * 200_000 + b"\x80"
+                bytes = b"attnreg-checkpoint-1 7 %d %08x\n" % (len(body), zlib.crc32(body)) + body
             path.write_bytes(bytes)
 
-        for how in ("cut", "flip", "version", "empty"):
+        for how in ("cut", "flip", "version", "empty", "deep"):
             for k in (0, 1):
                 spoil(kill()[k], how)
                 self.assert_is_over(self.resume())

@@ -165,10 +165,15 @@ class ConfigurationTest(ErrorTest):
         for text, messages in (("rtol = 2\n", ("bad.toml: rtol is '2'", "<= 1")), ("wieght = 1\n", ("wieght is no option",
                                 "did you mean 'weight'")), ("rtol = [1]\n", ("rtol", "expected a text, a number")),
                                ("rtol = \n", ("bad.toml, line 1",)), ("{\"rtol\": ", ("bad.toml", "JSON")),
-                               ("force = 3\n", ("force is '3'", "true or false"))):
-            with self.subTest(text=text):
+                               ("force = 3\n", ("force is '3'", "true or false")),
+                               ('{"a":' * 200_000 + "1" + "}" * 200_000, ("bad.toml", "JSON")),
+                               ("a" + ".a" * 200_000 + " = 1\n", ("bad.toml", "dots")),
+                               ("[a" + ".a" * 200_000 + "]\nb = \n", ("bad.toml", "dots"))):
+            with self.subTest(text=text[:40]):
                 arguments = ("solve", self.A, self.b, "--config", self.write("bad.toml", text))
                 self.assert_error(run(*arguments), 2, *messages)
+        dots = self.write("dots.toml", "# " + "." * 2000 + "\nb = \"\"\"" + "." * 2000 + "\\\"\"\"\"\"\nrows = '" + "." * 2000 + "'\n")
+        self.assert_error(run("solve", self.A, "--config", dots), 2, "rows is no option")  # they are in texts
         self.fails(2, *messages, arguments=arguments)
         self.fails(3, "absent.toml", arguments=("solve", self.A, self.b, "--config", self.directory / "absent.toml"))
         self.fails(2, "ATTNREG_WEIGHT is 'heavy'", arguments=("solve", self.A, self.b),

@@ -182,8 +182,11 @@ class ReportTest(CommandLineTest):
             (out / "run.json").write_text(json.dumps(document | damage))
             self.assert_code(0, run("report", out, "--force"))
             xml.etree.ElementTree.fromstring((out / "report.html").read_text())
-        (out / "run.json").write_text("[1, 2")
-        self.assert_error(run("report", out, "--force"), 3, "run.json")
+        for text in ("[1, 2", '{"a":' * 200_000 + "1" + "}" * 200_000):
+            (out / "run.json").write_text(text)
+            self.assert_error(run("report", out, "--force"), 3, "run.json")
+            (out / "status.json").write_text(text.replace("{", '{"state":"done",', 1))
+            self.assert_error(run("status", out, "--json"), 3, "status.json")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "algebra/dense_factors.hpp"
+#include "app/options/parsed_json.hpp"
 #include "app/options/solver_options.hpp"
 #include "app/report/text.hpp"
 #include "app/run/problem.hpp"
@@ -35,7 +36,7 @@ constexpr Index kMostColumns = 1024, kMostMaps = 4, kMostOfMap = 4096;  // of sp
 ordered_json json_in(const std::string& path) {
   std::ifstream file(path);
   if (!file.is_open()) return nullptr;
-  auto json = ordered_json::parse(file, nullptr, false);
+  auto json = parsed_json(file);
   if (!json.is_object()) throw InvalidArgument(printable(path) + ": expected a JSON object");
   return json;
 }

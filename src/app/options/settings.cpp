@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "app/options/parsed_json.hpp"
 #include "errors/printable.hpp"
 
 // toml++ 3.3 asserts what a file can break, and where assertions are off it lets the compiler rely on it; without
@@ -47,6 +48,32 @@ ordered_json json_of(const toml::node& node) {
   return ordered_json::array();  // lists and times: no option has such
 }
 
+/// The dots of TOML outside of texts and comments: each may put a table into another one, and the library destroys
+/// tables by functions that call themselves.
+std::size_t dots_of(std::string_view text) {
+  std::size_t dots = 0, k = 0;
+  const auto skip_text = [&](std::string_view quote) {
+    for (k += quote.size(); k < text.size() && !text.substr(k).starts_with(quote); ++k)
+      if (text[k] == '\\' && quote[0] == '"') ++k;
+    k += quote.size();
+    for (int more = 0; quote.size() == 3 && more < 2 && k < text.size() && text[k] == quote[0]; ++more) ++k;
+  };
+  while (k < text.size()) {
+    const char c = text[k];
+    if (c == '#') {
+      k = std::min(text.find('\n', k), text.size());
+    } else if (c == '"' || c == '\'') {
+      const std::string_view rest = text.substr(k);
+      const bool is_long = rest.size() >= 3 && rest[1] == c && rest[2] == c;
+      skip_text(rest.substr(0, is_long ? 3 : 1));
+    } else {
+      dots += c == '.' ? 1 : 0;
+      ++k;
+    }
+  }
+  return dots;
+}
+
 /// A value as TOML writes it, in one line.
 std::string toml_of(const ordered_json& value) {
   if (!value.is_string()) return value.dump();
@@ -57,16 +84,19 @@ std::string toml_of(const ordered_json& value) {
 }
 
 ordered_json read_config(const std::string& path) {
+  constexpr std::size_t kMostDots = 1000;
   std::ifstream file(path, std::ios::binary);
   if (!file.is_open()) throw InvalidArgument(printable(path) + ": cannot open the configuration file");
   const std::string text(std::istreambuf_iterator<char>(file), {});
   const std::size_t first = text.find_first_not_of(" \t\r\n");
   if (first != text.npos && text[first] == '{') {
-    auto json = ordered_json::parse(text, nullptr, false);
+    auto json = parsed_json(text);
     if (!json.is_object()) throw usage_error(printable(path) + ": expected a JSON object, or TOML");
     return json;
   }
   try {
+    if (dots_of(text) > kMostDots)
+      throw usage_error(printable(path) + ": more than " + std::to_string(kMostDots) + " dots in keys and numbers");
     return json_of(toml::parse(text, path));
   } catch (const toml::parse_error& error) {
     throw usage_error(printable(path) + ", line " + std::to_string(error.source().begin.line) + ": " +

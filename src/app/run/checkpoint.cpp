@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "app/options/options.hpp"
+#include "app/options/parsed_json.hpp"
 #include "errors/printable.hpp"
 #include "files/directory_names.hpp"
 #include "files/input_file.hpp"
@@ -125,7 +126,8 @@ Checkpoint from_bytes(std::string_view bytes, std::uint64_t& count) {
   if (!number || !size || !sum) throw CheckpointError("its first line is damaged");
   if (*size != body.size() || *sum != checksum(body)) throw CheckpointError("it is damaged: its checksum is wrong");
   try {
-    const auto json = ordered_json::from_cbor(body);
+    const auto json = parsed_cbor(body);
+    if (json.is_discarded()) throw CheckpointError("it is damaged: what it holds is no CBOR, or nested too deep");
     Checkpoint checkpoint{json.at("words"),         json.at("directory"), json.at("inputs"), {},
                           json.at("history_bytes"), json.at("written"),   json.at("resumed")};
     for (const auto& [part, list] : json.at("stages").items())

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "app/options/commands.hpp"
+#include "app/options/parsed_json.hpp"
 #include "app/report/text.hpp"
 #include "app/run/checkpoint.hpp"
 #include "app/run/progress_line.hpp"
@@ -190,7 +191,7 @@ bool RunDirectory::has_results() const {
 void RunDirectory::refuse_finished_run() const {
   bool finished = has_results();
   std::ifstream status_file(file("status.json"));
-  const auto status = nlohmann::json::parse(status_file, nullptr, false);
+  const auto status = parsed_json(status_file);
   finished = finished || (status.is_object() && status.contains("state") && status["state"] == "done");
   bool goes_on = false;
   try {

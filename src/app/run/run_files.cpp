@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "app/options/options.hpp"
+#include "app/options/parsed_json.hpp"
 #include "app/report/text.hpp"
 #include "app/run/run_lock.hpp"
 #include "attnreg/error.hpp"
@@ -33,7 +34,7 @@ bool is_stale(const std::string& directory, const SavedStatus& status, double st
 SavedStatus read_status(const std::string& directory, double stale_after) {
   const std::string path = directory + "/status.json";
   std::ifstream file(path);
-  SavedStatus status{nlohmann::ordered_json::parse(file, nullptr, false)};
+  SavedStatus status{parsed_json(file)};
   struct stat facts {};
   if (!file.is_open() || ::stat(path.c_str(), &facts) != 0)
     throw InvalidArgument(printable(directory) + " holds no run: there is no status.json");

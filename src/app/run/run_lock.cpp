@@ -19,6 +19,7 @@
 #include <utility>
 
 #include "app/options/options.hpp"
+#include "app/options/parsed_json.hpp"
 #include "app/report/text.hpp"
 #include "attnreg/error.hpp"
 #include "errors/printable.hpp"
@@ -46,7 +47,7 @@ nlohmann::ordered_json json_in(int file) {
   std::string text(4096, ' ');
   const ssize_t got = retry_interrupted([&] { return ::pread(file, text.data(), text.size(), 0); });
   text.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
-  return nlohmann::ordered_json::parse(text, nullptr, false);
+  return parsed_json(text);
 }
 
 [[noreturn]] void refuse_lock(const std::string& path, const std::string& reason) {
