@@ -31,11 +31,10 @@ wait_for() {
 run() {
   local target=$1 each k log executed edges
   each=$((($2 + processors - 1) / processors))
-  mkdir -p "$directory/corpus/$target"
   pids=()
   for ((k = 0; k < processors && stopped == 0; ++k)); do
     # Without -entropic, which takes as long to choose an input as it is read.
-    env "${environment[@]}" "$build/build/fuzz_$target" "${limits[@]}" -entropic=0 -runs="$each" \
+    env "${environment[@]}" "$build/build/fuzz_$target" "${limits[@]}" "${length[@]}" -entropic=0 -runs="$each" \
       -max_total_time="$seconds" \
       -artifact_prefix="$directory/failed/$target-" "$directory/corpus/$target" "tests/fuzz/corpus/$target" \
       > "$directory/log/$target.$k" 2>&1 &
@@ -63,10 +62,27 @@ stop() {
 }
 trap stop INT TERM
 
+# Keeps of a target's inputs those that get somewhere: each run begins by reading all.
+prune() {
+  local kept=$directory/corpus/$1
+  mkdir -p "$kept"
+  rm -rf "$kept.pruned"
+  mkdir "$kept.pruned"
+  if env "${environment[@]}" "$build/build/fuzz_$1" "${limits[@]}" -merge=1 -artifact_prefix="$directory/log/$1-merge-" \
+    "$kept.pruned" "$kept" > "$directory/log/$1.merge" 2>&1 && [ $stopped = 0 ]; then
+    rm -rf "$kept"
+    mv "$kept.pruned" "$kept"
+  fi
+}
+
 share=$(((total + ${#targets[@]} - 1) / ${#targets[@]})) # of a target
+for target in "${targets[@]}"; do
+  if [ $stopped = 0 ] && [ "$(counted "$target")" -lt "$share" ]; then prune "$target"; fi
+done
 more=1
-while [ $more = 1 ] && [ $stopped = 0 ]; do
-  more=0
+for ((round = 0; more == 1 && stopped == 0; ++round)); do
+  more=0 length=(-max_len=1024) # short inputs are read several times as fast
+  if ((round % 4 == 0)); then length=(); fi
   for target in "${targets[@]}"; do
     left=$((share - $(counted "$target")))
     if [ $stopped = 1 ] || [ $left -le 0 ] || [ "$(failures_of "$target")" -gt 0 ]; then continue; fi
