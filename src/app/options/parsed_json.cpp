@@ -10,7 +10,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-/// Ends the reading below the deepest level that is allowed.
+/// Ends the reading where there are more levels than are allowed.
 class Levels final : public nlohmann::json_sax<ordered_json> {
  public:
   bool null() override { return true; }
@@ -28,7 +28,8 @@ class Levels final : public nlohmann::json_sax<ordered_json> {
   bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override { return false; }
 
  private:
-  bool begin() { return ++depth_ <= kMostNested; }
+  static constexpr int kMost = 64;
+  bool begin() { return ++depth_ <= kMost; }
   bool end() { return --depth_ >= 0; }
   int depth_ = 0;
 };

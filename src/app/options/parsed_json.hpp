@@ -6,11 +6,8 @@
 
 namespace attnreg::app {
 
-/// Levels of objects and lists in files that others may have written. The libraries' copies, texts, destructors
-/// and the reader of CBOR call themselves for each level, without end.
-constexpr int kMostNested = 64;
-
-// Local. What a file says, JSON or CBOR; `is_discarded()` if it is none, or nested deeper than `kMostNested`.
+// Local. What a file says that others may have written, JSON or CBOR; `is_discarded()` if it is none, or has more than
+// 64 levels of objects and lists: the library's reader of CBOR, its copies and texts call themselves for each level.
 nlohmann::ordered_json parsed_json(std::string_view text);
 nlohmann::ordered_json parsed_json(std::istream& file);  ///< All of it; one that is not open says nothing.
 nlohmann::ordered_json parsed_cbor(std::string_view bytes);
