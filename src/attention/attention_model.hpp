@@ -21,8 +21,8 @@ struct ModelPoint {
 /// curvature of row j is a_j a_j^T (x) C_j, C_j d2 x d2. Both factors are symmetric, so that all rows together are one
 /// product of p1 x n1 and n1 x p2 matrices, p = d (d + 1) / 2: n1 p2 (2 n2 + 2 p1) flops; pairs (query, key) drawn by
 /// their leverage scores, products of those of A1 and A2, would take c D of them, c D^3 flops, which is more as soon as
-/// c d1 d2 > n1 / 2. Rank 0 adds up and factors (D^3 / 3 flops), the factor is broadcast: 8 D^2 bytes. Empty if M is
-/// not finite, or if the ranks were asked to stop.
+/// c d1 d2 > n1 / 2. Rank 0 adds up and factors (D^3 / 3 flops), the factor is broadcast: 8 D^2 bytes; before that an
+/// all-reduce of 8 bytes tells of a stop. Empty if M is not finite, or if the ranks were asked to stop.
 std::optional<Preconditioner> dense_model(AttentionPasses& passes, const ModelPoint& point);
 
 /// Collective, 3 passes, 4 with values. One Kronecker product for X (two, for P and Q), one for Y. With C_j as above:

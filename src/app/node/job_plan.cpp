@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "app/options/parsed_json.hpp"
 #include "errors/printable.hpp"
 #include "files/input_file.hpp"
 #include "surrogate/surrogate.hpp"
@@ -15,7 +16,7 @@ Machine machine_of_doctor(const std::string& text, const std::string& path) {
   constexpr double kLongMessage = 1 << 20;
   Machine machine;
   try {
-    const auto json = nlohmann::json::parse(text);
+    const auto json = parsed_json(text);
     if (json.at("schema") != "attnreg-doctor-1") throw InvalidArgument("schema");
     std::set<std::string> hosts;
     machine.cores = std::numeric_limits<int>::max();
