@@ -18,7 +18,7 @@ const app::Syntax& syntax() {
 
 app::Arguments arguments_in(const std::string& path) {
   const std::vector<std::string> words{"--config", path};
-  return {syntax(), words, app::settings_of(fuzz::communicator(), syntax(), words)};
+  return {syntax(), words, app::settings_of(fuzz::communicator(), syntax(), words, {"solve", "attention"})};
 }
 
 /// Without the sources of the values, and without the name of the file.

@@ -165,6 +165,8 @@ class ConfigurationTest(ErrorTest):
         for text, messages in (("rtol = 2\n", ("bad.toml: rtol is '2'", "<= 1")), ("wieght = 1\n", ("wieght is no option",
                                 "did you mean 'weight'")), ("rtol = [1]\n", ("rtol", "expected a text, a number")),
                                ("rtol = \n", ("bad.toml, line 1",)), ("{\"rtol\": ", ("bad.toml", "JSON")),
+                               ("[slove]\nrtol = 1\n", ("[slove] is a table of no command", "did you mean 'solve'")),
+                               ('{"rtol": {"value": 1}}', ("[rtol] is a table of no command",)),
                                ("force = 3\n", ("force is '3'", "true or false")),
                                ('{"a":' * 200_000 + "1" + "}" * 200_000, ("bad.toml", "JSON")),
                                ("a" + ".a" * 200_000 + " = 1\n", ("bad.toml", "dots")),

@@ -103,14 +103,18 @@ const Syntax& command_syntax(const std::string& name) {
 
 namespace {
 
+std::vector<std::string_view> names_of(const std::vector<Command>& commands) {
+  std::vector<std::string_view> names;
+  names.reserve(commands.size());
+  for (const auto& command : commands) names.push_back(command.syntax.name);
+  return names;
+}
+
 const Command& find_command(const std::vector<Command>& all, const std::string& name) {
   const auto found = std::ranges::find_if(all, [&](const Command& command) { return command.syntax.name == name; });
   if (found != all.end()) return *found;
-  std::vector<std::string_view> names;
-  names.reserve(all.size());
-  for (const auto& command : all) names.push_back(command.syntax.name);
   throw UsageError("unknown " + std::string(name.starts_with("-") ? "option" : "command") + " '" + printable(name) +
-                   "'" + suggestion(name, names) + "; `attnreg --help` lists the commands");
+                   "'" + suggestion(name, names_of(all)) + "; `attnreg --help` lists the commands");
 }
 
 const std::initializer_list<std::string_view> kOutputs{"output", "gradient", "hessian", "sparse", "rank-one", "OUT"};
@@ -234,7 +238,7 @@ ExitCode run(const Communicator& communicator, const std::vector<std::string>& w
     return ExitCode::converged;
   }
   const auto syntax_of = [&](const std::string& name) -> const Syntax& { return find_command(all, name).syntax; };
-  const auto settings = settings_of(communicator, command.syntax, rest);
+  const auto settings = settings_of(communicator, command.syntax, rest, names_of(all));
   const Arguments given(command.syntax, rest, settings);
   if (given.on("print-config")) {
     auto json = document_of("config", given);

@@ -121,8 +121,9 @@ std::vector<std::string_view> names_of(const Syntax& syntax) {
   return names;
 }
 
-/// The values in a file: of run.json those that were given, of other files all. A table has those of one command.
-std::vector<Setting> settings_in(const std::string& path, const Syntax& syntax) {
+/// The values in a file: of run.json those that were given, of other files all. A table has those of one of `commands`.
+std::vector<Setting> settings_in(const std::string& path, const Syntax& syntax,
+                                 const std::vector<std::string_view>& commands) {
   const ordered_json file = read_config(path);
   const std::string command(syntax.name);
   const auto names = names_of(syntax);
@@ -142,9 +143,13 @@ std::vector<Setting> settings_in(const std::string& path, const Syntax& syntax) 
         add(name, entry["value"]);
     return settings;
   }
-  for (const auto& [name, value] : file.items())
-    if (value.is_object() && name == command)
+  for (const auto& [name, value] : file.items()) {
+    if (!value.is_object()) continue;
+    if (std::ranges::find(commands, name) == commands.end())
+      throw usage_error(printable(path + ": [" + name) + "] is a table of no command" + suggestion(name, commands));
+    if (name == command)
       for (const auto& [inner, of_command] : value.items()) add(inner, of_command);
+  }
   for (const auto& [name, value] : file.items())
     if (!value.is_object()) add(name, value);
   return settings;
@@ -171,7 +176,7 @@ std::string variable_of(std::string_view option) {
 }
 
 std::vector<Setting> settings_of(const Communicator& communicator, const Syntax& syntax,
-                                 const std::vector<std::string>& words) {
+                                 const std::vector<std::string>& words, const std::vector<std::string_view>& commands) {
   ordered_json message = ordered_json::array();
   communicator.agree_on_root([&] {
     std::vector<Setting> found;
@@ -186,7 +191,7 @@ std::vector<Setting> settings_of(const Communicator& communicator, const Syntax&
         found.push_back({std::string(option.name), value, "environment", variable});
       }
     if (!config.empty()) {
-      const auto in_file = settings_in(config, syntax);
+      const auto in_file = settings_in(config, syntax, commands);
       found.insert(found.end(), in_file.begin(), in_file.end());
     }
     for (const auto& setting : found) message.push_back({setting.name, setting.text, setting.source, setting.shown});
